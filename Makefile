@@ -1,0 +1,51 @@
+# `make demo` and `make test` work as the first command on a fresh clone: they create .venv and install into it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+
+.PHONY: help demo test test-fast lint format notebooks benchmark clean
+
+help:
+	@echo "make demo        pictures of the lessons, in $(OUT)/index.html"
+	@echo "make test        the whole test suite        make test-fast   the part that takes under a minute"
+	@echo "make lint        ruff: lint and format check  make format      let ruff rewrite"
+	@echo "make notebooks   execute the tutorials again  make benchmark   side by side with other libraries"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --editable . --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/toydiff demo --out $(OUT)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/pytest -m 'not slow'
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/python tutorials/execute.py
+
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/quality.py
+	$(BIN)/python tests/benchmarks/cost.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,99 @@
+"""Messages for people: every check of an input lives here, so that the same mistake gets the same sentence."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def unknown(what: str, word: object, allowed: Iterable[str]) -> ValueError:
+    """The error for a name that is not in a registry; it lists what is allowed and suggests the nearest name."""
+    allowed = list(allowed)
+    near = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return ValueError(f"unknown {what} {word!r}{hint}; allowed: {', '.join(allowed)}")
+
+
+def shape(x: Tensor) -> str:
+    """A tensor's shape as it is written in a message: `(4, 2)`."""
+    return str(tuple(x.shape))
+
+
+def check_state(x: Tensor, what: str = "x") -> None:
+    """`x` is a floating-point tensor (B, ...) with at least one data dimension."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{what} must be a floating-point tensor, got {got}")
+    if x.ndim < 2:
+        raise ValueError(f"{what} must have shape (B, ...) with at least one data dimension, got {shape(x)}")
+
+
+def check_finite(x: Tensor, what: str = "x") -> None:
+    """No NaN and no infinity."""
+    if not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"{what} has {bad} value(s) that are NaN or infinite, out of {x.numel()}")
+
+
+def check_same(a: Tensor, b: Tensor, names: str) -> None:
+    """Two states of the same shape and dtype."""
+    if a.shape != b.shape:
+        raise ValueError(f"{names} must have the same shape, got {shape(a)} and {shape(b)}")
+    if a.dtype != b.dtype:
+        raise ValueError(f"{names} must have the same dtype, got {a.dtype} and {b.dtype}")
+
+
+def check_batch_of_times(t: Tensor, x: Tensor, what: str = "t") -> None:
+    """`t` is one time () or one per sample (B,)."""
+    if t.ndim > 1 or (t.ndim == 1 and t.shape[0] != x.shape[0]):
+        raise ValueError(
+            f"{what} must have shape () or ({x.shape[0]},) for x of shape {shape(x)}, got {what} of shape {shape(t)}"
+        )
+
+
+def check_range(t: Tensor, what: str = "t") -> None:
+    """Times lie in [0, 1]; NaN does not."""
+    if t.ndim == 0 and 0 <= float(t) <= 1:  # the common case, checked at every call of a denoiser
+        return
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        low, high = float(t.min()), float(t.max())
+        raise ValueError(f"{what} must lie in [0, 1], got values from {low:g} to {high:g}")
+
+
+def check_grid(ts: Tensor) -> None:
+    """A time grid is strictly decreasing, inside [0, 1], with one step at least."""
+    if ts.ndim != 1 or ts.shape[0] < 2:
+        raise ValueError(f"a time grid has shape (N+1,) with N >= 1, got {shape(ts)}")
+    check_range(ts, "the time grid")
+    rise = torch.nonzero(ts[1:] >= ts[:-1])
+    if len(rise):
+        i = int(rise[0])
+        raise ValueError(
+            f"a time grid must be strictly decreasing (t = 1 is noise, t = 0 data), "
+            f"but ts[{i}] = {float(ts[i]):g} and ts[{i + 1}] = {float(ts[i + 1]):g}"
+        )
+
+
+def check_count(n: object, what: str, least: int = 1) -> int:
+    """A whole number, at least `least`."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < least:
+        raise ValueError(f"{what} must be a whole number >= {least}, got {n!r}")
+    return n
+
+
+def check_positive(value: object, what: str) -> float:
+    """A finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{what} must be a finite number > 0, got {value!r}")
+    return float(value)
+
+
+def as_generator(seed: torch.Generator | int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
+    """A `torch.Generator` from a seed, a generator (returned as it is) or None (torch's global one)."""
+    if seed is None or isinstance(seed, torch.Generator):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"a seed is a whole number or a torch.Generator, got {seed!r}")
+    return torch.Generator(device).manual_seed(seed)

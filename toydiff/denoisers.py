@@ -1,0 +1,130 @@
+"""The one contract between models and everything else: a Denoiser maps (x, t, cond) to a Prediction.
+
+Solvers and losses know nothing else of a model. Here are the wrappers; exact denoisers are in `mixtures`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_batch_of_times, check_range, check_state, unknown
+from .prediction import KINDS, Prediction
+from .schedules import Schedule, as_time, expand
+
+
+class Denoiser(nn.Module):
+    """A model of x_0 and eps given x_t. A subclass sets `schedule` and `kind` and writes `forward(x, t, cond)`.
+
+    Call it with x (B, ...), t () or (B,) in [0, 1], and cond (B,) labels, or whatever the model takes, or None
+    (unconditional); it returns a `Prediction` at (x, t). `calls` is the number of network calls that one evaluation
+    costs per sample. Shapes, dtypes and times are checked before `forward` is reached; `ValueError` names what is wrong.
+    """
+
+    calls = 1
+
+    def __init__(self, schedule: Schedule, kind: str = "x0"):
+        super().__init__()
+        if not isinstance(schedule, Schedule):
+            raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {schedule!r}")
+        if kind not in KINDS:
+            raise unknown("kind of prediction", kind, KINDS)
+        self.schedule, self.kind = schedule, kind
+
+    def __call__(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        check_state(x)
+        t = as_time(t, x)
+        check_batch_of_times(t, x)
+        check_range(t)
+        return super().__call__(x, t, cond)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """The belief at (x, t)."""
+        raise NotImplementedError
+
+
+class NetDenoiser(Denoiser):
+    """A network behind the contract: `net(x, t)`, or `net(x, t, cond)` when a condition is given, predicts `kind`.
+
+    The network gets t as (B,), in x's dtype and on its device, and returns (B, ...).
+    """
+
+    def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
+        super().__init__(schedule, kind)
+        self.net = net
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        times = t.to(x).expand(x.shape[0])
+        y = self.net(x, times) if cond is None else self.net(x, times, cond)
+        return Prediction.of(self.kind, y, x, t, self.schedule)
+
+
+class Guided(Denoiser):
+    """Classifier-free guidance (arXiv 2207.12598): eps = eps_uncond + g (eps_cond - eps_uncond), and x_0 alike.
+
+    `guidance_scale` g: 1 is off and costs no second call; 0 is unconditional. The w of the paper and the omega of
+    guided distillation are g - 1. The unconditional model is the same denoiser with cond = None.
+    """
+
+    def __init__(self, denoiser: Denoiser, guidance_scale: float):
+        super().__init__(denoiser.schedule, denoiser.kind)
+        self.denoiser, self.guidance_scale = denoiser, guidance_scale
+
+    @property
+    def calls(self) -> int:
+        return self.denoiser.calls * (1 if self.guidance_scale in (0, 1) else 2)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        g = self.guidance_scale
+        if g == 1:
+            return self.denoiser(x, t, cond)
+        if cond is None:
+            raise ValueError(f"guidance_scale = {g:g} needs a condition to guide towards, but cond is None")
+        uncond = self.denoiser(x, t, None)
+        if g == 0:
+            return uncond
+        given = self.denoiser(x, t, cond)
+        x0 = uncond.x0 + g * (given.x0 - uncond.x0)
+        eps = uncond.eps + g * (given.eps - uncond.eps)
+        return Prediction(x, t, x0, eps, uncond.schedule)
+
+
+class Rescheduled(Denoiser):
+    """The same model on another schedule: it is asked at the time where its own NSR equals that of the new schedule.
+
+    With n = sigma/alpha equal on both, x' = x sigma'/sigma has the same x_0 and eps. Where the new schedule is noisier
+    than the model ever saw (alpha = 0, say), the model answers at its own t = 1 for x_0, and eps follows from x.
+    """
+
+    def __init__(self, denoiser: Denoiser, schedule: Schedule):
+        super().__init__(schedule, denoiser.kind)
+        self.denoiser = denoiser
+
+    @property
+    def calls(self) -> int:
+        return self.denoiser.calls
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        own = self.denoiser.schedule
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        t_own = own.t_of_lam(self.schedule.lam(t))
+        # scale by signal or by noise, whichever the level is made of: the other ratio is 0/0 at its end
+        a_own, s_own = own.alpha(t_own), own.sigma(t_own)
+        scale = torch.where(alpha > sigma, a_own / alpha, s_own / sigma)
+        belief = self.denoiser(expand(scale, x) * x, t_own, cond)
+        return Prediction.of("x0", belief.x0, x, t, self.schedule)
+
+
+class Counted(Denoiser):
+    """Counts what is spent: `nfe`, network calls per sample, and `rounds`, calls that had to wait for one another."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__(denoiser.schedule, denoiser.kind)
+        self.denoiser, self.nfe, self.rounds = denoiser, 0, 0
+
+    @property
+    def calls(self) -> int:
+        return self.denoiser.calls
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        self.nfe += self.denoiser.calls
+        self.rounds += 1
+        return self.denoiser(x, t, cond)

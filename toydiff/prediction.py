@@ -1,0 +1,168 @@
+"""Parameterizations of one belief, and the two verbs that every method is built from: jump and chord.
+
+Whatever a network predicts, it is a row (a, b): y = a x_0 + b eps. Together with x_t = alpha x_0 + sigma eps it is a
+2x2 linear system whose solution (x_0, eps) is all that a solver or a loss needs to know.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checks import check_batch_of_times, check_range, check_same, check_state, unknown
+from .schedules import Schedule, as_time, expand
+
+SIGMA_DATA = 1.0
+"""Standard deviation of the data that the `preconditioned` kind assumes (EDM's sigma_data)."""
+
+
+def _row_x0(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ones_like(t), torch.zeros_like(t)
+
+
+def _row_eps(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(t), torch.ones_like(t)
+
+
+def _row_v(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    # arXiv 2202.00512, sec. 4
+    return -schedule.sigma(t), schedule.alpha(t)
+
+
+def _row_score(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    # grad log p = -eps/sigma (arXiv 2011.13456)
+    return torch.zeros_like(t), -1 / schedule.sigma(t)
+
+
+def _row_velocity(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    # dx/dt (arXiv 2210.02747), pointing to noise
+    return schedule.rates(t)
+
+
+def _row_preconditioned(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    # EDM's F (arXiv 2206.00364, eq. 7) for any schedule: x_0 = c_skip x + c_out F with c_skip = alpha sigma_d^2/S^2,
+    # c_out = sigma sigma_d/S, S^2 = alpha^2 sigma_d^2 + sigma^2, solved for F
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    S = torch.sqrt((alpha * SIGMA_DATA) ** 2 + sigma**2)
+    return sigma / (S * SIGMA_DATA), -alpha * SIGMA_DATA / S
+
+
+KINDS = {
+    "x0": _row_x0,
+    "eps": _row_eps,
+    "v": _row_v,
+    "score": _row_score,
+    "velocity": _row_velocity,
+    "preconditioned": _row_preconditioned,
+}
+"""Kinds of prediction: each maps (schedule, t) to its row (a, b) in y = a x_0 + b eps."""
+
+
+def row(kind: str, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The coefficients (a, b) of a kind at time t; `ValueError` names the allowed kinds."""
+    if kind not in KINDS:
+        raise unknown("kind of prediction", kind, KINDS)
+    return KINDS[kind](schedule, t)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a denoiser believes at (x, t): x = alpha(t) x_0 + sigma(t) eps.
+
+    x, x0, eps: (B, ...); t: () or (B,) in [0, 1].
+    """
+
+    x: Tensor
+    t: Tensor
+    x0: Tensor
+    eps: Tensor
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, kind: str, y: Tensor, x: Tensor, t: Tensor | float, schedule: Schedule) -> "Prediction":
+        """The belief behind a network's output `y` of the given kind, at state `x` and time `t`.
+
+        Solves a x_0 + b eps = y, alpha x_0 + sigma eps = x. At sigma = 0 the state says nothing about the noise: x0 is
+        then x/alpha for every kind that does not predict x0 itself, and eps, where the kind leaves it open, its mean, 0.
+        Raises `ValueError` where the system has no unique x0: `eps` and `score` at alpha = 0, `velocity` where the
+        rates are infinite or both 0 (VP and tables at t = 0, VE at t = 0).
+        """
+        check_state(x)
+        check_same(y, x, f"the prediction ({kind}) and x")
+        t = as_time(t, x)
+        check_batch_of_times(t, x)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        a_x, s_x = expand(alpha, x), expand(sigma, x)
+        if kind == "x0":
+            # eps = (x - alpha x0)/sigma; the clean end carries no noise to speak of
+            eps = (x - a_x * y) / torch.where(s_x == 0, torch.inf, s_x)
+            return cls(x, t, y, eps, schedule)
+        if kind in ("eps", "score"):
+            if bool((alpha == 0).any()):
+                raise ValueError(
+                    f"kind {kind!r} cannot be used where alpha = 0 (t = {float(t.max()):g} on {schedule!r}): x_t is pure noise "
+                    "there, and its eps says nothing about x_0; predict x0, v, velocity or preconditioned, or start below"
+                )
+            eps = (
+                y if kind == "eps" else -s_x * y
+            )  # the score's row, -1/sigma, is infinite at t = 0: its multiple is not
+            return cls(x, t, (x - s_x * eps) / a_x, eps, schedule)
+        a, b = row(kind, schedule, t)
+        det = alpha * b - sigma * a
+        if not bool((torch.isfinite(det) & (det != 0)).all()):
+            raise ValueError(
+                f"kind {kind!r} cannot be used at t = {float(t.min()):g} ... {float(t.max()):g} on {schedule!r}: alpha' or sigma' is "
+                "infinite or both vanish there, so dx/dt does not determine x_0"
+            )
+        a, b, det = expand(a, x), expand(b, x), expand(det, x)
+        return cls(x, t, (b * x - s_x * y) / det, (a_x * y - a * x) / det, schedule)
+
+    def read(self, kind: str) -> Tensor:
+        """The same belief in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at sigma = 0)."""
+        a, b = row(kind, self.schedule, self.t)
+        if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
+            raise ValueError(
+                f"kind {kind!r} is infinite at t = {float(self.t.min()):g} on {self.schedule!r}; x0, eps and v are finite there"
+            )
+        return expand(a, self.x) * self.x0 + expand(b, self.x) * self.eps
+
+
+def jump(prediction: Prediction, s: Tensor | float) -> Tensor:
+    """x_s = alpha(s) x_0 + sigma(s) eps with x_0 and eps held fixed.
+
+    s: () or (B,) in [0, 1]; returns (B, ...). The DDIM step (arXiv 2010.02502, eq. 12 with eta = 0), DPM-Solver-1 (arXiv
+    2206.00927, eq. 3.7), the Euler step of a flow on the linear schedule, a consistency function (s = 0). It is exact
+    exactly when x_0 and eps stay constant along the ODE: a first-order ODE (arXiv 2410.07303).
+    """
+    s = as_time(s, prediction.x)
+    check_batch_of_times(s, prediction.x, "s")
+    x = prediction.x
+    return (
+        expand(prediction.schedule.alpha(s), x) * prediction.x0
+        + expand(prediction.schedule.sigma(s), x) * prediction.eps
+    )
+
+
+def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Tensor | float) -> Prediction:
+    """The one belief (x_0, eps) that lies on both states: the inverse of `jump`, placed at (x_t, t).
+
+    Solves alpha_t x_0 + sigma_t eps = x_t and alpha_s x_0 + sigma_s eps = x_s. In z = x/alpha its eps is
+    delta z / delta NSR (arXiv 2410.07303, sec. 3.3); its x_0 is progressive distillation's target (arXiv 2202.00512, alg. 2).
+    x_t, x_s: (B, ...); t, s: () or (B,), at different noise levels, else `ValueError`.
+    """
+    check_state(x_t, "x_t")
+    check_same(x_t, x_s, "x_t and x_s")
+    t, s = as_time(t, x_t), as_time(s, x_t)
+    for time, name in ((t, "t"), (s, "s")):
+        check_batch_of_times(time, x_t, name)
+        check_range(time, name)
+    alpha_t, sigma_t = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
+    alpha_s, sigma_s = expand(schedule.alpha(s), x_t), expand(schedule.sigma(s), x_t)
+    det = alpha_t * sigma_s - sigma_t * alpha_s
+    if bool((det == 0).any()):
+        raise ValueError(
+            "a chord needs two different noise levels, but t and s have the same (or both are pure data or pure noise)"
+        )
+    x0 = (sigma_s * x_t - sigma_t * x_s) / det
+    eps = (alpha_t * x_s - alpha_s * x_t) / det
+    return Prediction(x_t, t, x0, eps, schedule)

@@ -1,0 +1,282 @@
+"""Noise schedules.
+
+One convention everywhere: `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1], t = 0 data and t = 1 noise.
+`lambda = log(alpha/sigma)` (half the log signal-to-noise ratio) falls with t; `NSR = sigma/alpha` rises.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .checks import as_generator, check_positive, check_range, check_same, check_state, unknown
+
+
+def expand(c: Tensor, x: Tensor) -> Tensor:
+    """A coefficient () or (B,) made to multiply x (B, ...): (B, 1, ...), in x's dtype."""
+    if c.ndim == 0:  # a 0-dim tensor of any float dtype never promotes x
+        return c
+    return c.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
+    """A time as a tensor: on x's device, in x's dtype but never below float32 (half precision cannot tell times apart)."""
+    if isinstance(t, Tensor):
+        return t if t.is_floating_point() else t.to(torch.get_default_dtype())
+    if like is None:
+        return torch.as_tensor(t, dtype=torch.float64)
+    return torch.as_tensor(t, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+
+
+class Schedule:
+    """A noise schedule. A subclass writes `alpha(t)` and `sigma(t)` only; the rest follows from these two.
+
+    `alpha` must not increase and `sigma` must not decrease with t in [0, 1], so that lambda strictly falls. Both take
+    and return a tensor of times of any shape and are differentiable. `alpha(1) = 0` (flow matching) and `sigma(0) = 0`
+    are allowed.
+    """
+
+    name = "custom"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal level alpha(t)."""
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level sigma(t)."""
+        raise NotImplementedError
+
+    def lam(self, t: Tensor) -> Tensor:
+        """lambda(t) = log(alpha/sigma): half the log signal-to-noise ratio; +inf where sigma = 0, -inf where alpha = 0."""
+        t = as_time(t)
+        return torch.log(self.alpha(t)) - torch.log(self.sigma(t))
+
+    def nsr(self, t: Tensor) -> Tensor:
+        """Noise-to-signal ratio sigma/alpha = exp(-lambda); inf where alpha = 0."""
+        t = as_time(t)
+        return self.sigma(t) / self.alpha(t)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha'(t), sigma'(t)): derivatives with respect to t, exact, by automatic differentiation."""
+        t = as_time(t).detach()
+        with torch.enable_grad():
+            t = t.requires_grad_()
+            slopes = []
+            for level in (self.alpha(t), self.sigma(t)):
+                if level.requires_grad:
+                    slopes.append(torch.autograd.grad(level.sum(), t)[0])
+                else:  # a constant, such as the alpha = 1 of a variance-exploding schedule
+                    slopes.append(torch.zeros_like(t))
+        return slopes[0].detach(), slopes[1].detach()
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """The time of a lambda, by bisection in float64. Values beyond the schedule's range give its end, 0 or 1."""
+        target = torch.as_tensor(lam).to(torch.float64)
+        low, high = torch.zeros_like(target), torch.ones_like(target)
+        for _ in range(80):
+            mid = (low + high) / 2
+            noisy = self.lam(mid) < target  # too noisy: the time sought is below
+            low, high = torch.where(noisy, low, mid), torch.where(noisy, mid, high)
+        # the bracket never closes onto an end of [0, 1] by halving alone
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64, device=target.device)
+        lam_clean, lam_noisy = self.lam(ends)
+        t = torch.where(target >= lam_clean, ends[0], torch.where(target <= lam_noisy, ends[1], (low + high) / 2))
+        return t.to(lam.dtype) if isinstance(lam, Tensor) and lam.is_floating_point() else t
+
+    def mix(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
+        """x_t = alpha(t) x_0 + sigma(t) eps. x0 and eps (B, ...), t () or (B,) in [0, 1]; returns (B, ...)."""
+        check_state(x0, "x0")
+        check_same(x0, eps, "x0 and eps")
+        t = as_time(t, x0)
+        check_range(t)
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
+
+    def prior(
+        self, shape: Sequence[int], generator: torch.Generator | int | None = None, *, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Noise to start from at t = 1: sigma(1) times standard normal draws of the given shape (B, ...)."""
+        noise = torch.randn(tuple(shape), dtype=dtype, generator=as_generator(generator))
+        return expand(self.sigma(torch.ones((), dtype=torch.float64)), noise) * noise
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={value:g}" for key, value in vars(self).items() if isinstance(value, int | float))
+        return f"{type(self).__name__}({settings})"
+
+
+class VP(Schedule):
+    """Variance preserving (arXiv 2011.13456, eq. 11): alpha = exp(-(beta1 - beta0) t^2/4 - beta0 t/2), alpha^2 + sigma^2 = 1.
+
+    The defaults beta0 = 0.1, beta1 = 20 give alpha(1) = 0.00657: never 0, so every kind of prediction works at t = 1.
+    """
+
+    name = "vp"
+
+    def __init__(self, beta0: float = 0.1, beta1: float = 20.0):
+        self.beta0, self.beta1 = check_positive(beta0, "beta0"), check_positive(beta1, "beta1")
+        if beta1 <= beta0:
+            raise ValueError(f"beta1 must exceed beta0, got beta0 = {beta0:g} and beta1 = {beta1:g}")
+
+    def _log_alpha(self, t: Tensor) -> Tensor:
+        return -0.25 * (self.beta1 - self.beta0) * t**2 - 0.5 * self.beta0 * t
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(self._log_alpha(as_time(t)))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        # expm1 keeps the digits that 1 - alpha^2 would lose near t = 0; it is not positive here
+        return torch.sqrt(torch.expm1(2 * self._log_alpha(as_time(t))).abs())
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """Closed form: q = 2 (beta1 - beta0) log(1 + e^(-2 lambda)); t = q / ((sqrt(beta0^2 + q) + beta0)(beta1 - beta0))."""
+        lam = torch.as_tensor(lam)
+        q = 2 * (self.beta1 - self.beta0) * torch.nn.functional.softplus(-2 * lam, threshold=1e6)
+        t = q / ((torch.sqrt(self.beta0**2 + q) + self.beta0) * (self.beta1 - self.beta0))
+        return torch.where(q.isinf(), torch.ones_like(t), t).clamp(0, 1)
+
+
+class Cosine(Schedule):
+    """Cosine (arXiv 2102.09672 without its offset): alpha = cos(pi t/2), sigma = sin(pi t/2); alpha(1) = 0 exactly."""
+
+    name = "cosine"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        # cos(pi/2) is 6e-17 in floating point; sin of the complement is 0 where it should be
+        return torch.sin((1 - as_time(t)) * (math.pi / 2))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sin(as_time(t) * (math.pi / 2))
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """Closed form: t = (2/pi) atan(e^(-lambda))."""
+        return torch.atan(torch.exp(-torch.as_tensor(lam))) * (2 / math.pi)
+
+
+class Linear(Schedule):
+    """Linear, the schedule of flow matching and rectified flow (arXiv 2209.03003): alpha = 1 - t, sigma = t."""
+
+    name = "linear"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - as_time(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return as_time(t).clone()
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """Closed form: t = 1/(1 + e^lambda)."""
+        return torch.sigmoid(-torch.as_tensor(lam))
+
+
+class VE(Schedule):
+    """Variance exploding in the time of Karras et al. (EDM, arXiv 2206.00364, eq. 5): alpha = 1, sigma = sigma_max t^rho.
+
+    This is their rho-spaced map with sigma_min = 0, so that t = 0 is data here as on every schedule; where their last
+    noise level 0.002 belongs is the time grid (`time_grid(..., "karras", last=0.002)`), which then appends 0 as they do.
+    Noise at t = 1 has standard deviation sigma_max: start from `sigma_max * randn`.
+    """
+
+    name = "ve"
+
+    def __init__(self, sigma_max: float = 80.0, rho: float = 7.0):
+        self.sigma_max, self.rho = check_positive(sigma_max, "sigma_max"), check_positive(rho, "rho")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(as_time(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_max * as_time(t) ** self.rho
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """Closed form: t = (e^(-lambda)/sigma_max)^(1/rho)."""
+        return torch.exp((-torch.as_tensor(lam) - math.log(self.sigma_max)) / self.rho).clamp(0, 1)
+
+
+class Tabulated(Schedule):
+    """A discrete variance-preserving schedule made continuous: log alpha interpolated linearly between its K steps.
+
+    Step k = 0 ... K-1 of the table sits at t = (k + 1)/K, so t = 1 is the table's last step; t = 0, one step before its
+    first, is clean data (alpha = 1). This is the interpolation of DPM-Solver (arXiv 2206.00927, app. D.4).
+
+    `alphas_bar` (K,): the products of (1 - beta), called `alphas_cumprod` in other libraries; strictly decreasing in
+    (0, 1). Raises `ValueError` otherwise.
+    """
+
+    name = "tabulated"
+
+    def __init__(self, alphas_bar: Tensor):
+        table = torch.as_tensor(alphas_bar, dtype=torch.float64)
+        if table.ndim != 1 or len(table) < 2:
+            raise ValueError(f"alphas_bar must have shape (K,) with K >= 2, got {tuple(table.shape)}")
+        if not bool(((table > 0) & (table < 1)).all()) or not bool((table[1:] < table[:-1]).all()):
+            raise ValueError("alphas_bar must be strictly decreasing and lie strictly between 0 and 1")
+        self._log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * table.log()])
+        self._tables: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    @classmethod
+    def scaled_linear(cls, beta_start: float = 8.5e-4, beta_end: float = 1.2e-2, steps: int = 1000) -> "Tabulated":
+        """Stable Diffusion's table: sqrt(beta) linear in k. alpha_bar at t = 1 is 4.66e-3 (NSR 14.6)."""
+        schedule = cls(_products(torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2))
+        schedule.name = "scaled-linear"
+        return schedule
+
+    @classmethod
+    def linear(cls, beta_start: float = 8.5e-4, beta_end: float = 1.2e-2, steps: int = 1000) -> "Tabulated":
+        """beta linear in k. alpha_bar at t = 1 is 1.58e-3 (NSR 25.2); DDPM's own table is `linear(1e-4, 0.02)`."""
+        schedule = cls(_products(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)))
+        schedule.name = "linear-table"
+        return schedule
+
+    def _table(self, t: Tensor) -> Tensor:
+        key = (t.dtype, t.device)
+        if key not in self._tables:
+            self._tables[key] = self._log_alpha.to(t)
+        return self._tables[key]
+
+    def _interpolate(self, t: Tensor) -> Tensor:
+        table = self._table(t)
+        place = t * (len(table) - 1)
+        k = place.detach().floor().clamp(0, len(table) - 2).long()
+        left = table[k]
+        return left + (place - k) * (table[k + 1] - left)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(self._interpolate(as_time(t)))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(torch.expm1(2 * self._interpolate(as_time(t))).abs())
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """Exact inverse of the interpolation: log alpha = -log(1 + e^(-2 lambda))/2, then its place in the table."""
+        lam = torch.as_tensor(lam)
+        log_alpha = -0.5 * torch.nn.functional.softplus(-2 * lam, threshold=1e6)
+        rising = self._table(lam).flip(0)
+        log_alpha = log_alpha.clamp(rising[0], rising[-1])
+        k = torch.searchsorted(rising, log_alpha.contiguous(), right=True).clamp(1, len(rising) - 1)
+        left, right = rising[k - 1], rising[k]
+        return 1 - (k - 1 + (log_alpha - left) / (right - left)) / (len(rising) - 1)
+
+    def __repr__(self) -> str:
+        return f"Tabulated({self.name!r}, steps={len(self._log_alpha) - 1})"
+
+
+def _products(betas: Tensor) -> Tensor:
+    return torch.cumprod(1 - betas, 0)
+
+
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "vp": VP,
+    "cosine": Cosine,
+    "linear": Linear,
+    "ve": VE,
+    "scaled-linear": Tabulated.scaled_linear,
+    "linear-table": Tabulated.linear,
+}
+"""The ready-made schedules by name."""
+
+
+def schedule(name: str) -> Schedule:
+    """A ready-made schedule by its name, with its default settings; `ValueError` with the nearest name otherwise."""
+    if name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES)
+    return SCHEDULES[name]()

@@ -1,0 +1,42 @@
+"""DDPM ancestral sampling (arXiv 2006.11239)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..checks import unknown
+from ..denoisers import Denoiser
+from ..prediction import Prediction
+from ..schedules import expand
+from .base import Solver
+from .ddim import posterior_variance
+
+
+@dataclass(frozen=True)
+class DDPM(Solver):
+    """x_s ~ N(mu, v I), mu = (alpha_ts sigma_s^2/sigma_t^2) x_t + (alpha_s sigma_ts^2/sigma_t^2) x_0 (arXiv 2006.11239, eq. 7, 11).
+
+    alpha_ts = alpha_t/alpha_s, sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2. `variance`: "small", v = beta~ = sigma_ts^2
+    sigma_s^2/sigma_t^2, exact for one data point; "large", v = sigma_ts^2, exact for standard normal data (sec. 3.2). No noise
+    is added on the step to sigma = 0.
+    """
+
+    variance: str = "small"
+    stochastic = True
+
+    def __post_init__(self):
+        if self.variance not in ("small", "large"):
+            raise unknown("DDPM variance", self.variance, ("small", "large"))
+
+    def step(
+        self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
+    ) -> tuple[Tensor, Prediction]:
+        p, schedule = D(x, t), D.schedule
+        alpha_s, sigma_s, sigma_t = schedule.alpha(s), schedule.sigma(s), schedule.sigma(t)
+        alpha_ts = schedule.alpha(t) / alpha_s
+        sigma2_ts = (sigma_t**2 - (alpha_ts * sigma_s) ** 2).clamp(min=0)
+        mu = expand(alpha_ts * (sigma_s / sigma_t) ** 2, x) * x + expand(alpha_s * sigma2_ts / sigma_t**2, x) * p.x0
+        v = posterior_variance(schedule, t, s) if self.variance == "small" else torch.where(sigma_s > 0, sigma2_ts, 0.0)
+        return mu + expand(torch.sqrt(v), x) * noise, p

@@ -1,0 +1,62 @@
+"""Euler's method in t: on the probability-flow ODE, and Euler-Maruyama on the reverse SDE family (arXiv 2011.13456)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..denoisers import Denoiser
+from ..prediction import Prediction
+from ..schedules import expand
+from .base import InnerStep, Solver
+
+
+@dataclass(frozen=True)
+class Euler(Solver):
+    """x_s = x_t + (s - t) dx/dt, dx/dt = alpha' x_0 + sigma' eps = f x - g^2 score/2 (arXiv 2011.13456, eq. 13).
+
+    On the linear schedule this is DDIM. Elsewhere it depends on how the schedule runs through t, which DDIM does not.
+    """
+
+    def step(
+        self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
+    ) -> tuple[Tensor, Prediction]:
+        p = D(x, t)
+        alpha_rate, sigma_rate = D.schedule.rates(t)
+        return x + expand((s - t) * alpha_rate, x) * p.x0 + expand((s - t) * sigma_rate, x) * p.eps, p
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(InnerStep):
+    """x_s = x_t + (s - t) [f x - (1 + eta^2)/2 g^2 score] + eta g sqrt(t - s) xi.
+
+    All eta have the same marginals (arXiv 2206.00364, eq. 6; arXiv 2011.13456, eq. 6 is eta = 1); eta = 0 is Euler on the
+    PF-ODE. f x - g^2 score/2 = alpha' x_0 + sigma' eps and g^2 = -2 sigma^2 lambda'. The steps from alpha = 0, where g is
+    infinite, and to sigma = 0 are jumps without noise.
+    """
+
+    eta: float = 1.0
+
+    def __post_init__(self):
+        if not self.eta >= 0:
+            raise ValueError(f"eta must be >= 0, got {self.eta!r}")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
+    def advance(
+        self, D: Denoiser, p: Prediction, s: Tensor, past: Sequence[Prediction], noise: Tensor | None
+    ) -> Tensor:
+        x, t, schedule = p.x, p.t, D.schedule
+        alpha_rate, sigma_rate = schedule.rates(t)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        dt = s - t  # negative: time runs backwards
+        g2 = 2 * sigma * (sigma_rate - sigma * alpha_rate / alpha)
+        drift = (
+            expand(dt * alpha_rate, x) * p.x0 + expand(dt * (sigma_rate + 0.5 * self.eta**2 * g2 / sigma), x) * p.eps
+        )
+        if self.eta == 0:
+            return x + drift
+        return x + drift + expand(self.eta * torch.sqrt(g2 * -dt), x) * noise

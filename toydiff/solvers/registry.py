@@ -1,0 +1,89 @@
+"""The solvers by name: what the command, the app and `solve` offer, and the colours that figures use."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from ..checks import unknown
+from .base import Solver
+from .ddim import DDIM
+from .ddpm import DDPM
+from .deis import DEIS
+from .dpm import DATA, NOISE, Multistep2, Multistep3, Multistep3Published, SDEMultistep2, Singlestep2, Singlestep3
+from .euler import Euler, EulerMaruyama
+from .heun import Heun
+from .unipc import UniPC
+
+# Okabe and Ito's palette, which the colour-blind can tell apart: one colour a family, one marker and dash a member
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A solver in the registry. `elsewhere`: the names that other libraries and user interfaces use for it."""
+
+    name: str
+    solver: Solver
+    title: str
+    paper: str
+    color: str
+    marker: str = "o"
+    dash: str = "solid"
+    elsewhere: dict[str, str] = field(default_factory=dict)
+
+
+_ENTRIES = [
+    Entry("euler", Euler(), "Euler on the PF-ODE, in t", "arXiv 2011.13456, eq. 13", GREY, "s", "dot", {"diffusers": "FlowMatchEulerDiscreteScheduler (on the linear schedule)"}),
+    Entry("ddim", DDIM(), "DDIM = DPM-Solver-1 = Euler in NSR", "arXiv 2010.02502, eq. 12", BLACK, "o", "solid", {"diffusers": "DDIMScheduler, EulerDiscreteScheduler", "k-diffusion": "sample_euler", "UI": "DDIM, Euler"}),
+    Entry("heun", Heun(), "EDM's Heun", "arXiv 2206.00364, alg. 1", ORANGE, "o", "solid", {"diffusers": "HeunDiscreteScheduler", "k-diffusion": "sample_heun", "UI": "Heun"}),
+    Entry("dpm2", Singlestep2(NOISE), "DPM-Solver-2, singlestep", "arXiv 2206.00927, alg. 1", SKY, "o", "solid", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver, order 2)", "k-diffusion": "sample_dpm_fast (inner step)", "UI": "DPM fast (inner step)"}),
+    Entry("dpm3", Singlestep3(NOISE), "DPM-Solver-3, singlestep", "arXiv 2206.00927, alg. 2", SKY, "^", "dash", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver, order 3)"}),
+    Entry("dpm2m", Multistep2(NOISE), "DPM-Solver multistep 2", "arXiv 2206.00927", YELLOW, "o", "solid", {"diffusers": "DPMSolverMultistepScheduler (dpmsolver, order 2)"}),
+    Entry("dpm3m", Multistep3(NOISE), "DPM-Solver multistep 3, corrected", "arXiv 2206.00927", YELLOW, "^", "dash"),
+    Entry("dpm++2s", Singlestep2(DATA), "DPM-Solver++ 2S", "arXiv 2211.01095, alg. 1", BLUE, "s", "dot", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver++, order 2)", "k-diffusion": "sample_dpmpp_2s_ancestral (eta = 0)", "UI": "DPM++ 2S a (eta = 0)"}),
+    Entry("dpm++3s", Singlestep3(DATA), "DPM-Solver++ 3S", "arXiv 2211.01095", BLUE, "D", "dot", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver++, order 3)"}),
+    Entry("dpm++2m", Multistep2(DATA), "DPM-Solver++ 2M", "arXiv 2211.01095, alg. 2", BLUE, "o", "solid", {"diffusers": "DPMSolverMultistepScheduler", "k-diffusion": "sample_dpmpp_2m", "UI": "DPM++ 2M (with grid karras: DPM++ 2M Karras)"}),
+    Entry("dpm++3m", Multistep3(DATA), "DPM-Solver++ 3M, corrected", "arXiv 2211.01095", BLUE, "^", "dash"),
+    Entry("dpm++3m-published", Multistep3Published(DATA), "DPM-Solver++ 3M as published", "arXiv 2211.01095", BLUE, "v", "dashdot", {"diffusers": "DPMSolverMultistepScheduler (order 3)", "k-diffusion": "sample_dpmpp_3m_sde (eta = 0)", "UI": "DPM++ 3M"}),
+    Entry("unipc2", UniPC(2), "UniPC-2", "arXiv 2302.04867, alg. 5", GREEN, "o", "solid", {"diffusers": "UniPCMultistepScheduler", "UI": "UniPC"}),
+    Entry("unipc3", UniPC(3), "UniPC-3", "arXiv 2302.04867, alg. 5", GREEN, "^", "dash", {"diffusers": "UniPCMultistepScheduler (order 3)"}),
+    Entry("deis2", DEIS(2), "DEIS / Adams-Bashforth 2 in log NSR", "arXiv 2204.13902, eq. 15", VERMILLION, "o", "solid", {"diffusers": "DEISMultistepScheduler", "UI": "DEIS"}),
+    Entry("deis3", DEIS(3), "DEIS / Adams-Bashforth 3 in log NSR", "arXiv 2204.13902, eq. 15", VERMILLION, "^", "dash", {"diffusers": "DEISMultistepScheduler (order 3, other start)"}),
+    Entry("deis4", DEIS(4), "DEIS / Adams-Bashforth 4 in log NSR", "arXiv 2204.13902, eq. 15", VERMILLION, "D", "dot"),
+    Entry("ddpm", DDPM(), "DDPM ancestral, small variance", "arXiv 2006.11239, eq. 11", PURPLE, "o", "solid", {"diffusers": "DDPMScheduler (fixed_small)", "k-diffusion": "sample_euler_ancestral", "UI": "Euler a, DDPM"}),
+    Entry("ddpm-large", DDPM("large"), "DDPM ancestral, large variance", "arXiv 2006.11239, sec. 3.2", PURPLE, "s", "dash", {"diffusers": "DDPMScheduler (fixed_large)"}),
+    Entry("euler-maruyama", EulerMaruyama(), "Euler-Maruyama on the reverse SDE", "arXiv 2011.13456, eq. 6", PURPLE, "v", "dot", {"diffusers": "ScoreSdeVeScheduler (VE)"}),
+    Entry("sde-dpm++2m", SDEMultistep2(), "SDE-DPM-Solver++ 2M", "arXiv 2211.01095, eq. 18", PURPLE, "D", "dashdot", {"diffusers": "DPMSolverMultistepScheduler (sde-dpmsolver++)", "k-diffusion": "sample_dpmpp_2m_sde", "UI": "DPM++ 2M SDE"}),
+]  # fmt: skip
+
+SOLVERS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
+"""The solvers by name, in the order in which tables and figures list them."""
+
+DEFAULT_SOLVER = "unipc2"
+
+
+def solver_by_name(name: str) -> Solver:
+    """A solver from its name, settings after a colon: "ddim", "ddim:eta=0.5", "heun:gamma=0.2,s_noise=1.003".
+
+    `ValueError` names the nearest solver, or the settings that the solver has.
+    """
+    word, _, settings = str(name).partition(":")
+    if word not in SOLVERS:
+        raise unknown("solver", word, SOLVERS)
+    solver = SOLVERS[word].solver
+    numbers = {
+        f.name: type(getattr(solver, f.name))
+        for f in dataclasses.fields(solver)
+        if isinstance(getattr(solver, f.name), float)
+    }
+    changes = {}
+    for setting in filter(None, settings.split(",")):
+        key, _, value = setting.partition("=")
+        if key.strip() not in numbers:
+            raise unknown(f"setting of {word}", key.strip(), numbers)
+        try:
+            changes[key.strip()] = float(value)
+        except ValueError:
+            raise ValueError(f"the setting {key.strip()} of {word} is a number, got {value!r}") from None
+    return dataclasses.replace(solver, **changes) if changes else solver
