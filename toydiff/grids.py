@@ -5,7 +5,6 @@ Every grid is a strictly decreasing float64 tensor (N + 1,) from t = 1 to t = 0,
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,25 +16,37 @@ FIRST_NSR = 30.0
 """Where a grid in noise levels enters after the jump from alpha = 0, unless told otherwise."""
 
 
-@dataclass(frozen=True)
-class Spacing:
-    """A rule for spacing times. `in_time` warps u = 1 ... 0 to t; otherwise the pair (to, back) makes noise levels uniform."""
-
-    title: str
-    in_time: Callable[[Tensor], Tensor] | None = None
-    to: Callable[[Tensor, float], Tensor] | None = None
-    back: Callable[[Tensor, float], Tensor] | None = None
+SHIFT, WIDE_SHIFT = (0.17, 2.0), (0.1, 5.0)
+"""(a, b) of the two shifted-lambda grids, in NSR: for data of standard deviation about 1, and for data twice as wide. Chosen once,
+together with the default solver, on ready-made and random mixtures at 5, 10 and 20 steps; see `tests/benchmarks/quality.py`."""
 
 
-GRIDS = {
-    "uniform": Spacing("uniform in t", in_time=lambda u: u),
-    "quadratic": Spacing("quadratic in t: t = u^2", in_time=lambda u: u**2),
-    "lambda": Spacing("uniform in lambda = -log NSR", to=lambda n, rho: n.log(), back=lambda v, rho: v.exp()),
-    "karras": Spacing("uniform in NSR^(1/rho)", to=lambda n, rho: n ** (1 / rho), back=lambda v, rho: v**rho),
+def warp(alpha: Tensor, sigma: Tensor, shift: tuple[float, float] = SHIFT) -> Tensor:
+    """u = log((sigma + a alpha)/(sigma + b alpha)): about -lambda between NSR a and b, and finite at both ends of a schedule."""
+    a, b = shift
+    return torch.log((sigma + a * alpha) / (sigma + b * alpha))
+
+
+def _shifted_lambda(schedule: Schedule, steps: int, shift: tuple[float, float]) -> Tensor:
+    ends = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    u_noise, u_data = warp(schedule.alpha(ends), schedule.sigma(ends), shift).tolist()
+    e = torch.exp(torch.linspace(u_noise, u_data, steps + 1, dtype=torch.float64)[1:-1])
+    a, b = shift
+    inner = schedule.t_of_lam(torch.log((1 - e) / (b * e - a)))  # NSR = (b e - a)/(1 - e)
+    return torch.cat([ends[:1], inner, ends[1:]])
+
+
+GRIDS: dict[str, str] = {
+    "shifted-lambda": "uniform in log((NSR + a)/(NSR + b)): lambda in the middle, finite at both ends",
+    "shifted-lambda-wide": "the same with a and b for data that spread twice as wide",
+    "lambda": "uniform in lambda = -log NSR between two noise levels, then 0",
+    "karras": "uniform in NSR^(1/rho) between two noise levels, then 0",
+    "uniform": "uniform in t (the trailing spacing, on a table)",
+    "quadratic": "quadratic in t: t = u^2, u uniform",
 }
-"""The spacings by name."""
+"""The time grids by name."""
 
-DEFAULT_GRID = "lambda"
+DEFAULT_GRID = "shifted-lambda"
 
 
 def time_grid(
@@ -49,22 +60,28 @@ def time_grid(
 ) -> Tensor:
     """The times of N = `steps` steps, (N + 1,), float64, strictly decreasing from 1 to 0.
 
-    `uniform` (t = i/N; on a table, the trailing spacing of other libraries) and `quadratic` (t = (i/N)^2, arXiv 2010.02502, app. D.2) are
-    laid out in t. `lambda` (uniform in log NSR, arXiv 2206.00927, sec. 3.4) and `karras` (uniform in NSR^(1/rho), arXiv 2206.00364, eq. 5)
-    are laid out in noise levels, N of them and then 0: from NSR(1), or, where that is infinite or `first` is given, by one step from
-    t = 1 to NSR `first`, down to NSR `last`, from where the last step jumps to data. They take `first` > `last` > 0.
-    `ValueError` for anything else.
+    `shifted-lambda` and `shifted-lambda-wide`: uniform in log((NSR + a)/(NSR + b)), see `SHIFT`. `uniform` (t = i/N) and `quadratic` (t = (i/N)^2, arXiv
+    2010.02502, app. D.2) are laid out in t. `lambda` (uniform in log NSR, arXiv 2206.00927, sec. 3.4) and `karras` (uniform in
+    NSR^(1/rho), arXiv 2206.00364, eq. 5) are laid out in noise levels, N of them and then 0: from NSR(1), or, where that is infinite
+    or `first` is given, by one step from t = 1 to NSR `first`, down to NSR `last`, from where the last step jumps to data.
+    Only these two take `first` > `last` > 0, and only `karras` uses `rho` > 0. `ValueError` for anything else.
     """
     check_count(steps, "steps")
     if kind not in GRIDS:
         raise unknown("time grid", kind, GRIDS)
-    spacing = GRIDS[kind]
-    if spacing.in_time is not None:
-        if first is not None or last is not None:
-            raise ValueError(f"first and last are noise levels, but the grid {kind!r} is laid out in t")
-        ts = spacing.in_time(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+    if kind not in ("lambda", "karras") and (first, last) != (None, None):
+        raise ValueError(f"first and last are noise levels of the grids lambda and karras; the grid {kind!r} has none")
+    if kind == "shifted-lambda":
+        ts = _shifted_lambda(schedule, steps, SHIFT)
+    elif kind == "shifted-lambda-wide":
+        ts = _shifted_lambda(schedule, steps, WIDE_SHIFT)
+    elif kind in ("uniform", "quadratic"):
+        ts = torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** (1 if kind == "uniform" else 2)
+    elif kind == "lambda":
+        ts = _between_levels(schedule, steps, torch.log, torch.exp, first, last)
     else:
-        ts = _by_level(schedule, steps, spacing, first, last, check_positive(rho, "rho"))
+        power = check_positive(rho, "rho")
+        ts = _between_levels(schedule, steps, lambda n: n ** (1 / power), lambda v: v**power, first, last)
     check_grid(ts)
     return ts
 
@@ -74,32 +91,33 @@ def last_nsr(steps: int) -> float:
     return 0.5 / steps
 
 
-def _by_level(
-    schedule: Schedule, steps: int, spacing: Spacing, first: float | None, last: float | None, rho: float
+def _between_levels(
+    schedule: Schedule,
+    steps: int,
+    to: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+    first: float | None,
+    last: float | None,
 ) -> Tensor:
+    """Levels uniform in `to`(NSR), whose inverse is `back`, between the two steps that touch t = 1 and t = 0."""
     ends = torch.tensor([1.0, 0.0], dtype=torch.float64)
     noisiest, cleanest = schedule.nsr(ends).tolist()
-    low = check_positive(last, "last") if last is not None else max(last_nsr(steps), 2 * cleanest)
-    high = (
-        check_positive(first, "first")
-        if first is not None
-        else min(noisiest, max(FIRST_NSR, 2 * low))
-        if math.isinf(noisiest)
-        else noisiest
-    )
+    low = max(last_nsr(steps), 2 * cleanest) if last is None else check_positive(last, "last")
+    if first is not None:
+        high = check_positive(first, "first")
+    else:
+        high = max(FIRST_NSR, 2 * low) if math.isinf(noisiest) else noisiest
     if not cleanest < low < high <= noisiest:
         raise ValueError(
             f"noise levels must satisfy {cleanest:g} < last < first <= {noisiest:g} on {schedule!r}, got last = {low:g} and first = {high:g}"
         )
-    inner = (
-        steps - 1 if high == noisiest else steps - 2
-    )  # steps between the levels; the rest are jumps from t = 1 and to t = 0
-    if inner < 1:
-        # too few steps for a spacing: t = 1, then the last level if there is room, then 0
-        levels = torch.tensor([low] * (steps - 1), dtype=torch.float64)
-        return torch.cat([ends[:1], schedule.t_of_lam(-levels.log()), ends[1:]])
-    edge = spacing.to(torch.tensor([high, low], dtype=torch.float64), rho)
-    u = torch.linspace(0, 1, inner + 1, dtype=torch.float64)
-    levels = spacing.back(edge[0] + u * (edge[1] - edge[0]), rho)
-    ts = schedule.t_of_lam(-levels.log())
-    return torch.cat([ends[:1], ts[1:] if high == noisiest else ts, ends[1:]])
+    from_top = high == noisiest
+    levels_left = steps if from_top else steps - 1  # the levels below t = 1's own, with that of t = 1 if it has one
+    if levels_left < 2:
+        # too few for a spacing: the last level, if there is room for it
+        levels = torch.full((steps - 1,), low, dtype=torch.float64)
+    else:
+        edges = to(torch.tensor([high, low], dtype=torch.float64))
+        u = torch.linspace(0, 1, levels_left, dtype=torch.float64)
+        levels = back(edges[0] + u * (edges[1] - edges[0]))[1 if from_top else 0 :]
+    return torch.cat([ends[:1], schedule.t_of_lam(-levels.log()), ends[1:]])

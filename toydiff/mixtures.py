@@ -140,16 +140,11 @@ class GaussianMixture:
 
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """log density at x (B, d), natural logarithm, (B,); of the class `cond` (B,) where given. At time t: `marginal(schedule, t).log_prob`."""
-        self._check(x)
-        one, zero = torch.ones((), dtype=x.dtype, device=x.device), torch.zeros((), dtype=x.dtype, device=x.device)
-        log_joint, _ = self._log_joint(x, one, zero, cond)
-        return torch.logsumexp(log_joint, 1) - 0.5 * self.dim * math.log(2 * math.pi)
+        return torch.logsumexp(self._log_joint_clean(x, cond), 1) - 0.5 * self.dim * math.log(2 * math.pi)
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """Posterior probability of each component given the clean x (B, d): (B, K)."""
-        self._check(x)
-        one, zero = torch.ones((), dtype=x.dtype, device=x.device), torch.zeros((), dtype=x.dtype, device=x.device)
-        return torch.softmax(self._log_joint(x, one, zero, None)[0], 1)
+        return torch.softmax(self._log_joint_clean(x, None), 1)
 
     def denoiser(self, schedule: Schedule, kind: str = "x0") -> "MixtureDenoiser":
         """The exact denoiser of this mixture on a schedule: E[x_0 | x_t] and E[eps | x_t]. cond: labels (B,), or None."""
@@ -202,6 +197,11 @@ class GaussianMixture:
             axes = None if self._axes is None else self._axes.to(x)
             self._cache[key] = (self.means.to(x), self._scales.to(x), axes, self.weights.log().to(x))
         return self._cache[key]
+
+    def _log_joint_clean(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        self._check(x)
+        alpha, sigma = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
+        return self._log_joint(x, alpha, sigma, cond)[0]
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, tuple]:
         """log[pi_k N(x; alpha m_k, V_k)] up to (d/2) log 2pi, (B, K), and the pieces that the denoiser shares."""
@@ -289,7 +289,9 @@ def _gaussian_flow(at: GaussianMixture, to: GaussianMixture, x: Tensor) -> Tenso
 def _quantile_flow(at: GaussianMixture, to: GaussianMixture, x: Tensor) -> Tensor:
     def tails(mixture: GaussianMixture, y: Tensor) -> tuple[Tensor, Tensor]:
         u = (y - mixture.means[:, 0]) / mixture._scales[:, 0]
-        return torch.special.ndtr(u) @ mixture.weights, torch.special.ndtr(-u) @ mixture.weights
+        # torch.special.ndtr is 0 from -9 on; erfc keeps its digits in the tails
+        below, above = (0.5 * torch.special.erfc(side * math.sqrt(0.5)) for side in (-u, u))
+        return below @ mixture.weights, above @ mixture.weights
 
     below, above = tails(at, x)
     reach = 40 * to._scales.max()

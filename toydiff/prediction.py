@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_batch_of_times, check_range, check_same, check_state, unknown
-from .schedules import Schedule, as_time, expand
+from .schedules import Schedule, as_time, combine, expand
 
 SIGMA_DATA = 1.0
 """Standard deviation of the data that the `preconditioned` kind assumes (EDM's sigma_data)."""
@@ -117,6 +117,11 @@ class Prediction:
         a, b, det = expand(a, x), expand(b, x), expand(det, x)
         return cls(x, t, (b * x - s_x * y) / det, (a_x * y - a * x) / det, schedule)
 
+    def at(self, x: Tensor) -> "Prediction":
+        """The same x_0 at a corrected state x, (B, ...): eps = (x - alpha x_0)/sigma. Needs sigma > 0."""
+        alpha, sigma, _ = self.schedule.levels(self.t)
+        return Prediction(x, self.t, self.x0, combine((1 / sigma, x), (-alpha / sigma, self.x0)), self.schedule)
+
     def read(self, kind: str) -> Tensor:
         """The same belief in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at sigma = 0)."""
         a, b = row(kind, self.schedule, self.t)
@@ -136,11 +141,8 @@ def jump(prediction: Prediction, s: Tensor | float) -> Tensor:
     """
     s = as_time(s, prediction.x)
     check_batch_of_times(s, prediction.x, "s")
-    x = prediction.x
-    return (
-        expand(prediction.schedule.alpha(s), x) * prediction.x0
-        + expand(prediction.schedule.sigma(s), x) * prediction.eps
-    )
+    levels = prediction.schedule.levels(s)
+    return combine((levels.alpha, prediction.x0), (levels.sigma, prediction.eps))
 
 
 def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Tensor | float) -> Prediction:

@@ -6,18 +6,40 @@ One convention everywhere: `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1],
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .checks import as_generator, check_positive, check_range, check_same, check_state, unknown
 
+Coefficient = Tensor | float
+"""What multiplies a state: a number, one tensor (), or one a sample (B,)."""
 
-def expand(c: Tensor, x: Tensor) -> Tensor:
-    """A coefficient () or (B,) made to multiply x (B, ...): (B, 1, ...), in x's dtype."""
-    if c.ndim == 0:  # a 0-dim tensor of any float dtype never promotes x
+
+def expand(c: Coefficient, x: Tensor) -> Coefficient:
+    """A coefficient () or (B,) made to multiply x (B, ...): (B, 1, ...), in x's dtype. A number stays one."""
+    if isinstance(c, float) or c.ndim == 0:  # neither a number nor a 0-dim tensor of any float dtype promotes x
         return c
     return c.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def combine(*terms: tuple[Coefficient, Tensor]) -> Tensor:
+    """The sum of coefficient * value over the terms; the values have one shape (B, ...)."""
+    (first, value), *rest = terms
+    total = expand(first, value) * value
+    for c, value in rest:
+        # with a number, scaling and adding are one operation
+        total = torch.add(total, value, alpha=c) if isinstance(c, float) else total + expand(c, value) * value
+    return total
+
+
+class Levels(NamedTuple):
+    """alpha, sigma and lambda at one time."""
+
+    alpha: Coefficient
+    sigma: Coefficient
+    lam: Coefficient
 
 
 def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
@@ -56,6 +78,15 @@ class Schedule:
         """Noise-to-signal ratio sigma/alpha = exp(-lambda); inf where alpha = 0."""
         t = as_time(t)
         return self.sigma(t) / self.alpha(t)
+
+    def levels(self, t: Tensor) -> Levels:
+        """alpha, sigma and lambda at t: tensors like t here; plain numbers at the times of a grid that `solve` walks."""
+        return Levels(self.alpha(t), self.sigma(t), self.lam(t))
+
+    def part_way(self, t: Tensor, s: Tensor, r: float) -> Tensor:
+        """The time at lambda_t + r (lambda_s - lambda_t): a fraction r of the way from t to s in lambda."""
+        lam_t = self.lam(t)
+        return self.t_of_lam(lam_t + r * (self.lam(s) - lam_t))
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha'(t), sigma'(t)): derivatives with respect to t, exact, by automatic differentiation."""

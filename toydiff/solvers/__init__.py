@@ -1,5 +1,6 @@
 """Solvers: from noise to data in N steps. `solve` runs any of them; `reference` is the truth to compare with."""
 
+from .adams import AdamsBashforth
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
@@ -13,7 +14,28 @@ from .registry import DEFAULT_SOLVER, SOLVERS, Entry, solver_by_name
 from .unipc import UniPC
 
 __all__ = [
-    "DATA", "DDIM", "DDPM", "DEFAULT_SOLVER", "DEIS", "NOISE", "SOLVERS", "Entry", "Euler", "EulerMaruyama", "Heun", "Multistep2",
-    "Multistep3", "Multistep3Published", "SDEMultistep2", "Singlestep2", "Singlestep3", "Solver", "Trajectory", "UniPC", "reference",
-    "solve", "solver_by_name",
+    "DATA",
+    "DDIM",
+    "DDPM",
+    "DEFAULT_SOLVER",
+    "DEIS",
+    "NOISE",
+    "SOLVERS",
+    "AdamsBashforth",
+    "Entry",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "Multistep2",
+    "Multistep3",
+    "Multistep3Published",
+    "SDEMultistep2",
+    "Singlestep2",
+    "Singlestep3",
+    "Solver",
+    "Trajectory",
+    "UniPC",
+    "reference",
+    "solve",
+    "solver_by_name",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """What a solver is, with the rule for the two ends of a schedule."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
-from ..schedules import Schedule
+from ..schedules import Coefficient, Schedule
 
 
 class Solver:
@@ -30,9 +31,35 @@ class Solver:
         raise NotImplementedError
 
 
-def between(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+def finite(c: Coefficient) -> Tensor | bool:
+    """Where a coefficient is neither infinite nor NaN."""
+    return math.isfinite(c) if isinstance(c, float) else torch.isfinite(c)
+
+
+def everywhere(condition: Tensor | bool) -> bool:
+    """Whether a condition, () or (B,), holds for all samples."""
+    return condition if isinstance(condition, bool) else bool(condition.all())
+
+
+def expm1(c: Coefficient) -> Coefficient:
+    """e^c - 1, inf where that is too large to write."""
+    return torch.expm1(c) if isinstance(c, Tensor) else math.expm1(c) if c < 700 else math.inf
+
+
+def at_least_zero(c: Coefficient) -> Coefficient:
+    """c, and 0 where rounding has left less."""
+    return c.clamp(min=0) if isinstance(c, Tensor) else max(c, 0.0)
+
+
+def root(c: Coefficient) -> Coefficient:
+    """The square root of c, and 0 where rounding has left less."""
+    c = at_least_zero(c)
+    return torch.sqrt(c) if isinstance(c, Tensor) else math.sqrt(c)
+
+
+def between(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor | bool:
     """True where the step t -> s has a finite length in lambda: it leaves no alpha = 0 and reaches no sigma = 0."""
-    return torch.isfinite(schedule.lam(s) - schedule.lam(t))
+    return finite(schedule.levels(s).lam - schedule.levels(t).lam)
 
 
 class InnerStep(Solver):
@@ -47,9 +74,9 @@ class InnerStep(Solver):
     ) -> tuple[Tensor, Prediction]:
         p = D(x, t)
         inner = between(D.schedule, t, s)
-        if bool(inner.all()):
+        if everywhere(inner):
             return self.advance(D, p, s, past, noise), p
-        if not bool(inner.any()):
+        if inner is False or not bool(inner.any()):
             return jump(p, s), p
         # some samples touch an end: for those any inner pair will do, its result is thrown away (NaN would poison gradients)
         safe = Prediction(x, torch.where(inner, t, 0.6), p.x0, p.eps, p.schedule)

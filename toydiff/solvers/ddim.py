@@ -3,20 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
-from ..schedules import Schedule, expand
-from .base import Solver
+from ..schedules import Coefficient, Schedule, combine
+from .base import Solver, at_least_zero, root
 
 
-def posterior_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+def posterior_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Coefficient:
     """beta~ of q(x_s | x_t, x_0) (arXiv 2006.11239, eq. 7): (sigma_s^2/sigma_t^2) (sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2)."""
-    alpha_ts = schedule.alpha(t) / schedule.alpha(s)
-    sigma_t, sigma_s = schedule.sigma(t), schedule.sigma(s)
-    return (sigma_s / sigma_t) ** 2 * (sigma_t**2 - (alpha_ts * sigma_s) ** 2).clamp(min=0)
+    (alpha_t, sigma_t, _), (alpha_s, sigma_s, _) = schedule.levels(t), schedule.levels(s)
+    return (sigma_s / sigma_t) ** 2 * at_least_zero(sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2)
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,6 @@ class DDIM(Solver):
         p = D(x, t)
         if self.eta == 0:
             return jump(p, s), p
-        sigma_s = D.schedule.sigma(s)
+        alpha_s, sigma_s, _ = D.schedule.levels(s)
         v2 = self.eta**2 * posterior_variance(D.schedule, t, s)
-        mean = expand(D.schedule.alpha(s), x) * p.x0 + expand(torch.sqrt((sigma_s**2 - v2).clamp(min=0)), x) * p.eps
-        return mean + expand(torch.sqrt(v2), x) * noise, p
+        return combine((alpha_s, p.x0), (root(sigma_s**2 - v2), p.eps), (root(v2), noise)), p

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..checks import unknown
 from ..denoisers import Denoiser
 from ..prediction import Prediction
-from ..schedules import expand
-from .base import Solver
+from ..schedules import combine
+from .base import Solver, at_least_zero, root
 from .ddim import posterior_variance
 
 
@@ -34,9 +33,9 @@ class DDPM(Solver):
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         p, schedule = D(x, t), D.schedule
-        alpha_s, sigma_s, sigma_t = schedule.alpha(s), schedule.sigma(s), schedule.sigma(t)
-        alpha_ts = schedule.alpha(t) / alpha_s
-        sigma2_ts = (sigma_t**2 - (alpha_ts * sigma_s) ** 2).clamp(min=0)
-        mu = expand(alpha_ts * (sigma_s / sigma_t) ** 2, x) * x + expand(alpha_s * sigma2_ts / sigma_t**2, x) * p.x0
-        v = posterior_variance(schedule, t, s) if self.variance == "small" else torch.where(sigma_s > 0, sigma2_ts, 0.0)
-        return mu + expand(torch.sqrt(v), x) * noise, p
+        (alpha_t, sigma_t, _), (alpha_s, sigma_s, _) = schedule.levels(t), schedule.levels(s)
+        alpha_ts = alpha_t / alpha_s
+        sigma2_ts = at_least_zero(sigma_t**2 - (alpha_ts * sigma_s) ** 2)
+        v = posterior_variance(schedule, t, s) if self.variance == "small" else (sigma_s > 0) * sigma2_ts
+        to_x, to_x0 = alpha_ts * (sigma_s / sigma_t) ** 2, alpha_s * sigma2_ts / sigma_t**2
+        return combine((to_x, x), (to_x0, p.x0), (root(v), noise)), p

@@ -15,13 +15,12 @@ m + r D1 + r^2 D2/2 of the model over the step (r from 0 to 1) is integrated exa
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
-from ..prediction import Prediction
-from ..schedules import Schedule, expand
-from .base import InnerStep, between
+from ..prediction import Prediction, jump
+from ..schedules import Coefficient, Schedule, combine, expand
+from .base import InnerStep, between, everywhere, expm1, finite, root
 
 
 @dataclass(frozen=True)
@@ -35,27 +34,23 @@ class Form:
         """m: the model's eps or x_0."""
         return p.eps if self.kind == "eps" else p.x0
 
-    def levels(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    def levels(self, schedule: Schedule, t: Tensor) -> tuple[Coefficient, Coefficient]:
         """(a, b) at t."""
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        alpha, sigma, _ = schedule.levels(t)
         return (alpha, sigma) if self.kind == "eps" else (sigma, alpha)
 
-    def phis(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def phis(self, h: Coefficient) -> tuple[Coefficient, Coefficient, Coefficient]:
         """(phi1, phi2, phi3) of H = h or -h."""
         H = self.sign * h
-        phi1 = torch.expm1(H)
+        phi1 = expm1(H)
         phi2 = phi1 / H - 1
         return phi1, phi2, phi2 / H - 0.5
 
-    def integrate(self, schedule: Schedule, p: Prediction, s: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
+    def integrate(self, schedule: Schedule, p: Prediction, s: Tensor, *terms: tuple[Coefficient, Tensor]) -> Tensor:
         """(a_s/a_t) x_t - b_s sum coefficient * value over the terms (coefficient, value)."""
-        x = p.x
         a_t, _ = self.levels(schedule, p.t)
         a_s, b_s = self.levels(schedule, s)
-        out = expand(a_s / a_t, x) * x
-        for coefficient, value in terms:
-            out = out - expand(b_s * coefficient, x) * value
-        return out
+        return combine((a_s / a_t, p.x), *((-b_s * coefficient, value) for coefficient, value in terms))
 
 
 NOISE = Form("eps", 1)
@@ -65,9 +60,8 @@ DATA = Form("x0", -1)
 def second_order(form: Form, D: Denoiser, p: Prediction, s: Tensor) -> Tensor:
     """Singlestep, one inner node at r = 1/2: DPM-Solver-2 (arXiv 2206.00927, alg. 1), DPM-Solver++(2S) (2211.01095, alg. 1)."""
     schedule, r = D.schedule, 0.5
-    lam = schedule.lam(p.t)
-    h = schedule.lam(s) - lam
-    middle = schedule.t_of_lam(lam + r * h)
+    h = schedule.levels(s).lam - schedule.levels(p.t).lam
+    middle = schedule.part_way(p.t, s, r)
     m = form.value(p)
     u = form.integrate(schedule, p, middle, (form.phis(r * h)[0], m))
     m_r = form.value(D(u, middle))
@@ -78,9 +72,8 @@ def second_order(form: Form, D: Denoiser, p: Prediction, s: Tensor) -> Tensor:
 def third_order(form: Form, D: Denoiser, p: Prediction, s: Tensor) -> Tensor:
     """Singlestep, inner nodes at r1 = 1/3, r2 = 2/3: DPM-Solver-3 (arXiv 2206.00927, alg. 2), and its data form."""
     schedule, r1, r2 = D.schedule, 1 / 3, 2 / 3
-    lam = schedule.lam(p.t)
-    h = schedule.lam(s) - lam
-    first, second = schedule.t_of_lam(lam + r1 * h), schedule.t_of_lam(lam + r2 * h)
+    h = schedule.levels(s).lam - schedule.levels(p.t).lam
+    first, second = schedule.part_way(p.t, s, r1), schedule.part_way(p.t, s, r2)
     m = form.value(p)
     u1 = form.integrate(schedule, p, first, (form.phis(r1 * h)[0], m))
     m_1 = form.value(D(u1, first))
@@ -121,19 +114,19 @@ class Singlestep3(InnerStep):
 
 def usable(schedule: Schedule, past: Sequence[Prediction]) -> list[Prediction]:
     """The past predictions that an interpolation in lambda can use, newest first: those at finite lambda."""
-    return [p for p in reversed(past) if bool(torch.isfinite(schedule.lam(p.t)).all())]
+    return [p for p in reversed(past) if everywhere(finite(schedule.levels(p.t).lam))]
 
 
 def _differences(
     form: Form, schedule: Schedule, p: Prediction, s: Tensor, olds: Sequence[Prediction]
-) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+) -> tuple[Coefficient, Tensor, list[Coefficient], list[Tensor]]:
     """h, m_0, the ratios r_i = h_i/h of earlier steps to this one, and D1_i = (m_i - m_i+1)/r_i."""
-    lam_t = schedule.lam(p.t)
-    h = schedule.lam(s) - lam_t
+    lam_t = schedule.levels(p.t).lam
+    h = schedule.levels(s).lam - lam_t
     m_0 = newer = form.value(p)
     lam_newer, ratios, slopes = lam_t, [], []
     for old in olds:
-        lam_old, older = schedule.lam(old.t), form.value(old)
+        lam_old, older = schedule.levels(old.t).lam, form.value(old)
         ratios.append((lam_newer - lam_old) / h)
         slopes.append((newer - older) / expand(ratios[-1], p.x))
         lam_newer, newer = lam_old, older
@@ -144,7 +137,7 @@ def multistep_second(form: Form, schedule: Schedule, p: Prediction, s: Tensor, o
     """x_s = (a_s/a_t) x - b_s phi1 (m_0 + D1_0/2) (arXiv 2211.01095, alg. 2)."""
     h, m_0, _, (D1_0,) = _differences(form, schedule, p, s, olds[:1])
     phi1 = form.phis(h)[0]
-    return form.integrate(schedule, p, s, (phi1, m_0 + 0.5 * D1_0))
+    return form.integrate(schedule, p, s, (phi1, m_0), (0.5 * phi1, D1_0))
 
 
 def multistep_third(
@@ -157,10 +150,9 @@ def multistep_third(
     """
     h, m_0, (r_0, r_1), (D1_0, D1_1) = _differences(form, schedule, p, s, olds[:2])
     phi1, phi2, phi3 = form.phis(h)
-    bend = D1_0 - D1_1
-    D1 = D1_0 + expand(r_0 / (r_0 + r_1), p.x) * bend
-    D2 = expand(second_difference / (r_0 + r_1), p.x) * bend
-    return form.integrate(schedule, p, s, (phi1, m_0), (phi2, D1), (phi3, D2))
+    # D1 and D2 are multiples of the same D1_0 - D1_1
+    to_bend = (phi2 * r_0 + phi3 * second_difference) / (r_0 + r_1)
+    return form.integrate(schedule, p, s, (phi1, m_0), (phi2, D1_0), (to_bend, D1_0 - D1_1))
 
 
 @dataclass(frozen=True)
@@ -179,9 +171,7 @@ class Multistep2(InnerStep):
     ) -> Tensor:
         olds = usable(D.schedule, past)
         if not olds:
-            return self.form.integrate(
-                D.schedule, p, s, (self.form.phis(D.schedule.lam(s) - D.schedule.lam(p.t))[0], self.form.value(p))
-            )
+            return jump(p, s)
         return multistep_second(self.form, D.schedule, p, s, olds)
 
 
@@ -241,7 +231,7 @@ class SDEMultistep2(InnerStep):
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
-        if bool(between(D.schedule, t, s).all()):
+        if everywhere(between(D.schedule, t, s)):
             return super().step(D, x, t, s, past, noise)
         p = D(x, t)
         return self._first(D.schedule, p, s, p.x0, noise), p
@@ -256,10 +246,7 @@ class SDEMultistep2(InnerStep):
         return self._first(D.schedule, p, s, m_0 + 0.5 * D1_0, noise)
 
     def _first(self, schedule: Schedule, p: Prediction, s: Tensor, m: Tensor, noise: Tensor) -> Tensor:
-        x, t = p.x, p.t
-        alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
-        h = schedule.lam(s) - schedule.lam(t)
-        kept = (
-            expand(sigma_s / schedule.sigma(t) * torch.exp(-h), x) * x + expand(alpha_s * -torch.expm1(-2 * h), x) * m
-        )
-        return kept + expand(sigma_s * torch.sqrt(-torch.expm1(-2 * h)), x) * noise
+        (alpha_t, sigma_t, lam_t), (alpha_s, sigma_s, lam_s) = schedule.levels(p.t), schedule.levels(s)
+        fresh = -expm1(-2 * (lam_s - lam_t))
+        kept = (sigma_s / sigma_t) ** 2 * (alpha_t / alpha_s)  # (sigma_s/sigma_t) e^-h, also where h is infinite
+        return combine((kept, p.x), (alpha_s * fresh, m), (sigma_s * root(fresh), noise))

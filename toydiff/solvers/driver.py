@@ -1,5 +1,6 @@
 """`solve`: the one loop that runs every solver, and what it returns."""
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checks import as_generator, check_finite, check_grid, check_state, unknown
-from ..denoisers import Counted, Denoiser, Guided
+from ..denoisers import Denoiser, Guided
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
-from ..schedules import Schedule, as_time
+from ..schedules import Levels, Schedule, as_time
 from .base import Solver
 from .registry import DEFAULT_SOLVER, solver_by_name
 
@@ -39,55 +40,81 @@ class Trajectory:
         return self.xs[-1]
 
 
-class _Levels(Schedule):
-    """A schedule whose levels at the times of a grid are computed once; it knows those times by identity."""
+class _OnGrid(Schedule):
+    """A schedule that has computed its levels at the times of a grid ahead, all at once, and gives them as plain numbers.
+
+    A step's coefficients are then arithmetic in Python, many times cheaper than in tensors of one number, and wait for no
+    device. It knows the grid's times by identity; at any other time it is the schedule itself.
+    """
 
     def __init__(self, schedule: Schedule, ts: Tensor):
         self.schedule, self.name = schedule, schedule.name
-        self.times = list(ts.unbind())
-        self._alpha, self._sigma, self._lam = (
-            self._by_time(f(ts)) for f in (schedule.alpha, schedule.sigma, schedule.lam)
-        )
-        self._ts, self._rates = ts, None
+        self.ts, self.times = ts, list(ts.unbind())
+        self._levels: dict[int, Levels] = {}
+        self._know(ts, self.times)
+        self._check()
+        self._parts: dict[float, dict[tuple[int, int], Tensor]] = {}
+        self._rates: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def _by_time(self, values: Tensor) -> dict[int, Tensor]:
-        return dict(zip(map(id, self.times), values.unbind(), strict=True))
+    def _know(self, ts: Tensor, times: list[Tensor]) -> None:
+        columns = (
+            f(ts.to(torch.float64)).tolist() for f in (self.schedule.alpha, self.schedule.sigma, self.schedule.lam)
+        )
+        self._levels.update(zip(map(id, times), map(Levels, *columns), strict=True))
+
+    def _check(self) -> None:
+        for (t, here), (s, there) in pairwise((stop, self._levels[id(stop)].lam) for stop in self.times):
+            if here >= there and math.isfinite(here):
+                raise ValueError(
+                    f"the times {float(t)!r} and {float(s)!r} of the grid are too close: they have the same noise level on {self!r}"
+                )
 
     def alpha(self, t: Tensor) -> Tensor:
-        level = self._alpha.get(id(t))
-        return self.schedule.alpha(t) if level is None else level
+        return self.schedule.alpha(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        level = self._sigma.get(id(t))
-        return self.schedule.sigma(t) if level is None else level
+        return self.schedule.sigma(t)
 
     def lam(self, t: Tensor) -> Tensor:
-        level = self._lam.get(id(t))
-        return self.schedule.lam(t) if level is None else level
-
-    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        if id(t) not in self._alpha:
-            return self.schedule.rates(t)
-        if self._rates is None:
-            alpha_rate, sigma_rate = self.schedule.rates(self._ts)
-            self._rates = self._by_time(torch.stack([alpha_rate, sigma_rate], 1))
-        return self._rates[id(t)].unbind()
+        return self.schedule.lam(t)
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         return self.schedule.t_of_lam(lam)
+
+    def levels(self, t: Tensor) -> Levels:
+        return self._levels.get(id(t)) or self.schedule.levels(t)
+
+    def part_way(self, t: Tensor, s: Tensor, r: float) -> Tensor:
+        if r not in self._parts:  # for all steps of the grid at once
+            ts = self.schedule.part_way(self.ts[:-1], self.ts[1:], r)
+            times = list(ts.unbind())
+            self._know(ts, times)
+            self._parts[r] = dict(zip(pairwise(map(id, self.times)), times, strict=True))
+        time = self._parts[r].get((id(t), id(s)))
+        return self.schedule.part_way(t, s, r) if time is None else time
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if id(t) not in self._levels:
+            return self.schedule.rates(t)
+        if not self._rates:
+            rates = zip(*(rate.unbind() for rate in self.schedule.rates(self.ts)), strict=True)
+            self._rates = dict(zip(map(id, self.times), rates, strict=True))
+        return self._rates[id(t)]
 
     def __repr__(self) -> str:
         return repr(self.schedule)
 
 
-class _Run(Denoiser):
-    """D as a solver sees it during one `solve`: its condition bound, its schedule's levels at hand."""
+class _Run:
+    """D as a solver sees it during one `solve`: its condition bound, its schedule's levels at hand, its calls counted."""
 
-    def __init__(self, denoiser: Denoiser, levels: _Levels, cond: Tensor | None):
-        super().__init__(levels, denoiser.kind)
-        self.denoiser, self.cond = denoiser, cond
+    def __init__(self, denoiser: Denoiser, schedule: _OnGrid, cond: Tensor | None):
+        self.denoiser, self.schedule, self.kind, self.cond = denoiser, schedule, denoiser.kind, cond
+        self.calls, self.nfe, self.rounds = denoiser.calls, 0, 0
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        self.nfe += self.calls
+        self.rounds += 1
         p = self.denoiser(x, t, self.cond)
         return Prediction(p.x, t, p.x0, p.eps, self.schedule)
 
@@ -126,13 +153,12 @@ def solve(
     ts = as_time(torch.as_tensor(ts)).to(x.device, torch.promote_types(x.dtype, torch.float32))
     check_grid(ts)
     rng = as_generator(generator, x.device)
-    counted = Counted(D)
-    levels = _Levels(D.schedule, ts)
-    run = _Run(Guided(counted, guidance_scale) if guidance_scale != 1 else counted, levels, cond)
+    schedule = _OnGrid(D.schedule, ts)
+    run = _Run(Guided(D, guidance_scale) if guidance_scale != 1 else D, schedule, cond)
 
     xs, x0s, past = [x], [], deque(maxlen=max(solver.memory, 1))
     began = time.perf_counter()
-    stops = list(pairwise(levels.times))
+    stops = list(pairwise(schedule.times))
     for t, s in tqdm(stops, desc="solve", unit="step", disable=not progress):
         noise = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device) if solver.stochastic else None
         x, prediction = solver.step(run, x, t, s, past, noise)
@@ -146,5 +172,5 @@ def solve(
             f"the samples became NaN or infinite on the way; {type(solver).__name__} with {len(stops)} steps is unstable on this model"
         )
     if keep == "end":
-        return Trajectory(ts, x[None], x.new_empty(0, *x.shape), counted.nfe, counted.rounds, seconds)
-    return Trajectory(ts, torch.stack(xs), torch.stack(x0s), counted.nfe, counted.rounds, seconds)
+        return Trajectory(ts, x[None], x.new_empty(0, *x.shape), run.nfe, run.rounds, seconds)
+    return Trajectory(ts, torch.stack(xs), torch.stack(x0s), run.nfe, run.rounds, seconds)

@@ -51,7 +51,7 @@ class EulerMaruyama(InnerStep):
     ) -> Tensor:
         x, t, schedule = p.x, p.t, D.schedule
         alpha_rate, sigma_rate = schedule.rates(t)
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        alpha, sigma, _ = schedule.levels(t)
         dt = s - t  # negative: time runs backwards
         g2 = 2 * sigma * (sigma_rate - sigma * alpha_rate / alpha)
         drift = (

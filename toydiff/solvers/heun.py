@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
-from ..schedules import expand
+from ..schedules import combine, expand
 from .base import InnerStep
 
 
@@ -57,8 +57,7 @@ class Heun(InnerStep):
     def advance(
         self, D: Denoiser, p: Prediction, s: Tensor, past: Sequence[Prediction], noise: Tensor | None
     ) -> Tensor:
-        x, t, schedule = p.x, p.t, D.schedule
         trial = D(jump(p, s), s)
-        n_t, n_s, alpha_s = schedule.nsr(t), schedule.nsr(s), schedule.alpha(s)
-        half = expand(alpha_s * 0.5 * (n_s - n_t), x)
-        return expand(alpha_s / schedule.alpha(t), x) * x + half * (p.eps + trial.eps)
+        (alpha_t, sigma_t, _), (alpha_s, sigma_s, _) = D.schedule.levels(p.t), D.schedule.levels(s)
+        half = 0.5 * alpha_s * (sigma_s / alpha_s - sigma_t / alpha_t)
+        return combine((alpha_s / alpha_t, p.x), (half, p.eps + trial.eps))

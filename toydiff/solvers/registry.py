@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from ..checks import unknown
+from .adams import AdamsBashforth
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
@@ -36,11 +37,11 @@ class Entry:
 _ENTRIES = [
     Entry("euler", Euler(), "Euler on the PF-ODE, in t", "arXiv 2011.13456, eq. 13", GREY, "s", "dot", {"diffusers": "FlowMatchEulerDiscreteScheduler (on the linear schedule)"}),
     Entry("ddim", DDIM(), "DDIM = DPM-Solver-1 = Euler in NSR", "arXiv 2010.02502, eq. 12", BLACK, "o", "solid", {"diffusers": "DDIMScheduler, EulerDiscreteScheduler", "k-diffusion": "sample_euler", "UI": "DDIM, Euler"}),
-    Entry("heun", Heun(), "EDM's Heun", "arXiv 2206.00364, alg. 1", ORANGE, "o", "solid", {"diffusers": "HeunDiscreteScheduler", "k-diffusion": "sample_heun", "UI": "Heun"}),
+    Entry("heun", Heun(), "EDM's Heun", "arXiv 2206.00364, alg. 1", GREY, "o", "solid", {"diffusers": "HeunDiscreteScheduler", "k-diffusion": "sample_heun", "UI": "Heun"}),
     Entry("dpm2", Singlestep2(NOISE), "DPM-Solver-2, singlestep", "arXiv 2206.00927, alg. 1", SKY, "o", "solid", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver, order 2)", "k-diffusion": "sample_dpm_fast (inner step)", "UI": "DPM fast (inner step)"}),
     Entry("dpm3", Singlestep3(NOISE), "DPM-Solver-3, singlestep", "arXiv 2206.00927, alg. 2", SKY, "^", "dash", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver, order 3)"}),
-    Entry("dpm2m", Multistep2(NOISE), "DPM-Solver multistep 2", "arXiv 2206.00927", YELLOW, "o", "solid", {"diffusers": "DPMSolverMultistepScheduler (dpmsolver, order 2)"}),
-    Entry("dpm3m", Multistep3(NOISE), "DPM-Solver multistep 3, corrected", "arXiv 2206.00927", YELLOW, "^", "dash"),
+    Entry("dpm2m", Multistep2(NOISE), "DPM-Solver multistep 2", "arXiv 2206.00927", SKY, "s", "dot", {"diffusers": "DPMSolverMultistepScheduler (dpmsolver, order 2)"}),
+    Entry("dpm3m", Multistep3(NOISE), "DPM-Solver multistep 3, corrected", "arXiv 2206.00927", SKY, "D", "dashdot"),
     Entry("dpm++2s", Singlestep2(DATA), "DPM-Solver++ 2S", "arXiv 2211.01095, alg. 1", BLUE, "s", "dot", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver++, order 2)", "k-diffusion": "sample_dpmpp_2s_ancestral (eta = 0)", "UI": "DPM++ 2S a (eta = 0)"}),
     Entry("dpm++3s", Singlestep3(DATA), "DPM-Solver++ 3S", "arXiv 2211.01095", BLUE, "D", "dot", {"diffusers": "DPMSolverSinglestepScheduler (dpmsolver++, order 3)"}),
     Entry("dpm++2m", Multistep2(DATA), "DPM-Solver++ 2M", "arXiv 2211.01095, alg. 2", BLUE, "o", "solid", {"diffusers": "DPMSolverMultistepScheduler", "k-diffusion": "sample_dpmpp_2m", "UI": "DPM++ 2M (with grid karras: DPM++ 2M Karras)"}),
@@ -48,9 +49,13 @@ _ENTRIES = [
     Entry("dpm++3m-published", Multistep3Published(DATA), "DPM-Solver++ 3M as published", "arXiv 2211.01095", BLUE, "v", "dashdot", {"diffusers": "DPMSolverMultistepScheduler (order 3)", "k-diffusion": "sample_dpmpp_3m_sde (eta = 0)", "UI": "DPM++ 3M"}),
     Entry("unipc2", UniPC(2), "UniPC-2", "arXiv 2302.04867, alg. 5", GREEN, "o", "solid", {"diffusers": "UniPCMultistepScheduler", "UI": "UniPC"}),
     Entry("unipc3", UniPC(3), "UniPC-3", "arXiv 2302.04867, alg. 5", GREEN, "^", "dash", {"diffusers": "UniPCMultistepScheduler (order 3)"}),
-    Entry("deis2", DEIS(2), "DEIS / Adams-Bashforth 2 in log NSR", "arXiv 2204.13902, eq. 15", VERMILLION, "o", "solid", {"diffusers": "DEISMultistepScheduler", "UI": "DEIS"}),
-    Entry("deis3", DEIS(3), "DEIS / Adams-Bashforth 3 in log NSR", "arXiv 2204.13902, eq. 15", VERMILLION, "^", "dash", {"diffusers": "DEISMultistepScheduler (order 3, other start)"}),
-    Entry("deis4", DEIS(4), "DEIS / Adams-Bashforth 4 in log NSR", "arXiv 2204.13902, eq. 15", VERMILLION, "D", "dot"),
+    Entry("deis2", DEIS(2), "DEIS / Adams-Bashforth 2 in log NSR", "arXiv 2204.13902, eq. 15", ORANGE, "o", "solid", {"diffusers": "DEISMultistepScheduler", "UI": "DEIS"}),
+    Entry("deis3", DEIS(3), "DEIS / Adams-Bashforth 3 in log NSR", "arXiv 2204.13902, eq. 15", ORANGE, "^", "dash", {"diffusers": "DEISMultistepScheduler (order 3, other start)"}),
+    Entry("deis4", DEIS(4), "DEIS / Adams-Bashforth 4 in log NSR", "arXiv 2204.13902, eq. 15", ORANGE, "D", "dot"),
+    Entry("ab2", AdamsBashforth(2), "Adams-Bashforth 2 in the angle", "arXiv 2206.00364, eq. 7; arXiv 2204.13902", VERMILLION, "o", "solid"),
+    Entry("ab3", AdamsBashforth(3), "Adams-Bashforth 3 in the angle", "arXiv 2206.00364, eq. 7; arXiv 2204.13902", VERMILLION, "^", "dash"),
+    Entry("ab3-wide", AdamsBashforth(3, sigma_data=2.6), "Adams-Bashforth 3 in the angle, for data twice as wide", "arXiv 2206.00364, eq. 7; arXiv 2204.13902", VERMILLION, "v", "dashdot"),
+    Entry("abm3", AdamsBashforth(3, corrector=True), "Adams-Bashforth-Moulton 3 in the angle", "arXiv 2206.00364, eq. 7; arXiv 2302.04867", VERMILLION, "D", "dot"),
     Entry("ddpm", DDPM(), "DDPM ancestral, small variance", "arXiv 2006.11239, eq. 11", PURPLE, "o", "solid", {"diffusers": "DDPMScheduler (fixed_small)", "k-diffusion": "sample_euler_ancestral", "UI": "Euler a, DDPM"}),
     Entry("ddpm-large", DDPM("large"), "DDPM ancestral, large variance", "arXiv 2006.11239, sec. 3.2", PURPLE, "s", "dash", {"diffusers": "DDPMScheduler (fixed_large)"}),
     Entry("euler-maruyama", EulerMaruyama(), "Euler-Maruyama on the reverse SDE", "arXiv 2011.13456, eq. 6", PURPLE, "v", "dot", {"diffusers": "ScoreSdeVeScheduler (VE)"}),
@@ -60,7 +65,7 @@ _ENTRIES = [
 SOLVERS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 """The solvers by name, in the order in which tables and figures list them."""
 
-DEFAULT_SOLVER = "unipc2"
+DEFAULT_SOLVER = "ab3"
 
 
 def solver_by_name(name: str) -> Solver:

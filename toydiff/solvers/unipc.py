@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
-from ..schedules import Schedule, expand
-from .base import Solver, between
+from ..schedules import Coefficient, Schedule
+from .base import Solver, between, everywhere, expm1
 from .dpm import DATA, usable
 
 
@@ -41,12 +40,10 @@ class UniPC(Solver):
     ) -> tuple[Tensor, Prediction]:
         here, schedule = D(x, t), D.schedule
         olds = usable(schedule, past)
-        if olds and bool(between(schedule, olds[0].t, t).all()):
+        if olds and everywhere(between(schedule, olds[0].t, t)):
             # UniC: step again from the previous corrected state, now with the value at its end
-            x = _update(schedule, olds[0], t, olds[1 : self.p], here)
-            sigma = expand(schedule.sigma(t), x)
-            here = Prediction(x, t, here.x0, (x - expand(schedule.alpha(t), x) * here.x0) / sigma, here.schedule)
-        if not bool(between(schedule, t, s).all()):
+            here = here.at(_update(schedule, olds[0], t, olds[1 : self.p], here))
+        if not everywhere(between(schedule, t, s)):
             return jump(here, s), here
         return _update(schedule, here, s, olds[: self.p - 1], None), here
 
@@ -55,26 +52,35 @@ def _update(
     schedule: Schedule, base: Prediction, s: Tensor, olds: Sequence[Prediction], ahead: Prediction | None
 ) -> Tensor:
     """One UniP (ahead None) or UniC step from `base` to s, using the model values of `olds`, newest first, and of `ahead` at s."""
-    lam = schedule.lam(base.t)
-    h = schedule.lam(s) - lam
-    H = -h  # data prediction
-    values = [*olds, *([ahead] if ahead is not None else [])]
-    phi = torch.expm1(H)
-    B = phi
-    terms = [(phi, base.x0)]
-    if values:
-        ratios = [(schedule.lam(old.t) - lam) / h for old in olds] + ([torch.ones_like(h)] if ahead is not None else [])
-        if len(values) == 1:
-            coefficients = [torch.full_like(h, 0.5)]  # the paper's choice for one value, arXiv 2302.04867, app. F
-        else:
-            # sum_i a_i r_i^(k-1) = k! phi_k+1(H)/B, k = 1 ... p: eq. 11
-            rows, right, factorial = [], [], 1.0
-            phi_k = phi / H - 1
-            for k in range(1, len(values) + 1):
-                factorial *= k
-                rows.append(torch.stack([r ** (k - 1) for r in ratios], -1))
-                right.append(phi_k * factorial / B)
-                phi_k = phi_k / H - 1 / (factorial * (k + 1))
-            coefficients = torch.linalg.solve(torch.stack(rows, -2), torch.stack(right, -1)).unbind(-1)
-        terms += [(B * a / r, value.x0 - base.x0) for a, r, value in zip(coefficients, ratios, values, strict=True)]
+    lam = schedule.levels(base.t).lam
+    h = schedule.levels(s).lam - lam
+    values, ratios = [old.x0 for old in olds], [(schedule.levels(old.t).lam - lam) / h for old in olds]
+    if ahead is not None:
+        values, ratios = [*values, ahead.x0], [*ratios, 1.0]
+    B = expm1(-h)  # data prediction: H = -h
+    terms = [(B, base.x0)]
+    for a, r, value in zip(_weights(-h, B, ratios), ratios, values, strict=True):
+        terms.append((B * a / r, value - base.x0))
     return DATA.integrate(schedule, base, s, *terms)
+
+
+def _weights(H: Coefficient, B: Coefficient, ratios: Sequence[Coefficient]) -> list[Coefficient]:
+    """a_i with sum_i a_i r_i^(k-1) = k! phi_k+1(H)/B for k = 1 ... p (arXiv 2302.04867, eq. 11); 1/2 for p = 1 (app. F)."""
+    p = len(ratios)
+    if p == 1:
+        return [0.5]
+    a, phi, factorial = [], B / H - 1, 1.0
+    for k in range(1, p + 1):
+        factorial *= k
+        a.append(phi * factorial / B)
+        phi = phi / H - 1 / (factorial * (k + 1))
+    # a Vandermonde system, solved in place by Bjorck and Pereyra's recurrences
+    for k in range(p - 1):
+        for i in range(p - 1, k, -1):
+            a[i] = a[i] - ratios[k] * a[i - 1]
+    for k in range(p - 2, -1, -1):
+        for i in range(k + 1, p):
+            a[i] = a[i] / (ratios[i] - ratios[i - k - 1])
+        for i in range(k, p - 1):
+            a[i] = a[i] - a[i + 1]
+    return a
