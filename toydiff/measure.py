@@ -1,0 +1,404 @@
+"""Measures: how fast an error falls, how far two sets of samples are apart, which modes were found, how straight a path is.
+
+Tensors and trajectories go in, Python numbers come out. Everything is computed in float64 on the CPU, whatever the dtype of the input.
+A distance between two finite sets is not 0 even if both come from the same distribution: report its `floor` beside it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checks import check_count, check_finite, check_same, check_state, shape, unknown
+from .mixtures import GaussianMixture
+from .schedules import Schedule, expand
+from .solvers import Trajectory
+
+ENTRIES = 2**22
+"""Float64 numbers in the largest intermediate of a chunked computation (32 MiB)."""
+
+
+# ---- error against work
+
+
+def fitted_order(steps: Sequence[float] | Tensor, errors: Sequence[float] | Tensor, *, floor: float = 0.0) -> float:
+    """The p of error = C steps^-p by least squares: minus the slope of log(error) against log(steps). Positive where errors fall.
+
+    steps (n,): numbers of steps, or of network calls, > 0; errors (n,): >= 0. Points whose error is at or below `floor` are left
+    out, because rounding, not the method, made them: in float64 on data of size 1, and against a reference solved to 1e-12, 1e-11
+    is a fair floor. With floor = 0, the default, no point is left out, and an error of 0 is refused, since it has no logarithm.
+    All other points weigh the same; whether they lie where the power law holds is for the caller to see to.
+
+    Raises `ValueError` for numbers that are negative, NaN or infinite, for lengths that differ, and for fewer than two points, or two
+    different numbers of steps, above the floor.
+    """
+    steps, errors = _numbers(steps, "steps"), _numbers(errors, "errors")
+    if steps.shape != errors.shape:
+        raise ValueError(f"steps and errors must have the same length, got {len(steps)} and {len(errors)}")
+    if not math.isfinite(floor) or floor < 0:
+        raise ValueError(f"floor must be a finite number >= 0, got {floor!r}")
+    if not bool((steps > 0).all()):
+        raise ValueError(f"steps must be > 0, got a least value of {float(steps.min()):g}")
+    if bool((errors < 0).any()):
+        raise ValueError(f"errors must be >= 0, got a least value of {float(errors.min()):g}")
+    if floor == 0 and bool((errors == 0).any()):
+        raise ValueError("an error of 0 has no logarithm; give a floor > 0 to leave out what is rounding")
+    above = errors > floor
+    x, y = steps[above].log(), errors[above].log()
+    if len(x.unique()) < 2:
+        raise ValueError(
+            f"an order needs errors above the floor {floor:g} at two different numbers of steps at least, got {int(above.sum())} such error(s)"
+        )
+    x = x - x.mean()
+    return -float((x * y).sum() / (x**2).sum())
+
+
+@dataclass(frozen=True)
+class PairedError:
+    """Distances |a_i - b_i| of paired samples: their median, mean, 95th percentile and root mean square."""
+
+    median: float
+    mean: float
+    p95: float
+    rms: float
+
+
+def paired_error(a: Tensor, b: Tensor) -> PairedError:
+    """Euclidean distances between sample i of a and sample i of b, summarised: the error to the exact flow, where b is that.
+
+    a, b: (B, ...), of the same shape and dtype, B >= 1; a sample's distance is over all its dimensions. The median tells of the
+    typical sample; the root mean square is dominated by the few that an unstable or coarse solver throws to another mode.
+    Raises `ValueError` for shapes or dtypes that differ, NaN and infinity.
+    """
+    for x, name in ((a, "a"), (b, "b")):
+        _check_samples(x, name)
+    check_same(a, b, "a and b")
+    off = (_double(a) - _double(b)).flatten(1).norm(dim=1)
+    return PairedError(
+        median=float(off.quantile(0.5)),
+        mean=float(off.mean()),
+        p95=float(off.quantile(0.95)),
+        rms=float((off**2).mean().sqrt()),
+    )
+
+
+# ---- distances between two sets of samples
+
+
+def wasserstein2(a: Tensor, b: Tensor, *, limit: int = 5000) -> float:
+    """The exact Wasserstein-2 distance of two sets of points: sqrt(min over couplings of sum_ij pi_ij |a_i - b_j|^2).
+
+    a (n, d) and b (m, d), every point with equal weight; in the unit of the data. The coupling is found by POT's network simplex
+    (`ot.emd2`; Bonneel et al. 2011), with n m numbers of memory and time that grows about as n^2: under a second at
+    n = m = 2000, several at 5000. A set larger than `limit` is a `ValueError`; raise the limit, or use
+    `sliced_wasserstein`. Also a `ValueError`: dimensions or dtypes that differ, empty sets, NaN. `RuntimeError` if the simplex stops
+    before it has found the optimum.
+    """
+    _check_sets(a, b)
+    check_count(limit, "limit")
+    if max(len(a), len(b)) > limit:
+        raise ValueError(
+            f"exact Wasserstein-2 of {len(a)} and {len(b)} points exceeds the limit of {limit}; take fewer, raise the limit or use sliced_wasserstein"
+        )
+    import ot
+    from scipy.spatial.distance import cdist
+
+    # by differences: the expansion |a|^2 - 2ab + |b|^2 would lose the digits of small distances
+    cost = cdist(_double(a).numpy(), _double(b).numpy(), "sqeuclidean")
+    squared, log = ot.emd2([], [], cost, numItermax=10**7, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"the optimal coupling was not found: {log['warning']}")
+    return math.sqrt(max(float(squared), 0.0))
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 128, seed: int = 0) -> float:
+    """The sliced Wasserstein-2 distance: sqrt(mean over directions u of W2^2 of the points' shadows on u) (Bonneel et al. 2015).
+
+    a (n, d) and b (m, d), equal weights; in the unit of the data. A shift by c has the value |c|/sqrt(d). A shadow costs a sort, so n =
+    10^4 takes about a second; memory is bounded by chunks. The directions are `projections` random unit vectors, the same for the
+    same `seed` and d: two methods compared with one seed are compared along the same directions. Computed by POT. `ValueError` as
+    for `wasserstein2`.
+    """
+    _check_sets(a, b)
+    check_count(projections, "projections")
+    check_count(seed, "seed", 0)
+    import ot
+
+    points, others = _double(a).numpy(), _double(b).numpy()
+    directions = ot.sliced.get_random_projections(a.shape[1], projections, seed)
+    columns = max(1, ENTRIES // (len(a) + len(b)))
+    squares = 0.0
+    for start in range(0, projections, columns):
+        part = directions[:, start : start + columns]
+        squares += part.shape[1] * float(ot.sliced_wasserstein_distance(points, others, p=2, projections=part)) ** 2
+    return math.sqrt(squares / projections)
+
+
+def energy_distance(a: Tensor, b: Tensor) -> float:
+    """The energy distance D = sqrt(2 E|a - b| - E|a - a'| - E|b - b'|), a metric (Szekely and Rizzo 2013).
+
+    a (n, d) and b (m, d), equal weights. The means run over all pairs, a point with itself included, so that D >= 0, and D = 0
+    exactly when the two multisets are equal (the root turns rounding of 1e-16 into 1e-8). In one dimension this is
+    `scipy.stats.energy_distance`. Time n m, memory bounded by chunks. `ValueError` as for `wasserstein2`.
+    """
+    _check_sets(a, b)
+    a, b = _double(a), _double(b)
+    return math.sqrt(max(2 * _mean_distance(a, b) - _mean_distance(a, a) - _mean_distance(b, b), 0.0))
+
+
+def _mean_distance(a: Tensor, b: Tensor) -> float:
+    rows = max(1, ENTRIES // len(b))
+    # by differences, not by matrix products, for the sake of small distances
+    total = sum(
+        float(torch.cdist(part, b, compute_mode="donot_use_mm_for_euclid_dist").sum()) for part in a.split(rows)
+    )
+    return total / (len(a) * len(b))
+
+
+# ---- floors
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Repeated measurements: their mean, their standard deviation (n - 1 in the denominator) and themselves."""
+
+    mean: float
+    std: float
+    values: tuple[float, ...]
+
+
+def spread(values: Sequence[float] | Tensor) -> Spread:
+    """Mean and standard deviation of two or more repetitions; `ValueError` for fewer, and for NaN or infinity."""
+    numbers = _numbers(values, "values")
+    if len(numbers) < 2:
+        raise ValueError(f"a spread needs at least 2 values, got {len(numbers)}")
+    return Spread(float(numbers.mean()), float(numbers.std()), tuple(numbers.tolist()))
+
+
+def floor(
+    distance: Callable[[Tensor, Tensor], float],
+    draw: Callable[[int, int], Tensor],
+    n: int,
+    *,
+    seeds: Sequence[int] = range(5),
+) -> Spread:
+    """What a distance reads between two sets of n true samples: no sampler's figure below it means anything.
+
+    `draw(n, seed)` returns n true samples, (n, d), such as `mixture.sample`; each s in `seeds` gives the independent draws of seeds
+    2s and 2s + 1. `distance` is any function of two sets; set its options with a lambda or functools.partial.
+    `ValueError` for fewer than two seeds, or seeds that repeat or are not whole numbers >= 0.
+    """
+    check_count(n, "n")
+    seeds = [check_count(seed, "each of the seeds", 0) for seed in seeds]
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"a floor needs two different seeds at least, each once, got {seeds}")
+    return spread([distance(draw(n, 2 * seed), draw(n, 2 * seed + 1)) for seed in seeds])
+
+
+# ---- modes
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """Which modes of a mixture a set of samples found, and how often.
+
+    weights, expected: (K,) float64, the share of the samples at each mode and the mode's true weight; outside: the share of the
+    samples at no mode, so that weights sum to 1 - outside. coverage: the share of the modes that were found.
+    total_variation: (sum_k |weights_k - expected_k| + outside)/2, in [0, 1].
+    """
+
+    weights: Tensor
+    expected: Tensor
+    outside: float
+    coverage: float
+    total_variation: float
+
+
+def modes(
+    mixture: GaussianMixture,
+    samples: Tensor,
+    *,
+    by: str = "component",
+    fraction: float = 0.1,
+    tail: float = 1e-3,
+) -> Modes:
+    """Compare where samples (n, d) lie with a mixture's weights.
+
+    A sample counts for a component only if it is near it: its Mahalanobis distance is below the one that the component's own samples
+    exceed with probability `tail` in [0, 1) (chi-squared, d degrees of freedom). Of the near components it counts for the
+    one with the greatest posterior probability. A sample near none counts for none and adds to `outside`; true
+    samples do so with probability `tail` at most, and with tail = 0 none do. A mode is found, and counts as covered, if its share of the
+    samples is at least `fraction` in (0, 1] of its weight. by: "component", or "label" for the classes of a labelled mixture,
+    sorted.
+
+    Where components overlap, hard assignment moves some share from one to another even for true samples: compare the total
+    variation with its value for true samples, or use labels. `ValueError` for samples of another dimension, NaN, and options
+    out of range.
+    """
+    if by not in ("component", "label"):
+        raise unknown("by", by, ("component", "label"))
+    if by == "label" and mixture.labels is None:
+        raise ValueError("this mixture has no labels; count by component, or give labels=... when making it")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
+    counts = _mode_counts(mixture, samples, tail)
+    weights, expected = counts.double() / len(samples), mixture.weights
+    outside = (len(samples) - int(counts.sum())) / len(samples)
+    if by == "label":
+        own = (mixture.labels.unique()[:, None] == mixture.labels).to(torch.float64)
+        weights, expected = own @ weights, own @ expected
+    # a share that meets its threshold exactly must not fail it by rounding
+    threshold = fraction * expected * (1 - 1e-12)
+    return Modes(
+        weights=weights,
+        expected=expected,
+        outside=outside,
+        coverage=float((weights >= threshold).to(torch.float64).mean()),
+        total_variation=0.5 * (float((weights - expected).abs().sum()) + outside),
+    )
+
+
+def mode_weights(mixture: GaussianMixture, samples: Tensor, *, tail: float = 1e-3) -> Tensor:
+    """The share of samples (n, d) at each component, (K,) float64; `modes` says when a sample counts. Sums to 1 where none is outside."""
+    return _mode_counts(mixture, samples, tail).double() / len(samples)
+
+
+def mode_coverage(
+    mixture: GaussianMixture,
+    samples: Tensor,
+    *,
+    by: str = "component",
+    fraction: float = 0.1,
+    tail: float = 1e-3,
+) -> float:
+    """The share of a mixture's modes that samples (n, d) found, in [0, 1]: `modes(...).coverage`."""
+    return modes(mixture, samples, by=by, fraction=fraction, tail=tail).coverage
+
+
+def _mode_counts(mixture: GaussianMixture, samples: Tensor, tail: float) -> Tensor:
+    _check_samples(samples, "samples")
+    if samples.ndim != 2 or samples.shape[1] != mixture.dim:
+        raise ValueError(f"samples must have shape (n, {mixture.dim}) for this mixture, got {shape(samples)}")
+    if not 0 <= tail < 1:
+        raise ValueError(f"tail must lie in [0, 1), got {tail!r}")
+    from scipy.stats import chi2
+
+    radius2 = float(chi2.isf(tail, mixture.dim))
+    roots = torch.linalg.cholesky(mixture.covariances)
+    counts = torch.zeros(mixture.components, dtype=torch.int64)
+    for part in _double(samples).split(max(1, ENTRIES // mixture.means.numel())):
+        off = part[:, None, :, None] - mixture.means[:, :, None]
+        near = torch.linalg.solve_triangular(roots, off, upper=False).square().sum((2, 3)) <= radius2
+        best = torch.where(near, mixture.responsibilities(part), -1.0).argmax(1)
+        counts += torch.bincount(best[near.any(1)], minlength=mixture.components)
+    return counts
+
+
+# ---- paths
+
+
+def straightness(trajectory: Trajectory, *, normalised: bool = False) -> float:
+    """Rectified flow's straightness S = int_0^1 E|(x_end - x_start) - dx/du|^2 du (arXiv 2209.03003, sec. 2.2): 0 for a straight path at constant speed.
+
+    u = (t_first - t)/(t_first - t_last) runs from 0 to 1 along the trajectory. The integral is that of the polygon through its states, exactly:
+    S = sum_i w_i E|(x_end - x_start) - (x_{i+1} - x_i)/w_i|^2 with w_i the step in u. It never exceeds that of the smooth path
+    through the same states, approaches it as steps are added, and is 0 for a single step. `normalised` divides by
+    E|x_end - x_start|^2, which makes it free of the data's unit. It is about x in the time of the schedule: off the linear
+    schedule an exact first-order path is curved all the same, see `first_orderness`.
+
+    The trajectory needs its states (solve with keep = "path"), else `ValueError`; also for NaN, and for normalised = True where every path
+    ends where it starts.
+    """
+    ts, xs, _ = _path(trajectory)
+    w = expand((ts[:-1] - ts[1:]) / (ts[0] - ts[-1]), xs)
+    whole = xs[-1] - xs[0]
+    S = float((w * (whole - (xs[1:] - xs[:-1]) / w) ** 2).sum((0, 2)).mean())
+    if not normalised:
+        return S
+    length2 = float((whole**2).sum(1).mean())
+    if length2 == 0:
+        raise ValueError("every path ends where it starts, so that its straightness cannot be normalised")
+    return S / length2
+
+
+def first_orderness(
+    trajectory: Trajectory, schedule: Schedule, *, kind: str = "eps", normalised: bool = False
+) -> float:
+    """How far a path is from first order: C = E mean_i |eps_i - mean_j eps_j|^2 over its N predictions (arXiv 2410.07303, sec. 3.3).
+
+    eps_i = (x_{t_i} - alpha x_0,i)/sigma, from the states and the predictions of x_0 of a trajectory on `schedule`. C is 0 exactly when
+    the model's (x_0, eps) are constant along each path: then the ODE is first order, z = x/alpha is a straight line in NSR, and one
+    jump is exact. It is 0 for N = 1, too, which says nothing. kind = "x0" measures the predictions of x_0 instead: these are the
+    velocity of y = x/sigma = eps + x_0/NSR, which is straight in 1/NSR for the same paths. `normalised` divides by the
+    mean square, E mean_i |eps_i|^2: the part, in [0, 1], of what is predicted that varies along the path.
+
+    The mean weighs the grid's points alike, so compare on the same grid. Rounding enters as its size over sigma, so
+    that float32 shows about 1e-4 in eps at sigma = 1e-3. A path with noise added on the way (eta, churn, SDE solvers) is not the ODE's.
+    Raises `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, for another `kind`, and for
+    normalised = True where all predictions are 0.
+    """
+    if kind not in ("eps", "x0"):
+        raise unknown("kind to compare along a path", kind, ("eps", "x0"))
+    ts, xs, values = _path(trajectory)
+    if kind == "eps":
+        # times decrease, so all but the last are > 0, where sigma > 0
+        alpha, sigma = expand(schedule.alpha(ts[:-1]), xs), expand(schedule.sigma(ts[:-1]), xs)
+        values = (xs[:-1] - alpha * values) / sigma
+    C = float((values - values.mean(0)).square().sum(2).mean())
+    if not normalised:
+        return C
+    size2 = float(values.square().sum(2).mean())
+    if size2 == 0:
+        raise ValueError(f"all predictions of {kind} are 0, so that their variation cannot be normalised")
+    return C / size2
+
+
+def _path(trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
+    """Its times (N+1,), states (N+1, B, D) and predictions of x_0 (N, B, D), checked, in float64."""
+    ts, xs, x0s = trajectory.ts, trajectory.xs, trajectory.x0s
+    if len(xs) != len(ts) or len(x0s) != len(ts) - 1:
+        raise ValueError(
+            f"a path needs the states at its {len(ts)} times and a prediction at all but the last, got {len(xs)} and {len(x0s)}; solve with keep='path'"
+        )
+    for x, name in ((xs, "the trajectory's states"), (x0s, "the trajectory's predictions")):
+        check_finite(x, name)
+    return _double(ts), _double(xs).flatten(2), _double(x0s).flatten(2)
+
+
+# ---- input
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", torch.float64)
+
+
+def _numbers(values: Sequence[float] | Tensor, what: str) -> Tensor:
+    try:
+        out = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{what} must be a list of numbers, got {values!r}") from None
+    if out.ndim != 1:
+        raise ValueError(f"{what} must have shape (n,), got {shape(out)}")
+    check_finite(out, what)
+    return out
+
+
+def _check_samples(x: Tensor, what: str) -> None:
+    check_state(x, what)
+    if x.numel() == 0:
+        raise ValueError(f"{what} must hold at least one sample, got shape {shape(x)}")
+    check_finite(x, what)
+
+
+def _check_sets(a: Tensor, b: Tensor) -> None:
+    for x, name in ((a, "a"), (b, "b")):
+        _check_samples(x, name)
+        if x.ndim != 2:
+            raise ValueError(f"{name} must have shape (n, d), got {shape(x)}; flatten(1) makes points of images")
+    # the numbers of samples may differ, what a sample is may not
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"a and b must have the same dimension, got shapes {shape(a)} and {shape(b)}")
+    if a.dtype != b.dtype:
+        raise ValueError(f"a and b must have the same dtype, got {a.dtype} and {b.dtype}")
