@@ -55,7 +55,6 @@ _ENTRIES = [
     Entry("ab2", AdamsBashforth(2), "Adams-Bashforth 2 in the angle", "arXiv 2206.00364, eq. 7; arXiv 2204.13902", VERMILLION, "o", "solid"),
     Entry("ab3", AdamsBashforth(3), "Adams-Bashforth 3 in the angle", "arXiv 2206.00364, eq. 7; arXiv 2204.13902", VERMILLION, "^", "dash"),
     Entry("ab3-wide", AdamsBashforth(3, sigma_data=2.6), "Adams-Bashforth 3 in the angle, for data twice as wide", "arXiv 2206.00364, eq. 7; arXiv 2204.13902", VERMILLION, "v", "dashdot"),
-    Entry("abm3", AdamsBashforth(3, corrector=True), "Adams-Bashforth-Moulton 3 in the angle", "arXiv 2206.00364, eq. 7; arXiv 2302.04867", VERMILLION, "D", "dot"),
     Entry("ddpm", DDPM(), "DDPM ancestral, small variance", "arXiv 2006.11239, eq. 11", PURPLE, "o", "solid", {"diffusers": "DDPMScheduler (fixed_small)", "k-diffusion": "sample_euler_ancestral", "UI": "Euler a, DDPM"}),
     Entry("ddpm-large", DDPM("large"), "DDPM ancestral, large variance", "arXiv 2006.11239, sec. 3.2", PURPLE, "s", "dash", {"diffusers": "DDPMScheduler (fixed_large)"}),
     Entry("euler-maruyama", EulerMaruyama(), "Euler-Maruyama on the reverse SDE", "arXiv 2011.13456, eq. 6", PURPLE, "v", "dot", {"diffusers": "ScoreSdeVeScheduler (VE)"}),

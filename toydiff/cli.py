@@ -1,0 +1,524 @@
+"""The `toydiff` command. A wrong word is one line on stderr that names what is allowed, and exit code 2; never a traceback.
+
+Everything that is heavy is imported by the command that needs it, and every output is proven writable before the work starts.
+"""
+
+import argparse
+import inspect
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import __version__
+from .checks import unknown
+from .files import json_text, writable_file, writable_folder, write_bytes, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .mixtures import GaussianMixture
+    from .solvers import Trajectory
+
+MOST_SAMPLES = 100_000
+MOST_STEPS = 100_000
+MOST_SEED = 2**63 - 1
+SUFFIXES = (".png", ".npz")
+
+EXAMPLES = """\
+examples:
+  toydiff demo --out pictures             the lessons' pictures: open pictures/index.html
+  toydiff sample --mixture spirals --steps 8 --out spirals.png
+  toydiff sample --solver dpm++2m --grid karras --steps 10 --json - --out ring.npz
+  toydiff convergence --solver heun unipc2 --schedule vp linear
+  toydiff methods                         every solver, time grid, schedule and mixture by name
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises `ValueError` instead of leaving, and remembers its options so that a misspelt one gets a suggestion."""
+
+    def __init__(self, *args, **kwargs):
+        self.options: list[str] = []
+        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def add_argument(self, *names, **settings):
+        self.options += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **settings)
+
+    def error(self, message):
+        raise ValueError(message)
+
+    def exit(self, status=0, message=None):
+        sys.stdout.flush()  # a reader that has left is noticed here, where `main` can hear of it
+        super().exit(status, message)
+
+
+# ---- the types of arguments
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers within bounds."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
+        return value
+
+    return read
+
+
+def finite(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+    return value
+
+
+# ---- output
+
+
+def output_file(text: str | None) -> str | None:
+    """The argument of --json as it is, once it is known that it can be written."""
+    if text not in (None, "-"):
+        writable_file(text)
+    return text
+
+
+def report(json_to: str | None, obj: object, text: str) -> None:
+    """Print the text for people, and write the JSON where it was asked for. `--json -` prints the JSON alone, for pipes."""
+    if json_to == "-":
+        sys.stdout.write(json_text(obj))
+        return
+    if json_to is not None:
+        write_text(json_to, json_text(obj))
+    print(text)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Columns padded to their widest cell; the columns numbered in `right` are aligned to the right, as numbers are."""
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    return "\n".join(
+        "  ".join(f"{cell:{'>' if k in right else '<'}{widths[k]}}" for k, cell in enumerate(row)).rstrip()
+        for row in [head, *rows]
+    )
+
+
+def show_progress() -> bool:
+    """Bars are for people who watch."""
+    return sys.stderr.isatty()
+
+
+# ---- commands
+
+
+def demo(args: argparse.Namespace) -> None:
+    out = writable_folder(args.out)
+    from .demo import run
+
+    run(out, progress=show_progress())
+    print(f"open {out / 'index.html'}")
+
+
+def measure_orders(args: argparse.Namespace) -> None:
+    json_to = output_file(args.json)
+    from .convergence import DEFAULT_SCHEDULES, convergence
+
+    rows = convergence(
+        seeded_mixture(args.mixture, args.seed),
+        solvers=args.solver,
+        schedules=args.schedule or DEFAULT_SCHEDULES,
+        seed=args.seed,
+        progress=show_progress(),
+    )
+    report(json_to, rows, orders_text(rows, args.mixture))
+
+
+def orders_text(rows: Sequence[Mapping], mixture: str) -> str:
+    """Measured orders as a table, a line for each solver and a column for each schedule."""
+    schedules = list(dict.fromkeys(row["schedule"] for row in rows))
+    by_solver: dict[str, dict[str, Mapping]] = {}
+    for row in rows:
+        by_solver.setdefault(row["solver"], {})[row["schedule"]] = row
+    lines = []
+    for solver, by_schedule in by_solver.items():
+        any_row = by_schedule[schedules[0]]
+        error = max(row["error"][-1] for row in by_schedule.values())
+        measured = [f"{by_schedule[name]['measured']:.2f}" for name in schedules]
+        lines.append([solver, str(any_row["declared"]), *measured, str(any_row["nfe"][-1]), f"{error:.1e}"])
+    head = ["solver", "declared", *schedules, "at NFE", "error"]
+    worst = min(rows, key=lambda row: row["measured"] - row["declared"])
+    return (
+        f"order of the error, measured in float64 on the mixture {mixture!r}, by schedule\n\n"
+        f"{table(head, lines, range(1, len(head)))}\n\n"
+        f"error: the largest over the schedules, at the most steps. "
+        f"Furthest below what it declares: {worst['solver']} on {worst['schedule']}, by {worst['declared'] - worst['measured']:.2f}."
+    )
+
+
+def seeded_mixture(name: str, seed: int) -> "GaussianMixture":
+    """A ready-made mixture; `random` depends on the seed."""
+    from .mixtures import mixture, random_mixture
+
+    return random_mixture(seed) if name == "random" else mixture(name)
+
+
+class Samples(NamedTuple):
+    """A run of `toydiff sample`: where it started, what came out, and true samples to compare with. Points are (n, 2)."""
+
+    start: "Tensor"
+    trajectory: "Trajectory"
+    truth: "Tensor"
+    row: dict
+
+
+def sample(args: argparse.Namespace) -> None:
+    out = sample_file(args.out, args.json)
+    settings = {
+        "mixture": args.mixture, "schedule": args.schedule, "solver": args.solver, "grid": args.grid, "steps": args.steps, "n": args.n,
+        "seed": args.seed, "guidance_scale": args.guidance_scale, "label": args.label,
+    }  # fmt: skip
+    mixture = seeded_mixture(args.mixture, args.seed)
+    result = draw(mixture, settings)
+    data = as_npz(result, settings) if out.suffix == ".npz" else as_png(mixture, result, settings)
+    write_bytes(out, data)
+    row = result.row
+    report(
+        args.json,
+        row,
+        f"{row['method']} on {row['problem']}: {args.n} samples in {row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
+        f"sliced Wasserstein distance to true samples {row['distance']:.3g}; true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}\n"
+        f"wrote {out}",
+    )
+
+
+def sample_file(text: str, json_to: str | None) -> Path:
+    """--out, once it is known that it and --json can both be written."""
+    out = Path(text)
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {text!r}")
+    writable_file(out)
+    output_file(json_to)
+    if json_to not in (None, "-") and out.resolve() == Path(json_to).resolve():
+        raise ValueError(f"--out and --json name the same file, {text!r}")
+    return out
+
+
+def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
+    """Start from the mixture's own marginal at t = 1, so that every error is the solver's, and walk to t = 0."""
+    import torch
+
+    from .grids import time_grid
+    from .measure import floor, sliced_wasserstein
+    from .schedules import schedule
+    from .solvers import solve
+
+    n, label, guidance_scale = settings["n"], settings["label"], settings["guidance_scale"]
+    noise_schedule = schedule(settings["schedule"])
+    ts = time_grid(noise_schedule, settings["steps"], settings["grid"])
+    if guidance_scale != 1 and label is None:
+        raise ValueError(f"--guidance-scale {guidance_scale:g} needs a class to guide towards: give --label")
+    cond = None if label is None else torch.full((n,), label)
+    law = None if guidance_scale == 0 else cond  # guidance 0 is the unconditional model
+    # one stream of random numbers: start, solver's noise and true samples are independent of one another
+    rng = torch.Generator().manual_seed(settings["seed"])
+    start = mixture.marginal(noise_schedule, 1.0).sample(n, rng, cond=law)
+    trajectory = solve(
+        mixture.denoiser(noise_schedule), start, solver=settings["solver"], ts=ts, cond=cond,
+        guidance_scale=guidance_scale, generator=rng, keep="end", progress=show_progress(),
+    )  # fmt: skip
+    truth = mixture.sample(n, rng, cond=law)
+    lowest = floor(sliced_wasserstein, lambda n, seed: mixture.sample(n, seed, cond=law), n, seeds=range(10))
+    row = {
+        "method": settings["solver"],
+        "problem": f"mixture:{settings['mixture']}",
+        "steps": settings["steps"],
+        "distance": sliced_wasserstein(trajectory.end, truth),
+        "floor": lowest.mean,
+        "accuracy": None if label is None else share_of_class(mixture, trajectory.end, label),
+        "seed": settings["seed"],
+        "nfe": trajectory.nfe,
+        "rounds": trajectory.rounds,
+        "updates": None,
+        "teacher_calls": None,
+        "seconds": trajectory.seconds,
+    }
+    return Samples(start, trajectory, truth, row | settings | {"floor_std": lowest.std})
+
+
+def share_of_class(mixture: "GaussianMixture", x: "Tensor", label: int) -> float:
+    """The share of the samples whose most probable class is `label`."""
+    classes = mixture.labels.unique()
+    own = (mixture.labels == classes[:, None]).to(x.dtype)  # (classes, K)
+    best = classes[(mixture.responsibilities(x) @ own.T).argmax(1)]
+    return float((best == label).double().mean())
+
+
+def as_npz(result: Samples, settings: Mapping) -> bytes:
+    """Arrays `samples` (n, 2), `start` (n, 2), `ts` (N+1,), and `settings`, JSON text. No clock, so one seed gives one file."""
+    import io
+
+    import numpy as np
+
+    out = io.BytesIO()
+    np.savez(
+        out,
+        samples=result.trajectory.end.numpy(),
+        start=result.start.numpy(),
+        ts=result.trajectory.ts.numpy(),
+        settings=np.array(json.dumps(settings)),
+    )
+    return out.getvalue()
+
+
+def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> bytes:
+    """The samples beside true ones over the density, with the settings as JSON in the PNG's text field `toydiff`."""
+    import io
+
+    from .plots.static import DPI, samples
+
+    row = result.row
+    panels = {
+        f"{row['nfe']} network calls: distance {row['distance']:.3g}": result.trajectory.end,
+        f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}": result.truth,
+    }
+    figure = samples(panels, mixture, title=f"{settings['solver']} on {settings['mixture']}, {settings['schedule']}")
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=DPI, metadata={"toydiff": json.dumps(settings)})
+    return out.getvalue()
+
+
+def methods(args: argparse.Namespace) -> None:
+    json_to = output_file(args.json)
+    found = registry()
+    report(json_to, found, registry_text(found))
+
+
+def registry() -> dict[str, list[dict]]:
+    """All that can be named on the command line: solvers, grids, schedules and mixtures."""
+    from .grids import DEFAULT_GRID, GRIDS
+    from .mixtures import MIXTURES
+    from .schedules import SCHEDULES
+    from .solvers import DEFAULT_SOLVER, SOLVERS
+
+    def described(makers: Mapping[str, Callable]) -> list[dict]:
+        return [{"name": name, "title": inspect.getdoc(make).splitlines()[0]} for name, make in makers.items()]
+
+    return {
+        "solvers": [
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "order": entry.solver.order,
+                "calls_per_step": entry.solver.nfe_per_step,
+                "stochastic": entry.solver.stochastic,
+                "paper": entry.paper,
+                "elsewhere": entry.elsewhere,
+                "default": entry.name == DEFAULT_SOLVER,
+            }
+            for entry in SOLVERS.values()
+        ],
+        "grids": [{"name": name, "title": title, "default": name == DEFAULT_GRID} for name, title in GRIDS.items()],
+        "schedules": described(SCHEDULES),
+        "mixtures": described(MIXTURES),
+    }
+
+
+def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
+    """The registry for people: tables, and after them what the solvers are called elsewhere."""
+
+    def named(row: Mapping) -> str:
+        return row["name"] + (" *" if row.get("default") else "")
+
+    solvers = [
+        [named(s), str(s["order"]), str(s["calls_per_step"]), "yes" if s["stochastic"] else "", s["title"], s["paper"]]
+        for s in found["solvers"]
+    ]
+    elsewhere = [[s["name"], where, name] for s in found["solvers"] for where, name in s["elsewhere"].items()]
+    parts = [
+        "SOLVERS (--solver; * is the default)",
+        table(["name", "order", "calls a step", "noise", "title", "paper"], solvers, (1, 2)),
+        "\nTHE SAME SOLVERS ELSEWHERE",
+        table(["name", "where", "called"], elsewhere),
+    ]
+    for kind in ("grids", "schedules", "mixtures"):
+        parts += [
+            f"\n{kind.upper()} (--{kind[:-1]})",
+            table(["name", "title"], [[named(row), row["title"]] for row in found[kind]]),
+        ]
+    return "\n".join(parts)
+
+
+# ---- the words of the command
+
+
+class Command(NamedTuple):
+    run: Callable[[argparse.Namespace], None]
+    summary: str
+    arguments: Callable[[Parser], None]
+
+
+def _json(parser: Parser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="write JSON to FILE; - prints it instead of the text")
+
+
+def _demo_arguments(parser: Parser) -> None:
+    parser.add_argument("--out", metavar="DIR", default="demo", help="folder, made where missing (default: demo)")
+
+
+def _convergence_arguments(parser: Parser) -> None:
+    from .convergence import DEFAULT_SCHEDULES
+
+    _json(parser)
+    parser.add_argument("--solver", metavar="NAME", nargs="+", action="extend", help="default: all deterministic ones")
+    parser.add_argument(
+        "--schedule", metavar="NAME", nargs="+", action="extend", help=f"default: {' '.join(DEFAULT_SCHEDULES)}"
+    )
+    parser.add_argument(
+        "--mixture", metavar="NAME", default="random", help="default: random, which depends on the seed"
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=whole(0, MOST_SEED),
+        default=0,
+        help="of the mixture `random` and of the starts (default: 0)",
+    )
+
+
+def _sample_arguments(parser: Parser) -> None:
+    from .grids import DEFAULT_GRID
+    from .solvers.registry import DEFAULT_SOLVER
+
+    parser.add_argument(
+        "--mixture", metavar="NAME", default="ring", help="what to sample (default: ring); `random` depends on the seed"
+    )
+    parser.add_argument("--schedule", metavar="NAME", default="vp", help="noise schedule (default: vp)")
+    parser.add_argument(
+        "--solver",
+        metavar="NAME",
+        default=DEFAULT_SOLVER,
+        help=f"NAME or NAME:setting=value,... (default: {DEFAULT_SOLVER})",
+    )
+    parser.add_argument("--grid", metavar="NAME", default=DEFAULT_GRID, help=f"time grid (default: {DEFAULT_GRID})")
+    parser.add_argument("--steps", metavar="N", type=whole(1, MOST_STEPS), default=20, help="steps (default: 20)")
+    parser.add_argument("--n", metavar="N", type=whole(1, MOST_SAMPLES), default=2000, help="samples (default: 2000)")
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=whole(0, MOST_SEED),
+        default=0,
+        help="the same seed gives the same samples (default: 0)",
+    )
+    parser.add_argument(
+        "--guidance-scale",
+        metavar="G",
+        type=finite,
+        default=1.0,
+        help="g in eps_uncond + g (eps_cond - eps_uncond); 1, the default, is off",
+    )
+    parser.add_argument("--label", metavar="K", type=whole(0, MOST_SEED), help="sample this class of the mixture only")
+    parser.add_argument(
+        "--out", metavar="FILE", required=True, help="FILE.png: a picture over the density; FILE.npz: the arrays"
+    )
+    _json(parser)
+
+
+COMMANDS = {
+    "demo": Command(demo, "pictures of the samplers on an exact mixture, and index.html to read them", _demo_arguments),
+    "convergence": Command(measure_orders, "solver x schedule: declared and measured order", _convergence_arguments),
+    "sample": Command(sample, "sample a ready-made mixture with its exact denoiser", _sample_arguments),
+    "methods": Command(methods, "every solver, time grid, schedule and mixture by name", _json),
+}
+
+MORE = {
+    "convergence": "Errors are taken against a DOP853 solution in float64, on lambda-uniform grids between two inner noise levels.",
+    "sample": (
+        "Samples start from the mixture's own marginal at t = 1, not from plain noise, so that every error is the solver's.\n"
+        "The distance is sliced Wasserstein to as many true samples (with --label: of that class, which guidance leaves on purpose);\n"
+        "the floor is what two sets of true samples show between themselves."
+    ),
+}  # fmt: skip
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments, or `ValueError` with the nearest word for one that is misspelt."""
+    top = Parser(
+        prog="toydiff",
+        description="How to get a good sample from a diffusion model in fewer network calls.",
+        epilog=EXAMPLES,
+    )
+    top.add_argument("--version", action="version", version=f"toydiff {__version__}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", parser_class=Parser)
+    parsers = {}
+    for name, command in COMMANDS.items():
+        parsers[name] = subparsers.add_parser(
+            name, help=command.summary, description=f"{command.summary}\n\n{MORE.get(name, '')}".strip()
+        )
+        command.arguments(parsers[name])
+    word = argv[0] if argv else "--help"
+    if not word.startswith("-") and word not in COMMANDS:
+        raise unknown("command", word, COMMANDS)
+    check_options(argv, "toydiff" if word not in COMMANDS else f"toydiff {word}", parsers.get(word, top).options)
+    args, extra = top.parse_known_args(argv or ["--help"])
+    if extra:
+        raise ValueError(f"unexpected argument {extra[0]!r}")
+    if args.command is None:
+        raise ValueError(f"no command given; allowed: {', '.join(COMMANDS)}")
+    return args
+
+
+def check_options(argv: Sequence[str], program: str, options: Sequence[str]) -> None:
+    """Every word that looks like an option is one; argparse would first complain of what is missing, and suggests nothing."""
+    for arg in argv:
+        name = arg.partition("=")[0]
+        if re.match(r"--?[A-Za-z]", name) and name not in [*options, "-h"]:
+            raise unknown(f"option of {program}", name, options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted, 141 when the reader has left."""
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+    except ValueError as error:
+        return complain(f"error: {error}", 2)
+    except FloatingPointError as error:
+        return complain(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    except BrokenPipeError:
+        abandon_stdout()
+        return 141
+    except OSError as error:
+        abandon_stdout()
+        return complain(f"error: {error}", 1)
+    return 0
+
+
+def complain(message: str, code: int) -> int:
+    """One line on stderr."""
+    print("toydiff: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def abandon_stdout() -> None:
+    """What is still buffered has nowhere to go; without this the interpreter would try again as it leaves, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,417 @@
+"""The four pictures of the deck on exact mixtures, as `toydiff demo` makes them: PNG, interactive pages, an index and a report.
+
+Nothing is trained: the score of a mixture is known, so every error here is the sampler's own, measured against `toydiff.reference`.
+"""
+
+import dataclasses
+import html
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .convergence import FLOOR, WINDOW, convergence
+from .denoisers import Denoiser
+from .files import writable_folder, write_bytes, write_json, write_text
+from .grids import DEFAULT_GRID, GRIDS, time_grid
+from .measure import first_orderness, fitted_order, paired_error
+from .mixtures import Empirical, GaussianMixture, random_mixture, ring
+from .schedules import VP
+from .solvers import DEFAULT_SOLVER, SOLVERS, Trajectory, reference, solve
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from matplotlib.figure import Figure
+
+SEED = 0
+SCHEDULE = VP()
+FINE = 3e-14
+"""The tolerance of a second reference; its distance to the first one is the floor, the error of the reference itself."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is computed: samples per measurement, paths drawn, steps of the convergence figure, random mixtures of the last one."""
+
+    samples: int
+    paths: int
+    steps: tuple[int, ...]
+    mixtures: int
+
+
+FULL = Size(samples=256, paths=24, steps=(5, 10, 20, 40, 80, 160, 320), mixtures=9)
+FAST = Size(samples=24, paths=8, steps=(20, 40, 80), mixtures=2)
+
+
+@dataclass
+class Picture:
+    """One lesson: its file name without ending, two sentences, the figure twice, and the numbers behind it."""
+
+    name: str
+    topic: str
+    title: str
+    sentences: tuple[str, str]
+    static: "Figure"
+    interactive: "go.Figure"
+    numbers: dict
+
+
+def run(out: Path | str, *, progress: bool = True, fast: bool = False) -> dict:
+    """Make the demo in the folder `out`: four PNG, four pages that need no network, `index.html` and `report.json`.
+
+    Returns the report: {seed, schedule, versions, seconds, pictures: [...]}, with every number that is drawn or said. Existing files of
+    these names are replaced, each whole or not at all. `progress` shows a bar; `fast` computes less, for tests.
+    `ValueError` if the folder cannot be written, before anything is computed.
+    """
+    folder = writable_folder(out)
+    began = time.perf_counter()
+    pictures = []
+    for make in tqdm(MAKERS, desc="demo", unit="picture", disable=not progress):
+        start = time.perf_counter()
+        picture = make(FAST if fast else FULL)
+        _write(folder, picture)
+        sentences = list(picture.sentences)
+        seconds = round(time.perf_counter() - start, 2)
+        pictures.append(
+            {
+                "name": picture.name,
+                "topic": picture.topic,
+                "title": picture.title,
+                "sentences": sentences,
+                "seconds": seconds,
+                **picture.numbers,
+            }
+        )
+    report = {
+        "seed": SEED,
+        "schedule": SCHEDULE.name,
+        "error": "root mean square distance to the exact end of the same noise, toydiff.reference in float64",
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("toydiff", "torch", "numpy", "scipy", "matplotlib", "plotly")},
+        "seconds": round(time.perf_counter() - began, 2),
+        "pictures": pictures,
+    }
+    write_json(folder / "report.json", report)
+    write_text(folder / "index.html", _index(report))
+    return report
+
+
+def _write(folder: Path, picture: Picture) -> None:
+    from .plots import interactive, static
+
+    write_bytes(folder / f"{picture.name}.png", static.png(picture.static))
+    write_text(folder / f"{picture.name}.html", interactive.page(picture.interactive))
+
+
+# ---- measuring
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """A denoiser with noise to start from and where the exact flow ends from it; `floor`: the error of that end itself."""
+
+    D: Denoiser
+    noise: Tensor
+    end: Tensor
+    floor: float
+
+    def error(self, path: Trajectory) -> float:
+        return paired_error(path.end, self.end).rms
+
+
+def _truth(D: Denoiser, n: int) -> _Truth:
+    noise = SCHEDULE.prior((n, 2), SEED, dtype=torch.float64)
+    end = reference(D, noise)
+    return _Truth(D, noise, end, paired_error(end, reference(D, noise, tolerance=FINE)).rms)
+
+
+def _steps(solver: str, nfe: int) -> int:
+    """The steps that a solver makes of `nfe` calls, one at least."""
+    return max(1, nfe // SOLVERS[solver].solver.nfe_per_step)
+
+
+def _first(path: Trajectory, n: int) -> Trajectory:
+    """The first n paths of a batch."""
+    return dataclasses.replace(path, xs=path.xs[:, :n], x0s=path.x0s[:, :n])
+
+
+# ---- the pictures
+
+
+def _trajectories(size: Size) -> Picture:
+    from .plots import interactive, static
+
+    mixture = ring()
+    truth = _truth(mixture.denoiser(SCHEDULE), size.samples)
+    few, many = (solve(truth.D, truth.noise, n, solver="ddim") for n in (5, 100))
+    goal = truth.error(many)
+    better = next(
+        path
+        for path in (solve(truth.D, truth.noise, n, solver=DEFAULT_SOLVER) for n in range(5, 200))
+        if truth.error(path) <= goal
+    )
+    named = [("ddim", few), ("ddim", many), (DEFAULT_SOLVER, better)]
+    paths = {f"{solver}, {path.nfe} NFE: error {_short(truth.error(path))}": path for solver, path in named}
+    solvers = dict(zip(paths, (solver for solver, _ in named), strict=True))
+    title = "Few steps miss the exact end; more steps, or a better solver, reach it"
+    drawn = {name: _first(path, size.paths) for name, path in paths.items()}
+    options = {"solvers": solvers, "exact": truth.end[: size.paths], "title": title}
+    return Picture(
+        "1-trajectories",
+        "Paths",
+        title,
+        (
+            f"From the same noise the probability-flow ODE has one exact end for each sample (rings): DDIM with {few.nfe} calls "
+            f"ends {truth.error(few):.2g} away from it, DDIM with {many.nfe} calls {goal:.2g}.",
+            f"{SOLVERS[DEFAULT_SOLVER].title} comes as close ({truth.error(better):.2g}) with {better.nfe} calls, because it "
+            "uses how the prediction changes along the path.",
+        ),
+        static.trajectories(drawn, mixture, **options),
+        interactive.trajectories(drawn, mixture, **options),
+        {
+            "mixture": "ring",
+            "grid": DEFAULT_GRID,
+            "samples": size.samples,
+            "floor": truth.floor,
+            "rows": [{"solver": solver, "nfe": path.nfe, "error": truth.error(path)} for solver, path in named],
+        },
+    )
+
+
+def _lines(size: Size) -> Picture:
+    from .plots import interactive, static
+
+    place, mixture = torch.tensor([[1.4, 1.4]], dtype=torch.float64), ring()
+    # a point has no density: a narrow Gaussian marks where it is
+    worlds = {
+        "one data point": (Empirical(place).denoiser(SCHEDULE), GaussianMixture(place, std=0.08)),
+        "ring of eight": (mixture.denoiser(SCHEDULE), mixture),
+    }
+    paths, rows, backgrounds = {}, [], {}
+    for name, (D, background) in worlds.items():
+        truth = _truth(D, size.samples)
+        path = solve(D, truth.noise, 400)
+        paths[name], backgrounds[name] = _first(path, 6), background
+        rows.append(
+            {
+                "data": name,
+                "solver": DEFAULT_SOLVER,
+                "grid": DEFAULT_GRID,
+                "nfe": path.nfe,
+                "error": truth.error(path),
+                "variation_of_x0": first_orderness(path, SCHEDULE, kind="x0", normalised=True),
+                "one_step_error": truth.error(solve(D, truth.noise, 1, solver="ddim")),
+                "floor": truth.floor,
+            }
+        )
+    point, many = rows
+    title = "Rescale the path: first-order means straight, and straight means one step"
+    return Picture(
+        "2-straight-lines",
+        "Straight lines",
+        title,
+        (
+            "Drawn as y = x/σ = (α/σ)·x₀ + ε against α/σ, a path is a straight line wherever the model's x₀ and ε stay the same: always for one "
+            f"data point, where a single DDIM call is exact (error {_short(point['one_step_error'])}), though x itself bends in t.",
+            "With eight modes a path bends only while it decides between them, and is straight before and after: there one "
+            f"call misses by {many['one_step_error']:.2g}, and {100 * many['variation_of_x0']:.0f}% of the mean square of the predicted x₀ is change along the path.",
+        ),
+        static.rescaled(paths, SCHEDULE, backgrounds, title=title),
+        interactive.rescaled(paths, SCHEDULE, backgrounds, title=title),
+        {"samples": size.samples, "rows": rows},
+    )
+
+
+def _orders(size: Size) -> Picture:
+    from .plots import interactive, static
+
+    few = size.steps[-3:]
+    rows = [
+        # the slope of the finest steps: coarse ones are not yet in the range of the power law
+        row | {"measured": fitted_order(few, row["error"][-3:], floor=FLOOR)}
+        for row in convergence(
+            random_mixture(SEED),
+            lambdas=WINDOW,
+            schedules=[SCHEDULE.name],
+            steps=size.steps,
+            starts=min(64, size.samples),
+            seed=SEED,
+        )
+    ]
+    slopes = {
+        p: [row["measured"] for row in rows if row["declared"] == p] for p in sorted({row["declared"] for row in rows})
+    }
+    told = "; ".join(f"order {p}: {_between(values)}" for p, values in slopes.items())
+    races = [_race(rows, goal) for goal in (1e-3, 1e-6)]
+    easy, hard = races
+    title = "On log-log axes a solver is a line, and its order is the slope"
+    return Picture(
+        "3-convergence",
+        "Orders",
+        title,
+        (
+            f"From NSR {math.exp(-WINDOW[0]):.2g} down to {math.exp(-WINDOW[1]):.2g}, twice the calls divide the error of an order-p solver by 2^p, once steps are small; the slopes measured over the last three "
+            f"points are, by declared order, {told}.",
+            f"For an error of {easy['error']:g} {easy['solvers'][0]} needs the fewest calls, about {easy['nfe'][0]:.0f}, and of those that reach it {easy['solvers'][-1]} the most, "
+            f"about {easy['nfe'][-1]:.0f}; for {hard['error']:g} it is {hard['solvers'][0]} with about {hard['nfe'][0]:.0f}, and {len(rows) - len(hard['solvers'])} of the {len(rows)} "
+            f"solvers do not get there in {size.steps[-1]} steps.",
+        ),
+        static.convergence(rows, floor=FLOOR, title=title),
+        interactive.convergence(rows, floor=FLOOR, title=title),
+        {
+            "mixture": f"random, seed {SEED}",
+            "grid": "uniform in lambda between two inner levels",
+            "lambdas": list(WINDOW),
+            "samples": min(64, size.samples),
+            "fitted_to_steps": list(few),
+            "floor": FLOOR,
+            "calls_to_reach": races,
+            "rows": rows,
+        },
+    )
+
+
+def _between(values: list[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _race(rows: Sequence[dict], goal: float) -> dict:
+    """The solvers that reach an error, the one with the fewest calls first."""
+    calls = sorted(
+        (n, row["solver"]) for row in rows if (n := calls_to_reach(row["nfe"], row["error"], goal)) is not None
+    )
+    return {"error": goal, "solvers": [solver for _, solver in calls], "nfe": [n for n, _ in calls]}
+
+
+def calls_to_reach(nfe: Sequence[int], error: Sequence[float], goal: float) -> float | None:
+    """The calls at which a curve, straight between its points on log-log axes, first falls to an error `goal`; None if it does not."""
+    for k, e in enumerate(error):
+        if e <= goal:
+            if k == 0:
+                return float(nfe[0])
+            share = math.log(error[k - 1] / goal) / math.log(error[k - 1] / e)
+            return nfe[k - 1] * (nfe[k] / nfe[k - 1]) ** share
+    return None
+
+
+def _grids(size: Size) -> Picture:
+    from .plots import interactive, static
+
+    nfe = 10
+    truths = [_truth(random_mixture(seed).denoiser(SCHEDULE), size.samples // 4) for seed in range(size.mixtures)]
+    grids = {name: time_grid(SCHEDULE, nfe, name) for name in GRIDS}
+    rows = []
+    for solver in dict.fromkeys(("ddim", DEFAULT_SOLVER)):
+        for name in GRIDS:
+            ts = time_grid(SCHEDULE, _steps(solver, nfe), name)
+            paths = [solve(truth.D, truth.noise, solver=solver, ts=ts, keep="end") for truth in truths]
+            each = [truth.error(path) for truth, path in zip(truths, paths, strict=True)]
+            median = float(torch.tensor(each, dtype=torch.float64).quantile(0.5))
+            rows.append(
+                {"solver": solver, "grid": name, "nfe": paths[0].nfe, "error": median, "error_by_mixture": each}
+            )
+    errors = {row["solver"]: {} for row in rows}
+    for row in rows:
+        errors[row["solver"]][row["grid"]] = row["error"]
+    ours, simple = (sorted(errors[name].items(), key=lambda pair: pair[1]) for name in (DEFAULT_SOLVER, "ddim"))
+    (best, low), (worst, high) = ours[0], ours[-1]
+    floor = max(truth.floor for truth in truths)
+    title = f"The same {nfe} calls, spent in different places"
+    return Picture(
+        "4-time-grids",
+        "Time grids",
+        title,
+        (
+            f"A time grid decides at which noise levels the calls are spent: with {DEFAULT_SOLVER} and {nfe} of them, the grid {worst} "
+            f"ends {high:.2g} from the exact flow and {best} {low:.2g}, {high / low:.1f} times closer.",
+            f"These are medians over {size.mixtures} random mixtures; for ddim the best grid is {simple[0][0]} ({_short(simple[0][1])}), and "
+            f"the choice changes its error {simple[-1][1] / simple[0][1]:.1f} times.",
+        ),
+        static.time_grids(grids, SCHEDULE, errors=errors, floor=floor, title=title),
+        interactive.time_grids(grids, SCHEDULE, errors=errors, floor=floor, title=title),
+        {
+            "mixture": f"random, seeds 0 to {size.mixtures - 1}; error is the median over them",
+            "samples": size.samples // 4,
+            "floor": floor,
+            "rows": rows,
+            "grids": [{"grid": name, "t": ts.tolist(), "nsr": SCHEDULE.nsr(ts).tolist()} for name, ts in grids.items()],
+        },
+    )
+
+
+MAKERS: tuple[Callable[[Size], Picture], ...] = (_trajectories, _lines, _orders, _grids)
+
+
+# ---- the index
+
+
+def _short(value: float) -> str:
+    """A measured number in a sentence; a plain 0 where there is no error at all."""
+    return "0" if value == 0 else f"{value:.1e}" if value < 1e-3 else f"{value:.2g}"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>toydiff: the demo</title>
+<style>
+:root {{ --ink: #222; --paper: #fafafa; --quiet: #666; --link: #0072b2; --edge: #ddd; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8e8e8; --paper: #17181a; --quiet: #a0a0a0; --link: #56b4e9; --edge: #333; }} }}
+body {{ margin: 0 auto; padding: 2rem 1rem 4rem; max-width: 72rem; background: var(--paper); color: var(--ink);
+       font: 1.05rem/1.6 system-ui, sans-serif; }}
+h1 {{ line-height: 1.2; margin-bottom: .3em; }}
+h2 {{ line-height: 1.25; margin: 3rem 0 .3em; font-size: 1.35rem; }}
+p {{ max-width: 46rem; margin: .5em 0; }}
+a {{ color: var(--link); }}
+a.figure {{ display: block; margin: 1rem 0 .4rem; padding: .6rem; background: #fff; border: 1px solid var(--edge); border-radius: 8px; }}
+img {{ display: block; width: 100%; height: auto; }}
+.quiet {{ color: var(--quiet); font-size: .95rem; }}
+</style>
+</head>
+<body>
+<h1>Fewer calls for a good sample: four pictures</h1>
+<p>x<sub>t</sub> = α·x₀ + σ·ε, with t = 1 noise and t = 0 data. The data are two-dimensional mixtures whose score is known
+exactly, so every error here is the sampler's own.</p>
+{sections}
+<p class="quiet">Schedule {schedule}, seed {seed}, {seconds:.0f} s. An error is the {error}. Every number is in <a href="report.json">report.json</a>.</p>
+</body>
+</html>
+"""
+
+_SECTION = """<section>
+<h2>{topic}</h2>
+<p>{sentences}</p>
+<a class="figure" href="{name}.html"><img src="{name}.png" alt="{title}" loading="lazy"></a>
+<p><a href="{name}.html">Open the interactive figure</a></p>
+</section>"""
+
+
+def _index(report: dict) -> str:
+    sections = [
+        _SECTION.format(
+            name=picture["name"],
+            topic=picture["topic"],
+            title=html.escape(picture["title"]),
+            sentences=html.escape(" ".join(picture["sentences"])),
+        )
+        for picture in report["pictures"]
+    ]
+    return _PAGE.format(
+        sections="\n".join(sections),
+        schedule=report["schedule"],
+        seed=report["seed"],
+        seconds=report["seconds"],
+        error=html.escape(report["error"]),
+    )

@@ -1,0 +1,68 @@
+"""Writing files whole or not at all: a temporary file in the same folder, then a rename.
+
+An interrupted run leaves the old file, or none, never half a file. What cannot be written is a `ValueError` with one sentence.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+
+def writable_folder(path: Path | str) -> Path:
+    """The folder `path`, created with its parents where missing, and proven writable; `ValueError` if it is not."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # permission bits say little on network drives and to an administrator: try it
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write into the folder {str(folder)!r}: {error.strerror or error}") from None
+    return folder
+
+
+def writable_file(path: Path | str) -> Path:
+    """A path where a file can be written: its folder exists and can be written, and it is no folder itself; else `ValueError`."""
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"cannot write the file {str(file)!r}: it is a folder")
+    if not file.parent.is_dir():
+        raise ValueError(f"cannot write the file {str(file)!r}: there is no folder {str(file.parent)!r}")
+    writable_folder(file.parent)
+    return file
+
+
+def write_bytes(path: Path | str, data: bytes) -> Path:
+    """Write `data` to the file `path`, whole or not at all, and return the path; `ValueError` if it cannot be written."""
+    file = writable_file(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes a private file; an ordinary one is meant
+        os.replace(temporary, file)
+    except OSError as error:
+        raise ValueError(f"cannot write the file {str(file)!r}: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+    return file
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write `text`, in UTF-8, to the file `path`, whole or not at all; see `write_bytes`."""
+    return write_bytes(path, text.encode())
+
+
+def json_text(obj: object) -> str:
+    """`obj` as JSON, indented; NaN and infinity are not JSON and raise `ValueError`."""
+    return json.dumps(obj, indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path | str, obj: object) -> Path:
+    """Write `obj` as JSON to the file `path`, whole or not at all; `ValueError` for NaN or infinity, or see `write_bytes`."""
+    return write_text(path, json_text(obj))

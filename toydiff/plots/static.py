@@ -1,0 +1,306 @@
+"""The five figures in matplotlib, for files and papers. Each returns a `matplotlib.figure.Figure` that belongs to nobody else.
+
+Arguments are those of `toydiff.plots.interactive`, which draws the same with sliders. Save with `png(figure)` or `figure.savefig`.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ..mixtures import GaussianMixture
+from ..schedules import Schedule
+from ..solvers.driver import Trajectory
+from . import style
+from .style import Density
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 160
+
+
+@contextmanager
+def _styled():
+    """The house style, for the time in which a figure is made."""
+    import matplotlib
+
+    settings = {
+        "font.size": style.FONT_SIZE,
+        "axes.titlesize": style.FONT_SIZE + 1,
+        "axes.labelsize": style.FONT_SIZE,
+        "legend.fontsize": style.FONT_SIZE - 2,
+        "figure.titlesize": style.FONT_SIZE + 4,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": style.GREY,
+        "text.color": style.INK,
+        "axes.labelcolor": style.INK,
+        "legend.frameon": False,
+        "axes.titlelocation": "left",
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _figure(width: float, height: float, title: str) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as a PNG file's bytes, at 160 dots an inch."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=DPI)
+    return out.getvalue()
+
+
+def _plane(axes: "Axes", background: Density) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    (left, right), (bottom, top) = background.limits
+    axes.imshow(
+        background.shade,
+        origin="lower",
+        extent=background.extent,
+        cmap=LinearSegmentedColormap.from_list("density", style.DENSITY_SHADES),
+        vmin=0,
+        vmax=1,
+        interpolation="bilinear",
+        zorder=0,
+    )
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+
+
+def trajectories(
+    paths: Mapping[str, Trajectory],
+    background: GaussianMixture | Density,
+    *,
+    solvers: Mapping[str, str] | None = None,
+    exact: Tensor | None = None,
+    title: str = "",
+) -> "Figure":
+    """Paths in the plane over the data's density, one panel an entry of `paths` (title: trajectory).
+
+    solvers: the registry's name of each panel's solver, for its colour. exact (B, 2): where the exact flow ends from the same noise,
+    drawn as rings. States are dots while there are few. `ValueError` if a trajectory is not in the plane or kept its end only.
+    """
+    style.check_planes(paths)
+    behind = style.as_density(background, [path.xs for path in paths.values()])
+    with _styled():
+        figure = _figure(4.4 * len(paths), 5.0 if title else 4.6, title)
+        for k, (name, path) in enumerate(paths.items()):
+            axes = figure.add_subplot(1, len(paths), k + 1)
+            _plane(axes, behind)
+            color = style.look(solvers[name]).color if solvers and name in solvers else style.BLUE
+            _, xs = style.drawn(path)
+            few = len(path.ts) <= 16
+            axes.plot(xs[..., 0], xs[..., 1], color=color, lw=1, alpha=0.7, marker="." if few else "", ms=4)
+            axes.plot(xs[-1, :, 0], xs[-1, :, 1], "o", color=color, ms=5, label="sample")
+            if exact is not None:
+                ends = exact.double().cpu().numpy()
+                axes.plot(
+                    ends[:, 0], ends[:, 1], "o", mfc="none", mec=style.EXACT_COLOR, ms=10, mew=1.1, label="exact end"
+                )
+            axes.set_title(name)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        return figure
+
+
+def rescaled(
+    paths: Mapping[str, Trajectory],
+    schedule: Schedule,
+    backgrounds: Mapping[str, GaussianMixture | Density],
+    *,
+    reach: float = 3.0,
+    title: str = "",
+) -> "Figure":
+    """The same paths three times, a row an entry of `paths`: in the plane, x_1 against t, and y_1 = x_1/sigma against e^lambda = alpha/sigma.
+
+    y = (alpha/sigma) x_0 + eps is a straight line in alpha/sigma exactly where x_0 and eps stay constant, i.e. where the ODE is
+    first-order; dashed is the straight line that each path ends on. The last column ends at alpha/sigma = `reach`, since t = 0 is at infinity.
+    backgrounds: a mixture or density for each name. `ValueError` as in `trajectories`, or where a background is missing.
+    """
+    style.check_planes(paths)
+    style.check_backgrounds(paths, backgrounds)
+    with _styled():
+        figure = _figure(13.5, 3.9 * len(paths) + 0.4, title)
+        grid = figure.add_gridspec(len(paths), 3, width_ratios=(1, 1.35, 1.35))
+        for k, (name, path) in enumerate(paths.items()):
+            plane, time, straight = (figure.add_subplot(grid[k, j]) for j in range(3))
+            _plane(plane, style.as_density(backgrounds[name], [path.xs]))
+            plane.set_title(name)
+            snr, y = style.rescale(path, schedule, reach)
+            (ts, xs), kept = style.drawn(path), style.thin(y)
+            levels, ys = snr[kept].numpy(), y.xs[kept].numpy()
+            guide_x, guide_y = style.extended(levels, ys[..., 0])
+            for b in range(xs.shape[1]):
+                color = style.PATH_COLORS[b % len(style.PATH_COLORS)]
+                plane.plot(xs[:, b, 0], xs[:, b, 1], color=color, lw=1.8)
+                plane.plot(*xs[-1, b], "o", color=color, ms=5)
+                time.plot(ts, xs[:, b, 0], color=color, lw=1.8)
+                straight.plot(guide_x, guide_y[:, b], color=style.GREY, lw=1, ls="--")
+                straight.plot(levels, ys[:, b, 0], color=color, lw=1.8)
+            time.set(xlim=(1, 0), xlabel=style.TIME_LABEL, ylabel="$x_1$", title="$x_1$ against t")
+            straight.set(xlim=(0, reach), xlabel=style.SNR_LABEL, ylabel="$y_1 = x_1/\\sigma$")
+            straight.set_title("$y_1$ against α/σ (dashed: straight)")
+        return figure
+
+
+def convergence(rows: Sequence[Mapping], *, floor: float | None = None, title: str = "") -> "Figure":
+    """Error against NFE on log-log axes: a panel for each declared order, the fitted slopes in its legend.
+
+    rows: a table {solver, declared, measured, nfe: [...], error: [...]} as `toydiff convergence --json` writes it. Behind each
+    panel's curves are all the others, pale; dashed, a line of the declared slope. floor: the error of the reference itself, a
+    dashed line, or a note where it lies below the frame.
+    """
+    groups = style.by_order(rows)
+    columns = min(2, len(groups))
+    lines = math.ceil(len(groups) / columns)
+    x_range, y_range = style.convergence_ranges(groups)
+    with _styled():
+        figure = _figure(7.2 * columns, 3.9 * lines + 0.5, title)
+        for k, (order, group) in enumerate(groups.items()):
+            axes = figure.add_subplot(lines, columns, k + 1)
+            for row in rows:
+                axes.plot(row["nfe"], row["error"], color=style.CONTEXT_COLOR, lw=0.8, zorder=1)
+            axes.plot(
+                *style.slope_line(group, order),
+                color=style.INK,
+                lw=1.2,
+                ls=(0, (4, 3)),
+                zorder=2,
+                label=f"slope {order}",
+            )
+            for j, (row, name) in enumerate(zip(group, style.curve_names(group), strict=True)):
+                seen = style.look(row["solver"])
+                axes.plot(
+                    row["nfe"],
+                    row["error"],
+                    color=seen.color,
+                    ls=seen.line,
+                    marker=seen.marker,
+                    ms=4.5
+                    + 0.5 * (len(group) - j),  # equal curves would hide one another: the first drawn is the widest
+                    lw=1.2 + 0.15 * (len(group) - j - 1),
+                    label=name,
+                    zorder=3,
+                )
+            axes.set(
+                xscale="log", yscale="log", xlim=x_range, ylim=y_range, xlabel=style.NFE_LABEL, ylabel=style.ERROR_LABEL
+            )
+            _round_ticks(axes)
+            axes.grid(True, which="major", color="#EEEEEE", lw=0.8)
+            axes.set_title(f"Declared order {order}")
+            _floor(axes, floor, y_range)
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="solver: measured", alignment="left")
+        return figure
+
+
+def _round_ticks(axes: "Axes") -> None:
+    """10, 20, 50, 100 instead of powers along a logarithmic axis of few decades."""
+    places = style.ticks(*axes.get_xlim())
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.xaxis.minorticks_off()
+
+
+def _floor(axes: "Axes", floor: float | None, y_range: tuple[float, float]) -> None:
+    """The floor as a dashed line, or in words where it is out of the frame."""
+    if floor is None:
+        return
+    if y_range[0] <= floor <= y_range[1]:
+        axes.axhline(floor, color=style.FLOOR_COLOR, ls="--", lw=1, label=f"floor {style.number(floor)}")
+    else:
+        axes.text(
+            0.02,
+            0.02,
+            f"floor {style.number(floor)}: below the frame",
+            transform=axes.transAxes,
+            fontsize=8,
+            color=style.GREY,
+        )
+
+
+def time_grids(
+    grids: Mapping[str, Tensor],
+    schedule: Schedule,
+    *,
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    floor: float | None = None,
+    title: str = "",
+) -> "Figure":
+    """Where each grid's steps lie, one row a grid: against t, against NSR = sigma/alpha, and what it costs in error.
+
+    grids: name: times (N+1,). errors: solver: {grid: error}, drawn in the solver's colour. NSR is 0 at t = 0 and infinite where
+    alpha = 0: such steps sit at the frame's edge as arrows. floor: as in `convergence`.
+    """
+    places, nsr_range = style.grid_places(grids, schedule)
+    rows = {name: len(grids) - 1 - k for k, name in enumerate(grids)}
+    with _styled():
+        columns = 3 if errors else 2
+        figure = _figure(4.6 * columns, 0.62 * len(grids) + (2.2 if title else 1.8), title)
+        in_time, in_level, *rest = figure.subplots(1, columns, sharey=True)
+        for name, (ts, nsr) in places.items():
+            row = rows[name]
+            for axes, places_ in ((in_time, ts), (in_level, np.clip(nsr, *nsr_range))):
+                axes.axhline(row, color=style.CONTEXT_COLOR, lw=1, zorder=0)
+                axes.plot(places_, np.full(len(places_), row), "|", color=style.BLUE, ms=16, mew=1.8)
+            for edge, mark, out in ((nsr_range[0], ">", nsr == 0), (nsr_range[1], "<", np.isinf(nsr))):
+                if out.any():  # the axis runs from noise to data, so that clean is right
+                    in_level.plot(edge, row, mark, color=style.BLUE, ms=8, clip_on=False)
+        in_time.set(xlim=style.padded(0, 1)[::-1], xlabel=style.TIME_LABEL, title="in time")
+        in_time.set_yticks(list(rows.values()), list(rows))
+        in_time.set_ylim(-0.7, len(grids) - 0.3)
+        in_level.set(xscale="log", xlim=nsr_range[::-1], xlabel=style.NSR_LABEL + " (▸ data)", title="in noise level")
+        for axes in rest:
+            _errors_by_grid(axes, errors, rows, floor)
+        return figure
+
+
+def _errors_by_grid(axes: "Axes", errors: Mapping, rows: Mapping[str, int], floor: float | None) -> None:
+    values = [error for by_grid in errors.values() for error in by_grid.values()]
+    axes.set(xscale="log", xlim=style.padded_log(values, 0.12), xlabel=style.ERROR_LABEL, title="what it costs")
+    _round_ticks(axes)
+    for row in rows.values():
+        axes.axhline(row, color=style.CONTEXT_COLOR, lw=1, zorder=0)
+    for solver, by_grid in errors.items():
+        seen = style.look(solver)
+        axes.plot(
+            list(by_grid.values()), [rows[name] for name in by_grid], seen.marker, color=seen.color, ms=8, label=solver
+        )
+    if floor is not None:
+        low, high = axes.get_xlim()
+        if low <= floor <= high:
+            axes.axvline(floor, color=style.FLOOR_COLOR, ls="--", lw=1, label="floor")
+        else:
+            axes.plot(
+                [], [], color=style.FLOOR_COLOR, ls="--", lw=1, label=f"floor {style.number(floor)}: left of the frame"
+            )
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=len(errors) + 1, columnspacing=1, handletextpad=0.4
+    )
+
+
+def samples(points: Mapping[str, Tensor], background: GaussianMixture | Density, *, title: str = "") -> "Figure":
+    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in the plane."""
+    style.check_points(points)
+    behind = style.as_density(background, list(points.values()))
+    with _styled():
+        figure = _figure(4.4 * len(points), 5.0 if title else 4.6, title)
+        for k, (name, cloud) in enumerate(points.items()):
+            axes = figure.add_subplot(1, len(points), k + 1)
+            _plane(axes, behind)
+            xy = cloud.double().cpu().numpy()
+            axes.plot(xy[:, 0], xy[:, 1], ".", color=style.BLUE, ms=3, alpha=0.6)
+            axes.set_title(name)
+        return figure

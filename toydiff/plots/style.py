@@ -1,0 +1,275 @@
+"""What all figures share: colours, words on axes, the grey density, and how much of a path the eye can see.
+
+Colours are Okabe and Ito's, kept in `toydiff.solvers.registry`, so that a solver looks the same everywhere.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checks import check_count, check_positive, shape, unknown
+from ..mixtures import GaussianMixture
+from ..schedules import Schedule
+from ..solvers.driver import Trajectory
+from ..solvers.registry import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, SOLVERS, VERMILLION, Entry
+
+PATH_COLORS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
+"""One colour a path, where the paths of one figure must be told apart."""
+INK = "#222222"
+EXACT_COLOR = INK
+"""Where the exact flow ends: an open ring, so that a sample which gets there is its bull's-eye."""
+CONTEXT_COLOR = "#D9D9D9"
+"""Curves that are there for comparison only."""
+FLOOR_COLOR = GREY
+
+FONT_SIZE = 11
+DENSITY_SHADES = ("#FFFFFF", "#B5B5B5")
+"""From no density to the highest: light enough for anything to be drawn on top."""
+
+NFE_LABEL = "NFE (network calls per sample)"
+ERROR_LABEL = "RMS distance to the exact end"
+TIME_LABEL = "time t (1 noise, 0 data)"
+NSR_LABEL = "NSR = σ/α"
+SNR_LABEL = "α/σ = e^λ (0 noise, ∞ data)"
+
+_PLOTLY_MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
+_LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a solver is drawn: its colour, and its marker and line as matplotlib and plotly call them."""
+
+    color: str
+    marker: str
+    line: str
+    symbol: str
+    dash: str
+
+
+def look(solver: str) -> Look:
+    """The fixed look of a solver, from its `Entry` in the registry; `ValueError` for a name that is not there."""
+    if solver not in SOLVERS:
+        raise unknown("solver", solver, SOLVERS)
+    entry: Entry = SOLVERS[solver]
+    return Look(entry.color, entry.marker, _LINES[entry.dash], _PLOTLY_MARKERS.get(entry.marker, "circle"), entry.dash)
+
+
+@dataclass(frozen=True)
+class Density:
+    """A density on a lattice of the plane: x (W,) and y (H,) its coordinates, p (H, W) its values, not negative."""
+
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+
+    @property
+    def shade(self) -> np.ndarray:
+        """sqrt(p / max p) in [0, 1], (H, W): the square root lets broad components show beside narrow ones."""
+        return np.sqrt(self.p / self.p.max())
+
+    @property
+    def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """((x_min, x_max), (y_min, y_max))."""
+        return (float(self.x[0]), float(self.x[-1])), (float(self.y[0]), float(self.y[-1]))
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """(left, right, bottom, top) of the picture: the outermost values are the middles of its outermost pixels."""
+        dx, dy = (self.x[1] - self.x[0]) / 2, (self.y[1] - self.y[0]) / 2
+        (left, right), (bottom, top) = self.limits
+        return left - dx, right + dx, bottom - dy, top + dy
+
+
+def density(mixture: GaussianMixture, states: Sequence[Tensor] = (), points: int = 121) -> Density:
+    """A two-dimensional mixture's density on points x points of the smallest square that holds what matters, with some air.
+
+    That is three standard deviations about every component, and all `states` (..., 2). `ValueError` for another dimension than 2.
+    """
+    if mixture.dim != 2:
+        raise ValueError(f"a density is drawn in the plane, for mixtures of dimension 2, got dimension {mixture.dim}")
+    check_count(points, "points", 2)
+    spread = 3 * mixture.covariances.diagonal(dim1=1, dim2=2).sqrt()
+    all_ = torch.cat(
+        [mixture.means - spread, mixture.means + spread, *(s.double().reshape(-1, 2).cpu() for s in states)]
+    )
+    low, high = all_.amin(0), all_.amax(0)
+    centre, reach = ((low + high) / 2).numpy(), 1.04 * float((high - low).max()) / 2
+    line = np.linspace(-reach, reach, points)
+    x, y = line + centre[0], line + centre[1]
+    lattice = torch.as_tensor(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
+    return Density(x, y, mixture.log_prob(lattice).exp().reshape(points, points).numpy())
+
+
+def as_density(background: GaussianMixture | Density, states: Sequence[Tensor] = ()) -> Density:
+    """The background of a plane: a `Density` as it is, a mixture's wide enough to hold all `states` (..., 2)."""
+    if isinstance(background, Density):
+        return background
+    if not isinstance(background, GaussianMixture):
+        raise ValueError(f"the background is a GaussianMixture or a Density, got {type(background).__name__}")
+    return density(background, states)
+
+
+def check_planes(paths: Mapping[str, Trajectory]) -> None:
+    """Named trajectories with their whole paths in the plane, xs (N+1, B, 2), the same B in all; else `ValueError`."""
+    if not paths:
+        raise ValueError("there is nothing to draw: give at least one trajectory")
+    for name, path in paths.items():
+        if path.xs.ndim != 3 or path.xs.shape[2] != 2:
+            raise ValueError(f"the trajectory {name!r} must have states (N+1, B, 2), got {shape(path.xs)}")
+        if len(path.xs) != len(path.ts):
+            raise ValueError(
+                f"the trajectory {name!r} kept {len(path.xs)} of {len(path.ts)} states; solve with keep='path'"
+            )
+
+
+def check_backgrounds(paths: Mapping[str, Trajectory], backgrounds: Mapping) -> None:
+    """Every path has a background; else `ValueError`."""
+    missing = [name for name in paths if name not in backgrounds]
+    if missing:
+        raise ValueError(f"no background for {', '.join(map(repr, missing))}; give one for each of the paths")
+
+
+def check_points(points: Mapping[str, Tensor]) -> None:
+    """Named clouds of points (n, 2); else `ValueError`."""
+    if not points:
+        raise ValueError("there is nothing to draw: give at least one set of samples")
+    for name, cloud in points.items():
+        if cloud.ndim != 2 or cloud.shape[1] != 2:
+            raise ValueError(f"the samples {name!r} must have shape (n, 2), got {shape(cloud)}")
+
+
+def thin(path: Trajectory, most: int = 120) -> Tensor:
+    """Which states of a long path to draw: indices (M,), increasing, M <= most, the first and the last state among them.
+
+    They are spread evenly over the way that the states cover, in x (relative to its extent) and in t together, so that
+    bends keep their points and a stretch where nothing moves keeps few.
+    """
+    check_count(most, "most", 2)
+    n = len(path.ts)
+    if n <= most:
+        return torch.arange(n)
+    flat = path.xs.detach().reshape(n, -1).double().cpu()
+    extent = float(flat.max() - flat.min()) or 1.0
+    way = flat.diff(dim=0).abs().amax(1) / extent + path.ts.detach().double().cpu().diff().abs()
+    way = torch.cat([torch.zeros(1, dtype=torch.float64), way.cumsum(0)])
+    picked = torch.searchsorted(way, torch.linspace(0, float(way[-1]), most, dtype=torch.float64)).clamp(max=n - 1)
+    picked[0], picked[-1] = 0, n - 1
+    return picked.unique()
+
+
+def drawn(path: Trajectory, most: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """The thinned path as numbers to draw: times (M,), states (M, B, 2)."""
+    kept = thin(path, most)
+    return path.ts.cpu()[kept].double().numpy(), path.xs.cpu()[kept].double().numpy()
+
+
+def rescale(path: Trajectory, schedule: Schedule, reach: float) -> tuple[Tensor, Trajectory]:
+    """y = x/sigma = (alpha/sigma) x_0 + eps against e^lambda = alpha/sigma (arXiv 2410.07303): where a first-order path is straight.
+
+    Returns (e^lambda (M,), the path of those M states whose e^lambda is at most `reach`, with y in the place of x). At t = 0 both are
+    infinite, so `reach` cuts the end off. `ValueError` if fewer than two states are left.
+    """
+    check_positive(reach, "reach")
+    ts = path.ts.double().cpu()
+    snr = torch.exp(schedule.lam(ts))
+    kept = snr <= reach
+    if int(kept.sum()) < 2:
+        raise ValueError(
+            f"fewer than two states of the path have alpha/sigma <= {reach:g}; use a larger reach or more steps"
+        )
+    y = path.xs.double().cpu()[kept] / schedule.sigma(ts[kept])[:, None, None]
+    return snr[kept], Trajectory(ts[kept], y, path.x0s[:0], path.nfe, path.rounds, path.seconds)
+
+
+def extended(levels: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The straight line that a path (M,), (M, B) ends on, from its first level to its last: levels (2,) and values (2, B)."""
+    slope = (ys[-1] - ys[-2]) / (levels[-1] - levels[-2])
+    return levels[[0, -1]], np.stack([ys[-1] - slope * (levels[-1] - levels[0]), ys[-1]])
+
+
+def padded(low: float, high: float, share: float = 0.05) -> tuple[float, float]:
+    """An axis range with some air at both ends."""
+    air = share * ((high - low) or 1.0)
+    return low - air, high + air
+
+
+def padded_log(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
+    """A range for a logarithmic axis, as values (not exponents), with some air at both ends; non-positive values do not count."""
+    logs = [math.log10(v) for v in values if v > 0 and math.isfinite(v)]
+    if not logs:
+        raise ValueError("a logarithmic axis needs at least one finite value above 0")
+    low, high = padded(min(logs), max(logs), share)
+    return 10**low, 10**high
+
+
+def by_order(rows: Sequence[Mapping]) -> dict[int, list[Mapping]]:
+    """The rows of a convergence table by declared order, each group from the smallest last error to the largest.
+
+    A row is {solver, declared, measured, nfe: [...], error: [...]} as `toydiff convergence --json` writes it.
+    """
+    if not rows:
+        raise ValueError("there is nothing to draw: the convergence table has no rows")
+    for row in rows:
+        missing = {"solver", "declared", "measured", "nfe", "error"} - set(row)
+        if missing:
+            raise ValueError(f"a row of a convergence table lacks {', '.join(sorted(missing))}")
+        if len(row["nfe"]) != len(row["error"]) or not row["nfe"]:
+            raise ValueError(
+                f"the row of {row['solver']!r} must have as many errors as NFE, got {len(row['error'])} and {len(row['nfe'])}"
+            )
+    orders = sorted({row["declared"] for row in rows})
+    return {p: sorted((r for r in rows if r["declared"] == p), key=lambda r: r["error"][-1]) for p in orders}
+
+
+def curve_names(rows: Sequence[Mapping]) -> list[str]:
+    """What a legend calls each row: its solver and measured slope, with the schedule where the table has several."""
+    several = len({row.get("schedule") for row in rows}) > 1
+    return [f"{r['solver']}{' on ' + r['schedule'] if several else ''}: {r['measured']:.2f}" for r in rows]
+
+
+def slope_line(rows: Sequence[Mapping], order: int) -> tuple[list[float], list[float]]:
+    """A straight line of slope -order below the ends of a group's curves: NFE (2,) and error (2,)."""
+    scale = min(row["error"][-1] * row["nfe"][-1] ** order for row in rows) / 3
+    longest = max((row["nfe"] for row in rows), key=lambda nfe: nfe[-1])
+    ends = [longest[len(longest) // 2], longest[-1]]
+    return ends, [scale / n**order for n in ends]
+
+
+def convergence_ranges(groups: Mapping[int, Sequence[Mapping]]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The range of NFE and that of errors, for all panels alike; the lines of `slope_line` are inside."""
+    rows = [row for group in groups.values() for row in group]
+    guides = [e for order, group in groups.items() for e in slope_line(group, order)[1]]
+    return (
+        padded_log([n for row in rows for n in row["nfe"]], 0.04),
+        padded_log([e for row in rows for e in row["error"]] + guides, 0.04),
+    )
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers 1, 2, 5, 10, ... in a range, for logarithmic axes of few decades."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
+
+
+def grid_places(
+    grids: Mapping[str, Tensor], schedule: Schedule
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[float, float]]:
+    """Where each grid's steps lie, name: (times (N+1,), NSR (N+1,)), and a range of NSR for a logarithmic axis.
+
+    NSR is 0 at t = 0 and infinite where alpha = 0; such steps do not count for the range.
+    """
+    if not grids:
+        raise ValueError("there is nothing to draw: give at least one time grid")
+    times = {name: torch.as_tensor(ts).double().cpu() for name, ts in grids.items()}
+    places = {name: (ts.numpy(), schedule.nsr(ts).numpy()) for name, ts in times.items()}
+    return places, padded_log(np.concatenate([nsr for _, nsr in places.values()]).tolist())
+
+
+def number(value: float) -> str:
+    """A measured number as it is written in a figure: 0.0123, 3.4e-07."""
+    return f"{value:.2g}" if value >= 1e-3 else f"{value:.1e}"
