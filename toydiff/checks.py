@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 
 import torch
@@ -78,14 +79,21 @@ def check_grid(ts: Tensor) -> None:
 
 def check_count(n: object, what: str, least: int = 1) -> int:
     """A whole number, at least `least`."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < least:
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < least:
         raise ValueError(f"{what} must be a whole number >= {least}, got {n!r}")
-    return n
+    return int(n)
+
+
+def check_number(value: object, what: str) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{what} must be a finite number, got {value!r}")
+    return float(value)
 
 
 def check_positive(value: object, what: str) -> float:
     """A finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value <= 0:
         raise ValueError(f"{what} must be a finite number > 0, got {value!r}")
     return float(value)
 
@@ -94,6 +102,6 @@ def as_generator(seed: torch.Generator | int | None, device: torch.device | str 
     """A `torch.Generator` from a seed, a generator (returned as it is) or None (torch's global one)."""
     if seed is None or isinstance(seed, torch.Generator):
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"a seed is a whole number or a torch.Generator, got {seed!r}")
-    return torch.Generator(device).manual_seed(seed)
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"a seed is a whole number of 64 bits or a torch.Generator, got {seed!r}")
+    return torch.Generator(device).manual_seed(int(seed))

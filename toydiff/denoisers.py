@@ -6,7 +6,7 @@ Solvers and losses know nothing else of a model. Here are the wrappers; exact de
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batch_of_times, check_range, check_state, unknown
+from .checks import check_batch_of_times, check_number, check_range, check_state, unknown
 from .prediction import KINDS, Prediction
 from .schedules import Schedule, as_time, expand
 
@@ -41,6 +41,14 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
 
+def check_denoiser(D: object) -> None:
+    """`D` is a `Denoiser`: a bare network or function has no schedule and no kind."""
+    if not isinstance(D, Denoiser):
+        raise ValueError(
+            f"a Denoiser is needed, got {type(D).__name__}; wrap a network as NetDenoiser(net, schedule, kind)"
+        )
+
+
 class NetDenoiser(Denoiser):
     """A network behind the contract: `net(x, t)`, or `net(x, t, cond)` when a condition is given, predicts `kind`.
 
@@ -65,6 +73,8 @@ class Guided(Denoiser):
     """
 
     def __init__(self, denoiser: Denoiser, guidance_scale: float):
+        check_denoiser(denoiser)
+        check_number(guidance_scale, "guidance_scale")
         super().__init__(denoiser.schedule, denoiser.kind)
         self.denoiser, self.guidance_scale = denoiser, guidance_scale
 
@@ -95,6 +105,7 @@ class Rescheduled(Denoiser):
     """
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule):
+        check_denoiser(denoiser)
         super().__init__(schedule, denoiser.kind)
         self.denoiser = denoiser
 
@@ -117,6 +128,7 @@ class Counted(Denoiser):
     """Counts what is spent: `nfe`, network calls per sample, and `rounds`, calls that had to wait for one another."""
 
     def __init__(self, denoiser: Denoiser):
+        check_denoiser(denoiser)
         super().__init__(denoiser.schedule, denoiser.kind)
         self.denoiser, self.nfe, self.rounds = denoiser, 0, 0
 

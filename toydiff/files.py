@@ -12,6 +12,8 @@ from pathlib import Path
 def writable_folder(path: Path | str) -> Path:
     """The folder `path`, created with its parents where missing, and proven writable; `ValueError` if it is not."""
     folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"cannot write into the folder {str(folder)!r}: it is a file")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # permission bits say little on network drives and to an administrator: try it

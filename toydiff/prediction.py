@@ -88,9 +88,11 @@ class Prediction:
         rates are infinite or both 0 (VP and tables at t = 0, VE at t = 0).
         """
         check_state(x)
+        check_state(y, f"the prediction ({kind})")
         check_same(y, x, f"the prediction ({kind}) and x")
         t = as_time(t, x)
         check_batch_of_times(t, x)
+        check_range(t)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         a_x, s_x = expand(alpha, x), expand(sigma, x)
         if kind == "x0":

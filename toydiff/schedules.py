@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import as_generator, check_positive, check_range, check_same, check_state, unknown
+from .checks import as_generator, check_batch_of_times, check_positive, check_range, check_same, check_state, unknown
 
 Coefficient = Tensor | float
 """What multiplies a state: a number, one tensor (), or one a sample (B,)."""
@@ -46,9 +46,12 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
     """A time as a tensor: on x's device, in x's dtype but never below float32 (half precision cannot tell times apart)."""
     if isinstance(t, Tensor):
         return t if t.is_floating_point() else t.to(torch.get_default_dtype())
-    if like is None:
-        return torch.as_tensor(t, dtype=torch.float64)
-    return torch.as_tensor(t, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    try:
+        if like is None:
+            return torch.as_tensor(t, dtype=torch.float64)
+        return torch.as_tensor(t, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"a time must be a number or a tensor, got {t!r}") from None
 
 
 class Schedule:
@@ -81,6 +84,7 @@ class Schedule:
 
     def levels(self, t: Tensor) -> Levels:
         """alpha, sigma and lambda at t: tensors like t here; plain numbers at the times of a grid that `solve` walks."""
+        check_range(t)
         return Levels(self.alpha(t), self.sigma(t), self.lam(t))
 
     def part_way(self, t: Tensor, s: Tensor, r: float) -> Tensor:
@@ -120,6 +124,7 @@ class Schedule:
         check_state(x0, "x0")
         check_same(x0, eps, "x0 and eps")
         t = as_time(t, x0)
+        check_batch_of_times(t, x0)
         check_range(t)
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
 

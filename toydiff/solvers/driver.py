@@ -150,7 +150,9 @@ def solve(
         raise unknown("keep", keep, ("path", "end"))
     if ts is None:
         ts = time_grid(D.schedule, steps, grid)
-    ts = as_time(torch.as_tensor(ts)).to(x.device, torch.promote_types(x.dtype, torch.float32))
+    ts = as_time(ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)).to(
+        x.device, torch.promote_types(x.dtype, torch.float32)
+    )
     check_grid(ts)
     rng = as_generator(generator, x.device)
     schedule = _OnGrid(D.schedule, ts)

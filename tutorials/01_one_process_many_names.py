@@ -1,0 +1,599 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · One process, many names
+#
+# **DDPM, score SDE, EDM, flow matching, rectified flow:** five literatures, five notations, and one process,
+#
+# $$x_t = \alpha_t\,x_0 + \sigma_t\,\varepsilon,\qquad \varepsilon\sim\mathcal N(0, I),$$
+#
+# with $t=0$ data and $t=1$ noise. Only two things differ: *how fast* each runs through the noise levels (the schedule), and
+# *which combination* of $x_0$ and $\varepsilon$ its network is asked for (the kind of prediction).
+#
+# **The deck says** that diffusion has a Markov form (slide 2), that there is a "relative unified perspective" (slide 23), and that
+# "flow matching training is a subset of diffusion training" (slide 25). Here each claim becomes a number that you can check.
+# Nothing is trained: on a mixture of Gaussians the best possible network is a closed form.
+
+# %%
+try:
+    import toydiff
+except ImportError as error:
+    raise ImportError(
+        "toydiff is not installed. In a terminal, in the folder that holds pyproject.toml: pip install -e . "
+        "In Colab: upload or clone the repository, run `%pip install ./toydiff` with the path to that folder, "
+        "and restart the runtime. No network is needed after that."
+    ) from error
+
+# %%
+import json
+import math
+import os
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown, display
+
+from toydiff import KINDS, SCHEDULES, Cosine, Linear, Prediction, Schedule, chord, jump, schedule, solve
+from toydiff.measure import first_orderness, modes
+from toydiff.plots import static, style
+
+FAST = os.environ.get("TOYDIFF_FAST") == "1"  # fewer samples, same code
+torch.set_default_dtype(torch.float64)  # identities should hold to the last digits
+plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.dpi": 90})
+COLORS = dict(zip(SCHEDULES, style.PATH_COLORS, strict=False))
+
+# %% [markdown]
+# One cell holds all the randomness. Change the seed and run again: the identities stay, the pictures of samples move.
+
+# %%
+SEED = 0
+rng = torch.Generator().manual_seed(SEED)
+ring = toydiff.mixtures.ring()  # eight Gaussians on a circle
+n = 400 if FAST else 4000
+x0 = ring.sample(n, rng)
+eps = torch.randn(n, 2, generator=rng)
+
+# %% [markdown]
+# ## 1. Six schedules, one process
+#
+# A schedule is a pair of functions $(\alpha_t,\sigma_t)$. Its only lasting content is the noise level it has reached:
+#
+# $$\lambda_t=\log\frac{\alpha_t}{\sigma_t},\qquad \mathrm{NSR}_t=\frac{\sigma_t}{\alpha_t}=e^{-\lambda_t},$$
+#
+# because $x_t/\alpha_t = x_0 + \mathrm{NSR}_t\,\varepsilon$: dividing by $\alpha_t$ makes all schedules equal where their $\lambda$ are.
+#
+# The test: how well can the *best* denoiser guess $x_0$? We take the mean square error $E|x_0-\hat x_0(x_t)|^2$ on every schedule.
+
+# %%
+lams = torch.linspace(-2.5, 4.5, 25 if FAST else 57)
+guess_error, times = {}, {}
+for name in SCHEDULES:
+    process = schedule(name)
+    denoiser = ring.denoiser(process)
+    times[name] = process.t_of_lam(lams)
+    errors = [(denoiser(process.mix(x0, eps, t), t).x0 - x0).square().sum(1).mean() for t in times[name]]
+    guess_error[name] = torch.stack(errors)
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+for k, name in enumerate(SCHEDULES):
+    left.plot(times[name], guess_error[name], color=COLORS[name], lw=2, label=name)
+    right.plot(lams, guess_error[name], color=COLORS[name], lw=11 - 1.8 * k)
+left.set(xlabel=style.TIME_LABEL, ylabel="mean square error of $\\hat x_0$", title="in time: six curves")
+right.set(xlabel="λ = log(α/σ)   (noise ← → data)", title="in λ: one curve (six, drawn on top of each other)")
+left.legend()
+plt.show()
+
+# %%
+together = torch.stack(list(guess_error.values()))
+lambda_gap = float((together.amax(0) - together.amin(0)).max())
+print(f"largest disagreement of the six schedules at equal lambda: {lambda_gap:.1e}")
+
+# %% [markdown]
+# So "which schedule is better?" has no answer for the process itself. The schedule matters for *where a solver puts its steps* and
+# *how a loss weights the noise levels*, and for nothing else.
+
+# %% [markdown]
+# ## 2. Every kind of prediction is a row $(a, b)$
+#
+# Whatever the network predicts, it is $y = a\,x_0 + b\,\varepsilon$. Beside the state it was shown, that is a 2 × 2 system:
+#
+# $$\begin{pmatrix} a & b\\ \alpha_t & \sigma_t\end{pmatrix}\begin{pmatrix}\hat x_0\\ \hat\varepsilon\end{pmatrix}
+# =\begin{pmatrix} y\\ x_t\end{pmatrix}.$$
+#
+# One solve replaces every conversion formula in the literature. Here are the rows on the linear schedule at $t=0.3$:
+
+# %%
+linear, cosine = Linear(), Cosine()
+t = torch.tensor(0.3)
+print(f"{'kind':16s}{'a':>9s}{'b':>9s}")
+for kind, row in KINDS.items():
+    a, b = row(linear, t)
+    print(f"{kind:16s}{float(a):9.3f}{float(b):9.3f}")
+
+# %% [markdown]
+# In the library a solved system is called a `Prediction`, what the network *believes* about $x_0$ and $\varepsilon$. Read one
+# belief in each kind, forget it, and rebuild it from that kind alone:
+
+# %%
+round_trip = {}
+for kind in KINDS:
+    worst = 0.0
+    for name in SCHEDULES:
+        process = schedule(name)
+        t = torch.tensor(0.7)
+        x_t = process.mix(x0, eps, t)
+        belief = ring.denoiser(process)(x_t, t)
+        y = belief.read(kind)  # what a network of this kind would print
+        again = Prediction.of(kind, y, x_t, t, process)  # what we learn from that print
+        worst = max(worst, float((again.x0 - belief.x0).abs().max()))
+    round_trip[kind] = worst
+    print(f"{kind:16s} worst error over {len(SCHEDULES)} schedules: {worst:.1e}")
+
+# %% [markdown]
+# ### Then why do people argue about kinds?
+#
+# Because networks make errors, and the system *amplifies* them. Push the output by 1 and see how far $\hat x_0$ moves:
+
+
+# %%
+def amplification(kind: str, process: Schedule, t: float) -> float:
+    """|change of x0| for a change of 1 in the network's output: the system is linear, so the place does not matter."""
+    x, y = torch.zeros(1, 1), torch.zeros(1, 1)
+    moved = Prediction.of(kind, y + 1, x, t, process).x0 - Prediction.of(kind, y, x, t, process).x0
+    return float(moved.abs())
+
+
+ts = torch.linspace(0.02, 0.98, 97)
+looks = dict(zip(KINDS, zip(style.PATH_COLORS, ["-", "-", "-", ":", "--", "-."], strict=True), strict=True))
+figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
+for kind, (color, line) in looks.items():
+    axes.plot(ts, [amplification(kind, cosine, float(t)) for t in ts], line, color=color, lw=2.2, label=kind)
+axes.set(yscale="log", xlabel=style.TIME_LABEL, ylabel="error of $\\hat x_0$ per unit of output error")
+axes.set_title("cosine schedule: eps and score blow up towards pure noise")
+axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
+
+# %% [markdown]
+# `eps` multiplies errors by NSR, which has no bound where $\alpha\to0$. `v`, `velocity` and `preconditioned` stay bounded at both ends.
+# (`v` and `preconditioned` are the same here but for the sign, since $\alpha^2+\sigma^2=1$ and the assumed data variance is 1.)
+#
+# ### Break it: eps at pure noise
+#
+# At $t=1$ of the cosine schedule $\alpha=0$. The state *is* the noise; being told the noise says nothing about $x_0$. The system is
+# singular, and the library says so instead of returning infinities:
+
+# %%
+pure_noise = torch.randn(4, 2, generator=rng)
+try:
+    Prediction.of("eps", pure_noise, pure_noise, 1.0, cosine)
+    eps_refused = False
+except ValueError as error:
+    eps_refused = True
+    print("ValueError:", error)
+
+# %% [markdown]
+# ## 3. Flow matching is diffusion with another weight
+#
+# Flow matching (slides 24 and 25, Algorithm 1) regresses the velocity $v=\dot x=\alpha'x_0+\sigma'\varepsilon$ on the linear schedule.
+# For *any* network, good or bad, all these losses are the same number up to a factor that depends on $t$ only:
+#
+# $$|\hat v-v|^2=(\sigma\lambda')^2\,|\hat\varepsilon-\varepsilon|^2=(\alpha\lambda')^2\,|\hat x_0-x_0|^2,\qquad
+# \text{linear: } |\hat v-v|^2=\frac{|\hat\varepsilon-\varepsilon|^2}{(1-t)^2}=\frac{|\hat x_0-x_0|^2}{t^2}.$$
+#
+# We check it with a network that knows nothing: random outputs.
+
+
+# %%
+def lambda_rate(process: Schedule, t: torch.Tensor) -> torch.Tensor:
+    """d lambda/dt = alpha'/alpha - sigma'/sigma."""
+    alpha_rate, sigma_rate = process.rates(t)
+    return alpha_rate / process.alpha(t) - sigma_rate / process.sigma(t)
+
+
+weight_error = 0.0
+for name in SCHEDULES:
+    process = schedule(name)
+    t = torch.rand(n, generator=rng) * 0.9 + 0.05  # one time a sample
+    x_t = process.mix(x0, eps, t)
+    nonsense = Prediction.of("x0", torch.randn(n, 2, generator=rng), x_t, t, process)
+    truth = Prediction(x_t, t, x0, eps, process)
+
+    loss = {k: (nonsense.read(k) - truth.read(k)).square().sum(1) for k in ("velocity", "eps", "x0")}
+    slope = lambda_rate(process, t)
+    from_eps = (process.sigma(t) * slope) ** 2 * loss["eps"]
+    from_x0 = (process.alpha(t) * slope) ** 2 * loss["x0"]
+    gap = max(float((side / loss["velocity"] - 1).abs().max()) for side in (from_eps, from_x0))
+    weight_error = max(weight_error, gap)
+    print(f"{name:15s} relative error of both identities: {gap:.1e}")
+
+# %% [markdown]
+# So slide 25 is right, and more: the *set* of losses is one set. What differs is the emphasis. Here is the weight that each loss puts
+# on the error in $\hat\varepsilon$, on the linear schedule:
+
+# %%
+ts = torch.linspace(0.02, 0.98, 97)
+emphasis = {
+    "eps loss (DDPM): 1": (torch.ones_like(ts), style.BLUE),
+    "x0 loss: NSR²": (linear.nsr(ts) ** 2, style.ORANGE),
+    "velocity loss (flow matching): 1/(1−t)²": (1 / (1 - ts) ** 2, style.GREEN),
+}
+figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+for label, (weight, color) in emphasis.items():
+    axes.plot(ts, weight, color=color, lw=2.2, label=label)
+axes.set(yscale="log", xlabel=style.TIME_LABEL, ylabel="weight of $|\\hat\\varepsilon-\\varepsilon|^2$")
+axes.set_title("three losses, one error, three emphases")
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# A weight that is positive everywhere cannot move the optimum of a network that is flexible enough: the best guess at each $(x_t, t)$ is the
+# posterior mean, whatever the weight. It does change which errors a *real* network spends its effort on.
+#
+# The likelihood of slide 2 is one more weight of this family. Its term for a step $t\to s$ is a KL between two Gaussians of equal variance:
+#
+# $$D_{\mathrm{KL}}\big(q(x_s|x_t,x_0)\,\|\,p_\theta(x_s|x_t)\big)=\tfrac12\big(\mathrm{SNR}_s-\mathrm{SNR}_t\big)|\hat x_0-x_0|^2 .$$
+
+
+# %%
+def posterior(process: Schedule, x_t, x0, t: float, s: float):
+    """Mean and variance of q(x_s | x_t, x_0) (arXiv 2006.11239, eq. 6 and 7)."""
+    t, s = torch.tensor(t), torch.tensor(s)
+    alpha_ts = process.alpha(t) / process.alpha(s)
+    var_ts = process.sigma(t) ** 2 - (alpha_ts * process.sigma(s)) ** 2
+    to_x, to_x0 = alpha_ts * process.sigma(s) ** 2, process.alpha(s) * var_ts
+    return (to_x * x_t + to_x0 * x0) / process.sigma(t) ** 2, var_ts * (process.sigma(s) / process.sigma(t)) ** 2
+
+
+guess = x0 + 0.3 * torch.randn(n, 2, generator=rng)
+x_t = cosine.mix(x0, eps, 0.6)
+true_mean, variance = posterior(cosine, x_t, x0, 0.6, 0.55)
+model_mean, _ = posterior(cosine, x_t, guess, 0.6, 0.55)
+kl = (true_mean - model_mean).square().sum(1) / (2 * variance)
+snr = torch.exp(2 * cosine.lam(torch.tensor([0.55, 0.6])))
+kl_error = float((kl / (0.5 * (snr[0] - snr[1]) * (guess - x0).square().sum(1)) - 1).abs().max())
+print(f"relative error of the KL identity: {kl_error:.1e}")
+
+# %% [markdown]
+# ### Break it: the deck's two velocity signs
+#
+# Slide 22 lets time run from noise to data ($X_1$ is data) and so has $dX=(X_1-X_0)\,dt$. Algorithm 1 of slide 24 lets $t=1$ be noise, as we do,
+# but keeps that target: $v_{\text{deck}}=x_0-\varepsilon=-\dot x$. Both are fine, if the sampler knows:
+#
+# | time | target | a step towards data |
+# |---|---|---|
+# | ours, $t=1$ noise | $v=\varepsilon-x_0$ | $x_{t-\Delta}=x_t-\Delta\,v$ |
+# | deck's Alg. 1, $t=1$ noise | $v_{\text{deck}}=x_0-\varepsilon$ | $x_{t-\Delta}=x_t+\Delta\,v_{\text{deck}}$ |
+#
+# Train with one row and sample with the other:
+
+# %%
+flow = ring.denoiser(linear)
+noise = torch.randn(300 if FAST else 1500, 2, generator=rng)
+N = 40
+
+
+def walk(sign: int) -> torch.Tensor:
+    """N Euler steps from noise with the deck's velocity; sign +1 is right for it."""
+    x = noise
+    for i in range(N):
+        v_deck = -flow(x, 1 - i / N).read("velocity")
+        x = x + sign * v_deck / N
+    return x
+
+
+ends = {"right sign: $x + \\Delta\\, v_{deck}$": walk(+1), "wrong sign: $x - \\Delta\\, v_{deck}$": walk(-1)}
+frame = style.density(
+    ring, [torch.tensor([[-4.5, -4.5], [4.5, 4.5]])]
+)  # the same for both; some wrong ones lie outside
+figure = static.samples(ends, frame)
+figure.set_dpi(75)
+figure
+
+# %%
+lost_right, lost_wrong = (modes(ring, x).outside for x in ends.values())
+print(f"share of the samples at none of the eight modes: right sign {lost_right:.3f}, wrong sign {lost_wrong:.3f}")
+
+# %% [markdown]
+# With the wrong sign every mode *repels*: the samples pile up at the centre, between all modes, or fly off between two.
+
+# %% [markdown]
+# ## 4. The deck's $\alpha_t$ of slide 2 is not our $\alpha_t$
+#
+# Slide 2 writes the forward chain $q(x_t|x_{t-1})=\mathcal N(\sqrt{\alpha_t}\,x_{t-1},(1-\alpha_t)I)$. That $\alpha$ belongs to *one step*. Ours
+# belongs to the *whole way* from the data, and the two are tied by
+#
+# $$\alpha^{\text{ours}}_t=\sqrt{\bar\alpha_k}=\sqrt{\prod_{j\le k}\alpha^{\text{deck}}_j},\qquad
+# \alpha^{\text{deck}}_k=\Big(\frac{\alpha_t}{\alpha_s}\Big)^2 .$$
+#
+# We run the deck's chain, literally, on two spikes, and compare with our one-line marginal, and with the mix-up.
+
+# %%
+spikes = toydiff.GaussianMixture([[-1.0], [1.5]], std=0.15, weights=[0.4, 0.6])
+ddpm = toydiff.Tabulated.linear(1e-4, 0.02)  # DDPM's own table: 1000 betas
+deck_alpha = 1 - torch.linspace(1e-4, 0.02, 1000)
+k = 300
+m = 4000 if FAST else 40000
+
+x = spikes.sample(m, rng)
+for a in deck_alpha[:k]:
+    x = a.sqrt() * x + (1 - a).sqrt() * torch.randn(m, 1, generator=rng)
+
+ours = spikes.marginal(ddpm, k / 1000)
+a = deck_alpha[k - 1]  # the mix-up: the step's alpha_k used as if it were the whole way's alpha-bar_k
+mixed_up = toydiff.GaussianMixture(
+    a.sqrt() * spikes.means, std=(a * 0.15**2 + 1 - a).sqrt(), weights=spikes.weights.tolist()
+)
+
+line = torch.linspace(-3.5, 3.5, 400)[:, None]
+figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+axes.hist(x[:, 0], bins=90, density=True, color=style.CONTEXT_COLOR, label=f"deck's chain, {k} steps")
+axes.plot(line, ours.log_prob(line).exp(), color=style.BLUE, lw=2.2, label="ours: $\\alpha_t=\\sqrt{\\bar\\alpha_k}$")
+axes.plot(
+    line, mixed_up.log_prob(line).exp(), color=style.VERMILLION, ls="--", lw=1.6, label="mix-up: step's $\\alpha_k$"
+)
+axes.set(xlabel="$x$", ylabel="density", title=f"step {k} of 1000: the mix-up has hardly added noise", xlim=(-3.5, 3.5))
+axes.set_yticks([])
+axes.legend()
+plt.show()
+
+# %%
+marginal_std = ours.std
+mixup_std = mixed_up.std
+table_gap = abs(float(ddpm.alpha(torch.tensor(k / 1000))) - float(deck_alpha[:k].prod().sqrt()))
+noise_right = math.sqrt(1 - float(deck_alpha[:k].prod()))
+noise_mixed = math.sqrt(1 - float(a))
+print(f"alpha by the two routes differs by {table_gap:.1e}")
+print(f"noise level sigma after {k} steps: {noise_right:.3f}; with the mix-up: {noise_mixed:.3f}")
+print(f"std of x_t: chain {float(x.std()):.3f}, ours {marginal_std:.3f}, mix-up {mixup_std:.3f}")
+
+# %% [markdown]
+# ### The reverse step and its Bayes form
+#
+# Slide 2 gives the reverse step by Bayes' rule. Read for $x_{t-1}$ (our $x_s$), with the forward step Markov:
+#
+# $$q(x_s|x_t,x_0)=\frac{q(x_t|x_s)\,q(x_s|x_0)}{q(x_t|x_0)} .$$
+#
+# (As printed, the slide solves the same identity for $q(x_t|x_{t-1},x_0)$.) Three known Gaussians on the right, one closed form on the left; we compare
+# them point by point.
+
+
+# %%
+def normal(x, mean, var):
+    """The density of N(mean, var) at x."""
+    return torch.exp(-((x - mean) ** 2) / (2 * var)) / torch.sqrt(2 * math.pi * torch.as_tensor(var))
+
+
+s_, t_ = torch.tensor(0.30), torch.tensor(0.36)
+clean, noisy = torch.tensor(0.8), torch.tensor(0.1)
+x_s = torch.linspace(-1, 1.5, 301)
+alpha_ts = ddpm.alpha(t_) / ddpm.alpha(s_)
+forward = normal(noisy, alpha_ts * x_s, ddpm.sigma(t_) ** 2 - (alpha_ts * ddpm.sigma(s_)) ** 2)
+bayes = (
+    forward
+    * normal(x_s, ddpm.alpha(s_) * clean, ddpm.sigma(s_) ** 2)
+    / normal(noisy, ddpm.alpha(t_) * clean, ddpm.sigma(t_) ** 2)
+)
+mean, variance = posterior(ddpm, noisy, clean, 0.36, 0.30)
+bayes_error = float((bayes - normal(x_s, mean, variance)).abs().max() / bayes.max())
+print(f"largest difference of the two sides, relative to the peak: {bayes_error:.1e}")
+
+# %% [markdown]
+# ## 5. Two verbs: jump and chord
+#
+# **Jump**: hold the belief $(\hat x_0,\hat\varepsilon)$ fixed and move to another time, $x_s=\alpha_s\hat x_0+\sigma_s\hat\varepsilon$. This one line is
+# called the DDIM step, DPM-Solver-1, the Euler step of a flow, and (for $s=0$) a consistency function.
+#
+# **Chord**: given two states, find the one belief that lies on both. In $z=x/\alpha$ it is $\varepsilon=\Delta z/\Delta\mathrm{NSR}$ (slide 28).
+
+# %%
+x_t = linear.mix(x0, eps, 0.8)
+belief = flow(x_t, 0.8)
+x_s = jump(belief, 0.5)
+
+euler = x_t + (0.5 - 0.8) * belief.read("velocity")  # an Euler step of the flow
+back = chord(linear, x_t, 0.8, x_s, 0.5)
+z_t, z_s = x_t / linear.alpha(torch.tensor(0.8)), x_s / linear.alpha(torch.tensor(0.5))
+slope = (z_s - z_t) / (linear.nsr(torch.tensor(0.5)) - linear.nsr(torch.tensor(0.8)))
+
+jump_error = float((x_s - euler).abs().max())
+chord_error = max(float((back.eps - belief.eps).abs().max()), float((slope - belief.eps).abs().max()))
+print(f"jump - Euler on the flow: {jump_error:.1e};  chord undoes jump, and is slide 28's slope: {chord_error:.1e}")
+
+# %% [markdown]
+# A jump is exact precisely when the belief *stays constant* along the path. Slide 27 gives the picture: scale the path to
+#
+# $$y_t=\frac{x_t}{\sigma_t}=\frac{\alpha_t}{\sigma_t}x_0+\varepsilon,$$
+#
+# and such a path is a straight line in $\alpha/\sigma$, even where $x_t$ itself is curved. With a single data point it is. With eight modes the path
+# bends while it decides where to go (right column, dashed is straight).
+
+# %%
+place = torch.tensor([[1.4, 1.4]])
+worlds = {
+    "one data point": (
+        toydiff.Empirical(place).denoiser(cosine),
+        toydiff.GaussianMixture(place, std=0.08),
+    ),
+    "ring of eight": (ring.denoiser(cosine), ring),
+}
+starts = torch.randn(64, 2, generator=torch.Generator().manual_seed(SEED + 5))
+paths, backgrounds, variation = {}, {}, {}
+for name, (D, background) in worlds.items():
+    path = solve(D, starts, 300)
+    variation[name] = first_orderness(path, cosine, kind="x0", normalised=True)
+    path.xs, path.x0s = path.xs[:, :6], path.x0s[:, :6]  # six are enough to look at
+    paths[name], backgrounds[name] = path, background
+figure = static.rescaled(paths, cosine, backgrounds)
+figure.set_dpi(80)
+figure
+
+# %%
+for name, value in variation.items():
+    print(f"{name}: {100 * value:.1f} % of the mean square of the predicted x0 is change along the path")
+
+# %% [markdown]
+# That bend is all that makes sampling slow. Everything in the rest of the course either follows it with better solvers, or trains it away.
+
+# %% [markdown]
+# ## What the deck says, and what we measured
+
+# %%
+box = f"""
+| The deck says | Slide | We measured |
+|---|---|---|
+| One process behind all names | 23 | Six schedules, error of the best guess at equal λ: differ by {lambda_gap:.0e} |
+| (kinds are interchangeable) | 23 | Worst round trip through {len(KINDS)} kinds × {len(SCHEDULES)} schedules: {max(round_trip.values()):.0e} |
+| Flow matching training is a subset of diffusion training | 25 | True: its loss is the eps loss times 1/(1−t)², to {weight_error:.0e}, for any network |
+| MLE is a sum of KLs | 2 | Each is ½ΔSNR · squared error of x̂₀, to {kl_error:.0e} |
+| Target x₀ − ε in Alg. 1 | 24 | Fine, if the sampler adds it; with the wrong sign {100 * lost_wrong:.0f} % of the samples end at no mode, else {100 * lost_right:.1f} % |
+| q(xₜ given xₜ₋₁) with its α_t | 2 | A per-step α: used as ours, σ at step {k} is {noise_mixed:.2f} instead of {noise_right:.2f} |
+| Bayes form of the reverse step | 2 | Right, to {bayes_error:.0e} |
+| ε = Δz/ΔNSR | 28 | Right, to {chord_error:.0e} |
+| First-order paths are straight after scaling | 27 | One data point: {variation["one data point"]:.0e} of x̂₀ varies; ring of eight: {variation["ring of eight"]:.2f} |
+"""
+display(Markdown(box))
+
+# %% [markdown]
+# ## Exercises
+#
+# Fill in the answer cell, run the check below it. Each solution is in the cell after the check (`# Solution n`); try first.
+
+
+# %%
+def check(number: int, answer, is_right, hint: str) -> bool:
+    """Say whether an answer is right; an empty one is not an error."""
+    if answer is None:
+        print(f"Exercise {number}: nothing here yet. Fill in the cell above, then run it and this one again.")
+        return False
+    try:
+        right = bool(is_right(answer))
+    except Exception as error:  # a student's function may fail in any way
+        print(f"Exercise {number}: your answer raised {type(error).__name__}: {error}")
+        return False
+    print(f"Exercise {number}: " + ("right!" if right else f"not yet. {hint}"))
+    return right
+
+
+# %% [markdown]
+# **1.** A network was trained on the VP schedule. At which time $t$ of the *linear* schedule is the noise level that VP has at $t=0.5$?
+
+# %%
+answer_1 = None  # your number
+
+
+# %%
+def check_1(answer):
+    lam = float(toydiff.VP().lam(torch.tensor(0.5)))
+    hint = "Equal noise level means equal lambda: schedule.lam(t) goes one way, schedule.t_of_lam(lam) the other."
+    return check(1, answer, lambda t: abs(float(linear.lam(torch.tensor(float(t)))) - lam) < 0.02, hint)
+
+
+right_1 = check_1(answer_1)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+# Solution 1
+time_1 = linear.t_of_lam(toydiff.VP().lam(torch.tensor(0.5)))
+solved_1 = check_1(time_1)
+
+# %% [markdown]
+# **2.** Write the function that turns progressive distillation's $v=\alpha\varepsilon-\sigma x_0$ into $\hat x_0$ on the cosine schedule, by hand: no `Prediction`.
+
+# %%
+answer_2 = None  # def answer_2(x, v, t): return ...
+
+
+# %%
+def check_2(answer):
+    x, v, t = torch.randn(5, 2), torch.randn(5, 2), torch.tensor(0.4)
+    goal = Prediction.of("v", v, x, t, cosine).x0
+    hint = "Solve x = alpha x0 + sigma eps and v = alpha eps - sigma x0 for x0, with alpha² + sigma² = 1."
+    return check(2, answer, lambda f: torch.allclose(f(x, v, t), goal), hint)
+
+
+right_2 = check_2(answer_2)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+# Solution 2
+solved_2 = check_2(lambda x, v, t: cosine.alpha(t) * x - cosine.sigma(t) * v)
+
+# %% [markdown]
+# **3.** You downloaded a flow model trained with the deck's Algorithm 1: it prints $v_{\text{deck}}=x_0-\varepsilon$ at $x_t=(1-t)x_0+t\varepsilon$. Your sampler wants
+# $\hat\varepsilon$. Write the conversion.
+
+# %%
+answer_3 = None  # def answer_3(x, v_deck, t): return ...
+
+
+# %%
+def check_3(answer):
+    x0_, eps_, t = torch.randn(5, 2), torch.randn(5, 2), 0.7
+    x = (1 - t) * x0_ + t * eps_
+    hint = "x0 = v_deck + eps; put that into x_t."
+    return check(3, answer, lambda f: torch.allclose(f(x, x0_ - eps_, t), eps_), hint)
+
+
+right_3 = check_3(answer_3)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+# Solution 3
+solved_3 = check_3(lambda x, v_deck, t: x - (1 - t) * v_deck)
+
+# %% [markdown]
+# **4.** At $t=0.8$ of the linear schedule, how many times more does the flow matching loss weigh an error of $\hat\varepsilon$ than it does at $t=0.2$?
+
+# %%
+answer_4 = None  # your number
+
+
+# %%
+def check_4(answer):
+    slope = lambda_rate(linear, torch.tensor([0.8, 0.2]))
+    weight = (linear.sigma(torch.tensor([0.8, 0.2])) * slope) ** 2
+    hint = "The weight is 1/(1-t)², at 0.8 and at 0.2."
+    return check(4, answer, lambda r: abs(float(r) / float(weight[0] / weight[1]) - 1) < 0.01, hint)
+
+
+right_4 = check_4(answer_4)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+# Solution 4
+solved_4 = check_4((0.8 / 0.2) ** 2)
+
+# %% [markdown]
+# ## References
+#
+# - Ho, Jain, Abbeel, *DDPM*, arXiv 2006.11239: the chain and its posterior, eq. 2, 4, 6, 7.
+# - Song et al., *Score SDE*, arXiv 2011.13456: VP and VE, eq. 9, 11.
+# - Kingma et al., *Variational Diffusion Models*, arXiv 2107.00630: the schedule does not matter for the process, eq. 17, 18.
+# - Salimans and Ho, *Progressive Distillation*, arXiv 2202.00512: the kind `v`, sec. 4.
+# - Karras et al., *EDM*, arXiv 2206.00364: preconditioning, eq. 7.
+# - Lipman et al., *Flow Matching*, arXiv 2210.02747: the velocity regression, eq. 9.
+# - Liu et al., *Rectified Flow*, arXiv 2209.03003: the linear path, eq. 1.
+# - Wang et al., *Rectified Diffusion*, arXiv 2410.07303: first-order ODEs and $\Delta z/\Delta\mathrm{NSR}$, sec. 3.
+
+# %%
+identities = [lambda_gap, *round_trip.values(), weight_error, kl_error, table_gap, bayes_error, jump_error, chord_error]
+key_numbers = {
+    "identities_to_1e-10": float(max(identities) < 1e-10),
+    "eps_refused": float(eps_refused),
+    "lost_wrong_sign": lost_wrong,
+    "marginal_std": marginal_std,
+    "mixup_std": mixup_std,
+    "sigma_right": noise_right,
+    "sigma_mixup": noise_mixed,
+    "x0_variation_point": round(variation["one data point"], 12),
+    "x0_variation_ring": variation["ring of eight"],
+    "time_of_exercise_1": float(time_1),
+    "exercises_solved": float(solved_1 + solved_2 + solved_3 + solved_4),
+}
+print("KEY_NUMBERS " + json.dumps(key_numbers))

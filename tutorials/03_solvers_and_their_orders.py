@@ -1,0 +1,650 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Solvers and their orders
+#
+# **What the deck claims** (slide 5, *DPM-Solver*). Between two times the probability-flow ODE has an exact solution in which only one
+# integral is unknown. Expand the model's prediction in a Taylor series in $\lambda$, keep $k$ terms, and the step is wrong by
+# $\mathcal O(h^{k+1})$ only. So a better formula, not a better network, buys a good sample in fewer calls.
+#
+# We show it, measure every solver of the library, and break it in four ways.
+#
+# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\lambda=\log(\alpha/\sigma)$. A step goes from $t$
+# down to $s<t$, and $h=\lambda_s-\lambda_t>0$. The data are Gaussian mixtures whose best denoiser is a closed form: **every error
+# below is the solver's own.**
+
+# %%
+# %matplotlib inline
+try:
+    import toydiff as td
+except ImportError as missing:
+    raise ImportError(
+        "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
+    ) from missing
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import Markdown, display
+
+from toydiff.convergence import FLOOR, convergence, deterministic
+from toydiff.measure import fitted_order, paired_error
+from toydiff.plots import static, style
+from toydiff.prediction import jump
+from toydiff.solvers import DATA, DEFAULT_SOLVER, SOLVERS, Multistep3, solver_by_name
+from toydiff.solvers.dpm import multistep_third, usable
+
+# %%
+SEED = 0
+FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
+SAMPLES = 500 if FAST else 2000
+LONG = (20, 40, 80, 160, 320)
+
+schedule = td.VP()
+plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+key = {}  # the numbers that the last cell prints
+
+# %% [markdown]
+# ## 1 · The exact solution
+#
+# The ODE has a linear part, which can be solved exactly, and the model. In its two forms
+# (arXiv 2206.00927, eq. 3.4; arXiv 2211.01095, eq. 8):
+#
+# $$
+# \text{noise form:}\quad x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda,
+# \qquad
+# \text{data form:}\quad x_s=\frac{\sigma_s}{\sigma_t}x_t+\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .
+# $$
+#
+# The two are the same curve. In one dimension we can check both: the flow of a mixture is known there, so the integrals can be
+# computed along the true path.
+
+# %%
+line = td.GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.4, 0.35, 0.25])
+D1 = line.denoiser(schedule)
+start_lam, stop_lam = -0.1, 0.5
+start_x = torch.tensor([[0.65]], dtype=torch.float64)
+
+
+def time_of(lam):
+    return schedule.t_of_lam(torch.as_tensor(lam, dtype=torch.float64))
+
+
+def belief(lam):
+    """What the model predicts at lam on the true path through start_x at start_lam."""
+    t = time_of(lam)
+    return D1(line.flow(schedule, start_x, time_of(start_lam), t), t)
+
+
+def integral(f, a, b):
+    """The integral of f from a to b, by 32 Gauss-Legendre nodes: exact to rounding for smooth f."""
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+    return (b - a) / 2 * sum(w * f((a + b) / 2 + (b - a) / 2 * u) for u, w in zip(nodes, weights, strict=True))
+
+
+(a_t, s_t, _), (a_s, s_s, _) = schedule.levels(time_of(start_lam)), schedule.levels(time_of(stop_lam))
+truth = line.flow(schedule, start_x, time_of(start_lam), time_of(stop_lam))
+by_noise = a_s / a_t * start_x - a_s * integral(lambda lam: math.exp(-lam) * belief(lam).eps, start_lam, stop_lam)
+by_data = s_s / s_t * start_x + s_s * integral(lambda lam: math.exp(lam) * belief(lam).x0, start_lam, stop_lam)
+both_forms = max(abs(float(by_noise - truth)), abs(float(by_data - truth)))
+print(f"true x_s {float(truth):.12f}, noise form {float(by_noise):.12f}, data form {float(by_data):.12f}")
+assert both_forms < 1e-10
+
+# %% [markdown]
+# ## 2 · Taylor in $\lambda$
+#
+# The integral needs $\hat\varepsilon$ along the whole step, and all we have is its value at the start. Slide 5 expands it:
+#
+# $$\hat\varepsilon(\lambda)=\sum_{n=0}^{k-1}\frac{(\lambda-\lambda_t)^n}{n!}\,\hat\varepsilon^{(n)}(\lambda_t)+\mathcal O\big((\lambda-\lambda_t)^k\big).$$
+#
+# $k=1$ says "it stays constant", $k=2$ "it is a line", $k=3$ "it is a parabola". The weights $\int e^{-\lambda}(\lambda-\lambda_t)^n/n!\,d\lambda$
+# are known exactly: only the model is approximated.
+
+# %%
+lams = np.linspace(start_lam, stop_lam, 61)
+seen = {"eps": r"noise form: $\hat\varepsilon$ along the path", "x0": r"data form: $\hat x_0$ along the path"}
+
+
+def derivatives(kind, d=1e-3):
+    """Value, slope and second derivative of the prediction at the start of the step, by central differences."""
+    low, mid, high = (float(belief(start_lam + shift).read(kind)) for shift in (-d, 0.0, d))
+    return mid, (high - low) / (2 * d), (high - 2 * mid + low) / d**2
+
+
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.9), layout="constrained")
+for ax, (kind, title) in zip(axes, seen.items(), strict=True):
+    ax.plot(lams, [float(belief(lam).read(kind)) for lam in lams], color=style.INK, lw=3, label="the truth")
+    terms = derivatives(kind)
+    for k, color in enumerate((style.ORANGE, style.BLUE, style.VERMILLION), 1):
+        taylor = sum(c * (lams - start_lam) ** n / math.factorial(n) for n, c in enumerate(terms[:k]))
+        ax.plot(lams, taylor, color=color, lw=1.8, ls="--", label=f"k = {k}: {('constant', 'line', 'parabola')[k - 1]}")
+    ax.set(xlabel="λ (one step, from noise to data ▸)", title=title)
+axes[0].legend()
+plt.show()
+
+# %% [markdown]
+# The slide promises an error $\mathcal O(h^{k+1})$ for **one** step. Halve $h$ again and again and fit the slope. (Here the
+# derivatives are the true ones, so this is the slide's formula and nothing else.)
+
+
+# %%
+def one_step_error(k, h):
+    t, s = time_of(start_lam), time_of(start_lam + h)
+    coefficients = derivatives("eps")[:k]
+
+    def integrand(lam):
+        return math.exp(-lam) * sum(c * (lam - start_lam) ** n / math.factorial(n) for n, c in enumerate(coefficients))
+
+    alpha_t, alpha_s = schedule.alpha(t), schedule.alpha(s)
+    x_s = alpha_s / alpha_t * start_x - alpha_s * integral(integrand, start_lam, start_lam + h)
+    return abs(float(x_s - line.flow(schedule, start_x, t, s)))
+
+
+hs = [0.2, 0.1, 0.05, 0.025]
+for k in (1, 2, 3):
+    errors = [one_step_error(k, h) for h in hs]
+    key[f"one step, k={k}"] = -fitted_order(hs, errors)
+    print(
+        f"k = {k}: error of one step {', '.join(f'{e:.1e}' for e in errors)}   slope {key[f'one step, k={k}']:.2f}   promised {k + 1}"
+    )
+
+# %% [markdown]
+# A whole run has $N\sim 1/h$ such steps, so the error at its end is $\mathcal O(h^{k})$. That $k$ is the solver's **order**.
+#
+# ## 3 · Order 1 is DDIM
+#
+# With $\hat\varepsilon$ constant the integral is $\hat\varepsilon\,(e^{-\lambda_t}-e^{-\lambda_s})$, and the step becomes
+#
+# $$x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\Big(\frac{\sigma_t}{\alpha_t}-\frac{\sigma_s}{\alpha_s}\Big)\hat\varepsilon=\alpha_s\hat x_0+\sigma_s\hat\varepsilon .$$
+#
+# The right side is DDIM (arXiv 2010.02502, eq. 12). Keeping $\hat x_0$ constant in the data form gives the same line, so at order 1
+# the two forms agree. Above order 1 they do not: $\hat\varepsilon$ and $\hat x_0$ cannot both be straight lines in $\lambda$.
+
+# %%
+mixture = td.mixtures.random_mixture(SEED)
+D = mixture.denoiser(schedule)
+noise = mixture.marginal(schedule, 1.0).sample(64, SEED, dtype=torch.float64)
+
+ts = td.time_grid(schedule, 10)
+x = noise
+for t, s in pairwise(ts):
+    eps = D(x, t).eps
+    x = schedule.alpha(s) / schedule.alpha(t) * x - schedule.alpha(s) * (schedule.nsr(t) - schedule.nsr(s)) * eps
+same = float((x - td.solve(D, noise, solver="ddim", ts=ts).end).abs().max())
+print(f"ten steps by hand against the solver ddim: largest difference {same:.1e}")
+assert same < 1e-12
+
+# %% [markdown]
+# ## 4 · Where do the derivatives come from?
+#
+# A network gives values, not derivatives in $\lambda$. Two ways to get them from values:
+#
+# * **Singlestep** (DPM-Solver-2 and -3): call the model again at places *inside* the step. Order $k$ costs $k$ calls a step.
+# * **Multistep** (2M, 3M, UniPC, Adams–Bashforth): reuse the values of *earlier* steps. One call a step, whatever the order.
+#
+# So never compare at equal steps. What counts is the **NFE**, the number of network calls.
+
+# %%
+rows = []
+for name in ("ddim", "dpm2", "dpm3", "dpm++2m", "dpm++3m", "unipc2", DEFAULT_SOLVER):
+    path = td.solve(D, noise, 12, solver=name)
+    solver = SOLVERS[name].solver
+    rows.append(
+        f"| `{name}` | {SOLVERS[name].title} | {solver.order} | {'multistep' if solver.memory else 'one step'} | {path.nfe} |"
+    )
+display(
+    Markdown(
+        "\n".join(
+            ["| solver | what it is | order | uses the past? | NFE for 12 steps |", "|---|---|---|---|---|", *rows]
+        )
+    )
+)
+
+# %% [markdown]
+# (`dpm3` does not cost 36: its last step, to $\sigma=0$, has infinite length in $\lambda$, and there only a jump is defined. Section 8
+# is about that step. `dpm++3m` costs 13: its first step makes one call more, and section 6 shows why.)
+#
+# ## 5 · Measured orders
+#
+# Now every deterministic solver of the library: float64, steps uniform in $\lambda$ between two *inner* noise levels
+# (NSR 1 to 0.14), error against a reference solved to $10^{-12}$. On log-log axes an order is a slope.
+
+# %%
+table = convergence(solvers=deterministic(), schedules=[schedule.name], starts=32, seed=SEED)
+short = [row for row in table if row["measured"] < row["declared"] - (0.15 if row["declared"] < 4 else 0.3)]
+assert not short, f"slower than declared: {[row['solver'] for row in short]}"
+measured = {row["solver"]: row["measured"] for row in table}
+for name in ("euler", "ddim", "heun", "dpm2", "dpm3", "dpm++2m", "dpm++3m", "unipc2", "ab3"):
+    key[f"slope {name}"] = measured[name]
+static.convergence(table, floor=FLOOR, title="Each solver is a line, and its order is the slope")
+
+# %% [markdown]
+# Every one keeps what it declares. Within one panel the slopes are equal, and the *heights* differ: the order tells how fast an
+# error falls, not how large it is.
+#
+# **UniPC's free corrector.** `unipc2` predicts with the same two values as `dpm++2m`. Then, having called the model at the new point
+# anyway, it uses that value to *correct* the step it has just made (arXiv 2302.04867, alg. 5). No extra call, one order more:
+
+# %%
+pair = {row["solver"]: row for row in table if row["solver"] in ("dpm++2m", "unipc2")}
+for name, row in pair.items():
+    print(
+        f"{name:8} NFE {row['nfe']}  error {', '.join(f'{e:.1e}' for e in row['error'])}  slope {row['measured']:.2f}"
+    )
+assert pair["unipc2"]["nfe"] == pair["dpm++2m"]["nfe"]
+assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
+
+# %% [markdown]
+# ## 6 · Break it: a missing factor 2, and a careless start
+#
+# The third-order multistep needs the second derivative of the parabola through three values,
+#
+# $$D_2=\frac{2\,(D_1^{(0)}-D_1^{(1)})}{r_0+r_1}.$$
+#
+# The widely copied code of DPM-Solver++ (3M) has no factor 2. And it starts with a first-order step, then a second-order one,
+# then third order ("1-2-3"): the single first-order step costs $\mathcal O(h^2)$ *once*, and a whole run cannot repair it.
+#
+# Four variants, one formula each switched on or off:
+
+
+# %%
+@dataclass(frozen=True)
+class Variant(Multistep3):
+    """DPM-Solver++ 3M with the second difference's factor 1 or 2, and with a start by a jump or by a second-order step."""
+
+    factor: float = 2.0
+    jump_start: bool = False
+
+    def advance(self, D, p, s, past, noise):
+        olds = usable(D.schedule, past)
+        if len(olds) >= 2:
+            return multistep_third(self.form, D.schedule, p, s, olds, second_difference=self.factor)
+        return jump(p, s) if self.jump_start and not olds else super().advance(D, p, s, past, noise)
+
+
+STEPS = (40, 80, 160, 320)
+inner = {N: time_of(torch.linspace(0.0, 2.0, N + 1, dtype=torch.float64)) for N in STEPS}
+inner_start = mixture.marginal(schedule, inner[40][0]).sample(32, SEED, dtype=torch.float64)
+inner_end = td.reference(D, inner_start, float(inner[40][0]), float(inner[40][-1]))
+
+
+def inner_errors(solver, steps=STEPS):
+    return [
+        paired_error(td.solve(D, inner_start, solver=solver, ts=inner[N], keep="end").end, inner_end).rms for N in steps
+    ]
+
+
+variants = {
+    "factor 2, start 2-2-3": Variant(DATA),
+    "factor 2, start 1-2-3": Variant(DATA, jump_start=True),
+    "factor 1, start 2-2-3": Variant(DATA, factor=1.0),
+    "factor 1, start 1-2-3": Variant(DATA, factor=1.0, jump_start=True),
+}
+figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+for (name, solver), color, marker in zip(
+    variants.items(), (style.BLUE, style.ORANGE, style.VERMILLION, style.PURPLE), "o^sD", strict=True
+):
+    errors = inner_errors(solver)
+    key[name] = fitted_order(STEPS, errors)
+    ax.loglog(STEPS, errors, marker + "-", color=color, label=f"{name}: slope {key[name]:.2f}")
+ax.set(
+    xlabel="steps",
+    ylabel=style.ERROR_LABEL,
+    title="Third order needs both: the factor 2 and a good start",
+    xticks=STEPS,
+)
+ax.set_xticks(STEPS, [str(N) for N in STEPS])
+ax.minorticks_off()
+ax.legend()
+plt.show()
+assert key["factor 2, start 2-2-3"] > 2.85
+assert all(key[name] < 2.3 for name in list(variants)[1:])
+
+# %% [markdown]
+# Either slip alone holds the whole run at order 2. In the library `dpm++3m` is the first line, and `dpm++3m-published` the last one.
+#
+# ## 7 · Break it: rounding, and a model with a kink
+#
+# "Slope = order" is a statement about exact arithmetic and a *smooth* model. Take the same solver three times.
+#
+# * In **float32** the error stops at rounding, and more steps only collect more of it.
+# * **Clip** $\hat x_0$ to a box, as many pipelines do with pixels. Wherever a path meets the clip, the prediction has a kink, no Taylor
+#   series runs through it, and third order is gone. (The error is measured to the *clipped* model's own exact flow.)
+
+# %%
+FINE = (10, 20, 40, 80, 160, 320)
+fine = {N: time_of(torch.linspace(0.0, 2.0, N + 1, dtype=torch.float64)) for N in FINE}
+
+
+class Clipped(td.Denoiser):
+    """A denoiser whose x_0 is clipped to [-limit, limit]."""
+
+    def __init__(self, denoiser, limit):
+        super().__init__(denoiser.schedule)
+        self.denoiser, self.limit = denoiser, limit
+
+    def forward(self, x, t, cond=None):
+        return td.Prediction.of("x0", self.denoiser(x, t).x0.clamp(-self.limit, self.limit), x, t, self.schedule)
+
+
+def curve(model, dtype):
+    exact = td.reference(model, inner_start, float(fine[10][0]), float(fine[10][-1]), tolerance=1e-10)
+    runs = [td.solve(model, inner_start.to(dtype), solver="dpm3", ts=fine[N], keep="end").end for N in FINE]
+    return [paired_error(run.double(), exact).rms for run in runs]
+
+
+curves = {
+    "float64, smooth": (curve(D, torch.float64), style.BLUE, "o-"),
+    "float32, smooth": (curve(D, torch.float32), style.ORANGE, "^-"),
+    "float64, clipped to [-0.5, 0.5]": (curve(Clipped(D, 0.5), torch.float64), style.VERMILLION, "s-"),
+}
+figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+for name, (errors, color, mark) in curves.items():
+    ax.loglog(FINE, errors, mark, color=color, label=name)
+for slope, top in ((3, curves["float64, smooth"][0][0] / 3), (2, curves["float64, clipped to [-0.5, 0.5]"][0][0] * 3)):
+    ax.loglog(FINE, [top * (FINE[0] / N) ** slope for N in FINE], ":", color=style.GREY)
+    ax.text(FINE[-1], top * (FINE[0] / FINE[-1]) ** slope, f" {slope}", va="center", color=style.GREY)
+ax.set(xlabel="steps of dpm3", ylabel=style.ERROR_LABEL, title="Third order needs exact arithmetic and a smooth model")
+ax.set_xticks(FINE, [str(N) for N in FINE])
+ax.minorticks_off()
+ax.legend(loc="lower left")
+plt.show()
+key["slope clipped"] = fitted_order(FINE, curves["float64, clipped to [-0.5, 0.5]"][0])
+assert key["slope clipped"] < 2.5
+
+# %% [markdown]
+# ## 8 · The two ends
+#
+# Real sampling goes the whole way, from $t=1$ to $t=0$, where $\lambda\to\infty$. A formula in $\lambda$ cannot take that last step;
+# it **jumps** ($x_0:=\hat x_0$). The last noise level shrinks like $1/N$, and a jump from NSR $n$ is wrong by $\mathcal O(n^2)$. So a
+# solver in $\lambda$, whatever its order inside, has an error of at least that size, which falls with slope 2.
+#
+# The cure is another variable. With $\theta=\arctan(n/\sigma_d)$ the ODE reads $dw/d\theta=-F$ with EDM's finite $F$
+# (arXiv 2206.00364, eq. 7). Adams–Bashforth in that angle, `ab3`, has no special step at either end.
+
+# %%
+end = td.reference(D, noise)
+
+
+def whole_way(solver, N):
+    return paired_error(td.solve(D, noise, N, solver=solver, keep="end").end, end).rms
+
+
+def last_jump(N):
+    """The error of the last step alone: the true path as far as the last inner time, then one jump."""
+    last = td.time_grid(schedule, N)[-2]
+    return paired_error(jump(D(td.reference(D, noise, 1.0, float(last)), last), 0.0), end).rms
+
+
+whole = {name: [whole_way(name, N) for N in LONG] for name in ("dpm3", "dpm++3m", "deis4", "ab3")}
+figure, ax = plt.subplots(figsize=(7.8, 4.6), layout="constrained")
+for name, errors in whole.items():
+    seen_as = style.look(name)
+    slope = key[f"whole way {name}"] = fitted_order(LONG[2:], errors[2:])
+    ax.loglog(
+        LONG,
+        errors,
+        color=seen_as.color,
+        marker=seen_as.marker,
+        ls=seen_as.line,
+        lw=2,
+        label=f"{name}: slope {slope:.2f} (inside {measured[name]:.2f})",
+    )
+jumps = [last_jump(N) for N in LONG]
+key["last jump alone"] = fitted_order(LONG[2:], jumps[2:])
+ax.loglog(
+    LONG, jumps, color=style.INK, ls="--", lw=1.5, label=f"the last jump alone: slope {key['last jump alone']:.2f}"
+)
+ax.set(xlabel="steps", ylabel=style.ERROR_LABEL, title="The whole way: the last jump holds solvers in λ back")
+ax.set_xticks(LONG, [str(N) for N in LONG])
+ax.minorticks_off()
+ax.legend(loc="lower left")
+plt.show()
+assert key["whole way ab3"] > 2.8
+assert abs(key["last jump alone"] - 2) < 0.1
+assert abs(key["whole way dpm3"] - 2) < 0.2
+
+# %% [markdown]
+# The dashed line is a floor for every solver in $\lambda$. `dpm3` lies on it from 80 steps on. The multistep ones are still above it, for
+# a related reason: at both ends the steps stay *long in $\lambda$*, so polynomials through past values serve badly there.
+# `ab3` goes through the floor with its full order. This is why the library's default works in the angle.
+
+# %%
+for N in (20, 80, 320):
+    h = schedule.lam(td.time_grid(schedule, N)).diff()
+    print(
+        f"{N:3} steps: h of the first {float(h[0]):.2f}, shortest {float(h.min()):.3f}, last before the jump {float(h[-2]):.2f} (log 2 = {math.log(2):.2f})"
+    )
+
+# %% [markdown]
+# ## 9 · What you pay for: error against NFE
+#
+# Orders are about many steps. At 5, 10 or 20 calls constants matter as much. Every deterministic solver with the default grid,
+# median over five random mixtures; each gets as many steps as its calls allow.
+
+# %%
+BUDGETS = (5, 10, 20)
+
+
+def spend(model, x, solver, calls):
+    """The run with the most steps that costs at most `calls`, or None if even one step costs more."""
+    for N in range(calls // solver_by_name(solver).nfe_per_step + 1, 0, -1):
+        path = td.solve(model, x, N, solver=solver, keep="end")
+        if path.nfe <= calls:
+            return path
+    return None
+
+
+errors_at = {name: {calls: [] for calls in BUDGETS} for name in deterministic()}
+for seed in range(1, 6):
+    other = td.mixtures.random_mixture(seed)
+    D_ = other.denoiser(schedule)
+    x = other.marginal(schedule, 1.0).sample(64, seed, dtype=torch.float64)
+    exact = td.reference(D_, x, tolerance=1e-9)
+    for name, by_calls in errors_at.items():
+        for calls, found in by_calls.items():
+            found.append(paired_error(spend(D_, x, name, calls).end, exact).rms)
+median = {
+    name: {calls: float(np.median(found)) for calls, found in by_calls.items()} for name, by_calls in errors_at.items()
+}
+
+ranked = sorted(median, key=lambda name: median[name][10])
+figure, ax = plt.subplots(figsize=(8.5, 6.6), layout="constrained")
+for calls, color, mark in zip(BUDGETS, (style.ORANGE, style.BLUE, style.GREEN), "os^", strict=True):
+    ax.semilogx(
+        [median[name][calls] for name in ranked], range(len(ranked)), mark, color=color, ms=8, label=f"{calls} NFE"
+    )
+ax.set_yticks(range(len(ranked)), [f"{name}  (order {SOLVERS[name].solver.order})" for name in ranked])
+ax.invert_yaxis()
+ax.grid(axis="y", color="#EEEEEE")
+ax.set(
+    xlabel=style.ERROR_LABEL + ", median of 5 mixtures (◂ better)",
+    title="Equal calls, not equal steps (best at 10 NFE on top)",
+)
+ax.legend()
+plt.show()
+for name in ("ddim", "heun", "dpm3", "dpm++2m", "ab3"):
+    key[f"10 NFE {name}"] = median[name][10]
+
+# %% [markdown]
+# Order is not everything. `deis4` has the highest one and is not near the top: its start-up and its long steps cost too much here.
+# And look at `dpm3` at 5 NFE: three calls a step leave it one step and a jump, and an order needs steps. Multistep solvers take five.
+#
+# ## 10 · Stochastic solvers have no such slope
+#
+# DDPM ancestral sampling follows a *random* path, so its distance to the end of the ODE does not fall at all. What converges is the
+# **distribution**. A plain way to see it on the ring of eight: how wide are the modes, compared with the truth?
+
+# %%
+ring = td.mixtures.ring()
+D_ring = ring.denoiser(schedule)
+x = schedule.prior((SAMPLES, 2), SEED, dtype=torch.float64)
+exact = td.reference(D_ring, x, tolerance=1e-8)
+COUNTS = (10, 20, 40, 80, 160, 320)
+
+
+def width(samples):
+    """Root mean square distance to the nearest mode's centre, over its true value."""
+    near = torch.cdist(samples, ring.means).min(1).values
+    return float((near**2).mean().sqrt() / (math.sqrt(2) * 0.15))
+
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.9), layout="constrained")
+for name in ("ddim", "ddpm", "ddpm-large"):
+    runs = [td.solve(D_ring, x, N, solver=name, generator=SEED, keep="end").end for N in COUNTS]
+    seen_as = style.look(name)
+    look = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": name}
+    left.loglog(COUNTS, [paired_error(run, exact).rms for run in runs], **look)
+    right.semilogx(COUNTS, [width(run) for run in runs], **look)
+noise_of_width = 1 / math.sqrt(4 * SAMPLES)
+right.axhspan(
+    1 - 2 * noise_of_width,
+    1 + 2 * noise_of_width,
+    color=style.CONTEXT_COLOR,
+    zorder=0,
+    label=f"{SAMPLES} true samples, 95 %",
+)
+left.set(xlabel="NFE", ylabel=style.ERROR_LABEL, title="each sample against the ODE: no slope")
+right.set(xlabel="NFE", ylabel="width of the modes / true width", title="the distribution: both variances come in")
+for ax in (left, right):
+    ax.set_xticks(COUNTS, [str(N) for N in COUNTS])
+    ax.minorticks_off()
+    ax.legend()
+plt.show()
+
+# %% [markdown]
+# ## What the deck says, and what we measured
+
+# %%
+best10 = ranked[0]
+display(
+    Markdown(
+        f"""
+| the deck (slide 5) | measured here |
+|---|---|
+| the exact solution has one integral | both forms reproduce the true flow within 1e-10 (difference {both_forms:.0e}) |
+| $k$ terms: one step is wrong by $O(h^{{k+1}})$ | slopes {key["one step, k=1"]:.2f}, {key["one step, k=2"]:.2f}, {key["one step, k=3"]:.2f} for $k$ = 1, 2, 3 |
+| so a run has order $k$ | DDIM {measured["ddim"]:.2f}, DPM-Solver-2 {measured["dpm2"]:.2f}, DPM-Solver-3 {measured["dpm3"]:.2f} |
+| *(not said)* the published 3M is third order | {key["factor 1, start 1-2-3"]:.2f}; with the factor 2 and a second-order start {key["factor 2, start 2-2-3"]:.2f} |
+| *(not said)* the order holds from noise to data | DPM-Solver-3 {key["whole way dpm3"]:.2f}: it ends by a jump; `ab3` {key["whole way ab3"]:.2f} |
+| around 10 steps are enough (title of ref. 6) | error at 10 NFE: `{best10}` {median[best10][10]:.2g}, `dpm++2m` {median["dpm++2m"][10]:.2g}, DDIM {median["ddim"][10]:.2g} |
+"""
+    )
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it in.
+#
+# **1.** A solver of order 3 has error $10^{-3}$ at 20 steps. At how many steps do you expect $10^{-6}$?
+
+# %%
+answer_1 = None
+
+# %%
+# Solution: the error must fall 1000 times, and 1000^(1/3) = 10.
+answer_1 = 20 * 10 if answer_1 is None else answer_1
+
+# %%
+assert math.isclose((answer_1 / 20) ** 3, 1e-3 / 1e-6, rel_tol=0.02), "not yet: error ~ N^-3, so (N/20)^3 must be 1000"
+print("exercise 1: right")
+
+# %% [markdown]
+# **2.** You may spend 12 calls between two inner times. How many steps may `dpm3`, `dpm2` and `dpm++2m` take? Answer with a tuple of three.
+
+# %%
+answer_2 = None
+
+# %%
+# Solution: calls divided by the calls a step.
+answer_2 = (4, 6, 12) if answer_2 is None else answer_2
+
+# %%
+for name, N in zip(("dpm3", "dpm2", "dpm++2m"), answer_2, strict=True):
+    ts = time_of(torch.linspace(0.0, 2.0, N + 1, dtype=torch.float64))
+    spent = td.solve(D, inner_start, solver=name, ts=ts).nfe
+    assert spent == 12, f"not yet: {N} steps of {name} cost {spent} calls"
+print("exercise 2: right")
+
+# %% [markdown]
+# **3.** Write one second-order step yourself: from the prediction `p` at $(x_t,t)$, jump to the middle of the step *in $\lambda$*, ask the
+# model there, and take the whole step with the middle's $\hat\varepsilon$. (DPM-Solver-2 does this up to $\mathcal O(h^3)$.)
+
+
+# %%
+def answer_3(D, x, t, s):
+    return None
+
+
+# %%
+def solution_3(D, x, t, s):
+    middle = D.schedule.part_way(t, s, 0.5)
+    p = D(x, t)
+    eps = D(jump(p, middle), middle).eps
+    alpha_t, alpha_s = D.schedule.alpha(t), D.schedule.alpha(s)
+    return alpha_s / alpha_t * x - alpha_s * (D.schedule.nsr(t) - D.schedule.nsr(s)) * eps
+
+
+if answer_3(D, inner_start, *inner[40][:2]) is None:
+    answer_3 = solution_3
+
+# %%
+errors = []
+for N in (40, 80, 160):
+    x = inner_start
+    for t, s in pairwise(inner[N]):
+        x = answer_3(D, x, t, s)
+    errors.append(paired_error(x, inner_end).rms)
+key["exercise 3 slope"] = fitted_order((40, 80, 160), errors)
+assert 1.85 < key["exercise 3 slope"] < 2.3, f"not yet: your step has order {key['exercise 3 slope']:.2f}"
+print(f"exercise 3: right, slope {key['exercise 3 slope']:.2f}")
+
+# %% [markdown]
+# **4.** The jump from NSR $n$ to data is wrong by $\mathcal O(n^2)$ and the default grid's last level falls like $1/N$. If a grid let its last
+# level fall like $1/N^2$ instead, which slope would the last jump have?
+
+# %%
+answer_4 = None
+
+# %%
+# Solution: (1/N^2)^2.
+answer_4 = 4 if answer_4 is None else answer_4
+
+# %%
+jump_errors = []
+for N in (10, 20, 40):
+    last = time_of(-math.log(5.0 / N**2))
+    jump_errors.append(paired_error(jump(D(td.reference(D, noise, 1.0, float(last)), last), 0.0), end).rms)
+slope = fitted_order((10, 20, 40), jump_errors)
+assert abs(answer_4 - slope) < 0.4, f"not yet: measured, it is {slope:.2f}"
+print(f"exercise 4: right, measured {slope:.2f}")
+
+# %% [markdown]
+# ## References
+#
+# * The deck, slide 5 (*DPM-Solver*); exact solution on slide 3.
+# * Lu et al., *DPM-Solver*, arXiv 2206.00927: exact solution eq. 3.4, Taylor expansion eq. 3.6, algorithms 1 and 2.
+# * Lu et al., *DPM-Solver++*, arXiv 2211.01095: data form eq. 8, 2M algorithm 2.
+# * Song et al., *DDIM*, arXiv 2010.02502: eq. 12.
+# * Zhao et al., *UniPC*, arXiv 2302.04867: algorithms 5 to 8.
+# * Zhang and Chen, *DEIS*, arXiv 2204.13902: eq. 14, 15.
+# * Karras et al., *EDM*, arXiv 2206.00364: eq. 5 and 7, Heun algorithm 1.
+# * Ho et al., *DDPM*, arXiv 2006.11239: eq. 11.
+
+# %%
+print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

@@ -1,0 +1,111 @@
+"""Make the executed notebooks: `python tutorials/execute.py [NAME ...]`, a name such as 03 or 03_solvers_and_their_orders; by default all.
+
+Each source NN_name.py (jupytext's py:percent) is run from a clean kernel in this folder, and NN_name.ipynb is written beside it, whole
+or not at all. What differs from run to run or machine to machine is left out, so that the file changes only when its content does.
+"""
+
+import re
+import site
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from toydiff.files import write_text
+
+HERE = Path(__file__).resolve().parent
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+SECONDS_PER_CELL = 300
+
+
+def sources(names: list[str] | None = None) -> list[Path]:
+    """The tutorials' sources, in order: all, or those whose file name starts with one of `names`; `ValueError` for a name that fits none."""
+    found = sorted(HERE.glob("[0-9][0-9]_*.py"))
+    if not names:
+        return found
+    stems = [Path(name).stem for name in names]
+    for stem in stems:
+        if not any(path.stem.startswith(stem) for path in found):
+            raise ValueError(f"no tutorial is called {stem!r}; there are {', '.join(path.stem for path in found)}")
+    return [path for path in found if path.stem.startswith(tuple(stems))]
+
+
+def read(source: Path) -> NotebookNode:
+    """The notebook that a source describes, not executed; cells are numbered, so that the same source gives the same notebook."""
+    notebook = jupytext.read(source)
+    for k, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{k}", NotebookNode()
+    notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNEL))
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def execute(notebook: NotebookNode) -> list[str]:
+    """Run a notebook in a clean kernel in this folder, and tidy its outputs; returns what it wrote on stderr.
+
+    Raises nbclient's `CellExecutionError` where a cell fails.
+    """
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS_PER_CELL,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(HERE)}},
+    )
+    client.execute()
+    notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNEL), language_info=NotebookNode(name="python"))
+    complaints = []
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode()
+        if cell.cell_type == "code":
+            complaints += [o.text for o in cell.outputs if o.get("name") == "stderr"]
+            cell.outputs = [_tidy(o) for o in cell.outputs if o.get("name") != "stderr"]
+    return complaints
+
+
+def _tidy(output: NotebookNode) -> NotebookNode:
+    """An output without machine paths and memory addresses."""
+    if "text" in output:
+        output.text = _anonymous(output.text)
+    for kind, data in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            output.data[kind] = _anonymous(data)
+    output.pop("transient", None)
+    return output
+
+
+def _anonymous(text: str) -> str:
+    folders = {str(HERE.parent), sys.prefix, str(Path.home()), *site.getsitepackages()} - {"/"}
+    for folder in sorted(folders, key=len, reverse=True):
+        text = text.replace(folder, "...")
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def main(names: list[str]) -> int:
+    try:
+        chosen = sources(names)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for source in chosen:
+        notebook, began = read(source), time.perf_counter()
+        try:
+            complaints = execute(notebook)
+        except CellExecutionError as error:
+            print(f"{source.name} failed; its notebook was left as it was\n{error}", file=sys.stderr)
+            return 1
+        write_text(source.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
+        print(f"{source.name}: {time.perf_counter() - began:.0f} s")
+        for complaint in complaints:
+            print(f"  stderr: {complaint.strip()}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
