@@ -1,0 +1,454 @@
+"""The command: what it prints and writes, and what it says when it is asked for something else."""
+
+import inspect
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import toydiff
+import toydiff.demo
+from toydiff import cli, files
+from toydiff.convergence import DEFAULT_SCHEDULES, DEFAULT_STEPS
+from toydiff.grids import DEFAULT_GRID
+from toydiff.solvers import DEFAULT_SOLVER
+
+COMMAND = [sys.executable, "-m", "toydiff.cli"]
+ROW = {
+    "method", "problem", "steps", "distance", "floor", "accuracy", "seed", "nfe", "rounds", "updates", "teacher_calls", "seconds",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written(folder="."):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+
+
+def run(*words):
+    return cli.main([str(word) for word in words])
+
+
+def sample(*words, n=50, steps=3):
+    return run("sample", "--n", n, "--steps", steps, *words)
+
+
+# ---- what is written
+
+
+def test_npz_holds_samples_start_times_and_settings(capsys):
+    assert sample("--solver", "heun", "--grid", "uniform", "--schedule", "linear", "--seed", 4, "--out", "a.npz") == 0
+    data = np.load("a.npz")
+    assert set(data) == {"samples", "start", "ts", "settings"}
+    assert data["samples"].shape == data["start"].shape == (50, 2)
+    np.testing.assert_allclose(data["ts"], [1, 2 / 3, 1 / 3, 0], atol=1e-7)
+    assert json.loads(str(data["settings"])) == {
+        "mixture": "ring", "schedule": "linear", "solver": "heun", "grid": "uniform", "steps": 3, "n": 50, "seed": 4,
+        "guidance_scale": 1.0, "label": None,
+    }  # fmt: skip
+    out = capsys.readouterr()
+    assert "4 network calls" in out.out  # Heun: two a step, and one for each jump at an end of the linear schedule
+    assert "floor" in out.out
+    assert "4 rounds" in out.out
+    assert "a.npz" in out.out
+    assert out.err == ""
+
+
+def test_samples_are_what_solve_gives_from_the_marginal_at_1():
+    sample("--solver", "ddim", "--mixture", "spirals", "--out", "a.npz", n=20, steps=5)
+    data = np.load("a.npz")
+    mixture = toydiff.mixture("spirals")
+    start = mixture.marginal(toydiff.VP(), 1.0).sample(20, 0)
+    end = toydiff.solve(mixture.denoiser(toydiff.VP()), start, 5, solver="ddim").end
+    assert torch.equal(torch.from_numpy(data["start"]), start)
+    assert torch.equal(torch.from_numpy(data["samples"]), end)
+
+
+@pytest.mark.parametrize("solver", [DEFAULT_SOLVER, "ddim:eta=1"])
+def test_the_same_seed_writes_the_same_file(solver):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        sample("--solver", solver, "--seed", seed, "--out", f"{name}.npz")
+    assert Path("a.npz").read_bytes() == Path("b.npz").read_bytes()
+    assert (np.load("a.npz")["samples"] != np.load("c.npz")["samples"]).any()
+
+
+def test_random_mixture_depends_on_the_seed():
+    for seed in (0, 1):
+        sample("--mixture", "random", "--seed", seed, "--solver", "ddim", "--out", f"{seed}.npz", n=400, steps=20)
+        x = torch.from_numpy(np.load(f"{seed}.npz")["samples"])
+        fit = [float(toydiff.mixtures.random_mixture(k).log_prob(x).mean()) for k in (0, 1)]
+        assert fit[seed] == max(fit)
+
+
+def png_text(path):
+    """The text fields of a PNG, chunk by chunk."""
+    data, at, found = Path(path).read_bytes(), 8, {}
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        assert zlib.crc32(kind + body) == struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]
+        if kind == b"tEXt":
+            key, _, value = body.partition(b"\0")
+            found[key.decode()] = value.decode()
+        at += 12 + length
+    return found
+
+
+def test_png_carries_its_settings():
+    assert sample("--solver", "unipc2", "--seed", 3, "--label", 2, "--guidance-scale", 2, "--out", "a.png") == 0
+    settings = json.loads(png_text("a.png")["toydiff"])
+    assert (settings["solver"], settings["seed"], settings["label"], settings["guidance_scale"]) == ("unipc2", 3, 2, 2)
+    assert written() == ["a.png"]
+
+
+def test_json_row(capsys):
+    assert sample("--solver", "dpm++2m", "--seed", 5, "--out", "a.npz", "--json", "row.json", n=500, steps=10) == 0
+    row = json.loads(Path("row.json").read_text())
+    assert set(row) - ROW == {"mixture", "schedule", "solver", "grid", "n", "guidance_scale", "label", "floor_std"}
+    assert set(row) >= ROW
+    assert (row["method"], row["problem"], row["steps"], row["seed"]) == ("dpm++2m", "mixture:ring", 10, 5)
+    assert (row["nfe"], row["rounds"], row["grid"]) == (10, 10, DEFAULT_GRID)
+    assert (row["accuracy"], row["updates"], row["teacher_calls"], row["label"]) == (None,) * 4
+    assert row["seconds"] > 0
+    assert 0 < row["floor"] < 1
+    assert f"{row['distance']:.3g}" in capsys.readouterr().out
+
+
+def test_distance_falls_to_the_floor(capsys):
+    rows = {}
+    for steps in (1, 40):
+        sample("--solver", "ddim", "--out", "a.npz", "--json", "-", n=1000, steps=steps)
+        rows[steps] = json.loads(capsys.readouterr().out)
+    assert rows[1]["distance"] > 8 * rows[1]["floor"]  # one jump lands near the mean of all modes
+    assert rows[40]["distance"] < 2 * rows[40]["floor"]
+
+
+def test_label_and_guidance(capsys):
+    def row(*words):
+        sample("--label", 3, "--out", "a.npz", "--json", "-", *words, n=400, steps=20)
+        return json.loads(capsys.readouterr().out)
+
+    plain, guided, off = row(), row("--guidance-scale", 3), row("--guidance-scale", 0)
+    assert plain["accuracy"] == 1
+    assert guided["nfe"] == 2 * plain["nfe"]
+    assert guided["distance"] > 3 * plain["distance"]  # guidance leaves the class's own law
+    assert off["accuracy"] == pytest.approx(1 / 8, abs=0.06)
+    assert off["nfe"] == plain["nfe"]
+    assert off["distance"] < 3 * off["floor"]  # compared with the whole mixture
+
+
+def test_dash_prints_json_alone(capsys):
+    assert sample("--out", "a.npz", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 50
+    assert run("methods", "--json", "-") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"solvers", "grids", "schedules", "mixtures"}
+    assert written() == ["a.npz"]
+
+
+def test_methods_lists_every_registry(capsys):
+    assert run("methods", "--json", "m.json") == 0
+    found = json.loads(Path("m.json").read_text())
+    text = capsys.readouterr().out
+    for kind, registry in (
+        ("solvers", toydiff.SOLVERS), ("grids", toydiff.GRIDS), ("schedules", toydiff.SCHEDULES), ("mixtures", toydiff.MIXTURES),
+    ):  # fmt: skip
+        assert [row["name"] for row in found[kind]] == list(registry)
+        assert all(row["title"] in text for row in found[kind])
+    ddpm = next(row for row in found["solvers"] if row["name"] == "ddpm")
+    assert ddpm["stochastic"] is True
+    assert ddpm["elsewhere"]["diffusers"] in text
+    dpm3 = next(row for row in found["solvers"] if row["name"] == "dpm3")
+    assert (dpm3["order"], dpm3["calls_per_step"], dpm3["paper"]) == (3, 3, "arXiv 2206.00927, alg. 2")
+    assert [row["name"] for row in found["solvers"] if row["default"]] == [DEFAULT_SOLVER]
+    assert f"{DEFAULT_SOLVER} *" in text
+
+
+def test_convergence_writes_exactly_the_promised_keys(capsys):
+    words = ["--solver", "ddim", "heun", "--schedule", "vp", "--schedule", "linear"]
+    assert run("convergence", *words, "--json", "c.json") == 0
+    rows = json.loads(Path("c.json").read_text())
+    assert [(row["solver"], row["schedule"]) for row in rows] == [
+        ("ddim", "vp"), ("heun", "vp"), ("ddim", "linear"), ("heun", "linear"),
+    ]  # fmt: skip
+    assert all(list(row) == ["solver", "schedule", "declared", "measured", "nfe", "error"] for row in rows)
+    assert rows[1]["nfe"] == [2 * N for N in DEFAULT_STEPS]
+    text = capsys.readouterr().out
+    assert f"{rows[1]['measured']:.2f}" in text
+    assert "vp" in text
+    assert "linear" in text
+
+
+def test_convergence_options_reach_the_computation(monkeypatch, capsys):
+    asked = {}
+
+    def fake(mixture, **settings):
+        asked.update(settings, mixture=mixture)
+        return [{"solver": "x", "schedule": "y", "declared": 1, "measured": 1.0, "nfe": [1, 2], "error": [0.2, 0.1]}]
+
+    monkeypatch.setattr("toydiff.convergence.convergence", fake)
+    assert run("convergence", "--mixture", "ring", "--seed", 7) == 0
+    assert torch.equal(asked["mixture"].means, toydiff.mixture("ring").means)
+    assert (asked["solvers"], asked["schedules"], asked["seed"]) == (None, DEFAULT_SCHEDULES, 7)
+    assert run("convergence", "--seed", 7) == 0
+    assert torch.equal(asked["mixture"].means, toydiff.mixtures.random_mixture(7).means)
+
+
+def test_demo_makes_its_folder_and_runs_in_it(monkeypatch, capsys):
+    asked, words = [], inspect.signature(toydiff.demo.run)
+    monkeypatch.setattr("toydiff.demo.run", lambda *given, **named: asked.append(words.bind(*given, **named).arguments))
+    assert run("demo", "--out", "a/b") == 0
+    assert asked == [{"out": Path("a/b"), "progress": False}]
+    assert Path("a/b").is_dir()
+    assert "index.html" in capsys.readouterr().out
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_lists_commands_and_examples(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(*words)
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in cli.COMMANDS)
+    assert "toydiff sample --mixture spirals" in text
+
+
+def test_the_examples_of_the_help_are_right(capsys, monkeypatch):
+    lines = [line.split("  ")[1].strip() for line in cli.EXAMPLES.splitlines()[1:]]
+    assert len(lines) >= len(cli.COMMANDS)
+    for line in lines:
+        name, *words = line.split()
+        assert name == "toydiff"
+        cli.parse(words)
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_of_each_command(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(name, "--help")
+    assert left.value.code == 0
+    assert cli.COMMANDS[name].summary in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as left:
+        run("--version")
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"toydiff {toydiff.__version__}\n"
+
+
+# ---- bad input
+
+S = ["sample", "--out", "a.npz"]
+BAD = [
+    (["demmo"], "did you mean 'demo'"),
+    (["train"], "allowed: demo, convergence, sample, methods"),
+    (["--vresion"], "did you mean '--version'"),
+    (["sample"], "--out"),
+    (["sample", "--otu", "a.npz"], "did you mean '--out'"),
+    (["sample", "--out"], "--out"),
+    ([*S, "--sovler=heun"], "did you mean '--solver'"),
+    ([*S, "--step", "3"], "did you mean '--steps'"),
+    ([*S, "-n", "3"], "unknown option"),
+    ([*S, "more"], "unexpected argument 'more'"),
+    ([*S, "--solver", "huen"], "did you mean 'heun'"),
+    ([*S, "--solver", ""], "unknown solver"),
+    ([*S, "--solver", "ddim:etta=1"], "allowed: eta"),
+    ([*S, "--solver", "ddim:eta=much"], "is a number"),
+    ([*S, "--solver", "ddim:eta=2"], "eta must lie in [0, 1]"),
+    ([*S, "--solver", "ddim:eta=nan"], "eta must lie in [0, 1]"),
+    ([*S, "--grid", "lamda"], "did you mean 'lambda'"),
+    ([*S, "--schedule", "cosin"], "did you mean 'cosine'"),
+    ([*S, "--mixture", "spiral"], "did you mean 'spirals'"),
+    ([*S, "--steps", "0"], "--steps: must be a whole number from 1"),
+    ([*S, "--steps", "-3"], "--steps: must be a whole number from 1"),
+    ([*S, "--steps", "ten"], "got 'ten'"),
+    ([*S, "--steps", "2.5"], "got '2.5'"),
+    ([*S, "--steps", "1000000000000"], "to 100000"),
+    ([*S, "--n", "0"], "--n: must be a whole number from 1"),
+    ([*S, "--n", "1e3"], "got '1e3'"),
+    ([*S, "--n", "1000000000000"], "to 100000"),
+    ([*S, "--seed", "-1"], "--seed: must be a whole number from 0"),
+    ([*S, "--seed", str(2**64)], "--seed: must be a whole number from 0"),
+    ([*S, "--label", "99"], "the labels are [0, 1, 2, 3, 4, 5, 6, 7]"),
+    ([*S, "--label", "-1"], "--label: must be a whole number"),
+    ([*S, "--guidance-scale", "3"], "give --label"),
+    ([*S, "--guidance-scale", "nan", "--label", "1"], "finite number"),
+    ([*S, "--guidance-scale", "high", "--label", "1"], "got 'high'"),
+    (["sample", "--out", "a.gif"], ".png or .npz"),
+    (["sample", "--out", "a"], ".png or .npz"),
+    (["sample", "--out", ""], ".png or .npz"),
+    (["sample", "--out", "missing/a.npz"], "there is no folder 'missing'"),
+    (["sample", "--out", "folder.npz"], "it is a folder"),
+    (["sample", "--out", "file/a.npz"], "there is no folder 'file'"),
+    ([*S, "--json", "missing/a.json"], "there is no folder 'missing'"),
+    ([*S, "--json", "."], "it is a folder"),
+    ([*S, "--json", "./a.npz"], "the same file"),
+    (["convergence", "--solver", "unipc"], "did you mean 'unipc"),
+    (["convergence", "--solver", "ddpm"], "stochastic"),
+    (["convergence", "--schedule", "vpp"], "did you mean 'vp'"),
+    (["convergence", "--solver"], "expected at least one argument"),
+    (["convergence", "--mixture", "rin"], "did you mean 'ring'"),
+    (["convergence", "--json", "missing/a.json"], "there is no folder 'missing'"),
+    (["methods", "--json", "missing/a.json"], "there is no folder 'missing'"),
+    (["methods", "solvers"], "unexpected argument 'solvers'"),
+    (["demo", "--out", "file"], "cannot write into the folder 'file'"),
+    (["demo", "--out", "file/inner"], "cannot write into the folder"),
+    (["demo", "--fast"], "unknown option"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words)[-40:] for words, _ in BAD])
+def test_bad_input_is_one_line_and_code_2(words, said, capsys, monkeypatch):
+    Path("folder.npz").mkdir()
+    Path("file").write_text("mine")
+    before = written()
+    monkeypatch.setattr(toydiff.solvers.driver, "tqdm", forbidden)  # nothing is sampled before the mistake is found
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("toydiff: error: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert written() == before
+    assert Path("file").read_text() == "mine"
+
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("this must not be reached")
+
+
+def test_a_folder_that_refuses_is_found_before_the_work(capsys, monkeypatch):
+    """As root no folder refuses by its permissions, so the refusal is played."""
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(cli, "draw", forbidden)
+    monkeypatch.setattr("toydiff.convergence.convergence", forbidden)
+    monkeypatch.setattr("toydiff.demo.run", forbidden)
+    for words in (S, ["demo", "--out", "d"], ["convergence", "--json", "c.json"], ["methods", "--json", "m.json"]):
+        assert run(*words) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("toydiff: error: cannot write into the folder")
+        assert "Permission denied" in err
+        assert err.count("\n") == 1
+
+
+def test_samples_that_overflow_are_one_line(capsys, monkeypatch):
+    def overflow(*args, **kwargs):
+        raise FloatingPointError("the samples became NaN\nor infinite")
+
+    monkeypatch.setattr("toydiff.solvers.solve", overflow)
+    assert sample("--out", "a.npz") == 1
+    assert capsys.readouterr().err == "toydiff: error: the samples became NaN or infinite\n"
+    assert written() == []
+
+
+# ---- interruptions
+
+
+def test_interrupted_while_sampling(capsys, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    Path("a.npz").write_text("the old one")
+    monkeypatch.setattr("toydiff.solvers.solve", interrupt)
+    assert sample("--out", "a.npz", "--json", "row.json") == 130
+    assert capsys.readouterr().err == "toydiff: interrupted\n"
+    assert written() == ["a.npz"]
+    assert Path("a.npz").read_text() == "the old one"
+
+
+@pytest.mark.parametrize("moment", ["fdopen", "replace"])
+def test_interrupted_while_writing(moment, capsys, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    Path("a.npz").write_text("the old one")
+    monkeypatch.setattr(files.os, moment, interrupt)
+    assert sample("--out", "a.npz") == 130
+    assert written() == ["a.npz"]
+    assert Path("a.npz").read_text() == "the old one"
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    Path("a.npz").write_text("the old one")
+    monkeypatch.setattr(files.os, "replace", full)
+    assert sample("--out", "a.npz") == 2
+    assert capsys.readouterr().err == "toydiff: error: cannot write the file 'a.npz': No space left on device\n"
+    assert written() == ["a.npz"]
+    assert Path("a.npz").read_text() == "the old one"
+
+
+def test_written_files_are_ordinary_and_whole():
+    assert files.write_text("a.txt", "ä") == Path("a.txt")
+    assert Path("a.txt").read_bytes() == "ä".encode()
+    umask = os.umask(0)
+    os.umask(umask)
+    assert Path("a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+    files.write_json("a.json", {"a": [1, None]})
+    assert json.loads(Path("a.json").read_text()) == {"a": [1, None]}
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json("a.json", float("nan"))
+    assert json.loads(Path("a.json").read_text()) == {"a": [1, None]}
+    assert written() == ["a.json", "a.txt"]
+
+
+# ---- as a process of its own
+
+
+def test_process_with_a_wrong_word():
+    done = subprocess.run([*COMMAND, "smaple"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "did you mean 'sample'" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["methods", pytest.param("--help", marks=pytest.mark.slow)])
+def test_a_reader_that_leaves_is_no_error(words):
+    """`toydiff methods | head -1`: the pipe is closed before anything is written to it."""
+    read, write = os.pipe()
+    os.close(read)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run([*COMMAND, words], stdout=write, stderr=subprocess.PIPE, text=True, env=buffered)
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_one_line_and_no_file():
+    program = "import sys; from toydiff import cli; print('ready', flush=True); sys.exit(cli.main(sys.argv[1:]))"
+    words = ["sample", "--steps", "100000", "--n", "5000", "--solver", "dpm3", "--out", "a.npz"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    with pytest.raises(subprocess.TimeoutExpired):  # minutes of work: it is in the midst of it
+        process.wait(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "toydiff: interrupted\n"
+    assert written() == []

@@ -1,0 +1,117 @@
+"""The wrappers: networks, guidance, rescheduling, counting."""
+
+import pytest
+import torch
+from cases import ALL_SCHEDULES, M1, R2, RING, Spy, close, draw, f64, inner, normal
+from torch import nn
+
+from toydiff import KINDS, Counted, Guided, NetDenoiser, Rescheduled, Schedule
+
+LABELS = torch.tensor([0, 3])
+
+
+class Exact(nn.Module):
+    """A network that has learnt a mixture perfectly, in a given kind, and notes what it is given."""
+
+    def __init__(self, denoiser, kind):
+        super().__init__()
+        self.denoiser, self.kind, self.seen = denoiser, kind, None
+
+    def forward(self, x, t, cond=None):
+        self.seen = (t.shape, t.dtype, cond)
+        return self.denoiser(x, t, cond).read(self.kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_of_any_kind_gives_the_same_belief(kind, schedule):
+    exact = RING.denoiser(schedule)
+    D = NetDenoiser(Exact(exact, kind), schedule, kind)
+    x = draw(RING, schedule, 0.5, 2)
+    for t in (0.5, f64([0.4, 0.6])):
+        close(D(x, t).x0, exact(x, t).x0, 1e-9)
+        close(D(x, t).eps, exact(x, t).eps, 1e-9)
+        assert D.net.seen == ((2,), torch.float64, None)
+        close(D(x, t, LABELS).x0, exact(x, t, LABELS).x0, 1e-9)
+        assert D.net.seen[2] is LABELS
+
+
+def test_guidance_is_linear_in_the_scale(schedule):
+    D = RING.denoiser(schedule)
+    x = draw(RING, schedule, 0.6, 2)
+    uncond, given = D(x, 0.6), D(x, 0.6, LABELS)
+    for g in (-1.0, 0.0, 0.5, 1.0, 2.0, 7.5):
+        p = Guided(D, g)(x, 0.6, LABELS)
+        close(p.eps, uncond.eps + g * (given.eps - uncond.eps), 1e-12)
+        close(p.x0, uncond.x0 + g * (given.x0 - uncond.x0), 1e-12)
+        # still one belief: both halves belong to x
+        close(schedule.mix(p.x0, p.eps, 0.6), x, 1e-11)
+
+
+@pytest.mark.parametrize(("g", "calls"), [(1, 1), (1.0, 1), (0.0, 1), (2.0, 2), (0.5, 2)])
+def test_guidance_calls_the_model_as_often_as_it_says(g, calls):
+    spy = Spy(RING.denoiser(ALL_SCHEDULES["vp"]))
+    guided = Guided(spy, g)
+    guided(normal(2, 2), 0.5, LABELS)
+    assert spy.count == guided.calls == calls
+    counted = Counted(Guided(spy, g))
+    counted(normal(2, 2), 0.5, LABELS)
+    assert (counted.nfe, counted.rounds) == (calls, 1)
+
+
+def test_guidance_off_needs_no_condition():
+    D = RING.denoiser(ALL_SCHEDULES["vp"])
+    x = normal(2, 2)
+    assert torch.equal(Guided(D, 1.0)(x, 0.5).x0, D(x, 0.5).x0)
+
+
+def test_counted_counts_calls_per_sample():
+    D = Counted(RING.denoiser(ALL_SCHEDULES["vp"]))
+    for _ in range(3):
+        D(normal(5, 2), 0.5)
+    assert (D.nfe, D.rounds) == (3, 3)
+    guided = Guided(D, 3.0)
+    guided(normal(2, 2), 0.5, LABELS)
+    assert D.nfe == 5
+
+
+@pytest.mark.parametrize("name", ALL_SCHEDULES)
+def test_rescheduled_mixture_is_the_mixture_on_the_other_schedule(name, schedule):
+    """Both know the same data, so at any noise level that both reach they believe the same."""
+    moved = Rescheduled(R2.denoiser(ALL_SCHEDULES[name]), schedule)
+    exact = R2.denoiser(schedule)
+    for t in inner(schedule, -2.3, 0.0, 2.0, 6.0):
+        x = draw(R2, schedule, t, 2)
+        close(moved(x, t).x0, exact(x, t).x0, 1e-9)
+        close(moved(x, t).eps, exact(x, t).eps, 1e-6)  # at lambda = 6 eps is x less alpha x_0, over sigma = e^-6
+    t = inner(schedule, -1.0, 1.0)
+    x = torch.cat([draw(R2, schedule, t[0], 1), draw(R2, schedule, t[1], 1)])
+    close(moved(x, t).x0, exact(x, t).x0, 1e-9)
+
+
+@pytest.mark.parametrize("name", ALL_SCHEDULES)
+def test_rescheduled_at_the_ends(name, schedule):
+    moved = Rescheduled(M1.denoiser(ALL_SCHEDULES[name]), schedule)
+    clean = M1.sample(4, 0, dtype=torch.float64)
+    close(moved(clean, 0.0).x0, clean, 1e-9)
+    noise = draw(M1, schedule, 1.0, 4)
+    p = moved(noise, 1.0)
+    close(schedule.mix(p.x0, p.eps, 1.0), noise, 1e-12)
+    # as noisy as either schedule gets, the belief is nearly the mean of the data
+    assert (p.x0 - M1.mean).abs().max() < 0.5
+
+
+def test_rescheduled_passes_condition_and_calls():
+    vp, linear = ALL_SCHEDULES["vp"], ALL_SCHEDULES["linear"]
+    x = draw(RING, linear, 0.5, 2)
+    moved = Rescheduled(Guided(RING.denoiser(vp), 2.0), linear)
+    assert moved.calls == 2
+    close(moved(x, 0.5, LABELS).x0, Guided(RING.denoiser(linear), 2.0)(x, 0.5, LABELS).x0, 1e-9)
+
+
+def test_wrappers_are_modules_that_keep_schedule_and_kind():
+    D = NetDenoiser(nn.Linear(2, 2), ALL_SCHEDULES["vp"], "v")
+    for wrapped in (Guided(D, 2.0), Counted(D)):
+        assert wrapped.kind == "v"
+        assert wrapped.schedule is D.schedule
+        assert len(list(wrapped.parameters())) == 2
+    assert isinstance(Rescheduled(D, ALL_SCHEDULES["linear"]).schedule, Schedule)

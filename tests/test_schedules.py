@@ -1,0 +1,145 @@
+"""Schedules: levels, inverses, rates, tables, and the little that a user's own schedule must write."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import ALL_SCHEDULES, VARIANCE_PRESERVING, derivative, f64, normal
+
+from toydiff import SCHEDULES, VE, VP, Linear, Tabulated
+from toydiff import schedule as by_name
+
+# middles of a thousandth: clear of the kinks of the tables
+TIMES = (torch.arange(10, 990, 7, dtype=torch.float64) + 0.5) / 1000
+
+
+def test_levels_are_monotone_and_lambda_falls(schedule):
+    t = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    assert (schedule.alpha(t).diff() <= 0).all()
+    assert (schedule.sigma(t).diff() >= 0).all()
+    assert (schedule.lam(t)[1:-1].diff() < 0).all()
+    assert (schedule.nsr(t)[:-1].diff() > 0).all()
+    assert schedule.alpha(t[0]) == 1
+    assert schedule.sigma(t[0]) == 0
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "user"])
+def test_alpha_is_exactly_zero_at_the_noisy_end(name):
+    one = torch.ones((), dtype=torch.float64)
+    assert ALL_SCHEDULES[name].alpha(one) == 0
+    assert ALL_SCHEDULES[name].lam(one) == -math.inf
+    assert ALL_SCHEDULES[name].alpha(one.float()) == 0
+
+
+@pytest.mark.parametrize("name", VARIANCE_PRESERVING)
+def test_variance_is_preserved(name):
+    t = torch.linspace(0, 1, 777, dtype=torch.float64)
+    levels = ALL_SCHEDULES[name].alpha(t) ** 2 + ALL_SCHEDULES[name].sigma(t) ** 2
+    assert torch.allclose(levels, torch.ones_like(t), rtol=0, atol=1e-14)
+
+
+def test_t_of_lam_inverts_lam(schedule):
+    t = torch.cat([f64([1e-6, 1e-4, 1e-3]), TIMES, f64([0.999, 0.9999])])
+    assert (schedule.t_of_lam(schedule.lam(t)) - t).abs().max() < 1e-9
+    lam = torch.linspace(-2.5, 8, 101, dtype=torch.float64)
+    assert (schedule.lam(schedule.t_of_lam(lam)) - lam).abs().max() < 1e-9
+
+
+def test_t_of_lam_at_and_beyond_the_ends(schedule):
+    ends = f64([0.0, 1.0])
+    assert torch.equal(schedule.t_of_lam(schedule.lam(ends)).round(decimals=12), ends)
+    beyond = f64([math.inf, -math.inf])
+    assert torch.equal(schedule.t_of_lam(beyond), ends)
+    assert schedule.t_of_lam(torch.tensor([-60.0])).dtype == torch.float32
+
+
+def test_rates_are_the_derivatives(schedule):
+    for rate, level in zip(schedule.rates(TIMES), (schedule.alpha, schedule.sigma), strict=True):
+        numeric = derivative(level, TIMES, h=1e-4)
+        assert torch.allclose(rate, numeric, rtol=1e-7, atol=1e-8)
+
+
+def test_rates_leave_no_graph_and_work_without_gradients(schedule):
+    t = torch.tensor(0.3, requires_grad=True)
+    with torch.no_grad():
+        a, b = schedule.rates(t)
+    assert not a.requires_grad
+    assert not b.requires_grad
+    assert t.grad is None
+
+
+def test_vp_has_the_coefficients_of_its_sde():
+    schedule = VP()
+    alpha_rate, sigma_rate = schedule.rates(TIMES)
+    alpha, sigma = schedule.alpha(TIMES), schedule.sigma(TIMES)
+    beta = 0.1 + TIMES * 19.9
+    f = alpha_rate / alpha
+    assert torch.allclose(f, -beta / 2, rtol=1e-12)
+    assert torch.allclose(2 * sigma * sigma_rate - 2 * f * sigma**2, beta, rtol=1e-9)
+    assert abs(float(schedule.alpha(torch.ones((), dtype=torch.float64))) - 0.00657) < 1e-5
+
+
+def _betas(name, start, end, steps=1000):
+    return (
+        np.linspace(math.sqrt(start), math.sqrt(end), steps) ** 2
+        if name == "scaled"
+        else np.linspace(start, end, steps)
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "betas", "last"),
+    [
+        (Tabulated.scaled_linear(), _betas("scaled", 8.5e-4, 1.2e-2), 4.66e-3),
+        (Tabulated.linear(), _betas("plain", 8.5e-4, 1.2e-2), 1.58e-3),
+        (Tabulated.linear(1e-4, 0.02), _betas("plain", 1e-4, 0.02), 4.04e-5),
+    ],
+    ids=["scaled-linear", "linear", "ddpm"],
+)
+def test_tables_hold_at_their_steps(schedule, betas, last):
+    alphas_bar = torch.tensor(np.cumprod(1 - betas))
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    assert torch.allclose(schedule.alpha(t) ** 2, alphas_bar, rtol=1e-11)
+    assert abs(float(alphas_bar[-1]) / last - 1) < 2e-3
+    # between two steps log alpha is the straight line
+    middle = schedule.alpha(f64(0.4565))
+    assert torch.isclose(middle, (schedule.alpha(t[455]) * schedule.alpha(t[456])).sqrt(), rtol=1e-12)
+
+
+def test_ve_is_the_rho_spacing_of_edm():
+    n, rho, sigma_max = 18, 7.0, 80.0
+    levels = [(sigma_max ** (1 / rho) * (1 - i / n)) ** rho for i in range(n + 1)]
+    t = torch.linspace(1, 0, n + 1, dtype=torch.float64)
+    assert torch.allclose(VE().sigma(t), f64(levels), rtol=1e-12, atol=1e-30)
+    assert (VE().alpha(t) == 1).all()
+
+
+def test_times_of_any_shape_and_precision(schedule):
+    for shape in ((), (3,), (2, 3)):
+        t = torch.full(shape, 0.4)
+        for level in (schedule.alpha(t), schedule.sigma(t), schedule.lam(t), schedule.nsr(t), *schedule.rates(t)):
+            assert level.shape == shape
+            assert level.dtype == torch.float32
+
+
+def test_mix_and_prior(schedule):
+    x0, eps = normal(3, 2, 2, seed=1), normal(3, 2, 2, seed=2)
+    t = f64([0.0, 0.4, 1.0])
+    mixed = schedule.mix(x0, eps, t)
+    for i in range(3):
+        assert torch.equal(mixed[i], schedule.alpha(t[i]) * x0[i] + schedule.sigma(t[i]) * eps[i])
+    noise = schedule.prior((20000, 2), 0)
+    sigma = float(schedule.sigma(torch.ones((), dtype=torch.float64)))
+    # five standard errors of a standard deviation from 40000 draws
+    assert abs(float(noise.std()) / sigma - 1) < 5 / math.sqrt(2 * 40000)
+    assert noise.dtype == torch.get_default_dtype()
+    assert torch.equal(noise, schedule.prior((20000, 2), torch.Generator().manual_seed(0)))
+
+
+def test_registry_and_repr():
+    for name in SCHEDULES:
+        assert by_name(name).name == name
+    assert repr(VP()) == "VP(beta0=0.1, beta1=20)"
+    assert "scaled-linear" in repr(Tabulated.scaled_linear())
+    assert repr(Linear()) == "Linear()"
