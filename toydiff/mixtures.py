@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import as_generator, check_count, check_positive, check_range, check_state, shape, unknown
+from .checks import as_generator, check_count, check_finite, check_positive, check_range, check_state, shape, unknown
 from .denoisers import Denoiser
 from .prediction import Prediction
 from .schedules import Schedule, as_time
@@ -177,11 +177,7 @@ class GaussianMixture:
     def _log_weights(self, cond: Tensor, n: int) -> Tensor:
         if self.labels is None:
             raise ValueError("this mixture has no labels, so it cannot be conditioned; give labels=... when making it")
-        cond = torch.as_tensor(cond)
-        if cond.is_floating_point() or cond.ndim > 1 or (cond.ndim == 1 and len(cond) != n):
-            raise ValueError(
-                f"cond must be whole numbers of shape () or ({n},), got {cond.dtype} of shape {shape(cond)}"
-            )
+        cond = _cond(cond, n)
         own = cond.cpu().reshape(-1, 1) == self.labels
         if not bool(own.any(1).all()):
             missing = cond.cpu().reshape(-1)[~own.any(1)][0]
@@ -270,12 +266,29 @@ def _axes_of_cov(cov: Tensor, K: int, d: int) -> tuple[Tensor, Tensor]:
 
 
 def _labels(labels: Tensor | Sequence[int], K: int) -> Tensor:
-    out = torch.as_tensor(labels).cpu()
-    if out.is_floating_point() or out.dtype == torch.bool or out.shape != (K,) or bool((out < 0).any()):
-        raise ValueError(
-            f"labels must be {K} whole numbers >= 0, one a component, got {out.dtype} of shape {shape(out)}"
-        )
+    out = _whole(labels, f"labels must be {K} whole numbers >= 0").cpu()
+    if out.shape != (K,):
+        raise ValueError(f"labels must be {K} whole numbers >= 0, got shape {shape(out)}")
+    if bool((out < 0).any()):
+        raise ValueError(f"labels must be {K} whole numbers >= 0, got a least of {int(out.min())}")
     return out.long()
+
+
+def _cond(cond: Tensor | Sequence[int], n: int) -> Tensor:
+    out = _whole(cond, f"cond must be whole numbers of shape () or ({n},)")
+    if out.shape not in ((), (n,)):
+        raise ValueError(f"cond must be whole numbers of shape () or ({n},), got shape {shape(out)}")
+    return out
+
+
+def _whole(values: object, must: str) -> Tensor:
+    try:
+        out = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{must}, got {values!r}") from None
+    if out.is_floating_point() or out.is_complex() or out.dtype == torch.bool:
+        raise ValueError(f"{must}, got {out.dtype} of shape {shape(out)}")
+    return out
 
 
 def _gaussian_flow(at: GaussianMixture, to: GaussianMixture, x: Tensor) -> Tensor:
@@ -313,8 +326,9 @@ class Empirical:
 
     def __init__(self, points: Tensor, labels: Tensor | Sequence[int] | None = None):
         check_state(points, "points")
-        if not bool(torch.isfinite(points).all()):
-            raise ValueError("points must be finite")
+        check_finite(points, "points")
+        if len(points) == 0:
+            raise ValueError(f"a data set has one point at least, got points of shape {shape(points)}")
         self.points = points
         self.labels = None if labels is None else _labels(labels, len(points))
 
@@ -350,7 +364,7 @@ class EmpiricalDenoiser(Denoiser):
         if cond is not None:
             if labels is None:
                 raise ValueError("this data set has no labels, so it cannot be conditioned")
-            cond = torch.as_tensor(cond).to(x.device).expand(len(x))
+            cond = _cond(cond, len(x)).to(x.device).expand(len(x))
             absent = ~torch.isin(cond.cpu(), labels)
             if bool(absent.any()):
                 raise ValueError(

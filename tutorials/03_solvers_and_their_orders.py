@@ -76,7 +76,7 @@ key = {}  # the numbers that the last cell prints
 # %%
 line = td.GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.4, 0.35, 0.25])
 D1 = line.denoiser(schedule)
-start_lam, stop_lam = -0.1, 0.5
+start_lam, stop_lam = 0.25, 0.65
 start_x = torch.tensor([[0.65]], dtype=torch.float64)
 
 

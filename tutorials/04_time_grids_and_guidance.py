@@ -134,10 +134,13 @@ ax.set(
     title="dpm++2m on the grid lambda: too low wastes steps, too high jumps far",
 )
 ax.legend()
+ax.set_yticks(levels := style.ticks(*ax.get_ylim()), [f"{level:g}" for level in levels])
+ax.yaxis.minorticks_off()
 plt.show()
 
 # %% [markdown]
-# Every curve has a valley, and it moves left as steps are added: with more steps you can afford to come nearer.
+# Every curve has a valley, and it moves left as steps are added: with more steps you can afford to come nearer. Its left side is gentle
+# and its right side steep, so a rule had better err to the left, as the library's does.
 #
 # ## 3 · Break it: a grid that never visits $t=1$
 #
@@ -183,7 +186,7 @@ ax.set(
     ylabel="mean of the samples, first coordinate",
     title="Leading spacing pulls the samples towards 0",
 )
-ax.legend(loc="center right")
+ax.legend(loc="lower right")
 plt.show()
 key["mean, exact flow"] = flow_mean
 assert abs(means["trailing"][0] - flow_mean) < 0.1 < abs(means["leading"][0] - flow_mean)
@@ -284,11 +287,21 @@ def guided(g, x, c):
     return td.reference(D_ring, x, cond=c, guidance_scale=g, tolerance=1e-8)
 
 
-static.samples(
-    {f"g = {g:g}": guided(g, many, asked_for) for g in (0.0, 1.0, 3.0, 7.5)},
-    ring,
-    title="g = 0 ignores the label, g = 1 is right, above it overshoots",
+ends = {g: guided(g, many, asked_for) for g in (0.0, 1.0, 3.0, 7.5)}
+behind = style.density(ring, list(ends.values()))
+figure, axes = plt.subplots(1, len(ends), figsize=(14, 4.1), sharey=True, layout="constrained")
+for ax, (g, cloud) in zip(axes, ends.items(), strict=True):
+    ax.imshow(behind.shade, origin="lower", extent=behind.extent, cmap="Greys", vmax=2.5)
+    ax.scatter(*cloud.T, c=asked_for, cmap="hsv", vmin=0, vmax=8, s=4)
+    ax.set(title=f"g = {g:g}", xlabel="$x_1$", aspect="equal")
+axes[0].set_ylabel("$x_2$")
+figure.suptitle(
+    "Coloured by the class asked for: g = 0 ignores it, g = 1 is right, above it overshoots",
+    x=0.01,
+    ha="left",
+    fontweight="bold",
 )
+plt.show()
 
 # %% [markdown]
 # A common explanation says that guidance samples the *sharpened* density

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checks import as_generator, check_finite, check_grid, check_state, unknown
-from ..denoisers import Denoiser, Guided
+from ..denoisers import Denoiser, Guided, check_denoiser
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
 from ..schedules import Levels, Schedule, as_time
@@ -143,16 +143,17 @@ def solve(
 
     Runs without gradients. Raises `ValueError` for bad input, `FloatingPointError` if the states overflow on the way.
     """
+    check_denoiser(D)
     solver = solver_by_name(solver) if isinstance(solver, str) else solver
+    if not isinstance(solver, Solver):
+        raise ValueError(f"solver must be a name or a Solver, such as toydiff.solvers.DDIM(), got {solver!r}")
     check_state(x)
     check_finite(x)
     if keep not in ("path", "end"):
         raise unknown("keep", keep, ("path", "end"))
     if ts is None:
         ts = time_grid(D.schedule, steps, grid)
-    ts = as_time(ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)).to(
-        x.device, torch.promote_types(x.dtype, torch.float32)
-    )
+    ts = as_time(ts).to(x.device, torch.promote_types(x.dtype, torch.float32))
     check_grid(ts)
     rng = as_generator(generator, x.device)
     schedule = _OnGrid(D.schedule, ts)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_number
 from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import expand
@@ -39,7 +40,7 @@ class EulerMaruyama(InnerStep):
     eta: float = 1.0
 
     def __post_init__(self):
-        if not self.eta >= 0:
+        if check_number(self.eta, "eta") < 0:
             raise ValueError(f"eta must be >= 0, got {self.eta!r}")
 
     @property

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_finite, check_grid, check_state
-from ..denoisers import Denoiser, Guided
+from ..denoisers import Denoiser, Guided, check_denoiser
 
 
 @torch.no_grad()
@@ -27,6 +27,7 @@ def reference(
     """
     from scipy.integrate import solve_ivp
 
+    check_denoiser(D)
     check_state(x)
     check_finite(x)
     check_grid(torch.tensor([t, s], dtype=torch.float64))

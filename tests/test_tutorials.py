@@ -1,0 +1,138 @@
+"""The tutorials: each source runs from a clean kernel, and the committed notebook is what its source makes."""
+
+import importlib.util
+import json
+import math
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+TUTORIALS = Path(__file__).resolve().parent.parent / "tutorials"
+SECONDS = 60
+
+_spec = importlib.util.spec_from_file_location("tutorials_execute", TUTORIALS / "execute.py")
+maker = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(maker)
+
+SOURCES = pytest.mark.parametrize("source", maker.sources(), ids=lambda path: path.stem)
+
+
+def committed(source):
+    return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def key_numbers(notebook):
+    """The numbers of the line `KEY_NUMBERS {json}` that the last code cell prints."""
+    printed = "".join(output.get("text", "") for output in code(notebook)[-1].outputs)
+    lines = [line for line in printed.splitlines() if line.startswith("KEY_NUMBERS ")]
+    assert len(lines) == 1, "the last code cell prints one line KEY_NUMBERS {json}"
+    return json.loads(lines[0].removeprefix("KEY_NUMBERS "))
+
+
+def texts(notebook):
+    for cell in code(notebook):
+        for output in cell.outputs:
+            yield output.get("text", "")
+            yield from (data for kind, data in output.get("data", {}).items() if not kind.startswith("image/"))
+
+
+def test_there_are_tutorials():
+    assert [path.stem[:2] for path in maker.sources()][:4] == ["01", "02", "03", "04"]
+
+
+@SOURCES
+def test_notebook_is_in_step_with_its_source(source):
+    kept, made = committed(source), maker.read(source)
+    assert [(cell.cell_type, cell.source) for cell in kept.cells] == [
+        (cell.cell_type, cell.source) for cell in made.cells
+    ], f"run `python tutorials/execute.py {source.stem}`"
+
+
+@SOURCES
+def test_notebook_was_run_whole_and_holds_figures(source):
+    cells = code(committed(source))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+
+
+@SOURCES
+def test_notebook_tells_nothing_of_the_machine(source):
+    notebook = committed(source)
+    for text in texts(notebook):
+        assert not re.search(
+            r"(?<![\w.:/])/(home|root|Users|tmp|work|usr|opt|var|mnt)/|[A-Z]:\\\\|ipykernel_\d", text
+        ), text
+        assert str(TUTORIALS.parent) not in text
+        assert sys.prefix not in text
+    assert not any("stderr" in output.get("name", "") for cell in code(notebook) for output in cell.outputs)
+    assert not any(cell.metadata for cell in notebook.cells), "no timings or editor settings in the cells"
+
+
+@SOURCES
+def test_notebook_teaches_by_the_conventions(source):
+    cells = maker.read(source).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    programs = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    assert "install" in cells[1].source
+    assert len(re.findall(r"^SEED = ", programs, re.M)) == 1
+    assert re.search(r"slides? \d", prose), "names the deck's slide"
+    assert re.search(r"what the deck says", prose, re.I)
+    assert re.search(r"^#+ .*exercises", prose, re.I | re.M)
+    assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", prose)
+
+
+@pytest.mark.slow
+@SOURCES
+def test_source_runs_from_a_clean_kernel_and_gives_the_same_numbers(source, monkeypatch):
+    monkeypatch.setenv("TOYDIFF_FAST", "1")
+    before = source.with_suffix(".ipynb").read_bytes()
+    notebook, began = maker.read(source), time.perf_counter()
+    complaints = maker.execute(notebook)  # raises where a cell fails
+    seconds = time.perf_counter() - began
+    assert not [text for text in complaints if "Error" in text or "Warning" in text], complaints
+    assert source.with_suffix(".ipynb").read_bytes() == before
+    fast, full = key_numbers(notebook), key_numbers(committed(source))
+    assert full, "a tutorial has key numbers"
+    assert fast.keys() == full.keys()
+    off = {
+        name: (fast[name], full[name])
+        for name in full
+        if not math.isclose(fast[name], full[name], rel_tol=0.01, abs_tol=1e-9)
+    }
+    assert not off, f"(now, committed): {off}"
+    assert seconds < SECONDS
+
+
+def test_unknown_tutorial_is_one_line_and_code_2(capsys):
+    assert maker.main(["77"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "77" in error
+    assert "01_" in error
+
+
+@pytest.mark.slow
+def test_failing_cell_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsys):
+    source, kept = tmp_path / "01_broken.py", tmp_path / "01_broken.ipynb"
+    source.write_text("# %%\nprint(1)\n\n# %%\nraise RuntimeError('broken on purpose')\n")
+    kept.write_text("as it was")
+    monkeypatch.setattr(maker, "HERE", tmp_path)
+    assert maker.main([]) == 1
+    assert kept.read_text() == "as it was"
+    assert "broken on purpose" in capsys.readouterr().err
+    source.write_text(f"# %%\nprint({str(tmp_path)!r})\nobject()\n")
+    assert maker.main(["01"]) == 0
+    notebook = nbformat.read(kept, as_version=4)
+    assert str(tmp_path) not in kept.read_text()
+    assert "0x" not in "".join(texts(notebook))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["01_broken.ipynb", "01_broken.py"]
