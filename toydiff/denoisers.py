@@ -34,7 +34,13 @@ class Denoiser(nn.Module):
         t = as_time(t, x)
         check_batch_of_times(t, x)
         check_range(t)
-        return super().__call__(x, t, cond)
+        belief = super().__call__(x, t, cond)
+        if not isinstance(belief, Prediction):
+            raise ValueError(
+                f"{type(self).__name__}.forward must return a Prediction, such as Prediction.of(kind, y, x, t, schedule), "
+                f"got {type(belief).__name__}"
+            )
+        return belief
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         """The belief at (x, t)."""

@@ -16,29 +16,33 @@ FIRST_NSR = 30.0
 """Where a grid in noise levels enters after the jump from alpha = 0, unless told otherwise."""
 
 
-SHIFT, WIDE_SHIFT = (0.17, 2.0), (0.1, 5.0)
-"""(a, b) of the two shifted-lambda grids, in NSR: for data of standard deviation about 1, and for data twice as wide. Chosen once,
-together with the default solver, on ready-made and random mixtures at 5, 10 and 20 steps; see `tests/benchmarks/quality.py`."""
+SHIFT = (0.17, 2.0)
+"""(a, b) of the shifted-lambda grid, in NSR, for data whose standard deviation is about 1 and whose details are a tenth of that. Chosen
+once, together with the default solver, on ready-made and random mixtures at 5, 10 and 20 steps; `tests/benchmarks/quality.py` measures it."""
+
+SHIFTS = {"shifted-lambda": SHIFT, "shifted-lambda-wide": (0.1, 5.0), "shifted-lambda-narrow": (0.08, 1.0)}
+"""The shifted-lambda grids: the default, one for data that spread twice as wide, and one for data with finer details."""
 
 
 def warp(alpha: Tensor, sigma: Tensor, shift: tuple[float, float] = SHIFT) -> Tensor:
-    """u = log((sigma + a alpha)/(sigma + b alpha)): about -lambda between NSR a and b, and finite at both ends of a schedule."""
+    """u = log((sigma + a alpha)/(sigma + b alpha)): about -lambda between NSR a and b, and finite where alpha or sigma is 0."""
     a, b = shift
     return torch.log((sigma + a * alpha) / (sigma + b * alpha))
 
 
 def _shifted_lambda(schedule: Schedule, steps: int, shift: tuple[float, float]) -> Tensor:
+    a, b = shift
     ends = torch.tensor([1.0, 0.0], dtype=torch.float64)
     u_noise, u_data = warp(schedule.alpha(ends), schedule.sigma(ends), shift).tolist()
     e = torch.exp(torch.linspace(u_noise, u_data, steps + 1, dtype=torch.float64)[1:-1])
-    a, b = shift
     inner = schedule.t_of_lam(torch.log((1 - e) / (b * e - a)))  # NSR = (b e - a)/(1 - e)
     return torch.cat([ends[:1], inner, ends[1:]])
 
 
 GRIDS: dict[str, str] = {
     "shifted-lambda": "uniform in log((NSR + a)/(NSR + b)): lambda in the middle, finite at both ends",
-    "shifted-lambda-wide": "the same with a and b for data that spread twice as wide",
+    "shifted-lambda-wide": "the same, with a and b for data that spread twice as wide",
+    "shifted-lambda-narrow": "the same, with a and b for data with finer details",
     "lambda": "uniform in lambda = -log NSR between two noise levels, then 0",
     "karras": "uniform in NSR^(1/rho) between two noise levels, then 0",
     "uniform": "uniform in t (the trailing spacing, on a table)",
@@ -60,7 +64,7 @@ def time_grid(
 ) -> Tensor:
     """The times of N = `steps` steps, (N + 1,), float64, strictly decreasing from 1 to 0.
 
-    `shifted-lambda` and `shifted-lambda-wide`: uniform in log((NSR + a)/(NSR + b)), see `SHIFT`. `uniform` (t = i/N) and `quadratic` (t = (i/N)^2, arXiv
+    `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), see `SHIFTS`. `uniform` (t = i/N) and `quadratic` (t = (i/N)^2, arXiv
     2010.02502, app. D.2) are laid out in t. `lambda` (uniform in log NSR, arXiv 2206.00927, sec. 3.4) and `karras` (uniform in
     NSR^(1/rho), arXiv 2206.00364, eq. 5) are laid out in noise levels, N of them and then 0: from NSR(1), or, where that is infinite
     or `first` is given, by one step from t = 1 to NSR `first`, down to NSR `last`, from where the last step jumps to data.
@@ -71,10 +75,8 @@ def time_grid(
         raise unknown("time grid", kind, GRIDS)
     if kind not in ("lambda", "karras") and (first, last) != (None, None):
         raise ValueError(f"first and last are noise levels of the grids lambda and karras; the grid {kind!r} has none")
-    if kind == "shifted-lambda":
-        ts = _shifted_lambda(schedule, steps, SHIFT)
-    elif kind == "shifted-lambda-wide":
-        ts = _shifted_lambda(schedule, steps, WIDE_SHIFT)
+    if kind in SHIFTS:
+        ts = _shifted_lambda(schedule, steps, SHIFTS[kind])
     elif kind in ("uniform", "quadratic"):
         ts = torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** (1 if kind == "uniform" else 2)
     elif kind == "lambda":

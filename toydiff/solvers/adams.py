@@ -5,19 +5,20 @@ preconditioned prediction (arXiv 2206.00364, eq. 7); for sigma_d = 1 on a varian
 2410.11081, eq. 4). Gaussian data of standard deviation sigma_d have F = 0: the solver's error is what the data differ from that.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from ..checks import check_positive
 from ..denoisers import Denoiser
-from ..grids import SHIFT, warp
+from ..grids import SHIFT
 from ..prediction import Prediction, jump
-from ..schedules import Coefficient, Schedule, combine
+from ..schedules import Schedule, combine
 from .base import Solver
-from .deis import gauss_legendre, lagrange
+from .quadrature import lagrange_weights
 
 
 @dataclass(frozen=True)
@@ -57,33 +58,29 @@ class AdamsBashforth(Solver):
         return self._integrate(D.schedule, here, s, [here, *olds]), here
 
     def _integrate(self, schedule: Schedule, base: Prediction, s: Tensor, values: Sequence[Prediction]) -> Tensor:
-        """x at s, from the state of `base`, with F interpolated through `values`."""
+        """x at s, from the state of `base`, with F interpolated through `values`. Times are ()."""
         (a, b), scale = SHIFT, self.sigma_data
-        u_t, u_s, *places = _warped(schedule, [base.t, s, *(p.t for p in values)])
-        nodes, weights = gauss_legendre(u_t.dtype, u_t.device)
-        u = u_t[..., None] + (u_s - u_t)[..., None] * nodes
-        # NSR(u) = (b e^u - a)/(1 - e^u), so dtheta/du = sigma_d e^u (b - a) / ((b e^u - a)^2 + sigma_d^2 (1 - e^u)^2)
-        e = torch.exp(u)
-        dtheta = weights * (u_s - u_t)[..., None] * scale * (b - a) * e / ((b * e - a) ** 2 + (scale * (1 - e)) ** 2)
-        size_t, size_s = self._size(schedule, base.t), self._size(schedule, s)
-        terms = [(size_s / size_t, base.x)]
-        for L, p in zip(lagrange(u, places), values, strict=True):
+        here, there, *known = (tuple(map(float, schedule.levels(t)[:2])) for t in (base.t, s, *(p.t for p in values)))
+
+        def dtheta(u: np.ndarray) -> np.ndarray:
+            # NSR(u) = (b e^u - a)/(1 - e^u), so dtheta/du = sigma_d e^u (b - a) / ((b e^u - a)^2 + sigma_d^2 (1 - e^u)^2)
+            e = np.exp(u)
+            return scale * (b - a) * e / ((b * e - a) ** 2 + (scale * (1 - e)) ** 2)
+
+        C = lagrange_weights(_u(*here), _u(*there), [_u(*levels) for levels in known], dtheta)
+        S_s = self._size(*there)
+        terms = [(S_s / self._size(*here), base.x)]
+        for C_j, (alpha, sigma), p in zip(C, known, values, strict=True):
             # F = (sigma x_0/sigma_d - sigma_d alpha eps)/S
-            alpha, sigma, _ = schedule.levels(p.t)
-            c = -size_s * (dtheta * L).sum(-1) / self._size(schedule, p.t)
+            c = -S_s * C_j / self._size(alpha, sigma)
             terms += [(c * sigma / scale, p.x0), (-c * alpha * scale, p.eps)]
         return combine(*terms)
 
-    def _size(self, schedule: Schedule, t: Tensor) -> Coefficient:
-        """S at t."""
-        alpha, sigma, _ = schedule.levels(t)
-        return (sigma**2 + (self.sigma_data * alpha) ** 2) ** 0.5
+    def _size(self, alpha: float, sigma: float) -> float:
+        """S."""
+        return math.hypot(sigma, self.sigma_data * alpha)
 
 
-def _warped(schedule: Schedule, times: Sequence[Tensor]) -> list[Tensor]:
-    """u = log((sigma + a alpha)/(sigma + b alpha)) at each time."""
-    us = []
-    for t in times:
-        alpha, sigma, _ = schedule.levels(t)
-        us.append(warp(torch.as_tensor(alpha, dtype=torch.float64), torch.as_tensor(sigma, dtype=torch.float64)))
-    return us
+def _u(alpha: float, sigma: float) -> float:
+    a, b = SHIFT
+    return math.log((sigma + a * alpha) / (sigma + b * alpha))

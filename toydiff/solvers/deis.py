@@ -1,12 +1,9 @@
 """DEIS (arXiv 2204.13902) in log NSR, the exponential Adams-Bashforth family; with uniform steps in n it would be iPNDM."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
@@ -14,6 +11,7 @@ from ..prediction import Prediction
 from ..schedules import Schedule, combine
 from .base import InnerStep
 from .dpm import NOISE, second_order, third_order, usable
+from .quadrature import lagrange_weights
 
 
 @dataclass(frozen=True)
@@ -50,36 +48,9 @@ class DEIS(InnerStep):
 
 
 def adams_bashforth(schedule: Schedule, p: Prediction, s: Tensor, olds: Sequence[Prediction]) -> Tensor:
-    """The step through p and `olds` (newest first). In u = (lambda - lambda_t)/h: C_j = -n_t h int_0^1 e^(-uh) L_j(u) du."""
-    (alpha_t, sigma_t, lam_t), (alpha_s, _, lam_s) = schedule.levels(p.t), schedule.levels(s)
-    lams = [lam_s, lam_t, *(schedule.levels(old.t).lam for old in olds)]
-    if isinstance(lam_t, float):
-        lams = torch.tensor(lams, dtype=torch.float64)
-    h = lams[0] - lams[1]
-    nodes, weights = gauss_legendre(h.dtype, h.device)
-    integrand = weights * torch.exp(-nodes * h[..., None])  # quadrature does not lose digits at small h, unlike phi_4
-    basis = lagrange(nodes, [(lam - lams[1]) / h for lam in lams[1:]])
-    scale = -alpha_s * (sigma_t / alpha_t) * h
+    """The step through p and `olds` (newest first): C_j = -int e^-lambda L_j dlambda, since n = e^-lambda. Times are ()."""
     values = [p, *olds]
-    terms = [(scale * (integrand * L).sum(-1), value.eps) for L, value in zip(basis, values, strict=True)]
+    (alpha_t, _, lam_t), (alpha_s, _, lam_s) = (map(float, schedule.levels(time)) for time in (p.t, s))
+    C = lagrange_weights(lam_t, lam_s, [float(schedule.levels(v.t).lam) for v in values], lambda lam: -np.exp(-lam))
+    terms = [(alpha_s * C_j, value.eps) for C_j, value in zip(C, values, strict=True)]
     return combine((alpha_s / alpha_t, p.x), *terms)
-
-
-def lagrange(u: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
-    """Lagrange's polynomials at u (..., m): L_j is 1 at places[j] (...) and 0 at the others."""
-    basis = []
-    for j, own in enumerate(places):
-        others = [place for k, place in enumerate(places) if k != j]
-        basis.append(
-            math.prod(((u - place[..., None]) / (own - place)[..., None] for place in others), start=torch.ones_like(u))
-        )
-    return basis
-
-
-@cache
-def gauss_legendre(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Gauss-Legendre nodes and weights on [0, 1]; 16 of them integrate e^(-uh) times a cubic to 1e-15 for h up to 10."""
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    return torch.tensor((nodes + 1) / 2, dtype=dtype, device=device), torch.tensor(
-        weights / 2, dtype=dtype, device=device
-    )

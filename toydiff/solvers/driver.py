@@ -57,9 +57,8 @@ class _OnGrid(Schedule):
         self._rates: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _know(self, ts: Tensor, times: list[Tensor]) -> None:
-        columns = (
-            f(ts.to(torch.float64)).tolist() for f in (self.schedule.alpha, self.schedule.sigma, self.schedule.lam)
-        )
+        exact = ts.cpu().to(torch.float64)  # not every device has float64
+        columns = (f(exact).tolist() for f in (self.schedule.alpha, self.schedule.sigma, self.schedule.lam))
         self._levels.update(zip(map(id, times), map(Levels, *columns), strict=True))
 
     def _check(self) -> None:
