@@ -1,5 +1,9 @@
 """Fixtures of the core's tests."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; see one_thread
+
 import pytest
 import torch
 from cases import ALL_SCHEDULES

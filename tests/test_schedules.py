@@ -67,6 +67,9 @@ def test_rates_leave_no_graph_and_work_without_gradients(schedule):
     assert not a.requires_grad
     assert not b.requires_grad
     assert t.grad is None
+    plain = torch.tensor(0.3)
+    schedule.rates(plain)
+    assert not plain.requires_grad
 
 
 def test_vp_has_the_coefficients_of_its_sde():

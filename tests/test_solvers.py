@@ -72,10 +72,10 @@ def test_one_step_from_pure_noise_is_the_mean_of_the_data():
 def test_many_steps_reach_the_exact_flow(name, schedule):
     x = draw(M1, schedule, 1.0, 8)
     exact = M1.flow(schedule, x, 1.0, 0.0)
-    errors = [(solve(M1.denoiser(schedule), x, N, solver=name).end - exact).abs().mean() for N in (10, 80)]
-    assert errors[1] < errors[0] / 4
+    errors = [(solve(M1.denoiser(schedule), x, N, solver=name).end - exact).abs().mean() for N in (10, 40)]
+    assert errors[1] < errors[0] / 2
     # Euler in t also pays for how fast the levels run through t, t^7 on ve
-    assert errors[1] < 0.03 or (name == "euler" and schedule.name == "ve")
+    assert errors[1] < 0.06 or (name == "euler" and schedule.name == "ve")
 
 
 @pytest.mark.parametrize("name", [n for n, e in SOLVERS.items() if e.solver.stochastic])
@@ -319,7 +319,9 @@ def test_reference_of_a_guided_model_is_where_many_steps_lead():
     assert not torch.allclose(exact, reference(D, x, 0.9, 0.1, cond=LABELS), atol=1e-2)
 
 
-def test_reference_composes(schedule):
+@pytest.mark.parametrize("on", ["vp", "linear", "ve"])
+def test_reference_composes(on):
+    schedule = ALL_SCHEDULES[on]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
     half = reference(D, x, 1.0, 0.4)
     close(reference(D, half, 0.4, 0.0), reference(D, x), 1e-9)
@@ -367,3 +369,12 @@ def test_churn_raises_the_noise_level_it_says():
     close(schedule.nsr(spy.times[0]), n * (1 + gamma), 1e-12)
     z = x / schedule.alpha(t) + n * ((1 + gamma) ** 2 - 1) ** 0.5 * noise
     close(p.x / schedule.alpha(spy.times[0]), z, 1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n, e in SOLVERS.items() if e.solver.stochastic])
+def test_no_noise_is_added_to_data(name, schedule):
+    D, x = R2.denoiser(schedule), draw(R2, schedule, 0.3, 3)
+    ends = [SOLVERS[name].solver.step(D, x, f64(0.3), f64(0.0), (), normal(3, 2, seed=i))[0] for i in (1, 2)]
+    assert torch.equal(*ends)
+    ends = [SOLVERS[name].solver.step(D, x, f64(0.3), f64(0.1), (), normal(3, 2, seed=i))[0] for i in (1, 2)]
+    assert not torch.allclose(*ends)

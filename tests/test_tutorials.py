@@ -130,7 +130,7 @@ def test_failing_cell_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsy
     assert maker.main([]) == 1
     assert kept.read_text() == "as it was"
     assert "broken on purpose" in capsys.readouterr().err
-    source.write_text(f"# %%\nprint({str(tmp_path)!r})\nobject()\n")
+    source.write_text("# %%\nimport os\nprint(os.getcwd())\nobject()\n")
     assert maker.main(["01"]) == 0
     notebook = nbformat.read(kept, as_version=4)
     assert str(tmp_path) not in kept.read_text()

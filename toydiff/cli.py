@@ -118,6 +118,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
     )
 
 
+def one_thread() -> None:
+    """Keep torch to one thread: the batches are too small to share, and on a busy machine threads only wait for one another."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def show_progress() -> bool:
     """Bars are for people who watch."""
     return sys.stderr.isatty()
@@ -130,6 +137,7 @@ def demo(args: argparse.Namespace) -> None:
     out = writable_folder(args.out)
     from .demo import run
 
+    one_thread()
     run(out, progress=show_progress())
     print(f"open {out / 'index.html'}")
 
@@ -138,6 +146,7 @@ def measure_orders(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     from .convergence import DEFAULT_SCHEDULES, convergence
 
+    one_thread()
     rows = convergence(
         seeded_mixture(args.mixture, args.seed),
         solvers=args.solver,

@@ -215,7 +215,7 @@ print(f"floor {data_floor.mean:.3f}, from {min(data_floor.values):.3f} to {max(d
 # which stands still at $V=1$ exactly if $c=\frac{1+\eta^2}2$. So: ODE with the full $g^2s$ must shrink to std $\alpha(1)=0.0066$; SDE with half of it must grow to $V=1+\int\beta\,dt=11.05$.
 
 # %%
-m, N = (4000, 400) if FAST else (20000, 1000)
+m, N = 20000, 400  # whatever FAST says: the spreads at the end are key numbers
 
 
 def backwards(c: float, eta: float) -> list[float]:

@@ -338,7 +338,7 @@ for g in (1.0, 2.0, 3.0, 7.5):
     wanted, found = sharpened(g), measured(guided(g, noise, labels), labels)
     key[f"shift g={g:g}"], key[f"std out g={g:g}"], key[f"std along g={g:g}"] = found[:3]
     rows.append(
-        f"| {g:g} | {wanted[0] + 0:.2f} | **{found[0]:.2f}** | {wanted[1]:.3f} | **{found[1]:.3f}** | {wanted[2]:.3f} | **{found[2]:.3f}** | {found[3]:.4f} |"
+        f"| {g:g} | {round(wanted[0], 6) + 0:.2f} | **{found[0]:.2f}** | {wanted[1]:.3f} | **{found[1]:.3f}** | {wanted[2]:.3f} | **{found[2]:.3f}** | {found[3]:.4f} |"
     )
     key[f"sharpened shift g={g:g}"] = wanted[0]
 title = "| g | shift outwards: sharpened | guided | std outwards: sharpened | guided | std along the ring: sharpened | guided | posterior of the class |"

@@ -4,6 +4,7 @@ Each source NN_name.py (jupytext's py:percent) is run from a clean kernel in thi
 or not at all. What differs from run to run or machine to machine is left out, so that the file changes only when its content does.
 """
 
+import os
 import re
 import site
 import sys
@@ -58,7 +59,8 @@ def execute(notebook: NotebookNode) -> list[str]:
         coalesce_streams=True,
         resources={"metadata": {"path": str(HERE)}},
     )
-    client.execute()
+    # the batches are too small to share between threads, which on a busy machine only wait for one another
+    client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
     notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNEL), language_info=NotebookNode(name="python"))
     complaints = []
     for cell in notebook.cells:
