@@ -27,10 +27,10 @@ demo: $(VENV)/.installed
 	$(BIN)/toydiff demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest --numprocesses auto -m 'not slow'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from toydiff import (
     VE,
     VP,
     Counted,
+    Denoiser,
     Empirical,
     GaussianMixture,
     Guided,
@@ -388,3 +389,17 @@ def test_covariances_must_be_positive_definite(d, least, seed):
     else:
         with pytest.raises(ValueError, match="must be positive definite"):
             GaussianMixture(torch.zeros(1, d), cov=cov)
+
+
+def test_a_schedule_is_no_name_and_a_model_returns_a_prediction():
+    with pytest.raises(ValueError, match=r"schedule must be a Schedule, such as toydiff.VP\(\), got 'vp'"):
+        time_grid("vp", 5)
+    with pytest.raises(ValueError, match="alphas_bar must be numbers"):
+        Tabulated("a")
+
+    class Bare(Denoiser):
+        def forward(self, x, t, cond=None):
+            return x
+
+    with pytest.raises(ValueError, match=r"Bare\.forward must return a Prediction.*got Tensor"):
+        solve(Bare(Linear()), torch.zeros(2, 2), 2)

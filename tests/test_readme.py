@@ -22,7 +22,9 @@ def test_python_blocks_run(capsys):
     for block in blocks:
         exec(block, {})
     lines = capsys.readouterr().out.splitlines()
-    (fast_nfe, fast_error), (slow_nfe, slow_error) = (line.replace("tensor(", "").replace(")", "").split()[:2] for line in lines)
+    (fast_nfe, fast_error), (slow_nfe, slow_error) = (
+        line.replace("tensor(", "").replace(")", "").split()[:2] for line in lines
+    )
     # the example's lesson: the same ten calls, far closer
     assert fast_nfe == slow_nfe == "10"
     assert float(fast_error.rstrip(",")) < 0.2 * float(slow_error.rstrip(","))

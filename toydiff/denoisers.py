@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .checks import check_batch_of_times, check_number, check_range, check_state, unknown
 from .prediction import KINDS, Prediction
-from .schedules import Schedule, as_time, expand
+from .schedules import Schedule, as_time, check_schedule, expand
 
 
 class Denoiser(nn.Module):
@@ -23,8 +23,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()
-        if not isinstance(schedule, Schedule):
-            raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {schedule!r}")
+        check_schedule(schedule)
         if kind not in KINDS:
             raise unknown("kind of prediction", kind, KINDS)
         self.schedule, self.kind = schedule, kind

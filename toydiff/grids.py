@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_count, check_grid, check_positive, unknown
-from .schedules import Schedule
+from .schedules import Schedule, check_schedule
 
 FIRST_NSR = 30.0
 """Where a grid in noise levels enters after the jump from alpha = 0, unless told otherwise."""
@@ -70,6 +70,7 @@ def time_grid(
     or `first` is given, by one step from t = 1 to NSR `first`, down to NSR `last`, from where the last step jumps to data.
     Only these two take `first` > `last` > 0, and only `karras` uses `rho` > 0. `ValueError` for anything else.
     """
+    check_schedule(schedule)
     check_count(steps, "steps")
     if kind not in GRIDS:
         raise unknown("time grid", kind, GRIDS)

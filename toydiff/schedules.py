@@ -140,6 +140,12 @@ class Schedule:
         return f"{type(self).__name__}({settings})"
 
 
+def check_schedule(schedule: object) -> None:
+    """`schedule` is a `Schedule`, not its name."""
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {schedule!r}")
+
+
 class VP(Schedule):
     """Variance preserving (arXiv 2011.13456, eq. 11): alpha = exp(-(beta1 - beta0) t^2/4 - beta0 t/2), alpha^2 + sigma^2 = 1.
 
@@ -241,7 +247,10 @@ class Tabulated(Schedule):
     name = "tabulated"
 
     def __init__(self, alphas_bar: Tensor):
-        table = torch.as_tensor(alphas_bar, dtype=torch.float64)
+        try:
+            table = torch.as_tensor(alphas_bar, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"alphas_bar must be numbers of shape (K,), got {alphas_bar!r}") from None
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(f"alphas_bar must have shape (K,) with K >= 2, got {tuple(table.shape)}")
         if not bool(((table > 0) & (table < 1)).all()) or not bool((table[1:] < table[:-1]).all()):
