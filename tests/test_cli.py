@@ -270,7 +270,7 @@ BAD = [
     ([*S, "--solver", "ddim:etta=1"], "allowed: eta"),
     ([*S, "--solver", "ddim:eta=much"], "is a number"),
     ([*S, "--solver", "ddim:eta=2"], "eta must lie in [0, 1]"),
-    ([*S, "--solver", "ddim:eta=nan"], "eta must lie in [0, 1]"),
+    ([*S, "--solver", "ddim:eta=nan"], "eta must be a finite number, got nan"),
     ([*S, "--grid", "lamda"], "did you mean 'lambda'"),
     ([*S, "--schedule", "cosin"], "did you mean 'cosine'"),
     ([*S, "--mixture", "spiral"], "did you mean 'spirals'"),
@@ -452,3 +452,40 @@ def test_ctrl_c_leaves_one_line_and_no_file():
     assert process.returncode == 130
     assert err == "toydiff: interrupted\n"
     assert written() == []
+
+
+def test_output_that_is_no_ordinary_file(tmp_path):
+    """A link keeps its place and its target is written; a device is written to, not replaced."""
+    (tmp_path / "real").mkdir()
+    Path("link.json").symlink_to(tmp_path / "real" / "x.json")
+    assert run("methods", "--json", "link.json") == 0
+    assert Path("link.json").is_symlink()
+    assert json.loads((tmp_path / "real" / "x.json").read_text())["solvers"]
+    assert run("methods", "--json", os.devnull) == 0
+    assert not Path(os.devnull).is_file()
+
+
+def test_demo_into_no_folder_at_all(capsys):
+    assert run("demo", "--out", "") == 2
+    assert capsys.readouterr().err == "toydiff: error: --out must name a folder, got ''\n"
+    assert written() == []
+
+
+@pytest.mark.parametrize("how", ["ascii", "closed"])
+def test_process_with_a_poor_stdout(how):
+    words = " ".join([*COMMAND, "sample", "--n", "20", "--steps", "2", "--out", "a.npz"])
+    done = subprocess.run(
+        words + (" >&-" if how == "closed" else ""),
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path("a.npz").is_file()
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "toydiff", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"toydiff {toydiff.__version__}\n")

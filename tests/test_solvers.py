@@ -1,12 +1,26 @@
 """`solve` and every solver: both ends of every schedule, honest counts, seeds, precision, guidance, times per sample."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from cases import ALL_SCHEDULES, M1, N1, R2, RING, Spy, close, draw, f64, normal
 
-from toydiff import GRIDS, SOLVERS, VE, Denoiser, Empirical, Guided, NetDenoiser, reference, solve, time_grid
+from toydiff import (
+    GRIDS,
+    SOLVERS,
+    VE,
+    Denoiser,
+    Empirical,
+    Guided,
+    NetDenoiser,
+    Prediction,
+    Schedule,
+    reference,
+    solve,
+    time_grid,
+)
 from toydiff.grids import DEFAULT_GRID
 from toydiff.prediction import jump
 from toydiff.solvers import DDIM, DDPM, DEFAULT_SOLVER, EulerMaruyama, Heun, Solver, solver_by_name
@@ -378,3 +392,51 @@ def test_no_noise_is_added_to_data(name, schedule):
     assert torch.equal(*ends)
     ends = [SOLVERS[name].solver.step(D, x, f64(0.3), f64(0.1), (), normal(3, 2, seed=i))[0] for i in (1, 2)]
     assert not torch.allclose(*ends)
+
+
+class PlainCosine(Schedule):
+    """As anyone would write it: alpha(1) = cos(pi/2) is 6e-17 in float64, and -4e-8 in float32."""
+
+    def alpha(self, t):
+        return torch.cos(t * math.pi / 2)
+
+    def sigma(self, t):
+        return torch.sin(t * math.pi / 2)
+
+
+@pytest.mark.parametrize("name", [n for n, e in SOLVERS.items()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_plain_cosine_is_the_ready_made_one(name, dtype):
+    plain, ready = PlainCosine(), ALL_SCHEDULES["cosine"]
+    x = ready.prior((8, 2), 0, dtype=dtype)
+    for grid in GRIDS:
+        ends = [solve(R2.denoiser(on), x, 7, solver=name, grid=grid, generator=0).end for on in (plain, ready)]
+        # in t, near t = 1, cos loses digits that the ready-made form keeps
+        close(*ends, 5e-3 if dtype == torch.float32 else 1e-9)
+
+
+def test_a_plain_cosine_is_pure_noise_at_its_end():
+    one = torch.ones(())
+    assert float(PlainCosine().alpha(one)) == 0
+    close(torch.stack(PlainCosine().rates(one)), torch.tensor([-math.pi / 2, 0.0]), 1e-6)
+    with pytest.raises(ValueError, match="cannot be used where alpha = 0"):
+        Prediction.of("eps", torch.zeros(2, 2), torch.zeros(2, 2), one, PlainCosine())
+
+
+def test_infinite_rates_are_said():
+    class Root(Schedule):
+        def alpha(self, t):
+            return torch.sqrt(1 - t)
+
+        def sigma(self, t):
+            return torch.sqrt(t)
+
+    assert [float(r) for r in ALL_SCHEDULES["vp"].rates(torch.zeros(()))][1] == math.inf
+    assert [float(r) for r in ALL_SCHEDULES["scaled-linear"].rates(torch.zeros(()))][1] == math.inf
+    with pytest.raises(ValueError, match="alpha' or sigma' is infinite; ddim can"):
+        solve(R2.denoiser(Root()), torch.zeros(2, 2), 5, solver="euler")
+
+
+def test_guidance_zero_is_unconditional_and_needs_no_condition():
+    D, x = RING.denoiser(ALL_SCHEDULES["vp"]), normal(4, 2)
+    assert torch.equal(solve(D, x, 4, guidance_scale=0).end, solve(D, x, 4).end)

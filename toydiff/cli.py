@@ -134,6 +134,8 @@ def show_progress() -> bool:
 
 
 def demo(args: argparse.Namespace) -> None:
+    if not args.out:
+        raise ValueError("--out must name a folder, got ''")
     out = writable_folder(args.out)
     from .demo import run
 
@@ -503,6 +505,11 @@ def check_options(argv: Sequence[str], program: str, options: Sequence[str]) -> 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted, 141 when the reader has left."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by the caller
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(getattr(sys, stream), "reconfigure"):
+            getattr(sys, stream).reconfigure(errors="replace")  # an encoding without ± prints ? for it
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         COMMANDS[args.command].run(args)

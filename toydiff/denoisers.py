@@ -91,11 +91,11 @@ class Guided(Denoiser):
         g = self.guidance_scale
         if g == 1:
             return self.denoiser(x, t, cond)
+        if g == 0:
+            return self.denoiser(x, t, None)
         if cond is None:
             raise ValueError(f"guidance_scale = {g:g} needs a condition to guide towards, but cond is None")
         uncond = self.denoiser(x, t, None)
-        if g == 0:
-            return uncond
         given = self.denoiser(x, t, cond)
         x0 = uncond.x0 + g * (given.x0 - uncond.x0)
         eps = uncond.eps + g * (given.eps - uncond.eps)

@@ -29,10 +29,21 @@ def writable_file(path: Path | str) -> Path:
     file = Path(path)
     if file.is_dir():
         raise ValueError(f"cannot write the file {str(file)!r}: it is a folder")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise ValueError(f"cannot write the file {str(file)!r}: it is read-only")
+    if _is_device(file):
+        return file
+    if file.is_symlink():
+        file = file.resolve()  # a link stays a link: its target is written
     if not file.parent.is_dir():
         raise ValueError(f"cannot write the file {str(file)!r}: there is no folder {str(file.parent)!r}")
     writable_folder(file.parent)
     return file
+
+
+def _is_device(file: Path) -> bool:
+    """A pipe, terminal or device: there is nothing to replace, only something to write to."""
+    return file.exists() and not file.is_file()
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:
@@ -40,6 +51,9 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
     file = writable_file(path)
     temporary = None
     try:
+        if _is_device(file):
+            file.write_bytes(data)
+            return file
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
         with os.fdopen(handle, "wb") as out:
             out.write(data)

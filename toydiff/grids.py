@@ -72,7 +72,7 @@ def time_grid(
     """
     check_schedule(schedule)
     check_count(steps, "steps")
-    if kind not in GRIDS:
+    if not isinstance(kind, str) or kind not in GRIDS:
         raise unknown("time grid", kind, GRIDS)
     if kind not in ("lambda", "karras") and (first, last) != (None, None):
         raise ValueError(f"first and last are noise levels of the grids lambda and karras; the grid {kind!r} has none")

@@ -496,6 +496,6 @@ MIXTURES: dict[str, Callable[[], GaussianMixture]] = {
 
 def mixture(name: str) -> GaussianMixture:
     """A ready-made mixture by its name, with its default settings; `ValueError` with the nearest name otherwise."""
-    if name not in MIXTURES:
+    if not isinstance(name, str) or name not in MIXTURES:
         raise unknown("mixture", name, MIXTURES)
     return MIXTURES[name]()

@@ -4,6 +4,7 @@ One convention everywhere: `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1],
 `lambda = log(alpha/sigma)` (half the log signal-to-noise ratio) falls with t; `NSR = sigma/alpha` rises.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -54,6 +55,22 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
         raise ValueError(f"a time must be a number or a tensor, got {t!r}") from None
 
 
+def _exact_at_its_end(level: Callable, end: float) -> Callable:
+    """A level that is 0 at its end is 0 there exactly: cos(pi/2) is 6e-17 in float64, -4e-8 in float32, and would hide pure noise."""
+
+    @functools.wraps(level)
+    def exact(self, t: Tensor) -> Tensor:
+        value = level(self, t)
+        at_end = as_time(t) == end
+        if not bool(at_end.any()):
+            return value
+        rounding = at_end & (value.abs() <= 4 * torch.finfo(value.dtype).eps)
+        # the difference is 0 and keeps the derivative, which `rates` asks for
+        return torch.where(rounding, value - value.detach(), value)
+
+    return exact
+
+
 class Schedule:
     """A noise schedule. A subclass writes `alpha(t)` and `sigma(t)` only; the rest follows from these two.
 
@@ -63,6 +80,12 @@ class Schedule:
     """
 
     name = "custom"
+
+    def __init_subclass__(cls, **settings):
+        super().__init_subclass__(**settings)
+        for name, end in (("alpha", 1.0), ("sigma", 0.0)):
+            if name in cls.__dict__:
+                setattr(cls, name, _exact_at_its_end(cls.__dict__[name], end))
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal level alpha(t)."""
@@ -93,7 +116,7 @@ class Schedule:
         return self.t_of_lam(lam_t + r * (self.lam(s) - lam_t))
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha'(t), sigma'(t)): derivatives with respect to t, exact, by automatic differentiation."""
+        """(alpha'(t), sigma'(t)): derivatives with respect to t, exact, by automatic differentiation; infinite where a root starts."""
         t = as_time(t).detach()
         with torch.enable_grad():
             t = t.requires_grad_()
@@ -103,7 +126,10 @@ class Schedule:
                     slopes.append(torch.autograd.grad(level.sum(), t)[0])
                 else:  # a constant, such as the alpha = 1 of a variance-exploding schedule
                     slopes.append(torch.zeros_like(t))
-        return slopes[0].detach(), slopes[1].detach()
+        # the chain rule through a root at 0 makes inf * 0 of a vertical slope
+        return slopes[0].detach().nan_to_num(-math.inf, math.inf, -math.inf), slopes[1].detach().nan_to_num(
+            math.inf, math.inf, -math.inf
+        )
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """The time of a lambda, by bisection in float64. Values beyond the schedule's range give its end, 0 or 1."""
@@ -166,8 +192,8 @@ class VP(Schedule):
         return torch.exp(self._log_alpha(as_time(t)))
 
     def sigma(self, t: Tensor) -> Tensor:
-        # expm1 keeps the digits that 1 - alpha^2 would lose near t = 0; it is not positive here
-        return torch.sqrt(torch.expm1(2 * self._log_alpha(as_time(t))).abs())
+        # expm1 keeps the digits that 1 - alpha^2 would lose near t = 0; 0 - 0 is 0, where -0 is not
+        return torch.sqrt(0.0 - torch.expm1(2 * self._log_alpha(as_time(t))))
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """Closed form: q = 2 (beta1 - beta0) log(1 + e^(-2 lambda)); t = q / ((sqrt(beta0^2 + q) + beta0)(beta1 - beta0))."""
@@ -289,7 +315,7 @@ class Tabulated(Schedule):
         return torch.exp(self._interpolate(as_time(t)))
 
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(torch.expm1(2 * self._interpolate(as_time(t))).abs())
+        return torch.sqrt(0.0 - torch.expm1(2 * self._interpolate(as_time(t))))
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """Exact inverse of the interpolation: log alpha = -log(1 + e^(-2 lambda))/2, then its place in the table."""
@@ -322,6 +348,6 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 
 def schedule(name: str) -> Schedule:
     """A ready-made schedule by its name, with its default settings; `ValueError` with the nearest name otherwise."""
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     return SCHEDULES[name]()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..checks import check_number
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule, combine
@@ -28,7 +29,7 @@ class DDIM(Solver):
     eta: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.eta <= 1:
+        if not 0 <= check_number(self.eta, "eta") <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}")
 
     @property

@@ -174,7 +174,7 @@ def solve(
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(x).all()):
         raise FloatingPointError(
-            f"the samples became NaN or infinite on the way; {type(solver).__name__} with {len(stops)} steps is unstable on this model"
+            f"the samples became NaN or infinite on the way; {type(solver).__name__} with {len(stops)} steps is unstable on this model, or {x.dtype} too narrow for this schedule"
         )
     if keep == "end":
         return Trajectory(ts, x[None], x.new_empty(0, *x.shape), run.nfe, run.rounds, seconds)

@@ -9,8 +9,17 @@ from torch import Tensor
 from ..checks import check_number
 from ..denoisers import Denoiser
 from ..prediction import Prediction
-from ..schedules import expand
+from ..schedules import Schedule, expand
 from .base import InnerStep, Solver
+
+
+def _finite_rates(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    rates = schedule.rates(t)
+    if not all(bool(torch.isfinite(rate).all()) for rate in rates):
+        raise ValueError(
+            f"a step in t cannot leave t = {float(t.max()):g} on {schedule!r}, where alpha' or sigma' is infinite; ddim can"
+        )
+    return rates
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Euler(Solver):
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         p = D(x, t)
-        alpha_rate, sigma_rate = D.schedule.rates(t)
+        alpha_rate, sigma_rate = _finite_rates(D.schedule, t)
         return x + expand((s - t) * alpha_rate, x) * p.x0 + expand((s - t) * sigma_rate, x) * p.eps, p
 
 
@@ -51,7 +60,7 @@ class EulerMaruyama(InnerStep):
         self, D: Denoiser, p: Prediction, s: Tensor, past: Sequence[Prediction], noise: Tensor | None
     ) -> Tensor:
         x, t, schedule = p.x, p.t, D.schedule
-        alpha_rate, sigma_rate = schedule.rates(t)
+        alpha_rate, sigma_rate = _finite_rates(schedule, t)
         alpha, sigma, _ = schedule.levels(t)
         dt = s - t  # negative: time runs backwards
         g2 = 2 * sigma * (sigma_rate - sigma * alpha_rate / alpha)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_number
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import combine, expand
@@ -30,8 +31,12 @@ class Heun(InnerStep):
     nfe_per_step = 2
 
     def __post_init__(self):
-        if not 0 <= self.gamma <= math.sqrt(2) - 1:
+        if not 0 <= check_number(self.gamma, "gamma") <= math.sqrt(2) - 1:
             raise ValueError(f"gamma must lie in [0, sqrt(2) - 1], got {self.gamma!r}")
+        if check_number(self.s_noise, "s_noise") < 0:
+            raise ValueError(f"s_noise must be >= 0, got {self.s_noise!r}")
+        if not self.s_min <= self.s_max:
+            raise ValueError(f"s_min must not exceed s_max, got {self.s_min!r} and {self.s_max!r}")
 
     @property
     def stochastic(self) -> bool:
