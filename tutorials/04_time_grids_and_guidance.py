@@ -40,6 +40,7 @@ from IPython.display import Markdown, display
 from toydiff.grids import last_nsr
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
+from toydiff.solvers.registry import YELLOW
 
 # %%
 SEED = 0
@@ -289,10 +290,11 @@ def guided(g, x, c):
 
 ends = {g: guided(g, many, asked_for) for g in (0.0, 1.0, 3.0, 7.5)}
 behind = style.density(ring, list(ends.values()))
+CLASS_COLORS = (*style.PATH_COLORS, style.INK, YELLOW)
 figure, axes = plt.subplots(1, len(ends), figsize=(14, 4.1), sharey=True, layout="constrained")
 for ax, (g, cloud) in zip(axes, ends.items(), strict=True):
     ax.imshow(behind.shade, origin="lower", extent=behind.extent, cmap="Greys", vmax=2.5)
-    ax.scatter(*cloud.T, c=asked_for, cmap="hsv", vmin=0, vmax=8, s=4)
+    ax.scatter(*cloud.T, c=[CLASS_COLORS[k] for k in asked_for], s=4)
     ax.set(title=f"g = {g:g}", xlabel="$x_1$", aspect="equal")
 axes[0].set_ylabel("$x_2$")
 figure.suptitle(
