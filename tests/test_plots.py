@@ -330,6 +330,16 @@ def test_samples():
     assert figure.layout.yaxis2.scaleanchor == "x2"
 
 
+def test_samples_have_the_colour_of_their_solver():
+    clouds = {"ours": torch.rand(9, 2), "true": torch.rand(9, 2)}
+    axes = static.samples(clouds, RING, solvers={"ours": "ddim"}).axes
+    assert [ax.lines[0].get_color() for ax in axes] == [SOLVERS["ddim"].color, style.BLUE]
+    dots = [
+        trace for trace in interactive.samples(clouds, RING, solvers={"ours": "ddim"}).data if trace.mode == "markers"
+    ]
+    assert [trace.marker.color for trace in dots] == [SOLVERS["ddim"].color, style.BLUE]
+
+
 @pytest.mark.parametrize("module", [static, interactive])
 def test_what_cannot_be_drawn_is_one_sentence(module, paths):
     with pytest.raises(ValueError, match=r"must have shape \(n, 2\), got \(4, 3\)"):

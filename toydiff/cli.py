@@ -305,11 +305,15 @@ def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> by
     from .plots.static import DPI, samples
 
     row = result.row
+    drawn = f"{row['nfe']} network calls: distance {row['distance']:.3g}"
     panels = {
-        f"{row['nfe']} network calls: distance {row['distance']:.3g}": result.trajectory.end,
+        drawn: result.trajectory.end,
         f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}": result.truth,
     }
-    figure = samples(panels, mixture, title=f"{settings['solver']} on {settings['mixture']}, {settings['schedule']}")
+    solvers = {drawn: settings["solver"].partition(":")[0]}
+    figure = samples(
+        panels, mixture, solvers=solvers, title=f"{settings['solver']} on {settings['mixture']}, {settings['schedule']}"
+    )
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI, metadata={"toydiff": json.dumps(settings)})
     return out.getvalue()

@@ -155,7 +155,7 @@ def trajectories(
     moving = []
     for k, (name, path) in enumerate(paths.items(), 1):
         _plane(figure, behind, 1, k)
-        color = style.look(solvers[name]).color if solvers and name in solvers else style.BLUE
+        color = style.panel_color(name, solvers)
         x, y = _joined(style.drawn(path)[1])
         few = len(path.ts) <= 16
         figure.add_trace(
@@ -463,19 +463,29 @@ def time_grids(
                 ),
                 row=1, col=3,
             )  # fmt: skip
-        figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.1, "yanchor": "bottom"})
+        figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.05, "yanchor": "bottom"})
     return figure
 
 
-def samples(points: Mapping[str, Tensor], background: GaussianMixture | Density, *, title: str = "") -> "go.Figure":
-    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in the plane."""
+def samples(
+    points: Mapping[str, Tensor],
+    background: GaussianMixture | Density,
+    *,
+    solvers: Mapping[str, str] | None = None,
+    title: str = "",
+) -> "go.Figure":
+    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in the plane.
+
+    solvers: the registry's name of each panel's solver, for its colour.
+    """
 
     style.check_points(points)
     behind = style.as_density(background, list(points.values()))
     figure = _subplots(1, len(points), list(points), title, 560, horizontal_spacing=0.06)
-    for k, cloud in enumerate(points.values(), 1):
+    for k, (name, cloud) in enumerate(points.items(), 1):
         _plane(figure, behind, 1, k)
         dots = _dots(cloud)
-        dots.update(mode="markers", marker={"size": 4, "color": style.BLUE, "opacity": 0.6}, showlegend=False)
+        color = style.panel_color(name, solvers)
+        dots.update(mode="markers", marker={"size": 4, "color": color, "opacity": 0.6}, showlegend=False)
         figure.add_trace(dots, row=1, col=k)
     return figure

@@ -101,7 +101,7 @@ def trajectories(
         for k, (name, path) in enumerate(paths.items()):
             axes = figure.add_subplot(1, len(paths), k + 1)
             _plane(axes, behind)
-            color = style.look(solvers[name]).color if solvers and name in solvers else style.BLUE
+            color = style.panel_color(name, solvers)
             _, xs = style.drawn(path)
             few = len(path.ts) <= 16
             axes.plot(xs[..., 0], xs[..., 1], color=color, lw=1, alpha=0.7, marker="." if few else "", ms=4)
@@ -291,8 +291,17 @@ def _errors_by_grid(axes: "Axes", errors: Mapping, rows: Mapping[str, int], floo
     )
 
 
-def samples(points: Mapping[str, Tensor], background: GaussianMixture | Density, *, title: str = "") -> "Figure":
-    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in the plane."""
+def samples(
+    points: Mapping[str, Tensor],
+    background: GaussianMixture | Density,
+    *,
+    solvers: Mapping[str, str] | None = None,
+    title: str = "",
+) -> "Figure":
+    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in the plane.
+
+    solvers: the registry's name of each panel's solver, for its colour.
+    """
     style.check_points(points)
     behind = style.as_density(background, list(points.values()))
     with _styled():
@@ -301,6 +310,6 @@ def samples(points: Mapping[str, Tensor], background: GaussianMixture | Density,
             axes = figure.add_subplot(1, len(points), k + 1)
             _plane(axes, behind)
             xy = cloud.double().cpu().numpy()
-            axes.plot(xy[:, 0], xy[:, 1], ".", color=style.BLUE, ms=3, alpha=0.6)
+            axes.plot(xy[:, 0], xy[:, 1], ".", color=style.panel_color(name, solvers), ms=3, alpha=0.6)
             axes.set_title(name)
         return figure

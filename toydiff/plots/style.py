@@ -51,6 +51,11 @@ class Look:
     dash: str
 
 
+def panel_color(name: str, solvers: Mapping[str, str] | None) -> str:
+    """The colour of a panel's marks: that of its solver, where `solvers` (panel: registry name) gives it one."""
+    return look(solvers[name]).color if solvers and name in solvers else BLUE
+
+
 def look(solver: str) -> Look:
     """The fixed look of a solver, from its `Entry` in the registry; `ValueError` for a name that is not there."""
     if solver not in SOLVERS:

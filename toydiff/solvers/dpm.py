@@ -150,9 +150,10 @@ def multistep_third(
     """
     h, m_0, (r_0, r_1), (D1_0, D1_1) = _differences(form, schedule, p, s, olds[:2])
     phi1, phi2, phi3 = form.phis(h)
-    # D1 and D2 are multiples of the same D1_0 - D1_1
-    to_bend = (phi2 * r_0 + phi3 * second_difference) / (r_0 + r_1)
-    return form.integrate(schedule, p, s, (phi1, m_0), (phi2, D1_0), (to_bend, D1_0 - D1_1))
+    bend = D1_0 - D1_1
+    D1 = D1_0 + expand(r_0 / (r_0 + r_1), p.x) * bend
+    D2 = expand(second_difference / (r_0 + r_1), p.x) * bend
+    return form.integrate(schedule, p, s, (phi1, m_0), (phi2, D1), (phi3, D2))
 
 
 @dataclass(frozen=True)
