@@ -9,12 +9,12 @@ from .grids import GRIDS, time_grid
 from .mixtures import MIXTURES, Empirical, GaussianMixture, mixture
 from .prediction import KINDS, Prediction, chord, jump
 from .schedules import SCHEDULES, VE, VP, Cosine, Linear, Schedule, Tabulated, schedule
-from .solvers import SOLVERS, Solver, Trajectory, reference, solve
+from .solvers import PARALLEL, SOLVERS, ParallelSolver, Solver, Trajectory, reference, solve
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "GRIDS", "KINDS", "MIXTURES", "SCHEDULES", "SOLVERS", "VE", "VP", "Cosine", "Counted", "Denoiser", "Empirical", "GaussianMixture",
-    "Guided", "Linear", "NetDenoiser", "Prediction", "Rescheduled", "Schedule", "Solver", "Tabulated", "Trajectory", "chord", "jump",
+    "GRIDS", "KINDS", "MIXTURES", "PARALLEL", "SCHEDULES", "SOLVERS", "VE", "VP", "Cosine", "Counted", "Denoiser", "Empirical", "GaussianMixture",
+    "Guided", "Linear", "NetDenoiser", "ParallelSolver", "Prediction", "Rescheduled", "Schedule", "Solver", "Tabulated", "Trajectory", "chord", "jump",
     "mixture", "mixtures", "reference", "schedule", "solve", "time_grid",
 ]  # fmt: skip

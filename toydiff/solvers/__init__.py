@@ -1,6 +1,7 @@
 """Solvers: from noise to data in N steps. `solve` runs any of them; `reference` is the truth to compare with."""
 
 from .adams import AdamsBashforth
+from .anderson import Anderson, Broyden
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
@@ -9,8 +10,11 @@ from .dpm import DATA, NOISE, Multistep2, Multistep3, Multistep3Published, SDEMu
 from .driver import Trajectory, solve
 from .euler import Euler, EulerMaruyama
 from .heun import Heun
+from .parallel import ParallelSolver
+from .parareal import Parareal, parareal_rounds
+from .picard import Picard
 from .reference import reference
-from .registry import DEFAULT_SOLVER, SOLVERS, Entry, solver_by_name
+from .registry import DEFAULT_SOLVER, PARALLEL, SOLVERS, Entry, solver_by_name
 from .unipc import UniPC
 
 __all__ = [
@@ -20,8 +24,11 @@ __all__ = [
     "DEFAULT_SOLVER",
     "DEIS",
     "NOISE",
+    "PARALLEL",
     "SOLVERS",
     "AdamsBashforth",
+    "Anderson",
+    "Broyden",
     "Entry",
     "Euler",
     "EulerMaruyama",
@@ -29,12 +36,16 @@ __all__ = [
     "Multistep2",
     "Multistep3",
     "Multistep3Published",
+    "ParallelSolver",
+    "Parareal",
+    "Picard",
     "SDEMultistep2",
     "Singlestep2",
     "Singlestep3",
     "Solver",
     "Trajectory",
     "UniPC",
+    "parareal_rounds",
     "reference",
     "solve",
     "solver_by_name",

@@ -3,6 +3,8 @@
 import math
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,12 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checks import as_generator, check_finite, check_grid, check_state, unknown
+from ..checks import as_generator, check_finite, check_grid, check_same, check_state, unknown
 from ..denoisers import Denoiser, Guided, check_denoiser
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
 from ..schedules import Levels, Schedule, as_time
 from .base import Solver
+from .parallel import Job, ParallelSolver, Sweep, unstable
 from .registry import DEFAULT_SOLVER, solver_by_name
 
 
@@ -25,6 +28,10 @@ class Trajectory:
     x_0 made on the way. With keep = "end" `xs` holds the last state only, (1, B, ...), and `x0s` none, (0, B, ...).
 
     `nfe`: network calls per sample, guidance counted; `rounds`: calls that had to wait for one another; `seconds`: wall-clock.
+
+    A parallel solver with keep = "path" also keeps its K sweeps: `sweeps` (K+1, N+1, B, ...), where sweeps[k] is the path after k sweeps
+    and sweeps[0] the one it began with; points outside a window stay where the window's last one is. `fronts` (K+1,): up to which
+    point the path was accepted.
     """
 
     ts: Tensor
@@ -33,11 +40,27 @@ class Trajectory:
     nfe: int
     rounds: int
     seconds: float
+    sweeps: Tensor | None = None
+    fronts: tuple[int, ...] = ()
 
     @property
     def end(self) -> Tensor:
         """The last state, (B, ...): the samples, where the grid ends at 0."""
         return self.xs[-1]
+
+    def errors(self, exact: Tensor | None = None) -> Tensor:
+        """How far each sweep was from a path `exact` (N+1, B, ...), such as the sequential one; None: from where the sweeps arrived.
+
+        (K+1, N+1, B): Euclidean distance at each sweep, point and sample; [:, -1] is the error of the samples, sweep by sweep.
+        `ValueError` if no sweeps were kept, or if the shapes differ.
+        """
+        if self.sweeps is None:
+            raise ValueError(
+                "this trajectory has no sweeps: solve with a parallel solver, such as picard, and keep='path'"
+            )
+        exact = self.xs if exact is None else exact
+        check_same(exact, self.xs, "exact and xs")
+        return (self.sweeps - exact).flatten(3).norm(dim=3)
 
 
 class _OnGrid(Schedule):
@@ -55,11 +78,29 @@ class _OnGrid(Schedule):
         self._check()
         self._parts: dict[float, dict[tuple[int, int], Tensor]] = {}
         self._rates: dict[int, tuple[Tensor, Tensor]] = {}
+        self._columns: list[Tensor] = []
 
     def _know(self, ts: Tensor, times: list[Tensor]) -> None:
         exact = ts.cpu().to(torch.float64)  # not every device has float64
         columns = (f(exact).tolist() for f in (self.schedule.alpha, self.schedule.sigma, self.schedule.lam))
         self._levels.update(zip(map(id, times), map(Levels, *columns), strict=True))
+
+    @contextmanager
+    def at(self, *points: Sequence[int] | Tensor) -> Iterator[list[Tensor]]:
+        """Times of points of the grid by number, each (rows,): while this lasts, their levels are at hand as well."""
+        if not self._columns:
+            levels = [self._levels[id(t)] for t in self.times]
+            self._columns = [torch.tensor(c, dtype=torch.float64) for c in zip(*levels, strict=True)]
+        points = [torch.as_tensor(point) for point in points]
+        times = [self.ts[point.to(self.ts.device)] for point in points]
+        dtype = torch.float32 if self.ts.device.type == "mps" else torch.float64
+        for t, point in zip(times, points, strict=True):
+            self._levels[id(t)] = Levels(*(c[point].to(t.device, dtype) for c in self._columns))
+        try:
+            yield times
+        finally:
+            for t in times:
+                del self._levels[id(t)]
 
     def _check(self) -> None:
         for (t, here), (s, there) in pairwise((stop, self._levels[id(stop)].lam) for stop in self.times):
@@ -93,12 +134,10 @@ class _OnGrid(Schedule):
         return self.schedule.part_way(t, s, r) if time is None else time
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        if id(t) not in self._levels:
-            return self.schedule.rates(t)
         if not self._rates:
             rates = zip(*(rate.unbind() for rate in self.schedule.rates(self.ts)), strict=True)
             self._rates = dict(zip(map(id, self.times), rates, strict=True))
-        return self._rates[id(t)]
+        return self._rates.get(id(t)) or self.schedule.rates(t)
 
     def __repr__(self) -> str:
         return repr(self.schedule)
@@ -118,13 +157,83 @@ class _Run:
         return Prediction(p.x, t, p.x0, p.eps, self.schedule)
 
 
+class _Rows:
+    """D as a one-step solver sees it at many points in one call: row r of the batch is sample r % B at some point of the grid."""
+
+    def __init__(self, run: _Run, cond: Tensor | None):
+        self.denoiser, self.schedule, self.kind, self.cond = run.denoiser, run.schedule, run.kind, cond
+        self.calls = 0
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        self.calls += 1
+        p = self.denoiser(x, t, self.cond)
+        return Prediction(p.x, t, p.x0, p.eps, self.schedule)
+
+
+class _Points:
+    """The `Points` of one `solve`: many steps in one call, and each step's noise drawn once, in the order of a sequential walk."""
+
+    def __init__(self, run: _Run, x: Tensor, at_once: int, rng: torch.Generator | None):
+        self.run, self.x, self.at_once, self.rng = run, x, at_once, rng
+        self.times, self.steps = run.schedule.times, len(run.schedule.times) - 1
+        levels = [run.schedule.levels(t) for t in self.times]
+        self.alpha, self.sigma = [level.alpha for level in levels], [level.sigma for level in levels]
+        self.noises: list[Tensor] = []
+
+    def _noise(self, i: int) -> Tensor:
+        while len(self.noises) <= i:
+            self.noises.append(_draw(self.x, self.rng))
+        return self.noises[i]
+
+    def step(self, *jobs: Job) -> list[tuple[Tensor, Tensor]]:
+        longest, results = 0, []
+        for job in jobs:
+            B, evaluated = len(self.x), 0
+            point = torch.arange(len(job.starts)).repeat_interleave(B)
+            sample = torch.arange(B).repeat(len(job.starts))
+            starts, stops = (torch.tensor(list(ends), dtype=torch.long)[point] for ends in (job.starts, job.stops))
+            xs, states, x0s = (v.flatten(0, 1) for v in (job.xs, torch.empty_like(job.xs), torch.empty_like(job.xs)))
+            noise = torch.cat([self._noise(i) for i in job.starts]) if job.solver.stochastic else None
+            for first in range(0, len(point), self.at_once):
+                part = slice(first, first + self.at_once)
+                cond = self.run.cond
+                D = _Rows(self.run, None if cond is None else cond[sample[part].to(cond.device)])
+                with self.run.schedule.at(starts[part], stops[part]) as (t, s):
+                    states[part], p = job.solver.step(D, xs[part], t, s, (), None if noise is None else noise[part])
+                x0s[part] = p.x0
+                evaluated += D.calls * len(t)
+                longest = max(longest, D.calls)
+            self.run.nfe += self.run.calls * -(-evaluated // B)
+            results.append((states.unflatten(0, (-1, B)), x0s.unflatten(0, (-1, B))))
+        self.run.rounds += longest
+        return results
+
+    def walk(self, solver: Solver, x: Tensor, stops: Sequence[int]) -> Iterator[tuple[Tensor, Prediction]]:
+        return _walk(self.run, solver, x, [self.times[i] for i in stops], self.rng)
+
+
+def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+
+
+def _walk(
+    run: _Run, solver: Solver, x: Tensor, times: Sequence[Tensor], rng: torch.Generator | None
+) -> Iterator[tuple[Tensor, Prediction]]:
+    """Step by step: (x at the next time, the prediction that led there)."""
+    past = deque(maxlen=max(solver.memory, 1))
+    for t, s in pairwise(times):
+        x, prediction = solver.step(run, x, t, s, past, _draw(x, rng) if solver.stochastic else None)
+        past.append(prediction)
+        yield x, prediction
+
+
 @torch.no_grad()
 def solve(
     D: Denoiser,
     x: Tensor,
     steps: int = 20,
     *,
-    solver: str | Solver = DEFAULT_SOLVER,
+    solver: str | Solver | ParallelSolver = DEFAULT_SOLVER,
     grid: str = DEFAULT_GRID,
     ts: Tensor | None = None,
     cond: Tensor | None = None,
@@ -147,7 +256,7 @@ def solve(
     """
     check_denoiser(D)
     solver = solver_by_name(solver) if isinstance(solver, str) else solver
-    if not isinstance(solver, Solver):
+    if not isinstance(solver, Solver | ParallelSolver):
         raise ValueError(f"solver must be a name or a Solver, such as toydiff.solvers.DDIM(), got {solver!r}")
     check_state(x)
     check_finite(x)
@@ -161,21 +270,45 @@ def solve(
     schedule = _OnGrid(D.schedule, ts)
     run = _Run(Guided(D, guidance_scale) if guidance_scale != 1 else D, schedule, cond)
 
-    xs, x0s, past = [x], [], deque(maxlen=max(solver.memory, 1))
     began = time.perf_counter()
-    stops = list(pairwise(schedule.times))
-    for t, s in tqdm(stops, desc="solve", unit="step", disable=not progress):
-        noise = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device) if solver.stochastic else None
-        x, prediction = solver.step(run, x, t, s, past, noise)
-        past.append(prediction)
+    if isinstance(solver, ParallelSolver):
+        solver.check_steps(len(ts) - 1)
+        points = _Points(run, x, solver.at_once, rng)
+        path = _swept(solver.sweeps(points, x), x, points.steps, keep, progress)
+    else:
+        path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
+    seconds = time.perf_counter() - began
+    if not bool(torch.isfinite(path["xs"][-1]).all()):
+        raise FloatingPointError(unstable(solver, len(ts) - 1, len(ts) - 1, x))
+    return Trajectory(ts, nfe=run.nfe, rounds=run.rounds, seconds=seconds, **path)
+
+
+def _walked(walk: Iterator[tuple[Tensor, Prediction]], x: Tensor, steps: int, keep: str, progress: bool) -> dict:
+    """A sequential walk to its end: the `xs` and `x0s` of a `Trajectory`."""
+    xs, x0s = [x], []
+    for x, prediction in tqdm(walk, desc="solve", unit="step", total=steps, disable=not progress):
         if keep == "path":
             xs.append(x)
             x0s.append(prediction.x0)
-    seconds = time.perf_counter() - began
-    if not bool(torch.isfinite(x).all()):
-        raise FloatingPointError(
-            f"the samples became NaN or infinite on the way; {type(solver).__name__} with {len(stops)} steps is unstable on this model, or {x.dtype} too narrow for this schedule"
-        )
     if keep == "end":
-        return Trajectory(ts, x[None], x.new_empty(0, *x.shape), run.nfe, run.rounds, seconds)
-    return Trajectory(ts, torch.stack(xs), torch.stack(x0s), run.nfe, run.rounds, seconds)
+        return {"xs": x[None], "x0s": x.new_empty(0, *x.shape)}
+    return {"xs": torch.stack(xs), "x0s": torch.stack(x0s)}
+
+
+def _swept(sweeps: Iterator[Sweep], x: Tensor, steps: int, keep: str, progress: bool) -> dict:
+    """All sweeps of a parallel solver: the fields of a `Trajectory`. The bar shows how much of the path is accepted."""
+    path, x0s = x.expand(steps + 1, *x.shape), x.new_zeros(steps if keep == "path" else 0, *x.shape)
+    paths, fronts = [], []
+    with tqdm(desc="accepted", unit="point", total=steps, disable=not progress) as bar:
+        for k, sweep in enumerate(sweeps):
+            bar.set_postfix_str(f"sweep {k}", refresh=False)
+            bar.update(sweep.front - bar.n)
+            fronts.append(sweep.front)
+            last = sweep.first + len(sweep.xs) - 1
+            if keep == "path":
+                path = torch.cat([path[: sweep.first], sweep.xs, sweep.xs[-1:].expand(steps - last, *x.shape)])
+                x0s[sweep.first : sweep.first + len(sweep.x0s)] = sweep.x0s
+                paths.append(path)
+    if keep == "end":
+        return {"xs": sweep.xs[-1:], "x0s": x0s, "fronts": tuple(fronts)}
+    return {"xs": path, "x0s": x0s, "sweeps": torch.stack(paths), "fronts": tuple(fronts)}

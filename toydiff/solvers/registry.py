@@ -1,10 +1,12 @@
 """The solvers by name: what the command, the app and `solve` offer, and the colours that figures use."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..checks import unknown
 from .adams import AdamsBashforth
+from .anderson import Anderson, Broyden
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
@@ -12,6 +14,9 @@ from .deis import DEIS
 from .dpm import DATA, NOISE, Multistep2, Multistep3, Multistep3Published, SDEMultistep2, Singlestep2, Singlestep3
 from .euler import Euler, EulerMaruyama
 from .heun import Heun
+from .parallel import ParallelSolver
+from .parareal import Parareal
+from .picard import Picard
 from .unipc import UniPC
 
 # Okabe and Ito's palette, which the colour-blind can tell apart: one colour a family, one marker and dash a member
@@ -25,7 +30,7 @@ class Entry:
     """A solver in the registry. `elsewhere`: the names that other libraries and user interfaces use for it."""
 
     name: str
-    solver: Solver
+    solver: Solver | ParallelSolver
     title: str
     paper: str
     color: str
@@ -64,30 +69,56 @@ _ENTRIES = [
 SOLVERS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 """The solvers by name, in the order in which tables and figures list them."""
 
+_PARALLEL = [
+    Entry("picard", Picard(), "Picard iteration, ParaDiGMS' window", "arXiv 2305.16317, alg. 1", BLUE, "o", "solid"),
+    Entry("anderson", Anderson(), "Picard with triangular Anderson acceleration", "arXiv 2402.09970", ORANGE, "^", "dash"),
+    Entry("broyden", Broyden(), "Picard with secants at each point", "doi 10.1002/nla.617", VERMILLION, "D", "dashdot"),
+    Entry("parareal", Parareal(), "Parareal / SRDS, pipelined", "arXiv 2405.15020, alg. 1", GREEN, "s", "dot"),
+]  # fmt: skip
+
+PARALLEL: dict[str, Entry] = {entry.name: entry for entry in _PARALLEL}
+"""The parallel samplers by name: they compute the path of a one-step solver, ddim unless told otherwise, in fewer rounds."""
+
 DEFAULT_SOLVER = "ab3"
 
 
-def solver_by_name(name: str) -> Solver:
-    """A solver from its name, settings after a colon: "ddim", "ddim:eta=0.5", "heun:gamma=0.2,s_noise=1.003".
+def solver_by_name(name: str) -> Solver | ParallelSolver:
+    """A solver from its name, settings after a colon: "ddim:eta=0.5", "heun:gamma=0.2,s_noise=1.003", "picard:window=20,tolerance=none,solver=ddpm".
 
     `ValueError` names the nearest solver, or the settings that the solver has.
     """
     word, _, settings = str(name).partition(":")
-    if word not in SOLVERS:
-        raise unknown("solver", word, SOLVERS)
-    solver = SOLVERS[word].solver
-    numbers = {
-        f.name: type(getattr(solver, f.name))
-        for f in dataclasses.fields(solver)
-        if isinstance(getattr(solver, f.name), float)
-    }
+    everyone = SOLVERS | PARALLEL
+    if word not in everyone:
+        raise unknown("solver", word, everyone)
+    solver = everyone[word].solver
+    readers = {f.name: reader for f in dataclasses.fields(solver) if (reader := _reader(solver, f))}
     changes = {}
     for setting in filter(None, settings.split(",")):
-        key, _, value = setting.partition("=")
-        if key.strip() not in numbers:
-            raise unknown(f"setting of {word}", key.strip(), numbers)
-        try:
-            changes[key.strip()] = float(value)
-        except ValueError:
-            raise ValueError(f"the setting {key.strip()} of {word} is a number, got {value!r}") from None
+        key, _, value = (part.strip() for part in setting.partition("="))
+        if key not in readers:
+            raise unknown(f"setting of {word}", key, readers)
+        changes[key] = readers[key](value, f"the setting {key} of {word}")
     return dataclasses.replace(solver, **changes) if changes else solver
+
+
+def _reader(solver: Solver | ParallelSolver, f: dataclasses.Field) -> Callable[[str, str], object] | None:
+    """How a setting is read from text; None for a field that a name cannot set. A solver's other whole numbers are part of its name."""
+    if isinstance(getattr(solver, f.name), Solver):
+        return lambda text, _: solver_by_name(text)
+    kind = str(f.type)
+    if "float" in kind:
+        return lambda text, what: _number(text, what, float, "None" in kind)
+    if "int" in kind and isinstance(solver, ParallelSolver):
+        return lambda text, what: _number(text, what, int, "None" in kind)
+    return None
+
+
+def _number(text: str, what: str, kind: type, or_none: bool) -> float | None:
+    if or_none and text == "none":
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        name = "a number" if kind is float else "a whole number"
+        raise ValueError(f"{what} is {name}{' or none' if or_none else ''}, got {text!r}") from None

@@ -1,0 +1,147 @@
+"""Picard iteration that learns from its own sweeps: ParaTAA's triangular Anderson acceleration, and Broyden's secants point by point."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..checks import check_count
+from .parallel import Points
+from .picard import Picard, picard_sweep
+
+
+class Differences:
+    """The last `memory` differences between sweeps of two quantities a and b, (n, B, ...), newest first; 0 at points without a past."""
+
+    def __init__(self, memory: int):
+        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
+        self.latest: tuple[int, Tensor, Tensor] | None = None
+
+    def add(self, first: int, a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Take note of a and b of the points from `first` on, and return the differences at these points."""
+        if self.latest is not None:
+            before, *latest = self.latest
+            shift = first - before
+            self.pairs = deque(
+                (tuple(_shifted(d, shift, len(a)) for d in pair) for pair in self.pairs), maxlen=self.pairs.maxlen
+            )
+            overlap = len(latest[0]) - shift
+            self.pairs.appendleft(
+                tuple(_shifted(new[:overlap] - old[shift:], 0, len(a)) for new, old in zip((a, b), latest, strict=True))
+            )
+        self.latest = (first, a, b)
+        return list(self.pairs)
+
+
+def _shifted(d: Tensor, shift: int, n: int) -> Tensor:
+    """Rows from `shift` on, n of them: zeros where d has no more; what is not finite says nothing."""
+    kept = d[shift : shift + n].nan_to_num(0.0, 0.0, 0.0)
+    return torch.cat([kept, kept.new_zeros(n - len(kept), *d.shape[1:])])
+
+
+@dataclass(frozen=True)
+class Accelerated(Picard):
+    """What both accelerations share: `memory` differences between sweeps, and errors measured in units of sqrt(alpha^2 + sigma^2).
+
+    That is the size of a state where the data have variance 1. It makes the method the same on all schedules, VE among them, where
+    plain Picard pays for states of size 80: there errors are carried on as the flow of standard normal data would carry them.
+    """
+
+    memory: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_count(self.memory, "memory")
+
+    def scale(self, points: Points) -> list[float]:
+        return [math.hypot(a, s) for a, s in zip(points.alpha, points.sigma, strict=True)]
+
+    def history(self) -> Differences:
+        return Differences(self.memory)
+
+
+@dataclass(frozen=True)
+class Anderson(Accelerated):
+    """Triangular Anderson acceleration (ParaTAA, arXiv 2402.09970, sec. 3.2): each sweep is corrected by the last ones' differences.
+
+    With R the change that a Picard sweep would make, and dX, dR (memory columns) the last differences of the path and of R,
+
+        gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2,    x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i,
+
+    for each sample by itself. Only points up to i count for gamma_i, since later ones are further from done (triangular);
+    and the first point after the front is taken as Picard gives it, so that it is exact (the safeguard, sec. 3.3).
+    """
+
+    memory: int = 3
+
+    def update(self, past: Differences, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+        picard, R = picard_sweep(x, phi, S)
+        pairs = past.add(first, x[1:] / S[1:], R / S[1:])
+        if not pairs:
+            return picard, R
+        dX, dR = (torch.stack(d) for d in zip(*pairs, strict=True))  # (m, n, B, ...)
+        rows, goal = dR.flatten(3).double(), (R / S[1:]).flatten(2).double()
+        gram = torch.einsum("anbd,cnbd->nbac", rows, rows).cumsum(0)
+        right = torch.einsum("anbd,nbd->nba", rows, goal).cumsum(0)
+        size = gram.diagonal(dim1=2, dim2=3).sum(2)[..., None, None]
+        ridge = 1e-10 * size + 1e-300  # columns that are all but parallel, and those that are still empty
+        gram = gram.nan_to_num(0.0, 0.0, 0.0) + ridge.nan_to_num(1.0, 1.0) * torch.eye(len(pairs)).to(gram)
+        gamma = torch.linalg.solve(gram, right.nan_to_num(0.0, 0.0, 0.0)[..., None])[..., 0]
+        correction = torch.einsum("nba,anbd->nbd", gamma.to(x), (dX + dR).flatten(3)).reshape(R.shape)
+        correction[0] = 0
+        new = picard.clone()
+        new[1:] -= S[1:] * correction
+        return new, R
+
+
+@dataclass(frozen=True)
+class Broyden(Accelerated):
+    """Newton's method on the path, with secants in the place of Jacobians: each point learns from what its own step did before.
+
+        x^{k+1}_{i+1} = Phi_i(x^k_i) + J_i (x^{k+1}_i - x^k_i)
+
+    is Picard for J_i = 1 and Newton for the derivative of Phi_i. J_i is what the last differences at point i say, J_i dx = dPhi_i
+    for `memory` of them (generalized Broyden: Fang and Saad 2009, doi 10.1002/nla.617), and S_{i+1}/S_i, which is `scale`, in all
+    other directions. Anderson mixes whole paths; here every point has its own coefficients. A secant is trusted no further than it
+    was measured: its share is that of a step not longer than the longest dx.
+    """
+
+    def update(self, past: Differences, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = past.add(first, x[:-1], phi)
+        ratio = S[1:] / S[:-1]
+        basis, reach = secants([(dx, dphi - ratio * dx) for dx, dphi in pairs])
+        new = [x[0]]
+        for i in range(len(phi)):
+            d = new[i] - x[i]
+            carried = ratio[i] * d
+            if basis and i > 0:  # the first point has not moved
+                flat = d.flatten(1)
+                length = flat.norm(dim=1, keepdim=True)
+                share = torch.where(length > reach[i], reach[i] / length, 1.0)
+                turned = sum(w[i] * (q[i] * flat).sum(1, keepdim=True) for q, w in basis)
+                carried = carried + (share * turned).reshape(d.shape)
+            new.append(phi[i] + carried)
+        path = torch.stack(new)
+        return path, path[1:] - x[1:]
+
+
+def secants(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+    """The linear map W of least rank with W dx = dy for all pairs (dx, dy), newest first, as orthonormal q and w = W q: W d = sum w (q . d).
+
+    All are (n, B, D), flattened; a direction that earlier pairs (almost) span says nothing new and is left out. Also the longest dx, (n, B, 1).
+    """
+    basis: list[tuple[Tensor, Tensor]] = []
+    lengths = []
+    for dx, dy in pairs:
+        q, w = dx.flatten(2), dy.flatten(2)
+        length = q.norm(dim=2, keepdim=True)
+        lengths.append(length)
+        for q_before, w_before in basis:
+            inner = (q * q_before).sum(2, keepdim=True)
+            q, w = q - inner * q_before, w - inner * w_before
+        rest = q.norm(dim=2, keepdim=True)
+        new = rest > 1e-3 * length
+        basis.append(tuple(torch.where(new, v / torch.where(new, rest, 1.0), 0.0) for v in (q, w)))
+    return basis, torch.stack(lengths).amax(0) if lengths else None

@@ -1,0 +1,166 @@
+"""What a parallel-in-time sampler is: it improves a whole path sweep by sweep, and pays in calls for fewer rounds."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..checks import check_count, check_positive
+from ..prediction import Prediction, jump
+from .base import Solver
+from .ddim import DDIM
+
+if TYPE_CHECKING:
+    from .driver import Trajectory
+
+AT_ONCE = 16_384
+"""States (points x samples) that one network call evaluates, unless told otherwise: what bounds the memory."""
+
+
+class Sweep(NamedTuple):
+    """One sweep: the states xs (n+1, B, ...) of the points from `first` on, and the x_0 (n, B, ...) predicted to get there.
+
+    `front`: all points up to this one are accepted, and will not change. `change` (n,): what this sweep still saw wrong at the points
+    after `first`: the root mean square over the data, the largest over the samples.
+    """
+
+    first: int
+    xs: Tensor
+    x0s: Tensor
+    front: int
+    change: Tensor
+
+
+class Job(NamedTuple):
+    """n steps that do not depend on one another: from the states xs (n, B, ...) at the points `starts` to the points `stops`."""
+
+    solver: Solver
+    xs: Tensor
+    starts: Sequence[int]
+    stops: Sequence[int]
+
+
+class Points(Protocol):
+    """The points of a grid as a parallel sampler sees them during one `solve`."""
+
+    steps: int
+    times: list[Tensor]
+    alpha: list[float]
+    sigma: list[float]
+
+    def step(self, *jobs: "Job") -> list[tuple[Tensor, Tensor]]:
+        """All jobs in one round. Each gives the states where its steps lead and the x_0 predicted on the way, (n, B, ...) both."""
+
+    def walk(self, solver: Solver, x: Tensor, stops: Sequence[int]) -> Iterator[tuple[Tensor, Prediction]]:
+        """The plain walk through some of the points, a round or more a step: (x at the next stop, the prediction before it)."""
+
+
+class ParallelSolver:
+    """A sampler over the whole grid: `sweeps` yields better and better paths, the last of them the result.
+
+    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call. `tolerance`: a point is accepted when a
+    sweep changes no sample by more than tolerance x sigma there, root mean square over the data; None goes on to the exact end.
+    `at_once`: states (points x samples) in one network call at most, which bounds the memory. A sweep split by it is still one
+    round, because its parts do not wait for one another.
+    """
+
+    tolerance: float | None
+    at_once: int
+
+    @property
+    def one_step(self) -> Solver:
+        raise NotImplementedError
+
+    @property
+    def stochastic(self) -> bool:
+        return self.one_step.stochastic
+
+    @property
+    def order(self) -> int:
+        return self.one_step.order
+
+    @property
+    def nfe_per_step(self) -> int:
+        return self.one_step.nfe_per_step
+
+    def check_steps(self, steps: int) -> None:
+        """`ValueError` where the settings do not fit a grid of so many steps."""
+
+    def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
+        """The path that is guessed before the first sweep (`front` 0, no `change`), and then sweeps until all points are accepted.
+
+        `FloatingPointError` if a state of the sequential walk is not finite.
+        """
+        raise NotImplementedError
+
+
+def check_one_step(solver: object, what: str) -> None:
+    """A parallel sampler evaluates the steps of a path independently, so a step may not look at earlier ones."""
+    if not isinstance(solver, Solver):
+        raise ValueError(f"{what} must be a Solver such as toydiff.solvers.DDIM(), got {solver!r}")
+    if solver.memory:
+        raise ValueError(
+            f"{what} must be a one-step solver such as ddim, ddpm, heun or dpm2; "
+            f"{type(solver).__name__} uses {solver.memory} earlier prediction(s), which are not known when all points are stepped at once"
+        )
+
+
+def check_settings(solver: ParallelSolver) -> None:
+    """The settings that all parallel samplers share."""
+    if solver.tolerance is not None:
+        check_positive(solver.tolerance, "tolerance")
+    check_count(solver.at_once, "at_once")
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square over the data, the largest over the samples: (n, B, ...) and (n, B, ...) give (n,). Not finite is infinite."""
+    square = (a - b).flatten(2).double().square().mean(2).amax(1)
+    return torch.where(torch.isfinite(square), square, math.inf).sqrt()
+
+
+def allowed(points: Points, tolerance: float | None, i: int, j: int) -> Tensor:
+    """The change that is tolerated at the points i ... j - 1, (j - i,): tolerance x sigma; at sigma = 0, that of the point before."""
+    return torch.tensor([(tolerance or 0.0) * (points.sigma[k] or points.sigma[k - 1]) for k in range(i, j)]).double()
+
+
+def unstable(solver: Solver, point: int, steps: int, x: Tensor) -> str:
+    """The message where a state of the sequential walk overflows."""
+    return (
+        f"the samples became NaN or infinite on the way, at point {point} of {steps}; {type(solver).__name__} is unstable on this model, "
+        f"or {x.dtype} too narrow for this schedule"
+    )
+
+
+def leading(condition: Tensor) -> int:
+    """How many of a row of truths come before the first falsehood."""
+    return int(condition.long().cumprod(0).sum())
+
+
+def coarse_path(points: Points, x: Tensor, steps: int) -> Tensor:
+    """`steps` DDIM steps over the grid's points, and the points between them on each step's jump: (T+1, B, ...)."""
+    stops = [round(k * points.steps / steps) for k in range(steps + 1)]
+    path = [x]
+    for (i, j), (_, p) in zip(pairwise(stops), points.walk(DDIM(), x, stops), strict=True):
+        path += [jump(p, points.times[k]) for k in range(i + 1, j + 1)]
+    return torch.stack(path)
+
+
+def resampled(previous: "Trajectory", points: Points, x: Tensor) -> Tensor:
+    """A path on another grid, linear between its times, (T+1, B, ...), beginning at x. `ValueError` if it does not fit x."""
+    if len(previous.xs) != len(previous.ts):
+        raise ValueError("a trajectory to start from needs all its states: solve it with keep='path'")
+    if previous.xs.shape[1:] != x.shape:
+        raise ValueError(
+            f"the trajectory to start from has states {tuple(previous.xs.shape[1:])}, but x has shape {tuple(x.shape)}"
+        )
+    ts = torch.stack(points.times).to(previous.ts)
+    k = torch.searchsorted(-previous.ts, -ts).clamp(1, len(previous.ts) - 1)  # -ts rises
+    left, right = previous.ts[k - 1], previous.ts[k]
+    share = ((left - ts) / (left - right)).clamp(0, 1).to(x).reshape(-1, *[1] * x.ndim)
+    xs = previous.xs.to(x)
+    path = torch.lerp(xs[k - 1], xs[k], share)
+    path[0] = x
+    return path
