@@ -30,8 +30,7 @@ def combine(*terms: tuple[Coefficient, Tensor]) -> Tensor:
     (first, value), *rest = terms
     total = expand(first, value) * value
     for c, value in rest:
-        # with a number, scaling and adding are one operation
-        total = torch.add(total, value, alpha=c) if isinstance(c, float) else total + expand(c, value) * value
+        total = total + expand(c, value) * value
     return total
 
 

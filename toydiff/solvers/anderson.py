@@ -11,6 +11,9 @@ from ..checks import check_count
 from .parallel import Points
 from .picard import Picard, picard_sweep
 
+BLUR = 300
+"""A difference must exceed so many roundings of the state that it is a difference of."""
+
 
 class Differences:
     """The last `memory` differences between sweeps of two quantities a and b, (n, B, ...), newest first; 0 at points without a past."""
@@ -111,7 +114,9 @@ class Broyden(Accelerated):
     def update(self, past: Differences, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
         pairs = past.add(first, x[:-1], phi)
         ratio = S[1:] / S[:-1]
-        basis, reach = secants([(dx, dphi - ratio * dx) for dx, dphi in pairs])
+        # rounding must not pass for a slope: what it adds to J_i is multiplied over all the points that follow
+        blur = BLUR * torch.finfo(x.dtype).eps * x[:-1].flatten(2).norm(dim=2, keepdim=True)
+        basis, reach = secants([(dx, dphi - ratio * dx) for dx, dphi in pairs], blur)
         new = [x[0]]
         for i in range(len(phi)):
             d = new[i] - x[i]
@@ -127,10 +132,11 @@ class Broyden(Accelerated):
         return path, path[1:] - x[1:]
 
 
-def secants(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+def secants(pairs: list[tuple[Tensor, Tensor]], blur: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
     """The linear map W of least rank with W dx = dy for all pairs (dx, dy), newest first, as orthonormal q and w = W q: W d = sum w (q . d).
 
-    All are (n, B, D), flattened; a direction that earlier pairs (almost) span says nothing new and is left out. Also the longest dx, (n, B, 1).
+    All are (n, B, D), flattened. A direction that earlier pairs (almost) span says nothing new and is left out, and so is one not longer
+    than `blur` (n, B, 1). Also returns the longest dx, (n, B, 1).
     """
     basis: list[tuple[Tensor, Tensor]] = []
     lengths = []
@@ -142,6 +148,6 @@ def secants(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[tuple[Tensor, Tens
             inner = (q * q_before).sum(2, keepdim=True)
             q, w = q - inner * q_before, w - inner * w_before
         rest = q.norm(dim=2, keepdim=True)
-        new = rest > 1e-3 * length
+        new = rest > torch.maximum(1e-3 * length, blur)
         basis.append(tuple(torch.where(new, v / torch.where(new, rest, 1.0), 0.0) for v in (q, w)))
     return basis, torch.stack(lengths).amax(0) if lengths else None
