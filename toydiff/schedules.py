@@ -26,11 +26,17 @@ def expand(c: Coefficient, x: Tensor) -> Coefficient:
 
 
 def combine(*terms: tuple[Coefficient, Tensor]) -> Tensor:
-    """The sum of coefficient * value over the terms; the values have one shape (B, ...)."""
+    """The sum of coefficient * value over the terms; the values have one shape (B, ...).
+
+    A number and a tensor of that number give the same bits, so that a step at many times in one call is that of one time.
+    """
     (first, value), *rest = terms
     total = expand(first, value) * value
     for c, value in rest:
-        total = total + expand(c, value) * value
+        # scaling and adding are one operation, rounded once, of a number and of a tensor alike
+        total = (
+            torch.add(total, value, alpha=c) if isinstance(c, float) else torch.addcmul(total, expand(c, value), value)
+        )
     return total
 
 

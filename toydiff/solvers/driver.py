@@ -279,7 +279,7 @@ def solve(
         path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(path["xs"][-1]).all()):
-        raise FloatingPointError(unstable(solver, len(ts) - 1, len(ts) - 1, x))
+        raise unstable(solver, len(ts) - 1, x)
     return Trajectory(ts, nfe=run.nfe, rounds=run.rounds, seconds=seconds, **path)
 
 

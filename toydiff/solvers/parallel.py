@@ -126,10 +126,10 @@ def allowed(points: Points, tolerance: float | None, i: int, j: int) -> Tensor:
     return torch.tensor([(tolerance or 0.0) * (points.sigma[k] or points.sigma[k - 1]) for k in range(i, j)]).double()
 
 
-def unstable(solver: Solver, point: int, steps: int, x: Tensor) -> str:
-    """The message where a state of the sequential walk overflows."""
-    return (
-        f"the samples became NaN or infinite on the way, at point {point} of {steps}; {type(solver).__name__} is unstable on this model, "
+def unstable(solver: "Solver | ParallelSolver", steps: int, x: Tensor) -> FloatingPointError:
+    """The error where a walk overflows."""
+    return FloatingPointError(
+        f"the samples became NaN or infinite on the way; {type(solver).__name__} with {steps} steps is unstable on this model, "
         f"or {x.dtype} too narrow for this schedule"
     )
 

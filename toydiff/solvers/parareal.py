@@ -111,7 +111,7 @@ class Parareal(ParallelSolver):
                     path[block.start + 1 : block.stop + 1] = torch.stack([*F[k, n].states[1:-1], U[k + 1, n + 1]])
                 k += 1
                 if not bool(torch.isfinite(U[k, k]).all()):
-                    raise FloatingPointError(unstable(self.fine, k * m, T, x))
+                    raise unstable(self.fine, T, x)
                 change = distance(path[1:], old[1:])
                 for n in range(k + 1, B + 1):
                     if (k, n) in lost:

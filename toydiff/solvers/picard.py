@@ -90,7 +90,7 @@ class Picard(ParallelSolver):
         while b < T:
             [(phi, x0s)] = points.step(Job(self.solver, x[:-1], range(b, e), range(b + 1, e + 1)))
             if not bool(torch.isfinite(phi[0]).all()):
-                raise FloatingPointError(unstable(self.solver, b + 1, T, phi))
+                raise unstable(self.solver, T, phi)
             new, wrong = self.update(past, b, x, phi, column(S[b : e + 1], phi[0]))
             # beyond the front an iterate may explode; from there it starts anew, and is not accepted
             lost = ~torch.isfinite(new).flatten(2).all(2)
