@@ -31,7 +31,7 @@ class Trajectory:
 
     A parallel solver with keep = "path" also keeps its K sweeps: `sweeps` (K+1, N+1, B, ...), where sweeps[k] is the path after k sweeps
     and sweeps[0] the one it began with; points outside a window stay where the window's last one is. `fronts` (K+1,): up to which
-    point the path was accepted.
+    point the path was accepted; `sweep_rounds` (K+1,): the rounds spent by then.
     """
 
     ts: Tensor
@@ -42,6 +42,7 @@ class Trajectory:
     seconds: float
     sweeps: Tensor | None = None
     fronts: tuple[int, ...] = ()
+    sweep_rounds: tuple[int, ...] = ()
 
     @property
     def end(self) -> Tensor:
@@ -208,6 +209,10 @@ class _Points:
         self.run.rounds += longest
         return results
 
+    def spend(self, nfe: int, rounds: int) -> None:
+        self.run.nfe += nfe
+        self.run.rounds += rounds
+
     def walk(self, solver: Solver, x: Tensor, stops: Sequence[int]) -> Iterator[tuple[Tensor, Prediction]]:
         return _walk(self.run, solver, x, [self.times[i] for i in stops], self.rng)
 
@@ -274,7 +279,7 @@ def solve(
     if isinstance(solver, ParallelSolver):
         solver.check_steps(len(ts) - 1)
         points = _Points(run, x, solver.at_once, rng)
-        path = _swept(solver.sweeps(points, x), x, points.steps, keep, progress)
+        path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
     else:
         path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
     seconds = time.perf_counter() - began
@@ -295,20 +300,22 @@ def _walked(walk: Iterator[tuple[Tensor, Prediction]], x: Tensor, steps: int, ke
     return {"xs": torch.stack(xs), "x0s": torch.stack(x0s)}
 
 
-def _swept(sweeps: Iterator[Sweep], x: Tensor, steps: int, keep: str, progress: bool) -> dict:
+def _swept(sweeps: Iterator[Sweep], run: _Run, x: Tensor, steps: int, keep: str, progress: bool) -> dict:
     """All sweeps of a parallel solver: the fields of a `Trajectory`. The bar shows how much of the path is accepted."""
     path, x0s = x.expand(steps + 1, *x.shape), x.new_zeros(steps if keep == "path" else 0, *x.shape)
-    paths, fronts = [], []
+    paths, fronts, rounds = [], [], []
     with tqdm(desc="accepted", unit="point", total=steps, disable=not progress) as bar:
         for k, sweep in enumerate(sweeps):
             bar.set_postfix_str(f"sweep {k}", refresh=False)
             bar.update(sweep.front - bar.n)
             fronts.append(sweep.front)
+            rounds.append(run.rounds)
             last = sweep.first + len(sweep.xs) - 1
             if keep == "path":
                 path = torch.cat([path[: sweep.first], sweep.xs, sweep.xs[-1:].expand(steps - last, *x.shape)])
                 x0s[sweep.first : sweep.first + len(sweep.x0s)] = sweep.x0s
                 paths.append(path)
+    of_sweeps = {"fronts": tuple(fronts), "sweep_rounds": tuple(rounds)}
     if keep == "end":
-        return {"xs": sweep.xs[-1:], "x0s": x0s, "fronts": tuple(fronts)}
-    return {"xs": path, "x0s": x0s, "sweeps": torch.stack(paths), "fronts": tuple(fronts)}
+        return {"xs": sweep.xs[-1:], "x0s": x0s} | of_sweeps
+    return {"xs": path, "x0s": x0s, "sweeps": torch.stack(paths)} | of_sweeps

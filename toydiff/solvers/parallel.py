@@ -57,6 +57,9 @@ class Points(Protocol):
     def walk(self, solver: Solver, x: Tensor, stops: Sequence[int]) -> Iterator[tuple[Tensor, Prediction]]:
         """The plain walk through some of the points, a round or more a step: (x at the next stop, the prediction before it)."""
 
+    def spend(self, nfe: int, rounds: int) -> None:
+        """Count what was spent elsewhere, on a path to start from."""
+
 
 class ParallelSolver:
     """A sampler over the whole grid: `sweeps` yields better and better paths, the last of them the result.

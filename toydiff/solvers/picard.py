@@ -74,6 +74,7 @@ class Picard(ParallelSolver):
         """The path before the first sweep: (i, j) gives its states at the points i ... j - 1, (j - i, B, ...)."""
         if not isinstance(self.start, int):
             path = resampled(self.start, points, x)
+            points.spend(self.start.nfe, self.start.rounds)
         elif self.start > 0:
             path = coarse_path(points, x, self.start)
         else:
