@@ -67,14 +67,14 @@ class Accelerated(Picard):
 
 @dataclass(frozen=True)
 class Anderson(Accelerated):
-    """Triangular Anderson acceleration (ParaTAA, arXiv 2402.09970, sec. 3.2): each sweep is corrected by the last ones' differences.
+    """Triangular Anderson acceleration (ParaTAA, arXiv 2402.09970, TAA): each sweep is corrected by the last ones' differences.
 
     With R the change that a Picard sweep would make, and dX, dR (memory columns) the last differences of the path and of R,
 
         gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2,    x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i,
 
     for each sample by itself. Only points up to i count for gamma_i, since later ones are further from done (triangular);
-    and the first point after the front is taken as Picard gives it, so that it is exact (the safeguard, sec. 3.3).
+    and the first point after the front is taken as Picard gives it, so that it is exact (their safeguard).
     """
 
     memory: int = 3

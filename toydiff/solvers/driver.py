@@ -254,6 +254,9 @@ def solve(
     off). `generator`: a torch.Generator or a seed for stochastic solvers. keep: "path" for all states, "end" for the last
     only, whose memory does not grow with N. `progress` shows a bar.
 
+    A parallel solver ("picard", "anderson", "broyden", "parareal") improves the whole path sweep by sweep and returns the sweeps as well:
+    fewer rounds, more calls. It computes the path of a one-step solver, ddim unless told otherwise ("picard:solver=ddpm,window=20").
+
     The defaults are the most accurate general choice, also for few steps. But guidance makes a model stiff, and they overshoot with 5 steps
     from a scale of 3, with 10 from 7.5: give it 20 steps, or solver = "ddim", which is the most robust (see tutorial 04).
 

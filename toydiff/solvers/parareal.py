@@ -1,4 +1,4 @@
-"""Parareal (Lions, Maday and Turinici 2001) and its use for sampling, SRDS (arXiv 2405.15020): coarse guesses, fine steps in parallel."""
+"""Parareal (Lions, Maday and Turinici 2001) and its use for sampling, SRDS (arXiv 2412.08292): coarse guesses, fine steps in parallel."""
 
 import math
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ from .parallel import (
 
 @dataclass(frozen=True)
 class Parareal(ParallelSolver):
-    """U^{k+1}_{n+1} = G(U^{k+1}_n) + F(U^k_n) - G(U^k_n) (arXiv 2405.15020, alg. 1): U_n is the state where block n begins.
+    """U^{k+1}_{n+1} = G(U^{k+1}_n) + F(U^k_n) - G(U^k_n) (SRDS, arXiv 2412.08292, alg. 1): U_n is the state where block n begins.
 
     F is the fine walk through a block, all steps of the grid there with `fine`; G is one step of `coarse` over the block. U^0 comes from G
     alone. After k iterations the first k blocks are those of the sequential walk. `blocks` B must divide the grid; None takes the
     divisor of T nearest to sqrt(T), SRDS's choice.
 
-    The work is pipelined (SRDS, sec. 3.4): a block's fine walk begins as soon as its U is known, whatever iteration it belongs to, so
+    The work is pipelined, as SRDS proposes: a block's fine walk begins as soon as its U is known, whatever iteration it belongs to, so
     that k iterations take k T/B + B - k rounds (see `parareal_rounds`), never more than T. `tolerance` holds for the states U.
     """
 
@@ -66,64 +66,81 @@ class Parareal(ParallelSolver):
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
         T, B = points.steps, self.blocks_of(points.steps)
-        m = T // B
-        U, G, F = {(0, 0): x}, {}, {(0, 0): _Walk(x)}  # by (k, n): iteration and block
-        lost = set()
-        path, x0s, k = x[None], x.new_empty(T, *x.shape), 0
+        m, k = T // B, 0
+        work, path, x0s = _Work(x, B, m), None, x.new_empty(T, *x.shape)
         while k < B:
-            # a round: the next step of every walk, and G wherever U is known
-            walking = [key for key, walk in F.items() if not walk.done(m)]
-            guessing = [key for key in U if key[1] < B and key not in G]
-            at = [n * m + len(F[j, n].x0s) for j, n in walking], [n * m for _, n in guessing]
-            (states, predicted), (guesses, _) = points.step(
-                Job(self.fine, stacked([F[key].states[-1] for key in walking], x), at[0], [i + 1 for i in at[0]]),
-                Job(self.coarse, stacked([U[key] for key in guessing], x), at[1], [i + m for i in at[1]]),
-            )
-            for key, state, x0 in zip(walking, states, predicted, strict=True):
-                F[key].states.append(state)
-                F[key].x0s.append(x0)
-            G.update(zip(guessing, guesses, strict=True))
-
-            # what that makes known
-            for j, n in list(G):
-                if (j, n + 1) in U:
-                    continue
-                if j == 0:
-                    U[0, n + 1] = G[0, n]
-                elif F[j - 1, n].done(m) and (j - 1, n) in G:
-                    U[j, n + 1], whole = finite_or(
-                        F[j - 1, n].states[-1] + (G[j, n] - G[j - 1, n]), F[j - 1, n].states[-1], G[j, n], U[j, n]
-                    )
-                    lost |= set() if whole else {(j, n + 1)}
-            for j, n in list(F):
-                if j == n and F[j, n].done(m) and (j + 1, n + 1) not in U:
-                    U[j + 1, n + 1] = F[j, n].states[-1]  # U_n was already exact
-            F |= {key: _Walk(u) for key, u in U.items() if key[1] < B and key not in F}
-
-            if len(path) == 1 and (0, B) in U:
-                path = torch.cat([x[None], *(torch.lerp(U[0, n], U[0, n + 1], column(m, x)) for n in range(B))])
+            work.round(points, self.fine, self.coarse)
+            if path is None and (0, B) in work.U:
+                lines = (torch.lerp(work.U[0, n], work.U[0, n + 1], column(m, x)) for n in range(B))
+                path = torch.cat([x[None], *lines])
                 yield Sweep(0, path, x0s[:0], 0, torch.empty(0))
-            while (k + 1, B) in U:
+            while (k + 1, B) in work.U:
                 old, path = path, path.clone()
                 for n in range(k, B):
-                    block = slice(n * m, (n + 1) * m)
-                    x0s[block] = torch.stack(F[k, n].x0s)
-                    path[block.start + 1 : block.stop + 1] = torch.stack([*F[k, n].states[1:-1], U[k + 1, n + 1]])
+                    x0s[n * m : (n + 1) * m] = torch.stack(work.F[k, n].x0s)
+                    path[n * m + 1 : (n + 1) * m + 1] = torch.stack([*work.F[k, n].states[1:-1], work.U[k + 1, n + 1]])
                 k += 1
-                if not bool(torch.isfinite(U[k, k]).all()):
+                if not bool(torch.isfinite(work.U[k, k]).all()):
                     raise unstable(self.fine, T, x)
                 change = distance(path[1:], old[1:])
-                for n in range(k + 1, B + 1):
-                    if (k, n) in lost:
-                        change[n * m - 1] = math.inf
+                change[[n * m - 1 for n in range(k + 1, B + 1) if (k, n) in work.lost]] = math.inf
                 fits = (change <= allowed(points, self.tolerance, 1, T + 1))[m - 1 :: m]
                 front = T if bool(fits.all()) else k * m
                 yield Sweep(0, path, x0s, front, change)
                 if front == T:
                     return
-                for table in (U, G, F):  # what only earlier iterations needed
-                    for key in [key for key in table if key[0] < k]:
-                        del table[key]
+                work.forget(k)
+
+
+class _Work:
+    """What is known so far, by (k, n), iteration and block: states U, coarse guesses G(U), fine walks F(U) on their way; `lost`: U that
+    overflowed and stand in for themselves."""
+
+    def __init__(self, x: Tensor, blocks: int, fine: int):
+        self.x, self.B, self.m = x, blocks, fine
+        self.U: dict[tuple[int, int], Tensor] = {}
+        self.G: dict[tuple[int, int], Tensor] = {}
+        self.F: dict[tuple[int, int], _Walk] = {}
+        self.lost: set[tuple[int, int]] = set()
+        self._learn(0, 0, x)
+
+    def _learn(self, k: int, n: int, u: Tensor) -> None:
+        self.U[k, n] = u
+        if n < self.B:
+            self.F[k, n] = _Walk(u)
+
+    def round(self, points: Points, fine: Solver, coarse: Solver) -> None:
+        """The next step of every walk, and G wherever U is new; then what follows from them."""
+        walking = [key for key, walk in self.F.items() if len(walk.x0s) < self.m]
+        guessing = [key for key in self.F if key not in self.G]
+        at = [n * self.m + len(self.F[k, n].x0s) for k, n in walking]
+        edges = [n * self.m for _, n in guessing]
+        (states, x0s), (guesses, _) = points.step(
+            Job(fine, stacked([self.F[key].states[-1] for key in walking], self.x), at, [i + 1 for i in at]),
+            Job(coarse, stacked([self.U[key] for key in guessing], self.x), edges, [i + self.m for i in edges]),
+        )
+        for key, state, x0 in zip(walking, states, x0s, strict=True):
+            self.F[key].states.append(state)
+            self.F[key].x0s.append(x0)
+        self.G.update(zip(guessing, guesses, strict=True))
+
+        for k, n in list(self.F):
+            walked = len(self.F[k, n].x0s) == self.m
+            if k == 0 and (0, n + 1) not in self.U:
+                self._learn(0, n + 1, self.G[0, n])
+            if walked and n == k and (k + 1, n + 1) not in self.U:
+                self._learn(k + 1, n + 1, self.F[k, n].states[-1])  # U^k_k was exact: both G are one
+            if walked and n > k and (k + 1, n) in self.G and (k + 1, n + 1) not in self.U:
+                end = self.F[k, n].states[-1]
+                u, whole = finite_or(end + (self.G[k + 1, n] - self.G[k, n]), end, self.G[k + 1, n], self.U[k + 1, n])
+                self.lost |= set() if whole else {(k + 1, n + 1)}
+                self._learn(k + 1, n + 1, u)
+
+    def forget(self, k: int) -> None:
+        """Let go of what only the iterations before k needed."""
+        for table in (self.U, self.G, self.F):
+            for key in [key for key in table if key[0] < k]:
+                del table[key]
 
 
 class _Walk:
@@ -131,9 +148,6 @@ class _Walk:
 
     def __init__(self, x: Tensor):
         self.states, self.x0s = [x], []
-
-    def done(self, m: int) -> bool:
-        return len(self.x0s) == m
 
 
 def stacked(states: list[Tensor], x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picard(ParallelSolver):
-    """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j), for all points i of the grid at once (arXiv 2305.16317, eq. 7).
+    """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j), for all points i of the grid at once (arXiv 2305.16317).
 
     Phi_j is the step of `solver` from point j to j + 1; its noise, where it is stochastic, is drawn once and stays. After k sweeps the
     first k points are those of the sequential walk (the deck's lower bound), so T sweeps always suffice.

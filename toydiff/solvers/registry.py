@@ -71,9 +71,9 @@ SOLVERS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 
 _PARALLEL = [
     Entry("picard", Picard(), "Picard iteration, ParaDiGMS' window", "arXiv 2305.16317, alg. 1", BLUE, "o", "solid"),
-    Entry("anderson", Anderson(), "Picard with triangular Anderson acceleration", "arXiv 2402.09970", ORANGE, "^", "dash"),
+    Entry("anderson", Anderson(), "Picard with triangular Anderson acceleration", "arXiv 2402.09970, TAA", ORANGE, "^", "dash"),
     Entry("broyden", Broyden(), "Picard with secants at each point", "doi 10.1002/nla.617", VERMILLION, "D", "dashdot"),
-    Entry("parareal", Parareal(), "Parareal / SRDS, pipelined", "arXiv 2405.15020, alg. 1", GREEN, "s", "dot"),
+    Entry("parareal", Parareal(), "Parareal / SRDS, pipelined", "arXiv 2412.08292, alg. 1", GREEN, "s", "dot"),
 ]  # fmt: skip
 
 PARALLEL: dict[str, Entry] = {entry.name: entry for entry in _PARALLEL}
