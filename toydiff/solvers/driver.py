@@ -187,27 +187,40 @@ class _Points:
         return self.noises[i]
 
     def step(self, *jobs: Job) -> list[tuple[Tensor, Tensor]]:
-        longest, results = 0, []
-        for job in jobs:
-            B, evaluated = len(self.x), 0
-            point = torch.arange(len(job.starts)).repeat_interleave(B)
-            sample = torch.arange(B).repeat(len(job.starts))
-            starts, stops = (torch.tensor(list(ends), dtype=torch.long)[point] for ends in (job.starts, job.stops))
-            xs, states, x0s = (v.flatten(0, 1) for v in (job.xs, torch.empty_like(job.xs), torch.empty_like(job.xs)))
-            noise = torch.cat([self._noise(i) for i in job.starts]) if job.solver.stochastic else None
-            for first in range(0, len(point), self.at_once):
-                part = slice(first, first + self.at_once)
-                cond = self.run.cond
-                D = _Rows(self.run, None if cond is None else cond[sample[part].to(cond.device)])
-                with self.run.schedule.at(starts[part], stops[part]) as (t, s):
-                    states[part], p = job.solver.step(D, xs[part], t, s, (), None if noise is None else noise[part])
-                x0s[part] = p.x0
-                evaluated += D.calls * len(t)
-                longest = max(longest, D.calls)
-            self.run.nfe += self.run.calls * -(-evaluated // B)
-            results.append((states.unflatten(0, (-1, B)), x0s.unflatten(0, (-1, B))))
+        results = {id(job): (job.xs, job.xs) for job in jobs}
+        longest, left = 0, [job for job in jobs if len(job.xs)]
+        while left:
+            solver = left[0].solver
+            mine, left = [job for job in left if job.solver == solver], [job for job in left if job.solver != solver]
+            # a solver's steps share a call
+            starts, stops = [i for job in mine for i in job.starts], [i for job in mine for i in job.stops]
+            states, x0s, calls = self._together(solver, torch.cat([job.xs for job in mine]), starts, stops)
+            sizes = [len(job.xs) for job in mine]
+            results |= zip(map(id, mine), zip(states.split(sizes), x0s.split(sizes), strict=True), strict=True)
+            longest = max(longest, calls)
         self.run.rounds += longest
-        return results
+        return [results[id(job)] for job in jobs]
+
+    def _together(
+        self, solver: Solver, xs: Tensor, starts: Sequence[int], stops: Sequence[int]
+    ) -> tuple[Tensor, Tensor, int]:
+        """(states, predicted x_0, calls that waited for one another) of steps from xs (n, B, ...)."""
+        B, cond = len(self.x), self.run.cond
+        evaluated = longest = 0
+        point, sample = torch.arange(len(xs)).repeat_interleave(B), torch.arange(B).repeat(len(xs))
+        rows, states, x0s = xs.flatten(0, 1), torch.empty_like(xs), torch.empty_like(xs)
+        starts_, stops_ = torch.tensor(starts)[point], torch.tensor(stops)[point]
+        noise = torch.cat([self._noise(i) for i in starts]) if solver.stochastic else None
+        for first in range(0, len(rows), self.at_once):
+            part = slice(first, first + self.at_once)
+            D = _Rows(self.run, None if cond is None else cond[sample[part].to(cond.device)])
+            with self.run.schedule.at(starts_[part], stops_[part]) as (t, s):
+                state, p = solver.step(D, rows[part], t, s, (), None if noise is None else noise[part])
+            states.flatten(0, 1)[part], x0s.flatten(0, 1)[part] = state, p.x0
+            evaluated += D.calls * len(t)
+            longest = max(longest, D.calls)
+        self.run.nfe += self.run.calls * -(-evaluated // B)
+        return states, x0s, longest
 
     def spend(self, nfe: int, rounds: int) -> None:
         self.run.nfe += nfe
