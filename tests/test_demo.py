@@ -6,12 +6,15 @@ import os
 import re
 
 import pytest
+import torch
 
+import toydiff
 from toydiff import demo
 from toydiff.convergence import deterministic
 from toydiff.grids import GRIDS
+from toydiff.solvers import PARALLEL
 
-NAMES = ("1-trajectories", "2-straight-lines", "3-convergence", "4-time-grids")
+NAMES = ("1-trajectories", "2-straight-lines", "3-convergence", "4-time-grids", "5-picard")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_the_index_says_the_reports_sentences(made):
 
 
 def test_the_numbers_teach_what_the_titles_say(made):
-    paths, lines, orders, grids = made[1]["pictures"]
+    paths, lines, orders, grids, picard = made[1]["pictures"]
     few, many, better = paths["rows"]
     assert few["nfe"] < better["nfe"] < many["nfe"]
     assert better["error"] <= many["error"] < few["error"] / 5
@@ -85,6 +88,20 @@ def test_the_numbers_teach_what_the_titles_say(made):
     assert [row["solver"] for row in orders["rows"]] == deterministic()
     assert {row["grid"] for row in grids["rows"]} == {row["grid"] for row in grids["grids"]} == set(GRIDS)
     assert all(row["nfe"] <= 10 for row in grids["rows"])
+    walk, *parallel = picard["rows"]
+    assert [row["method"] for row in picard["rows"]] == ["sequential", *PARALLEL]
+    assert walk["rounds"] == walk["nfe"] == walk["rounds_to_goal"] == picard["steps"]
+    for row in parallel:
+        assert 1 < row["rounds_to_goal"] <= row["rounds"] < walk["rounds"] < row["nfe"]
+        assert row["error_to_sequential"] < picard["goal"] / 50
+        assert row["error"] == pytest.approx(walk["error"], rel=0.05)  # the same path, so the same error
+    # what is drawn: the guarantee is a point a sweep, and the front is far ahead of it
+    accepted, missed = picard["drawn"]["accepted"], picard["drawn"]["error_to_sequential"]
+    assert len(accepted) == len(missed) < picard["steps"] / 2
+    assert all(k <= front for k, front in enumerate(accepted))
+    assert accepted[-1] == picard["steps"]
+    assert missed[len(missed) // 2] < 1e-3 * missed[0]
+    assert missed[-1] < 1e-8
 
 
 def test_a_sentence_quotes_the_run(made):
@@ -92,6 +109,38 @@ def test_a_sentence_quotes_the_run(made):
     first, second = made[1]["pictures"][0]["sentences"]
     assert f"{few['error']:.2g}" in first
     assert f"with {better['nfe']} calls" in second
+    picard = made[1]["pictures"][4]
+    needed = {row["method"]: row["rounds_to_goal"] for row in picard["rows"]}
+    first, second = picard["sentences"]
+    assert f"after {needed['picard']} rounds" in first
+    assert f"Anderson acceleration needs {needed['anderson']} rounds" in second
+    assert f"Broyden's secants {needed['broyden']} and Parareal {needed['parareal']};" in second
+    assert f"spends {picard['rows'][1]['nfe']} a sample, in {picard['rows'][1]['rounds']} rounds" in second
+    assert f"of {len(picard['drawn']['accepted']) - 1})" in second
+
+
+def test_rounds_to_the_goal_are_where_the_median_sample_arrives():
+    """Counted again from the sweeps themselves: then the median sample is within the goal, and never before."""
+    picture = demo._picard(demo.FAST)
+    mixture, table = toydiff.mixtures.random_mixture(demo.SEED), toydiff.schedule("scaled-linear")
+    D, noise = mixture.denoiser(table), mixture.marginal(table, 1.0).sample(24, demo.SEED, dtype=torch.float64)
+    walk = toydiff.solve(D, noise, 100, solver="ddim", grid="uniform")
+    for row in picture.numbers["rows"][1:]:
+        path = toydiff.solve(D, noise, 100, solver=row["method"], grid="uniform")
+        assert (path.rounds, path.nfe) == (row["rounds"], row["nfe"])
+        by_rounds = {
+            n: float((sweep[-1] - walk.end).norm(dim=1).quantile(0.5))
+            for n, sweep in zip(path.sweep_rounds, path.sweeps, strict=True)
+        }
+        assert by_rounds[row["rounds_to_goal"]] <= 0.01
+        assert all(miss > 0.01 for n, miss in by_rounds.items() if n < row["rounds_to_goal"])
+
+
+def test_the_index_counts_its_pictures(made):
+    folder, report = made
+    index = (folder / "index.html").read_text()
+    assert "five pictures</h1>" in index
+    assert index.count("<section>") == len(report["pictures"]) == len(demo.MAKERS) == 5
 
 
 def test_calls_to_reach_reads_the_curve():
@@ -140,3 +189,5 @@ def test_the_whole_demo_is_quick(tmp_path):
     slopes = {row["solver"]: row["measured"] for row in report["pictures"][2]["rows"]}
     assert slopes["ddim"] == pytest.approx(1, abs=0.15)
     assert slopes["heun"] == pytest.approx(2, abs=0.15)
+    needed = {row["method"]: row["rounds_to_goal"] for row in report["pictures"][4]["rows"]}
+    assert needed["anderson"] < needed["picard"] < 10 < needed["parareal"] < needed["sequential"] == 100

@@ -1,4 +1,4 @@
-"""The five figures in plotly, for pages and notebooks: the same arguments as `toydiff.plots.static`, with sliders and hover.
+"""The figures in plotly, for pages and notebooks: the same arguments as `toydiff.plots.static`, with sliders and hover.
 
 Each returns a `plotly.graph_objects.Figure`. `page(figure)` is a self-contained HTML page that works without a network.
 """
@@ -17,7 +17,7 @@ from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
 from . import style
-from .style import Density
+from .style import Density, SweepErrors
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -50,12 +50,7 @@ def _subplots(rows: int, columns: int, titles: Sequence[str], title: str, height
 
 def _plane(figure: "go.Figure", background: Density, row: int, column: int) -> None:
     """The density, and axes that stay as they are: equal units, fixed ranges."""
-    left, right, bottom, top = background.extent
-    # a picture below the traces: a heatmap trace is lost when an animation moves the other traces
-    figure.add_layout_image(
-        source=_shaded(background), x=left, y=top, sizex=right - left, sizey=top - bottom, sizing="stretch", layer="below",
-        row=row, col=column, exclude_empty_subplots=False,
-    )  # fmt: skip
+    _picture(figure, _shaded(background), background.extent, row, column)
     x_range, y_range = background.limits
     anchor = figure.get_subplot(row, column).yaxis.anchor
     figure.update_xaxes(
@@ -67,15 +62,27 @@ def _plane(figure: "go.Figure", background: Density, row: int, column: int) -> N
     )  # fmt: skip
 
 
-def _shaded(background: Density) -> str:
-    """The density as a PNG in a data address."""
+def _picture(
+    figure: "go.Figure", pixels: np.ndarray, extent: tuple[float, float, float, float], row: int, column: int
+) -> None:
+    """Pixels (H, W, 3), the first row on top, below a panel's traces: a heatmap trace is lost when an animation moves other traces."""
     from matplotlib.image import imsave
 
+    out = io.BytesIO()
+    imsave(out, pixels, format="png")
+    source = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    left, right, bottom, top = extent
+    figure.add_layout_image(
+        source=source, x=left, y=top, sizex=right - left, sizey=abs(top - bottom), sizing="stretch", layer="below",
+        row=row, col=column, exclude_empty_subplots=False,
+    )  # fmt: skip
+
+
+def _shaded(background: Density) -> np.ndarray:
+    """The density as pixels, (H, W, 3), the highest x_2 on top."""
     pale, dark = (np.array([int(shade[k : k + 2], 16) for k in (1, 3, 5)]) for shade in style.DENSITY_SHADES)
     pixels = pale + background.shade[..., None] * (dark - pale)
-    out = io.BytesIO()
-    imsave(out, pixels.round().astype(np.uint8), format="png", origin="lower")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    return pixels.round().astype(np.uint8)[::-1]
 
 
 def _joined(xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,21 +92,21 @@ def _joined(xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat[:, 0], flat[:, 1]
 
 
-def _slider(figure: "go.Figure", times: Sequence[float]) -> None:
-    """A time slider and a play button over the figure's frames; it starts at the last, where the samples are."""
+def _slider(figure: "go.Figure", labels: Sequence[str], prefix: str, active: int) -> None:
+    """A slider and a play button over the figure's frames, at the frame `active`."""
     show = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
-    play = {"mode": "immediate", "frame": {"duration": 60, "redraw": False}, "transition": {"duration": 0}}
+    play = show | {"frame": {"duration": max(60, 3600 // len(labels)), "redraw": False}}
     figure.update_layout(
         margin_b=130,
         sliders=[
             {
-                "active": len(times) - 1,
-                "currentvalue": {"prefix": "time t = "},
+                "active": active,
+                "currentvalue": {"prefix": prefix},
                 "pad": {"t": 45},
                 "x": 0.12,
                 "len": 0.88,
                 "steps": [
-                    {"method": "animate", "label": f"{t:.3f}", "args": [[str(k)], show]} for k, t in enumerate(times)
+                    {"method": "animate", "label": label, "args": [[str(k)], show]} for k, label in enumerate(labels)
                 ],
             }
         ],
@@ -114,11 +121,16 @@ def _slider(figure: "go.Figure", times: Sequence[float]) -> None:
                 "showactive": False,
                 # a list of all frames plays from the first one, wherever the slider stands
                 "buttons": [
-                    {"method": "animate", "label": "▶ play", "args": [[str(k) for k in range(len(times))], play]}
+                    {"method": "animate", "label": "▶ play", "args": [[str(k) for k in range(len(labels))], play]}
                 ],
             }
         ],
     )
+
+
+def _time_slider(figure: "go.Figure", times: Sequence[float]) -> None:
+    """A slider over times; it starts at the last, where the samples are."""
+    _slider(figure, [f"{t:.3f}" for t in times], "time t = ", len(times) - 1)
 
 
 def _frame_times(paths: Mapping[str, Trajectory]) -> list[float]:
@@ -194,7 +206,7 @@ marker={"symbol": "circle-open", "size": 14, "color": style.EXACT_COLOR, "line":
         )
         for k, t in enumerate(times)
     ]
-    _slider(figure, times)
+    _time_slider(figure, times)
     figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.08, "yanchor": "bottom"})
     return figure
 
@@ -276,7 +288,7 @@ def rescaled(
         )
         for k, t in enumerate(times)
     ]
-    _slider(figure, times)
+    _time_slider(figure, times)
     figure.update_layout(showlegend=False)
     return figure
 
@@ -489,3 +501,271 @@ def samples(
         dots.update(mode="markers", marker={"size": 4, "color": color, "opacity": 0.6}, showlegend=False)
         figure.add_trace(dots, row=1, col=k)
     return figure
+
+
+def sweep_errors(path: Trajectory, exact: Tensor | None = None, *, title: str = "") -> "go.Figure":
+    """How wrong the path is after each sweep: a heat map, iteration against time; as `static.sweep_errors`, with the numbers on hover."""
+    figure = _subplots(1, 1, [""], title, 560)
+    _heat(figure, path, exact, 1)
+    return figure
+
+
+def _heat(figure: "go.Figure", path: Trajectory, exact: Tensor | None, column: int) -> SweepErrors:
+    """The heat map of `sweep_errors` in one panel, its legend above it and its colours beside it."""
+    import plotly.graph_objects as go
+
+    errors = style.sweep_errors(path, exact)
+    low, high = errors.limits
+    sweeps, points = errors.logs.shape
+    places, words = style.error_ticks(low, high)
+    figure.add_trace(
+        go.Heatmap(
+            z=errors.logs.astype(np.float32), zmin=low, zmax=high, colorscale=style.SWEEP_COLORS,
+            colorbar={
+                "title": {"text": style.SWEEP_ERROR_LABEL, "side": "right"}, "tickvals": places, "ticktext": words,
+                "thickness": 18, "outlinewidth": 0,
+            },
+            hovertemplate="sweep %{y}, point %{x}: error 10<sup>%{z:.1f}</sup><extra></extra>",
+        ),
+        row=1, col=column,
+    )  # fmt: skip
+    for (x, y), color, dash, name in (
+        (errors.guaranteed, style.INK, "solid", style.GUARANTEED_NAME),
+        (errors.accepted, style.ACCEPTED_COLOR, "dash", style.ACCEPTED_NAME),
+    ):
+        for line, legend in (
+            ({"color": "white", "width": 5}, False),
+            ({"color": color, "width": 2, "dash": dash}, True),
+        ):
+            figure.add_trace(
+                go.Scatter(
+                    x=x, y=y, mode="lines", line=line, name=name, showlegend=legend, legendgroup=name, legend="legend2",
+                    hoverinfo="skip",
+                ),
+                row=1, col=column,
+            )  # fmt: skip
+    places, words = style.point_ticks(path.ts)
+    figure.update_xaxes(
+        title_text=style.POINT_LABEL, range=[-0.5, points - 0.5], tickvals=places,
+        ticktext=[word.replace("\n", "<br>") for word in words], showgrid=False, zeroline=False, row=1, col=column,
+    )  # fmt: skip
+    figure.update_yaxes(
+        title_text=style.SWEEP_LABEL, range=[sweeps - 0.5, -0.5], showgrid=False, zeroline=False, row=1, col=column
+    )
+    right = figure.get_subplot(1, column).xaxis.domain[1]
+    figure.update_layout(legend2={"orientation": "h", "x": right, "xanchor": "right", "y": 1.01, "yanchor": "bottom"})
+    return errors
+
+
+def _colored(errors: SweepErrors) -> np.ndarray:
+    """The heat map as pixels, many a cell, since browsers blur what they enlarge."""
+    from matplotlib import colormaps
+
+    low, high = errors.limits
+    cells = (colormaps[style.SWEEP_COLORS]((errors.logs - low) / (high - low))[..., :3] * 255).round().astype(np.uint8)
+    sharp = [max(1, 1000 // n) for n in errors.logs.shape]
+    return cells.repeat(sharp[0], axis=0).repeat(sharp[1], axis=1)
+
+
+def sweeps(
+    path: Trajectory,
+    background: GaussianMixture | Density,
+    *,
+    exact: Tensor | None = None,
+    most: int = MOST_FRAMES,
+    samples: int = 24,
+    title: str = "",
+) -> "go.Figure":
+    """The paths of a parallel sampler over the data's density, with a slider over its sweeps; as `static.sweeps`. most: frames."""
+    shown = style.shown_sweeps(path, exact, most, samples)
+    figure = _subplots(1, 1, [""], title, 680)
+    _sweep_frames(figure, path, background, exact, shown, samples)
+    return figure
+
+
+def staircase(
+    path: Trajectory,
+    background: GaussianMixture | Density,
+    *,
+    exact: Tensor | None = None,
+    most: int = MOST_FRAMES,
+    samples: int = 24,
+    title: str = "",
+) -> "go.Figure":
+    """The paths beside the heat map of their errors, with one slider over the sweeps: `sweeps` and `sweep_errors` in one figure.
+
+    A frame in the heat map marks the row of the sweep on show.
+    """
+    import plotly.graph_objects as go
+
+    shown = style.shown_sweeps(path, exact, most, samples)
+    figure = _subplots(1, 2, ["", ""], title, 680, horizontal_spacing=0.09, column_widths=[0.42, 0.58])
+    errors = _heat(figure, path, exact, 2)
+    _picture(figure, _colored(errors), (-0.5, errors.logs.shape[1] - 0.5, len(errors.logs) - 0.5, -0.5), 1, 2)
+    cursor = go.Scatter(
+        mode="lines", line={"color": style.CURSOR_COLOR, "width": 3}, showlegend=False, hoverinfo="skip"
+    )
+    figure.add_trace(cursor, row=1, col=2)
+    _sweep_frames(figure, path, background, exact, shown, samples, cursor=len(figure.data) - 1)
+    return figure
+
+
+def _sweep_frames(
+    figure: "go.Figure",
+    path: Trajectory,
+    background: GaussianMixture | Density,
+    exact: Tensor | None,
+    shown: Sequence[int],
+    samples: int,
+    *,
+    cursor: int | None = None,
+) -> None:
+    """The paths in the first panel, and a frame a sweep; it starts at the third, where the samples have begun to find their places.
+
+    cursor: the trace that marks a sweep's row in the heat map, where there is one.
+    """
+    import plotly.graph_objects as go
+
+    _plane(figure, style.as_density(background, [path.xs]), 1, 1)
+    ends = style.check_sweeps(path, exact)[-1, :samples].double().cpu().numpy()
+    figure.add_trace(
+        go.Scatter(
+            x=ends[:, 0], y=ends[:, 1], mode="markers", name=style.GOAL_NAME,
+            marker={"symbol": "circle-open", "size": 14, "color": style.EXACT_COLOR, "line": {"width": 1.2}},
+            hovertemplate=style.GOAL_NAME + " (%{x:.3f}, %{y:.3f})<extra></extra>",
+        ),
+        row=1, col=1,
+    )  # fmt: skip
+    first = len(figure.data)
+    for color, name in ((style.MOVING_COLOR, style.MOVING_NAME), (style.ACCEPTED_COLOR, style.ACCEPTED_NAME)):
+        figure.add_trace(
+            go.Scatter(mode="lines", line={"color": color, "width": 1.6}, opacity=0.8, name=name, hoverinfo="skip"),
+            row=1, col=1,
+        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(mode="markers", name="sample", showlegend=False, hovertemplate="(%{x:.3f}, %{y:.3f})<extra></extra>"),
+        row=1, col=1,
+    )  # fmt: skip
+    figure.frames = [
+        go.Frame(name=str(j), traces=list(range(first, first + 3)), data=_sweep_traces(path, k, samples))
+        for j, k in enumerate(shown)
+    ]
+    if cursor is not None:
+        for frame, k in zip(figure.frames, shown, strict=True):
+            frame.traces, frame.data = [*frame.traces, cursor], [*frame.data, _row_frame(path, k)]
+    active = min(2, len(shown) - 1)
+    for trace, data in zip(figure.frames[active].traces, figure.frames[active].data, strict=True):
+        figure.data[trace].update(data.to_plotly_json())
+    _slider(figure, [str(k) for k in shown], "after sweep k = ", active)
+    middle = sum(figure.layout.xaxis.domain) / 2
+    figure.update_layout(legend={"orientation": "h", "x": middle, "xanchor": "center", "y": 1.01, "yanchor": "bottom"})
+
+
+def _sweep_traces(path: Trajectory, k: int, samples: int) -> list["go.Scatter"]:
+    """What moves in the plane: the points not yet accepted, the accepted ones, and the samples."""
+    import plotly.graph_objects as go
+
+    accepted, moving = style.sweep_paths(path, k, samples)
+    lines = [go.Scatter(x=x, y=y) for x, y in map(_joined, (moving, accepted))]
+    end = moving[-1].astype(np.float32)
+    marker = {"size": 7, "color": style.end_color(path, k), "line": {"width": 1, "color": "white"}}
+    return [*lines, go.Scatter(x=end[:, 0], y=end[:, 1], marker=marker)]
+
+
+def _row_frame(path: Trajectory, k: int) -> "go.Scatter":
+    """A frame around row k of the heat map."""
+    import plotly.graph_objects as go
+
+    left, right = -0.5, len(path.ts) - 0.5
+    return go.Scatter(x=[left, right, right, left, left], y=[k - 0.5, k - 0.5, k + 0.5, k + 0.5, k - 0.5])
+
+
+def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "") -> "go.Figure":
+    """Rounds against T, error against rounds, and wall-clock beside rounds; as `static.rounds`, with the numbers on hover.
+
+    A click on a method in the legend hides it in all panels.
+    """
+    import plotly.graph_objects as go
+
+    groups = style.by_method(rows)
+    steps = style.shared_steps(groups)
+    ranges = {name: np.log10(pair) for name, pair in style.rounds_ranges(groups, steps, goal).items()}
+    timed, names = style.clock(groups, steps)
+    figure = _subplots(1, 3, style.rounds_heads(goal, steps), title, 560, horizontal_spacing=0.11)
+
+    def add(column: int, method: str, x: Sequence, y: Sequence, hover: str = "", **how: object) -> None:
+        seen = {"hovertemplate": f"{method}: {hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
+        how = {"name": method, "legendgroup": method, "showlegend": False} | how
+        figure.add_trace(go.Scatter(x=x, y=y, **seen, **how), row=1, col=column)
+
+    for j, (method, group) in enumerate(groups.items(), 1):
+        thick, thin = _method_lines(method, ahead=len(groups) - j)
+        at = [row["steps"] for row in group]
+        needed, slower = ([style.rounds_needed(row, goal, which) for row in group] for which in ("median", "p95"))
+        add(1, method, at, needed, "%{y} rounds of %{x}", **thick | {"showlegend": True})
+        if goal is not None:
+            add(1, method, at, slower, **thin)
+    for row in timed:
+        method = row["method"]
+        thick, thin = _method_lines(method)
+        if row["curve"]["rounds"]:
+            median, p95 = (style.curve(row, which) for which in ("median", "p95"))
+            add(2, method, median.rounds, median.errors, "error %{y:.2e} after %{x} rounds", **thick)
+            add(2, method, p95.rounds, p95.errors, **thin)
+        else:
+            line = {"color": style.method_look(method).color, "width": 1.5}
+            figure.add_vline(x=row["rounds"], line=line, row=1, col=2, exclude_empty_subplots=False)
+    if goal is not None:
+        figure.add_hline(y=goal, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1}, row=1, col=2)
+
+    names = [name.replace("\n", "<br>") for name in names]
+    for key, (kind, dash) in style.clock_kinds(timed).items():
+        for row, name in zip(timed, names, strict=True):
+            method = row["method"]
+            marker = _ring(style.method_look(method).color, filled=key != "seconds")
+            add(3, method, [row[key]], [name], f"%{{x:.3g}} s, {kind}", mode="markers", marker=marker)
+            if method == "sequential":
+                figure.add_vline(x=row[key], line={"color": style.INK, "dash": dash, "width": 1}, row=1, col=3)
+        marker = _ring(style.INK, filled=key != "seconds")
+        add(3, kind, [None], [None], mode="markers", marker=marker, showlegend=True, legend="legend2")
+
+    places = sorted({row["steps"] for row in rows})
+    ticks = (
+        {"tickvals": places, "ticktext": [str(n) for n in places]},
+        *(_round_ticks(10 ** ranges[name]) for name in ("rounds", "seconds")),
+    )
+    titles = (style.STEPS_LABEL, style.ROUNDS_LABEL, style.SECONDS_LABEL)
+    for column, (title_, name, tick) in enumerate(zip(titles, ("T", "rounds", "seconds"), ticks, strict=True), 1):
+        figure.update_xaxes(type="log", title_text=title_, range=ranges[name], **tick, row=1, col=column)
+    figure.update_yaxes(type="log", title_text=style.ROUNDS_LABEL, range=ranges["growth"], dtick=1, row=1, col=1)
+    figure.update_yaxes(
+        type="log",
+        title_text=style.SEQUENTIAL_ERROR_LABEL,
+        range=ranges["errors"],
+        exponentformat="power",
+        row=1,
+        col=2,
+    )
+    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], row=1, col=3)
+    beside = {"orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom"}
+    figure.update_layout(legend=beside | {"y": 1.12}, legend2=beside | {"y": -0.32}, margin_t=130, margin_b=110)
+    return figure
+
+
+def _method_lines(method: str, *, ahead: int = 0) -> tuple[dict, dict]:
+    """How a method's median is drawn, and its 95th percentile. Equal curves would hide one another: one with others `ahead` is wider."""
+    seen = style.method_look(method)
+    line = {"color": seen.color, "dash": seen.dash}
+    return (
+        {
+            "mode": "lines+markers",
+            "line": line | {"width": 2 + 0.4 * ahead},
+            "marker": {"symbol": seen.symbol, "size": 8 + 1.5 * ahead},
+        },
+        {"mode": "lines", "line": line | {"width": 0.8}},
+    )
+
+
+def _ring(color: str, *, filled: bool) -> dict:
+    """A marker that is open, or filled."""
+    return {"size": 13, "color": color if filled else "white", "line": {"color": color, "width": 2.5}}

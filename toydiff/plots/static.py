@@ -1,4 +1,4 @@
-"""The five figures in matplotlib, for files and papers. Each returns a `matplotlib.figure.Figure` that belongs to nobody else.
+"""The figures in matplotlib, for files and papers. Each returns a `matplotlib.figure.Figure` that belongs to nobody else.
 
 Arguments are those of `toydiff.plots.interactive`, which draws the same with sliders. Save with `png(figure)` or `figure.savefig`.
 """
@@ -313,3 +313,194 @@ def samples(
             axes.plot(xy[:, 0], xy[:, 1], ".", color=style.panel_color(name, solvers), ms=3, alpha=0.6)
             axes.set_title(name)
         return figure
+
+
+def sweep_errors(path: Trajectory, exact: Tensor | None = None, *, title: str = "") -> "Figure":
+    """How wrong the path is after each sweep of a parallel sampler: a heat map, iteration against time.
+
+    Colour is the median over the samples of the distance to `exact` (N+1, B, ...), such as the sequential path; None: to where the sweeps
+    arrived. Lines: the staircase that is guaranteed, the first k points exact after k sweeps, and the points that were accepted.
+    A tolerance accepts points that are slightly wrong, and they stay so: only with tolerance=None is all left of the staircase exact.
+    `ValueError` if no sweeps were kept, or the shapes differ.
+    """
+    with _styled():
+        figure = _figure(9.0, 4.8 if title else 4.4, title)
+        _heat(figure, figure.add_subplot(), path, exact)
+        return figure
+
+
+def _heat(figure: "Figure", axes: "Axes", path: Trajectory, exact: Tensor | None) -> None:
+    """The heat map of `sweep_errors` in one panel, its legend above it and its colours beside it."""
+    from matplotlib.patheffects import withStroke
+
+    errors = style.sweep_errors(path, exact)
+    low, high = errors.limits
+    sweeps, points = errors.logs.shape
+    image = axes.imshow(
+        errors.logs, aspect="auto", cmap=style.SWEEP_COLORS, vmin=low, vmax=high, interpolation="nearest"
+    )
+    halo = [withStroke(linewidth=4, foreground="white")]
+    axes.plot(*errors.guaranteed, color=style.INK, lw=1.8, path_effects=halo, label=style.GUARANTEED_NAME)
+    axes.plot(
+        *errors.accepted, color=style.ACCEPTED_COLOR, lw=1.8, ls="--", path_effects=halo, label=style.ACCEPTED_NAME
+    )
+    axes.set(xlim=(-0.5, points - 0.5), ylim=(sweeps - 0.5, -0.5), xlabel=style.POINT_LABEL, ylabel=style.SWEEP_LABEL)
+    axes.set_xticks(*style.point_ticks(path.ts))
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.3)
+    bar = figure.colorbar(image, ax=axes, label=style.SWEEP_ERROR_LABEL, pad=0.015)
+    places, words = style.error_ticks(low, high)
+    bar.set_ticks(places, labels=words)
+    bar.outline.set_visible(False)
+
+
+def sweeps(
+    path: Trajectory,
+    background: GaussianMixture | Density,
+    *,
+    exact: Tensor | None = None,
+    most: int = 6,
+    samples: int = 24,
+    title: str = "",
+) -> "Figure":
+    """The paths of a parallel sampler after some of its sweeps, over the data's density: what is accepted, and what still moves.
+
+    exact (N+1, B, 2): the path to arrive at, its ends drawn as rings; None: where the sweeps arrived. most: panels. samples: how many are drawn.
+    `ValueError` if no sweeps were kept, or states are not in the plane.
+    """
+    shown = style.shown_sweeps(path, exact, most, samples)
+    behind = style.as_density(background, [path.xs])
+    columns = min(3, len(shown))
+    lines = math.ceil(len(shown) / columns)
+    with _styled():
+        figure = _figure(4.2 * columns, 4.3 * lines + 0.6, title)
+        panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        _sweep_panels(figure, panels, path, behind, exact, shown, samples)
+        return figure
+
+
+def _sweep_panels(
+    figure: "Figure",
+    panels: Sequence["Axes"],
+    path: Trajectory,
+    behind: Density,
+    exact: Tensor | None,
+    shown: Sequence[int],
+    samples: int,
+) -> None:
+    """A sweep a panel, all with the same axes, and one legend above them."""
+    ends = style.check_sweeps(path, exact)[-1, :samples].double().cpu()
+    for axes, k in zip(panels, shown, strict=False):
+        _plane(axes, behind)
+        axes.label_outer()
+        accepted, moving = style.sweep_paths(path, k, samples)
+        for xs, color, name in (
+            (moving, style.MOVING_COLOR, style.MOVING_NAME),
+            (accepted, style.ACCEPTED_COLOR, style.ACCEPTED_NAME),
+        ):
+            axes.plot(xs[..., 0], xs[..., 1], color=color, lw=1.3, alpha=0.8)[0].set_label(name)
+        axes.plot(moving[-1, :, 0], moving[-1, :, 1], "o", color=style.end_color(path, k), ms=4)
+        axes.plot(ends[:, 0], ends[:, 1], "o", mfc="none", mec=style.EXACT_COLOR, ms=8, mew=1, label=style.GOAL_NAME)
+        axes.set_title(style.sweep_title(path, k))
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+
+
+def staircase(
+    path: Trajectory,
+    background: GaussianMixture | Density,
+    *,
+    exact: Tensor | None = None,
+    most: int = 5,
+    samples: int = 24,
+    title: str = "",
+) -> "Figure":
+    """The paths after some sweeps above the heat map of their errors: `sweeps` and `sweep_errors` in one figure."""
+    shown = style.shown_sweeps(path, exact, most, samples)
+    behind = style.as_density(background, [path.xs])
+    with _styled():
+        figure = _figure(2.95 * len(shown), 7.8, title)
+        above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
+        panels = above.subplots(1, len(shown), sharey=True, squeeze=False).ravel()
+        _sweep_panels(above, panels, path, behind, exact, shown, samples)
+        _heat(below, below.subplots(), path, exact)
+        return figure
+
+
+def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "") -> "Figure":
+    """What parallel samplers save, from the rows of `toydiff parallel --json`: rounds against T, error against rounds, and seconds.
+
+    goal: the first panel shows the rounds after which the median error is so small, thin the 95th percentile's; None: all that were spent.
+    The other panels are of the largest T that all methods have. Errors are distances to the sequential end. In the last panel a
+    method wins where its mark is left of the sequential line of its kind. `ValueError` for rows that cannot be drawn.
+    """
+    groups = style.by_method(rows)
+    steps = style.shared_steps(groups)
+    heads, ranges = style.rounds_heads(goal, steps), style.rounds_ranges(groups, steps, goal)
+    with _styled():
+        figure = _figure(16.0, 5.4 if title else 5.0, title)
+        growth, decay, clock = figure.subplots(1, 3, width_ratios=(1, 1.1, 1))
+        growth.set(xscale="log", yscale="log", xlim=ranges["T"], ylim=ranges["growth"])
+        decay.set(xscale="log", yscale="log", xlim=ranges["rounds"], ylim=ranges["errors"])
+        clock.set(xscale="log", xlim=ranges["seconds"])
+        _growth(growth, groups, goal)
+        _decay(decay, groups, steps, goal)
+        _clock(clock, groups, steps)
+        for axes, head in zip((growth, decay, clock), heads, strict=True):
+            axes.set_title(head)
+            axes.grid(True, which="major", color="#EEEEEE", lw=0.8)
+        figure.legend(*growth.get_legend_handles_labels(), loc="outside upper right", ncols=len(groups))
+        return figure
+
+
+def _growth(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], goal: float | None) -> None:
+    """Rounds against T."""
+    for j, (method, group) in enumerate(groups.items(), 1):
+        seen, steps = style.method_look(method), [row["steps"] for row in group]
+        needed, slower = ([style.rounds_needed(row, goal, which) for row in group] for which in ("median", "p95"))
+        ahead = len(groups) - j  # equal curves would hide one another: the first drawn is the widest
+        line = {"color": seen.color, "ls": seen.line}
+        axes.plot(steps, needed, marker=seen.marker, ms=5 + ahead, lw=1.4 + 0.2 * ahead, label=method, **line)
+        if goal is not None:
+            axes.plot(steps, slower, lw=0.7, **line)
+    places = sorted({row["steps"] for group in groups.values() for row in group})
+    axes.set(xlabel=style.STEPS_LABEL, ylabel=style.ROUNDS_LABEL)
+    axes.set_xticks(places, [str(n) for n in places])
+    axes.xaxis.minorticks_off()
+
+
+def _decay(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], steps: int, goal: float | None) -> None:
+    """Error against rounds."""
+    for row in (row for group in groups.values() for row in group if row["steps"] == steps):
+        seen = style.method_look(row["method"])
+        if not row["curve"]["rounds"]:
+            axes.axvline(row["rounds"], color=seen.color, lw=1.2)
+            continue
+        for which, width, marker in (("median", 1.6, seen.marker), ("p95", 0.7, "")):
+            shown = style.curve(row, which)
+            axes.plot(shown.rounds, shown.errors, color=seen.color, ls=seen.line, lw=width, marker=marker, ms=4.5)
+    if goal is not None:
+        axes.axhline(goal, color=style.FLOOR_COLOR, ls="--", lw=1)
+    axes.set(xlabel=style.ROUNDS_LABEL, ylabel=style.SEQUENTIAL_ERROR_LABEL)
+    _round_ticks(axes)
+
+
+def _clock(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], steps: int) -> None:
+    """Seconds of each method, with and without a cost for each call."""
+    rows, names = style.clock(groups, steps)
+
+    def dot(key: str, x: Sequence[float], y: Sequence[float], color: str, label: str | None = None) -> None:
+        fill = "white" if key == "seconds" else color
+        axes.plot(x, y, "o", ms=9, mew=1.8, mec=color, mfc=fill, zorder=3, label=label)
+
+    for key, (name, dash) in style.clock_kinds(rows).items():
+        for y, row in enumerate(rows):
+            dot(key, [row[key]], [y], style.method_look(row["method"]).color)
+            if row["method"] == "sequential":
+                axes.axvline(row[key], color=style.INK, ls=style.LINES[dash], lw=1, zorder=1)
+        dot(key, [], [], style.INK, name)
+    axes.set(xlabel=style.SECONDS_LABEL, ylim=(len(rows) + 0.2, -0.6))
+    _round_ticks(axes)
+    axes.set_yticks(range(len(rows)), names)
+    axes.legend(loc="lower center", ncols=2, handletextpad=0.2, columnspacing=1.2)

@@ -5,7 +5,7 @@ Colours are Okabe and Ito's, kept in `toydiff.solvers.registry`, so that a solve
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ..checks import check_count, check_positive, shape, unknown
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
-from ..solvers.registry import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, SOLVERS, VERMILLION, Entry
+from ..solvers.registry import BLUE, GREEN, GREY, ORANGE, PARALLEL, PURPLE, SKY, SOLVERS, VERMILLION, Entry
 
 PATH_COLORS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 """One colour a path, where the paths of one figure must be told apart."""
@@ -35,9 +35,26 @@ ERROR_LABEL = "RMS distance to the exact end"
 TIME_LABEL = "time t (1 noise, 0 data)"
 NSR_LABEL = "NSR = σ/α"
 SNR_LABEL = "α/σ = e^λ (0 noise, ∞ data)"
+POINT_LABEL = "point i of the grid (noise left, data right)"
+SWEEP_LABEL = "after sweep k"
+SWEEP_ERROR_LABEL = "median error (distance)"
+ROUNDS_LABEL = "rounds (network calls in a row)"
+STEPS_LABEL = "T (steps of the grid)"
+SECONDS_LABEL = "wall-clock (s)"
+SEQUENTIAL_ERROR_LABEL = "distance to the sequential end"
+
+SWEEP_COLORS = "magma_r"
+"""Errors of sweeps, the small ones light. Its lightness alone tells it, with or without red and green; matplotlib and plotly know it."""
+SWEEP_ERRORS = 1e-10, 1e3
+"""What their colours tell apart at most: below, rounding has all but equalled the paths; above, an iterate has exploded."""
+ACCEPTED_COLOR, MOVING_COLOR, CURSOR_COLOR = BLUE, ORANGE, GREEN
+"""The accepted points of a sweep, those that still move, and the row of a heat map that belongs to the sweep on show."""
+GUARANTEED_NAME, ACCEPTED_NAME, MOVING_NAME, GOAL_NAME = (
+    "guaranteed: the first k points", "accepted", "not yet accepted", "end to reach",
+)  # fmt: skip
 
 _PLOTLY_MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
-_LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
 
 @dataclass(frozen=True)
@@ -57,11 +74,25 @@ def panel_color(name: str, solvers: Mapping[str, str] | None) -> str:
 
 
 def look(solver: str) -> Look:
-    """The fixed look of a solver, from its `Entry` in the registry; `ValueError` for a name that is not there."""
-    if solver not in SOLVERS:
-        raise unknown("solver", solver, SOLVERS)
-    entry: Entry = SOLVERS[solver]
-    return Look(entry.color, entry.marker, _LINES[entry.dash], _PLOTLY_MARKERS.get(entry.marker, "circle"), entry.dash)
+    """The fixed look of a solver, step by step or parallel, from its `Entry`; `ValueError` for a name in neither registry."""
+    everyone = SOLVERS | PARALLEL
+    if solver not in everyone:
+        raise unknown("solver", solver, everyone)
+    entry: Entry = everyone[solver]
+    return Look(entry.color, entry.marker, LINES[entry.dash], _PLOTLY_MARKERS.get(entry.marker, "circle"), entry.dash)
+
+
+def method_look(method: str) -> Look:
+    """The look of a row's method in a comparison of parallel samplers: its solver's, and two of its own."""
+    if method == "sequential":
+        return look("ddim")
+    if method == "window":
+        return replace(
+            look("picard"), color=SKY, marker="v", line=LINES["dash"], symbol=_PLOTLY_MARKERS["v"], dash="dash"
+        )
+    if method not in PARALLEL:
+        raise unknown("method", method, ("sequential", "window", *PARALLEL))
+    return look(method)
 
 
 @dataclass(frozen=True)
@@ -273,6 +304,197 @@ def grid_places(
     times = {name: torch.as_tensor(ts).double().cpu() for name, ts in grids.items()}
     places = {name: (ts.numpy(), schedule.nsr(ts).numpy()) for name, ts in times.items()}
     return places, padded_log(np.concatenate([nsr for _, nsr in places.values()]).tolist())
+
+
+def check_sweeps(path: Trajectory, exact: Tensor | None) -> Tensor:
+    """The path that sweeps are compared with, (N+1, B, ...): `exact`, or where they arrived. `ValueError` if none were kept, or shapes differ."""
+    if path.sweeps is None:
+        raise ValueError("there are no sweeps to draw: solve with a parallel solver, such as picard, and keep='path'")
+    if exact is None:
+        return path.xs
+    if not isinstance(exact, Tensor) or exact.shape != path.xs.shape:
+        got = shape(exact) if isinstance(exact, Tensor) else type(exact).__name__
+        raise ValueError(f"exact must be a path like the trajectory's, {shape(path.xs)}, got {got}")
+    return exact.to(path.xs)
+
+
+@dataclass(frozen=True)
+class SweepErrors:
+    """log10 of the median error after sweep k at point i, (K+1, N+1), not below the least that is told apart; and the colours' range.
+
+    `guaranteed` and `accepted`, each x and y along a staircase between cells: right of its steps points may still be wrong, and may still move.
+    """
+
+    logs: np.ndarray
+    limits: tuple[float, float]
+    guaranteed: tuple[np.ndarray, np.ndarray]
+    accepted: tuple[np.ndarray, np.ndarray]
+
+
+def sweep_errors(path: Trajectory, exact: Tensor | None) -> SweepErrors:
+    """The median over the samples of each sweep's distance to a path; `ValueError` as `check_sweeps`."""
+    medians = np.median(path.errors(check_sweeps(path, exact)).double().cpu().numpy(), axis=2)
+    logs = np.log10(np.clip(np.nan_to_num(medians, nan=np.inf), *SWEEP_ERRORS))
+    low, high = float(logs.min()), float(logs.max())
+    k, last = np.arange(len(logs)), logs.shape[1] - 1
+    return SweepErrors(logs, (low, max(high, low + 1)), _stairs(np.minimum(k, last)), _stairs(np.array(path.fronts)))
+
+
+def _stairs(fronts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The right edge of the cell `fronts[k]` in row k, from the row's upper edge to its lower one."""
+    k = np.arange(len(fronts))
+    return np.repeat(fronts + 0.5, 2), np.stack([k - 0.5, k + 0.5], 1).ravel()
+
+
+def error_ticks(low: float, high: float) -> tuple[list[int], list[str]]:
+    """Powers of ten on a scale of logarithms, not more than seven, as exponents and as text; the least of all says that it is a bound."""
+    first, last = math.ceil(low), math.floor(high)
+    places = list(range(first, last + 1, 1 + (last - first) // 7))
+    return places, [
+        f"{'≤ ' if 10.0**e <= SWEEP_ERRORS[0] else ''}1e{e}" if e < -2 or e > 3 else f"{10.0**e:g}" for e in places
+    ]
+
+
+def point_ticks(ts: Tensor, most: int = 5) -> tuple[list[int], list[str]]:
+    """Some of a grid's points, evenly spread: their numbers, and text with their times."""
+    last = len(ts) - 1
+    places = sorted({round(j * last / most) for j in range(most + 1)})
+    return places, [f"{i}\nt = {float(ts[i]):.2g}" for i in places]
+
+
+def shown_sweeps(path: Trajectory, exact: Tensor | None, most: int, samples: int) -> list[int]:
+    """Which sweeps to show: all of 0 ... K, or about `most` of them, each a like factor after the one before: 0, 1, 2, 4, 8, 16.
+
+    `ValueError` if no sweeps were kept, states are not in the plane, or a number does not fit.
+    """
+    check_sweeps(path, exact)
+    check_planes({"path": path})
+    check_count(samples, "samples")
+    last, parts = len(path.sweeps) - 1, check_count(most, "most", 3) - 2
+    if last < most:
+        return list(range(last + 1))
+    return sorted({0, last} | {round(last ** (j / parts)) for j in range(parts)})
+
+
+def sweep_paths(path: Trajectory, k: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """The path after sweep k, cut at its front: the accepted points (M, B, 2) and those that still move, thinned; both have the front."""
+    kept = thin(path)
+    front = path.fronts[k]
+    xs = path.sweeps[k, :, :samples].double().cpu()
+    accepted, moving = kept[kept <= front], kept[kept >= front]
+    at = torch.tensor([front])
+    return xs[torch.cat([accepted, at]).unique()].numpy(), xs[torch.cat([at, moving]).unique()].numpy()
+
+
+def end_color(path: Trajectory, k: int) -> str:
+    """The colour of the samples after sweep k."""
+    return ACCEPTED_COLOR if path.fronts[k] == len(path.ts) - 1 else MOVING_COLOR
+
+
+def sweep_title(path: Trajectory, k: int) -> str:
+    """What is to be known of a sweep: its number, and how much of the path is accepted."""
+    return f"k = {k}: {path.fronts[k]} of {len(path.ts) - 1} accepted"
+
+
+_ROW_KEYS = ("method", "steps", "rounds", "seconds", "seconds_with_cost", "cost_per_call", "curve")
+
+
+def by_method(rows: Sequence[Mapping]) -> dict[str, list[Mapping]]:
+    """The rows of a comparison of parallel samplers by method, each group by T; a row is what `toydiff parallel --json` writes.
+
+    `ValueError` for a table without rows, rows that lack something, and two rows of one method and T, which a figure cannot tell apart.
+    """
+    if not rows:
+        raise ValueError("there is nothing to draw: the comparison has no rows")
+    groups: dict[str, list[Mapping]] = {}
+    for row in rows:
+        missing = [key for key in _ROW_KEYS if key not in row]
+        missing += [f"curve.{key}" for key in ("rounds", "median", "p95") if "curve" in row and key not in row["curve"]]
+        if missing:
+            raise ValueError(f"a row of a comparison of parallel samplers lacks {', '.join(missing)}")
+        method_look(row["method"])
+        lengths = {len(row["curve"][key]) for key in ("rounds", "median", "p95")}
+        if len(lengths) > 1:
+            raise ValueError(f"the curve of {row['method']!r} must have as many rounds as errors")
+        group = groups.setdefault(row["method"], [])
+        if any(other["steps"] == row["steps"] for other in group):
+            raise ValueError(
+                f"two rows of {row['method']!r} with {row['steps']} steps: draw one problem, schedule and setting at a time"
+            )
+        group.append(row)
+    return {method: sorted(group, key=lambda row: row["steps"]) for method, group in groups.items()}
+
+
+def shared_steps(groups: Mapping[str, Sequence[Mapping]]) -> int:
+    """The largest T at which most methods have a curve of errors; the sequential walk has none. `ValueError` if no row has one."""
+    drawable = [row["steps"] for group in groups.values() for row in group if row["curve"]["rounds"]]
+    if not drawable:
+        raise ValueError("there is nothing to draw: no row has a curve of errors, so none is of a parallel sampler")
+    return max(drawable, key=lambda steps: (drawable.count(steps), steps))
+
+
+def rounds_needed(row: Mapping, goal: float | None, which: str = "median") -> float:
+    """The rounds after which the error first is `goal` or less, NaN if never; those of the whole run where there is no goal.
+
+    A sequential walk reaches its own end when it is over.
+    """
+    curve = row["curve"]
+    if goal is None or not curve["rounds"]:
+        return row["rounds"]
+    return next((n for n, error in zip(curve["rounds"], curve[which], strict=True) if error <= goal), math.nan)
+
+
+def rounds_heads(goal: float | None, steps: int) -> tuple[str, str, str]:
+    """The titles of the three panels of `rounds`."""
+    thin_ = "(thin: 95th percentile)"
+    return (
+        "Rounds until it stops" if goal is None else f"Rounds to an error of {goal:g} {thin_}",
+        f"T = {steps}: median error {thin_}",
+        f"T = {steps}: wall-clock (won: left of its line)",
+    )
+
+
+def rounds_ranges(
+    groups: Mapping[str, Sequence[Mapping]], steps: int, goal: float | None
+) -> dict[str, tuple[float, float]]:
+    """The ranges of the logarithmic axes of `rounds`: T and the rounds of the first panel, rounds and errors of the second, seconds."""
+    rows = [row for group in groups.values() for row in group]
+    shown = [row for row in rows if row["steps"] == steps]
+    kinds = ("median",) if goal is None else ("median", "p95")
+    errors = [e for row in shown for which in ("median", "p95") for e in curve(row, which).errors]
+    return {
+        "T": padded_log([row["steps"] for row in rows]),
+        "growth": padded_log([1, *(rounds_needed(row, goal, which) for row in rows for which in kinds)]),
+        "rounds": padded_log([1, *(row["rounds"] for row in shown)], 0.04),
+        "errors": padded_log([*errors, *([] if goal is None else [goal])]),
+        "seconds": padded_log([row[key] for row in shown for key in ("seconds", "seconds_with_cost")], 0.12),
+    }
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An error against rounds, as a logarithmic plot can show it: from the first round on, and not below what is told apart."""
+
+    rounds: np.ndarray
+    errors: np.ndarray
+
+
+def curve(row: Mapping, which: str) -> Curve:
+    """The "median" or "p95" curve of a row."""
+    n, e = (np.array(row["curve"][key], dtype=float) for key in ("rounds", which))
+    return Curve(n[n > 0], np.clip(e[n > 0], *SWEEP_ERRORS))
+
+
+def clock(groups: Mapping[str, Sequence[Mapping]], steps: int) -> tuple[list[Mapping], list[str]]:
+    """The rows of one T, and what the axis calls each: its method and rounds."""
+    rows = [row for group in groups.values() for row in group if row["steps"] == steps]
+    return rows, [f"{row['method']}\n{row['rounds']} rounds" for row in rows]
+
+
+def clock_kinds(rows: Sequence[Mapping]) -> dict[str, tuple[str, str]]:
+    """The two runs whose seconds are shown: their key, what they are called, and the dash of the sequential one's line."""
+    cost = f"{1000 * rows[0]['cost_per_call']:g} ms added to each call"
+    return {"seconds": ("as it is", "dot"), "seconds_with_cost": (cost, "dash")}
 
 
 def number(value: float) -> str:
