@@ -88,15 +88,19 @@ class Anderson(Accelerated):
         rows, goal = dR.flatten(3).double(), (R / S[1:]).flatten(2).double()
         gram = torch.einsum("anbd,cnbd->nbac", rows, rows).cumsum(0)
         right = torch.einsum("anbd,nbd->nba", rows, goal).cumsum(0)
-        size = gram.diagonal(dim1=2, dim2=3).sum(2)[..., None, None]
-        ridge = 1e-10 * size + 1e-300  # columns that are all but parallel, and those that are still empty
-        gram = gram.nan_to_num(0.0, 0.0, 0.0) + ridge.nan_to_num(1.0, 1.0) * torch.eye(len(pairs)).to(gram)
-        gamma = torch.linalg.solve(gram, right.nan_to_num(0.0, 0.0, 0.0)[..., None])[..., 0]
+        length = gram.diagonal(dim1=2, dim2=3).sqrt()
+        unit = torch.where(
+            (length > 0) & torch.isfinite(length), 1 / length, 0.0
+        )  # columns may be empty, or have exploded
+        gram = (unit[..., None] * gram * unit[..., None, :]).nan_to_num(0.0, 0.0, 0.0)
+        right = (unit * right).nan_to_num(0.0, 0.0, 0.0)[..., None]
+        ridge = 1e-10 * torch.eye(len(pairs)).to(gram)  # columns may be all but parallel
+        gamma = unit * torch.linalg.solve(gram + ridge, right)[..., 0]
         correction = torch.einsum("nba,anbd->nbd", gamma.to(x), (dX + dR).flatten(3)).reshape(R.shape)
-        correction[0] = 0
         new = picard.clone()
-        new[1:] -= S[1:] * correction
-        return new, R
+        new[2:] -= (S[1:] * correction)[1:]
+        moved = new[1:] - x[1:]
+        return new, torch.where(moved.abs() > R.abs(), moved, R)
 
 
 @dataclass(frozen=True)

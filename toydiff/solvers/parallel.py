@@ -64,8 +64,9 @@ class Points(Protocol):
 class ParallelSolver:
     """A sampler over the whole grid: `sweeps` yields better and better paths, the last of them the result.
 
-    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call. `tolerance`: a point is accepted when a
-    sweep changes no sample by more than tolerance x sigma there, root mean square over the data; None goes on to the exact end.
+    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call. `tolerance`: a point is accepted
+    when a sweep changes no sample by more than tolerance x sigma there, root mean square over the data; None goes on to the exact end.
+    It bounds what is left at a point, which later steps may enlarge: a sample between two modes, or a chaotic model, ends further off.
     `at_once`: states (points x samples) in one network call at most, which bounds the memory. A sweep split by it is still one
     round, because its parts do not wait for one another.
     """

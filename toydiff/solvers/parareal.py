@@ -62,7 +62,7 @@ class Parareal(ParallelSolver):
 
     def blocks_of(self, steps: int) -> int:
         """B for a grid of so many steps."""
-        return self.blocks or min(divisors(steps), key=lambda b: abs(math.log(b * b / steps)))
+        return self.blocks or min(divisors(steps), key=lambda b: abs(b - math.sqrt(steps)))
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
         T, B = points.steps, self.blocks_of(points.steps)

@@ -92,12 +92,23 @@ class Picard(ParallelSolver):
             [(phi, x0s)] = points.step(Job(self.solver, x[:-1], range(b, e), range(b + 1, e + 1)))
             if not bool(torch.isfinite(phi[0]).all()):
                 raise unstable(self.solver, T, phi)
-            new, wrong = self.update(past, b, x, phi, column(S[b : e + 1], phi[0]))
+            size = column(S[b : e + 1], phi[0])
+            new, wrong = self.update(past, b, x, phi, size)
             # beyond the front an iterate may explode; from there it starts anew, and is not accepted
             lost = ~torch.isfinite(new).flatten(2).all(2)
             change = distance(wrong, torch.zeros_like(wrong)).masked_fill(lost[1:].any(1), torch.inf)
             new = torch.where(lost.reshape(*lost.shape, *[1] * (new.ndim - 2)), new[0], new)
-            front = min(b + 1 + leading(change <= allowed(points, self.tolerance, b + 1, e + 1)), e)
+            limits = allowed(points, self.tolerance, b + 1, e + 1)
+            settled = leading(change <= limits)
+            # one point more is as good as they are (alg. 1), if it is where the plain step from the last of them leads
+            j = min(settled + 1, e - b)
+            step = phi[j - 1] + size[j] / size[j - 1] * (new[j - 1] - x[j - 1])
+            if bool(torch.isfinite(step).all()):
+                if distance(new[j : j + 1], step[None]) > limits[j - 1]:
+                    new[j] = step
+            else:
+                j -= 1
+            front = b + j
             yield Sweep(b, new, x0s, front, change)
             last, e_new = new[-1], min(front + window, T)
             entering = last + guess(e + 1, e_new + 1) - guess(e, e + 1)
