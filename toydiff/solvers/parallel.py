@@ -121,7 +121,7 @@ def check_settings(solver: ParallelSolver) -> None:
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Root mean square over the data, the largest over the samples: (n, B, ...) and (n, B, ...) give (n,). Not finite is infinite."""
-    square = (a - b).flatten(2).double().square().mean(2).amax(1)
+    square = (a - b).flatten(2).square().mean(2).amax(1).cpu().double()  # few numbers, for decisions that Python takes
     return torch.where(torch.isfinite(square), square, math.inf).sqrt()
 
 

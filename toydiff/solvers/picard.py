@@ -96,7 +96,7 @@ class Picard(ParallelSolver):
             new, wrong = self.update(past, b, x, phi, size)
             # beyond the front an iterate may explode; from there it starts anew, and is not accepted
             lost = ~torch.isfinite(new).flatten(2).all(2)
-            change = distance(wrong, torch.zeros_like(wrong)).masked_fill(lost[1:].any(1), torch.inf)
+            change = distance(wrong, torch.zeros_like(wrong)).masked_fill(lost[1:].any(1).cpu(), torch.inf)
             new = torch.where(lost.reshape(*lost.shape, *[1] * (new.ndim - 2)), new[0], new)
             limits = allowed(points, self.tolerance, b + 1, e + 1)
             settled = leading(change <= limits)
