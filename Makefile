@@ -10,7 +10,7 @@ help:
 	@echo "make demo        pictures of the lessons, in $(OUT)/index.html"
 	@echo "make test        the whole test suite        make test-fast   the part that takes under a minute"
 	@echo "make lint        ruff: lint and format check  make format      let ruff rewrite"
-	@echo "make notebooks   execute the tutorials again  make benchmark   side by side with other libraries"
+	@echo "make notebooks   execute the tutorials again  make benchmark   beside other libraries, and in parallel"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,7 @@ notebooks: $(VENV)/.installed-dev
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quality.py
 	$(BIN)/python tests/benchmarks/cost.py
+	$(BIN)/python tests/benchmarks/parallel.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis

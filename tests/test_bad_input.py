@@ -15,6 +15,7 @@ from toydiff import (
     GRIDS,
     KINDS,
     MIXTURES,
+    PARALLEL,
     SCHEDULES,
     SOLVERS,
     VE,
@@ -38,7 +39,21 @@ from toydiff import (
     solve,
     time_grid,
 )
-from toydiff.solvers import DDIM, DDPM, DEIS, AdamsBashforth, EulerMaruyama, Heun, UniPC, solver_by_name
+from toydiff.solvers import (
+    DDIM,
+    DDPM,
+    DEIS,
+    AdamsBashforth,
+    Anderson,
+    Broyden,
+    EulerMaruyama,
+    Heun,
+    Parareal,
+    Picard,
+    UniPC,
+    parareal_rounds,
+    solver_by_name,
+)
 
 vp = VP()
 D, G = R2.denoiser(vp), RING.denoiser(vp)
@@ -210,6 +225,57 @@ CASES = {
     "UniPC 7": (lambda: UniPC(7), "p = 1, 2 or 3, got 7"),
     "Adams-Bashforth 9": (lambda: AdamsBashforth(9), "got 9"),
     "sigma_data 0": (lambda: AdamsBashforth(3, sigma_data=0.0), "sigma_data must be a finite number > 0, got 0.0"),
+    # parallel solvers
+    "tolerance 0": (lambda: Picard(tolerance=0.0), "tolerance must be a finite number > 0, got 0.0"),
+    "tolerance 0 of Anderson": (lambda: Anderson(tolerance=0), "tolerance must be a finite number > 0, got 0"),
+    "tolerance 0 of Broyden": (lambda: Broyden(tolerance=0), "tolerance must be a finite number > 0, got 0"),
+    "tolerance 0 of Parareal": (lambda: Parareal(tolerance=0), "tolerance must be a finite number > 0, got 0"),
+    "tolerance negative": (lambda: solve(D, x, 4, solver="picard:tolerance=-1e-3"), "tolerance must be a finite number > 0, got -0.001"),
+    "tolerance NaN": (lambda: Picard(tolerance=math.nan), "tolerance must be a finite number > 0, got nan"),
+    "tolerance infinite": (lambda: Parareal(tolerance=math.inf), "tolerance must be a finite number > 0, got inf"),
+    "tolerance text": (lambda: solver_by_name("picard:tolerance=small"), "the setting tolerance of picard is a number or none, got 'small'"),
+    "window 0": (lambda: Picard(window=0), "window must be a whole number >= 1, got 0"),
+    "window 0 in a name": (lambda: solve(D, x, 4, solver="broyden:window=0"), "window must be a whole number >= 1, got 0"),
+    "window True": (lambda: Anderson(window=True), "window must be a whole number >= 1, got True"),
+    "half a window": (lambda: solver_by_name("picard:window=2.5"), "the setting window of picard is a whole number or none, got '2.5'"),
+    "window above T": (lambda: solve(D, x, 4, solver="picard:window=5"), "window must be at most the number of steps, 4, got 5"),
+    "window above T of own times": (lambda: solve(D, x, 50, ts=times(1.0, 0.5, 0.0), solver=Broyden(window=3)), "window must be at most the number of steps, 2, got 3"),
+    "window above T, of numpy": (lambda: solve(D, x, 4, solver=Picard(window=np.int64(5))), "window must be at most the number of steps, 4, got"),
+    "start negative": (lambda: Picard(start=-1), "start must be a whole number >= 0, got -1"),
+    "start above T": (lambda: solve(D, x, 4, solver="anderson:start=5"), "start must be at most the number of steps, 4, got 5"),
+    "start in words": (lambda: Picard(start="coarse"), "start must be a whole number >= 0, got 'coarse'"),
+    "start none": (lambda: solver_by_name("picard:start=none"), "the setting start of picard is a whole number, got 'none'"),
+    "start of one state": (lambda: solve(D, x, 4, solver=Picard(start=solve(D, x, 4, keep="end"))), "needs all its states: solve it with keep='path'"),
+    "start of another batch": (lambda: solve(D, x, 4, solver=Anderson(start=solve(D, x[:2], 4))), r"the trajectory to start from has states \(2, 2\), but x has shape \(3, 2\)"),
+    "start of another dimension": (lambda: solve(D, x, 4, solver=Broyden(start=solve(N1.denoiser(vp), x[:, :1], 4))), r"has states \(3, 1\), but x has shape \(3, 2\)"),
+    "at_once 0": (lambda: Picard(at_once=0), "at_once must be a whole number >= 1, got 0"),
+    "at_once 0 of Parareal": (lambda: solver_by_name("parareal:at_once=0"), "at_once must be a whole number >= 1, got 0"),
+    "memory 0": (lambda: Anderson(memory=0), "memory must be a whole number >= 1, got 0"),
+    "memory 0 in a name": (lambda: solver_by_name("broyden:memory=0"), "memory must be a whole number >= 1, got 0"),
+    "blocks 0": (lambda: Parareal(blocks=0), "blocks must be a whole number >= 1, got 0"),
+    "blocks that do not divide": (lambda: solve(D, x, 12, solver="parareal:blocks=5"), "blocks must divide the number of steps, 12, got 5; allowed: 1, 2, 3, 4, 6, 12"),
+    "more blocks than steps": (lambda: solve(D, x, 4, solver=Parareal(blocks=8)), "blocks must divide the number of steps, 4, got 8; allowed: 1, 2, 4"),
+    "a multistep solver at once": (lambda: Picard(SOLVERS["dpm++2m"].solver), r"solver must be a one-step solver such as ddim, .*Multistep2 uses 1 earlier prediction\(s\)"),
+    "a multistep solver in a name": (lambda: solve(D, x, 4, solver="broyden:solver=ab3"), "solver must be a one-step solver .*AdamsBashforth uses 2 earlier"),
+    "a multistep fine solver": (lambda: Parareal(SOLVERS["unipc2"].solver), "fine must be a one-step solver.*UniPC uses"),
+    "a multistep coarse solver": (lambda: solver_by_name("parareal:coarse=deis2"), "coarse must be a one-step solver.*DEIS uses"),
+    "a stochastic coarse solver": (lambda: Parareal(coarse=DDPM()), "coarse must not be stochastic.*got DDPM"),
+    "a stochastic coarse solver, by eta": (lambda: Parareal(coarse=DDIM(0.1)), "coarse must not be stochastic"),
+    "parallel in parallel": (lambda: Picard(Picard()), r"solver must be a Solver such as toydiff.solvers.DDIM\(\), got Picard"),
+    "parallel in parallel, by name": (lambda: solver_by_name("parareal:fine=anderson"), "fine must be a Solver such as .* got Anderson"),
+    "a name for a solver of a solver": (lambda: Broyden("ddim"), "solver must be a Solver such as .* got 'ddim'"),
+    "a class for a parallel solver": (lambda: solve(D, x, 3, solver=Picard), "solver must be a name or a Solver.*Picard"),
+    "parallel solver, misspelt": (lambda: solve(D, x, 3, solver="picrad"), r"unknown solver 'picrad' \(did you mean 'picard'\?\); allowed: .*broyden, parareal"),
+    "setting of a parallel solver": (lambda: solver_by_name("picard:windw=3"), r"unknown setting of picard 'windw' \(did you mean 'window'\?\); allowed: solver, tolerance, window, start, at_once"),
+    "setting of another parallel solver": (lambda: solver_by_name("parareal:window=3"), "unknown setting of parareal 'window'"),
+    "solver of a parallel solver, misspelt": (lambda: solver_by_name("picard:solver=dimm"), r"unknown solver 'dimm' \(did you mean 'ddim'"),
+    "errors of a sequential walk": (lambda: solve(D, x, 3).errors(), "this trajectory has no sweeps: solve with a parallel solver, such as picard, and keep='path'"),
+    "errors of the end alone": (lambda: solve(D, x, 3, solver="picard", keep="end").errors(), "this trajectory has no sweeps"),
+    "errors to another path": (lambda: solve(D, x, 3, solver="picard").errors(solve(D, x, 4).xs), r"exact and xs must have the same shape, got \(5, 3, 2\) and \(4, 3, 2\)"),
+    "rounds of blocks that do not divide": (lambda: parareal_rounds(12, 5, 1), "blocks must divide the number of steps, 12, got 5"),
+    "rounds of more iterations than blocks": (lambda: parareal_rounds(12, 3, 4), "iterations must be at most the number of blocks, 3, got 4"),
+    "rounds of fewer than no iterations": (lambda: parareal_rounds(12, 3, -1), "iterations must be a whole number >= 0, got -1"),
+    "rounds of no steps": (lambda: parareal_rounds(0, 1, 1), "steps must be a whole number >= 1, got 0"),
 }  # fmt: skip
 
 
@@ -233,6 +299,9 @@ def test_numbers_of_numpy_are_numbers():
     assert VE(np.float32(80)).sigma_max == 80
     assert torch.equal(R2.sample(3, np.int64(5)), R2.sample(3, 5))
     assert Guided(G, np.float64(2.0)).calls == 2
+    by_numpy = Picard(tolerance=np.float32(0.5), window=np.int64(2), start=np.int64(3))
+    assert torch.equal(solve(D, x, 4, solver=by_numpy).xs, solve(D, x, 4, solver=Picard(DDIM(), 0.5, 2, 3)).xs)
+    assert torch.equal(solve(D, x, 4, solver=Parareal(blocks=np.int64(2))).xs, solve(D, x, 4, solver="parareal").xs)
 
 
 # ---- properties: over schedules, kinds, shapes and grids, good input works and bad input is refused
@@ -348,10 +417,43 @@ def test_any_solver_on_any_grid_schedule_shape_and_precision(on, grid, solver, s
     assert torch.isfinite(path.xs).all()
 
 
+@given(
+    st.floats(),
+    st.integers(-2, 9),
+    st.integers(-2, 9),
+    st.integers(-2, 9),
+    st.integers(-2, 9),
+    st.sampled_from([Picard, Anderson, Broyden]),
+)
+@quick
+def test_a_parallel_solver_runs_exactly_if_its_settings_fit(tolerance, window, start, at_once, steps, method):
+    steps = max(steps, 1)
+    good = 0 < tolerance < math.inf and 1 <= window <= steps and 0 <= start <= steps and at_once >= 1
+
+    def run():
+        return solve(D, x, steps, solver=method(DDIM(), tolerance, window, start, at_once))
+
+    if good:
+        assert torch.isfinite(run().sweeps).all()
+    else:
+        with pytest.raises(ValueError, match="must be"):
+            run()
+
+
+@given(st.integers(1, 24), st.integers(-1, 30))
+@quick
+def test_blocks_are_accepted_exactly_if_they_divide_the_grid(steps, blocks):
+    if blocks >= 1 and steps % blocks == 0:
+        assert solve(D, x, steps, solver=Parareal(blocks=blocks)).fronts[-1] == steps
+    else:
+        with pytest.raises(ValueError, match=r"blocks must (be|divide)"):
+            solve(D, x, steps, solver=Parareal(blocks=blocks))
+
+
 @given(st.text(max_size=12), st.sampled_from([schedule, mixture, solver_by_name, lambda name: time_grid(vp, 3, name)]))
 @quick
 def test_any_unknown_word_is_one_sentence_that_lists_what_is_allowed(word, lookup):
-    if word.partition(":")[0] in {*SCHEDULES, *MIXTURES, *SOLVERS, *GRIDS}:
+    if word.partition(":")[0] in {*SCHEDULES, *MIXTURES, *SOLVERS, *PARALLEL, *GRIDS}:
         return
     with pytest.raises(ValueError, match=r"unknown .*; allowed: "):
         lookup(word)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -16,6 +17,7 @@ import torch
 
 import toydiff
 import toydiff.demo
+import toydiff.parallel
 from toydiff import cli, files
 from toydiff.convergence import DEFAULT_SCHEDULES, DEFAULT_STEPS
 from toydiff.grids import DEFAULT_GRID
@@ -153,7 +155,7 @@ def test_dash_prints_json_alone(capsys):
     assert sample("--out", "a.npz", "--json", "-") == 0
     assert json.loads(capsys.readouterr().out)["n"] == 50
     assert run("methods", "--json", "-") == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"solvers", "grids", "schedules", "mixtures"}
+    assert set(json.loads(capsys.readouterr().out)) == {"solvers", "parallel", "grids", "schedules", "mixtures"}
     assert written() == ["a.npz"]
 
 
@@ -162,7 +164,8 @@ def test_methods_lists_every_registry(capsys):
     found = json.loads(Path("m.json").read_text())
     text = capsys.readouterr().out
     for kind, registry in (
-        ("solvers", toydiff.SOLVERS), ("grids", toydiff.GRIDS), ("schedules", toydiff.SCHEDULES), ("mixtures", toydiff.MIXTURES),
+        ("solvers", toydiff.SOLVERS), ("parallel", toydiff.PARALLEL), ("grids", toydiff.GRIDS), ("schedules", toydiff.SCHEDULES),
+        ("mixtures", toydiff.MIXTURES),
     ):  # fmt: skip
         assert [row["name"] for row in found[kind]] == list(registry)
         assert all(row["title"] in text for row in found[kind])
@@ -173,6 +176,139 @@ def test_methods_lists_every_registry(capsys):
     assert (dpm3["order"], dpm3["calls_per_step"], dpm3["paper"]) == (3, 3, "arXiv 2206.00927, alg. 2")
     assert [row["name"] for row in found["solvers"] if row["default"]] == [DEFAULT_SOLVER]
     assert f"{DEFAULT_SOLVER} *" in text
+    section = text[text.index("PARALLEL SAMPLERS (--solver)") : text.index("THE SAME SOLVERS ELSEWHERE")]
+    for row in found["parallel"]:
+        entry = toydiff.PARALLEL[row["name"]]
+        assert row == {
+            "name": entry.name, "title": entry.title, "order": 1, "stochastic": False, "paper": entry.paper, "elsewhere": entry.elsewhere,
+        }  # fmt: skip
+        [line] = [line for line in section.splitlines() if line.split()[:1] == [entry.name]]
+        assert re.fullmatch(rf"\S+ +1 +{re.escape(entry.title)} +{re.escape(entry.paper)}", line)
+
+
+@pytest.mark.parametrize("solver", ["picard", "picard:window=5", "anderson", "broyden", "parareal"])
+def test_sample_with_a_parallel_sampler(solver, capsys):
+    """The samples of DDIM, in fewer rounds and more calls; both are printed."""
+    assert sample("--solver", solver, "--out", "a.npz", "--json", "row.json", n=50, steps=20) == 0
+    row = json.loads(Path("row.json").read_text())
+    sample("--solver", "ddim", "--out", "b.npz", n=50, steps=20)
+    assert row["method"] == solver
+    assert row["rounds"] <= 20 < row["nfe"]
+    text = capsys.readouterr().out
+    assert (
+        f"{solver} on mixture:ring: 50 samples in {row['nfe']} network calls each (NFE), {row['rounds']} rounds" in text
+    )
+    np.testing.assert_allclose(np.load("a.npz")["samples"], np.load("b.npz")["samples"], atol=0.02)
+
+
+def test_sample_draws_a_parallel_sampler_too():
+    assert sample("--solver", "picard:window=2", "--out", "a.png") == 0
+    assert json.loads(png_text("a.png")["toydiff"])["solver"] == "picard:window=2"
+
+
+def test_sample_shows_how_much_of_the_path_is_accepted(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "show_progress", lambda: True)
+    assert sample("--solver", "picard", "--out", "a.npz", n=50, steps=20) == 0
+    err = capsys.readouterr().err
+    assert "accepted" in err
+    assert "20/20" in err
+
+
+def test_parallel_prints_the_rows_that_it_writes(capsys):
+    words = [
+        "--steps",
+        "12",
+        "--steps",
+        "8",
+        "--method",
+        "sequential",
+        "window",
+        "--method",
+        "broyden:memory=1",
+        "--samples",
+        20,
+        "--cost",
+        0,
+    ]
+    assert run("parallel", *words, "--json", "p.json") == 0
+    rows = json.loads(Path("p.json").read_text())
+    assert [(row["steps"], row["method"], row["solver"]) for row in rows] == [
+        (8, "sequential", "ddim"), (8, "window", "picard:window=2"), (8, "broyden", "broyden:memory=1"),
+        (12, "sequential", "ddim"), (12, "window", "picard:window=3"), (12, "broyden", "broyden:memory=1"),
+    ]  # fmt: skip
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for row in rows:
+        name = "sequential" if row["method"] == "sequential" else row["solver"]
+        [line] = [line for line in lines if line[:2] == [str(row["steps"]), name]]
+        assert line[2:] == [
+            "-" if row["sweeps"] is None else str(row["sweeps"]), str(row["rounds"]), str(row["calls"]), str(row["nfe"]),
+            f"{row['seconds']:.3g}", f"{row['seconds_with_cost']:.3g}",
+            *(f"{row[key]:.1e}" for key in ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95")),
+            str(row["rounds_to_goal"]), str(row["rounds_to_goal_p95"]),
+        ]  # fmt: skip
+    assert run("parallel", "--steps", 4, "--samples", 5, "--cost", 0, "--json", "-") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 6
+
+
+def test_parallel_options_reach_the_comparison(monkeypatch):
+    asked = []
+    words = inspect.signature(toydiff.parallel.compare)
+
+    def fake(*given, **named):
+        asked.append(words.bind(*given, **named).arguments)
+        return [row_of("sequential", 1.0, 1.0), row_of("picard", 2.0, 0.5)]
+
+    monkeypatch.setattr("toydiff.parallel.compare", fake)
+    assert run("parallel") == 0
+    assert {key: asked[0][key] for key in asked[0]} == {
+        key: option.default for key, option in words.parameters.items()
+    }  # the command's defaults are the function's
+    assert (
+        run(
+            "parallel", "--steps", 7, "--method", "picard", "--mixture", "ring", "--schedule", "ve", "--grid", "karras", "--samples", 9,
+            "--tolerance", "none", "--window", 3, "--cost", 0.5, "--seed", 4,
+        )
+        == 0
+    )  # fmt: skip
+    assert asked[1] == {
+        "mixture": "ring", "steps": [7], "methods": ["picard"], "schedule": "ve", "grid": "karras", "samples": 9, "tolerance": None,
+        "window": 3, "cost": 0.5, "seed": 4, "progress": False,
+    }  # fmt: skip
+
+
+def row_of(method, seconds, with_cost, steps=10):
+    """What the text needs of a row."""
+    row = dict.fromkeys(
+        ("sweeps", "rounds", "calls", "nfe", "samples", "seed", "rounds_to_goal", "rounds_to_goal_p95"), 1
+    )
+    row |= dict.fromkeys(
+        ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95"), 0.5
+    )
+    row |= {"method": method, "solver": method, "steps": steps, "seconds": seconds, "seconds_with_cost": with_cost}
+    return row | {"problem": "mixture:x", "schedule": "vp", "grid": "uniform", "goal": 0.01, "cost_per_call": 0.02}
+
+
+def test_what_is_said_about_wall_clock_follows_from_the_rows():
+    rows = [
+        row_of("sequential", 1.0, 3.0), row_of("picard", 2.5, 1.0), row_of("parareal", 4.0, 6.0),
+        row_of("sequential", 9.0, 9.0, steps=20), row_of("picard", 3.0, 2.0, steps=20), row_of("parareal", 4.0, 1.0, steps=20),
+    ]  # fmt: skip
+    assert cli.parallel_verdicts(rows) == [
+        "Wall-clock with the network as it is: T = 10 lost, the fastest (picard) takes 2.5 times as long as the walk; "
+        "T = 20 won, 3.0 times faster than the walk with picard.",
+        "With 0.02 s more a call: T = 10 won, 3.0 times faster than the walk with picard (but parareal slower); "
+        "T = 20 won, 9.0 times faster than the walk with parareal.",
+    ]
+    assert cli.parallel_verdicts(rows[1:3]) == []
+    assert cli.parallel_verdicts(rows[:1]) == []
+
+
+def test_a_number_that_is_none_is_a_dash(capsys):
+    cli.report(
+        None, [], cli.parallel_text([row_of("picard", 1.0, 1.0) | {"rounds_to_goal": None, "error_to_exact": None}])
+    )
+    line = next(line.split() for line in capsys.readouterr().out.splitlines() if " picard " in line)
+    assert line.count("-") == 2
 
 
 def test_convergence_writes_exactly_the_promised_keys(capsys):
@@ -256,7 +392,7 @@ def test_version(capsys):
 S = ["sample", "--out", "a.npz"]
 BAD = [
     (["demmo"], "did you mean 'demo'"),
-    (["train"], "allowed: demo, convergence, sample, methods"),
+    (["train"], "allowed: demo, convergence, parallel, sample, methods"),
     (["--vresion"], "did you mean '--version'"),
     (["sample"], "--out"),
     (["sample", "--otu", "a.npz"], "did you mean '--out'"),
@@ -304,6 +440,33 @@ BAD = [
     (["convergence", "--solver"], "expected at least one argument"),
     (["convergence", "--mixture", "rin"], "did you mean 'ring'"),
     (["convergence", "--json", "missing/a.json"], "there is no folder 'missing'"),
+    ([*S, "--solver", "picrad"], "did you mean 'picard'"),
+    ([*S, "--solver", "picard:window=21"], "window must be at most the number of steps, 20"),
+    ([*S, "--solver", "picard:window=0"], "window must be a whole number >= 1"),
+    ([*S, "--solver", "picard:tolerance=0"], "tolerance must be a finite number > 0"),
+    ([*S, "--solver", "picard:tolerance=small"], "is a number or none, got 'small'"),
+    ([*S, "--solver", "picard:solver=dpm++2m"], "must be a one-step solver"),
+    ([*S, "--solver", "anderson:memry=2"], "did you mean 'memory'"),
+    ([*S, "--solver", "parareal:blocks=7"], "blocks must divide the number of steps, 20"),
+    (["parallel", "--method", "brodyen"], "did you mean 'broyden'"),
+    (["parallel", "--method", "parareal:blocks=7"], "blocks must divide the number of steps, 25"),
+    (["parallel", "--method", "picard:solver=ab2"], "must be a one-step solver"),
+    (["parallel", "--method"], "expected at least one argument"),
+    (["parallel", "--steps", "0"], "--steps: must be a whole number from 1"),
+    (["parallel", "--tolerance", "0"], "tolerance must be a finite number > 0"),
+    (["parallel", "--tolerance", "-0.1"], "tolerance must be a finite number > 0"),
+    (["parallel", "--tolerance", "tiny"], "must be a finite number or none, got 'tiny'"),
+    (["parallel", "--window", "0"], "--window: must be a whole number from 1"),
+    (["parallel", "--window", "50"], "window must be at most the number of steps, 25"),
+    (["parallel", "--window", "5", "--method", "picard"], "window is not among the methods"),
+    (["parallel", "--samples", "100000"], "steps x samples must be at most"),
+    (["parallel", "--cost", "-1"], "cost per call must be >= 0"),
+    (["parallel", "--cost", "nan"], "must be a finite number, got 'nan'"),
+    (["parallel", "--mixture", "rin"], "did you mean 'ring'"),
+    (["parallel", "--schedule", "vpp"], "did you mean 'vp'"),
+    (["parallel", "--grid", "unifrom"], "did you mean 'uniform'"),
+    (["parallel", "--windw", "5"], "did you mean '--window'"),
+    (["parallel", "--json", "missing/a.json"], "there is no folder 'missing'"),
     (["methods", "--json", "missing/a.json"], "there is no folder 'missing'"),
     (["methods", "solvers"], "unexpected argument 'solvers'"),
     (["demo", "--out", "file"], "cannot write into the folder 'file'"),
@@ -317,7 +480,8 @@ def test_bad_input_is_one_line_and_code_2(words, said, capsys, monkeypatch):
     Path("folder.npz").mkdir()
     Path("file").write_text("mine")
     before = written()
-    monkeypatch.setattr(toydiff.solvers.driver, "tqdm", forbidden)  # nothing is sampled before the mistake is found
+    for module in (toydiff.solvers.driver, toydiff.parallel):  # nothing is sampled before the mistake is found
+        monkeypatch.setattr(module, "tqdm", forbidden)
     assert run(*words) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -341,8 +505,10 @@ def test_a_folder_that_refuses_is_found_before_the_work(capsys, monkeypatch):
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(cli, "draw", forbidden)
     monkeypatch.setattr("toydiff.convergence.convergence", forbidden)
+    monkeypatch.setattr("toydiff.parallel.compare", forbidden)
     monkeypatch.setattr("toydiff.demo.run", forbidden)
-    for words in (S, ["demo", "--out", "d"], ["convergence", "--json", "c.json"], ["methods", "--json", "m.json"]):
+    jsons = [[word, "--json", "c.json"] for word in ("convergence", "parallel", "methods")]
+    for words in (S, ["demo", "--out", "d"], *jsons):
         assert run(*words) == 2
         out, err = capsys.readouterr()
         assert out == ""
@@ -374,6 +540,18 @@ def test_interrupted_while_sampling(capsys, monkeypatch):
     assert capsys.readouterr().err == "toydiff: interrupted\n"
     assert written() == ["a.npz"]
     assert Path("a.npz").read_text() == "the old one"
+
+
+def test_interrupted_while_comparing(capsys, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    Path("p.json").write_text("the old one")
+    monkeypatch.setattr("toydiff.parallel.solve", interrupt)
+    assert run("parallel", "--json", "p.json") == 130
+    assert capsys.readouterr().err == "toydiff: interrupted\n"
+    assert written() == ["p.json"]
+    assert Path("p.json").read_text() == "the old one"
 
 
 @pytest.mark.parametrize("moment", ["fdopen", "replace"])
@@ -438,9 +616,17 @@ def test_a_reader_that_leaves_is_no_error(words):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_one_line_and_no_file():
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "--steps", "100000", "--n", "5000", "--solver", "dpm3", "--out", "a.npz"],
+        ["sample", "--steps", "2000", "--n", "2000", "--solver", "picard:window=2,tolerance=none", "--out", "a.npz"],
+        ["parallel", "--cost", "5", "--json", "p.json"],
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_leaves_one_line_and_no_file(words):
     program = "import sys; from toydiff import cli; print('ready', flush=True); sys.exit(cli.main(sys.argv[1:]))"
-    words = ["sample", "--steps", "100000", "--n", "5000", "--solver", "dpm3", "--out", "a.npz"]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,30 +1,70 @@
-"""The README keeps its word: its table of names is the registry's, and its code runs."""
+"""The README keeps its word: its tables of names are the registries', its counts are measured, and its code runs."""
 
 import re
 from pathlib import Path
 
-from toydiff.solvers import SOLVERS
+import pytest
+
+from toydiff.parallel import compare
+from toydiff.solvers import PARALLEL, SOLVERS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
+def section(title):
+    """From one heading to the next of its kind."""
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)[1]
+
+
+def named_rows(title):
+    """The rows of a section's table whose first cell is a name: (name, cell, cell, cell)."""
+    return re.findall(r"^\| `([^`]+)` \| (.*) \| (.*) \| (.*) \|$", section(title), re.MULTILINE)
+
+
 def test_table_of_names_is_the_registry():
-    rows = re.findall(r"^\| `([^`]+)` \| (.*) \| (.*) \| (.*) \|$", README, re.MULTILINE)
+    rows = named_rows("Names elsewhere")
     written = {name: dict(zip(("diffusers", "k-diffusion", "UI"), cells, strict=True)) for name, *cells in rows}
     assert list(written) == list(SOLVERS)
     for name, cells in written.items():
         assert {where: text for where, text in cells.items() if text != "—"} == SOLVERS[name].elsewhere, name
 
 
-def test_python_blocks_run(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(block, {})
-    lines = capsys.readouterr().out.splitlines()
-    (fast_nfe, fast_error), (slow_nfe, slow_error) = (
-        line.replace("tensor(", "").replace(")", "").split()[:2] for line in lines
+def test_table_of_parallel_samplers_is_the_registry():
+    rows = named_rows("Parallel sampling")
+    assert [(name, title, paper) for name, title, _, paper in rows] == [
+        (entry.name, entry.title, entry.paper) for entry in PARALLEL.values()
+    ]
+
+
+@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_counts_of_parallel_samplers_are_those_of_the_command(steps):
+    """Rounds and calls; the seconds are another machine's."""
+    written = re.findall(
+        rf"^\| {steps} \| `([^`]+)` \| (\d+), (\d+) \| (\d+) \| (\d+) \|", section("Parallel sampling"), re.MULTILINE
     )
+    keys = ("solver", "rounds_to_goal", "rounds_to_goal_p95", "rounds", "nfe")
+    assert written == [tuple(str(row[key]) for key in keys) for row in compare(steps=(steps,), cost=0)]
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def printed(block, capsys):
+    """What a block of the README prints: the words of each line, tensors as their numbers."""
+    exec(block, {})
+    return [re.sub(r"tensor\(([^,)]*).*\)", r"\1", line).split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_python_blocks_run(capsys):
+    first, parallel = blocks()
+    (fast_nfe, fast_error), (slow_nfe, slow_error) = printed(first, capsys)
     # the example's lesson: the same ten calls, far closer
     assert fast_nfe == slow_nfe == "10"
-    assert float(fast_error.rstrip(",")) < 0.2 * float(slow_error.rstrip(","))
+    assert float(fast_error) < 0.2 * float(slow_error)
+    # the second: the same path in a fraction of the rounds, for more calls
+    [(walk_rounds, rounds, nfe, error)] = printed(parallel, capsys)
+    assert walk_rounds == "100"
+    assert int(rounds) < 20
+    assert int(nfe) > 200
+    assert float(error) < 1e-3

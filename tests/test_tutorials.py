@@ -45,7 +45,7 @@ def texts(notebook):
 
 
 def test_there_are_tutorials():
-    assert [path.stem[:2] for path in maker.sources()][:4] == ["01", "02", "03", "04"]
+    assert [path.stem[:2] for path in maker.sources()][:5] == ["01", "02", "03", "04", "05"]
 
 
 @SOURCES

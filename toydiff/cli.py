@@ -36,6 +36,8 @@ examples:
   toydiff demo --out pictures             the lessons' pictures: open pictures/index.html
   toydiff sample --mixture spirals --steps 8 --out spirals.png
   toydiff sample --solver dpm++2m --grid karras --steps 10 --json - --out ring.npz
+  toydiff sample --solver picard:window=10 --steps 100 --out ring.png
+  toydiff parallel --steps 25 100 --method sequential picard broyden
   toydiff convergence --solver heun unipc2 --schedule vp linear
   toydiff methods                         every solver, time grid, schedule and mixture by name
 """
@@ -87,6 +89,14 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
     return value
+
+
+def finite_or_none(text: str) -> float | None:
+    """A finite number, or the word none."""
+    try:
+        return None if text == "none" else finite(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a finite number or none, got {text!r}") from None
 
 
 # ---- output
@@ -179,6 +189,92 @@ def orders_text(rows: Sequence[Mapping], mixture: str) -> str:
         f"error: the largest over the schedules, at the most steps. "
         f"Furthest below what it declares: {worst['solver']} on {worst['schedule']}, by {worst['declared'] - worst['measured']:.2f}."
     )
+
+
+def compare_parallel(args: argparse.Namespace) -> None:
+    json_to = output_file(args.json)
+    from .parallel import DEFAULT_STEPS, METHODS, compare
+
+    one_thread()
+    rows = compare(
+        args.mixture,
+        steps=args.steps or DEFAULT_STEPS,
+        methods=args.method or METHODS,
+        schedule=args.schedule,
+        grid=args.grid,
+        samples=args.samples,
+        tolerance=args.tolerance,
+        window=args.window,
+        cost=args.cost,
+        seed=args.seed,
+        progress=show_progress(),
+    )
+    report(json_to, rows, parallel_text(rows))
+
+
+def parallel_text(rows: Sequence[Mapping]) -> str:
+    """The comparison as a table, a block for each number of steps, and what it says about wall-clock."""
+    first = rows[0]
+    head = [
+        "steps", "solver", "sweeps", "rounds", "calls", "NFE", "s", "s with cost", "to walk", "p95", "to flow", "p95", "rounds to goal", "p95",
+    ]  # fmt: skip
+    lines = []
+    for row in rows:
+        if lines and lines[-1][0] != str(row["steps"]):
+            lines.append([""] * len(head))
+        counts = [cell(row[key]) for key in ("sweeps", "rounds", "calls", "nfe")]
+        seconds = [f"{row[key]:.3g}" for key in ("seconds", "seconds_with_cost")]
+        errors = [
+            cell(row[key], ".1e")
+            for key in ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95")
+        ]
+        goals = [cell(row[key]) for key in ("rounds_to_goal", "rounds_to_goal_p95")]
+        name = "sequential" if row["method"] == "sequential" else row["solver"]
+        lines.append([str(row["steps"]), name, *counts, *seconds, *errors, *goals])
+    return (
+        f"parallel samplers on {first['problem']}, {first['schedule']}, grid {first['grid']}: {first['samples']} samples, seed {first['seed']}\n\n"
+        f"{table(head, lines, [k for k in range(len(head)) if k != 1])}\n\n"
+        f"to walk, to flow: distance of the samples to those of the sequential walk and of the exact flow, median and 95th percentile.\n"
+        f"goal: a distance of {first['goal']:g} to the sequential walk, by the median and by the 95th percentile.\n"
+        f"rounds: calls that waited for one another. calls: batches through the network, where large ones go in parts.\n"
+        f"s with cost: every network call takes {first['cost_per_call']:g} s longer, whatever the size of its batch.\n\n"
+        + "\n".join(parallel_verdicts(rows))
+    ).rstrip()
+
+
+def cell(value: float | None, as_: str = "") -> str:
+    """A number in a table, a dash where there is none."""
+    return "-" if value is None else format(value, as_)
+
+
+def parallel_verdicts(rows: Sequence[Mapping]) -> list[str]:
+    """Where wall-clock is won and where it is lost, a sentence for each kind of network; none where there is nothing to compare."""
+    by_steps: dict[int, dict[bool, list[Mapping]]] = {}
+    for row in rows:
+        by_steps.setdefault(row["steps"], {True: [], False: []})[row["method"] == "sequential"].append(row)
+    kinds = {
+        "seconds": "Wall-clock with the network as it is",
+        "seconds_with_cost": f"With {rows[0]['cost_per_call']:g} s more a call",
+    }
+    sentences = []
+    for key, kind in kinds.items():
+        said = []
+        for steps, found in by_steps.items():
+            if found[True] and found[False]:
+                walk = found[True][0][key]
+                best = min(found[False], key=lambda row: row[key])
+                ratio = walk / best[key]
+                slower = [row["solver"] for row in found[False] if row[key] > walk]
+                if ratio < 1:
+                    said.append(
+                        f"T = {steps} lost, the fastest ({best['solver']}) takes {1 / ratio:.1f} times as long as the walk"
+                    )
+                else:
+                    but = f" (but {', '.join(slower)} slower)" if slower else ""
+                    said.append(f"T = {steps} won, {ratio:.1f} times faster than the walk with {best['solver']}{but}")
+        if said:
+            sentences.append(f"{kind}: {'; '.join(said)}.")
+    return sentences
 
 
 def seeded_mixture(name: str, seed: int) -> "GaussianMixture":
@@ -326,11 +422,11 @@ def methods(args: argparse.Namespace) -> None:
 
 
 def registry() -> dict[str, list[dict]]:
-    """All that can be named on the command line: solvers, grids, schedules and mixtures."""
+    """All that can be named on the command line: solvers, parallel samplers, grids, schedules and mixtures."""
     from .grids import DEFAULT_GRID, GRIDS
     from .mixtures import MIXTURES
     from .schedules import SCHEDULES
-    from .solvers import DEFAULT_SOLVER, SOLVERS
+    from .solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS
 
     def described(makers: Mapping[str, Callable]) -> list[dict]:
         return [{"name": name, "title": inspect.getdoc(make).splitlines()[0]} for name, make in makers.items()]
@@ -349,6 +445,17 @@ def registry() -> dict[str, list[dict]]:
             }
             for entry in SOLVERS.values()
         ],
+        "parallel": [
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "order": entry.solver.order,
+                "stochastic": entry.solver.stochastic,
+                "paper": entry.paper,
+                "elsewhere": entry.elsewhere,
+            }
+            for entry in PARALLEL.values()
+        ],
         "grids": [{"name": name, "title": title, "default": name == DEFAULT_GRID} for name, title in GRIDS.items()],
         "schedules": described(SCHEDULES),
         "mixtures": described(MIXTURES),
@@ -365,10 +472,21 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
         [named(s), str(s["order"]), str(s["calls_per_step"]), "yes" if s["stochastic"] else "", s["title"], s["paper"]]
         for s in found["solvers"]
     ]
-    elsewhere = [[s["name"], where, name] for s in found["solvers"] for where, name in s["elsewhere"].items()]
+    parallel = [
+        [s["name"], str(s["order"]), "yes" if s["stochastic"] else "", s["title"], s["paper"]]
+        for s in found["parallel"]
+    ]
+    elsewhere = [
+        [s["name"], where, name]
+        for s in [*found["solvers"], *found["parallel"]]
+        for where, name in s["elsewhere"].items()
+    ]
     parts = [
         "SOLVERS (--solver; * is the default)",
         table(["name", "order", "calls a step", "noise", "title", "paper"], solvers, (1, 2)),
+        "\nPARALLEL SAMPLERS (--solver)",
+        table(["name", "order", "noise", "title", "paper"], parallel, (1,)),
+        "They compute the path of a one-step solver in fewer rounds, and have its order and noise: ddim, or one named as in picard:solver=ddpm, parareal:fine=heun.",
         "\nTHE SAME SOLVERS ELSEWHERE",
         table(["name", "where", "called"], elsewhere),
     ]
@@ -419,7 +537,7 @@ def _convergence_arguments(parser: Parser) -> None:
 
 def _sample_arguments(parser: Parser) -> None:
     from .grids import DEFAULT_GRID
-    from .solvers.registry import DEFAULT_SOLVER
+    from .solvers.registry import DEFAULT_SOLVER, PARALLEL
 
     parser.add_argument(
         "--mixture", metavar="NAME", default="ring", help="what to sample (default: ring); `random` depends on the seed"
@@ -429,7 +547,8 @@ def _sample_arguments(parser: Parser) -> None:
         "--solver",
         metavar="NAME",
         default=DEFAULT_SOLVER,
-        help=f"NAME or NAME:setting=value,... (default: {DEFAULT_SOLVER})",
+        help=f"NAME or NAME:setting=value,...: a step solver or a parallel sampler (picard, picard:window=10, {', '.join(list(PARALLEL)[1:])}); "
+        f"`toydiff methods` lists both (default: {DEFAULT_SOLVER})",
     )
     parser.add_argument("--grid", metavar="NAME", default=DEFAULT_GRID, help=f"time grid (default: {DEFAULT_GRID})")
     parser.add_argument("--steps", metavar="N", type=whole(1, MOST_STEPS), default=20, help="steps (default: 20)")
@@ -455,15 +574,84 @@ def _sample_arguments(parser: Parser) -> None:
     _json(parser)
 
 
+def _parallel_arguments(parser: Parser) -> None:
+    from .grids import GRIDS
+    from .parallel import DEFAULT_STEPS, METHODS
+    from .schedules import SCHEDULES
+
+    _json(parser)
+    parser.add_argument(
+        "--steps",
+        metavar="T",
+        type=whole(1, MOST_STEPS),
+        nargs="+",
+        action="extend",
+        help=f"steps of the sequential walk (default: {' '.join(map(str, DEFAULT_STEPS))})",
+    )
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        nargs="+",
+        action="extend",
+        help=f"NAME or NAME:setting=value,... (default: {' '.join(METHODS)})",
+    )
+    parser.add_argument(
+        "--mixture", metavar="NAME", default="random", help="default: random, five modes, which depends on the seed"
+    )
+    parser.add_argument(
+        "--schedule", metavar="NAME", default="scaled-linear", help=f"{', '.join(SCHEDULES)} (default: scaled-linear)"
+    )
+    parser.add_argument("--grid", metavar="NAME", default="uniform", help=f"{', '.join(GRIDS)} (default: uniform)")
+    parser.add_argument(
+        "--samples", metavar="N", type=whole(1, MOST_SAMPLES), default=256, help="samples (default: 256)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="X",
+        type=finite_or_none,
+        default=1e-3,
+        help="a point is accepted when a sweep changes it by less than X sigma; none goes on to the exact end (default: 0.001)",
+    )
+    parser.add_argument(
+        "--window",
+        metavar="W",
+        type=whole(1, MOST_STEPS),
+        help="points that the method `window` takes at a time (default: T/4)",
+    )
+    parser.add_argument(
+        "--cost",
+        metavar="SECONDS",
+        type=finite,
+        default=0.01,
+        help="what a network call costs more in `s with cost`, whatever the size of its batch (default: 0.01)",
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=whole(0, MOST_SEED),
+        default=0,
+        help="of the mixture `random`, the starts and the solvers' noise (default: 0)",
+    )
+
+
 COMMANDS = {
     "demo": Command(demo, "pictures of the samplers on an exact mixture, and index.html to read them", _demo_arguments),
     "convergence": Command(measure_orders, "solver x schedule: declared and measured order", _convergence_arguments),
+    "parallel": Command(
+        compare_parallel,
+        "parallel samplers against the sequential walk: rounds, calls, seconds, errors",
+        _parallel_arguments,
+    ),
     "sample": Command(sample, "sample a ready-made mixture with its exact denoiser", _sample_arguments),
-    "methods": Command(methods, "every solver, time grid, schedule and mixture by name", _json),
+    "methods": Command(methods, "every solver, parallel sampler, time grid, schedule and mixture by name", _json),
 }
 
 MORE = {
     "convergence": "Errors are taken against a DOP853 solution in float64, on lambda-uniform grids between two inner noise levels.",
+    "parallel": (
+        "A parallel sampler computes the path of a one-step solver, DDIM here, by sweeps over all its points at once: more network calls in fewer rounds.\n"
+        "Methods: the sequential walk; picard; window, which is picard on a part of the grid at a time (ParaDiGMS); anderson (ParaTAA); broyden; parareal (SRDS)."
+    ),
     "sample": (
         "Samples start from the mixture's own marginal at t = 1, not from plain noise, so that every error is the solver's.\n"
         "The distance is sliced Wasserstein to as many true samples, 10,000 at most (with --label: of that class, which guidance leaves on\npurpose);\n"
@@ -476,7 +664,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments, or `ValueError` with the nearest word for one that is misspelt."""
     top = Parser(
         prog="toydiff",
-        description="How to get a good sample from a diffusion model in fewer network calls.",
+        description="How to get a good sample from a diffusion model in fewer, or in parallel, network calls.",
         epilog=EXAMPLES,
     )
     top.add_argument("--version", action="version", version=f"toydiff {__version__}")

@@ -1,0 +1,244 @@
+"""Parallel samplers side by side with the sequential walk: rounds, network calls, seconds and errors in one table."""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .checks import check_count, check_number, check_positive, unknown
+from .denoisers import Counted, Denoiser, check_denoiser
+from .grids import time_grid
+from .mixtures import GaussianMixture, random_mixture
+from .mixtures import mixture as mixture_by_name
+from .prediction import Prediction
+from .schedules import schedule as schedule_by_name
+from .solvers import DDIM, PARALLEL, ParallelSolver, Solver, Trajectory, reference, solve, solver_by_name
+from .solvers.parallel import Points, Sweep
+
+METHODS = ("sequential", "picard", "window", "anderson", "broyden", "parareal")
+"""What is compared: the walk step by step, and the ways to compute the same path in fewer rounds. `window` is Picard on a quarter of the grid."""
+
+DEFAULT_STEPS = (25, 100, 1000)
+
+GOAL = 1e-2
+"""The error to the sequential result that `rounds_to_goal` waits for."""
+
+REPEATS, LONG = 5, 0.2
+"""Runs that are timed, and the seconds after which there are enough: short ones vary more. The median counts."""
+
+MOST_STATES = 4_000_000
+"""Steps x samples: several paths of so many states are held at a time."""
+
+
+class FixedCost(Denoiser):
+    """A denoiser whose every call takes `seconds` longer, whatever the size of the batch: a device with room to spare.
+
+    That is where parallel sampling pays. A processor that is already busy with one sample is the other extreme: there a call on n
+    points takes n times as long.
+    """
+
+    def __init__(self, denoiser: Denoiser, seconds: float):
+        check_denoiser(denoiser)
+        super().__init__(denoiser.schedule, denoiser.kind)
+        if check_number(seconds, "the cost per call") < 0:
+            raise ValueError(f"the cost per call must be >= 0 seconds, got {seconds!r}")
+        self.denoiser, self.seconds = denoiser, seconds
+
+    @property
+    def calls(self) -> int:
+        return self.denoiser.calls
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        time.sleep(self.seconds)
+        return self.denoiser(x, t, cond)
+
+
+@dataclass(frozen=True)
+class Watched(ParallelSolver):
+    """A parallel solver that notes where each sweep ended, (B, ...), so that not all paths need be kept."""
+
+    solver: ParallelSolver
+    ends: list[Tensor] = field(default_factory=list)
+
+    @property
+    def at_once(self) -> int:
+        return self.solver.at_once
+
+    @property
+    def one_step(self) -> Solver:
+        return self.solver.one_step
+
+    def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
+        for sweep in self.solver.sweeps(points, x):
+            self.ends.append(sweep.xs[-1])
+            yield sweep
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One row to be: a method at a number of steps, the name that `solve` gets, and the solver of that name."""
+
+    method: str
+    steps: int
+    name: str
+    solver: Solver | ParallelSolver
+
+    @property
+    def one_step(self) -> Solver:
+        """The solver whose sequential walk is the truth of this method."""
+        return self.solver.one_step if isinstance(self.solver, ParallelSolver) else self.solver
+
+
+def compare(
+    mixture: str | GaussianMixture = "random",
+    *,
+    steps: Sequence[int] = DEFAULT_STEPS,
+    methods: Sequence[str] = METHODS,
+    schedule: str = "scaled-linear",
+    grid: str = "uniform",
+    samples: int = 256,
+    tolerance: float | None = 1e-3,
+    window: int | None = None,
+    cost: float = 0.01,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[dict]:
+    """Parallel samplers against the sequential walk on an exact mixture, in float64: a row for each number of steps x method.
+
+    Every run starts from the same draws of the mixture's marginal at t = 1. In a row, all errors are Euclidean distances of the samples at
+    t = 0, one a sample: `error_to_sequential`, `_p95` and `_max`, the median, the 95th percentile and the largest distance to the walk step
+    by step with the same one-step solver (DDIM unless a method's settings say otherwise) and the same noise; `error_to_exact` and `_p95`
+    to the exact flow, None for a stochastic solver. `sweeps`: iterations; `rounds`: calls that waited for one another; `nfe`: calls per sample;
+    `calls`: batches that went through the network, more than `rounds` where one was larger than `at_once`, or where fine and coarse solver differ. `curve`:
+    the rounds spent by each sweep, from the first guess on, and the error to the sequential walk there. `rounds_to_goal` and `_p95`:
+    the rounds by which the median and the 95th percentile were first at most `goal`, None if never. `seconds`: the median of a few
+    runs; `seconds_with_cost`: one run in which every network call takes `cost` seconds longer, see `FixedCost`.
+
+    mixture: a name of `MIXTURES` ("random" depends on the seed) or a mixture. methods: names of `METHODS`, settings allowed
+    ("parareal:blocks=10"). tolerance: of all parallel methods, None goes on to the exact end. window: the points that method
+    `window` takes at a time, by default T/4. `progress` shows a bar. `ValueError` for an unknown name and for settings that do not fit
+    the numbers of steps, before anything is computed.
+    """
+    name, mixture = _named(mixture, check_count(seed, "seed", 0))
+    ready = schedule_by_name(schedule)
+    check_count(samples, "samples")
+    steps = sorted({check_count(T, "each of the steps") for T in steps})
+    cases = [_case(method, T, tolerance, window) for T, method in product(steps, dict.fromkeys(methods))]
+    if not cases:
+        raise ValueError("a comparison needs one method and one number of steps at least, got none")
+    if window is not None and not any(str(method).startswith("window") for method in methods):
+        raise ValueError("a window was given, but the method window is not among the methods")
+    if samples * steps[-1] > MOST_STATES:
+        raise ValueError(f"steps x samples must be at most {MOST_STATES}, got {steps[-1]} x {samples}")
+    grids = {T: time_grid(ready, T, grid) for T in steps}
+    D = mixture.denoiser(ready)
+    costly = FixedCost(D, cost)
+
+    with tqdm(cases, desc="parallel", unit="run", disable=not progress) as bar:
+        x = mixture.marginal(ready, 1.0).sample(samples, seed, dtype=torch.float64)
+        exact = reference(D, x)
+        walks: dict[tuple[Solver, int], Trajectory] = {}
+        rows = []
+        for case in bar:
+            bar.set_postfix_str(f"{case.method}, {case.steps} steps")
+            ts, one_step = grids[case.steps], case.one_step
+            if (one_step, case.steps) not in walks:
+                walks[one_step, case.steps] = solve(D, x, solver=one_step, ts=ts, generator=seed, keep="end")
+            rows.append(
+                {
+                    "method": case.method, "solver": case.name, "problem": name, "schedule": schedule, "grid": grid,
+                    "steps": case.steps, "samples": samples, "seed": seed, "tolerance": getattr(case.solver, "tolerance", None),
+                }
+                | _measured(D, costly, x, ts, case, walks[one_step, case.steps].end, None if one_step.stochastic else exact, seed)
+            )  # fmt: skip
+        return rows
+
+
+def _named(mixture: str | GaussianMixture, seed: int) -> tuple[str, GaussianMixture]:
+    if isinstance(mixture, GaussianMixture):
+        return "mixture", mixture
+    return f"mixture:{mixture}", random_mixture(seed) if mixture == "random" else mixture_by_name(mixture)
+
+
+def _case(method: str, steps: int, tolerance: float | None, window: int | None) -> _Case:
+    """A method with its settings, checked against the number of steps; what the method itself says comes last, and so wins."""
+    word, _, given = str(method).partition(":")
+    if word not in METHODS:
+        raise unknown("method", word, METHODS)
+    if word == "sequential":
+        if given:
+            raise ValueError(f"sequential is DDIM and has no settings, got {method!r}")
+        return _Case(word, steps, "ddim", DDIM())
+    settings = []
+    name = "picard" if word == "window" else word
+    if word == "window":
+        settings.append(f"window={max(steps // 4, 1) if window is None else check_count(window, 'window')}")
+    if tolerance is not None:
+        check_positive(tolerance, "tolerance")
+    if tolerance != PARALLEL[name].solver.tolerance:
+        settings.append(f"tolerance={'none' if tolerance is None else repr(tolerance)}")
+    settings += filter(None, [given])
+    name += ":" + ",".join(settings) if settings else ""
+    solver = solver_by_name(name)
+    solver.check_steps(steps)
+    return _Case(word, steps, name, solver)
+
+
+def _measured(
+    D: Denoiser, costly: Denoiser, x: Tensor, ts: Tensor, case: _Case, walked: Tensor, exact: Tensor | None, seed: int
+) -> dict:
+    """What one method did: its counts, its times, and how far its end was from those of the walk and of the flow."""
+
+    def run(D: Denoiser, solver: Solver | ParallelSolver) -> Trajectory:
+        return solve(D, x, solver=solver, ts=ts, generator=seed, keep="end")
+
+    parallel = isinstance(case.solver, ParallelSolver)
+    watched = Watched(case.solver) if parallel else case.solver
+    counted = Counted(D)
+    path = run(counted, watched)  # also what warms up
+    timed: list[float] = []
+    while len(timed) < REPEATS and sum(timed) < LONG:
+        timed.append(run(D, case.solver).seconds)
+    off = _distances(path.end, walked)
+    curve = {"rounds": [], "median": [], "p95": []}
+    if parallel:
+        errors = torch.stack([_distances(end, walked) for end in watched.ends])
+        curve = {"rounds": list(path.sweep_rounds), "median": _quantile(errors, 0.5), "p95": _quantile(errors, 0.95)}
+    return {
+        "sweeps": len(path.sweep_rounds) - 1 if parallel else None,
+        "rounds": path.rounds,
+        "nfe": path.nfe,
+        "calls": counted.rounds,
+        "seconds": statistics.median(timed),
+        "cost_per_call": costly.seconds,
+        "seconds_with_cost": run(costly, case.solver).seconds,
+        "error_to_sequential": _quantile(off, 0.5),
+        "error_to_sequential_p95": _quantile(off, 0.95),
+        "error_to_sequential_max": float(off.max()),
+        "error_to_exact": None if exact is None else _quantile(_distances(path.end, exact), 0.5),
+        "error_to_exact_p95": None if exact is None else _quantile(_distances(path.end, exact), 0.95),
+        "goal": GOAL,
+        "rounds_to_goal": _first(curve["rounds"], curve["median"]) if parallel else path.rounds,
+        "rounds_to_goal_p95": _first(curve["rounds"], curve["p95"]) if parallel else path.rounds,
+        "curve": curve,
+    }
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean, a sample each, (B,)."""
+    return (a - b).flatten(1).norm(dim=1)
+
+
+def _quantile(values: Tensor, share: float) -> float | list[float]:
+    """Of the samples, which come last."""
+    return values.quantile(share, dim=-1).tolist()
+
+
+def _first(rounds: Sequence[int], errors: Sequence[float]) -> int | None:
+    """The rounds spent when the error was first at most the goal."""
+    return next((spent for spent, error in zip(rounds, errors, strict=True) if error <= GOAL), None)
