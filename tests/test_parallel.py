@@ -41,6 +41,7 @@ from toydiff.solvers import (
     solver_by_name,
 )
 from toydiff.solvers.anderson import Differences, secants
+from toydiff.solvers.parallel import distance
 
 EXACT = 1e-10
 ONE_STEP = {n: solver_by_name(n) for n in ("ddim", "euler", "heun", "dpm2", "ddpm", "ddim:eta=0.5", "euler-maruyama")}
@@ -722,19 +723,21 @@ def test_a_coarse_start(n, schedule):
 def test_a_trajectory_to_start_from():
     D, x = R2.denoiser(SCALED), draw(R2, SCALED, 1.0, 3)
     same = solve(D, x, 10, solver="ddim")
-    other = solve(D, x.float(), 7, solver="heun", grid="quadratic")
-    for method in (Picard, Anderson, Broyden):
+    whole = solve(D, x.float(), 7, solver="heun", grid="quadratic")
+    short = solve(D, x.float(), ts=[0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.2])
+    for method, other in itertools.product((Picard, Anderson, Broyden), (whole, short)):
         # from the answer, one sweep sees that it is the answer
         path = solve(D, x, 10, solver=method(start=same))
         close(path.sweeps[0], same.xs, 1e-13)
         assert len(path.fronts) == 2
         assert path.rounds == 10 + 1
-        # linear between the times of another
+        # linear between the times of another, constant beyond them
         path = solve(D, x, 10, solver=method(start=other))
         assert path.xs.dtype == torch.float64
         flat = other.xs.double().reshape(8, -1).numpy()
         times, known = path.ts.numpy()[::-1], other.ts.double().numpy()[::-1]
         lines = np.stack([np.interp(times, known, column[::-1])[::-1] for column in flat.T], 1)
+        lines[0] = x.flatten()
         close(path.sweeps[0], torch.tensor(lines.copy()).reshape(11, 3, 2), 1e-5)
         assert torch.equal(path.sweeps[0, 0], x)
 
@@ -1017,7 +1020,7 @@ def test_the_error_is_of_the_size_of_the_tolerance(problem, on, grid):
             case = f"{name}, {tolerance}"
             assert errors.median() < 0.3 * tolerance, case
             assert errors.quantile(0.95) < 2 * tolerance, case
-            assert errors.max() < 50 * tolerance, case
+            assert errors.max() < 100 * tolerance, case
             assert path.rounds <= 40 or name == "parareal", case
             medians.append(float(errors.median()))
         assert medians[0] > medians[-1] or name == "parareal"
@@ -1126,28 +1129,30 @@ def test_a_wild_secant_does_not_pass_with_a_tolerance():
 
 
 class Failing(Denoiser):
-    """Not a number, or infinite, between two times."""
+    """Not a number, or infinite, between two times, where x_1 > 0."""
 
     def __init__(self, schedule, above, below, value):
         super().__init__(schedule, "x0")
         self.above, self.below, self.value = above, below, value
 
     def forward(self, x, t, cond=None):
-        bad = ((t > self.above) & (t < self.below)).expand(len(x))[:, None]
+        bad = ((t > self.above) & (t < self.below)).expand(len(x))[:, None] & (x[:, :1] > 0)
         return Prediction.of("x0", torch.where(bad, self.value, torch.tanh(x)), x, t, self.schedule)
 
 
 @pytest.mark.parametrize("between", [(0.9, 1.1), (0.29, 0.31), (0.0, 0.31), (0.0, 0.051)])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_where_the_walk_overflows_there_is_an_error_and_no_sample(between, value):
-    """At the first step, at a single one on the way, from some step on, at the last: never a path that left it out."""
-    D, x = Failing(SCALED, *between, value), normal(3, 2)
+    """At the first step, at a single one on the way, from some step on, at the last; all samples or one: never a path that left it out."""
+    D, x = Failing(SCALED, *between, value), f64([[-1.0, 1.0], [1.0, 0.5], [-2.0, -0.5]])
     for name, tolerance, T in itertools.product((*NAMES, "ddim"), ("none", "1e-3", "1e-1"), (20, 1)):
         solver = "ddim" if name == "ddim" else f"{name}{',' if ':' in name else ':'}tolerance={tolerance}"
         if T == 1 and (between[1] < 1 or "window=5" in name):
             continue
-        with pytest.raises(FloatingPointError, match=r"NaN or infinite .* steps is unstable"):
-            solve(D, x, T, solver=solver, grid="uniform")
+        for rows in ((0, 1, 2), (1,)):
+            with pytest.raises(FloatingPointError, match=r"NaN or infinite .* steps is unstable"):
+                solve(D, x[rows, :], T, solver=solver, grid="uniform")
+        assert torch.isfinite(solve(D, x[(0, 2), :], T, solver=solver, grid="uniform").xs).all()
 
 
 @pytest.mark.parametrize("blocks", [1, 4, 20])
@@ -1207,6 +1212,14 @@ def test_what_falls_off_a_cliff_starts_anew_alone(name):
         alone = solve(D, x[i : i + 1], 20, solver=solver, grid="uniform")
         K = min(len(together.fronts), len(alone.fronts), 8)
         close(together.sweeps[:K, :, i : i + 1], alone.sweeps[:K], 1e-8)
+
+
+def test_a_change_that_is_no_number_is_infinite():
+    a, b = normal(4, 2, 3), normal(4, 2, 3, seed=1)
+    a[1, 0, 2], a[2, 1, 1], b[3, 0, 0] = math.nan, math.inf, 1e200
+    gaps = distance(a, b)
+    close(gaps[0], (a[0] - b[0]).square().mean(1).sqrt().amax(), 1e-13)
+    assert gaps[1:].tolist() == [math.inf] * 3
 
 
 def test_what_is_lost_is_not_accepted():

@@ -20,6 +20,10 @@ AT_ONCE = 16_384
 """States (points x samples) that one network call evaluates, unless told otherwise: what bounds the memory."""
 
 
+ROUNDINGS = 128
+"""A change of so many roundings of a state of size sqrt(alpha^2 + sigma^2) cannot be told from none."""
+
+
 class Sweep(NamedTuple):
     """One sweep: the states xs (n+1, B, ...) of the points from `first` on, and the x_0 (n, B, ...) predicted to get there.
 
@@ -125,9 +129,24 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(torch.isfinite(square), square, math.inf).sqrt()
 
 
-def allowed(points: Points, tolerance: float | None, i: int, j: int) -> Tensor:
-    """The change that is tolerated at the points i ... j - 1, (j - i,): tolerance x sigma; at sigma = 0, that of the point before."""
-    return torch.tensor([(tolerance or 0.0) * (points.sigma[k] or points.sigma[k - 1]) for k in range(i, j)]).double()
+def allowed(points: Points, tolerance: float | None, i: int, j: int, dtype: torch.dtype) -> Tensor:
+    """The change that is tolerated at the points i ... j - 1, (j - i,): tolerance x sigma; at sigma = 0, that of the point before.
+
+    Never less than rounding, which no sweep can go below; without a tolerance, nothing.
+    """
+    if tolerance is None:
+        return torch.zeros(j - i, dtype=torch.float64)
+    rounding = ROUNDINGS * torch.finfo(dtype).eps
+    return torch.tensor(
+        [
+            max(
+                tolerance * (points.sigma[k] or points.sigma[k - 1]),
+                rounding * math.hypot(points.alpha[k], points.sigma[k]),
+            )
+            for k in range(i, j)
+        ],
+        dtype=torch.float64,
+    )
 
 
 def unstable(solver: "Solver | ParallelSolver", steps: int, x: Tensor) -> FloatingPointError:

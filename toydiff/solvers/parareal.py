@@ -84,7 +84,7 @@ class Parareal(ParallelSolver):
                     raise unstable(self.fine, T, x)
                 change = distance(path[1:], old[1:])
                 change[[n * m - 1 for n in range(k + 1, B + 1) if (k, n) in work.lost]] = math.inf
-                fits = (change <= allowed(points, self.tolerance, 1, T + 1))[m - 1 :: m]
+                fits = (change <= allowed(points, self.tolerance, 1, T + 1, x.dtype))[m - 1 :: m]
                 front = T if bool(fits.all()) else k * m
                 yield Sweep(0, path, x0s, front, change)
                 if front == T:

@@ -1,5 +1,6 @@
 """Picard iteration over the time of a path (ParaDiGMS, arXiv 2305.16317): all steps at once, again and again."""
 
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ class Picard(ParallelSolver):
 
     def check_steps(self, steps: int) -> None:
         for value, what in ((self.window, "window"), (self.start, "start")):
-            if isinstance(value, int) and value > steps:
+            if isinstance(value, numbers.Integral) and value > steps:
                 raise ValueError(f"{what} must be at most the number of steps, {steps}, got {value}")
 
     def scale(self, points: Points) -> list[float]:
@@ -72,7 +73,7 @@ class Picard(ParallelSolver):
 
     def guess(self, points: Points, x: Tensor) -> Callable[[int, int], Tensor]:
         """The path before the first sweep: (i, j) gives its states at the points i ... j - 1, (j - i, B, ...)."""
-        if not isinstance(self.start, int):
+        if not isinstance(self.start, numbers.Integral):
             path = resampled(self.start, points, x)
             points.spend(self.start.nfe, self.start.rounds)
         elif self.start > 0:
@@ -98,7 +99,7 @@ class Picard(ParallelSolver):
             lost = ~torch.isfinite(new).flatten(2).all(2)
             change = distance(wrong, torch.zeros_like(wrong)).masked_fill(lost[1:].any(1).cpu(), torch.inf)
             new = torch.where(lost.reshape(*lost.shape, *[1] * (new.ndim - 2)), new[0], new)
-            limits = allowed(points, self.tolerance, b + 1, e + 1)
+            limits = allowed(points, self.tolerance, b + 1, e + 1, phi.dtype)
             settled = leading(change <= limits)
             # one point more is as good as they are (alg. 1), if it is where the plain step from the last of them leads
             j = min(settled + 1, e - b)
