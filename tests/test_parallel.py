@@ -140,6 +140,7 @@ def test_every_method_arrives_where_the_walk_does(name, on):
     check_methods(R2.denoiser(schedule), x, 6, ONE_STEP[name], grid=grid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("T", [1, 2, 24])
 @pytest.mark.parametrize("name", ["ddim", "ddpm"])
 def test_few_steps_and_many(name, T):
@@ -158,6 +159,7 @@ def test_every_method_arrives_where_the_walk_does_in_24_steps(name, on):
     check_methods(D, x, 24, ONE_STEP[name], solve(D, x, 5), grid="uniform")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixture", "B"), [(N1, 1), (M1, 3), (R2, 1), (random_mixture(0, dim=5), 1), (random_mixture(0, dim=5), 5)]
 )
@@ -175,6 +177,7 @@ def test_images(B):
         assert sequential.xs.shape == (7, B, 1, 4, 4)
 
 
+@pytest.mark.slow
 def test_own_times_that_do_not_end_in_data(schedule):
     ts = f64([0.9, 0.5, 0.45, 0.3, 0.1])
     D, x = R2.denoiser(schedule), draw(R2, schedule, 0.9, 3)
@@ -261,6 +264,7 @@ BENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bend", BENDS)
 @pytest.mark.parametrize(
     ("on", "dim", "name"), [("linear", 1, "ddpm"), ("scaled-linear", 2, "ddim"), ("user", 5, "ddim")]
@@ -272,6 +276,7 @@ def test_rough_models(bend, on, dim, name):
     assert fewest >= 13 or bend not in ("sin", "floor")  # so rough that little is to be gained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["scaled-linear", "cosine"])
 def test_rough_steps_of_higher_order(on):
     for (f, gain), name in zip(BENDS.values(), ("heun", "dpm2", "euler-maruyama", "euler", "heun"), strict=True):
@@ -293,6 +298,7 @@ class MLP(nn.Module):
         return y @ self.weights[-1].T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["x0", "v"])
 @pytest.mark.parametrize("dim", [1, 2, 5])
 def test_random_networks(dim, kind):
@@ -301,6 +307,7 @@ def test_random_networks(dim, kind):
         check_methods(D, normal(dim, dim, seed=1), 12, ONE_STEP[name], grid="uniform")
 
 
+@pytest.mark.slow
 @given(
     on=st.sampled_from(list(ALL_SCHEDULES.values())),
     one=st.sampled_from(list(ONE_STEP.values())),
@@ -340,6 +347,7 @@ class Settled(Denoiser):
         return Prediction.of("x0", torch.where(late, torch.sin(self.gain * x), torch.tanh(x)), x, t, self.schedule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["picard", "anderson", "anderson:memory=1", "broyden"])
 def test_points_that_are_right_by_chance_let_no_wrong_one_pass(solver):
     """Where the model contracts, a point settles to the last bit before it is exact for good; the next one must still be the step from it."""
@@ -575,6 +583,7 @@ def test_anderson_is_a_least_squares_at_each_point(on, memory):
             close(path.sweeps[k + 1, i, b] / S[i, 0], new, 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mixture", "memory"), [(M1, 1), (M1, 2), (R2, 1), (R2, 2), (random_mixture(0, dim=3), 2)])
 def test_broyden_steps_along_secants(mixture, memory, schedule):
     """x^{k+1}_{i+1} = Phi_i + J_i d, J_i = r 1 + (dPhi - r dX) dX^+, d = x^{k+1}_i - x^k_i, and of its second part only the share |dX|/|d|."""
@@ -705,6 +714,7 @@ def test_a_constant_start(schedule):
             close(first[method], x * (S / S[0])[:, None, None], 1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 4, 10])
 def test_a_coarse_start(n, schedule):
     """n DDIM steps over points of the grid as even as they can be; between them, each step's jump."""
@@ -994,6 +1004,7 @@ def test_settings_in_a_name():
 TOLERATED = {"random 0": random_mixture(0), "random 4": random_mixture(4), "ring": ring(5), "line": M1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "on", "grid"),
     [
@@ -1057,6 +1068,7 @@ def test_a_change_is_measured_by_the_worst_sample_and_the_mean_of_its_data():
     assert solve(Twice(SCALED), x.repeat(1, 2), 25, solver="picard").fronts == together
 
 
+@pytest.mark.slow
 def test_single_precision_takes_no_more_rounds():
     x = draw(random_mixture(0), SCALED, 1.0, 32)
     D = random_mixture(0).denoiser(SCALED)
@@ -1105,6 +1117,7 @@ EXTREME = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EXTREME)
 def test_iterates_may_be_extreme(case):
     on, T, c, shape, seed = EXTREME[case]
@@ -1140,6 +1153,7 @@ class Failing(Denoiser):
         return Prediction.of("x0", torch.where(bad, self.value, torch.tanh(x)), x, t, self.schedule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", [(0.9, 1.1), (0.29, 0.31), (0.0, 0.31), (0.0, 0.051)])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_where_the_walk_overflows_there_is_an_error_and_no_sample(between, value):
@@ -1168,6 +1182,7 @@ def test_parareal_overflows_where_the_walk_does(blocks):
             )
 
 
+@pytest.mark.slow
 def test_a_sample_that_explodes_harms_no_other():
     """Nor does any other: run to the end, a sample's sweeps are its own."""
     x = normal(5, 2)
@@ -1261,6 +1276,7 @@ def rounds_to(goal, mixture, solver, T=100, n=256):
     return tuple(next(r for r, e in zip(path.sweep_rounds, row, strict=True) if e <= goal) for row in errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "dim" in n else ()) for n in FIVE_MODES])
 def test_six_rounds_instead_of_a_hundred(name):
     names = ("picard", "anderson", "broyden", "broyden:start=1")

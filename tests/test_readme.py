@@ -36,6 +36,7 @@ def test_table_of_parallel_samplers_is_the_registry():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_counts_of_parallel_samplers_are_those_of_the_command(steps):
     """Rounds and calls; the seconds are another machine's."""
