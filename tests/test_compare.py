@@ -14,6 +14,8 @@ KEYS = [
     "error_to_exact", "error_to_exact_p95", "goal", "rounds_to_goal", "rounds_to_goal_p95", "curve",
 ]  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 
 def small(*methods, **settings):
     return compare(**({"steps": (12,), "samples": 20, "cost": 0, "methods": methods or METHODS} | settings))
@@ -44,7 +46,6 @@ def test_rows_are_complete_and_in_order():
     assert [row["tolerance"] for row in rows[:6]] == [None, *[1e-3] * 5]
 
 
-@pytest.mark.slow
 def test_errors_and_curve_are_those_of_a_run_that_keeps_its_path():
     D, x = start()
     walk = solve(D, x, 12, solver="ddim", grid="uniform")
@@ -108,7 +109,6 @@ def test_tolerance_window_and_own_settings_reach_the_solvers():
     assert [row["tolerance"] for row in rows] == [0.1, 0.1, None, 0.1]
 
 
-@pytest.mark.slow
 def test_cost_is_paid_once_a_call_and_only_where_it_is_asked_for():
     cost = 0.01
     for row in small("sequential", "picard", "picard:at_once=30", "parareal", cost=cost):
@@ -136,7 +136,6 @@ def test_stochastic_solvers_meet_the_same_noise():
     assert row["error_to_exact"] is row["error_to_exact_p95"] is None
 
 
-@pytest.mark.slow
 def test_each_method_is_held_against_its_own_walk():
     for row in small("sequential", "picard:solver=heun", "parareal:fine=dpm2,coarse=ddim", tolerance=None):
         assert row["error_to_sequential_max"] < 1e-10
@@ -146,7 +145,6 @@ def test_each_method_is_held_against_its_own_walk():
     assert heun["error_to_exact"] == pytest.approx(float(off.quantile(0.5)), rel=1e-6)
 
 
-@pytest.mark.slow
 def test_seed_mixture_schedule_and_grid():
     def error(**settings):
         [row] = small("sequential", **settings)

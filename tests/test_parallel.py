@@ -130,6 +130,7 @@ def check_methods(D, x, T, one, earlier=None, **options):
 # ---- exact at the end, and up to the front at every sweep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ALL_SCHEDULES)
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_every_method_arrives_where_the_walk_does(name, on):
@@ -469,6 +470,7 @@ def test_picard_is_its_sum(name, start, schedule):
         close(sweep, torch.stack(by_hand), EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4])
 @pytest.mark.parametrize("window", [1, 3, 8, 20])
 @pytest.mark.parametrize("start", [0, 5])
@@ -769,6 +771,7 @@ class Meter(Denoiser):
         return self.denoiser(x, t, cond)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", ["ddim", "heun", "ddpm"])
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_calls_and_rounds_are_those_made(one, scale):
