@@ -358,7 +358,7 @@ def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
         "steps": settings["steps"],
         "distance": sliced_wasserstein(trajectory.end[:m], truth),
         "floor": lowest.mean,
-        "accuracy": None if label is None else share_of_class(mixture, trajectory.end, label),
+        "accuracy": None if label is None else mixture.accuracy(trajectory.end, cond),
         "seed": settings["seed"],
         "nfe": trajectory.nfe,
         "rounds": trajectory.rounds,
@@ -367,14 +367,6 @@ def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
         "seconds": trajectory.seconds,
     }
     return Samples(start, trajectory, truth, row | settings | {"floor_std": lowest.std})
-
-
-def share_of_class(mixture: "GaussianMixture", x: "Tensor", label: int) -> float:
-    """The share of the samples whose most probable class is `label`."""
-    classes = mixture.labels.unique()
-    own = (mixture.labels == classes[:, None]).to(x.dtype)  # (classes, K)
-    best = classes[(mixture.responsibilities(x) @ own.T).argmax(1)]
-    return float((best == label).double().mean())
 
 
 def as_npz(result: Samples, settings: Mapping) -> bytes:

@@ -20,6 +20,8 @@ class Denoiser(nn.Module):
     """
 
     calls = 1
+    sees_guidance = False
+    """Whether the model takes the guidance scale itself, by `at_guidance`, so that guidance costs no second call."""
 
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()
@@ -44,6 +46,12 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         """The belief at (x, t)."""
         raise NotImplementedError
+
+    def at_guidance(
+        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
+    ) -> Prediction:
+        """The belief of a model that sees the guidance scale g > 0, a number or one a sample (B,): what `Guided` asks it for."""
+        raise ValueError(f"{type(self).__name__} does not see the guidance scale; wrap it as Guided(D, guidance_scale)")
 
 
 def check_denoiser(D: object) -> None:
@@ -70,11 +78,49 @@ class NetDenoiser(Denoiser):
         return Prediction.of(self.kind, y, x, t, self.schedule)
 
 
+class LambdaDenoiser(NetDenoiser):
+    """A network that is told the noise level instead of the time, and so serves every schedule: net(x/S, lambda, cond, guidance_scale).
+
+    S = sqrt(alpha^2 + sigma^2), so that the network sees the same input on every schedule wherever NSR is the same. One network may
+    then stand behind several of these, each with its own schedule and kind. It gets lambda (B,) in x's dtype, -inf where alpha = 0 and
+    +inf where sigma = 0, cond as given, and guidance_scale (B,) or None.
+    """
+
+    def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
+        super().__init__(net, schedule, kind)
+
+    @property
+    def sees_guidance(self) -> bool:
+        return bool(getattr(self.net, "config", {}).get("guided", False))
+
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+    ) -> Prediction:
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        lam = (alpha.log() - sigma.log()).to(x).expand(len(x))
+        scale = torch.rsqrt(alpha**2 + sigma**2).to(x)
+        return Prediction.of(
+            self.kind, self.net(expand(scale, x) * x, lam, cond, guidance_scale), x, t, self.schedule
+        )
+
+    def at_guidance(
+        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
+    ) -> Prediction:
+        check_state(x)
+        t = as_time(t, x)
+        check_batch_of_times(t, x)
+        check_range(t)
+        g = torch.as_tensor(guidance_scale, dtype=x.dtype, device=x.device)
+        check_batch_of_times(g, x, "guidance_scale")
+        return self.forward(x, t, cond, g.expand(len(x)))
+
+
 class Guided(Denoiser):
     """Classifier-free guidance (arXiv 2207.12598): eps = eps_uncond + g (eps_cond - eps_uncond), and x_0 alike.
 
     `guidance_scale` g: 1 is off and costs no second call; 0 is unconditional. The w of the paper and the omega of
-    guided distillation are g - 1. The unconditional model is the same denoiser with cond = None.
+    guided distillation are g - 1. The unconditional model is the same denoiser with cond = None. A model that sees the guidance
+    scale itself (`sees_guidance`) is told it, in one call.
     """
 
     def __init__(self, denoiser: Denoiser, guidance_scale: float):
@@ -85,7 +131,8 @@ class Guided(Denoiser):
 
     @property
     def calls(self) -> int:
-        return self.denoiser.calls * (1 if self.guidance_scale in (0, 1) else 2)
+        once = self.guidance_scale in (0, 1) or self.denoiser.sees_guidance
+        return self.denoiser.calls * (1 if once else 2)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         g = self.guidance_scale
@@ -95,6 +142,8 @@ class Guided(Denoiser):
             return self.denoiser(x, t, None)
         if cond is None:
             raise ValueError(f"guidance_scale = {g:g} needs a condition to guide towards, but cond is None")
+        if self.denoiser.sees_guidance:
+            return self.denoiser.at_guidance(x, t, cond, g)
         uncond = self.denoiser(x, t, None)
         given = self.denoiser(x, t, cond)
         x0 = uncond.x0 + g * (given.x0 - uncond.x0)
@@ -118,15 +167,29 @@ class Rescheduled(Denoiser):
     def calls(self) -> int:
         return self.denoiser.calls
 
+    @property
+    def sees_guidance(self) -> bool:
+        return self.denoiser.sees_guidance
+
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        belief = self.denoiser(*self._own(x, t), cond)
+        return Prediction.of("x0", belief.x0, x, t, self.schedule)
+
+    def at_guidance(
+        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
+    ) -> Prediction:
+        t = as_time(t, x)
+        belief = self.denoiser.at_guidance(*self._own(x, t), cond, guidance_scale)
+        return Prediction.of("x0", belief.x0, x, t, self.schedule)
+
+    def _own(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The state and time at which the model itself is asked."""
         own = self.denoiser.schedule
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         t_own = own.t_of_lam(self.schedule.lam(t))
         # scale by signal or by noise, whichever the level is made of: the other ratio is 0/0 at its end
         a_own, s_own = own.alpha(t_own), own.sigma(t_own)
-        scale = torch.where(alpha > sigma, a_own / alpha, s_own / sigma)
-        belief = self.denoiser(expand(scale, x) * x, t_own, cond)
-        return Prediction.of("x0", belief.x0, x, t, self.schedule)
+        return expand(torch.where(alpha > sigma, a_own / alpha, s_own / sigma), x) * x, t_own
 
 
 class Counted(Denoiser):
@@ -141,7 +204,20 @@ class Counted(Denoiser):
     def calls(self) -> int:
         return self.denoiser.calls
 
+    @property
+    def sees_guidance(self) -> bool:
+        return self.denoiser.sees_guidance
+
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        self._count()
+        return self.denoiser(x, t, cond)
+
+    def at_guidance(
+        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
+    ) -> Prediction:
+        self._count()
+        return self.denoiser.at_guidance(x, t, cond, guidance_scale)
+
+    def _count(self) -> None:
         self.nfe += self.denoiser.calls
         self.rounds += 1
-        return self.denoiser(x, t, cond)

@@ -157,6 +157,41 @@ def _mean_distance(a: Tensor, b: Tensor) -> float:
     return total / (len(a) * len(b))
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean (d,) and covariance (d, d) of features, float64: what a Fréchet distance knows of a set."""
+
+    mean: Tensor
+    cov: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Moments":
+        """Of features (n, d), n >= 2; the covariance has n - 1 in its denominator."""
+        _check_samples(features, "features")
+        if features.ndim != 2 or len(features) < 2:
+            raise ValueError(f"features must have shape (n, d) with n >= 2, got {shape(features)}")
+        f = _double(features)
+        return cls(f.mean(0), torch.atleast_2d(torch.cov(f.T)))
+
+
+def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): the squared Fréchet distance of two Gaussians with these moments (Heusel et al., arXiv 1706.08500, eq. 6).
+
+    a, b: features (n, d), or their `Moments`. On features of a classifier this is what FID measures; its value depends on the features, and
+    it is biased upwards by about d^2/n for finite sets, so compare sets of one size, and with a floor. In the squared unit of the features.
+    `ValueError` for dimensions that differ, NaN, and sets of fewer than two.
+    """
+    a, b = (x if isinstance(x, Moments) else Moments.of(x) for x in (a, b))
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"a and b must have the same dimension, got {len(a.mean)} and {len(b.mean)}")
+    # tr (C_a C_b)^(1/2) = tr (R C_b R)^(1/2) with R = C_a^(1/2): a symmetric matrix, whose eigenvalues are real
+    values, axes = torch.linalg.eigh(a.cov)
+    root = (axes * values.clamp(min=0).sqrt()) @ axes.T
+    overlap = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
+    gap = (a.mean - b.mean).square().sum()
+    return max(float(gap + a.cov.trace() + b.cov.trace() - 2 * overlap), 0.0)
+
+
 # ---- floors
 
 

@@ -146,6 +146,14 @@ class GaussianMixture:
         """Posterior probability of each component given the clean x (B, d): (B, K)."""
         return torch.softmax(self._log_joint_clean(x, None), 1)
 
+    def accuracy(self, x: Tensor, cond: Tensor) -> float:
+        """The share of clean samples x (B, d) whose most probable class is the one asked for, cond (B,), in [0, 1]."""
+        self._log_weights(cond, len(x))  # says what is wrong with cond
+        classes = self.labels.unique()
+        own = (self.labels == classes[:, None]).to(x.dtype)  # (classes, K)
+        best = classes[(self.responsibilities(x).cpu() @ own.T).argmax(1)]
+        return float((best == cond.cpu()).double().mean())
+
     def denoiser(self, schedule: Schedule, kind: str = "x0") -> "MixtureDenoiser":
         """The exact denoiser of this mixture on a schedule: E[x_0 | x_t] and E[eps | x_t]. cond: labels (B,), or None."""
         return MixtureDenoiser(self, schedule, kind)

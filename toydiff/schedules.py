@@ -6,7 +6,7 @@ One convention everywhere: `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1],
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -336,6 +336,54 @@ class Tabulated(Schedule):
         return f"Tabulated({self.name!r}, steps={len(self._log_alpha) - 1})"
 
 
+class PiecewiseLinear(Schedule):
+    """A schedule made of straight pieces: alpha and sigma of `base` at the edges, linear in t between them.
+
+    On it x_t = alpha x_0 + sigma eps moves on a straight line at constant speed within each piece, whatever the base: PeRFlow's path
+    (arXiv 2405.07510, sec. 3) is first-order on this schedule, with one (x_0, eps) a piece, and an Euler step in t is a jump.
+
+    `edges` (M + 1,): increasing times, from 0 to 1. Raises `ValueError` otherwise.
+    """
+
+    name = "piecewise-linear"
+
+    def __init__(self, base: Schedule, edges: Tensor | Sequence[float]):
+        check_schedule(base)
+        try:
+            times = torch.as_tensor(edges, dtype=torch.float64).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"edges must be numbers of shape (M + 1,), got {edges!r}") from None
+        if times.ndim != 1 or len(times) < 2 or times[0] != 0 or times[-1] != 1 or bool((times.diff() <= 0).any()):
+            raise ValueError(f"edges must increase from 0 to 1, shape (M + 1,), got {times.tolist()}")
+        self.base, self.edges = base, times
+        self._levels_at_edges = base.alpha(times), base.sigma(times)
+
+    def _between(self, level: Tensor, t: Tensor) -> Tensor:
+        edges, level = self.edges.to(t), level.to(t)
+        k = (torch.searchsorted(edges, t.detach().contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
+        share = (t - edges[k]) / (edges[k + 1] - edges[k])
+        return torch.lerp(level[k], level[k + 1], share)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._between(self._levels_at_edges[0], as_time(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self._between(self._levels_at_edges[1], as_time(t))
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """Exact: within a piece sigma/alpha = n is linear in the share w of the piece, w = (n a - s)/((s' - s) - n (a' - a))."""
+        lam = torch.as_tensor(lam)
+        alpha, sigma = (level.to(lam) for level in self._levels_at_edges)
+        edges, n = self.edges.to(lam), torch.exp(-lam)
+        k = (torch.searchsorted(sigma / alpha, n.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
+        rise = (sigma[k + 1] - sigma[k]) - n * (alpha[k + 1] - alpha[k])
+        share = torch.where(n.isinf(), torch.ones_like(n), (n * alpha[k] - sigma[k]) / rise)
+        return edges[k] + share.clamp(0, 1) * (edges[k + 1] - edges[k])
+
+    def __repr__(self) -> str:
+        return f"PiecewiseLinear({self.base!r}, {len(self.edges) - 1} pieces)"
+
+
 def _products(betas: Tensor) -> Tensor:
     return torch.cumprod(1 - betas, 0)
 
@@ -349,6 +397,35 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "linear-table": Tabulated.linear,
 }
 """The ready-made schedules by name."""
+
+
+def schedule_config(schedule: Schedule) -> dict:
+    """A schedule as JSON: its name among the ready-made ones, and its settings. `ValueError` for a schedule that a user wrote."""
+    if isinstance(schedule, PiecewiseLinear):
+        return {"name": schedule.name, "base": schedule_config(schedule.base), "edges": schedule.edges.tolist()}
+    if isinstance(schedule, Tabulated):
+        if schedule.name in SCHEDULES and torch.equal(schedule._log_alpha, SCHEDULES[schedule.name]()._log_alpha):
+            return {"name": schedule.name}
+        return {"name": "tabulated", "alphas_bar": torch.exp(2 * schedule._log_alpha[1:]).tolist()}
+    if type(schedule) not in (VP, Cosine, Linear, VE):
+        raise ValueError(f"a file can hold the library's own schedules, not {schedule!r}")
+    return {"name": schedule.name, **vars(schedule)}
+
+
+def schedule_from_config(config: Mapping) -> Schedule:
+    """The inverse of `schedule_config`; `ValueError` for what it never writes."""
+    settings = dict(config)
+    name = settings.pop("name", None)
+    try:
+        if name == PiecewiseLinear.name:
+            return PiecewiseLinear(schedule_from_config(settings["base"]), settings["edges"])
+        if name == "tabulated":
+            return Tabulated(settings["alphas_bar"])
+        if name in SCHEDULES:
+            return SCHEDULES[name](**settings)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the schedule {name!r} has wrong settings: {error}") from None
+    raise unknown("schedule", name, [*SCHEDULES, "tabulated", PiecewiseLinear.name])
 
 
 def schedule(name: str) -> Schedule:

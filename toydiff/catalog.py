@@ -1,0 +1,69 @@
+"""The catalog: one `Card` a method. The command, the app and the tutorials read it, so that a new method is one file and one card."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from .distill import guided as g
+from .distill import naive as n
+from .distill import phased as ph
+from .distill import progressive as p
+from .distill import rectified_diffusion as rd
+from .distill import rectified_flow as rf
+from .distill import regression as r
+from .distill.base import Knobs, Training
+from .solvers.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a method's result is meant to be sampled: solver, time grid, and the numbers of steps to measure it at."""
+
+    solver: str = "ddim"
+    grid: str = "uniform"
+    steps: tuple[int, ...] = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A method: what it is called, where it is from, how it is trained and sampled, and how it is drawn.
+
+    `train(problem, knobs, teacher, pairs, start)` returns the `Training` that `fit` runs. needs: "nothing", "teacher", or "pairs" (of a
+    teacher). `defaults`: knobs that differ from their own defaults, by kind of problem.
+    """
+
+    id: str
+    title: str
+    paper: str
+    deck: str
+    equation: str
+    needs: str
+    train: Callable[..., Training]
+    knobs: type[Knobs]
+    color: str
+    marker: str = "o"
+    dash: str = "solid"
+    sampler: Sampler = field(default_factory=Sampler)
+    defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+MANY = Sampler("dpm++2m", "lambda", (10, 20, 25))
+_DIGITS = {"batch": 128, "lr": 5e-4, "updates": 1500}
+_POINTS = {"batch": 512, "lr": 1e-3, "updates": 5000}
+_STUDENT = {"digits": _DIGITS, "mixture": _POINTS, "points": _POINTS}
+_TEACHER = {"digits": _DIGITS | {"lr": 2e-3, "updates": 4500}, "mixture": _POINTS | {"lr": 2e-3}, "points": _POINTS | {"lr": 2e-3}}
+
+_CARDS = [
+    Card("diffusion", "Diffusion training", "arXiv 2006.11239, alg. 1", "slide 25, algorithm 2", "|eps(x_t, t) - eps|^2, x_t = alpha x_0 + sigma eps", "nothing", r.diffusion, r.DiffusionKnobs, BLACK, "o", "solid", MANY, _TEACHER),
+    Card("flow-matching", "Flow matching = 1-rectified flow", "arXiv 2210.02747, eq. 23", "slide 24, algorithm 1", "|v(x_t, t) - (eps - x_0)|^2, x_t = (1 - t) x_0 + t eps", "nothing", r.flow_matching, r.FlowMatchingKnobs, GREY, "s", "dash", MANY, _TEACHER),
+    Card("naive", "Naive distillation", "arXiv 2101.02388, eq. 7", "slide 10", "|x_0(eps, 1) - ODE(eps)|^2", "pairs", n.naive, n.NaiveKnobs, SKY, "v", "dot", Sampler(steps=(1,)), _STUDENT),
+    Card("guided", "Guided distillation", "arXiv 2210.03142, alg. 1", "slide 6", "max(SNR, 1) |x_0(x_t, c, g) - x_0^g(x_t, c)|^2", "teacher", g.guided, g.GuidedKnobs, PURPLE, "o", "solid", MANY, _STUDENT),
+    Card("progressive", "Progressive distillation", "arXiv 2202.00512, alg. 2", "slide 11, algorithm 2", "max(SNR, 1) |x_0(x_t, t) - chord(x_t, two teacher steps)|^2", "teacher", p.progressive, p.ProgressiveKnobs, GREEN, "D", "solid", Sampler(steps=(1,)), _STUDENT),
+    Card("rectified-flow", "Rectified flow (reflow)", "arXiv 2209.03003, alg. 1", "slides 21, 22, 24, algorithm 3", "|v(x_t, t) - (eps - x_0)|^2, (eps, x_0) a pair of the teacher's ODE", "pairs", rf.rectified_flow, rf.RectifiedFlowKnobs, ORANGE, "s", "solid", Sampler(), _STUDENT),
+    Card("instaflow", "One-step distillation of a rectified flow (InstaFlow)", "arXiv 2309.06380, eq. 5", "slide 29", "|eps - v(eps, 1) - x_0|^2, at t = 1 only", "pairs", rf.instaflow, rf.InstaFlowKnobs, ORANGE, "v", "dot", Sampler(steps=(1,)), _STUDENT),
+    Card("rectified-diffusion", "Rectified Diffusion", "arXiv 2410.07303", "slides 26, 27, algorithm 4", "|eps(x_t, t) - eps|^2, (eps, x_0) a pair of the teacher's ODE", "pairs", rd.rectified_diffusion, rd.RectifiedDiffusionKnobs, BLUE, "o", "solid", Sampler(), _STUDENT),
+    Card("perflow", "Piecewise rectified flow (PeRFlow)", "arXiv 2405.07510, alg. 1", "slides 29 to 31", "|eps(x_t, t) - eps_chord|^2, x_t straight between a window's ends", "teacher", ph.perflow, ph.PeRFlowKnobs, VERMILLION, "s", "dash", Sampler(steps=(4,)), _STUDENT),
+    Card("rectified-diffusion-phased", "Rectified Diffusion (phased)", "arXiv 2410.07303, sec. 3.4", "slide 28", "|jump(eps(x_t, t), s) - x_s|, eps = delta z / delta NSR of a window", "teacher", ph.rectified_diffusion_phased, ph.RectifiedDiffusionPhasedKnobs, BLUE, "D", "dash", Sampler(steps=(4,)), _STUDENT),
+]  # fmt: skip
+
+METHODS: dict[str, Card] = {card.id: card for card in _CARDS}
+"""The methods that train something, by name, in the order in which tables list them."""

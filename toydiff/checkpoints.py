@@ -1,0 +1,190 @@
+"""Runs on disk: safetensors and JSON, written so that a process killed at any moment leaves a whole run behind.
+
+A run is a folder. Tensors go to `step-N.safetensors` first; then `run.json`, which names that file and its checksum, is replaced in one
+rename. Until then the old pair stands; only afterwards is the old file of tensors deleted. So the folder always holds one whole checkpoint.
+"""
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checks import check_count
+from .files import json_text, writable_folder, write_bytes, write_text
+from .training import Record, State, laid_out_as
+
+FORMAT = "toydiff-run"
+VERSION = 1
+INDEX = "run.json"
+HISTORY = 500
+"""About as many points of the loss curve are kept."""
+
+
+def versions() -> dict[str, str]:
+    """What a file was made with."""
+    from . import __version__
+
+    return {"toydiff": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version()}
+
+
+def checksum(data: bytes) -> str:
+    """SHA-256, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_index(path: Path | str, format_: str, what: str) -> dict:
+    """The JSON object in a file, once it is known to be of this format; `ValueError` in one line for a truncated or foreign one."""
+    path = Path(path)
+    try:
+        index = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"there is no {what} at {str(path.parent)!r}: it has no {path.name}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+    except ValueError:
+        raise ValueError(f"{str(path)!r} is truncated or is not JSON: it is not a whole {what}") from None
+    if not isinstance(index, dict) or index.get("format") != format_:
+        raise ValueError(f"{str(path)!r} is not a {what}: its format is not {format_!r}")
+    if index.get("version") != VERSION:
+        raise ValueError(
+            f"{str(path)!r} has version {index.get('version')!r} of the format {format_!r}; this toydiff reads version {VERSION}"
+        )
+    return index
+
+
+def read_tensors(path: Path | str, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; `ValueError` in one line if it is missing, truncated, altered or foreign."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"the file of tensors {str(path)!r} is missing") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+    if sha256 is not None and checksum(data) != sha256:
+        raise ValueError(f"{str(path)!r} is truncated or was altered: its checksum is not the one that was saved")
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{str(path)!r} is truncated or is not a safetensors file ({error})") from None
+
+
+def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file; on the processor, contiguous, each with its own memory."""
+    from safetensors.torch import save
+
+    return save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+
+
+@dataclass
+class Checkpoints:
+    """Where a run is saved, every `every` updates and at its end, and from where it continues.
+
+    `about` is what identifies the run (method, problem, hyper-parameters, seed): a folder that holds another run is refused. `resume`
+    continues what the folder holds; without it a folder that already holds a run is refused, so that none is overwritten by mistake.
+    """
+
+    folder: Path
+    about: dict
+    every: int = 250
+    resume: bool = False
+    saved: int | None = field(default=None, init=False)
+
+    def __post_init__(self):
+        self.folder = Path(self.folder)
+        check_count(self.every, "every")
+        # a process killed in the middle of a write leaves its temporary file
+        for part in self.folder.glob(".*.part"):
+            part.unlink(missing_ok=True)
+        if (self.folder / INDEX).exists() and not self.resume:
+            raise ValueError(
+                f"the folder {str(self.folder)!r} already holds a run; continue it with --resume, or choose another folder"
+            )
+        writable_folder(self.folder)
+
+    @property
+    def last_good(self) -> str:
+        """Where the last whole checkpoint is, for a message."""
+        if self.saved is None:
+            return f"no checkpoint was saved in {str(self.folder)!r} yet"
+        return f"the last good checkpoint is that of update {self.saved} in {str(self.folder)!r}"
+
+    def load(self, state: State) -> None:
+        """Put the saved tensors and numbers into `state`; nothing happens if the folder holds no run yet."""
+        if not (self.folder / INDEX).exists():
+            return
+        index = read_index(self.folder / INDEX, FORMAT, "run of toydiff")
+        for key, value in self.about.items():
+            if index.get("about", {}).get(key) != value:
+                raise ValueError(
+                    f"the run in {str(self.folder)!r} has {key} = {index.get('about', {}).get(key)!r}, not {value!r}; resume it as it was begun"
+                )
+        tensors = read_tensors(self.folder / index["file"], index["sha256"])
+        restore(state, tensors, index, str(self.folder))
+        self.saved = state.step
+
+    def after(self, record: Record, state: State, steps: int) -> None:
+        """Note the record, and save where it is time to."""
+        if record.step % max(1, steps // HISTORY) == 0 or record.step == steps:
+            state.history.append([record.step, *record.losses.values()])
+        if record.step % self.every == 0 or record.step == steps:
+            self.save(state, steps, tuple(record.losses))
+
+    def save(self, state: State, steps: int, turns: tuple[str, ...] = ()) -> None:
+        """Write the state, whole or not at all."""
+        data = tensor_bytes(contents(state))
+        name = f"step-{state.step:08d}.safetensors"
+        write_bytes(self.folder / name, data)
+        index = {
+            "format": FORMAT, "version": VERSION, "about": self.about, "step": state.step, "steps": steps, "file": name, "sha256": checksum(data),
+            "seconds": state.seconds, "turns": list(turns), "history": state.history, "versions": versions(),
+        }  # fmt: skip
+        write_text(self.folder / INDEX, json_text(index))
+        self.saved = state.step
+        for old in self.folder.glob("step-*.safetensors"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+
+
+def contents(state: State) -> dict[str, Tensor]:
+    """Everything that an update depends on, as named tensors."""
+    out = {"random": state.draws.generator.get_state(), "global_random": torch.get_rng_state()}
+    for name, module in state.modules.items():
+        out |= {f"module.{name}.{key}": value for key, value in module.state_dict().items()}
+    for k, optimizer in enumerate(state.optimizers):
+        for i, slots in optimizer.state_dict()["state"].items():
+            out |= {f"optimizer.{k}.{i}.{key}": torch.as_tensor(value) for key, value in slots.items()}
+    return out
+
+
+def restore(state: State, tensors: dict[str, Tensor], index: dict, where: str) -> None:
+    """The inverse of `contents`, into a state of the same shape; `ValueError` if it is of another one."""
+    try:
+        for name, module in state.modules.items():
+            prefix = f"module.{name}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        for k, optimizer in enumerate(state.optimizers):
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"optimizer.{k}."):
+                    _, _, i, slot = key.split(".")
+                    slots.setdefault(int(i), {})[slot] = value
+            groups, params = optimizer.state_dict()["param_groups"], optimizer.param_groups[0]["params"]
+            if slots and sorted(slots) != list(range(len(params))):
+                raise KeyError(f"optimizer {k} has another number of parameters")
+            for i, own in slots.items():
+                slots[i] = {key: laid_out_as(params[i], v) if v.shape == params[i].shape else v for key, v in own.items()}
+            optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        state.draws.generator.set_state(tensors["random"])
+        torch.set_rng_state(tensors["global_random"])
+        state.step, state.seconds, state.history = int(index["step"]), float(index["seconds"]), list(index["history"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the run in {where!r} does not fit this method: {reason[:200]}") from None

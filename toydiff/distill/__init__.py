@@ -1,0 +1,1 @@
+"""Methods that train a student, a file a family; each function takes a `Problem` and returns the `Training` that `fit` runs."""

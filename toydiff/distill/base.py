@@ -1,0 +1,82 @@
+"""What every method has in common: its knobs, and what it hands to `fit`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from ..denoisers import Denoiser, LambdaDenoiser
+from ..nets import NO_CLASS
+from ..problems.base import Problem
+from ..schedules import Schedule
+from ..training import EMA, Draws, Turn
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What every method lets one set. `updates`, of the optimizer; `batch`; `lr` of Adam; `ema`, decay of the average that is sampled;
+    `warmup`, updates until the full learning rate; `clip`, the largest norm of a gradient.
+    """
+
+    updates: int = 4000
+    batch: int = 1024
+    lr: float = 1e-3
+    ema: float = 0.999
+    warmup: int = 100
+    clip: float = 1.0
+
+
+@dataclass
+class Training:
+    """What a method hands to `fit`: the student, its average, which is what is sampled in the end, and the turns of an update.
+
+    modules: everything else that has a state, by name. teacher_calls: evaluations of the teacher, one sample at a time, in an update.
+    period: updates of one stage, where the learning rate starts again. steps: numbers of steps that the student is meant for, where its
+    method says so.
+    """
+
+    student: Denoiser
+    average: EMA
+    turns: list[Turn]
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    teacher_calls: int = 0
+    period: int | None = None
+    steps: tuple[int, ...] = ()
+
+    def state(self) -> dict[str, nn.Module]:
+        """All modules that a checkpoint holds, by name."""
+        return {"student": self.student, "average": self.average, **self.modules}
+
+
+def starting_from(teacher: Denoiser, start: Denoiser | None) -> Denoiser:
+    """Whose weights a student starts with: `start` where it is given, otherwise the teacher."""
+    return teacher if start is None else start
+
+
+def like_teacher(
+    problem: Problem, teacher: Denoiser, start: Denoiser | None, *, schedule: Schedule | None = None, guided: bool = False
+) -> LambdaDenoiser:
+    """A student on the teacher's schedule (or the one given) and in its kind, with its weights (or those of `start`)."""
+    on = teacher.schedule if schedule is None else schedule
+    return problem.student(on, teacher.kind, start=starting_from(teacher, start), guided=guided)
+
+
+def data_rows(problem: Problem, draws: Draws, n: int) -> tuple[Tensor, Tensor | None]:
+    """This process's rows of n training samples and their labels."""
+    labels = []
+
+    def images(m, rng):
+        x0, cond = problem.data(m, rng)
+        labels.append(cond)
+        return x0
+
+    x0 = draws.rows(images, n)
+    cond = labels[0]
+    return x0, None if cond is None else draws.rows(lambda m, rng: cond, n)
+
+
+def drop_labels(cond: Tensor | None, share: float, draws: Draws, batch: int) -> Tensor | None:
+    """Labels with a random share of them dropped, so that one network learns the conditional and the unconditional model (arXiv 2207.12598, alg. 1)."""
+    if cond is None:
+        return None
+    return cond.masked_fill(draws.uniform(batch) < share, NO_CLASS)

@@ -1,0 +1,180 @@
+"""Pairs (noise, sample) of a teacher's ODE: generated once, stored in shards, drawn in training.
+
+A folder of pairs holds `pairs.json`, written last, and `pairs-00000.safetensors` ...: `noise`, `x0`, and `cond` where samples have
+classes. Shard k depends on the seed and k alone, so an interrupted generation continues with the first shard that is missing.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..checkpoints import checksum, read_index, read_tensors, tensor_bytes, versions
+from ..checks import check_count, check_finite
+from ..denoisers import Denoiser
+from ..files import json_text, writable_folder, write_bytes, write_text
+from ..prediction import chord
+from ..problems.base import Problem
+from ..schedules import Schedule
+from ..solvers import solve
+from ..training import Draws
+from .regression import Coupling, Pair
+
+FORMAT = "toydiff-pairs"
+INDEX = "pairs.json"
+SHARD = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """noise (n, ...), standard normal; x0 (n, ...), where the teacher's ODE took it; cond (n,) or None; about, how they were made."""
+
+    noise: Tensor
+    x0: Tensor
+    cond: Tensor | None
+    about: dict
+
+    def __len__(self) -> int:
+        return len(self.x0)
+
+    @property
+    def teacher_calls(self) -> int:
+        """Evaluations of the teacher, one sample at a time, that all of them cost."""
+        return len(self) * self.about["nfe"]
+
+    def coupling(self, schedule: Schedule, batch: int) -> Coupling:
+        """Batches of pairs, as beliefs on a schedule.
+
+        The teacher started at x_1 = sigma(1) noise. The pair's eps is that of the first-order path from there to x_0, the `chord`; where
+        alpha(1) = 0 it is the noise itself. Where alpha(1) > 0 the noise itself would put the path's start at alpha(1) x_0 +
+        sigma(1) noise, a state that no sampler starts from.
+        """
+
+        def coupling(draws: Draws) -> Pair:
+            i = draws.integers(batch, len(self)).cpu()
+            noise, x0 = self.noise[i].to(draws.device), self.x0[i].to(draws.device)
+            cond = None if self.cond is None else self.cond[i].to(draws.device)
+            start = schedule.sigma(torch.ones((), dtype=x0.dtype, device=x0.device)) * noise
+            return chord(schedule, start, 1.0, x0, 0.0), cond
+
+        return coupling
+
+    def shuffled(self, seed: int = 0) -> "Pairs":
+        """The negative control: the same noise and samples, paired at random."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return Pairs(self.noise[order], self.x0, self.cond, self.about | {"shuffled": True})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pairs are made: by which solver on which grid in how many steps, with which guidance, from which seed, how many."""
+
+    n: int = 10_000
+    solver: str = "dpm++2m"
+    grid: str = "lambda"
+    steps: int = 32
+    guidance_scale: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        check_count(self.n, "n")
+        check_count(self.steps, "steps")
+        check_count(self.seed, "seed", 0)
+
+
+def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[dict[str, Tensor], int]:
+    """The k-th shard of a set of pairs, and the network calls that each of its samples cost."""
+    n = min(SHARD, recipe.n - k * SHARD)
+    rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + k)
+    noise = torch.randn(n, *problem.shape, generator=rng)
+    cond = None
+    if problem.conditional:
+        cond = torch.randint(problem.classes, (n,), generator=rng)
+    device = next((p.device for p in teacher.parameters()), noise.device)
+    schedule = teacher.schedule
+    path = solve(
+        teacher, (schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device), recipe.steps, solver=recipe.solver, grid=recipe.grid,
+        cond=None if cond is None else cond.to(device), guidance_scale=recipe.guidance_scale, keep="end",
+    )  # fmt: skip
+    out = {"noise": noise, "x0": path.end.cpu()}
+    return out if cond is None else out | {"cond": cond}, path.nfe
+
+
+def make_pairs(problem: Problem, teacher: Denoiser, recipe: Recipe, *, progress: bool = False) -> Pairs:
+    """Pairs in memory; see `save_pairs` for those on disk. Deterministic solvers only: a pair is a point and where it is taken."""
+    parts, nfe = [], 0
+    for tensors, nfe in _shards(problem, teacher, recipe, range(_count(recipe)), progress):
+        parts.append(tensors)
+    return _joined(parts, _about(problem, recipe, "in memory", nfe))
+
+
+def save_pairs(
+    problem: Problem, teacher: Denoiser, recipe: Recipe, folder: Path | str, *, teacher_name: str, progress: bool = False
+) -> Pairs:
+    """Generate pairs into a folder, shard by shard, and load them. What is there already, of the same recipe, is kept.
+
+    `ValueError` if the folder holds pairs of another recipe, or cannot be written.
+    """
+    folder = writable_folder(folder)
+    about = _about(problem, recipe, teacher_name, None)
+    plan = folder / "plan.json"
+    if plan.exists():
+        found = read_index(plan, FORMAT, "plan of pairs")["about"]
+        for key, value in about.items():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"the pairs in {str(folder)!r} have {key} = {found.get(key)!r}, not {value!r}; choose another folder, or the same settings"
+                )
+    elif (folder / INDEX).exists():
+        raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
+    else:
+        write_text(plan, json_text({"format": FORMAT, "version": 1, "about": about}))
+    if not (folder / INDEX).exists():
+        missing = [k for k in range(_count(recipe)) if not (folder / _name(k)).exists()]
+        for k, (tensors, nfe) in zip(missing, _shards(problem, teacher, recipe, missing, progress), strict=True):
+            tensors["nfe"] = torch.tensor(nfe)
+            write_bytes(folder / _name(k), tensor_bytes(tensors))
+        sums = {_name(k): checksum((folder / _name(k)).read_bytes()) for k in range(_count(recipe))}
+        nfe = int(read_tensors(folder / _name(0))["nfe"])
+        index = {"format": FORMAT, "version": 1, "about": about | {"nfe": nfe}, "files": sums, "versions": versions()}
+        write_text(folder / INDEX, json_text(index))
+    return load_pairs(folder)
+
+
+def load_pairs(folder: Path | str) -> Pairs:
+    """The pairs in a folder; `ValueError` in one line if it holds none, not all of them, or damaged ones."""
+    index = read_index(Path(folder) / INDEX, FORMAT, "set of pairs")
+    parts = [read_tensors(Path(folder) / name, sha256) for name, sha256 in index["files"].items()]
+    return _joined(parts, index["about"])
+
+
+def _count(recipe: Recipe) -> int:
+    return math.ceil(recipe.n / SHARD)
+
+
+def _name(k: int) -> str:
+    return f"pairs-{k:05d}.safetensors"
+
+
+def _about(problem: Problem, recipe: Recipe, teacher: str, nfe: int | None) -> dict:
+    about = {"problem": problem.name, "teacher": teacher, **vars(recipe)}
+    return about if nfe is None else about | {"nfe": nfe}
+
+
+def _shards(
+    problem: Problem, teacher: Denoiser, recipe: Recipe, which: list[int] | range, progress: bool
+) -> Iterator[tuple[dict[str, Tensor], int]]:
+    for k in tqdm(which, desc="pairs", unit="shard", disable=not progress):
+        tensors, nfe = shard(problem, teacher, recipe, k)
+        check_finite(tensors["x0"], "the teacher's samples")
+        yield tensors, nfe
+
+
+def _joined(parts: list[dict[str, Tensor]], about: dict) -> Pairs:
+    noise, x0 = (torch.cat([part[key] for part in parts]) for key in ("noise", "x0"))
+    cond = torch.cat([part["cond"] for part in parts]) if "cond" in parts[0] else None
+    return Pairs(noise, x0, cond, about)

@@ -1,0 +1,105 @@
+"""Rectification window by window, without stored pairs: PeRFlow, and the phased form of Rectified Diffusion."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..checks import check_count
+from ..denoisers import Denoiser, Guided
+from ..prediction import Prediction, chord, jump
+from ..problems.base import Problem
+from ..schedules import PiecewiseLinear, Schedule
+from ..training import EMA, Draws, Turn
+from .base import Knobs, Training, data_rows, like_teacher
+from .regression import in_own_kind, pseudo_huber
+
+
+@dataclass(frozen=True)
+class PhasedKnobs(Knobs):
+    """`windows`, M, equally long in t; `substeps`, K, DDIM steps of the teacher in a window; `guidance_scale` of the teacher, which the
+    student then has built in (1 is off: such a student is guided when it is sampled).
+    """
+
+    windows: int = 4
+    substeps: int = 8
+    guidance_scale: float = 1.0
+
+
+def window_chord(
+    problem: Problem, teacher: Denoiser, schedule: Schedule, knobs: PhasedKnobs, draws: Draws
+) -> tuple[Prediction, Tensor, Tensor, Tensor, Tensor | None]:
+    """One window's first-order path for each sample: (the belief on both of its ends, upper edge, lower edge, x there, condition).
+
+    The upper end is noised data, the lower end where K DDIM steps of the teacher lead. `schedule` has the teacher's levels at the edges.
+    """
+    M, K, batch = knobs.windows, knobs.substeps, knobs.batch
+    x0, cond = data_rows(problem, draws, batch)
+    cond = cond if problem.conditional else None
+    m = draws.integers(batch, M)  # the window (s_m, s_m+1]
+    low, high = m.to(x0.dtype) / M, (m + 1).to(x0.dtype) / M
+    x_high = teacher.schedule.mix(x0, draws.normal(batch, *problem.shape), high)
+    x = x_high
+    with torch.no_grad():
+        for k in range(K):
+            x = jump(teacher(x, high - k / (K * M), cond), (high - (k + 1) / (K * M)).clamp(min=0) if k < K - 1 else low)
+    return chord(schedule, x_high, high, x, low), high, low, x, cond
+
+
+@dataclass(frozen=True)
+class PeRFlowKnobs(PhasedKnobs):
+    """See `PhasedKnobs`."""
+
+
+def perflow(problem: Problem, knobs: PeRFlowKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None) -> Training:
+    """Piecewise rectified flow (arXiv 2405.07510, alg. 1): x_t on the straight line between a window's ends, the teacher's kind of target.
+
+    A straight line at constant speed in t is first-order on the schedule whose alpha and sigma are linear between the edges
+    (`PiecewiseLinear`). There the paper's window velocity and its "ddim_eps" are two kinds of one belief, the `chord` of the
+    ends, and an Euler step of the window's velocity is a jump. So this differs from phased Rectified Diffusion in the schedule, as
+    rectified flow does from Rectified Diffusion. Sample with as many uniform DDIM steps as windows, or a multiple.
+    """
+    check_count(knobs.substeps, "substeps")
+    edges = torch.linspace(0, 1, check_count(knobs.windows, "windows") + 1, dtype=torch.float64)
+    student = like_teacher(problem, teacher, start, schedule=PiecewiseLinear(teacher.schedule, edges))
+    guide, distance = Guided(teacher, knobs.guidance_scale), in_own_kind(student.kind)
+
+    def loss(step: int, draws: Draws) -> Tensor:
+        p, high, low, _, cond = window_chord(problem, guide, student.schedule, knobs, draws)
+        t = high - (high - low) * draws.uniform(knobs.batch)  # t ~ U(s_m, s_m+1]
+        x_t = jump(p, t)  # x_t = x_high + (t - high)/(low - high) (x_low - x_high)
+        return distance(student(x_t, t, cond), p).mean()
+
+    turn = Turn(loss, list(student.parameters()), knobs.lr)
+    calls = knobs.substeps * guide.calls * knobs.batch
+    return Training(student, EMA(student, knobs.ema), [turn], teacher_calls=calls, steps=(knobs.windows,))
+
+
+@dataclass(frozen=True)
+class RectifiedDiffusionPhasedKnobs(PhasedKnobs):
+    """See `PhasedKnobs`."""
+
+
+def rectified_diffusion_phased(
+    problem: Problem, knobs: RectifiedDiffusionPhasedKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
+) -> Training:
+    """Rectified Diffusion (phased) (arXiv 2410.07303, sec. 3.4; slide 28): eps = delta z / delta NSR between a window's ends, z = x/alpha.
+
+    The training point is x_t = alpha_t [z_high + (NSR_t - NSR_high) eps]; the original code's loss is the element-wise pseudo-Huber distance
+    between the window's end and where the student's jump lands, alpha_low [x_t/alpha_t + (NSR_low - NSR_t) eps_student]. Sample with as
+    many uniform DDIM steps as windows, or a multiple.
+    """
+    check_count(knobs.substeps, "substeps")
+    check_count(knobs.windows, "windows")
+    student = like_teacher(problem, teacher, start)
+    guide = Guided(teacher, knobs.guidance_scale)
+
+    def loss(step: int, draws: Draws) -> Tensor:
+        p, high, low, x_low, cond = window_chord(problem, guide, student.schedule, knobs, draws)  # eps = dz/dNSR
+        t = high - (high - low) * draws.uniform(knobs.batch)  # t ~ U(s_m, s_m+1]
+        x_t = jump(p, t)
+        return pseudo_huber(jump(student(x_t, t, cond), low), x_low).mean()
+
+    turn = Turn(loss, list(student.parameters()), knobs.lr)
+    calls = knobs.substeps * guide.calls * knobs.batch
+    return Training(student, EMA(student, knobs.ema), [turn], teacher_calls=calls, steps=(knobs.windows,))

@@ -1,0 +1,41 @@
+"""A residual MLP for points."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import check_count
+from .embedding import Embedding
+
+
+class MLP(nn.Module):
+    """net(x, lam, cond, guidance_scale) on points (B, dim): residual layers, each shifted by the embedding.
+
+    `hidden` is the width, `depth` the number of residual layers. The output is a head's plus s(lam) x: a multiple of the input that
+    depends on the noise level is part of every kind of prediction, and is exact this way.
+    """
+
+    def __init__(self, dim: int = 2, hidden: int = 128, depth: int = 3, classes: int = 0, guided: bool = False):
+        super().__init__()
+        for value, what in ((dim, "dim"), (hidden, "hidden"), (depth, "depth")):
+            check_count(value, what)
+        self.config = {"dim": dim, "hidden": hidden, "depth": depth, "classes": classes, "guided": guided}
+        self.embed = Embedding(hidden, classes, guided)
+        self.into = nn.Linear(dim, hidden)
+        self.shifts = nn.Linear(hidden, depth * hidden)
+        self.first = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(depth))
+        self.second = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(depth))
+        self.head = nn.Linear(hidden, dim)
+        self.through = nn.Linear(hidden, 1)
+        for layer in (*self.second, self.head, self.through):  # every layer starts as the identity, the whole as zero
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+    ) -> Tensor:
+        e = F.silu(self.embed(lam, cond, guidance_scale))
+        h = self.into(x)
+        shifts = self.shifts(e).chunk(len(self.first), 1)
+        for first, second, shift in zip(self.first, self.second, shifts, strict=True):
+            h = h + second(F.silu(first(h) + shift))
+        return self.head(F.silu(h)) + self.through(e) * x

@@ -1,0 +1,87 @@
+"""A small UNet for images of few channels."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import check_count, shape
+from .embedding import Embedding
+
+GROUPS = 8
+
+
+class Block(nn.Module):
+    """x + conv(silu(shift + (1 + scale) conv(silu(norm x)))): a residual block that the embedding modulates (arXiv 2105.05233, sec. 3)."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(width, 2 * channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)  # every block starts as the identity
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.first(F.silu(self.norm(x)))
+        scale, shift = self.modulation(e)[:, :, None, None].chunk(2, 1)
+        return x + self.second(F.silu(torch.addcmul(shift, h, 1 + scale)))
+
+
+class UNet(nn.Module):
+    """net(x, lam, cond, guidance_scale) on images (B, channels, H, W), H and W multiples of 4.
+
+    Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4; `widths` are their
+    channels (multiples of 8) and `blocks` the residual blocks a level and direction. Output as in `MLP`: a head's, plus s(lam) x.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        widths: tuple[int, int] = (32, 128),
+        blocks: int = 1,
+        embedding: int = 128,
+        classes: int = 0,
+        guided: bool = False,
+    ):
+        super().__init__()
+        for value, what in ((channels, "channels"), (blocks, "blocks"), (embedding, "embedding")):
+            check_count(value, what)
+        upper, lower = widths = tuple(widths)
+        if any(check_count(width, "each of the widths") % GROUPS for width in widths):
+            raise ValueError(f"widths must be multiples of {GROUPS}, got {widths}")
+        self.config = {
+            "channels": channels, "widths": list(widths), "blocks": blocks, "embedding": embedding, "classes": classes, "guided": guided,
+        }  # fmt: skip
+        self.embed = Embedding(embedding, classes, guided)
+        self.into = nn.Conv2d(4 * channels, upper, 3, padding=1)
+        self.down = nn.ModuleList(Block(upper, embedding) for _ in range(blocks))
+        self.lower = nn.Conv2d(upper, lower, 2, stride=2)
+        self.middle = nn.ModuleList(Block(lower, embedding) for _ in range(blocks))
+        self.lift = nn.Conv2d(lower, 4 * upper, 1)
+        self.up = nn.ModuleList(Block(upper, embedding) for _ in range(blocks))
+        self.head = nn.Conv2d(upper, 4 * channels, 3, padding=1)
+        self.through = nn.Linear(embedding, 1)
+        for layer in (self.head, self.through):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.to(memory_format=torch.channels_last)  # convolutions on a processor are faster this way
+
+    def forward(
+        self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+    ) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.config["channels"] or x.shape[2] % 4 or x.shape[3] % 4:
+            raise ValueError(
+                f"this network takes images (B, {self.config['channels']}, H, W) with H and W multiples of 4, got {shape(x)}"
+            )
+        e = F.silu(self.embed(lam, cond, guidance_scale))
+        h = self.into(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
+        for block in self.down:
+            h = block(h, e)
+        skip, h = h, self.lower(h)
+        for block in self.middle:
+            h = block(h, e)
+        h = skip + F.pixel_shuffle(self.lift(h), 2)
+        for block in self.up:
+            h = block(h, e)
+        return F.pixel_shuffle(self.head(F.silu(h)), 2) + self.through(e)[:, :, None, None] * x

@@ -1,0 +1,85 @@
+"""What a method is applied to: data, a teacher, students, measures. A method never knows which problem it got."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..denoisers import Denoiser, LambdaDenoiser
+from ..schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How good samples are. `distance` to true samples, in the problem's own distance; `floor`, what true samples show among themselves,
+    with its spread over repetitions `floor_std`; `accuracy`, the share of the samples that are of the class asked for, None without classes.
+    """
+
+    distance: float
+    floor: float
+    floor_std: float
+    accuracy: float | None
+
+
+class Problem:
+    """A problem. A subclass sets `name`, `schedule`, `shape` (of one sample) and `classes` (0: none), and writes the methods below.
+
+    `teacher`: the denoiser that a student learns from, or None where a method has to train one first. `distance_name` says what `measure`
+    measures. Everything is on the processor; a run moves it.
+    """
+
+    name: str
+    schedule: Schedule
+    shape: tuple[int, ...]
+    classes: int = 0
+    conditional: bool = False
+    """Whether samples are asked for by class, as digits are, or drawn from the whole distribution, as points are."""
+    distance_name: str
+    teacher: Denoiser | None = None
+
+    def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
+        """n training samples (n, *shape) and their labels (n,), or None where there are no classes."""
+        raise NotImplementedError
+
+    def network(self, *, guided: bool = False) -> nn.Module:
+        """A fresh network of the size that this problem needs; `guided`: it also sees the guidance scale."""
+        raise NotImplementedError
+
+    def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
+        """How good samples (n, *shape) are; cond (n,), the classes that were asked for."""
+        raise NotImplementedError
+
+    def labels(self, n: int) -> Tensor | None:
+        """The classes to ask for in a measurement of n samples, (n,): every class in turn, or None where none are asked for."""
+        return torch.arange(n) % self.classes if self.conditional else None
+
+    def student(
+        self,
+        schedule: Schedule | None = None,
+        kind: str = "eps",
+        *,
+        start: Denoiser | None = None,
+        guided: bool = False,
+    ) -> LambdaDenoiser:
+        """A trainable denoiser on a schedule (by default the problem's own), predicting `kind`.
+
+        With `start`, a denoiser of ours with a network, the student's network starts as a copy of that one, whatever schedule and kind it
+        had: they are conditioned on the noise level, so only the meaning of the output may change. `guided` then adds the guidance input,
+        which does nothing before it is trained. An exact denoiser has no weights to start from: the network is fresh.
+        """
+        net = self.network(guided=guided)
+        if isinstance(start, LambdaDenoiser):
+            net = _grown(net, start.net) if guided else copy.deepcopy(start.net)
+        net.train().requires_grad_(True)
+        return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind)
+
+
+def _grown(net: nn.Module, start: nn.Module) -> nn.Module:
+    """`start`'s weights in a network that also sees the guidance scale."""
+    config = start.config | {"guided": True}
+    grown = type(start)(**config)
+    missing, unexpected = grown.load_state_dict(start.state_dict(), strict=False)
+    if unexpected or any("guidance" not in key for key in missing):
+        raise ValueError(f"the student cannot start from these weights: {', '.join([*missing, *unexpected])}")
+    return grown

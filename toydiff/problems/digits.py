@@ -1,0 +1,124 @@
+"""Handwritten digits: real images, a trained teacher, and the features of a small classifier to measure with."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import weights
+from ..checks import check_finite, shape
+from ..data import DIGIT_CLASSES, DIGIT_SHAPE, Digits, digits
+from ..denoisers import Denoiser
+from ..measure import Moments, Spread, frechet_distance, spread
+from ..nets import UNet
+from ..nets.classifier import Classifier, moved
+from ..schedules import Schedule, Tabulated
+from ..training import Draws, Turn
+from .base import Measured, Problem
+
+FEATURES_ID = "digits-features"
+TEACHER_ID = "digits-teacher"
+
+
+class DigitsProblem(Problem):
+    """Digits by class, on Stable Diffusion's table, with the bundled teacher, measured by the Fréchet distance of classifier features.
+
+    `source` and `seed` choose the digits and their split (`toydiff.data.digits`). The reference is the training part; the floor is what the
+    held-out digits show against it. Without the package that carries the digits, everything but training works.
+    """
+
+    distance_name = "Fréchet distance of classifier features"
+    conditional = True
+    classes = DIGIT_CLASSES
+    shape = DIGIT_SHAPE
+
+    def __init__(self, source: str = "embedded", seed: int = 0, schedule: Schedule | None = None):
+        self.source, self.seed = source, seed
+        self.name = "digits" if (source, seed) == ("embedded", 0) else f"digits:{source},{seed}"
+        self.schedule = Tabulated.scaled_linear() if schedule is None else schedule
+
+    @functools.cached_property
+    def digits(self) -> Digits:
+        """The digits themselves, read when they are first needed."""
+        return digits(self.source, seed=self.seed)
+
+    @functools.cached_property
+    def teacher(self) -> Denoiser:
+        """The bundled teacher."""
+        return weights.load_denoiser(TEACHER_ID)
+
+    @functools.cached_property
+    def _features(self) -> "Features":
+        return Features.bundled() if self.name == "digits" else Features.of(Features.bundled().net, self.digits)
+
+    def data(self, n, generator=None):
+        i = torch.randint(len(self.digits.train), (n,), generator=generator)
+        return self.digits.train[i], self.digits.train_labels[i]
+
+    def network(self, *, guided: bool = False) -> nn.Module:
+        return UNet(classes=DIGIT_CLASSES, guided=guided)
+
+    def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
+        check_finite(samples, "samples")
+        if samples.shape[1:] != DIGIT_SHAPE:
+            raise ValueError(f"digits have shape (n, 1, 28, 28), got {shape(samples)}")
+        known = self._features
+        # a Fréchet distance is biased upwards by few samples: both sides of the comparison get the same number
+        samples = samples[: len(known.held_out)].float().cpu()
+        found, classes = known.net.look(samples)
+        lowest = known.floor(len(samples))
+        accuracy = None if cond is None else float((classes == cond[: len(samples)].cpu()).double().mean())
+        return Measured(frechet_distance(found, known.reference), lowest.mean, lowest.std, accuracy)
+
+
+class Features:
+    """The classifier, the moments of the training digits' features, and the features of the held-out ones (n, 64)."""
+
+    def __init__(self, net: Classifier, reference: Moments, held_out: Tensor):
+        self.net, self.reference, self.held_out = net.eval(), reference, held_out
+
+    @classmethod
+    def of(cls, net: Classifier, digits: Digits) -> "Features":
+        """Those of a set of digits."""
+        return cls(net, Moments.of(net.look(digits.train)[0]), net.look(digits.test)[0])
+
+    @classmethod
+    @functools.cache
+    def bundled(cls) -> "Features":
+        """Those that ship with the package."""
+        tensors, _ = weights.load(FEATURES_ID)
+        net = Classifier()
+        net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+        return cls(net, Moments(tensors["reference.mean"], tensors["reference.cov"]), tensors["held_out"].float())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As named tensors, for a file; the held-out features in half precision."""
+        net = {f"net.{key}": value for key, value in self.net.state_dict().items()}
+        moments = {"reference.mean": self.reference.mean, "reference.cov": self.reference.cov}
+        return net | moments | {"held_out": self.held_out.half()}
+
+    def floor(self, n: int) -> Spread:
+        """The distance that n held-out digits have to the training digits, over draws of n; with all of them, over resampled sets (the bootstrap)."""
+        rng = torch.Generator().manual_seed(0)
+        total = len(self.held_out)
+        if n < total:
+            draws = [torch.randperm(total, generator=rng)[:n] for _ in range(10)]
+            return spread([frechet_distance(self.held_out[i], self.reference) for i in draws])
+        resampled = [torch.randint(total, (total,), generator=rng) for _ in range(10)]
+        std = spread([frechet_distance(self.held_out[i], self.reference) for i in resampled]).std
+        return Spread(frechet_distance(self.held_out, self.reference), std, ())
+
+
+def classifier_turn(net: Classifier, digits: Digits, lr: float = 2e-3, batch: int = 128) -> Turn:
+    """The classifier's recipe: cross-entropy with smoothed labels on training digits moved, turned and scaled a little."""
+
+    def loss(step: int, draws: Draws) -> Tensor:
+        i = draws.integers(batch, len(digits.train))
+        shift = torch.stack([draws.uniform(batch, -0.1, 0.1), draws.uniform(batch, -0.1, 0.1)], 1)
+        images = moved(
+            digits.train[i], shift, draws.uniform(batch, -0.2, 0.2), draws.uniform(batch, 1 / 1.12, 1.12)
+        )
+        return F.cross_entropy(net(images), digits.train_labels[i], label_smoothing=0.05)
+
+    return Turn(loss, list(net.parameters()), lr)

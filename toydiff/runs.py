@@ -1,0 +1,282 @@
+"""Runs: train a method on a problem into a folder, load what came out, measure it. What the command, the weights' recipes and notebooks use."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import weights
+from .catalog import METHODS, Card
+from .checkpoints import FORMAT, INDEX, Checkpoints, read_index, read_tensors
+from .checks import check_count, check_positive, unknown
+from .denoisers import Denoiser
+from .distill.base import Knobs, Training
+from .distill.pairs import Pairs, Recipe, load_pairs, make_pairs
+from .grids import time_grid
+from .problems import Problem, problem
+from .solvers import Trajectory, solve
+from .training import Record, fit
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SEED_OF_NOISE = 1_000_000
+"""Added to the seed of a measurement, so that no student is measured on noise that it was trained on."""
+
+
+def card(method: str) -> Card:
+    """A method's card by its name; `ValueError` with the nearest name otherwise."""
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    return METHODS[method]
+
+
+def knobs(method: str, problem_name: str, changes: Mapping[str, object] | None = None) -> Knobs:
+    """A method's knobs for a kind of problem, with changes; `ValueError` for a knob that it does not have, or a value of another type.
+
+    Values may be text, as on a command line.
+    """
+    chosen = card(method)
+    settings = dict(chosen.defaults.get(problem_name.partition(":")[0], {}))
+    fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
+    for name, value in (changes or {}).items():
+        if name not in fields:
+            raise unknown(f"knob of {method}", name, fields)
+        settings[name] = _typed(value, fields[name].type, f"the knob {name} of {method}")
+    made = chosen.knobs(**settings)
+    check_count(made.updates, "updates")
+    check_count(made.batch, "batch")
+    check_count(made.warmup, "warmup", 0)
+    check_positive(made.lr, "lr")
+    check_positive(made.clip, "clip")
+    return made
+
+
+def _typed(value: object, kind: type, what: str) -> object:
+    try:
+        made = kind(value) if isinstance(value, str) or kind is float else value
+    except (TypeError, ValueError):
+        made = None
+    if not isinstance(made, kind) or isinstance(made, bool) or (kind is float and made != made):
+        names = {int: "a whole number", float: "a number", str: "a word"}
+        raise ValueError(f"{what} is {names[kind]}, got {value!r}")
+    return made
+
+
+@dataclass(frozen=True)
+class Model:
+    """Something to sample: a denoiser, and what is known about how it came to be (method, problem, seed, updates, teacher_calls, sampler)."""
+
+    denoiser: Denoiser
+    about: Mapping[str, object]
+
+
+def load(source: str | Path) -> Model:
+    """A model by the folder of its run, or by the id of bundled weights; `ValueError` in one line for anything else.
+
+    Of an unfinished run, what was last saved. It is the average of the weights that is loaded, frozen.
+    """
+    folder = Path(source)
+    if (folder / INDEX).exists():
+        index = read_index(folder / INDEX, FORMAT, "run of toydiff")
+        tensors = read_tensors(folder / index["file"], index["sha256"])
+        prefix = "module.average.module.net."
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        about = index["about"]
+        done = {"updates": index["step"], "teacher_calls": about["pair_calls"] + index["step"] * about["calls_per_update"]}
+        return Model(weights.build(about["denoiser"], own), about | done | {"seconds": index["seconds"]})
+    if str(source) in weights.bundled():
+        return Model(weights.load_denoiser(str(source)), weights.load(str(source))[1])
+    if folder.is_dir():
+        raise ValueError(f"the folder {str(source)!r} holds no run of toydiff: it has no {INDEX}")
+    raise unknown("run or bundled weights", str(source), weights.bundled())
+
+
+def teacher_of(the_problem: Problem, name: str | None) -> tuple[str, Denoiser]:
+    """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called in files."""
+    if name is None:
+        if the_problem.teacher is None:
+            raise ValueError(
+                f"the problem {the_problem.name} has no teacher of its own: train one (toydiff train diffusion) and name its folder with --teacher"
+            )
+        return "own", the_problem.teacher
+    found = load(name)
+    if found.about["problem"] != the_problem.name:
+        raise ValueError(f"the teacher {name!r} is of the problem {found.about['problem']}, not {the_problem.name}")
+    return name, found.denoiser
+
+
+@dataclass
+class Run:
+    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result so far."""
+
+    method: str
+    problem: Problem
+    knobs: Knobs
+    training: Training
+    about: dict
+    checkpoints: Checkpoints | None
+    seed: int
+    accelerator: "Accelerator | None" = None
+    progress: bool = False
+
+    def __iter__(self) -> Iterator[Record]:
+        training, knobs_ = self.training, self.knobs
+        return fit(
+            training.turns, knobs_.updates, averages=[training.average], modules=training.state(), seed=self.seed, clip=knobs_.clip,
+            warmup=knobs_.warmup, period=training.period, checkpoints=self.checkpoints, accelerator=self.accelerator, progress=self.progress,
+        )  # fmt: skip
+
+    def finish(self) -> Model:
+        """Run to the end."""
+        began = time.perf_counter()
+        step = 0
+        for record in self:
+            step = record.step
+        calls = self.about["pair_calls"] + step * self.about["calls_per_update"]
+        seconds = time.perf_counter() - began
+        D = self.training.average.module.eval().requires_grad_(False)
+        return Model(D, self.about | {"updates": step, "teacher_calls": calls, "seconds": seconds})
+
+
+def train(
+    method: str,
+    on: Problem | str,
+    *,
+    out: str | Path | None = None,
+    seed: int = 0,
+    changes: Mapping[str, object] | None = None,
+    teacher: str | Model | Denoiser | None = None,
+    start: str | Model | Denoiser | None = None,
+    pairs: str | Path | Pairs | None = None,
+    resume: bool = False,
+    every: int = 250,
+    device: str = "cpu",
+    accelerator: "Accelerator | None" = None,
+    progress: bool = False,
+) -> Run:
+    """Set up the training of a method on a problem; iterate the result, or call its `finish`.
+
+    teacher, start: a run's folder, bundled weights, or a denoiser; by default the problem's own teacher, whose weights the student starts
+    with if it has any. pairs: a folder or `Pairs`, of that teacher; where the method needs them and none are given, they are
+    made first, by `Recipe`'s defaults. out: a folder for checkpoints; with `resume` what is there is continued. The same seed gives
+    the same bits on one machine. `ValueError` for what does not fit.
+    """
+    the_problem = problem(on) if isinstance(on, str) else on
+    chosen, settings = card(method), knobs(method, the_problem.name, changes)
+    check_count(seed, "seed", 0)
+    names = {}
+    given = {}
+    for role, what in (("teacher", teacher), ("start", start)):
+        if isinstance(what, Denoiser | Model):
+            given[role] = what.denoiser if isinstance(what, Model) else what
+            names[role] = type(given[role]).__name__
+        elif what is not None or (role == "teacher" and chosen.needs != "nothing"):
+            names[role], given[role] = teacher_of(the_problem, what)
+    if chosen.needs == "pairs" and pairs is None:
+        pairs = make_pairs(the_problem, given["teacher"], Recipe(), progress=progress)
+    if isinstance(pairs, str | Path):
+        pairs = load_pairs(pairs)
+    if pairs is not None and chosen.needs != "pairs":
+        raise ValueError(f"{method} uses no pairs")
+    if pairs is not None and pairs.about["problem"] != the_problem.name:
+        raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # fresh weights
+        target = torch.device(device)
+        for D in given.values():
+            D.to(target)
+        training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
+    training.student.to(target)
+    training.average.to(target)
+    for module in training.modules.values():
+        module.to(target)
+    about = {
+        "method": method, "problem": the_problem.name, "seed": seed, "knobs": dataclasses.asdict(settings), **names,
+        "pairs": None if pairs is None else pairs.about, "pair_calls": 0 if pairs is None else pairs.teacher_calls,
+        "calls_per_update": training.teacher_calls, "denoiser": weights.describe(training.student),
+        "sampler": dataclasses.asdict(chosen.sampler) | {"steps": list(training.steps or chosen.sampler.steps)},
+    }  # fmt: skip
+    checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
+    return Run(method, the_problem, settings, training, about, checkpoints, seed, accelerator, progress)
+
+
+def sample(
+    model: Model,
+    the_problem: Problem,
+    n: int,
+    steps: int,
+    *,
+    solver: str | None = None,
+    grid: str | None = None,
+    guidance_scale: float = 1.0,
+    cond: Tensor | None = None,
+    seed: int = 0,
+    batch: int = 1000,
+    progress: bool = False,
+) -> tuple[Trajectory, Tensor | None]:
+    """n samples of a model in `steps` steps, from standard noise times sigma(1), and the classes that were asked for (n,) or None.
+
+    solver and grid: by default those of the model's method. The noise depends on the seed and n alone, so that models are compared from the
+    same noise. The trajectory keeps the end only.
+    """
+    check_count(n, "n")
+    D, sampler = model.denoiser, model.about["sampler"]
+    cond = the_problem.labels(n) if cond is None else cond
+    noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(SEED_OF_NOISE + seed))
+    x = D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise
+    ts = time_grid(D.schedule, steps, grid or sampler["grid"])
+    parts = []
+    for i in range(0, n, batch):
+        part = slice(i, i + batch)
+        parts.append(
+            solve(
+                D, x[part], ts=ts, solver=solver or sampler["solver"], cond=None if cond is None else cond[part],
+                guidance_scale=guidance_scale, generator=seed + i, keep="end", progress=progress,
+            )
+        )  # fmt: skip
+    first = parts[0]
+    end = torch.cat([part.end for part in parts])
+    seconds = sum(part.seconds for part in parts)
+    return Trajectory(first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds), cond
+
+
+def evaluate(
+    model: Model,
+    the_problem: Problem,
+    *,
+    steps: Sequence[int] | None = None,
+    n: int | None = None,
+    solver: str | None = None,
+    grid: str | None = None,
+    guidance_scale: float = 1.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[dict]:
+    """Measure a model at each number of steps: the rows that `--json` writes everywhere.
+
+    n: 8000 points or 1000 images unless given. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
+    teacher_calls, seconds} and floor_std, solver, grid, guidance_scale, n.
+    """
+    n = n or (1000 if the_problem.conditional else 8000)
+    sampler = model.about["sampler"]
+    rows = []
+    for count in steps or sampler["steps"]:
+        path, cond = sample(
+            model, the_problem, n, count, solver=solver, grid=grid, guidance_scale=guidance_scale, seed=seed, progress=progress
+        )
+        measured = the_problem.measure(path.end, cond)
+        rows.append(
+            {
+                "method": model.about["method"], "problem": the_problem.name, "steps": count, "distance": measured.distance, "floor": measured.floor,
+                "accuracy": measured.accuracy, "seed": seed, "nfe": path.nfe, "rounds": path.rounds, "updates": model.about["updates"],
+                "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds, "floor_std": measured.floor_std,
+                "solver": solver or sampler["solver"], "grid": grid or sampler["grid"], "guidance_scale": guidance_scale, "n": n,
+            }
+        )  # fmt: skip
+    return rows

@@ -1,0 +1,277 @@
+"""The one training loop: `fit` yields a record after each update, and continues where an interrupted run was saved.
+
+A method says what to minimise (`Turn`) and what to follow by an average (`EMA`); all randomness comes from one stream (`Draws`).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from .checks import check_count, check_positive, unknown
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .checkpoints import Checkpoints
+
+DECAYS = ("cosine", "constant")
+
+
+class Draws:
+    """The random numbers of a training run: one stream, shared by all its processes, of which each takes its own rows.
+
+    Every process draws the whole batch and keeps rows rank, rank + world, ...; so P processes together see exactly the batch that one
+    would, and their mean gradient is its gradient. Numbers are drawn on the processor and moved to `device`, so that a seed gives
+    the same ones everywhere.
+    """
+
+    def __init__(self, seed: int = 0, device: torch.device | str = "cpu", rank: int = 0, world: int = 1):
+        self.generator = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+        self.device, self.rank, self.world = torch.device(device), rank, world
+
+    def rows(self, draw: Callable[[int, torch.Generator], Tensor], n: int) -> Tensor:
+        """This process's rows of draw(n, generator), a tensor (n, ...), on the device."""
+        check_count(n, "batch")
+        if n % self.world:
+            raise ValueError(f"a batch of {n} cannot be shared evenly by {self.world} processes")
+        return draw(n, self.generator)[self.rank :: self.world].to(self.device)
+
+    def normal(self, n: int, *shape: int) -> Tensor:
+        """Standard normal numbers, (n, *shape)."""
+        return self.rows(lambda m, rng: torch.randn(m, *shape, generator=rng), n)
+
+    def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform numbers in [low, high), (n,)."""
+        return low + (high - low) * self.rows(lambda m, rng: torch.rand(m, generator=rng), n)
+
+    def integers(self, n: int, high: int) -> Tensor:
+        """Whole numbers 0 ... high - 1, (n,)."""
+        return self.rows(lambda m, rng: torch.randint(high, (m,), generator=rng), n)
+
+
+Loss = Callable[[int, Draws], Tensor]
+"""loss(step, draws) -> a scalar; step counts from 0."""
+
+
+@dataclass
+class Turn:
+    """One player of an update: what it minimises, and what it moves. `repeats`: how many of its own updates an update of the run holds.
+
+    Most methods have one turn. Where a second model is trained beside the student, each has its turn, in the order given, and
+    touches only its own parameters.
+    """
+
+    loss: Loss
+    params: Sequence[nn.Parameter]
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    repeats: int = 1
+    name: str = "loss"
+
+    def __post_init__(self):
+        self.params = [p for p in self.params if p.requires_grad]
+        if not self.params:
+            raise ValueError(f"the turn {self.name!r} has no parameters to train")
+        check_positive(self.lr, "lr")
+        check_count(self.repeats, "repeats")
+
+
+class EMA(AveragedModel):
+    """An exponential moving average of a module's parameters: a = d a + (1 - d) theta, d = min(decay, (1 + n)/(10 + n)) at update n.
+
+    Its `module` is a copy of the source with the averaged weights. The decay starts low, so that the first, bad weights are forgotten
+    in short runs too. decay in [0, 1); 0 is the source itself, a stop-gradient copy.
+    """
+
+    def __init__(self, source: nn.Module, decay: float = 0.999):
+        if not 0 <= decay < 1:
+            raise ValueError(f"the decay of an average lies in [0, 1), got {decay!r}")
+        super().__init__(source)
+        self._source = [source]  # in a list: the source is not part of the average's own state
+        self.decay = decay
+        self.requires_grad_(False)
+        self._averaged, self._current = list(self.module.parameters()), [p.detach() for p in source.parameters()]
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """One more update of the average; `fit` calls it after each step of the optimizer."""
+        n = float(self.n_averaged)
+        torch._foreach_lerp_(self._averaged, self._current, 1 - min(self.decay, (1 + n) / (10 + n)))
+        self.n_averaged += 1
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget the past: the average is the source as it is now."""
+        self.module.load_state_dict(self._source[0].state_dict())
+        self.n_averaged.zero_()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one update did. `losses` and `grad_norms` by turn, the latter before clipping; `lr` as a share of each turn's own; `seconds` of this step."""
+
+    step: int
+    losses: dict[str, float]
+    grad_norms: dict[str, float]
+    lr: float
+    seconds: float
+
+    @property
+    def loss(self) -> float:
+        """The loss of the first turn."""
+        return next(iter(self.losses.values()))
+
+
+def lr_share(step: int, steps: int, warmup: int = 0, decay: str = "cosine") -> float:
+    """The learning rate of update `step` (from 0) of a period of `steps`, as a share: linear warm-up, then to 1 percent by a cosine, or constant."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if decay == "constant":
+        return 1.0
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+@dataclass
+class State:
+    """All that makes an update what it is: what a checkpoint holds. `modules` by name; their tensors are loaded in place."""
+
+    modules: Mapping[str, nn.Module]
+    optimizers: Sequence[torch.optim.Optimizer]
+    draws: Draws
+    step: int = 0
+    seconds: float = 0.0
+    history: list = field(default_factory=list)
+
+
+def fit(
+    turns: Turn | Sequence[Turn],
+    steps: int,
+    *,
+    averages: Sequence[EMA] = (),
+    modules: Mapping[str, nn.Module] | None = None,
+    seed: int = 0,
+    clip: float | None = 1.0,
+    warmup: int = 0,
+    decay: str = "cosine",
+    period: int | None = None,
+    checkpoints: "Checkpoints | None" = None,
+    accelerator: "Accelerator | None" = None,
+    progress: bool = False,
+) -> Iterator[Record]:
+    """Train: a generator of one `Record` an update, yielded after the optimizers' steps and the averages' updates.
+
+    turns: what to minimise, one after the other; each loss gets (step, draws) and takes all its randomness from draws. steps: updates
+    in all. averages follow their sources after each update. clip: the largest norm of a turn's gradient, None for no limit. The
+    learning rate warms up over `warmup` updates and decays, "cosine" or "constant", over each `period` (by default the whole run).
+
+    checkpoints: where to save and from where to continue (`toydiff.checkpoints`); then `modules` names everything that has a state and
+    that the losses use, the averages included, and a continued run repeats the uninterrupted one bit for bit. accelerator: an
+    `accelerate.Accelerator`; the batch is then shared by its processes, whose gradients are averaged.
+
+    Stopping early is leaving the loop. Raises `FloatingPointError`, naming the step and the last good checkpoint, if a loss or gradient is
+    not finite, before any weight is touched; `ValueError` for bad input.
+    """
+    turns = [turns] if isinstance(turns, Turn) else list(turns)
+    if not turns:
+        raise ValueError("there is nothing to train: give at least one turn")
+    if len({turn.name for turn in turns}) < len(turns):
+        raise ValueError(f"every turn needs a name of its own, got {', '.join(turn.name for turn in turns)}")
+    check_count(steps, "steps")
+    check_count(warmup, "warmup", 0)
+    period = steps if period is None else check_count(period, "period")
+    if decay not in DECAYS:
+        raise unknown("decay", decay, DECAYS)
+    if clip is not None:
+        check_positive(clip, "clip")
+    device = turns[0].params[0].device
+    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    optimizers = [
+        torch.optim.Adam(turn.params, lr=turn.lr, betas=turn.betas, fused=device.type in ("cpu", "cuda"))
+        for turn in turns
+    ]
+    state = State(modules or {}, optimizers, Draws(seed, device, rank, world))
+    if checkpoints is not None:
+        checkpoints.load(state)
+    bar = tqdm(
+        desc="train", unit="update", total=steps, initial=state.step, disable=not progress or rank > 0, mininterval=0.5
+    )
+    with bar:
+        while state.step < steps:
+            began = time.perf_counter()
+            share = lr_share(state.step % period, period, warmup, decay)
+            losses, norms = {}, {}
+            for turn, optimizer in zip(turns, optimizers, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = turn.lr * share
+                for _ in range(turn.repeats):
+                    losses[turn.name], norms[turn.name] = _update(turn, optimizer, state, clip, accelerator, checkpoints)
+            for average in averages:
+                average.follow()
+            state.step += 1
+            record = Record(state.step, losses, norms, share, time.perf_counter() - began)
+            state.seconds += record.seconds
+            if checkpoints is not None and rank == 0:
+                checkpoints.after(record, state, steps)
+            bar.update()
+            bar.set_postfix(loss=f"{record.loss:.3g}", refresh=False)
+            yield record
+
+
+def _update(
+    turn: Turn,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    clip: float | None,
+    accelerator: "Accelerator | None",
+    checkpoints: "Checkpoints | None",
+) -> tuple[float, float]:
+    """One step of one turn's optimizer: its loss and the norm of its gradient before clipping."""
+    # a loss may reach parameters of other turns; what it leaves there is not theirs to use
+    gradients = _gradients(turn, state, accelerator)
+    norm = torch.nn.utils.get_total_norm(gradients[1])
+    loss, size = float(gradients[0]), float(norm)
+    if not (math.isfinite(loss) and math.isfinite(size)):
+        raise FloatingPointError(
+            f"the loss {turn.name!r} at update {state.step + 1} is {loss:g}, with a gradient of norm {size:g}; "
+            f"{'nothing was saved' if checkpoints is None else checkpoints.last_good}; try a smaller learning rate"
+        )
+    for p, gradient in zip(turn.params, gradients[1], strict=True):
+        p.grad = gradient
+    if clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(turn.params, clip, norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss, size
+
+
+def _gradients(turn: Turn, state: State, accelerator: "Accelerator | None") -> tuple[Tensor, list[Tensor]]:
+    """The loss and its gradient by the turn's parameters, averaged over the processes."""
+    if accelerator is None:
+        loss = turn.loss(state.step, state.draws)
+        return loss.detach(), _grad(loss, turn.params)
+    with accelerator.autocast():
+        loss = turn.loss(state.step, state.draws)
+    gradients = _grad(loss, turn.params)
+    flat = torch.cat([loss.detach().reshape(1), *(g.reshape(-1) for g in gradients)])
+    flat = accelerator.reduce(flat, reduction="mean")
+    parts = flat[1:].split([g.numel() for g in gradients])
+    return flat[0], [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+
+
+def _grad(loss: Tensor, params: Sequence[nn.Parameter]) -> list[Tensor]:
+    if loss.ndim:
+        raise ValueError(f"a loss is a scalar, got shape {tuple(loss.shape)}")
+    found = torch.autograd.grad(loss, params, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else laid_out_as(p, g) for p, g in zip(params, found, strict=True)]
+
+
+def laid_out_as(p: Tensor, value: Tensor) -> Tensor:
+    """value in p's memory layout: a fused optimizer walks the raw memory of weights, gradients and moments side by side."""
+    return value if value.stride() == p.stride() else torch.empty_like(p).copy_(value)
