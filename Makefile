@@ -47,6 +47,8 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quality.py
 	$(BIN)/python tests/benchmarks/cost.py
 	$(BIN)/python tests/benchmarks/parallel.py
+	$(BIN)/python tests/benchmarks/ring.py
+	$(BIN)/python tests/benchmarks/turning.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis

@@ -47,13 +47,20 @@ class Card:
 
 
 MANY = Sampler("dpm++2m", "lambda", (10, 20, 25))
-_DIGITS = {"batch": 128, "lr": 5e-4, "updates": 1500}
-_POINTS = {"batch": 512, "lr": 1e-3, "updates": 5000}
+_DIGITS = {"batch": 64, "lr": 1e-3, "updates": 1200}
+_POINTS = {"batch": 512, "lr": 1e-3, "updates": 4200}
 _STUDENT = {"digits": _DIGITS, "mixture": _POINTS, "points": _POINTS}
-_TEACHER = {"digits": _DIGITS | {"lr": 2e-3, "updates": 4500}, "mixture": _POINTS | {"lr": 2e-3}, "points": _POINTS | {"lr": 2e-3}}
+_WINDOWS = _STUDENT | {"digits": _DIGITS | {"substeps": 5, "updates": 800}}
+_TEACHER = {
+    "digits": _DIGITS | {"batch": 128, "lr": 2e-3, "updates": 4500},
+    "mixture": _POINTS | {"lr": 2e-3},
+    "points": _POINTS | {"lr": 2e-3},
+}
+# in points the mean square in v weighs all noise levels alike, where that in eps leaves the modes' shares to chance
+_DIFFUSION = {kind: settings | ({} if kind == "digits" else {"kind": "v"}) for kind, settings in _TEACHER.items()}
 
 _CARDS = [
-    Card("diffusion", "Diffusion training", "arXiv 2006.11239, alg. 1", "slide 25, algorithm 2", "|eps(x_t, t) - eps|^2, x_t = alpha x_0 + sigma eps", "nothing", r.diffusion, r.DiffusionKnobs, BLACK, "o", "solid", MANY, _TEACHER),
+    Card("diffusion", "Diffusion training", "arXiv 2006.11239, alg. 1", "slide 25, algorithm 2", "|eps(x_t, t) - eps|^2, x_t = alpha x_0 + sigma eps", "nothing", r.diffusion, r.DiffusionKnobs, BLACK, "o", "solid", MANY, _DIFFUSION),
     Card("flow-matching", "Flow matching = 1-rectified flow", "arXiv 2210.02747, eq. 23", "slide 24, algorithm 1", "|v(x_t, t) - (eps - x_0)|^2, x_t = (1 - t) x_0 + t eps", "nothing", r.flow_matching, r.FlowMatchingKnobs, GREY, "s", "dash", MANY, _TEACHER),
     Card("naive", "Naive distillation", "arXiv 2101.02388, eq. 7", "slide 10", "|x_0(eps, 1) - ODE(eps)|^2", "pairs", n.naive, n.NaiveKnobs, SKY, "v", "dot", Sampler(steps=(1,)), _STUDENT),
     Card("guided", "Guided distillation", "arXiv 2210.03142, alg. 1", "slide 6", "max(SNR, 1) |x_0(x_t, c, g) - x_0^g(x_t, c)|^2", "teacher", g.guided, g.GuidedKnobs, PURPLE, "o", "solid", MANY, _STUDENT),
@@ -61,8 +68,8 @@ _CARDS = [
     Card("rectified-flow", "Rectified flow (reflow)", "arXiv 2209.03003, alg. 1", "slides 21, 22, 24, algorithm 3", "|v(x_t, t) - (eps - x_0)|^2, (eps, x_0) a pair of the teacher's ODE", "pairs", rf.rectified_flow, rf.RectifiedFlowKnobs, ORANGE, "s", "solid", Sampler(), _STUDENT),
     Card("instaflow", "One-step distillation of a rectified flow (InstaFlow)", "arXiv 2309.06380, eq. 5", "slide 29", "|eps - v(eps, 1) - x_0|^2, at t = 1 only", "pairs", rf.instaflow, rf.InstaFlowKnobs, ORANGE, "v", "dot", Sampler(steps=(1,)), _STUDENT),
     Card("rectified-diffusion", "Rectified Diffusion", "arXiv 2410.07303", "slides 26, 27, algorithm 4", "|eps(x_t, t) - eps|^2, (eps, x_0) a pair of the teacher's ODE", "pairs", rd.rectified_diffusion, rd.RectifiedDiffusionKnobs, BLUE, "o", "solid", Sampler(), _STUDENT),
-    Card("perflow", "Piecewise rectified flow (PeRFlow)", "arXiv 2405.07510, alg. 1", "slides 29 to 31", "|eps(x_t, t) - eps_chord|^2, x_t straight between a window's ends", "teacher", ph.perflow, ph.PeRFlowKnobs, VERMILLION, "s", "dash", Sampler(steps=(4,)), _STUDENT),
-    Card("rectified-diffusion-phased", "Rectified Diffusion (phased)", "arXiv 2410.07303, sec. 3.4", "slide 28", "|jump(eps(x_t, t), s) - x_s|, eps = delta z / delta NSR of a window", "teacher", ph.rectified_diffusion_phased, ph.RectifiedDiffusionPhasedKnobs, BLUE, "D", "dash", Sampler(steps=(4,)), _STUDENT),
+    Card("perflow", "Piecewise rectified flow (PeRFlow)", "arXiv 2405.07510, alg. 1", "slides 29 to 31", "|eps(x_t, t) - eps_chord|^2, x_t straight between a window's ends", "teacher", ph.perflow, ph.PeRFlowKnobs, VERMILLION, "s", "dash", Sampler(steps=(4,)), _WINDOWS),
+    Card("rectified-diffusion-phased", "Rectified Diffusion (phased)", "arXiv 2410.07303, sec. 3.4", "slide 28", "|jump(eps(x_t, t), s) - x_s|, eps = delta z / delta NSR of a window", "teacher", ph.rectified_diffusion_phased, ph.RectifiedDiffusionPhasedKnobs, BLUE, "D", "dash", Sampler(steps=(4,)), _WINDOWS),
 ]  # fmt: skip
 
 METHODS: dict[str, Card] = {card.id: card for card in _CARDS}

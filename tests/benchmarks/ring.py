@@ -1,0 +1,94 @@
+"""Every method of the regression family on the ring of eight: distance over its floor, mean and spread over seeds.
+
+    python tests/benchmarks/ring.py [--seeds 0 1 2] [--problem mixture:ring] [--method NAME ...] [--json FILE]
+
+For each seed a teacher is trained (diffusion, v, on Stable Diffusion's table); 50,000 pairs come from its ODE (DPM-Solver++ 2M, 32 steps), and each student
+starts with its weights. With `--exact` the pairs and the teacher of online methods are the exact denoiser instead, and only the weights to start from are
+the trained one's. One thread; 8,000 samples; the seconds are those of each training alone, without the teacher's and the pairs'.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from common import versions, write
+
+from toydiff import runs
+from toydiff.distill.pairs import Recipe, make_pairs
+from toydiff.measure import spread
+from toydiff.problems import problem
+
+# what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at
+PLAN = [
+    ("naive", "naive", {}, "teacher", (1,)),
+    ("rectified-flow", "rectified-flow", {}, "teacher", (1, 2, 4)),
+    ("instaflow", "instaflow", {}, "rectified-flow", (1, 2, 4)),
+    ("rectified-diffusion", "rectified-diffusion", {}, "teacher", (1, 2, 4)),
+    ("rectified-diffusion, own-mse", "rectified-diffusion", {"loss": "own-mse"}, "teacher", (1, 2, 4)),
+    ("progressive, to 4 steps", "progressive", {"first": 16, "last": 4, "updates": 4998}, "teacher", (4,)),
+    ("progressive, to 1 step", "progressive", {"first": 16, "last": 1}, "teacher", (1,)),
+    ("perflow", "perflow", {}, "teacher", (4, 8)),
+    ("rectified-diffusion-phased", "rectified-diffusion-phased", {}, "teacher", (4, 8)),
+]
+PAIRS = Recipe(n=50_000)
+
+
+def measure(the_problem, seed: int, exact: bool, methods: list[str] | None) -> list[dict]:
+    """Train and measure everything with one seed."""
+    rows = []
+
+    def note(name: str, model: runs.Model, steps: tuple[int, ...]) -> None:
+        for row in runs.evaluate(model, the_problem, steps=steps, seed=seed):
+            row |= {"name": name, "training_seconds": model.about["seconds"]}
+            rows.append(row)
+            print(
+                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  {model.about['seconds']:4.0f} s",
+                flush=True,
+            )
+
+    made = {"teacher": runs.train("diffusion", the_problem, seed=seed).finish()}
+    note("teacher, dpm++2m", made["teacher"], (10, 20))
+    pairs = {}
+    for name, method, changes, teacher, steps in PLAN:
+        if methods and name not in methods:
+            continue
+        tutor = the_problem.teacher if exact and teacher == "teacher" else made[teacher].denoiser
+        if runs.card(method).needs == "pairs" and teacher not in pairs:
+            pairs[teacher] = make_pairs(the_problem, tutor, PAIRS)
+        made[name] = runs.train(
+            method, the_problem, seed=seed, changes=changes, teacher=tutor, start=made[teacher], pairs=pairs.get(teacher) if runs.card(method).needs == "pairs" else None
+        ).finish()  # fmt: skip
+        note(name, made[name], steps)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--problem", default="mixture:ring")
+    parser.add_argument("--method", nargs="+", help=f"default: all of {', '.join(name for name, *_ in PLAN)}")
+    parser.add_argument("--exact", action="store_true", help="the exact denoiser teaches")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    began, rows = time.perf_counter(), []
+    for seed in args.seeds:
+        rows += measure(problem(args.problem), seed, args.exact, args.method)
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["name"], row["steps"]].append(row)
+    print(
+        f"\n{args.problem}, seeds {args.seeds}: distance over the floor ({rows[0]['floor']:.4f}), mean ± standard deviation"
+    )
+    for (name, steps), found in groups.items():
+        ratios = [row["distance"] / row["floor"] for row in found]
+        text = f"{ratios[0]:.2f}" if len(ratios) < 2 else f"{spread(ratios).mean:.2f} ± {spread(ratios).std:.2f}"
+        longest = max(row["training_seconds"] for row in found)
+        print(f"{name:34} {steps:3} steps  {text:14}  {longest:4.0f} s of training at most")
+    write({"versions": versions(), "rows": rows, "seconds": time.perf_counter() - began}, args.json)
+
+
+if __name__ == "__main__":
+    main()
