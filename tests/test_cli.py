@@ -155,7 +155,9 @@ def test_dash_prints_json_alone(capsys):
     assert sample("--out", "a.npz", "--json", "-") == 0
     assert json.loads(capsys.readouterr().out)["n"] == 50
     assert run("methods", "--json", "-") == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"solvers", "parallel", "grids", "schedules", "mixtures"}
+    assert set(json.loads(capsys.readouterr().out)) == {
+        "solvers", "parallel", "grids", "schedules", "mixtures", "methods", "problems",
+    }  # fmt: skip
     assert written() == ["a.npz"]
 
 
@@ -392,7 +394,7 @@ def test_version(capsys):
 S = ["sample", "--out", "a.npz"]
 BAD = [
     (["demmo"], "did you mean 'demo'"),
-    (["train"], "allowed: demo, convergence, parallel, sample, methods"),
+    (["teach"], "allowed: demo, convergence, parallel, sample, methods, train, pairs, evaluate, zoo"),
     (["--vresion"], "did you mean '--version'"),
     (["sample"], "--out"),
     (["sample", "--otu", "a.npz"], "did you mean '--out'"),
@@ -400,7 +402,8 @@ BAD = [
     ([*S, "--sovler=heun"], "did you mean '--solver'"),
     ([*S, "--step", "3"], "did you mean '--steps'"),
     ([*S, "-n", "3"], "unknown option"),
-    ([*S, "more"], "unexpected argument 'more'"),
+    ([*S, "more"], "unknown run or bundled weights 'more'"),
+    ([*S, "more", "and more"], "unexpected argument 'and more'"),
     ([*S, "--solver", "huen"], "did you mean 'heun'"),
     ([*S, "--solver", ""], "unknown solver"),
     ([*S, "--solver", "ddim:etta=1"], "allowed: eta"),

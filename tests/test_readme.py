@@ -58,7 +58,7 @@ def printed(block, capsys):
 
 
 def test_python_blocks_run(capsys):
-    first, parallel = blocks()
+    first, parallel, training = blocks()
     (fast_nfe, fast_error), (slow_nfe, slow_error) = printed(first, capsys)
     # the example's lesson: the same ten calls, far closer
     assert fast_nfe == slow_nfe == "10"
@@ -69,3 +69,8 @@ def test_python_blocks_run(capsys):
     assert int(rounds) < 20
     assert int(nfe) > 200
     assert float(error) < 1e-3
+    # the third: a run of 300 updates, and one bundled student in one step
+    [(step, loss), (distance,)] = printed(training, capsys)
+    assert step == "300"
+    assert 0 < float(loss) < 1
+    assert 0 < float(distance) < 0.2

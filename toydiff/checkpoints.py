@@ -7,6 +7,7 @@ rename. Until then the old pair stands; only afterwards is the old file of tenso
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_count
-from .files import json_text, writable_folder, write_bytes, write_text
+from .files import check_folder, json_text, writable_folder, write_bytes, write_text
 from .training import Record, State, laid_out_as
 
 FORMAT = "toydiff-run"
@@ -36,8 +37,21 @@ def checksum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_index(path: Path | str, format_: str, what: str) -> dict:
-    """The JSON object in a file, once it is known to be of this format; `ValueError` in one line for a truncated or foreign one."""
+def _seal(index: dict) -> str:
+    """The checksum of a JSON object, whatever the order of its keys."""
+    return checksum(json.dumps(index, sort_keys=True).encode())
+
+
+def write_index(path: Path | str, index: dict) -> None:
+    """Write a JSON object for `read_index`, whole or not at all, with a checksum of its own content."""
+    write_text(path, json_text(index | {"seal": _seal(index)}))
+
+
+def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = ()) -> dict:
+    """The JSON object in a file, once it is known to be of this format and to have these keys.
+
+    `ValueError` in one line for a file that is truncated or foreign, or was altered; one without a checksum of itself is taken as it is.
+    """
     path = Path(path)
     try:
         index = json.loads(path.read_text())
@@ -53,7 +67,32 @@ def read_index(path: Path | str, format_: str, what: str) -> dict:
         raise ValueError(
             f"{str(path)!r} has version {index.get('version')!r} of the format {format_!r}; this toydiff reads version {VERSION}"
         )
+    seal = index.pop("seal", None)
+    if seal is not None and seal != _seal(index):
+        raise ValueError(f"{str(path)!r} was altered: its checksum is not the one that was saved")
+    missing = [key for key in keys if key not in index]
+    if missing:
+        raise ValueError(f"{str(path)!r} is not a whole {what}: it has no {missing[0]!r}")
     return index
+
+
+def read_run(folder: Path | str) -> dict:
+    """The index of the run in a folder: about, step, steps, file, sha256, seconds, turns, history, versions; `ValueError` if there is none."""
+    keys = ("about", "step", "steps", "file", "sha256", "seconds", "turns", "history")
+    index = read_index(Path(folder) / INDEX, FORMAT, "run of toydiff", keys)
+    if not isinstance(index["about"], dict):
+        raise ValueError(f"{str(Path(folder) / INDEX)!r} is not a whole run of toydiff: it does not say what was run")
+    return index
+
+
+def check_out(folder: Path | str, resume: bool) -> Path:
+    """The folder can take a run: it can be written, and holds none that would be lost. Makes nothing; `ValueError` if not."""
+    folder = check_folder(folder)
+    if (folder / INDEX).exists() and not resume:
+        raise ValueError(
+            f"the folder {str(folder)!r} already holds a run; continue it with --resume, or choose another folder"
+        )
+    return folder
 
 
 def read_tensors(path: Path | str, sha256: str | None = None) -> dict[str, Tensor]:
@@ -98,15 +137,11 @@ class Checkpoints:
     saved: int | None = field(default=None, init=False)
 
     def __post_init__(self):
-        self.folder = Path(self.folder)
         check_count(self.every, "every")
+        self.folder = check_out(self.folder, self.resume)
         # a process killed in the middle of a write leaves its temporary file
         for part in self.folder.glob(".*.part"):
             part.unlink(missing_ok=True)
-        if (self.folder / INDEX).exists() and not self.resume:
-            raise ValueError(
-                f"the folder {str(self.folder)!r} already holds a run; continue it with --resume, or choose another folder"
-            )
         writable_folder(self.folder)
 
     @property
@@ -120,15 +155,17 @@ class Checkpoints:
         """Put the saved tensors and numbers into `state`; nothing happens if the folder holds no run yet."""
         if not (self.folder / INDEX).exists():
             return
-        index = read_index(self.folder / INDEX, FORMAT, "run of toydiff")
+        index = read_run(self.folder)
         for key, value in self.about.items():
-            if index.get("about", {}).get(key) != value:
+            if index["about"].get(key) != value:
+                name, found, asked = _difference(key, index["about"].get(key), value)
                 raise ValueError(
-                    f"the run in {str(self.folder)!r} has {key} = {index.get('about', {}).get(key)!r}, not {value!r}; resume it as it was begun"
+                    f"the run in {str(self.folder)!r} has {name} = {found!r}, not {asked!r}; resume it as it was begun"
                 )
         tensors = read_tensors(self.folder / index["file"], index["sha256"])
         restore(state, tensors, index, str(self.folder))
         self.saved = state.step
+        self._keep_only(index["file"])
 
     def after(self, record: Record, state: State, steps: int) -> None:
         """Note the record, and save where it is time to."""
@@ -146,11 +183,23 @@ class Checkpoints:
             "format": FORMAT, "version": VERSION, "about": self.about, "step": state.step, "steps": steps, "file": name, "sha256": checksum(data),
             "seconds": state.seconds, "turns": list(turns), "history": state.history, "versions": versions(),
         }  # fmt: skip
-        write_text(self.folder / INDEX, json_text(index))
+        write_index(self.folder / INDEX, index)
         self.saved = state.step
-        for old in self.folder.glob("step-*.safetensors"):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        self._keep_only(name)
+
+    def _keep_only(self, name: str) -> None:
+        """Remove tensors that no index names: older ones, and those of a process that was killed before it could."""
+        for other in self.folder.glob("step-*.safetensors"):
+            if other.name != name:
+                other.unlink(missing_ok=True)
+
+
+def _difference(name: str, found: object, asked: object) -> tuple[str, object, object]:
+    """The first place, however deep, where two settings differ: what it is called there, and both values."""
+    if not (isinstance(found, dict) and isinstance(asked, dict)):
+        return name, found, asked
+    key = next(key for key in [*asked, *found] if found.get(key) != asked.get(key))
+    return _difference(key, found.get(key), asked.get(key))
 
 
 def contents(state: State) -> dict[str, Tensor]:

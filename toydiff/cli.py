@@ -4,19 +4,37 @@ Everything that is heavy is imported by the command that needs it, and every out
 """
 
 import argparse
+import dataclasses
 import inspect
 import json
-import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import __version__
+from . import __version__, cli_training
 from .checks import unknown
-from .files import json_text, writable_file, writable_folder, write_bytes, write_text
+from .files import writable_folder, write_bytes
+from .terminal import (
+    MOST_SAMPLES,
+    MOST_SEED,
+    MOST_STEPS,
+    Parser,
+    add_json,
+    cell,
+    finite,
+    finite_or_none,
+    is_first_process,
+    one_thread,
+    output_file,
+    report,
+    sample_file,
+    sample_text,
+    show_progress,
+    table,
+    whole,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,12 +42,8 @@ if TYPE_CHECKING:
     from .mixtures import GaussianMixture
     from .solvers import Trajectory
 
-MOST_SAMPLES = 100_000
-MOST_STEPS = 100_000
 MOST_COMPARED = 10_000
 """Distances and their floors are taken over the first so many samples: they cost far more than the sampling."""
-MOST_SEED = 2**63 - 1
-SUFFIXES = (".png", ".npz")
 
 EXAMPLES = """\
 examples:
@@ -39,105 +53,14 @@ examples:
   toydiff sample --solver picard:window=10 --steps 100 --out ring.png
   toydiff parallel --steps 25 100 --method sequential picard broyden
   toydiff convergence --solver heun unipc2 --schedule vp linear
-  toydiff methods                         every solver, time grid, schedule and mixture by name
+  toydiff methods                         every solver, time grid, schedule, mixture, method and problem by name
+  toydiff train diffusion --problem mixture:spirals --out teacher
+  toydiff pairs --problem mixture:spirals --teacher teacher --n 20000 --out pairs
+  toydiff train rectified-diffusion --problem mixture:spirals --teacher teacher --pairs pairs --out run --set loss=own-mse
+  toydiff evaluate run --steps 1,2,4      distance to true samples, beside its floor
+  toydiff sample run --steps 1 --out run.png
+  toydiff zoo                             the weights that are bundled, and what they measure
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that raises `ValueError` instead of leaving, and remembers its options so that a misspelt one gets a suggestion."""
-
-    def __init__(self, *args, **kwargs):
-        self.options: list[str] = []
-        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
-
-    def add_argument(self, *names, **settings):
-        self.options += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **settings)
-
-    def error(self, message):
-        raise ValueError(message)
-
-    def exit(self, status=0, message=None):
-        sys.stdout.flush()  # a reader that has left is noticed here, where `main` can hear of it
-        super().exit(status, message)
-
-
-# ---- the types of arguments
-
-
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers within bounds."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
-        return value
-
-    return read
-
-
-def finite(text: str) -> float:
-    """A finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
-    return value
-
-
-def finite_or_none(text: str) -> float | None:
-    """A finite number, or the word none."""
-    try:
-        return None if text == "none" else finite(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"must be a finite number or none, got {text!r}") from None
-
-
-# ---- output
-
-
-def output_file(text: str | None) -> str | None:
-    """The argument of --json as it is, once it is known that it can be written."""
-    if text not in (None, "-"):
-        writable_file(text)
-    return text
-
-
-def report(json_to: str | None, obj: object, text: str) -> None:
-    """Print the text for people, and write the JSON where it was asked for. `--json -` prints the JSON alone, for pipes."""
-    if json_to == "-":
-        sys.stdout.write(json_text(obj))
-        return
-    if json_to is not None:
-        write_text(json_to, json_text(obj))
-    print(text)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Columns padded to their widest cell; the columns numbered in `right` are aligned to the right, as numbers are."""
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-    return "\n".join(
-        "  ".join(f"{cell:{'>' if k in right else '<'}{widths[k]}}" for k, cell in enumerate(row)).rstrip()
-        for row in [head, *rows]
-    )
-
-
-def one_thread() -> None:
-    """Keep torch to one thread: the batches are too small to share, and on a busy machine threads only wait for one another."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def show_progress() -> bool:
-    """Bars are for people who watch."""
-    return sys.stderr.isatty()
 
 
 # ---- commands
@@ -242,11 +165,6 @@ def parallel_text(rows: Sequence[Mapping]) -> str:
     ).rstrip()
 
 
-def cell(value: float | None, as_: str = "") -> str:
-    """A number in a table, a dash where there is none."""
-    return "-" if value is None else format(value, as_)
-
-
 def parallel_verdicts(rows: Sequence[Mapping]) -> list[str]:
     """Where wall-clock is won and where it is lost, a sentence for each kind of network; none where there is nothing to compare."""
     by_steps: dict[int, dict[bool, list[Mapping]]] = {}
@@ -277,6 +195,11 @@ def parallel_verdicts(rows: Sequence[Mapping]) -> list[str]:
     return sentences
 
 
+def given(word: str | None, default: str) -> str:
+    """What was given, the empty word too."""
+    return default if word is None else word
+
+
 def seeded_mixture(name: str, seed: int) -> "GaussianMixture":
     """A ready-made mixture; `random` depends on the seed."""
     from .mixtures import mixture, random_mixture
@@ -294,35 +217,26 @@ class Samples(NamedTuple):
 
 
 def sample(args: argparse.Namespace) -> None:
+    if args.model is not None:
+        for option in ("mixture", "schedule"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} is for sampling a mixture without a model, and {args.model!r} is a model")
+        cli_training.sample(args)
+        return
+    from .grids import DEFAULT_GRID
+    from .solvers.registry import DEFAULT_SOLVER
+
     out = sample_file(args.out, args.json)
     settings = {
-        "mixture": args.mixture, "schedule": args.schedule, "solver": args.solver, "grid": args.grid, "steps": args.steps, "n": args.n,
-        "seed": args.seed, "guidance_scale": args.guidance_scale, "label": args.label,
+        "mixture": given(args.mixture, "ring"), "schedule": given(args.schedule, "vp"), "solver": given(args.solver, DEFAULT_SOLVER),
+        "grid": given(args.grid, DEFAULT_GRID), "steps": args.steps or 20, "n": args.n or 2000, "seed": args.seed,
+        "guidance_scale": args.guidance_scale, "label": args.label,
     }  # fmt: skip
-    mixture = seeded_mixture(args.mixture, args.seed)
+    mixture = seeded_mixture(settings["mixture"], args.seed)
     result = draw(mixture, settings)
     data = as_npz(result, settings) if out.suffix == ".npz" else as_png(mixture, result, settings)
     write_bytes(out, data)
-    row = result.row
-    report(
-        args.json,
-        row,
-        f"{row['method']} on {row['problem']}: {args.n} samples in {row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
-        f"sliced Wasserstein distance to true samples {row['distance']:.3g}; true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}\n"
-        f"wrote {out}",
-    )
-
-
-def sample_file(text: str, json_to: str | None) -> Path:
-    """--out, once it is known that it and --json can both be written."""
-    out = Path(text)
-    if out.suffix not in SUFFIXES:
-        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {text!r}")
-    writable_file(out)
-    output_file(json_to)
-    if json_to not in (None, "-") and out.resolve() == Path(json_to).resolve():
-        raise ValueError(f"--out and --json name the same file, {text!r}")
-    return out
+    report(args.json, result.row, sample_text(result.row, "sliced Wasserstein distance", out))
 
 
 def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
@@ -390,7 +304,7 @@ def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> by
     """The samples beside true ones over the density, with the settings as JSON in the PNG's text field `toydiff`."""
     import io
 
-    from .plots.static import DPI, samples
+    from .plots.static import samples
 
     row = result.row
     drawn = f"{row['nfe']} network calls: distance {row['distance']:.3g}"
@@ -403,7 +317,7 @@ def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> by
         panels, mixture, solvers=solvers, title=f"{settings['solver']} on {settings['mixture']}, {settings['schedule']}"
     )
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI, metadata={"toydiff": json.dumps(settings)})
+    figure.savefig(out, format="png", dpi="figure", metadata={"toydiff": json.dumps(settings)})
     return out.getvalue()
 
 
@@ -414,9 +328,12 @@ def methods(args: argparse.Namespace) -> None:
 
 
 def registry() -> dict[str, list[dict]]:
-    """All that can be named on the command line: solvers, parallel samplers, grids, schedules and mixtures."""
+    """All that can be named on the command line: solvers, parallel samplers, grids, schedules, mixtures, methods and problems."""
+    from .catalog import METHODS
     from .grids import DEFAULT_GRID, GRIDS
     from .mixtures import MIXTURES
+    from .problems import PROBLEMS
+    from .runs import knobs
     from .schedules import SCHEDULES
     from .solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS
 
@@ -451,6 +368,20 @@ def registry() -> dict[str, list[dict]]:
         "grids": [{"name": name, "title": title, "default": name == DEFAULT_GRID} for name, title in GRIDS.items()],
         "schedules": described(SCHEDULES),
         "mixtures": described(MIXTURES),
+        "methods": [
+            {
+                "id": card.id,
+                "title": card.title,
+                "needs": card.needs,
+                "paper": card.paper,
+                "deck": card.deck,
+                "equation": card.equation,
+                "knobs": {kind: dataclasses.asdict(knobs(card.id, kind)) for kind in PROBLEMS},
+                "sampler": dataclasses.asdict(card.sampler),
+            }
+            for card in METHODS.values()
+        ],
+        "problems": [{"name": name, "title": title} for name, title in PROBLEMS.items()],
     }
 
 
@@ -487,7 +418,29 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
             f"\n{kind.upper()} (--{kind[:-1]})",
             table(["name", "title"], [[named(row), row["title"]] for row in found[kind]]),
         ]
+    methods = [[m["id"], m["needs"], m["title"], m["paper"], m["deck"]] for m in found["methods"]]
+    parts += [
+        "\nMETHODS (toydiff train)",
+        table(["name", "needs", "title", "paper", "deck"], methods),
+        "\nKNOBS (--set NAME=VALUE), with their defaults on mixtures and points / digits, where they differ",
+        table(["method", "knobs"], [[m["id"], knobs_text(m["knobs"])] for m in found["methods"]]),
+        "\nPROBLEMS (--problem)",
+        table(["name", "title"], [[row["name"], row["title"]] for row in found["problems"]]),
+    ]
     return "\n".join(parts)
+
+
+def knobs_text(by_problem: Mapping[str, Mapping]) -> str:
+    """A method's knobs in a line, both defaults where those on digits are others."""
+    points, digits = by_problem["mixture"], by_problem["digits"]
+
+    def shown(value: object) -> str:
+        return "''" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+    return "  ".join(
+        f"{name}={shown(value)}" + ("" if digits[name] == value else f"/{shown(digits[name])}")
+        for name, value in points.items()
+    )
 
 
 # ---- the words of the command
@@ -499,10 +452,6 @@ class Command(NamedTuple):
     arguments: Callable[[Parser], None]
 
 
-def _json(parser: Parser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="write JSON to FILE; - prints it instead of the text")
-
-
 def _demo_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="DIR", default="demo", help="folder, made where missing (default: demo)")
 
@@ -510,7 +459,7 @@ def _demo_arguments(parser: Parser) -> None:
 def _convergence_arguments(parser: Parser) -> None:
     from .convergence import DEFAULT_SCHEDULES
 
-    _json(parser)
+    add_json(parser)
     parser.add_argument("--solver", metavar="NAME", nargs="+", action="extend", help="default: all deterministic ones")
     parser.add_argument(
         "--schedule", metavar="NAME", nargs="+", action="extend", help=f"default: {' '.join(DEFAULT_SCHEDULES)}"
@@ -532,19 +481,29 @@ def _sample_arguments(parser: Parser) -> None:
     from .solvers.registry import DEFAULT_SOLVER, PARALLEL
 
     parser.add_argument(
-        "--mixture", metavar="NAME", default="ring", help="what to sample (default: ring); `random` depends on the seed"
+        "model",
+        metavar="RUN",
+        nargs="?",
+        help="a run's folder or bundled weights; without it, a mixture with its exact denoiser",
     )
-    parser.add_argument("--schedule", metavar="NAME", default="vp", help="noise schedule (default: vp)")
+    parser.add_argument(
+        "--mixture", metavar="NAME", help="what to sample without a RUN (default: ring); `random` depends on the seed"
+    )
+    parser.add_argument("--schedule", metavar="NAME", help="noise schedule, without a RUN (default: vp)")
     parser.add_argument(
         "--solver",
         metavar="NAME",
-        default=DEFAULT_SOLVER,
         help=f"NAME or NAME:setting=value,...: a step solver or a parallel sampler (picard, picard:window=10, {', '.join(list(PARALLEL)[1:])}); "
-        f"`toydiff methods` lists both (default: {DEFAULT_SOLVER})",
+        f"`toydiff methods` lists both (default: {DEFAULT_SOLVER}; of a RUN, its method's)",
     )
-    parser.add_argument("--grid", metavar="NAME", default=DEFAULT_GRID, help=f"time grid (default: {DEFAULT_GRID})")
-    parser.add_argument("--steps", metavar="N", type=whole(1, MOST_STEPS), default=20, help="steps (default: 20)")
-    parser.add_argument("--n", metavar="N", type=whole(1, MOST_SAMPLES), default=2000, help="samples (default: 2000)")
+    parser.add_argument("--grid", metavar="NAME", help=f"time grid (default: {DEFAULT_GRID}; of a RUN, its method's)")
+    parser.add_argument(
+        "--steps",
+        metavar="N",
+        type=whole(1, MOST_STEPS),
+        help="steps (default: 20; of a RUN, the most that its method is meant for)",
+    )
+    parser.add_argument("--n", metavar="N", type=whole(1, MOST_SAMPLES), help="samples (default: 2000; of images, 100)")
     parser.add_argument(
         "--seed",
         metavar="N",
@@ -559,11 +518,9 @@ def _sample_arguments(parser: Parser) -> None:
         default=1.0,
         help="g in eps_uncond + g (eps_cond - eps_uncond); 1, the default, is off",
     )
-    parser.add_argument("--label", metavar="K", type=whole(0, MOST_SEED), help="sample this class of the mixture only")
-    parser.add_argument(
-        "--out", metavar="FILE", required=True, help="FILE.png: a picture over the density; FILE.npz: the arrays"
-    )
-    _json(parser)
+    parser.add_argument("--label", metavar="K", type=whole(0, MOST_SEED), help="sample this class only")
+    parser.add_argument("--out", metavar="FILE", required=True, help="FILE.png: a picture; FILE.npz: the arrays")
+    add_json(parser)
 
 
 def _parallel_arguments(parser: Parser) -> None:
@@ -571,7 +528,7 @@ def _parallel_arguments(parser: Parser) -> None:
     from .parallel import DEFAULT_STEPS, METHODS
     from .schedules import SCHEDULES
 
-    _json(parser)
+    add_json(parser)
     parser.add_argument(
         "--steps",
         metavar="T",
@@ -634,8 +591,22 @@ COMMANDS = {
         "parallel samplers against the sequential walk: rounds, calls, seconds, errors",
         _parallel_arguments,
     ),
-    "sample": Command(sample, "sample a ready-made mixture with its exact denoiser", _sample_arguments),
-    "methods": Command(methods, "every solver, parallel sampler, time grid, schedule and mixture by name", _json),
+    "sample": Command(
+        sample, "sample a trained model, or a ready-made mixture with its exact denoiser", _sample_arguments
+    ),
+    "methods": Command(
+        methods, "every solver, parallel sampler, time grid, schedule, mixture, method and problem by name", add_json
+    ),
+    "train": Command(cli_training.train, "train a method on a problem, into a folder", cli_training.train_arguments),
+    "pairs": Command(
+        cli_training.pairs, "pairs (noise, sample) of a teacher's ODE, into a folder", cli_training.pairs_arguments
+    ),
+    "evaluate": Command(
+        cli_training.evaluate,
+        "measure a trained model: distance to true samples, accuracy, calls",
+        cli_training.evaluate_arguments,
+    ),
+    "zoo": Command(cli_training.zoo, "the bundled weights: list them, or build them again", cli_training.zoo_arguments),
 }
 
 MORE = {
@@ -645,10 +616,12 @@ MORE = {
         "Methods: the sequential walk; picard; window, which is picard on a part of the grid at a time (ParaDiGMS); anderson (ParaTAA); broyden; parareal (SRDS)."
     ),
     "sample": (
-        "Samples start from the mixture's own marginal at t = 1, not from plain noise, so that every error is the solver's.\n"
+        "Samples of a mixture start from its own marginal at t = 1, not from plain noise, so that every error is the solver's; those of a\n"
+        "RUN start from noise.\n"
         "The distance is sliced Wasserstein to as many true samples, 10,000 at most (with --label: of that class, which guidance leaves on\npurpose);\n"
         "the floor is what two sets of true samples show between themselves."
     ),
+    **cli_training.MORE,
 }  # fmt: skip
 
 
@@ -671,7 +644,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if not word.startswith("-") and word not in COMMANDS:
         raise unknown("command", word, COMMANDS)
     check_options(argv, "toydiff" if word not in COMMANDS else f"toydiff {word}", parsers.get(word, top).options)
-    args, extra = top.parse_known_args(argv or ["--help"])
+    if word in COMMANDS:  # intermixed: an argument may stand after the options
+        args, extra = parsers[word].parse_known_intermixed_args(argv[1:], argparse.Namespace(command=word))
+    else:
+        args, extra = top.parse_known_args(argv or ["--help"])
     if extra:
         raise ValueError(f"unexpected argument {extra[0]!r}")
     if args.command is None:
@@ -702,8 +678,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"error: {error}", 2)
     except FloatingPointError as error:
         return complain(f"error: {error}", 1)
-    except KeyboardInterrupt:
-        return complain("interrupted", 130)
+    except KeyboardInterrupt as interrupt:
+        return complain(f"interrupted{''.join(map(str, interrupt.args))}", 130)
     except BrokenPipeError:
         abandon_stdout()
         return 141
@@ -714,8 +690,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(message: str, code: int) -> int:
-    """One line on stderr."""
-    print("toydiff: " + " ".join(message.split()), file=sys.stderr)
+    """One line on stderr, of one process where several run the same command."""
+    if is_first_process():
+        print("toydiff: " + " ".join(message.split()), file=sys.stderr)
     return code
 
 

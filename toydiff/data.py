@@ -3,6 +3,7 @@
 Points whose density is known are in `mixtures`.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,5 +122,12 @@ def points(name: str, n: int, generator: torch.Generator | int | None = None) ->
     if isinstance(generator, torch.Generator):
         generator = int(torch.randint(2**62, (), generator=generator))
     sample = POINTS[name](n, np.random.default_rng(generator))
-    yardstick = POINTS[name](20_000, np.random.default_rng(0))
-    return torch.as_tensor((sample - yardstick.mean(0)) / yardstick.std(), dtype=torch.float32)
+    mean, std = _yardstick(name)
+    return torch.as_tensor((sample - mean) / std, dtype=torch.float32)
+
+
+@functools.cache
+def _yardstick(name: str) -> tuple[np.ndarray, float]:
+    """The mean (2,) of a set of points, and their standard deviation about it, over both coordinates together."""
+    found = POINTS[name](20_000, np.random.default_rng(0))
+    return found.mean(0), float((found - found.mean(0)).std())

@@ -99,9 +99,7 @@ class LambdaDenoiser(NetDenoiser):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         lam = (alpha.log() - sigma.log()).to(x).expand(len(x))
         scale = torch.rsqrt(alpha**2 + sigma**2).to(x)
-        return Prediction.of(
-            self.kind, self.net(expand(scale, x) * x, lam, cond, guidance_scale), x, t, self.schedule
-        )
+        return Prediction.of(self.kind, self.net(expand(scale, x) * x, lam, cond, guidance_scale), x, t, self.schedule)
 
     def at_guidance(
         self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float

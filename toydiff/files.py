@@ -24,6 +24,13 @@ def writable_folder(path: Path | str) -> Path:
     return folder
 
 
+def check_folder(path: Path | str) -> Path:
+    """The folder `path`, proven writable, or, where it is still to be made, its nearest parent that is there; makes nothing. `ValueError` if not."""
+    folder = Path(path)
+    writable_folder(next(place for place in (folder, *folder.parents) if place.exists()))
+    return folder
+
+
 def writable_file(path: Path | str) -> Path:
     """A path where a file can be written: its folder exists and can be written, and it is no folder itself; else `ValueError`."""
     file = Path(path)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from . import weights
 from .catalog import METHODS, Card
-from .checkpoints import FORMAT, INDEX, Checkpoints, read_index, read_tensors
+from .checkpoints import INDEX, Checkpoints, check_out, read_run, read_tensors
 from .checks import check_count, check_positive, unknown
 from .denoisers import Denoiser
 from .distill.base import Knobs, Training
-from .distill.pairs import Pairs, Recipe, load_pairs, make_pairs
+from .distill.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from .grids import time_grid
 from .problems import Problem, problem
 from .solvers import Trajectory, solve
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 SEED_OF_NOISE = 1_000_000
 """Added to the seed of a measurement, so that no student is measured on noise that it was trained on."""
+
+
+ABOUT = ("method", "problem", "seed", "denoiser", "sampler", "pair_calls", "calls_per_update")
+"""What the file of a run says at least."""
 
 
 def card(method: str) -> Card:
@@ -52,6 +56,8 @@ def knobs(method: str, problem_name: str, changes: Mapping[str, object] | None =
     check_count(made.updates, "updates")
     check_count(made.batch, "batch")
     check_count(made.warmup, "warmup", 0)
+    if made.updates % check_count(made.cycles, "cycles"):
+        raise ValueError(f"updates must be a multiple of cycles, got {made.updates} and {made.cycles}")
     check_positive(made.lr, "lr")
     check_positive(made.clip, "clip")
     return made
@@ -62,7 +68,7 @@ def _typed(value: object, kind: type, what: str) -> object:
         made = kind(value) if isinstance(value, str) or kind is float else value
     except (TypeError, ValueError):
         made = None
-    if not isinstance(made, kind) or isinstance(made, bool) or (kind is float and made != made):
+    if not isinstance(made, kind) or isinstance(value, bool) or (kind is float and made != made):
         names = {int: "a whole number", float: "a number", str: "a word"}
         raise ValueError(f"{what} is {names[kind]}, got {value!r}")
     return made
@@ -83,12 +89,18 @@ def load(source: str | Path) -> Model:
     """
     folder = Path(source)
     if (folder / INDEX).exists():
-        index = read_index(folder / INDEX, FORMAT, "run of toydiff")
+        index = read_run(folder)
+        about = index["about"]
+        missing = [key for key in ABOUT if key not in about]
+        if missing:
+            raise ValueError(f"the run in {str(source)!r} does not say its {missing[0]!r}, and cannot be loaded")
         tensors = read_tensors(folder / index["file"], index["sha256"])
         prefix = "module.average.module.net."
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        about = index["about"]
-        done = {"updates": index["step"], "teacher_calls": about["pair_calls"] + index["step"] * about["calls_per_update"]}
+        done = {
+            "updates": index["step"],
+            "teacher_calls": about["pair_calls"] + index["step"] * about["calls_per_update"],
+        }
         return Model(weights.build(about["denoiser"], own), about | done | {"seconds": index["seconds"]})
     if str(source) in weights.bundled():
         return Model(weights.load_denoiser(str(source)), weights.load(str(source))[1])
@@ -97,8 +109,11 @@ def load(source: str | Path) -> Model:
     raise unknown("run or bundled weights", str(source), weights.bundled())
 
 
-def teacher_of(the_problem: Problem, name: str | None) -> tuple[str, Denoiser]:
-    """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called in files."""
+def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser]:
+    """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called in files.
+
+    role: what an error calls it, also "start". `ValueError` if there is none, or it is another problem's.
+    """
     if name is None:
         if the_problem.teacher is None:
             raise ValueError(
@@ -107,7 +122,7 @@ def teacher_of(the_problem: Problem, name: str | None) -> tuple[str, Denoiser]:
         return "own", the_problem.teacher
     found = load(name)
     if found.about["problem"] != the_problem.name:
-        raise ValueError(f"the teacher {name!r} is of the problem {found.about['problem']}, not {the_problem.name}")
+        raise ValueError(f"the {role} {name!r} is of the problem {found.about['problem']}, not {the_problem.name}")
     return name, found.denoiser
 
 
@@ -129,19 +144,19 @@ class Run:
         training, knobs_ = self.training, self.knobs
         return fit(
             training.turns, knobs_.updates, averages=[training.average], modules=training.state(), seed=self.seed, clip=knobs_.clip,
-            warmup=knobs_.warmup, period=training.period, checkpoints=self.checkpoints, accelerator=self.accelerator, progress=self.progress,
+            warmup=knobs_.warmup, period=training.period or knobs_.updates // knobs_.cycles, checkpoints=self.checkpoints, accelerator=self.accelerator, progress=self.progress,
         )  # fmt: skip
 
     def finish(self) -> Model:
         """Run to the end."""
         began = time.perf_counter()
-        step = 0
-        for record in self:
-            step = record.step
-        calls = self.about["pair_calls"] + step * self.about["calls_per_update"]
+        for _ in self:
+            pass
+        updates = self.knobs.updates  # also where a resumed run had nothing left to do
+        calls = self.about["pair_calls"] + updates * self.about["calls_per_update"]
         seconds = time.perf_counter() - began
         D = self.training.average.module.eval().requires_grad_(False)
-        return Model(D, self.about | {"updates": step, "teacher_calls": calls, "seconds": seconds})
+        return Model(D, self.about | {"updates": updates, "teacher_calls": calls, "seconds": seconds})
 
 
 def train(
@@ -177,9 +192,13 @@ def train(
             given[role] = what.denoiser if isinstance(what, Model) else what
             names[role] = type(given[role]).__name__
         elif what is not None or (role == "teacher" and chosen.needs != "nothing"):
-            names[role], given[role] = teacher_of(the_problem, what)
+            names[role], given[role] = teacher_of(the_problem, what, role)
+    if teacher is not None and chosen.needs == "nothing":
+        raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
+    if out is not None:
+        check_out(out, resume)  # before any work
     if chosen.needs == "pairs" and pairs is None:
-        pairs = make_pairs(the_problem, given["teacher"], Recipe(), progress=progress)
+        pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
     if isinstance(pairs, str | Path):
         pairs = load_pairs(pairs)
     if pairs is not None and chosen.needs != "pairs":
@@ -206,6 +225,25 @@ def train(
     return Run(method, the_problem, settings, training, about, checkpoints, seed, accelerator, progress)
 
 
+def _own_pairs(
+    the_problem: Problem,
+    teacher: Denoiser,
+    teacher_name: str,
+    out: str | Path | None,
+    accelerator: "Accelerator | None",
+    progress: bool,
+) -> Pairs | Path:
+    """Pairs for a run that was given none: in its folder, where a continued run finds them, or in memory if it has none."""
+    if out is None:
+        return make_pairs(the_problem, teacher, Recipe(), progress=progress)
+    folder = Path(out) / "pairs"
+    if accelerator is None or accelerator.is_main_process:
+        save_pairs(the_problem, teacher, Recipe(), folder, teacher_name=teacher_name, progress=progress)
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    return folder
+
+
 def sample(
     model: Model,
     the_problem: Problem,
@@ -230,13 +268,13 @@ def sample(
     cond = the_problem.labels(n) if cond is None else cond
     noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(SEED_OF_NOISE + seed))
     x = D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise
-    ts = time_grid(D.schedule, steps, grid or sampler["grid"])
+    ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
     parts = []
     for i in range(0, n, batch):
         part = slice(i, i + batch)
         parts.append(
             solve(
-                D, x[part], ts=ts, solver=solver or sampler["solver"], cond=None if cond is None else cond[part],
+                D, x[part], ts=ts, solver=sampler["solver"] if solver is None else solver, cond=None if cond is None else cond[part],
                 guidance_scale=guidance_scale, generator=seed + i, keep="end", progress=progress,
             )
         )  # fmt: skip
@@ -263,12 +301,20 @@ def evaluate(
     n: 8000 points or 1000 images unless given. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
     teacher_calls, seconds} and floor_std, solver, grid, guidance_scale, n.
     """
-    n = n or (1000 if the_problem.conditional else 8000)
+    n = (1000 if the_problem.conditional else 8000) if n is None else n
     sampler = model.about["sampler"]
     rows = []
-    for count in steps or sampler["steps"]:
+    for count in sampler["steps"] if steps is None else steps:
         path, cond = sample(
-            model, the_problem, n, count, solver=solver, grid=grid, guidance_scale=guidance_scale, seed=seed, progress=progress
+            model,
+            the_problem,
+            n,
+            count,
+            solver=solver,
+            grid=grid,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            progress=progress,
         )
         measured = the_problem.measure(path.end, cond)
         rows.append(
@@ -276,7 +322,7 @@ def evaluate(
                 "method": model.about["method"], "problem": the_problem.name, "steps": count, "distance": measured.distance, "floor": measured.floor,
                 "accuracy": measured.accuracy, "seed": seed, "nfe": path.nfe, "rounds": path.rounds, "updates": model.about["updates"],
                 "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds, "floor_std": measured.floor_std,
-                "solver": solver or sampler["solver"], "grid": grid or sampler["grid"], "guidance_scale": guidance_scale, "n": n,
+                "solver": sampler["solver"] if solver is None else solver, "grid": sampler["grid"] if grid is None else grid, "guidance_scale": guidance_scale, "n": n,
             }
         )  # fmt: skip
     return rows

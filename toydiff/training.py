@@ -97,7 +97,8 @@ class EMA(AveragedModel):
         self._source = [source]  # in a list: the source is not part of the average's own state
         self.decay = decay
         self.requires_grad_(False)
-        self._averaged, self._current = list(self.module.parameters()), [p.detach() for p in source.parameters()]
+        # the parameters themselves: tensors detached from them would stay behind when a model moves to another device
+        self._averaged, self._current = list(self.module.parameters()), list(source.parameters())
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -176,7 +177,7 @@ def fit(
     `accelerate.Accelerator`; the batch is then shared by its processes, whose gradients are averaged.
 
     Stopping early is leaving the loop. Raises `FloatingPointError`, naming the step and the last good checkpoint, if a loss or gradient is
-    not finite, before any weight is touched; `ValueError` for bad input.
+    not finite, before any weight of that turn is touched; `ValueError` for bad input.
     """
     turns = [turns] if isinstance(turns, Turn) else list(turns)
     if not turns:
@@ -198,6 +199,7 @@ def fit(
     ]
     state = State(modules or {}, optimizers, Draws(seed, device, rank, world))
     if checkpoints is not None:
+        _check_saved(turns, averages, state.modules)
         checkpoints.load(state)
     bar = tqdm(
         desc="train", unit="update", total=steps, initial=state.step, disable=not progress or rank > 0, mininterval=0.5
@@ -211,7 +213,9 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = turn.lr * share
                 for _ in range(turn.repeats):
-                    losses[turn.name], norms[turn.name] = _update(turn, optimizer, state, clip, accelerator, checkpoints)
+                    losses[turn.name], norms[turn.name] = _update(
+                        turn, optimizer, state, clip, accelerator, checkpoints
+                    )
             for average in averages:
                 average.follow()
             state.step += 1
@@ -222,6 +226,19 @@ def fit(
             bar.update()
             bar.set_postfix(loss=f"{record.loss:.3g}", refresh=False)
             yield record
+
+
+def _check_saved(turns: Sequence[Turn], averages: Sequence[EMA], modules: Mapping[str, nn.Module]) -> None:
+    """A checkpoint holds every weight that the run changes; `ValueError` otherwise."""
+    saved = {id(p) for module in modules.values() for p in module.parameters()}
+    changed = {turn.name: turn.params for turn in turns} | {
+        f"average {i}": a.parameters() for i, a in enumerate(averages)
+    }
+    for name, params in changed.items():
+        if any(id(p) not in saved for p in params):
+            raise ValueError(
+                f"a checkpoint would lack weights of {name!r}: name the module that holds them in `modules`"
+            )
 
 
 def _update(
@@ -262,7 +279,7 @@ def _gradients(turn: Turn, state: State, accelerator: "Accelerator | None") -> t
     flat = torch.cat([loss.detach().reshape(1), *(g.reshape(-1) for g in gradients)])
     flat = accelerator.reduce(flat, reduction="mean")
     parts = flat[1:].split([g.numel() for g in gradients])
-    return flat[0], [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+    return flat[0], [laid_out_as(p, part.view_as(p)) for part, p in zip(parts, turn.params, strict=True)]
 
 
 def _grad(loss: Tensor, params: Sequence[nn.Parameter]) -> list[Tensor]:

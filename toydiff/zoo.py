@@ -20,7 +20,8 @@ from .problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
 from .training import fit
 
 GUIDANCE = 1.5
-"""The guidance scale of the digits' teacher wherever one is built into a student or measured: its best distance (`tests/benchmarks/digits.py`)."""
+"""The guidance scale of the digits' teacher wherever one is built into a student or measured. More makes the digits more certain and less alike
+real ones: at 1.5, 1.6 and 1.75 the bundled teacher's distance is 3.5, 3.9 and 4.8 floors, and its accuracy 0.962, 0.973 and 0.978 (25 steps, seed 0)."""
 
 GUIDED_ID = "digits-guided"
 """The guided student teaches where a method calls its teacher in every update: it has the guidance in one call."""
@@ -36,7 +37,7 @@ class Recipe:
     """How one set of weights is made: the method, what it starts from, its knobs, and where it is measured.
 
     teacher: the id of the weights that teach; where the method needs pairs, they are this teacher's. start: those to start with, where not the
-    teacher's. guidance_scale: at measuring.
+    teacher's. guidance_scale, solvers: at measuring; None is the method's own solver.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Recipe:
     changes: Mapping[str, object] = field(default_factory=dict)
     steps: tuple[int, ...] = (1, 2, 4)
     guidance_scale: float = 1.0
+    solvers: tuple[str | None, ...] = (None,)
     seed: int = 0
 
 
@@ -64,8 +66,8 @@ PAIR_RECIPES = {
 _BAKED = {"guidance_scale": GUIDANCE}  # built into the student, which then costs one call a step
 
 _RECIPES = [
-    Recipe(TEACHER_ID, "diffusion", steps=(10, 25), guidance_scale=GUIDANCE),
-    Recipe("digits-flow-matching", "flow-matching", start=TEACHER_ID, changes={"updates": 1500, "lr": 1e-3, "batch": 64}, steps=(10, 25), guidance_scale=GUIDANCE),
+    Recipe(TEACHER_ID, "diffusion", steps=(10, 25), guidance_scale=GUIDANCE, solvers=(None, "sde-dpm++2m")),
+    Recipe("digits-flow-matching", "flow-matching", start=TEACHER_ID, changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1}, steps=(10, 25), guidance_scale=GUIDANCE),
     Recipe("digits-naive", "naive", teacher=TEACHER_ID, steps=(1,)),
     Recipe(GUIDED_ID, "guided", teacher=TEACHER_ID, steps=(10, 25), guidance_scale=GUIDANCE),
     Recipe("digits-progressive-4", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4} | _BAKED, steps=(4,)),
@@ -168,8 +170,12 @@ def build_one(recipe: Recipe, work: Path, out: Path, progress: bool = False) -> 
         "teacher": recipe.teacher,
     }  # fmt: skip
     model = runs.Model(weights.build(about["denoiser"], stored), about)
-    about["rows"] = runs.evaluate(
-        model, the_problem, steps=recipe.steps, guidance_scale=recipe.guidance_scale, progress=progress
-    )
+    about["rows"] = [
+        row
+        for solver in recipe.solvers
+        for row in runs.evaluate(
+            model, the_problem, steps=recipe.steps, guidance_scale=recipe.guidance_scale, solver=solver, progress=progress
+        )
+    ]
     weights.save(recipe.id, stored, about, out)
     return weights.read_about(recipe.id, out)

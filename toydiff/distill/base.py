@@ -15,7 +15,8 @@ from ..training import EMA, Draws, Turn
 @dataclass(frozen=True)
 class Knobs:
     """What every method lets one set. `updates`, of the optimizer; `batch`; `lr` of Adam; `ema`, decay of the average that is sampled;
-    `warmup`, updates until the full learning rate; `clip`, the largest norm of a gradient.
+    `warmup`, updates until the full learning rate; `clip`, the largest norm of a gradient; `cycles`, of the learning rate, equally long,
+    each from its full value down (a second one improves a result without undoing the first).
     """
 
     updates: int = 4000
@@ -24,6 +25,7 @@ class Knobs:
     ema: float = 0.999
     warmup: int = 100
     clip: float = 1.0
+    cycles: int = 1
 
 
 @dataclass
@@ -54,7 +56,12 @@ def starting_from(teacher: Denoiser, start: Denoiser | None) -> Denoiser:
 
 
 def like_teacher(
-    problem: Problem, teacher: Denoiser, start: Denoiser | None, *, schedule: Schedule | None = None, guided: bool = False
+    problem: Problem,
+    teacher: Denoiser,
+    start: Denoiser | None,
+    *,
+    schedule: Schedule | None = None,
+    guided: bool = False,
 ) -> LambdaDenoiser:
     """A student on the teacher's schedule (or the one given) and in its kind, with its weights (or those of `start`)."""
     on = teacher.schedule if schedule is None else schedule

@@ -23,7 +23,9 @@ class GuidedKnobs(Knobs):
     g_max: float = 5.0
 
 
-def guided(problem: Problem, knobs: GuidedKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None) -> Training:
+def guided(
+    problem: Problem, knobs: GuidedKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
+) -> Training:
     """Stage one of Meng et al. (arXiv 2210.03142, alg. 1): max(SNR, 1) |x_0 student(x_t, c, g) - x_0 guided(x_t, c)|^2.
 
     The paper's w is g - 1, drawn from [0, 4]. The student starts as the conditional teacher, its new input at zero.

@@ -23,7 +23,9 @@ def in_x0(p: Prediction, pair: Prediction) -> Tensor:
     return mse(p.x0, pair.x0)
 
 
-def naive(problem: Problem, knobs: NaiveKnobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None) -> Training:
+def naive(
+    problem: Problem, knobs: NaiveKnobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
+) -> Training:
     """d(G(eps), ODE(eps)) at t = 1 alone (Luhman and Luhman, arXiv 2101.02388, eq. 7), with the squared distance.
 
     G is the student's x_0 at t = 1. It starts from the teacher's weights, that is, from the teacher's own one-step guess.

@@ -5,7 +5,7 @@ classes. Shard k depends on the seed and k alone, so an interrupted generation c
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoints import checksum, read_index, read_tensors, tensor_bytes, versions
-from ..checks import check_count, check_finite
+from ..checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
+from ..checks import check_count, check_number, unknown
 from ..denoisers import Denoiser
-from ..files import json_text, writable_folder, write_bytes, write_text
+from ..files import check_folder, writable_folder, write_bytes
+from ..grids import GRIDS
 from ..prediction import chord
 from ..problems.base import Problem
 from ..schedules import Schedule
 from ..solvers import solve
+from ..solvers.registry import solver_by_name
 from ..training import Draws
 from .regression import Coupling, Pair
 
@@ -84,6 +86,13 @@ class Recipe:
         check_count(self.n, "n")
         check_count(self.steps, "steps")
         check_count(self.seed, "seed", 0)
+        check_number(self.guidance_scale, "guidance_scale")
+        if self.grid not in GRIDS:
+            raise unknown("time grid", self.grid, GRIDS)
+        if solver_by_name(self.solver).stochastic:
+            raise ValueError(
+                f"the solver {self.solver!r} is stochastic, and a pair is a point and the one place where it is taken; choose a deterministic solver"
+            )
 
 
 def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[dict[str, Tensor], int]:
@@ -106,24 +115,28 @@ def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[
 
 def make_pairs(problem: Problem, teacher: Denoiser, recipe: Recipe, *, progress: bool = False) -> Pairs:
     """Pairs in memory; see `save_pairs` for those on disk. Deterministic solvers only: a pair is a point and where it is taken."""
-    parts, nfe = [], 0
-    for tensors, nfe in _shards(problem, teacher, recipe, range(_count(recipe)), progress):
-        parts.append(tensors)
-    return _joined(parts, _about(problem, recipe, "in memory", nfe))
+    parts, calls = zip(*_shards(problem, teacher, recipe, range(_count(recipe)), progress), strict=True)
+    return _joined(parts, _about(problem, recipe, "in memory", calls[0]))
 
 
 def save_pairs(
-    problem: Problem, teacher: Denoiser, recipe: Recipe, folder: Path | str, *, teacher_name: str, progress: bool = False
+    problem: Problem,
+    teacher: Denoiser,
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    teacher_name: str,
+    progress: bool = False,
 ) -> Pairs:
     """Generate pairs into a folder, shard by shard, and load them. What is there already, of the same recipe, is kept.
 
     `ValueError` if the folder holds pairs of another recipe, or cannot be written.
     """
-    folder = writable_folder(folder)
+    folder = check_folder(folder)
     about = _about(problem, recipe, teacher_name, None)
     plan = folder / "plan.json"
     if plan.exists():
-        found = read_index(plan, FORMAT, "plan of pairs")["about"]
+        found = read_index(plan, FORMAT, "plan of pairs", ("about",))["about"]
         for key, value in about.items():
             if found.get(key) != value:
                 raise ValueError(
@@ -131,25 +144,38 @@ def save_pairs(
                 )
     elif (folder / INDEX).exists():
         raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
-    else:
-        write_text(plan, json_text({"format": FORMAT, "version": 1, "about": about}))
     if not (folder / INDEX).exists():
         missing = [k for k in range(_count(recipe)) if not (folder / _name(k)).exists()]
         for k, (tensors, nfe) in zip(missing, _shards(problem, teacher, recipe, missing, progress), strict=True):
+            if not plan.exists():  # settings that lead nowhere have left nothing behind
+                writable_folder(folder)
+                write_index(plan, {"format": FORMAT, "version": VERSION, "about": about})
             tensors["nfe"] = torch.tensor(nfe)
             write_bytes(folder / _name(k), tensor_bytes(tensors))
         sums = {_name(k): checksum((folder / _name(k)).read_bytes()) for k in range(_count(recipe))}
         nfe = int(read_tensors(folder / _name(0))["nfe"])
-        index = {"format": FORMAT, "version": 1, "about": about | {"nfe": nfe}, "files": sums, "versions": versions()}
-        write_text(folder / INDEX, json_text(index))
+        index = {
+            "format": FORMAT,
+            "version": VERSION,
+            "about": about | {"nfe": nfe},
+            "files": sums,
+            "versions": versions(),
+        }
+        write_index(folder / INDEX, index)
     return load_pairs(folder)
 
 
 def load_pairs(folder: Path | str) -> Pairs:
     """The pairs in a folder; `ValueError` in one line if it holds none, not all of them, or damaged ones."""
-    index = read_index(Path(folder) / INDEX, FORMAT, "set of pairs")
-    parts = [read_tensors(Path(folder) / name, sha256) for name, sha256 in index["files"].items()]
-    return _joined(parts, index["about"])
+    index = read_index(Path(folder) / INDEX, FORMAT, "set of pairs", ("files", "about"))
+    try:
+        if not {"problem", "nfe"} <= set(index["about"]):
+            raise KeyError("how they were made")
+        parts = [read_tensors(Path(folder) / name, sha256) for name, sha256 in index["files"].items()]
+        return _joined(parts, index["about"])
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the folder {str(folder)!r} does not hold a whole set of pairs: {reason[:200]}") from None
 
 
 def _count(recipe: Recipe) -> int:
@@ -170,11 +196,10 @@ def _shards(
 ) -> Iterator[tuple[dict[str, Tensor], int]]:
     for k in tqdm(which, desc="pairs", unit="shard", disable=not progress):
         tensors, nfe = shard(problem, teacher, recipe, k)
-        check_finite(tensors["x0"], "the teacher's samples")
         yield tensors, nfe
 
 
-def _joined(parts: list[dict[str, Tensor]], about: dict) -> Pairs:
+def _joined(parts: Sequence[dict[str, Tensor]], about: dict) -> Pairs:
     noise, x0 = (torch.cat([part[key] for part in parts]) for key in ("noise", "x0"))
     cond = torch.cat([part["cond"] for part in parts]) if "cond" in parts[0] else None
     return Pairs(noise, x0, cond, about)

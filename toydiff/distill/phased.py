@@ -42,7 +42,9 @@ def window_chord(
     x = x_high
     with torch.no_grad():
         for k in range(K):
-            x = jump(teacher(x, high - k / (K * M), cond), (high - (k + 1) / (K * M)).clamp(min=0) if k < K - 1 else low)
+            x = jump(
+                teacher(x, high - k / (K * M), cond), (high - (k + 1) / (K * M)).clamp(min=0) if k < K - 1 else low
+            )
     return chord(schedule, x_high, high, x, low), high, low, x, cond
 
 
@@ -51,7 +53,9 @@ class PeRFlowKnobs(PhasedKnobs):
     """See `PhasedKnobs`."""
 
 
-def perflow(problem: Problem, knobs: PeRFlowKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None) -> Training:
+def perflow(
+    problem: Problem, knobs: PeRFlowKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
+) -> Training:
     """Piecewise rectified flow (arXiv 2405.07510, alg. 1): x_t on the straight line between a window's ends, the teacher's kind of target.
 
     A straight line at constant speed in t is first-order on the schedule whose alpha and sigma are linear between the edges
@@ -81,7 +85,11 @@ class RectifiedDiffusionPhasedKnobs(PhasedKnobs):
 
 
 def rectified_diffusion_phased(
-    problem: Problem, knobs: RectifiedDiffusionPhasedKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
+    problem: Problem,
+    knobs: RectifiedDiffusionPhasedKnobs,
+    teacher: Denoiser,
+    pairs: None = None,
+    start: Denoiser | None = None,
 ) -> Training:
     """Rectified Diffusion (phased) (arXiv 2410.07303, sec. 3.4; slide 28): eps = delta z / delta NSR between a window's ends, z = x/alpha.
 

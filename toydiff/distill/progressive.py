@@ -75,5 +75,11 @@ def progressive(
 
     turn = Turn(loss, list(student.parameters()), knobs.lr)
     return Training(
-        student, average, [turn], {"teacher": frozen}, teacher_calls=2 * batch * first_teacher.calls, period=period, steps=(knobs.last,)
+        student,
+        average,
+        [turn],
+        {"teacher": frozen},
+        teacher_calls=2 * batch * first_teacher.calls,
+        period=period,
+        steps=(knobs.last,),
     )

@@ -108,7 +108,9 @@ class DiffusionKnobs(Knobs):
     drop: float = 0.1
 
 
-def diffusion(problem: Problem, knobs: DiffusionKnobs, teacher: None = None, pairs: None = None, start: Denoiser | None = None) -> Training:
+def diffusion(
+    problem: Problem, knobs: DiffusionKnobs, teacher: None = None, pairs: None = None, start: Denoiser | None = None
+) -> Training:
     """Algorithm 2: train a diffusion model on data, on any schedule, predicting any kind (arXiv 2006.11239, alg. 1).
 
     The loss is the plain mean square in the predicted kind; which kind is which weight of the same loss: |v - v'|^2 = (sigma lambda')^2
@@ -130,7 +132,9 @@ class FlowMatchingKnobs(Knobs):
     drop: float = 0.1
 
 
-def flow_matching(problem: Problem, knobs: FlowMatchingKnobs, teacher: None = None, pairs: None = None, start: Denoiser | None = None) -> Training:
+def flow_matching(
+    problem: Problem, knobs: FlowMatchingKnobs, teacher: None = None, pairs: None = None, start: Denoiser | None = None
+) -> Training:
     """Algorithm 1: flow matching (arXiv 2210.02747, eq. 23; arXiv 2209.03003, eq. 1), x_t = (1 - t) x_0 + t eps, |v - (eps - x_0)|^2.
 
     The deck prints x_0 - eps, the same with time reversed. It is Algorithm 2 on the linear schedule with kind velocity.
@@ -139,5 +143,3 @@ def flow_matching(problem: Problem, knobs: FlowMatchingKnobs, teacher: None = No
     coupling = independent(problem, student.schedule, knobs.batch, knobs.drop)
     loss = regression(student, coupling, uniform_times(knobs.batch), in_own_kind("velocity"))
     return Training(student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)])
-
-

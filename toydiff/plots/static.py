@@ -3,10 +3,8 @@
 Arguments are those of `toydiff.plots.interactive`, which draws the same with sliders. Save with `png(figure)` or `figure.savefig`.
 """
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,69 +14,31 @@ from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
 from . import style
+from ._matplotlib import _figure, _path_planes, _plane, _round_ticks, _styled, png
 from .style import Density
+from .training_static import digits, one_step_maps, one_step_planes, reflow, training_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 160
-
-
-@contextmanager
-def _styled():
-    """The house style, for the time in which a figure is made."""
-    import matplotlib
-
-    settings = {
-        "font.size": style.FONT_SIZE,
-        "axes.titlesize": style.FONT_SIZE + 1,
-        "axes.labelsize": style.FONT_SIZE,
-        "legend.fontsize": style.FONT_SIZE - 2,
-        "figure.titlesize": style.FONT_SIZE + 4,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": style.GREY,
-        "text.color": style.INK,
-        "axes.labelcolor": style.INK,
-        "legend.frameon": False,
-        "axes.titlelocation": "left",
-    }
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def _figure(width: float, height: float, title: str) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def png(figure: "Figure") -> bytes:
-    """The figure as a PNG file's bytes, at 160 dots an inch."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI)
-    return out.getvalue()
-
-
-def _plane(axes: "Axes", background: Density) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    (left, right), (bottom, top) = background.limits
-    axes.imshow(
-        background.shade,
-        origin="lower",
-        extent=background.extent,
-        cmap=LinearSegmentedColormap.from_list("density", style.DENSITY_SHADES),
-        vmin=0,
-        vmax=1,
-        interpolation="bilinear",
-        zorder=0,
-    )
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+__all__ = [
+    "convergence",
+    "digits",
+    "one_step_maps",
+    "one_step_planes",
+    "png",
+    "reflow",
+    "rescaled",
+    "rounds",
+    "samples",
+    "staircase",
+    "sweep_errors",
+    "sweeps",
+    "time_grids",
+    "training_curves",
+    "trajectories",
+]
 
 
 def trajectories(
@@ -96,25 +56,9 @@ def trajectories(
     """
     style.check_planes(paths)
     behind = style.as_density(background, [path.xs for path in paths.values()])
-    with _styled():
-        figure = _figure(4.4 * len(paths), 5.0 if title else 4.6, title)
-        for k, (name, path) in enumerate(paths.items()):
-            axes = figure.add_subplot(1, len(paths), k + 1)
-            _plane(axes, behind)
-            color = style.panel_color(name, solvers)
-            _, xs = style.drawn(path)
-            few = len(path.ts) <= 16
-            axes.plot(xs[..., 0], xs[..., 1], color=color, lw=1, alpha=0.7, marker="." if few else "", ms=4)
-            axes.plot(xs[-1, :, 0], xs[-1, :, 1], "o", color=color, ms=5, label="sample")
-            if exact is not None:
-                ends = exact.double().cpu().numpy()
-                axes.plot(
-                    ends[:, 0], ends[:, 1], "o", mfc="none", mec=style.EXACT_COLOR, ms=10, mew=1.1, label="exact end"
-                )
-            axes.set_title(name)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2)
-        return figure
+    colors = {name: style.panel_color(name, solvers) for name in paths}
+    rings = {} if exact is None else dict.fromkeys(paths, exact)
+    return _path_planes(paths, behind, paths, colors, rings, "exact end", title)
 
 
 def rescaled(
@@ -123,13 +67,15 @@ def rescaled(
     backgrounds: Mapping[str, GaussianMixture | Density],
     *,
     reach: float = 3.0,
+    measured: bool = False,
     title: str = "",
 ) -> "Figure":
     """The same paths three times, a row an entry of `paths`: in the plane, x_1 against t, and y_1 = x_1/sigma against e^lambda = alpha/sigma.
 
     y = (alpha/sigma) x_0 + eps is a straight line in alpha/sigma exactly where x_0 and eps stay constant, i.e. where the ODE is
     first-order; dashed is the straight line that each path ends on. The last column ends at alpha/sigma = `reach`, since t = 0 is at infinity.
-    backgrounds: a mixture or density for each name. `ValueError` as in `trajectories`, or where a background is missing.
+    backgrounds: a mixture or density for each name. measured: the second column's title holds the straightness of each row's paths, the third's
+    their first-orderness, both normalised. `ValueError` as in `trajectories`, or where a background is missing, or nothing can be measured.
     """
     style.check_planes(paths)
     style.check_backgrounds(paths, backgrounds)
@@ -151,9 +97,13 @@ def rescaled(
                 time.plot(ts, xs[:, b, 0], color=color, lw=1.8)
                 straight.plot(guide_x, guide_y[:, b], color=style.GREY, lw=1, ls="--")
                 straight.plot(levels, ys[:, b, 0], color=color, lw=1.8)
-            time.set(xlim=(1, 0), xlabel=style.TIME_LABEL, ylabel="$x_1$", title="$x_1$ against t")
+            time.set(xlim=(1, 0), xlabel=style.TIME_LABEL, ylabel="$x_1$")
             straight.set(xlim=(0, reach), xlabel=style.SNR_LABEL, ylabel="$y_1 = x_1/\\sigma$")
-            straight.set_title("$y_1$ against α/σ (dashed: straight)")
+            numbers = style.path_numbers(path, schedule) if measured else ("", "")
+            for axes, head, number in zip(
+                (time, straight), ("$x_1$ against t", "$y_1$ against α/σ (dashed: straight)"), numbers, strict=True
+            ):
+                axes.set_title(f"{head}\n{number}".rstrip())
         return figure
 
 
@@ -205,13 +155,6 @@ def convergence(rows: Sequence[Mapping], *, floor: float | None = None, title: s
             _floor(axes, floor, y_range)
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="solver: measured", alignment="left")
         return figure
-
-
-def _round_ticks(axes: "Axes") -> None:
-    """10, 20, 50, 100 instead of powers along a logarithmic axis of few decades."""
-    places = style.ticks(*axes.get_xlim())
-    axes.set_xticks(places, [f"{place:g}" for place in places])
-    axes.xaxis.minorticks_off()
 
 
 def _floor(axes: "Axes", floor: float | None, y_range: tuple[float, float]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_count, check_positive, shape, unknown
+from ..measure import first_orderness, straightness
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
@@ -53,7 +54,7 @@ GUARANTEED_NAME, ACCEPTED_NAME, MOVING_NAME, GOAL_NAME = (
     "guaranteed: the first k points", "accepted", "not yet accepted", "end to reach",
 )  # fmt: skip
 
-_PLOTLY_MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
+PLOTLY_MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
 LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
 
@@ -79,7 +80,7 @@ def look(solver: str) -> Look:
     if solver not in everyone:
         raise unknown("solver", solver, everyone)
     entry: Entry = everyone[solver]
-    return Look(entry.color, entry.marker, LINES[entry.dash], _PLOTLY_MARKERS.get(entry.marker, "circle"), entry.dash)
+    return Look(entry.color, entry.marker, LINES[entry.dash], PLOTLY_MARKERS.get(entry.marker, "circle"), entry.dash)
 
 
 def method_look(method: str) -> Look:
@@ -88,7 +89,7 @@ def method_look(method: str) -> Look:
         return look("ddim")
     if method == "window":
         return replace(
-            look("picard"), color=SKY, marker="v", line=LINES["dash"], symbol=_PLOTLY_MARKERS["v"], dash="dash"
+            look("picard"), color=SKY, marker="v", line=LINES["dash"], symbol=PLOTLY_MARKERS["v"], dash="dash"
         )
     if method not in PARALLEL:
         raise unknown("method", method, ("sequential", "window", *PARALLEL))
@@ -220,6 +221,13 @@ def rescale(path: Trajectory, schedule: Schedule, reach: float) -> tuple[Tensor,
         )
     y = path.xs.double().cpu()[kept] / schedule.sigma(ts[kept])[:, None, None]
     return snr[kept], Trajectory(ts[kept], y, path.x0s[:0], path.nfe, path.rounds, path.seconds)
+
+
+def path_numbers(path: Trajectory, schedule: Schedule) -> tuple[str, str]:
+    """How straight a path is in x and how near to first order, normalised, in words; `ValueError` where that cannot be measured."""
+    bent = straightness(path, normalised=True)
+    varying = first_orderness(path, schedule, normalised=True)
+    return f"S = {number(bent)} (0: straight)", f"C = {number(varying)} (0: first-order)"
 
 
 def extended(levels: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

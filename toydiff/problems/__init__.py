@@ -18,10 +18,14 @@ PROBLEMS = {
 def problem(name: str, seed: int = 0) -> Problem:
     """A problem by name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml".
 
-    `seed` matters to the mixture `random` only. `ValueError` with the nearest name otherwise.
+    `seed` matters to the mixture `random` and to the split of digits; a problem's own name has it after a comma unless it is 0, as in
+    "mixture:random,3", and gives the problem back. `ValueError` with the nearest name otherwise.
     """
     check_count(seed, "seed", 0)
     kind, _, which = str(name).partition(":")
+    which, _, own_seed = which.partition(",")
+    if own_seed:
+        seed = check_count(int(own_seed) if own_seed.isdecimal() else own_seed, "the seed in a problem's name", 0)
     if kind == "mixture":
         return mixture(which or "ring", seed)
     if kind == "points":
@@ -30,7 +34,7 @@ def problem(name: str, seed: int = 0) -> Problem:
         source = which or "embedded"
         if source not in SOURCES:
             raise unknown("source of digits", source, SOURCES)
-        return DigitsProblem(source)
+        return DigitsProblem(source, seed)
     raise unknown("problem", name, PROBLEMS)
 
 

@@ -70,12 +70,12 @@ class Problem:
         """
         net = self.network(guided=guided)
         if isinstance(start, LambdaDenoiser):
-            net = _grown(net, start.net) if guided else copy.deepcopy(start.net)
+            net = _grown(start.net) if guided else copy.deepcopy(start.net)
         net.train().requires_grad_(True)
         return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind)
 
 
-def _grown(net: nn.Module, start: nn.Module) -> nn.Module:
+def _grown(start: nn.Module) -> nn.Module:
     """`start`'s weights in a network that also sees the guidance scale."""
     config = start.config | {"guided": True}
     grown = type(start)(**config)

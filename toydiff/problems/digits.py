@@ -35,7 +35,9 @@ class DigitsProblem(Problem):
 
     def __init__(self, source: str = "embedded", seed: int = 0, schedule: Schedule | None = None):
         self.source, self.seed = source, seed
-        self.name = "digits" if (source, seed) == ("embedded", 0) else f"digits:{source},{seed}"
+        self.name = ("digits" if (source, seed) == ("embedded", 0) else f"digits:{source}") + (
+            f",{seed}" if seed else ""
+        )
         self.schedule = Tabulated.scaled_linear() if schedule is None else schedule
 
     @functools.cached_property
@@ -73,15 +75,15 @@ class DigitsProblem(Problem):
 
 
 class Features:
-    """The classifier, the moments of the training digits' features, and the features of the held-out ones (n, 64)."""
+    """The classifier, the moments of the training digits' features, and the features (n, 64) and labels (n,) of the held-out ones."""
 
-    def __init__(self, net: Classifier, reference: Moments, held_out: Tensor):
-        self.net, self.reference, self.held_out = net.eval(), reference, held_out
+    def __init__(self, net: Classifier, reference: Moments, held_out: Tensor, labels: Tensor):
+        self.net, self.reference, self.held_out, self.labels = net.eval(), reference, held_out, labels
 
     @classmethod
     def of(cls, net: Classifier, digits: Digits) -> "Features":
         """Those of a set of digits."""
-        return cls(net, Moments.of(net.look(digits.train)[0]), net.look(digits.test)[0])
+        return cls(net, Moments.of(net.look(digits.train)[0]), net.look(digits.test)[0], digits.test_labels)
 
     @classmethod
     @functools.cache
@@ -90,24 +92,34 @@ class Features:
         tensors, _ = weights.load(FEATURES_ID)
         net = Classifier()
         net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
-        return cls(net, Moments(tensors["reference.mean"], tensors["reference.cov"]), tensors["held_out"].float())
+        moments = Moments(tensors["reference.mean"], tensors["reference.cov"])
+        return cls(net, moments, tensors["held_out"].float(), tensors["labels"].long())
 
     def tensors(self) -> dict[str, Tensor]:
         """As named tensors, for a file; the held-out features in half precision."""
         net = {f"net.{key}": value for key, value in self.net.state_dict().items()}
         moments = {"reference.mean": self.reference.mean, "reference.cov": self.reference.cov}
-        return net | moments | {"held_out": self.held_out.half()}
+        return net | moments | {"held_out": self.held_out.half(), "labels": self.labels.to(torch.uint8)}
 
     def floor(self, n: int) -> Spread:
-        """The distance that n held-out digits have to the training digits, over draws of n; with all of them, over resampled sets (the bootstrap)."""
+        """The distance that n held-out digits, every class in turn as a measurement asks for them, have to the training digits; over ten draws.
+
+        Of all held-out digits there is one set: its distance, with the spread of sets resampled from it class by class (the bootstrap).
+        """
         rng = torch.Generator().manual_seed(0)
-        total = len(self.held_out)
-        if n < total:
-            draws = [torch.randperm(total, generator=rng)[:n] for _ in range(10)]
-            return spread([frechet_distance(self.held_out[i], self.reference) for i in draws])
-        resampled = [torch.randint(total, (total,), generator=rng) for _ in range(10)]
-        std = spread([frechet_distance(self.held_out[i], self.reference) for i in resampled]).std
-        return Spread(frechet_distance(self.held_out, self.reference), std, ())
+        asked = torch.bincount(torch.arange(n) % DIGIT_CLASSES, minlength=DIGIT_CLASSES).tolist()
+        own = [torch.nonzero(self.labels == label)[:, 0] for label in range(DIGIT_CLASSES)]
+        whole = all(k >= len(i) for k, i in zip(asked, own, strict=True))
+
+        def distance(pick) -> float:
+            return frechet_distance(
+                torch.cat([self.held_out[pick(i, k)] for i, k in zip(own, asked, strict=True)]), self.reference
+            )
+
+        if whole:
+            repeats = [distance(lambda i, k: i[torch.randint(len(i), (len(i),), generator=rng)]) for _ in range(10)]
+            return Spread(distance(lambda i, k: i), spread(repeats).std, tuple(repeats))
+        return spread([distance(lambda i, k: i[torch.randperm(len(i), generator=rng)[:k]]) for _ in range(10)])
 
 
 def classifier_turn(net: Classifier, digits: Digits, lr: float = 2e-3, batch: int = 128) -> Turn:
@@ -116,9 +128,7 @@ def classifier_turn(net: Classifier, digits: Digits, lr: float = 2e-3, batch: in
     def loss(step: int, draws: Draws) -> Tensor:
         i = draws.integers(batch, len(digits.train))
         shift = torch.stack([draws.uniform(batch, -0.1, 0.1), draws.uniform(batch, -0.1, 0.1)], 1)
-        images = moved(
-            digits.train[i], shift, draws.uniform(batch, -0.2, 0.2), draws.uniform(batch, 1 / 1.12, 1.12)
-        )
+        images = moved(digits.train[i], shift, draws.uniform(batch, -0.2, 0.2), draws.uniform(batch, 1 / 1.12, 1.12))
         return F.cross_entropy(net(images), digits.train_labels[i], label_smoothing=0.05)
 
     return Turn(loss, list(net.parameters()), lr)

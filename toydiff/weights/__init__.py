@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions
+from ..checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
 from ..checks import unknown
 from ..denoisers import LambdaDenoiser
-from ..files import json_text, write_bytes, write_text
+from ..files import write_bytes
 from ..nets import make_net, name_of
 from ..schedules import schedule_config, schedule_from_config
 
@@ -20,11 +20,16 @@ def bundled() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def load(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and the JSON of an id; `ValueError` for one that is not there, or a file that is damaged."""
+def read_about(id_: str, folder: Path = FOLDER) -> dict:
+    """The JSON of an id; `ValueError` for one that is not there, or a file that is damaged."""
     if folder == FOLDER and id_ not in bundled():
         raise unknown("bundled weights", id_, bundled())
-    about = read_index(folder / f"{id_}.json", FORMAT, "file of weights")
+    return read_index(folder / f"{id_}.json", FORMAT, "file of weights", ("sha256",))
+
+
+def load(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the JSON of an id; `ValueError` as `read_about`."""
+    about = read_about(id_, folder)
     return read_tensors(folder / f"{id_}.safetensors", about["sha256"]), about
 
 
@@ -33,7 +38,7 @@ def save(id_: str, tensors: dict[str, Tensor], about: dict, folder: Path = FOLDE
     data = tensor_bytes(tensors)
     write_bytes(folder / f"{id_}.safetensors", data)
     header = {"format": FORMAT, "version": VERSION, "id": id_, "sha256": checksum(data), "bytes": len(data)}
-    write_text(folder / f"{id_}.json", json_text(header | about | {"versions": versions()}))
+    write_index(folder / f"{id_}.json", header | about | {"versions": versions()})
 
 
 def describe(D: LambdaDenoiser) -> dict:

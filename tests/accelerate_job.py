@@ -1,0 +1,41 @@
+"""What several processes run in a test: a few updates on points and on images, whole, and interrupted and resumed.
+
+torchrun --standalone --nproc_per_node 2 tests/accelerate_job.py FOLDER/2
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tiny import TinyDigits, TinyMixture
+
+from toydiff import runs
+
+CHANGES = {"batch": 16, "updates": 10, "lr": 1e-2, "warmup": 2}
+
+
+def main(folder: Path, processes: int) -> None:
+    torch.set_default_dtype(torch.float64)  # rounding is then far below what a wrong share of the batch would show
+    accelerator = Accelerator(cpu=True) if processes > 1 else None
+    assert accelerator is None or accelerator.num_processes == processes
+    for what, problem in (("points", TinyMixture()), ("images", TinyDigits())):
+
+        def train(name, resume=False, problem=problem, what=what):
+            return runs.train(
+                "diffusion", problem, out=folder / f"{name}-{what}", changes=CHANGES, resume=resume, every=2, accelerator=accelerator
+            )  # fmt: skip
+
+        train("whole").finish()
+        for record in train("cut"):
+            if record.step == 5:
+                break
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        train("cut", resume=True).finish()
+    if accelerator is not None:
+        accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(Path(sys.argv[1]).name))

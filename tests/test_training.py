@@ -1,0 +1,471 @@
+"""The training loop: what one update does, checked against updates written by hand; several players; bad input; several processes."""
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cases import RING, f64
+from torch import nn
+
+from toydiff import Cosine
+from toydiff.checkpoints import Checkpoints, read_tensors
+from toydiff.denoisers import LambdaDenoiser
+from toydiff.nets import MLP
+from toydiff.prediction import jump
+from toydiff.training import EMA, Draws, Turn, fit, lr_share
+
+
+def linear(seed=0, outputs=1):
+    torch.manual_seed(seed)
+    return nn.Linear(3, outputs).double()
+
+
+def residual(net, batch=8):
+    """A regression whose gradient is easy to write down: mean |W x + b - x_1|^2, x normal."""
+
+    def loss(step, draws):
+        x = draws.normal(batch, 3).double()
+        return (net(x)[:, 0] - x[:, 0]).square().mean()
+
+    return loss
+
+
+def weights_of(net):
+    return torch.cat([p.detach().reshape(-1).clone() for p in net.parameters()])
+
+
+class ByHand:
+    """Adam (arXiv 1412.6980, alg. 1) on the regression of `residual`, clipping and the average, all written out in float64."""
+
+    def __init__(self, net, lr, clip=None, betas=(0.9, 0.999), decay=0.999):
+        self.w, self.lr, self.clip, self.betas, self.decay = weights_of(net), lr, clip, betas, decay
+        self.m, self.v, self.n, self.average = torch.zeros(4).double(), torch.zeros(4).double(), 0, self.w.clone()
+        self.rng = torch.Generator().manual_seed(0)
+
+    def update(self, share):
+        x = torch.randn(8, 3, generator=self.rng).double()
+        gap = x @ self.w[:3] + self.w[3] - x[:, 0]
+        gradient = torch.cat([2 * (gap[:, None] * x).mean(0), 2 * gap.mean()[None]])
+        norm = gradient.norm()
+        if self.clip is not None and norm > self.clip:
+            gradient = gradient * (self.clip / (norm + 1e-6))
+        self.n += 1
+        b1, b2 = self.betas
+        self.m = b1 * self.m + (1 - b1) * gradient
+        self.v = b2 * self.v + (1 - b2) * gradient**2
+        m, v = self.m / (1 - b1**self.n), self.v / (1 - b2**self.n)
+        self.w = self.w - self.lr * share * m / (v.sqrt() + 1e-8)
+        d = min(self.decay, self.n / (9 + self.n))  # update n counts from 0 in the docstring: (1 + n)/(10 + n)
+        self.average = d * self.average + (1 - d) * self.w
+        return gap.square().mean().item(), norm.item()
+
+
+@pytest.mark.parametrize("clip", [None, 0.7, 100.0])
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9])
+def test_updates_are_those_written_by_hand(clip, decay):
+    """Loss, norm before clipping, weights, average, learning rate: after each record, everything is already done."""
+    net = linear()
+    average, hand = EMA(net, decay), ByHand(net, 0.05, clip, decay=decay)
+    turn = Turn(residual(net), list(net.parameters()), 0.05)
+    clipped = 0
+    for record in fit(turn, 40, averages=[average], clip=clip, warmup=5, decay="cosine", period=20):
+        at = (record.step - 1) % 20
+        share = (at + 1) / 6 if at < 5 else 0.01 + 0.99 * (1 + math.cos(math.pi * (at - 5) / 15)) / 2
+        assert record.lr == pytest.approx(share, rel=1e-14)
+        loss, norm = hand.update(share)
+        assert record.loss == pytest.approx(loss, rel=1e-9)
+        assert record.grad_norms["loss"] == pytest.approx(norm, rel=1e-9)
+        clipped += clip is not None and norm > clip
+        torch.testing.assert_close(weights_of(net), hand.w, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(weights_of(average.module), hand.average, rtol=1e-9, atol=1e-11)
+    assert record.step == 40
+    assert clip != 0.7 or clipped > 5
+
+
+def test_the_average_of_decay_zero_is_the_source_and_reset_forgets():
+    net = linear()
+    copy_, slow = EMA(net, 0.0), EMA(net, 0.99)
+    for _ in fit(Turn(residual(net), list(net.parameters()), 0.1), 7, averages=[copy_, slow]):
+        assert torch.equal(weights_of(copy_.module), weights_of(net))
+    assert not torch.equal(weights_of(slow.module), weights_of(net))
+    slow.reset()
+    assert torch.equal(weights_of(slow.module), weights_of(net))
+    assert int(slow.n_averaged) == 0
+    assert not any(p.requires_grad for p in slow.parameters())
+
+
+def test_the_average_follows_a_source_that_was_moved():
+    """To another device, or to another precision: the tensors behind the parameters are then new ones."""
+    net = linear().float()
+    average = EMA(net, 0.0)
+    net.double()
+    average.double()
+    with torch.no_grad():
+        net.weight += 1
+    average.follow()
+    assert torch.equal(weights_of(average.module), weights_of(net))
+
+
+def test_learning_rate():
+    shares = [lr_share(k, 10, 3, "cosine") for k in range(10)]
+    assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert shares[3:] == sorted(shares[3:], reverse=True)
+    assert lr_share(10, 10, 3) == pytest.approx(0.01)
+    assert [lr_share(k, 10, 2, "constant") for k in range(4)] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0, 1.0]
+    assert all(0 < lr_share(k, 5, 5) <= 1 for k in range(5))
+
+
+def test_a_record_comes_after_the_step_and_leaving_stops():
+    net = linear()
+    before = weights_of(net)
+    for record in fit(Turn(residual(net), list(net.parameters())), 100):
+        assert not torch.equal(weights_of(net), before)
+        if record.step == 3:
+            break
+    at_three = weights_of(net)
+    fresh = linear()
+    for _ in fit(Turn(residual(fresh), list(fresh.parameters())), 100):
+        if _.step == 3:
+            assert torch.equal(weights_of(fresh), at_three)
+            break
+    assert record.seconds > 0
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_others():
+    def run(seed):
+        net = linear()
+        for _ in fit(Turn(residual(net), list(net.parameters())), 5, seed=seed):
+            pass
+        return weights_of(net)
+
+    assert torch.equal(run(3), run(3))
+    assert not torch.equal(run(3), run(4))
+
+
+# ---- draws
+
+
+def test_shares_make_the_whole_batch():
+    def all_of(draws):
+        whole = [draws.normal(12, 2, 3), draws.uniform(12, -1.0, 4.0), draws.integers(12, 7)]
+        return [*whole, draws.rows(lambda n, rng: torch.arange(n), 12)]
+
+    whole = all_of(Draws(5))
+    for world in (2, 3, 4):
+        parts = [all_of(Draws(5, rank=rank, world=world)) for rank in range(world)]
+        for k, one in enumerate(whole):
+            together = torch.empty_like(one)
+            for rank, part in enumerate(parts):
+                assert len(part[k]) == 12 // world
+                together[rank::world] = part[k]
+            assert torch.equal(together, one)
+    assert whole[1].min() >= -1
+    assert whole[1].max() < 4
+    assert set(whole[2].tolist()) <= set(range(7))
+
+
+# ---- several players, as the consistency family and score distillation need
+
+
+def ring_net(seed, kind="v", hidden=16):
+    torch.manual_seed(seed)
+    net = MLP(2, hidden=hidden, depth=1).double()
+    with torch.no_grad():  # networks start as zero, where gradients through them vanish
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return LambdaDenoiser(net, Cosine(), kind)
+
+
+def mixture_rows(draws, batch):
+    return draws.rows(lambda n, rng: RING.sample(n, rng, dtype=torch.float64), batch)
+
+
+def consistency(student, target, teacher, batch=16):
+    """Consistency distillation in miniature: |f(x_t, t) - f_target(x_s, s)|^2, x_s a step of the teacher from x_t."""
+
+    def loss(step, draws):
+        t = draws.uniform(batch, 0.2, 1.0).double()
+        x_t = teacher.schedule.mix(mixture_rows(draws, batch), draws.normal(batch, 2).double(), t)
+        with torch.no_grad():
+            goal = target.module(jump(teacher(x_t, t), t - 0.1), t - 0.1).x0
+        return (student(x_t, t).x0 - goal).square().mean()
+
+    return loss
+
+
+def test_a_target_that_is_an_average_is_used_inside_the_loss():
+    """The target of update n is the average after update n - 1: the same as a loop with `torch.optim` and a recursion by hand."""
+    teacher = RING.denoiser(Cosine(), "x0")
+    student, mirror = ring_net(1), ring_net(1)
+    target, goal = EMA(student, 0.9), copy.deepcopy(mirror)
+    turn = Turn(consistency(student, target, teacher), list(student.parameters()), 1e-2)
+
+    class Holder:
+        module = goal
+
+    by_hand, draws = consistency(mirror, Holder, teacher), Draws(0)
+    optimizer = torch.optim.Adam(mirror.parameters(), lr=1e-2, foreach=False)
+    records = []
+    for record in fit(turn, 30, averages=[target], clip=None, decay="constant"):
+        records.append(record.loss)
+        optimizer.zero_grad()
+        loss = by_hand(record.step - 1, draws)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            d = min(0.9, record.step / (9 + record.step))
+            for a, p in zip(goal.parameters(), mirror.parameters(), strict=True):
+                a.copy_(d * a + (1 - d) * p)
+        assert record.loss == pytest.approx(loss.item(), rel=1e-8)
+        torch.testing.assert_close(weights_of(student), weights_of(mirror), rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(weights_of(target.module), weights_of(goal), rtol=1e-8, atol=1e-9)
+    assert len(set(records)) == 30
+
+
+def score_players(seed=0):
+    """Score distillation in miniature: a generator, a second model that learns the generator's samples, and a frozen denoiser."""
+    return ring_net(seed + 1, "x0"), ring_net(seed + 2), ring_net(seed + 3).requires_grad_(False)
+
+
+def score_turns(generator, fake, teacher, batch=16, repeats=2):
+    ones = torch.ones(batch).double()
+
+    def generate(draws):
+        return generator(draws.normal(batch, 2).double(), ones).x0
+
+    def noised(x0, draws):
+        t = draws.uniform(batch, 0.1, 0.9).double()
+        return teacher.schedule.mix(x0, draws.normal(batch, 2).double(), t), t
+
+    def match(step, draws):
+        x_t, t = noised(generate(draws), draws)
+        # gradients run through both denoisers, the frozen one and the fake one, into the generator
+        return (fake(x_t, t).x0 - teacher(x_t, t).x0).square().mean()
+
+    def learn(step, draws):
+        with torch.no_grad():
+            x0 = generate(draws)
+        x_t, t = noised(x0, draws)
+        return (fake(x_t, t).x0 - x0).square().mean()
+
+    return [
+        Turn(match, list(generator.parameters()), 1e-3, betas=(0.0, 0.9), name="generator"),
+        Turn(learn, list(fake.parameters()), 3e-3, repeats=repeats, name="fake"),
+    ]
+
+
+def test_two_turns_alternate_and_touch_only_their_own_parameters():
+    """The same weights as a loop of two `torch.optim` optimizers, in which what a loss leaves in another's gradient is wiped."""
+    players = score_players()
+    mirror = copy.deepcopy(players)
+    turns, by_hand = score_turns(*players), score_turns(*mirror)
+    optimizers = [torch.optim.Adam(turn.params, lr=turn.lr, betas=turn.betas, foreach=False) for turn in by_hand]
+    draws, frozen = Draws(0), weights_of(players[2])
+    for record in fit(turns, 12, clip=0.5, decay="constant"):
+        for turn, optimizer in zip(by_hand, optimizers, strict=True):
+            for _ in range(turn.repeats):
+                for p in (p for player in mirror for p in player.parameters()):
+                    p.grad = None
+                loss = turn.loss(record.step - 1, draws)
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(turn.params, 0.5)
+                optimizer.step()
+            assert record.losses[turn.name] == pytest.approx(loss.item(), rel=1e-7)
+            assert record.grad_norms[turn.name] == pytest.approx(norm.item(), rel=1e-7)
+        for mine, theirs in zip(players[:2], mirror[:2], strict=True):
+            torch.testing.assert_close(weights_of(mine), weights_of(theirs), rtol=1e-7, atol=1e-9)
+        assert all(p.grad is None for player in players for p in player.parameters())
+        assert torch.equal(weights_of(players[2]), frozen)
+    assert record.loss == record.losses["generator"]
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_one_turn_alone_moves_one_player(who):
+    players = score_players()
+    before = [weights_of(player) for player in players]
+    for _ in fit(score_turns(*players)[who], 2):
+        pass
+    moved = [not torch.equal(weights_of(player), was) for player, was in zip(players, before, strict=True)]
+    assert moved == [k == who for k in range(3)]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_two_players_and_a_target_resume_bit_for_bit(tmp_path, every):
+    """As the next families will save themselves: two optimizers, an average that a loss uses, a frozen teacher, dropout's global stream."""
+
+    def run(folder, stops, resume=False):
+        generator, fake, teacher = score_players()
+        drop = nn.Dropout(0.3)
+        target = EMA(generator, 0.9)
+        turns = score_turns(generator, fake, teacher)
+
+        def with_target(step, draws, plain=turns[0].loss):
+            noise, ones = draws.normal(16, 2).double(), torch.ones(16).double()
+            return (
+                plain(step, draws) + (drop(generator(noise, ones).x0) - target.module(noise, ones).x0).square().mean()
+            )
+
+        turns[0].loss = with_target
+        modules = {"generator": generator, "fake": fake, "teacher": teacher, "target": target}
+        saves = Checkpoints(folder, {"what": "two players"}, every, resume)
+        for record in fit(turns, 12, averages=[target], modules=modules, checkpoints=saves, seed=5, warmup=2):
+            if record.step == stops:
+                break
+
+    torch.manual_seed(0)
+    run(tmp_path / "whole", None)
+    torch.manual_seed(0)
+    for k, stop in enumerate((4, 6, 11, None)):
+        run(tmp_path / "cut", stop, resume=k > 0)
+        torch.manual_seed(99 + k)
+    name = "step-00000012.safetensors"
+    whole, cut = read_tensors(tmp_path / "whole" / name), read_tensors(tmp_path / "cut" / name)
+    assert whole.keys() == cut.keys()
+    assert sum(key.startswith("optimizer.1.") for key in whole) > 10
+    assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
+    history = [json.loads((tmp_path / k / "run.json").read_text())["history"] for k in ("whole", "cut")]
+    assert history[0] == history[1]
+    assert [len(row) for row in history[0]] == [3] * 12
+
+
+# ---- what must not happen
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path, bad, where):
+    net = linear()
+    average = EMA(net, 0.5)
+    plain = residual(net)
+
+    def loss(step, draws):
+        value = plain(step, draws)
+        if step < 7:
+            return value
+        if where == "loss":
+            return value * bad
+        return value + torch.sqrt(net.weight.sum() * 0)  # finite itself, but d sqrt(x) is infinite at 0
+
+    saves = Checkpoints(tmp_path / "run", {}, every=3)
+    steps = fit(
+        Turn(loss, list(net.parameters())), 20, averages=[average], modules={"net": net, "average": average}, checkpoints=saves
+    )  # fmt: skip
+    for record in steps:
+        last = weights_of(net), weights_of(average.module)
+        if record.step == 7:
+            break
+    message = rf"^the loss 'loss' at update 8 is [^\n]*update 6 in '{tmp_path / 'run'}'; try a smaller learning rate$"
+    with pytest.raises(FloatingPointError, match=message):
+        next(steps)
+    assert torch.equal(weights_of(net), last[0])
+    assert torch.equal(weights_of(average.module), last[1])
+    assert [p.name for p in (tmp_path / "run").glob("step-*")] == ["step-00000006.safetensors"]
+
+
+def test_a_loss_that_is_not_finite_says_where_nothing_was_saved(tmp_path):
+    net = linear()
+    turn = Turn(lambda step, draws: net.weight.sum() * math.nan, list(net.parameters()), name="bad")
+    with pytest.raises(FloatingPointError, match=r"the loss 'bad' at update 1 is nan.*nothing was saved"):
+        next(fit(turn, 3))
+    saves = Checkpoints(tmp_path / "run", {})
+    with pytest.raises(FloatingPointError, match=r"no checkpoint was saved in .* yet"):
+        next(fit(turn, 3, modules={"net": net}, checkpoints=saves))
+
+
+def test_parameters_that_a_loss_does_not_reach_stay():
+    """They get a zero gradient, so that a checkpoint has one set of moments whatever the loss reaches."""
+    net = linear(outputs=2)
+    before = weights_of(net).reshape(-1)
+    for _ in fit(Turn(residual(net), list(net.parameters())), 3):
+        pass
+    after = weights_of(net)
+    assert torch.equal(after[3:6], before[3:6])
+    assert not torch.equal(after[:3], before[:3])
+
+
+def _turn(**changes):
+    net = linear()
+    return Turn(**{"loss": residual(net), "params": list(net.parameters())} | changes)
+
+
+NET = linear()
+BAD = {
+    "no turns": (lambda: fit([], 3), "nothing to train"),
+    "no parameters": (lambda: _turn(params=[]), "the turn 'loss' has no parameters to train"),
+    "frozen parameters": (lambda: _turn(params=list(linear().requires_grad_(False).parameters())), "no parameters to train"),
+    "lr zero": (lambda: _turn(lr=0.0), "lr must be a finite number > 0, got 0.0"),
+    "lr nan": (lambda: _turn(lr=math.nan), "lr must be a finite number > 0, got nan"),
+    "no repeats": (lambda: _turn(repeats=0), "repeats must be a whole number >= 1, got 0"),
+    "two of a name": (lambda: fit([_turn(), _turn()], 3), "every turn needs a name of its own, got loss, loss"),
+    "no steps": (lambda: fit(_turn(), 0), "steps must be a whole number >= 1, got 0"),
+    "half a step": (lambda: fit(_turn(), 2.5), "steps must be a whole number >= 1, got 2.5"),
+    "warm-up": (lambda: fit(_turn(), 3, warmup=-1), "warmup must be a whole number >= 0, got -1"),
+    "period": (lambda: fit(_turn(), 3, period=0), "period must be a whole number >= 1, got 0"),
+    "decay": (lambda: fit(_turn(), 3, decay="cosin"), r"unknown decay 'cosin' \(did you mean 'cosine'\?\); allowed: cosine, constant"),
+    "clip": (lambda: fit(_turn(), 3, clip=0), "clip must be a finite number > 0, got 0"),
+    "seed": (lambda: fit(_turn(), 3, seed=-1), "seed must be a whole number >= 0, got -1"),
+    "a loss of two numbers": (lambda: fit(_turn(loss=lambda s, d: NET(torch.ones(2, 3).double())[:, 0]), 3), r"a loss is a scalar, got shape \(2,\)"),
+    "average, one": (lambda: EMA(NET, 1.0), r"the decay of an average lies in \[0, 1\), got 1.0"),
+    "average, nan": (lambda: EMA(NET, math.nan), r"lies in \[0, 1\), got nan"),
+    "an uneven share": (lambda: Draws(0, world=2).normal(3), "a batch of 3 cannot be shared evenly by 2 processes"),
+    "an empty batch": (lambda: Draws(0).normal(0), "batch must be a whole number >= 1, got 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line(what):
+    make, message = BAD[what]
+    with pytest.raises(ValueError, match=message) as found:
+        next(iter(make()))
+    assert "\n" not in str(found.value)
+
+
+def test_a_checkpoint_that_would_lack_weights_is_refused(tmp_path):
+    net, other = linear(), linear(1)
+    average = EMA(net, 0.5)
+    turns = [Turn(residual(net), list(net.parameters())), Turn(residual(other), list(other.parameters()), name="other")]
+    saves = Checkpoints(tmp_path / "run", {})
+    with pytest.raises(ValueError, match="a checkpoint would lack weights of 'other'"):
+        next(fit(turns, 3, modules={"net": net}, checkpoints=saves))
+    with pytest.raises(ValueError, match="a checkpoint would lack weights of 'average 0'"):
+        next(fit(turns[0], 3, averages=[average], modules={"net": net}, checkpoints=saves))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+# ---- several processes
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path):
+    """Two processes on the processor share the batch, and their weights are those of one process without accelerate.
+
+    torchrun starts them, as `accelerate launch` does on several GPUs; on processors alone that command needs an MPI.
+
+    In float64, to 1e-9: the processes' gradients are added in another order than one process adds them, which is some 1e-16 of them, and
+    Adam divides each by its own size, however small, so that the smallest may differ by more. Resumed, two processes repeat themselves bit for bit.
+    """
+    pytest.importorskip("accelerate", reason="several processes need the extra package accelerate")
+    job = Path(__file__).with_name("accelerate_job.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for launch, processes in (([], "1"), (torchrun, "2")):
+        subprocess.run([sys.executable, *launch, job, tmp_path / processes], check=True, env=environment, timeout=300)
+    for what in ("points", "images"):
+        runs = {}
+        for folder in ("1/whole", "2/whole", "2/cut"):
+            index = json.loads((tmp_path / f"{folder}-{what}" / "run.json").read_text())
+            runs[folder] = read_tensors(tmp_path / f"{folder}-{what}" / index["file"]), index["history"]
+        (one, losses), (two, losses_of_two), (cut, losses_of_cut) = runs.values()
+        assert [key for key in two if not torch.equal(two[key], cut[key])] == []
+        assert losses_of_two == losses_of_cut
+        torch.testing.assert_close(f64(losses_of_two), f64(losses), rtol=1e-9, atol=0)
+        del one["global_random"]  # of the process, which nothing here draws from
+        for key, value in one.items():
+            torch.testing.assert_close(two[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+        assert one["module.student.net.through.weight"].dtype == torch.float64

@@ -1,0 +1,535 @@
+"""The commands about trained models: train, pairs, sample (of a model), evaluate and zoo. Thin: the work is in `runs`, `distill.pairs` and `zoo`."""
+
+import argparse
+import io
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .checks import unknown
+from .files import check_folder, writable_folder, write_bytes
+from .terminal import (
+    MOST_SAMPLES,
+    MOST_STEPS,
+    Parser,
+    add_json,
+    cell,
+    finite,
+    is_first_process,
+    output_file,
+    report,
+    runs_with_others,
+    sample_file,
+    sample_text,
+    show_progress,
+    table,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from .plots.style import Density
+    from .problems import Problem
+    from .solvers import Trajectory
+
+MOST_UPDATES = 100_000_000
+MOST_BATCH = 1_000_000
+MOST_PAIRS = 10_000_000
+MOST_SEED = 10**12
+"""Pairs derive a seed for each shard from theirs, which has to fit in 64 bits."""
+SHORTHANDS = ("updates", "batch", "lr")
+"""Knobs that every method has, with options of their own."""
+DEVICES = ("cpu", "cuda", "mps")
+POINTS, IMAGES = 2000, 100
+"""How many points and images `toydiff sample` makes unless told otherwise."""
+IN_A_ROW = 10
+"""Images in a row of its picture."""
+MOST_ROWS = 10
+
+MORE = {
+    "train": (
+        "METHOD, --problem and the knobs of --set are listed by `toydiff methods`. A method that needs a teacher takes the problem's own, unless\n"
+        "--teacher names another; one that needs pairs makes 10,000 of that teacher's, unless --pairs names a folder of them.\n"
+        "RUN and --teacher, --start: a folder that `toydiff train` wrote, or an id of `toydiff zoo`.\n"
+        "A run that was interrupted, or killed, continues with the same command and --resume, and ends with the same bits.\n"
+        "Several processes: accelerate launch --module toydiff train ..."
+    ),
+    "pairs": (
+        "Each noise and where the teacher's ODE takes it. Run it again to continue where it was interrupted.\n"
+        "Only deterministic solvers: a pair is a point and the one place where it is taken."
+    ),
+    "evaluate": (
+        "RUN is a folder that `toydiff train` wrote, or an id of `toydiff zoo`. The distance is sliced Wasserstein for points, and the Fréchet\n"
+        "distance of a classifier's features for digits; the floor is what true samples show among themselves."
+    ),
+    "zoo": (
+        "`toydiff zoo` lists what is bundled; `toydiff zoo build [ID ...]` trains and measures it again, all of it without an ID.\n"
+        "A build that was interrupted continues with the same command."
+    ),
+}
+
+
+# ---- train
+
+
+def train(args: argparse.Namespace) -> None:
+    json_to = output_file(args.json)
+    if not args.out:
+        raise ValueError("--out must name a folder, got ''")
+    changes = knob_changes(args)
+    accelerator = make_accelerator(args)
+    from . import runs
+    from .checkpoints import read_run
+
+    try:
+        run = runs.train(
+            args.method, args.problem, out=args.out, seed=args.seed, changes=changes, teacher=args.teacher, start=args.start,
+            pairs=args.pairs, resume=args.resume, every=args.every,
+            device=usable(args.device or "cpu") if accelerator is None else str(accelerator.device), accelerator=accelerator,
+            progress=show_progress(),
+        )  # fmt: skip
+        updates = sum(1 for _ in run)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_continue(args.out)) from None
+    if is_first_process():
+        index = read_run(args.out)
+        row = {
+            "method": run.method, "problem": run.problem.name, "seed": run.seed, "updates": index["step"],
+            "teacher_calls": run.about["pair_calls"] + index["step"] * run.about["calls_per_update"], "seconds": index["seconds"],
+            "loss": index["history"][-1][1], "folder": args.out,
+        }  # fmt: skip
+        report(json_to, row, train_text(row, updates))
+    if accelerator is not None:
+        accelerator.end_training()
+
+
+def how_to_continue(out: str) -> str:
+    """What an interrupted run left in its folder, and what to do next."""
+    from .checkpoints import read_run
+
+    try:
+        index = read_run(out)
+    except ValueError:
+        return "; nothing was saved yet: the same command, with or without --resume, starts again"
+    return f"; update {index['step']} of {index['steps']} is saved in {out!r}: the same command with --resume continues from there"
+
+
+def train_text(row: Mapping, updates: int) -> str:
+    """What a run of `toydiff train` did, for people; `updates` of them in this very call."""
+    already = "" if updates else "the run is finished already; nothing was left to do\n"
+    calls = f", {row['teacher_calls']:,} calls of the teacher" if row["teacher_calls"] else ""
+    return (
+        f"{already}{row['method']} on {row['problem']}: {row['updates']} updates in {row['seconds']:.3g} s, last loss {row['loss']:.3g}{calls}\n"
+        f"it is in {row['folder']}; measure it with: toydiff evaluate {row['folder']}"
+    )
+
+
+def knob_changes(args: argparse.Namespace) -> dict[str, object]:
+    """What --set, --updates, --batch and --lr ask for, each knob once."""
+    changes: dict[str, object] = {}
+    for setting in args.set or ():
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KNOB=VALUE, got {setting!r}")
+        if name in changes:
+            raise ValueError(f"the knob {name} is given twice")
+        changes[name] = value
+    for name in SHORTHANDS:
+        if getattr(args, name) is not None:
+            if name in changes:
+                raise ValueError(f"the knob {name} is given twice, by --{name} and by --set")
+            changes[name] = getattr(args, name)
+    return changes
+
+
+def usable(device: str) -> str:
+    """A device by its name, once it is known to be there."""
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[device]:
+        raise ValueError(
+            f"this machine has no device {device!r} that torch can use; there is {', '.join(k for k in DEVICES if there[k])}"
+        )
+    return device
+
+
+def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
+    """accelerate's view of this process, where it was asked for or its launcher has started us; otherwise None."""
+    # the launcher always says which precision it was asked for
+    if not (args.accelerate or runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ):
+        return None
+    if args.device is not None:
+        usable(args.device)
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise ValueError(
+            "several processes, and --accelerate, need the package accelerate: pip install accelerate"
+        ) from None
+    accelerator = Accelerator(cpu=args.device == "cpu")
+    if args.device not in (None, accelerator.device.type):
+        raise ValueError(f"accelerate runs on {accelerator.device.type!r} here, not on the device {args.device!r}")
+    return accelerator
+
+
+def train_arguments(parser: Parser) -> None:
+    parser.add_argument("method", metavar="METHOD", help="what to train; `toydiff methods` lists them")
+    _problem(parser)
+    parser.add_argument(
+        "--updates", metavar="N", type=whole(1, MOST_UPDATES), help="updates of the optimizer, its steps (a knob)"
+    )
+    parser.add_argument("--batch", metavar="N", type=whole(1, MOST_BATCH), help="samples in an update (a knob)")
+    parser.add_argument("--lr", metavar="X", type=finite, help="learning rate of Adam (a knob)")
+    parser.add_argument(
+        "--set", metavar="KNOB=VALUE", action="append", help="any knob of the method; may be given again"
+    )
+    parser.add_argument("--teacher", metavar="RUN", help="default: the problem's own")
+    parser.add_argument(
+        "--start",
+        metavar="RUN",
+        help="whose weights the student starts with (default: the teacher's, where it has any)",
+    )
+    parser.add_argument("--pairs", metavar="DIR", help="what `toydiff pairs` wrote, for a method that needs pairs")
+    _seed(parser, "of the first weights and of everything drawn in training")
+    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run, made where missing")
+    parser.add_argument("--resume", action="store_true", help="continue what is in the folder")
+    parser.add_argument(
+        "--every", metavar="N", type=whole(1, MOST_UPDATES), default=250, help="save every N updates (default: 250)"
+    )
+    parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu, or accelerate's choice)")
+    parser.add_argument(
+        "--accelerate", action="store_true", help="let the package accelerate choose device and precision"
+    )
+    add_json(parser)
+
+
+# ---- pairs
+
+
+def pairs(args: argparse.Namespace) -> None:
+    json_to = output_file(args.json)
+    if not args.out:
+        raise ValueError("--out must name a folder, got ''")
+    from .distill.pairs import Recipe, save_pairs
+    from .problems import problem
+    from .runs import teacher_of
+
+    settings = {name: value for name in vars(Recipe()) if (value := getattr(args, name)) is not None}
+    recipe, the_problem = Recipe(**settings), problem(args.problem)
+    check_folder(args.out)
+    name, teacher = teacher_of(the_problem, args.teacher)
+    began = time.perf_counter()
+    try:
+        made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; the same command continues") from None
+    row = {
+        "problem": the_problem.name, "teacher": name, **vars(recipe), "nfe": made.about["nfe"], "teacher_calls": made.teacher_calls,
+        "seconds": time.perf_counter() - began, "folder": args.out,
+    }  # fmt: skip
+    report(
+        json_to,
+        row,
+        f"{row['n']} pairs of {row['problem']} in {row['folder']}: {row['solver']}, {row['steps']} steps, {row['nfe']} network calls each (NFE), "
+        f"{row['teacher_calls']:,} in all, {row['seconds']:.3g} s",
+    )
+
+
+def pairs_arguments(parser: Parser) -> None:
+    # the defaults are those of `distill.pairs.Recipe`, which is not imported for a page of help
+    _problem(parser)
+    parser.add_argument(
+        "--teacher", metavar="RUN", help="a run's folder or bundled weights (default: the problem's own)"
+    )
+    parser.add_argument("--n", metavar="N", type=whole(1, MOST_PAIRS), help="pairs (default: 10000)")
+    parser.add_argument("--solver", metavar="NAME", help="a deterministic one (default: dpm++2m)")
+    parser.add_argument("--grid", metavar="NAME", help="time grid (default: lambda)")
+    parser.add_argument("--steps", metavar="N", type=whole(1, MOST_STEPS), help="steps (default: 32)")
+    parser.add_argument("--guidance-scale", metavar="G", type=finite, help="1, the default, is off")
+    _seed(parser, "of the noise")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the pairs, made where missing")
+    add_json(parser)
+
+
+# ---- sample
+
+
+def sample(args: argparse.Namespace) -> None:
+    """`toydiff sample RUN`: a model's samples, where `cli.sample` has those of a mixture with its exact denoiser."""
+    out = sample_file(args.out, args.json)
+    from . import runs
+    from .problems import problem
+
+    model = runs.load(args.model)
+    the_problem = problem(model.about["problem"])
+    sampler = model.about["sampler"]
+    n = args.n or (IMAGES if len(the_problem.shape) > 1 else POINTS)
+    settings = {
+        "model": args.model, "problem": the_problem.name, "solver": sampler["solver"] if args.solver is None else args.solver,
+        "grid": sampler["grid"] if args.grid is None else args.grid, "steps": args.steps or max(sampler["steps"]),
+        "n": n, "seed": args.seed, "guidance_scale": args.guidance_scale, "label": args.label,
+    }  # fmt: skip
+    if n < 2:
+        raise ValueError("--n must be at least 2 for a distance to be measured")
+    path, cond = runs.sample(
+        model, the_problem, n, settings["steps"], solver=settings["solver"], grid=settings["grid"],
+        guidance_scale=args.guidance_scale, cond=asked_for(the_problem, n, args), seed=args.seed, progress=show_progress(),
+    )  # fmt: skip
+    law = None if args.guidance_scale == 0 else cond  # guidance 0 is the unconditional model
+    measured = the_problem.measure(path.end, law)
+    row = {
+        "method": model.about["method"], "problem": the_problem.name, "steps": settings["steps"], "distance": measured.distance,
+        "floor": measured.floor, "accuracy": measured.accuracy, "seed": args.seed, "nfe": path.nfe, "rounds": path.rounds,
+        "updates": model.about["updates"], "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds,
+    } | settings | {"floor_std": measured.floor_std}  # fmt: skip
+    data = as_npz(path, cond, settings) if out.suffix == ".npz" else as_png(the_problem, path, cond, law, row, settings)
+    write_bytes(out, data)
+    report(args.json, row, sample_text(row, the_problem.distance_name, out))
+
+
+def asked_for(the_problem: "Problem", n: int, args: argparse.Namespace) -> "Tensor | None":
+    """The classes that --label asks for, (n,), or None for the problem's own choice; `ValueError` for a class that is not there."""
+    if args.label is None:
+        if args.guidance_scale not in (0, 1) and not the_problem.conditional:
+            raise ValueError(f"--guidance-scale {args.guidance_scale:g} needs a class to guide towards: give --label")
+        return None
+    if args.label >= the_problem.classes:
+        raise ValueError(
+            f"--label {args.label}: {the_problem.name} has "
+            + (f"the classes 0 to {the_problem.classes - 1}" if the_problem.classes else "no classes")
+        )
+    import torch
+
+    return torch.full((n,), args.label)
+
+
+def as_npz(path: "Trajectory", cond: "Tensor | None", settings: Mapping) -> bytes:
+    """Arrays `samples` (n, ...), `labels` (n,) where classes were asked for, `ts` (N+1,), and `settings`, JSON text. No clock."""
+    import numpy as np
+
+    out = io.BytesIO()
+    labels = {} if cond is None else {"labels": cond.numpy()}
+    np.savez(out, samples=path.end.numpy(), ts=path.ts.numpy(), settings=np.array(json.dumps(settings)), **labels)
+    return out.getvalue()
+
+
+def as_png(
+    the_problem: "Problem",
+    path: "Trajectory",
+    cond: "Tensor | None",
+    law: "Tensor | None",
+    row: Mapping,
+    settings: Mapping,
+) -> bytes:
+    """A picture of the samples, with the settings as JSON in the PNG's text field `toydiff`."""
+    from .plots.static import digits
+
+    title = f"{row['method']} on {row['problem']}, {row['nfe']} network calls: distance {row['distance']:.3g}, floor {row['floor']:.3g}"
+    if len(the_problem.shape) > 1:
+        figure = digits(rows_of_images(path.end, cond), title=title)
+    else:
+        figure = points_figure(the_problem, path.end, law, row)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi="figure", metadata={"toydiff": json.dumps(settings)})
+    return out.getvalue()
+
+
+def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None", row: Mapping) -> "Figure":
+    """A model's points beside true ones, over the density: a mixture's own, or that of many true points."""
+    from .plots import static
+    from .problems import MixtureProblem
+
+    drawn = f"{row['nfe']} network calls: distance {row['distance']:.3g}"
+    true = f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}"
+    if isinstance(the_problem, MixtureProblem):
+        background, truth = the_problem.mixture, the_problem.mixture.sample(len(samples), row["seed"], cond=law)
+    else:
+        background, truth = histogram(the_problem, samples), the_problem.data(len(samples), row["seed"])[0]
+    solvers = {drawn: row["solver"].partition(":")[0]}
+    return static.samples(
+        {drawn: samples, true: truth}, background, solvers=solvers, title=f"{row['method']} on {row['problem']}"
+    )
+
+
+def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells: int = 90) -> "Density":
+    """The density of points that nobody knows, as a histogram of n of them, wide enough to hold all `states` (m, 2)."""
+    import numpy as np
+
+    from .plots.style import Density
+
+    x = the_problem.data(n, 0)[0].double().numpy()
+    everything = np.concatenate([x, states.double().numpy()])
+    low, high = everything.min(0), everything.max(0)
+    centre, reach = (low + high) / 2, 0.54 * (high - low).max()
+    edges = [np.linspace(c - reach, c + reach, cells + 1) for c in centre]
+    counts, _, _ = np.histogram2d(x[:, 0], x[:, 1], bins=edges)
+    middles = [(e[1:] + e[:-1]) / 2 for e in edges]
+    return Density(*middles, counts.T)
+
+
+def rows_of_images(images: "Tensor", cond: "Tensor | None") -> dict[str, "Tensor"]:
+    """At most a hundred images as rows of ten named by class, the last ones filled up with paper: all of one class, or a row of each."""
+    import torch
+
+    classes = [None] if cond is None else cond.unique().tolist()
+    groups = {}
+    for label in classes:
+        own = images if label is None else images[cond == label]
+        parts = own.split(IN_A_ROW)[: max(1, MOST_ROWS // len(classes))]
+        for k, part in enumerate(parts):
+            # names are keys: a class that has several rows is named at the first
+            groups[("samples" if label is None else f"{label}") if k == 0 else " " * len(groups)] = part
+    wide = max(len(part) for part in groups.values())
+    return {
+        name: torch.cat([part, part.new_full((wide - len(part), *part.shape[1:]), -1.0)])
+        for name, part in groups.items()
+    }
+
+
+# ---- evaluate
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    json_to = output_file(args.json)
+    from . import runs
+    from .problems import problem
+
+    model = runs.load(args.model)
+    the_problem = problem(model.about["problem"])
+    rows = runs.evaluate(
+        model, the_problem, steps=args.steps, n=args.n, solver=args.solver, grid=args.grid, guidance_scale=args.guidance_scale,
+        seed=args.seed, progress=show_progress(),
+    )  # fmt: skip
+    report(json_to, rows, evaluate_text(rows, model.about, the_problem.distance_name))
+
+
+def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str) -> str:
+    """Measured rows as a table."""
+    first = rows[0]
+    lines = [
+        [
+            str(row["steps"]), str(row["nfe"]), f"{row['distance']:.4g}", f"{row['floor']:.4g} ± {row['floor_std']:.1g}",
+            f"{row['distance'] / row['floor']:.2f}", cell(row["accuracy"], ".1%"), f"{row['seconds']:.3g}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    guidance = "" if first["guidance_scale"] == 1 else f", guidance scale {first['guidance_scale']:g}"
+    calls = f", {about['teacher_calls']:,} calls of the teacher" if about["teacher_calls"] else ""
+    head = ["steps", "NFE", "distance", "floor", "distance/floor", "accuracy", "s"]
+    return (
+        f"{first['method']} on {first['problem']}, after {about['updates']} updates{calls}\n"
+        f"{first['n']} samples by {first['solver']} on the grid {first['grid']}{guidance}, seed {first['seed']}\n\n"
+        f"{table(head, lines, range(len(head)))}\n\n"
+        f"distance: {distance_name} to true samples. floor: what true samples show among themselves."
+    )
+
+
+def steps_list(text: str) -> list[int]:
+    """Numbers of steps with commas between them."""
+    read = whole(1, MOST_STEPS)
+    return [read(part.strip()) for part in text.split(",")]
+
+
+def evaluate_arguments(parser: Parser) -> None:
+    parser.add_argument("model", metavar="RUN", help="a run's folder or bundled weights")
+    parser.add_argument(
+        "--steps",
+        metavar="N,N,...",
+        type=steps_list,
+        help="numbers of steps (default: those that the method is meant for)",
+    )
+    parser.add_argument(
+        "--n", metavar="N", type=whole(2, MOST_SAMPLES), help="samples (default: 8000; of images, 1000)"
+    )
+    parser.add_argument("--solver", metavar="NAME", help="default: the method's")
+    parser.add_argument("--grid", metavar="NAME", help="time grid (default: the method's)")
+    parser.add_argument("--guidance-scale", metavar="G", type=finite, default=1.0, help="1, the default, is off")
+    _seed(parser, "of the noise")
+    add_json(parser)
+
+
+# ---- zoo
+
+
+def zoo(args: argparse.Namespace) -> None:
+    json_to = output_file(args.json)
+    if args.words and args.words[0] != "build":
+        raise unknown("word after toydiff zoo", args.words[0], ("build",))
+    if not args.words:
+        for option in ("work", "out"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} is for toydiff zoo build")
+    from . import weights
+    from . import zoo as library
+
+    if not args.words:
+        found = library.listing()
+        report(json_to, found, zoo_text(found) if found else "no weights are bundled; toydiff zoo build makes them")
+        return
+    ids = args.words[1:]
+    for id_ in ids:
+        if id_ not in library.ids():
+            raise unknown("bundled weights", id_, library.ids())
+    work, out = (Path("zoo") if args.work is None else args.work), (weights.FOLDER if args.out is None else args.out)
+    for folder, option in ((work, "--work"), (out, "--out")):
+        if not str(folder):
+            raise ValueError(f"{option} must name a folder, got ''")
+        check_folder(folder)
+    work, out = writable_folder(work), writable_folder(out)
+    built = []
+    try:
+        for entry in library.build(ids or None, work, out, show_progress()):
+            built.append(entry)
+            if json_to != "-":
+                print(f"built {entry['id']}", flush=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; the same command continues") from None
+    report(json_to, built, zoo_text(built))
+
+
+def zoo_text(entries: Sequence[Mapping]) -> str:
+    """Bundled weights as a table, and how each is made."""
+    lines = []
+    for entry in entries:
+        rows = [row for row in entry["rows"] if "steps" in row]
+        share = [row["accuracy"] for row in entry["rows"] if row.get("accuracy") is not None]
+        lines.append(
+            [
+                entry["id"], entry["title"], f"{entry['bytes'] / 1e6:.2f} MB", cell(", ".join(str(row["steps"]) for row in rows) or None),
+                cell(", ".join(f"{row['distance'] / row['floor']:.2f}" for row in rows) or None),
+                cell(", ".join(f"{value:.1%}" for value in share) or None), f"{entry['seconds']:.0f}",
+            ]
+        )  # fmt: skip
+    head = ["id", "what", "size", "steps", "distance/floor", "accuracy", "s of training"]
+    return f"{table(head, lines, (2, 6))}\n\nBuild one again with: toydiff zoo build ID"
+
+
+def zoo_arguments(parser: Parser) -> None:
+    parser.add_argument("words", metavar="build [ID ...]", nargs="*", help="train and measure these again, or all")
+    parser.add_argument("--work", metavar="DIR", help="where runs and pairs lie while building (default: zoo)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where weights and their JSON go (default: where the bundled ones are)"
+    )
+    add_json(parser)
+
+
+# ---- arguments that several commands have
+
+
+def _problem(parser: Parser) -> None:
+    parser.add_argument(
+        "--problem", metavar="NAME", required=True, help="mixture, mixture:NAME, points:NAME, digits or digits:openml"
+    )
+
+
+def _seed(parser: Parser, what: str) -> None:
+    parser.add_argument("--seed", metavar="N", type=whole(0, MOST_SEED), default=0, help=f"{what} (default: 0)")

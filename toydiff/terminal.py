@@ -1,0 +1,154 @@
+"""What the commands share: the parser, the types of its arguments, and output for people and for programs."""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from .files import json_text, writable_file, write_text
+
+MOST_SAMPLES = 100_000
+MOST_STEPS = 100_000
+MOST_SEED = 2**63 - 1
+SUFFIXES = (".png", ".npz")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises `ValueError` instead of leaving, and remembers its options so that a misspelt one gets a suggestion."""
+
+    def __init__(self, *args, **kwargs):
+        self.options: list[str] = []
+        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def add_argument(self, *names, **settings):
+        self.options += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **settings)
+
+    def error(self, message):
+        raise ValueError(message)
+
+    def exit(self, status=0, message=None):
+        sys.stdout.flush()  # a reader that has left is noticed here, where `main` can hear of it
+        super().exit(status, message)
+
+
+def add_json(parser: Parser) -> None:
+    """The option --json."""
+    parser.add_argument("--json", metavar="FILE", help="write JSON to FILE; - prints it instead of the text")
+
+
+# ---- the types of arguments
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers within bounds."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
+        return value
+
+    return read
+
+
+def finite(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+    return value
+
+
+def finite_or_none(text: str) -> float | None:
+    """A finite number, or the word none."""
+    try:
+        return None if text == "none" else finite(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a finite number or none, got {text!r}") from None
+
+
+# ---- output
+
+
+def output_file(text: str | None) -> str | None:
+    """The argument of --json as it is, once it is known that it can be written."""
+    if text not in (None, "-"):
+        writable_file(text)
+    return text
+
+
+def sample_file(text: str, json_to: str | None) -> Path:
+    """--out, once it is known that it and --json can both be written."""
+    out = Path(text)
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {text!r}")
+    writable_file(out)
+    output_file(json_to)
+    if json_to not in (None, "-") and out.resolve() == Path(json_to).resolve():
+        raise ValueError(f"--out and --json name the same file, {text!r}")
+    return out
+
+
+def report(json_to: str | None, obj: object, text: str) -> None:
+    """Print the text for people, and write the JSON where it was asked for. `--json -` prints the JSON alone, for pipes."""
+    if json_to == "-":
+        sys.stdout.write(json_text(obj))
+        return
+    if json_to is not None:
+        write_text(json_to, json_text(obj))
+    print(text)
+
+
+def sample_text(row: Mapping, distance_name: str, out: Path) -> str:
+    """What a run of `toydiff sample` did, for people."""
+    accuracy = "" if row["accuracy"] is None else f"; {row['accuracy']:.1%} of the class asked for"
+    return (
+        f"{row['method']} on {row['problem']}: {row['n']} samples in {row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
+        f"{distance_name} to true samples {row['distance']:.3g}; true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
+        f"wrote {out}"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Columns padded to their widest cell; the columns numbered in `right` are aligned to the right, as numbers are."""
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    return "\n".join(
+        "  ".join(f"{cell:{'>' if k in right else '<'}{widths[k]}}" for k, cell in enumerate(row)).rstrip()
+        for row in [head, *rows]
+    )
+
+
+def cell(value: float | None, as_: str = "") -> str:
+    """A number in a table, a dash where there is none."""
+    return "-" if value is None else format(value, as_)
+
+
+def one_thread() -> None:
+    """Keep torch to one thread: the batches are too small to share, and on a busy machine threads only wait for one another."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def show_progress() -> bool:
+    """Bars are for people who watch."""
+    return sys.stderr.isatty() and is_first_process()
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks: the only one, or the first of those that a launcher such as `accelerate launch` started together."""
+    return not runs_with_others() or os.environ.get("RANK", "0") == "0"
+
+
+def runs_with_others() -> bool:
+    """Whether a launcher started several processes with this command."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
