@@ -229,7 +229,9 @@ def restore(state: State, tensors: dict[str, Tensor], index: dict, where: str) -
             if slots and sorted(slots) != list(range(len(params))):
                 raise KeyError(f"optimizer {k} has another number of parameters")
             for i, own in slots.items():
-                slots[i] = {key: laid_out_as(params[i], v) if v.shape == params[i].shape else v for key, v in own.items()}
+                slots[i] = {
+                    key: laid_out_as(params[i], v) if v.shape == params[i].shape else v for key, v in own.items()
+                }
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
         state.draws.generator.set_state(tensors["random"])
         torch.set_rng_state(tensors["global_random"])

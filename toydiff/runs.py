@@ -267,7 +267,9 @@ def sample(
     D, sampler = model.denoiser, model.about["sampler"]
     cond = the_problem.labels(n) if cond is None else cond
     noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(SEED_OF_NOISE + seed))
-    x = D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise
+    device = next((p.device for p in D.parameters()), noise.device)
+    x = (D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
+    cond = None if cond is None else cond.to(device)
     ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
     parts = []
     for i in range(0, n, batch):
@@ -279,9 +281,11 @@ def sample(
             )
         )  # fmt: skip
     first = parts[0]
-    end = torch.cat([part.end for part in parts])
+    end = torch.cat([part.end for part in parts]).cpu()
     seconds = sum(part.seconds for part in parts)
-    return Trajectory(first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds), cond
+    return Trajectory(
+        first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds
+    ), None if cond is None else cond.cpu()
 
 
 def evaluate(

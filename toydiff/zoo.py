@@ -70,8 +70,7 @@ _RECIPES = [
     Recipe("digits-flow-matching", "flow-matching", start=TEACHER_ID, changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1}, steps=(10, 25), guidance_scale=GUIDANCE),
     Recipe("digits-naive", "naive", teacher=TEACHER_ID, steps=(1,)),
     Recipe(GUIDED_ID, "guided", teacher=TEACHER_ID, steps=(10, 25), guidance_scale=GUIDANCE),
-    Recipe("digits-progressive-4", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4} | _BAKED, steps=(4,)),
-    Recipe("digits-progressive", "progressive", teacher="digits-progressive-4", changes={"first": 2, "last": 1}, steps=(1,)),
+    Recipe("digits-progressive", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4, "updates": 600} | _BAKED, steps=(4,)),
     Recipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID),
     Recipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow"),
     Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID),
@@ -167,14 +166,19 @@ def build_one(recipe: Recipe, work: Path, out: Path, progress: bool = False) -> 
     stored = {key: value.half() for key, value in trained.denoiser.net.state_dict().items()}
     about = {
         "title": f"{runs.card(recipe.method).title} on {the_problem.name}", **trained.about, "command": f"toydiff zoo build {recipe.id}",
-        "teacher": recipe.teacher,
+        "teacher": recipe.teacher, "start": recipe.start,
     }  # fmt: skip
     model = runs.Model(weights.build(about["denoiser"], stored), about)
     about["rows"] = [
         row
         for solver in recipe.solvers
         for row in runs.evaluate(
-            model, the_problem, steps=recipe.steps, guidance_scale=recipe.guidance_scale, solver=solver, progress=progress
+            model,
+            the_problem,
+            steps=recipe.steps,
+            guidance_scale=recipe.guidance_scale,
+            solver=solver,
+            progress=progress,
         )
     ]
     weights.save(recipe.id, stored, about, out)

@@ -265,7 +265,7 @@ head = "| g | student to exact guided sample (median) | what guidance moved (med
 display(Markdown("\n".join([head, "|---" * 3 + "|", *rows])))
 
 # %% [markdown]
-# A few hundred small updates are a short training, and it shows. But the shape is there: inside the range the student follows $g$, outside it knows nothing of it.
+# A few hundred small updates are a short training. But the shape is there: inside the range the student follows $g$, outside it is soon lost. It also pays a little at $g=1$, which its teacher knew before.
 # Choose the range that you will sample. And guided distillation alone only *halves* the calls: it is stage one of the paper, and stage two is what comes now.
 #
 # ## 4 · Progressive distillation: two steps become one
@@ -449,7 +449,7 @@ print(
 )
 
 # %% [markdown]
-# For a teacher more steps are better. For this student they are not: extra steps are off its grid, and spend calls to do harm.
+# A teacher gains by more steps, until it is as good as it gets. This student does not: it was made for one grid, and extra steps are off it, so that they spend calls to do harm. Fewer are off it, too.
 #
 # One more thing breaks: a network that predicts $\varepsilon$, where $\alpha_1=0$. One step must say what $x_0$ is, and $\hat x_0=(x-\sigma\hat\varepsilon)/\alpha$ divides by zero. The library refuses:
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from toydiff import Tabulated
 from toydiff.denoisers import LambdaDenoiser
-from toydiff.distill.regression import independent, in_own_kind, regression, uniform_times
+from toydiff.distill.regression import in_own_kind, independent, regression, uniform_times
 from toydiff.mixtures import ring
 from toydiff.nets import MLP, UNet
 from toydiff.problems import MixtureProblem
