@@ -26,7 +26,7 @@ from students import (
 from toydiff import SCHEDULES, Guided, Linear, Prediction, chord, jump, schedule, solve
 from toydiff.catalog import METHODS
 from toydiff.distill.pairs import Pairs, Recipe, make_pairs
-from toydiff.distill.phased import PhasedKnobs, window_chord
+from toydiff.distill.phased import PhasedKnobs, window_chord, window_times
 from toydiff.measure import first_orderness, straightness
 from toydiff.prediction import row
 from toydiff.schedules import PiecewiseLinear
@@ -438,7 +438,7 @@ def test_the_perfect_student_of_windows(name, method):
         return made[0]
 
     problem = With(N1, base, KIND_AT_NOISE[name], student)
-    training = train(method, problem, batch=64, windows=M, substeps=K)
+    training = train(method, problem, batch=64, windows=M, substeps=K, edge=0.0)
     assert isinstance(training.student.schedule, PiecewiseLinear) == METHOD_ON[method]
     assert (training.steps, training.teacher_calls) == ((M,), K * 64)
     here, slope, beside = at_and_beside(training.turns[0], training.student, lambda: Draws(4))
@@ -462,7 +462,7 @@ def test_perflow_learns_the_windows(name):
     base, M, K = schedule(name), 4, 6
     times = torch.arange(1, 2 * M + 1) / (2 * M)
     problem = With(N1, base, KIND_AT_NOISE[name], lambda on, kind: Spline(on, kind, times))
-    training = train("perflow", problem, batch=80, windows=M, substeps=K)
+    training = train("perflow", problem, batch=80, windows=M, substeps=K, edge=0.0)
     # in every window its upper edge and its middle
     for k in range(2):
         draws = Designed(uniforms=[f64([0.0] * M + [0.5] * M)], indices=torch.arange(M), seed=k)
@@ -480,7 +480,7 @@ def test_the_phased_loss_written_out(name):
     on, M, K, n = schedule(name), 2, 3, 24
     x0, eps = RING.sample(n, 1, dtype=torch.float64), normal(n, 2, seed=2)
     problem = With(RING, on, KIND_AT_NOISE[name], lambda on, kind: Table(on, "eps", n, 2), data=x0)
-    training = train("rectified-diffusion-phased", problem, batch=n, windows=M, substeps=K)
+    training = train("rectified-diffusion-phased", problem, batch=n, windows=M, substeps=K, edge=0.0)
     with torch.no_grad():
         training.student.values.copy_(normal(n, 2, seed=3))
     share = torch.linspace(0.02, 0.98, n)
@@ -515,6 +515,19 @@ def test_perflow_bends_where_first_order_does_not():
         else:
             assert min(gaps) > 5e-3
             assert 0.01 < max(gaps) < 0.16
+
+
+@pytest.mark.parametrize("edge", [0.0, 0.25, 1.0])
+def test_a_share_of_the_batch_is_at_its_windows_upper_edge(edge):
+    n, draws = 4000, Draws(0)
+    m = draws.integers(n, 4)
+    low, high = m / 4, (m + 1) / 4
+    t = window_times(high, low, PhasedKnobs(batch=n, edge=edge), draws)
+    assert bool(((t > low) & (t <= high)).all())
+    assert float((t == high).double().mean()) == pytest.approx(edge, abs=0.03)
+    inside = ((high - t) * 4)[t < high]
+    if edge < 1:
+        assert float(inside.mean()) == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("method", METHOD_ON)

@@ -50,7 +50,11 @@ MANY = Sampler("dpm++2m", "lambda", (10, 20, 25))
 _DIGITS = {"batch": 64, "lr": 1e-3, "updates": 1002}
 _POINTS = {"batch": 512, "lr": 1e-3, "updates": 3600}
 _STUDENT = {"digits": _DIGITS, "mixture": _POINTS, "points": _POINTS}
-_WINDOWS = _STUDENT | {"digits": _DIGITS | {"substeps": 5, "updates": 400}}
+_WINDOWS = {
+    "digits": _DIGITS | {"substeps": 5, "updates": 400},
+    "mixture": _POINTS | {"updates": 2000},
+    "points": _POINTS | {"updates": 2000},
+}  # each update calls the teacher K times
 _TEACHER = {
     "digits": _DIGITS | {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
     "mixture": _POINTS | {"lr": 2e-3, "drop": 0.8},  # points are sampled without a class

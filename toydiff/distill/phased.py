@@ -18,12 +18,23 @@ from .regression import in_own_kind, pseudo_huber
 @dataclass(frozen=True)
 class PhasedKnobs(Knobs):
     """`windows`, M, equally long in t; `substeps`, K, DDIM steps of the teacher in a window; `guidance_scale` of the teacher, which the
-    student then has built in (1 is off: such a student is guided when it is sampled).
+    student then has built in (1 is off: such a student is guided when it is sampled). `edge`, the share of a batch at its windows' upper
+    edges, where a sampler with one step a window calls the student: there the goal jumps from one window's to the next one's, a
+    network that is smooth in lambda blurs the two, and the share decides for which. The papers have 0.
     """
 
     windows: int = 4
     substeps: int = 8
     guidance_scale: float = 1.0
+    edge: float = 0.5
+
+
+def check_knobs(knobs: PhasedKnobs) -> None:
+    """Windows and substeps are counts, the edge's share lies in [0, 1]; else `ValueError`."""
+    check_count(knobs.windows, "windows")
+    check_count(knobs.substeps, "substeps")
+    if not 0 <= knobs.edge <= 1:
+        raise ValueError(f"edge, a share of the batch, must lie in [0, 1], got {knobs.edge!r}")
 
 
 def window_chord(
@@ -48,6 +59,12 @@ def window_chord(
     return chord(schedule, x_high, high, x, low), high, low, x, cond
 
 
+def window_times(high: Tensor, low: Tensor, knobs: PhasedKnobs, draws: Draws) -> Tensor:
+    """t ~ U(s_m, s_m+1], (B,), and the window's upper edge for a random share of the batch."""
+    t = high - (high - low) * draws.uniform(knobs.batch)
+    return torch.where(draws.uniform(knobs.batch) < knobs.edge, high, t)
+
+
 @dataclass(frozen=True)
 class PeRFlowKnobs(PhasedKnobs):
     """See `PhasedKnobs`."""
@@ -63,14 +80,14 @@ def perflow(
     ends, and an Euler step of the window's velocity is a jump. So this differs from phased Rectified Diffusion in the schedule, as
     rectified flow does from Rectified Diffusion. Sample with as many uniform DDIM steps as windows, or a multiple.
     """
-    check_count(knobs.substeps, "substeps")
-    edges = torch.linspace(0, 1, check_count(knobs.windows, "windows") + 1, dtype=torch.float64)
+    check_knobs(knobs)
+    edges = torch.linspace(0, 1, knobs.windows + 1, dtype=torch.float64)
     student = like_teacher(problem, teacher, start, schedule=PiecewiseLinear(teacher.schedule, edges))
     guide, distance = Guided(teacher, knobs.guidance_scale), in_own_kind(student.kind)
 
     def loss(step: int, draws: Draws) -> Tensor:
         p, high, low, _, cond = window_chord(problem, guide, student.schedule, knobs, draws)
-        t = high - (high - low) * draws.uniform(knobs.batch)  # t ~ U(s_m, s_m+1]
+        t = window_times(high, low, knobs, draws)  # t ~ U(s_m, s_m+1]
         x_t = jump(p, t)  # x_t = x_high + (t - high)/(low - high) (x_low - x_high)
         return distance(student(x_t, t, cond), p).mean()
 
@@ -97,14 +114,13 @@ def rectified_diffusion_phased(
     between the window's end and where the student's jump lands, alpha_low [x_t/alpha_t + (NSR_low - NSR_t) eps_student]. Sample with as
     many uniform DDIM steps as windows, or a multiple.
     """
-    check_count(knobs.substeps, "substeps")
-    check_count(knobs.windows, "windows")
+    check_knobs(knobs)
     student = like_teacher(problem, teacher, start)
     guide = Guided(teacher, knobs.guidance_scale)
 
     def loss(step: int, draws: Draws) -> Tensor:
         p, high, low, x_low, cond = window_chord(problem, guide, student.schedule, knobs, draws)  # eps = dz/dNSR
-        t = high - (high - low) * draws.uniform(knobs.batch)  # t ~ U(s_m, s_m+1]
+        t = window_times(high, low, knobs, draws)  # t ~ U(s_m, s_m+1]
         x_t = jump(p, t)
         return pseudo_huber(jump(student(x_t, t, cond), low), x_low).mean()
 
