@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from toydiff import weights
 from toydiff.parallel import compare
 from toydiff.solvers import PARALLEL, SOLVERS
+from toydiff.zoo import RECIPES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -45,6 +47,27 @@ def test_counts_of_parallel_samplers_are_those_of_the_command(steps):
     )
     keys = ("solver", "rounds_to_goal", "rounds_to_goal_p95", "rounds", "nfe")
     assert written == [tuple(str(row[key]) for key in keys) for row in compare(steps=(steps,), cost=0)]
+
+
+def test_tables_of_bundled_weights_are_those_of_their_files():
+    written = re.findall(
+        r"^\| `([^`]+)` \| `([^`]+)` \| (\d+) \| (\d+) \| ([\d.]+) \| (\S+) \| (\d+) \|$",
+        section("Training and distillation"),
+        re.MULTILINE,
+    )
+    rows = [(id_, weights.read_about(id_), row) for id_ in RECIPES for row in weights.read_about(id_)["rows"]]
+    assert written == [
+        (
+            id_,
+            row["solver"],
+            str(row["steps"]),
+            str(row["nfe"]),
+            f"{row['distance'] / row['floor']:.2f}",
+            "—" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}%",
+            str(about["updates"]),
+        )
+        for id_, about, row in rows
+    ]
 
 
 def blocks():

@@ -65,15 +65,17 @@ PAIR_RECIPES = {
 
 _BAKED = {"guidance_scale": GUIDANCE}  # built into the student, which then costs one call a step
 
+_LONG = {"updates": 3006, "cycles": 3}
+
 _RECIPES = [
     Recipe(TEACHER_ID, "diffusion", steps=(10, 25), guidance_scale=GUIDANCE, solvers=(None, "sde-dpm++2m")),
     Recipe("digits-flow-matching", "flow-matching", start=TEACHER_ID, changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1}, steps=(10, 25), guidance_scale=GUIDANCE),
     Recipe("digits-naive", "naive", teacher=TEACHER_ID, steps=(1,)),
     Recipe(GUIDED_ID, "guided", teacher=TEACHER_ID, steps=(10, 25), guidance_scale=GUIDANCE),
     Recipe("digits-progressive", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4, "updates": 600} | _BAKED, steps=(4,)),
-    Recipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID),
-    Recipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow"),
-    Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID),
+    Recipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID, changes=_LONG),
+    Recipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow", changes={"updates": 500}),
+    Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes=_LONG),
     Recipe("digits-perflow", "perflow", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
     Recipe("digits-rectified-diffusion-phased", "rectified-diffusion-phased", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
     Recipe("ring-teacher", "diffusion", "mixture:ring", steps=(10, 20)),
