@@ -307,7 +307,7 @@ def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> by
     from .plots.static import samples
 
     row = result.row
-    drawn = f"{row['nfe']} network calls: distance {row['distance']:.3g}"
+    drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
     panels = {
         drawn: result.trajectory.end,
         f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}": result.truth,

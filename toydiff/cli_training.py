@@ -333,7 +333,7 @@ def as_png(
     """A picture of the samples, with the settings as JSON in the PNG's text field `toydiff`."""
     from .plots.static import digits
 
-    title = f"{row['method']} on {row['problem']}, {row['nfe']} network calls: distance {row['distance']:.3g}, floor {row['floor']:.3g}"
+    title = f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}, floor {row['floor']:.3g}"
     if len(the_problem.shape) > 1:
         figure = digits(rows_of_images(path.end, cond), title=title)
     else:
@@ -348,7 +348,7 @@ def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None
     from .plots import static
     from .problems import MixtureProblem
 
-    drawn = f"{row['nfe']} network calls: distance {row['distance']:.3g}"
+    drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
     true = f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}"
     if isinstance(the_problem, MixtureProblem):
         background, truth = the_problem.mixture, the_problem.mixture.sample(len(samples), row["seed"], cond=law)

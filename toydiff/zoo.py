@@ -75,7 +75,7 @@ _RECIPES = [
     Recipe("digits-progressive", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4, "updates": 600} | _BAKED, steps=(4,)),
     Recipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID, changes=_LONG),
     Recipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow", changes={"updates": 500}),
-    Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes=_LONG),
+    Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes={"updates": 4008, "cycles": 4}),
     Recipe("digits-perflow", "perflow", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
     Recipe("digits-rectified-diffusion-phased", "rectified-diffusion-phased", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
     Recipe("ring-teacher", "diffusion", "mixture:ring", steps=(10, 20)),

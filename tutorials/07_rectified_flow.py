@@ -403,7 +403,9 @@ assert key["t = 1 only, 1 steps on the line"] < 1e-9 < 0.1 < key["t = 1 only, 2 
 
 # %%
 for name in ("round 0", "round 1"):
-    made = make_pairs(on_ring, rounds[name].denoiser, Recipe(n=1000 if FAST else 4000, steps=25, seed=SEED + 7, **fifty))
+    made = make_pairs(
+        on_ring, rounds[name].denoiser, Recipe(n=1000 if FAST else 4000, steps=25, seed=SEED + 7, **fifty)
+    )
     changes = {"updates": UPDATES, "batch": 256, "ema": 0.97, "warmup": 20}
     student = train("instaflow", on_ring, teacher=rounds[name], pairs=made, changes=changes, seed=SEED).finish()
     curves[f"{name}, then t = 1 only"] = [over_floor(student, n) for n in counts]

@@ -596,7 +596,7 @@ for name, model in (phased | {"teacher": models["teacher"], "Rectified Diffusion
     far = {N: far_from_data(from_noise(model.denoiser, N, 2000).end) / ground for N in counts}
     key |= {f"{name}, {N} steps": far[N] for N in (1, 4)}
     lines.append(f"| {name} | " + " | ".join(f"{far[N]:.1f}" for N in counts) + " |")
-head = "| distance / floor, uniform DDIM | " + " | ".join(f"{N} steps" for N in counts) + " |"
+head = "| distance / floor, uniform DDIM, one set of 2000 noises | " + " | ".join(f"{N} steps" for N in counts) + " |"
 display(Markdown("\n".join([head, "|---" * (1 + len(counts)) + "|", *lines])))
 for name in phased:
     assert key[f"{name}, 1 steps"] > 2 * key[f"{name}, 4 steps"]
