@@ -95,5 +95,5 @@ def test_python_blocks_run(capsys):
     # the third: a run of 300 updates, and one bundled student in one step
     [(step, loss), (distance,)] = printed(training, capsys)
     assert step == "300"
-    assert 0 < float(loss) < 1
+    assert 0 < float(loss) < 1.5  # that of a network which predicts nothing is about 1.6
     assert 0 < float(distance) < 0.2
