@@ -56,8 +56,7 @@ def knobs(method: str, problem_name: str, changes: Mapping[str, object] | None =
     check_count(made.updates, "updates")
     check_count(made.batch, "batch")
     check_count(made.warmup, "warmup", 0)
-    if made.updates % check_count(made.cycles, "cycles"):
-        raise ValueError(f"updates must be a multiple of cycles, got {made.updates} and {made.cycles}")
+    check_count(made.cycles, "cycles")
     check_positive(made.lr, "lr")
     check_positive(made.clip, "clip")
     return made
@@ -144,7 +143,7 @@ class Run:
         training, knobs_ = self.training, self.knobs
         return fit(
             training.turns, knobs_.updates, averages=[training.average], modules=training.state(), seed=self.seed, clip=knobs_.clip,
-            warmup=knobs_.warmup, period=training.period or knobs_.updates // knobs_.cycles, checkpoints=self.checkpoints, accelerator=self.accelerator, progress=self.progress,
+            warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), checkpoints=self.checkpoints, accelerator=self.accelerator, progress=self.progress,
         )  # fmt: skip
 
     def finish(self) -> Model:
