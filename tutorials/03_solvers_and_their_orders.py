@@ -363,8 +363,8 @@ ax.set_xticks(FINE, [str(N) for N in FINE])
 ax.minorticks_off()
 ax.legend(loc="lower left")
 plt.show()
-key["slope clipped"] = fitted_order(FINE, curves["float64, clipped to [-0.5, 0.5]"][0])
-assert key["slope clipped"] < 2.5
+slope_clipped = fitted_order(FINE, curves["float64, clipped to [-0.5, 0.5]"][0])
+assert slope_clipped < 2.5  # no key number: where errors cross the kinks depends on rounding
 
 # %% [markdown]
 # ## 8 · The two ends
