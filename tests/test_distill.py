@@ -7,7 +7,19 @@ import torch
 from cases import ALL_SCHEDULES, M1, N1, R2, RING, close, derivative, f64, normal
 from students import LEAST, Designed, Spline, Table, With, corners, ddim, minimise, pairs_of, shares, walk
 
-from toydiff import KINDS, SCHEDULES, GaussianMixture, Guided, Linear, NetDenoiser, Prediction, jump, schedule, solve
+from toydiff import (
+    KINDS,
+    SCHEDULES,
+    GaussianMixture,
+    Guided,
+    Linear,
+    NetDenoiser,
+    Prediction,
+    jump,
+    runs,
+    schedule,
+    solve,
+)
 from toydiff.catalog import METHODS
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.distill.base import drop_labels
@@ -581,3 +593,10 @@ def test_a_users_network_may_teach(method):
     assert len(list(fit(training.turns, 3, averages=[training.average], period=training.period))) == 3
     assert torch.equal(teacher.net.layer.weight, before)
     assert teacher.net.layer.weight.grad is None
+
+
+@pytest.mark.parametrize("method", ["diffusion", "flow-matching"])
+@pytest.mark.parametrize("drop", [-0.1, 7.0])
+def test_a_share_of_labels_is_a_share(method, drop):
+    with pytest.raises(ValueError, match=r"drop, a share, must lie in \[0, 1\]"):
+        runs.train(method, "mixture", changes={"drop": drop})

@@ -74,7 +74,7 @@ def test_the_file_tells_the_truth(id_):
     assert again["distance"] == pytest.approx(row(id_, 1)["distance"], rel=0.02)
 
 
-def test_targets_of_digits():
+def test_few_steps_on_digits_stay_near_the_teacher():
     teacher = row("digits-teacher", 25, "dpm++2m")
     assert teacher["distance"] <= 4 * teacher["floor"]
     stochastic = row("digits-teacher", 25, "sde-dpm++2m")

@@ -98,6 +98,13 @@ def check_positive(value: object, what: str) -> float:
     return float(value)
 
 
+def check_share(value: object, what: str) -> float:
+    """A number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise ValueError(f"{what}, a share, must lie in [0, 1], got {value!r}")
+    return float(value)
+
+
 def as_generator(seed: torch.Generator | int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
     """A `torch.Generator` from a seed, a generator (returned as it is) or None (torch's global one)."""
     if seed is None or isinstance(seed, torch.Generator):

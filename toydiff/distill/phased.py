@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_count
+from ..checks import check_count, check_share
 from ..denoisers import Denoiser, Guided
 from ..prediction import Prediction, chord, jump
 from ..problems.base import Problem
 from ..schedules import PiecewiseLinear, Schedule
 from ..training import EMA, Draws, Turn
-from .base import Knobs, Training, data_rows, like_teacher
+from .base import Knobs, Training, like_teacher
 from .regression import in_own_kind, pseudo_huber
 
 
@@ -33,8 +33,7 @@ def check_knobs(knobs: PhasedKnobs) -> None:
     """Windows and substeps are counts, the edge's share lies in [0, 1]; else `ValueError`."""
     check_count(knobs.windows, "windows")
     check_count(knobs.substeps, "substeps")
-    if not 0 <= knobs.edge <= 1:
-        raise ValueError(f"edge, a share of the batch, must lie in [0, 1], got {knobs.edge!r}")
+    check_share(knobs.edge, "edge")
 
 
 def window_chord(
@@ -45,7 +44,7 @@ def window_chord(
     The upper end is noised data, the lower end where K DDIM steps of the teacher lead. `schedule` has the teacher's levels at the edges.
     """
     M, K, batch = knobs.windows, knobs.substeps, knobs.batch
-    x0, cond = data_rows(problem, draws, batch)
+    x0, cond = draws.rows(problem.data, batch)
     cond = cond if problem.conditional else None
     m = draws.integers(batch, M)  # the window (s_m, s_m+1]
     low, high = m.to(x0.dtype) / M, (m + 1).to(x0.dtype) / M
@@ -65,13 +64,8 @@ def window_times(high: Tensor, low: Tensor, knobs: PhasedKnobs, draws: Draws) ->
     return torch.where(draws.uniform(knobs.batch) < knobs.edge, high, t)
 
 
-@dataclass(frozen=True)
-class PeRFlowKnobs(PhasedKnobs):
-    """See `PhasedKnobs`."""
-
-
 def perflow(
-    problem: Problem, knobs: PeRFlowKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
+    problem: Problem, knobs: PhasedKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
 ) -> Training:
     """Piecewise rectified flow (arXiv 2405.07510, alg. 1): x_t on the straight line between a window's ends, the teacher's kind of target.
 
@@ -96,14 +90,9 @@ def perflow(
     return Training(student, EMA(student, knobs.ema), [turn], teacher_calls=calls, steps=(knobs.windows,))
 
 
-@dataclass(frozen=True)
-class RectifiedDiffusionPhasedKnobs(PhasedKnobs):
-    """See `PhasedKnobs`."""
-
-
 def rectified_diffusion_phased(
     problem: Problem,
-    knobs: RectifiedDiffusionPhasedKnobs,
+    knobs: PhasedKnobs,
     teacher: Denoiser,
     pairs: None = None,
     start: Denoiser | None = None,

@@ -10,7 +10,7 @@ from ..denoisers import Denoiser, Guided
 from ..prediction import chord, jump
 from ..problems.base import Problem
 from ..training import EMA, Draws, Turn
-from .base import Knobs, Training, data_rows, like_teacher
+from .base import Knobs, Training, like_teacher
 from .regression import mse, snr_weight
 
 
@@ -63,7 +63,7 @@ def progressive(
         if stage and step % period == 0:
             promote()
         N, T = plan[stage], frozen.module if stage else first_teacher
-        x0, cond = data_rows(problem, draws, batch)
+        x0, cond = draws.rows(problem.data, batch)
         cond = cond if problem.conditional else None
         t = (1 + draws.integers(batch, N)).to(x0.dtype) / N  # t = i/N
         x_t = schedule.mix(x0, draws.normal(batch, *problem.shape), t)  # x_t = alpha x_0 + sigma eps

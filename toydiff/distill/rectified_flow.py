@@ -1,7 +1,5 @@
 """Rectified flow: reflow with a teacher's own pairs, and one-step distillation of the result."""
 
-from dataclasses import dataclass
-
 from ..denoisers import Denoiser
 from ..problems.base import Problem
 from ..schedules import Linear
@@ -11,13 +9,8 @@ from .pairs import Pairs
 from .regression import in_own_kind, only_noise, regression, uniform_times
 
 
-@dataclass(frozen=True)
-class RectifiedFlowKnobs(Knobs):
-    """Those that every method has."""
-
-
 def rectified_flow(
-    problem: Problem, knobs: RectifiedFlowKnobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
+    problem: Problem, knobs: Knobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
 ) -> Training:
     """Algorithm 3, reflow (arXiv 2209.03003, alg. 1): |v(x_t, t) - (eps - x_0)|^2 on x_t = (1 - t) x_0 + t eps, with the paired eps.
 
@@ -31,13 +24,8 @@ def rectified_flow(
     return Training(student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)])
 
 
-@dataclass(frozen=True)
-class InstaFlowKnobs(Knobs):
-    """Those that every method has."""
-
-
 def instaflow(
-    problem: Problem, knobs: InstaFlowKnobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
+    problem: Problem, knobs: Knobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
 ) -> Training:
     """One-step distillation of a rectified flow (InstaFlow, arXiv 2309.06380, eq. 5): |(eps - v(eps, 1)) - x_0|^2, at t = 1 alone.
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import unknown
+from ..checks import check_share, unknown
 from ..denoisers import Denoiser
 from ..prediction import KINDS, Prediction, jump
 from ..problems.base import Problem
 from ..schedules import Linear, Schedule, schedule
 from ..training import EMA, Draws, Loss, Turn
-from .base import Knobs, Training, data_rows, drop_labels
+from .base import Knobs, Training, drop_labels
 
 Pair = tuple[Prediction, Tensor | None]
 """A pair (x_0, eps) as the belief that a perfect first-order model has along its path, and the condition (B,) or None."""
@@ -33,13 +33,16 @@ HUBER = 1e-3
 
 
 def independent(problem: Problem, schedule: Schedule, batch: int, drop: float) -> Coupling:
-    """Data and noise drawn independently: the coupling of diffusion and of flow matching."""
+    """Data and noise drawn independently: the coupling of diffusion and of flow matching. `ValueError` if `drop` is no share."""
+    check_share(drop, "drop")
 
     def coupling(draws: Draws) -> Pair:
-        x0, cond = data_rows(problem, draws, batch)
+        x0, cond = draws.rows(problem.data, batch)
         eps = draws.normal(batch, *problem.shape)
-        start = torch.ones((), dtype=x0.dtype, device=x0.device)
-        return Prediction(eps, start, x0, eps, schedule), drop_labels(cond, drop, draws, batch)
+        anywhere = torch.ones(
+            (), dtype=x0.dtype, device=x0.device
+        )  # what is used of the pair is (x_0, eps), not its place
+        return Prediction(eps, anywhere, x0, eps, schedule), drop_labels(cond, drop, draws, batch)
 
     return coupling
 

@@ -1,5 +1,7 @@
 """Points in the plane, or in any dimension: Gaussian mixtures, whose teacher is exact, and sets of points, which have none."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from .. import mixtures
@@ -26,9 +28,7 @@ class MixtureProblem(Problem):
         self.shape = (mixture.dim,)
         self.classes = 0 if mixture.labels is None else int(mixture.labels.max()) + 1
         self.teacher = mixture.denoiser(self.schedule, "eps")
-        self._floors: dict[
-            object, Spread
-        ] = {}  # of samples without classes, by their number and dtype: most of a measurement's time
+        self._floors: dict[int, Spread] = {}
 
     def data(self, n, generator=None):
         if self.mixture.labels is None:
@@ -46,12 +46,8 @@ class MixtureProblem(Problem):
         def truth(n: int, seed: int) -> Tensor:
             return mixture.sample(n, seed, cond=cond, dtype=dtype)
 
-        known, key = self._floors if cond is None else {}, (len(samples), dtype)
-        if key not in known:
-            known[key] = floor(sliced_wasserstein, truth, len(samples), seeds=range(10))
-        lowest = known[key]
-        # seeds beyond those of the floor and of anything that was trained with a small seed
-        distance = sum(sliced_wasserstein(samples, truth(len(samples), 10**6 + k)) for k in range(3)) / 3
+        known = self._floors if cond is None else {}  # the classes asked for are another law
+        distance, lowest = compare(samples, truth, known)
         return Measured(distance, lowest.mean, lowest.std, None if cond is None else mixture.accuracy(samples, cond))
 
 
@@ -75,12 +71,17 @@ class PointsProblem(Problem):
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
         samples = samples[:MOST_COMPARED].float().cpu()
-        n = len(samples)
-        if n not in self._floors:
-            self._floors[n] = floor(sliced_wasserstein, lambda n, seed: points(self.set, n, seed), n, seeds=range(10))
-        lowest = self._floors[n]
-        distance = sum(sliced_wasserstein(samples, points(self.set, len(samples), 10**6 + k)) for k in range(3)) / 3
+        distance, lowest = compare(samples, lambda n, seed: points(self.set, n, seed), self._floors)
         return Measured(distance, lowest.mean, lowest.std, None)
+
+
+def compare(samples: Tensor, truth: Callable[[int, int], Tensor], floors: dict[int, Spread]) -> tuple[float, Spread]:
+    """The mean sliced Wasserstein distance of samples (n, d) to three draws truth(n, seed), and its floor, kept in `floors` by n: most of the time."""
+    n = len(samples)
+    if n not in floors:
+        floors[n] = floor(sliced_wasserstein, truth, n, seeds=range(10))
+    # seeds beyond those of the floor and of anything that was trained with a small seed
+    return sum(sliced_wasserstein(samples, truth(n, 10**6 + k)) for k in range(3)) / 3, floors[n]
 
 
 def mixture(name: str = "ring", seed: int = 0, schedule: Schedule | None = None) -> MixtureProblem:
