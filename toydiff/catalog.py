@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from .distill import consistency as c
 from .distill import guided as g
 from .distill import naive as n
 from .distill import phased as ph
+from .distill import phased_consistency as pc
 from .distill import progressive as p
 from .distill import rectified_diffusion as rd
 from .distill import rectified_flow as rf
@@ -47,9 +49,17 @@ class Card:
 
 
 MANY = Sampler("dpm++2m", "lambda", (10, 20, 25))
+RENOISED = Sampler("lcm", "uniform", (1, 2, 4))
 _DIGITS = {"batch": 64, "lr": 1e-3, "updates": 1002}
 _POINTS = {"batch": 512, "lr": 1e-3, "updates": 3600}
 _STUDENT = {"digits": _DIGITS, "mixture": _POINTS, "points": _POINTS}
+_CONSISTENCY = {
+    "digits": _DIGITS | {"updates": 2000, "distance": "huber", "c": 0.015},
+    "mixture": _POINTS | {"updates": 2500},
+    "points": _POINTS | {"updates": 2500},
+}
+_CD = _CONSISTENCY | {"digits": _CONSISTENCY["digits"] | {"solver": "ddim"}}  # half the calls of Heun's step
+_GUIDED = {kind: settings | ({} if kind == "digits" else {"intervals": 80}) for kind, settings in _CONSISTENCY.items()}
 _WINDOWS = {
     "digits": _DIGITS | {"substeps": 5, "updates": 400},
     "mixture": _POINTS | {"updates": 2000},
@@ -69,11 +79,18 @@ _CARDS = [
     Card("naive", "Naive distillation", "arXiv 2101.02388, eq. 7", "slide 10", "|x_0(eps, 1) - ODE(eps)|^2", "pairs", n.naive, Knobs, SKY, "v", "dot", Sampler(steps=(1,)), _STUDENT),
     Card("guided", "Guided distillation", "arXiv 2210.03142, alg. 1", "slide 6", "max(SNR, 1) |x_0(x_t, c, g) - x_0^g(x_t, c)|^2", "teacher", g.guided, g.GuidedKnobs, PURPLE, "o", "solid", MANY, _STUDENT),
     Card("progressive", "Progressive distillation", "arXiv 2202.00512, alg. 2", "slide 11, algorithm 2", "max(SNR, 1) |x_0(x_t, t) - chord(x_t, two teacher steps)|^2", "teacher", p.progressive, p.ProgressiveKnobs, GREEN, "D", "solid", Sampler(steps=(1,)), _STUDENT),
-    Card("rectified-flow", "Rectified flow (reflow)", "arXiv 2209.03003, alg. 1", "slides 21, 22, 24, algorithm 3", "|v(x_t, t) - (eps - x_0)|^2, (eps, x_0) a pair of the teacher's ODE", "pairs", rf.rectified_flow, Knobs, ORANGE, "s", "solid", Sampler(), _STUDENT),
+    Card("rectified-flow", "Rectified flow (reflow)", "arXiv 2209.03003, alg. 1", "slides 21, 22, 24, algorithm 3", "|v(x_t, t) - (eps - x_0)|^2, (eps, x_0) a pair of the teacher's ODE", "pairs", rf.rectified_flow, rf.ReflowKnobs, ORANGE, "s", "solid", Sampler(), _STUDENT),
     Card("instaflow", "One-step distillation of a rectified flow (InstaFlow)", "arXiv 2309.06380, eq. 5", "slide 29", "|eps - v(eps, 1) - x_0|^2, at t = 1 only", "pairs", rf.instaflow, Knobs, ORANGE, "v", "dot", Sampler(steps=(1,)), _STUDENT),
     Card("rectified-diffusion", "Rectified Diffusion", "arXiv 2410.07303", "slides 26, 27, algorithm 4", "|eps(x_t, t) - eps|^2, (eps, x_0) a pair of the teacher's ODE", "pairs", rd.rectified_diffusion, rd.RectifiedDiffusionKnobs, BLUE, "o", "solid", Sampler(), _STUDENT),
     Card("perflow", "Piecewise rectified flow (PeRFlow)", "arXiv 2405.07510, alg. 1", "slides 29 to 31", "|eps(x_t, t) - eps_chord|^2, x_t straight between a window's ends", "teacher", ph.perflow, ph.PhasedKnobs, VERMILLION, "s", "dash", Sampler(steps=(4,)), _WINDOWS),
     Card("rectified-diffusion-phased", "Rectified Diffusion (phased)", "arXiv 2410.07303, sec. 3.4", "slide 28", "|jump(eps(x_t, t), s) - x_s|, eps = delta z / delta NSR of a window", "teacher", ph.rectified_diffusion_phased, ph.PhasedKnobs, BLUE, "D", "dash", Sampler(steps=(4,)), _WINDOWS),
+    Card("cd", "Consistency distillation (CD)", "arXiv 2303.01469, alg. 2", "slide 12, algorithm 2", "d(f(x_t, t), f_ema(Phi(x_t, t to r), r)), Phi a teacher's step", "teacher", c.consistency_distillation, c.DistillationKnobs, VERMILLION, "o", "solid", RENOISED, _CD),
+    Card("ct", "Consistency training (CT, iCT)", "arXiv 2303.01469, alg. 3; arXiv 2310.14189", "slide 16", "d(f(x_t, t), f(x_r, r)), the same x_0 and eps at t and r", "nothing", c.consistency_training, c.TrainingKnobs, GREY, "^", "dot", RENOISED, _CONSISTENCY),
+    Card("ect", "Easy consistency tuning (ECT)", "arXiv 2406.14548, alg. 1", "slides 16, 17", "|f(x_t, t) - f(x_r, r)|/(NSR_t - NSR_r), r from 0 towards t", "teacher", c.easy_consistency_tuning, c.TuningKnobs, SKY, "^", "dash", RENOISED, _CONSISTENCY),
+    Card("sct", "Stable consistency tuning (SCT)", "arXiv 2410.18958", "slide 17", "|f(x_t, t) - f(x_r, r)|/(NSR_t - NSR_r), x_r by the reference batch's mean of x_0", "teacher", c.stable_consistency_tuning, c.TuningKnobs, GREEN, "^", "solid", RENOISED, _CONSISTENCY),
+    Card("multistep-consistency", "Multistep consistency", "arXiv 2403.06807, alg. 1", "slide 32, reference 12", "max(SNR, 1) |x_0(z_t, t) - invDDIM(z_ref, z_t)|^2, z_ref at the phase's edge", "teacher", pc.multistep_consistency, pc.MultistepKnobs, PURPLE, "D", "dash", Sampler(steps=(4,)), _CONSISTENCY),
+    Card("lcm", "Latent consistency model (LCM)", "arXiv 2310.04378, alg. 1", "slides 13 to 15", "d(f(x_t, g, t), f_ema(x_r, g, r)), x_r by one guided DDIM step", "teacher", pc.lcm, pc.LCMKnobs, ORANGE, "^", "dashdot", RENOISED, _GUIDED),
+    Card("pcm", "Phased consistency model (PCM)", "arXiv 2405.18407, alg. 1", "slide 13, algorithm 1", "d(f_m(x_t, t), f_m(x_r, r)), f_m a jump to the lower edge of phase m", "teacher", pc.phased_consistency, pc.PhasedConsistencyKnobs, VERMILLION, "D", "dash", Sampler(steps=(4,)), _GUIDED),
 ]  # fmt: skip
 
 METHODS: dict[str, Card] = {card.id: card for card in _CARDS}

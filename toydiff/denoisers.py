@@ -96,10 +96,19 @@ class LambdaDenoiser(NetDenoiser):
     def forward(
         self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
     ) -> Prediction:
+        y = self.net(*self._seen(x, t), cond, guidance_scale)
+        return Prediction.of(self.kind, y, x, t, self.schedule)
+
+    def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The network's features of x (B, ...) at t (B,), (B, net.feature_width): what a discriminator reads."""
+        return self.net.features(*self._seen(x, t), cond)
+
+    def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees of (x, t): the scaled state, and lambda (B,)."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         lam = (alpha.log() - sigma.log()).to(x).expand(len(x))
         scale = torch.rsqrt(alpha**2 + sigma**2).to(x)
-        return Prediction.of(self.kind, self.net(expand(scale, x) * x, lam, cond, guidance_scale), x, t, self.schedule)
+        return expand(scale, x) * x, lam
 
     def at_guidance(
         self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float

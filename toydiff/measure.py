@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from .checks import check_count, check_finite, check_same, check_state, shape, unknown
+from .denoisers import Denoiser
 from .mixtures import GaussianMixture
+from .prediction import jump
 from .schedules import Schedule, expand
 from .solvers import Trajectory
 
@@ -388,6 +390,22 @@ def first_orderness(
     if size2 == 0:
         raise ValueError(f"all predictions of {kind} are 0, so that their variation cannot be normalised")
     return C / size2
+
+
+def consistency_error(D: Denoiser, trajectory: Trajectory, cond: Tensor | None = None) -> list[float]:
+    """How far the jumps from a trajectory's states to its last time land from its end: root mean square over samples, (N,), from its first time on.
+
+    |jump(D(x_t, t, cond), t_end) - x_end|: 0 everywhere for the trajectory's exact consistency function (arXiv 2303.01469, eq. 1). The trajectory, a
+    teacher's or an exact one, lies on D's schedule and has its states, else `ValueError`. cond (B,) or None is D's condition.
+    """
+    _path(trajectory)
+    last = float(trajectory.ts[-1])
+    with torch.no_grad():
+        landed = [
+            jump(D(x, t, cond), last)
+            for x, t in zip(trajectory.xs[:-1], trajectory.ts[:-1].to(trajectory.xs), strict=True)
+        ]
+    return [paired_error(x, trajectory.end).rms for x in landed]
 
 
 def _path(trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor]:

@@ -147,6 +147,26 @@ def jump(prediction: Prediction, s: Tensor | float) -> Tensor:
     return combine((levels.alpha, prediction.x0), (levels.sigma, prediction.eps))
 
 
+def noise_travel(schedule: Schedule, x_s: Tensor, s: Tensor | float, u: Tensor | float, noise: Tensor) -> Tensor:
+    """Forward from s to a noisier u: x_u = (alpha_u/alpha_s) x_s + sqrt(sigma_u^2 - (alpha_u/alpha_s)^2 sigma_s^2) noise, q(x_u | x_s).
+
+    Keeps the marginals: x_s of p_s becomes x_u of p_u. x_s and noise (B, ...), s and u () or (B,), s <= u, alpha_s > 0. `ValueError` otherwise.
+    """
+    check_state(x_s, "x_s")
+    check_same(x_s, noise, "x_s and noise")
+    s, u = as_time(s, x_s), as_time(u, x_s)
+    for time, name in ((s, "s"), (u, "u")):
+        check_batch_of_times(time, x_s, name)
+        check_range(time, name)
+    if bool((u < s).any()):
+        raise ValueError("noise travels from s to a noisier u: u must not be below s")
+    if bool((schedule.alpha(s) == 0).any()):
+        raise ValueError("at s the state is pure noise (alpha = 0), and nothing is left to travel from")
+    kept = schedule.alpha(u) / schedule.alpha(s)
+    added = (schedule.sigma(u) ** 2 - (kept * schedule.sigma(s)) ** 2).clamp(min=0).sqrt()
+    return expand(kept, x_s) * x_s + expand(added, x_s) * noise
+
+
 def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Tensor | float) -> Prediction:
     """The one belief (x_0, eps) that lies on both states: the inverse of `jump`, placed at (x_t, t).
 

@@ -142,7 +142,7 @@ class Run:
     def __iter__(self) -> Iterator[Record]:
         training, knobs_ = self.training, self.knobs
         return fit(
-            training.turns, knobs_.updates, averages=[training.average], modules=training.state(), seed=self.seed, clip=knobs_.clip,
+            training.turns, knobs_.updates, averages=training.averages(), modules=training.state(), seed=self.seed, clip=knobs_.clip,
             warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), checkpoints=self.checkpoints, accelerator=self.accelerator, progress=self.progress,
         )  # fmt: skip
 
@@ -210,9 +210,7 @@ def train(
         for D in given.values():
             D.to(target)
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
-    training.student.to(target)
-    training.average.to(target)
-    for module in training.modules.values():
+    for module in training.state().values():
         module.to(target)
     about = {
         "method": method, "problem": the_problem.name, "seed": seed, "knobs": dataclasses.asdict(settings), **names,

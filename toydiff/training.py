@@ -94,15 +94,16 @@ class EMA(AveragedModel):
     """An exponential moving average of a module's parameters: a = d a + (1 - d) theta, d = min(decay, (1 + n)/(10 + n)) at update n.
 
     Its `module` is a copy of the source with the averaged weights. The decay starts low, so that the first, bad weights are forgotten
-    in short runs too. decay in [0, 1); 0 is the source itself, a stop-gradient copy.
+    in short runs too; without `warm` it is d = decay from the start, as a target network's is. decay in [0, 1); 0 is the source
+    itself, a stop-gradient copy.
     """
 
-    def __init__(self, source: nn.Module, decay: float = 0.999):
+    def __init__(self, source: nn.Module, decay: float = 0.999, *, warm: bool = True):
         if not 0 <= decay < 1:
             raise ValueError(f"the decay of an average lies in [0, 1), got {decay!r}")
         super().__init__(source)
         self._source = [source]  # in a list: the source is not part of the average's own state
-        self.decay = decay
+        self.decay, self.warm = decay, warm
         self.requires_grad_(False)
         # the parameters themselves: tensors detached from them would stay behind when a model moves to another device
         self._averaged, self._current = list(self.module.parameters()), list(source.parameters())
@@ -111,7 +112,8 @@ class EMA(AveragedModel):
     def follow(self) -> None:
         """One more update of the average; `fit` calls it after each step of the optimizer."""
         n = float(self.n_averaged)
-        torch._foreach_lerp_(self._averaged, self._current, 1 - min(self.decay, (1 + n) / (10 + n)))
+        decay = min(self.decay, (1 + n) / (10 + n)) if self.warm else self.decay
+        torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
         self.n_averaged += 1
 
     @torch.no_grad()

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from . import runs, weights
 from .checks import unknown
+from .denoisers import LambdaDenoiser
 from .distill.pairs import Recipe as PairRecipe
 from .distill.pairs import save_pairs
 from .nets.classifier import Classifier
@@ -31,6 +33,9 @@ PAIRS = "pairs"
 """The folder of pairs, inside the working folder, that all students of one teacher share."""
 
 CLASSIFIER_UPDATES = 1200
+
+LARGE = 500_000
+"""Bytes of half precision from which on a student's weights are stored as a change."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ PAIR_RECIPES = {
 
 _BAKED = {"guidance_scale": GUIDANCE}  # built into the student, which then costs one call a step
 
-_LONG = {"updates": 3006, "cycles": 3}
+_LONG = {"updates": 6000, "edge": 0.5}
+"""Half of each batch at t = 1: one step needs it, and few updates do not get there without."""
 
 _RECIPES = [
     Recipe(TEACHER_ID, "diffusion", steps=(10, 25), guidance_scale=GUIDANCE, solvers=(None, "sde-dpm++2m")),
@@ -76,9 +82,16 @@ _RECIPES = [
     Recipe("digits-progressive", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4, "updates": 600} | _BAKED, steps=(4,)),
     Recipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID, changes=_LONG),
     Recipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow", changes={"updates": 500}),
-    Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes={"updates": 4008, "cycles": 4}),
+    Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes=_LONG),
     Recipe("digits-perflow", "perflow", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
     Recipe("digits-rectified-diffusion-phased", "rectified-diffusion-phased", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
+    Recipe("digits-cd", "cd", teacher=TEACHER_ID, changes=_BAKED),
+    Recipe("digits-ct", "ct", start=TEACHER_ID),
+    Recipe("digits-ect", "ect", teacher=TEACHER_ID),
+    Recipe("digits-sct", "sct", teacher=TEACHER_ID),
+    Recipe("digits-multistep-consistency", "multistep-consistency", teacher=TEACHER_ID, changes=_BAKED, steps=(4,)),
+    Recipe("digits-lcm", "lcm", teacher=TEACHER_ID, changes={"g_min": 1.0, "g_max": 3.0}, guidance_scale=GUIDANCE),
+    Recipe("digits-pcm", "pcm", teacher=TEACHER_ID, changes={"g_min": GUIDANCE, "g_max": GUIDANCE}, steps=(4,)),
     Recipe("ring-teacher", "diffusion", "mixture:ring", steps=(10, 20)),
     Recipe("ring-flow-matching", "flow-matching", "mixture:ring", steps=(1, 2, 4, 20)),
     Recipe("ring-naive", "naive", "mixture:ring", "ring-teacher", steps=(1,)),
@@ -88,6 +101,15 @@ _RECIPES = [
     Recipe("ring-rectified-diffusion", "rectified-diffusion", "mixture:ring", "ring-teacher"),
     Recipe("ring-perflow", "perflow", "mixture:ring", "ring-teacher", steps=(4, 8)),
     Recipe("ring-rectified-diffusion-phased", "rectified-diffusion-phased", "mixture:ring", "ring-teacher", steps=(4, 8)),
+    Recipe("ring-cd", "cd", "mixture:ring", "ring-teacher"),
+    Recipe("ring-ct", "ct", "mixture:ring", start="ring-teacher"),
+    Recipe("ring-ect", "ect", "mixture:ring", "ring-teacher"),
+    Recipe("ring-sct", "sct", "mixture:ring", "ring-teacher"),
+    Recipe("ring-multistep-consistency", "multistep-consistency", "mixture:ring", "ring-teacher", steps=(4,)),
+    Recipe("ring-lcm", "lcm", "mixture:ring", "ring-teacher", steps=(1, 2, 4, 8)),
+    Recipe("ring-pcm-2", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 2}, steps=(2,)),
+    Recipe("ring-pcm", "pcm", "mixture:ring", "ring-teacher", steps=(4,)),
+    Recipe("ring-pcm-8", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 8}, steps=(8,)),
 ]  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {recipe.id: recipe for recipe in _RECIPES}
@@ -150,7 +172,7 @@ def build_features(out: Path, progress: bool = False) -> dict:
 
 
 def build_one(recipe: Recipe, work: Path, out: Path, progress: bool = False) -> dict:
-    """Train one recipe, store its average in half precision, and measure what was stored."""
+    """Train one recipe, store its average (`_stored`), and measure what was stored."""
     the_problem = problem(recipe.problem)
     teacher, pairs = None, None
     start = weights.load_denoiser(recipe.start, out) if recipe.start else None
@@ -166,12 +188,12 @@ def build_one(recipe: Recipe, work: Path, out: Path, progress: bool = False) -> 
     )  # fmt: skip
     run.finish()
     trained = runs.load(work / recipe.id)
-    stored = {key: value.half() for key, value in trained.denoiser.net.state_dict().items()}
+    stored, whole, of_base = _stored(recipe, trained.denoiser, out)
     about = {
         "title": f"{runs.card(recipe.method).title} on {the_problem.name}", **trained.about, "command": f"toydiff zoo build {recipe.id}",
-        "teacher": recipe.teacher, "start": recipe.start,
+        "teacher": recipe.teacher, "start": recipe.start, **of_base,
     }  # fmt: skip
-    model = runs.Model(weights.build(about["denoiser"], stored), about)
+    model = runs.Model(weights.build(about["denoiser"], whole), about)
     about["rows"] = [
         row
         for solver in recipe.solvers
@@ -186,3 +208,18 @@ def build_one(recipe: Recipe, work: Path, out: Path, progress: bool = False) -> 
     ]
     weights.save(recipe.id, stored, about, out)
     return weights.read_about(recipe.id, out)
+
+
+def _stored(recipe: Recipe, D: LambdaDenoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
+    """What is written of a denoiser's weights, the weights that come back from it, and what its JSON says of the weights that it is a change of.
+
+    Half precision, or, of a large network that started from bundled weights, its change of them.
+    """
+    tensors = D.net.state_dict()
+    base = recipe.start or recipe.teacher
+    if base is None or 2 * sum(t.numel() for t in tensors.values()) < LARGE:
+        half = {key: value.half() for key, value in tensors.items()}
+        return half, half, {"base": None}
+    before, about = weights.network_tensors(base, out)
+    stored = weights.change(tensors, before)
+    return stored, weights.changed(stored, before), {"base": base, "base_sha256": about["sha256"]}

@@ -32,7 +32,7 @@ class Knobs:
 class Training:
     """What a method hands to `fit`: the student, its average, which is what is sampled in the end, and the turns of an update.
 
-    modules: everything else that has a state, by name. teacher_calls: evaluations of the teacher, one sample at a time, in an update.
+    targets: other averages that follow the student, by name. modules: everything else that has a state, by name. teacher_calls: evaluations of the teacher, one sample at a time, in an update.
     period: updates of one stage, where the learning rate starts again. steps: numbers of steps that the student is meant for, where its
     method says so.
     """
@@ -40,6 +40,7 @@ class Training:
     student: Denoiser
     average: EMA
     turns: list[Turn]
+    targets: Mapping[str, EMA] = field(default_factory=dict)
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     teacher_calls: int = 0
     period: int | None = None
@@ -47,7 +48,11 @@ class Training:
 
     def state(self) -> dict[str, nn.Module]:
         """All modules that a checkpoint holds, by name."""
-        return {"student": self.student, "average": self.average, **self.modules}
+        return {"student": self.student, "average": self.average, **self.targets, **self.modules}
+
+    def averages(self) -> list[EMA]:
+        """All averages that follow an update."""
+        return [self.average, *self.targets.values()]
 
 
 def starting_from(teacher: Denoiser, start: Denoiser | None) -> Denoiser:

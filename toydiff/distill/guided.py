@@ -12,7 +12,8 @@ from ..problems.base import Problem
 from ..schedules import expand
 from ..training import EMA, Draws, Turn
 from .base import Knobs, Training, like_teacher
-from .regression import mse, snr_weight
+from .distances import mse
+from .regression import snr_weight
 
 
 @dataclass(frozen=True)

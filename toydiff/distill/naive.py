@@ -7,8 +7,9 @@ from ..prediction import Prediction
 from ..problems.base import Problem
 from ..training import EMA, Turn
 from .base import Knobs, Training, like_teacher
+from .distances import mse
 from .pairs import Pairs
-from .regression import mse, only_noise, regression
+from .regression import only_noise, regression
 
 
 def in_x0(p: Prediction, pair: Prediction) -> Tensor:

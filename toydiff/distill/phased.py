@@ -12,7 +12,8 @@ from ..problems.base import Problem
 from ..schedules import PiecewiseLinear, Schedule
 from ..training import EMA, Draws, Turn
 from .base import Knobs, Training, like_teacher
-from .regression import in_own_kind, pseudo_huber
+from .distances import pseudo_huber
+from .regression import in_own_kind
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from ..prediction import chord, jump
 from ..problems.base import Problem
 from ..training import EMA, Draws, Turn
 from .base import Knobs, Training, like_teacher
-from .regression import mse, snr_weight
+from .distances import mse
+from .regression import snr_weight
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def progressive(
         student,
         average,
         [turn],
-        {"teacher": frozen},
+        modules={"teacher": frozen},
         teacher_calls=2 * batch * first_teacher.calls,
         period=period,
         steps=(knobs.last,),

@@ -9,9 +9,11 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..problems.base import Problem
 from ..training import EMA, Turn
-from .base import Knobs, Training, like_teacher
+from .base import Training, like_teacher
+from .distances import pseudo_huber
 from .pairs import Pairs
-from .regression import Distance, in_own_kind, pseudo_huber, regression, uniform_times
+from .rectified_flow import ReflowKnobs
+from .regression import Distance, in_own_kind, regression, uniform_times
 
 
 def x0_huber(p: Prediction, pair: Prediction) -> Tensor:
@@ -20,7 +22,7 @@ def x0_huber(p: Prediction, pair: Prediction) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RectifiedDiffusionKnobs(Knobs):
+class RectifiedDiffusionKnobs(ReflowKnobs):
     """`loss`: "own-mse", the deck's |eps student - eps|^2 (in the kind that the teacher predicts), or "x0-huber", the original code's."""
 
     loss: str = "x0-huber"
@@ -40,5 +42,5 @@ def rectified_diffusion(
         raise unknown("loss of rectified diffusion", knobs.loss, losses)
     student = like_teacher(problem, teacher, start)
     coupling = pairs.coupling(student.schedule, knobs.batch)
-    loss = regression(student, coupling, uniform_times(knobs.batch), losses[knobs.loss])
+    loss = regression(student, coupling, uniform_times(knobs.batch, edge=knobs.edge), losses[knobs.loss])
     return Training(student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)])

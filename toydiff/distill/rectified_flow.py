@@ -1,5 +1,7 @@
 """Rectified flow: reflow with a teacher's own pairs, and one-step distillation of the result."""
 
+from dataclasses import dataclass
+
 from ..denoisers import Denoiser
 from ..problems.base import Problem
 from ..schedules import Linear
@@ -9,8 +11,15 @@ from .pairs import Pairs
 from .regression import in_own_kind, only_noise, regression, uniform_times
 
 
+@dataclass(frozen=True)
+class ReflowKnobs(Knobs):
+    """`edge`, the share of a batch at t = 1, where every sampler begins and one step ends; the papers have 0."""
+
+    edge: float = 0.0
+
+
 def rectified_flow(
-    problem: Problem, knobs: Knobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
+    problem: Problem, knobs: ReflowKnobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
 ) -> Training:
     """Algorithm 3, reflow (arXiv 2209.03003, alg. 1): |v(x_t, t) - (eps - x_0)|^2 on x_t = (1 - t) x_0 + t eps, with the paired eps.
 
@@ -20,7 +29,7 @@ def rectified_flow(
     """
     student = problem.student(Linear(), "velocity", start=starting_from(teacher, start))
     coupling = pairs.coupling(student.schedule, knobs.batch)
-    loss = regression(student, coupling, uniform_times(knobs.batch), in_own_kind("velocity"))
+    loss = regression(student, coupling, uniform_times(knobs.batch, edge=knobs.edge), in_own_kind("velocity"))
     return Training(student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)])
 
 

@@ -21,15 +21,13 @@ from ..problems.base import Problem
 from ..schedules import Linear, Schedule, schedule
 from ..training import EMA, Draws, Loss, Turn
 from .base import Knobs, Training, drop_labels
+from .distances import mse
 
 Pair = tuple[Prediction, Tensor | None]
 """A pair (x_0, eps) as the belief that a perfect first-order model has along its path, and the condition (B,) or None."""
 
 Coupling = Callable[[Draws], Pair]
 """coupling(draws) -> one batch of pairs."""
-
-HUBER = 1e-3
-"""c of the element-wise pseudo-Huber loss."""
 
 
 def independent(problem: Problem, schedule: Schedule, batch: int, drop: float) -> Coupling:
@@ -45,16 +43,6 @@ def independent(problem: Problem, schedule: Schedule, batch: int, drop: float) -
         return Prediction(eps, anywhere, x0, eps, schedule), drop_labels(cond, drop, draws, batch)
 
     return coupling
-
-
-def mse(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distance, (B,): the mean over a sample's numbers."""
-    return (a - b).square().flatten(1).mean(1)
-
-
-def pseudo_huber(a: Tensor, b: Tensor, c: float = HUBER) -> Tensor:
-    """mean_i [sqrt((a_i - b_i)^2 + c^2) - c], (B,): the element-wise form of LCM, PCM and Rectified Diffusion's code."""
-    return (torch.sqrt((a - b).square() + c**2) - c).flatten(1).mean(1)
 
 
 def snr_weight(schedule: Schedule, t: Tensor) -> Tensor:
@@ -92,9 +80,17 @@ def regression(student: Denoiser, coupling: Coupling, times: Callable[[Draws], T
     return loss
 
 
-def uniform_times(batch: int, least: float = 1e-3) -> Callable[[Draws], Tensor]:
-    """t uniform between `least` and 1, (batch,). At t = 0 there is nothing to learn, and some kinds are infinite there."""
-    return lambda draws: draws.uniform(batch, least, 1.0)
+def uniform_times(batch: int, least: float = 1e-3, edge: float = 0.0) -> Callable[[Draws], Tensor]:
+    """t uniform between `least` and 1, and a share `edge` of the batch at t = 1 itself, (batch,). `ValueError` if `edge` is no share below 1.
+
+    At t = 0 there is nothing to learn, and some kinds are infinite there.
+    """
+    if check_share(edge, "edge") == 1:
+        raise ValueError(
+            "edge must leave some of the batch below t = 1, got 1; naive distillation trains at t = 1 alone"
+        )
+    beyond = least + (1 - least) / (1 - edge)  # what would lie beyond t = 1 is the share at the edge
+    return lambda draws: draws.uniform(batch, least, beyond).clamp(max=1.0)
 
 
 def only_noise(batch: int) -> Callable[[Draws], Tensor]:

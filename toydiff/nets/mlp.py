@@ -34,8 +34,20 @@ class MLP(nn.Module):
         self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
     ) -> Tensor:
         e = F.silu(self.embed(lam, cond, guidance_scale))
+        return self.head(F.silu(self._body(x, e))) + self.through(e) * x
+
+    @property
+    def feature_width(self) -> int:
+        """How many numbers `features` gives of a sample."""
+        return self.config["hidden"]
+
+    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+        """What the head reads, (B, feature_width)."""
+        return self._body(x, F.silu(self.embed(lam, cond, None)))
+
+    def _body(self, x: Tensor, e: Tensor) -> Tensor:
         h = self.into(x)
         shifts = self.shifts(e).chunk(len(self.first), 1)
         for first, second, shift in zip(self.first, self.second, shifts, strict=True):
             h = h + second(F.silu(first(h) + shift))
-        return self.head(F.silu(h)) + self.through(e) * x
+        return h

@@ -75,13 +75,28 @@ class UNet(nn.Module):
                 f"this network takes images (B, {self.config['channels']}, H, W) with H and W multiples of 4, got {shape(x)}"
             )
         e = F.silu(self.embed(lam, cond, guidance_scale))
+        skip, h = self._lower(x, e)
+        h = skip + F.pixel_shuffle(self.lift(h), 2)
+        for block in self.up:
+            h = block(h, e)
+        return F.pixel_shuffle(self.head(F.silu(h)), 2) + self.through(e)[:, :, None, None] * x
+
+    @property
+    def feature_width(self) -> int:
+        """How many numbers `features` gives of an image."""
+        return sum(self.config["widths"])
+
+    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The two levels' channels on the way down, averaged over the image, (B, feature_width)."""
+        levels = self._lower(x, F.silu(self.embed(lam, cond, None)))
+        return torch.cat([h.mean((2, 3)) for h in levels], 1)
+
+    def _lower(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """The upper and the lower level on the way down."""
         h = self.into(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         for block in self.down:
             h = block(h, e)
         skip, h = h, self.lower(h)
         for block in self.middle:
             h = block(h, e)
-        h = skip + F.pixel_shuffle(self.lift(h), 2)
-        for block in self.up:
-            h = block(h, e)
-        return F.pixel_shuffle(self.head(F.silu(h)), 2) + self.through(e)[:, :, None, None] * x
+        return skip, h

@@ -29,12 +29,21 @@ from ._plotly import (
     page,
 )
 from .style import Density, SweepErrors
-from .training_interactive import digits, one_step_maps, one_step_planes, reflow, training_curves
+from .training_interactive import (
+    against_noise,
+    digits,
+    one_step_maps,
+    one_step_planes,
+    reflow,
+    same_noise,
+    training_curves,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 __all__ = [
+    "against_noise",
     "convergence",
     "digits",
     "one_step_maps",
@@ -43,6 +52,7 @@ __all__ = [
     "reflow",
     "rescaled",
     "rounds",
+    "same_noise",
     "samples",
     "staircase",
     "sweep_errors",

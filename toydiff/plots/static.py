@@ -16,13 +16,14 @@ from ..solvers.driver import Trajectory
 from . import style
 from ._matplotlib import _figure, _path_planes, _plane, _round_ticks, _styled, png
 from .style import Density
-from .training_static import digits, one_step_maps, one_step_planes, reflow, training_curves
+from .training_static import against_noise, digits, one_step_maps, one_step_planes, reflow, same_noise, training_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
+    "against_noise",
     "convergence",
     "digits",
     "one_step_maps",
@@ -31,6 +32,7 @@ __all__ = [
     "reflow",
     "rescaled",
     "rounds",
+    "same_noise",
     "samples",
     "staircase",
     "sweep_errors",

@@ -162,6 +162,76 @@ def training_curves(
     return figure
 
 
+def against_noise(curves: Mapping[str, Sequence], *, ylabel: str, note: str = "", title: str = "") -> "go.Figure":
+    """A quantity against the noise level; as `static.against_noise`. A click on a method hides its curve."""
+    import plotly.graph_objects as go
+
+    drawn = training_style.level_curves(curves)
+    figure = _subplots(1, 1, [""], title, 520)
+    for name, (nsr, values, spread) in drawn.curves.items():
+        look = drawn.looks[name]
+        if spread is not None:
+            low = np.maximum(values - spread, values * 1e-3)
+            around = {"x": np.concatenate([nsr, nsr[::-1]]), "y": np.concatenate([values + spread, low[::-1]])}
+            figure.add_trace(
+                go.Scatter(
+                    **around, mode="lines", fill="toself", fillcolor=look.color, opacity=0.15, line={"width": 0}, legendgroup=name,
+                    showlegend=False, hoverinfo="skip",
+                )
+            )  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=nsr, y=values, mode="lines+markers", line={"color": look.color, "dash": look.dash, "width": 2.5},
+                marker={"symbol": look.symbol, "size": 7, "color": look.color}, name=name, legendgroup=name,
+                hovertemplate=f"{name}: %{{y:.3g}} at NSR %{{x:.3g}}<extra></extra>",
+            )
+        )  # fmt: skip
+    (x_range, y_range), powers = drawn.ranges, {"type": "log", "exponentformat": "power", "zeroline": False}
+    figure.update_xaxes(range=np.log10(x_range), title_text=style.NSR_LABEL, **powers)
+    figure.update_yaxes(range=np.log10(y_range), title_text=ylabel, **powers)
+    figure.update_layout(showlegend=True, legend_title_text=note or None)
+    return figure
+
+
+def same_noise(
+    ends: Mapping[str, Mapping[int, Tensor]], background: GaussianMixture | Density, *, title: str = ""
+) -> "go.Figure":
+    """What the same noise becomes, a row a method, a column a number of steps; as `static.same_noise`. Hovering a point names its noise's number."""
+    behind = style.as_density(background, [cloud for by_steps in ends.values() for cloud in by_steps.values()])
+    drawn = training_style.same_noise_panels(ends, behind)
+    rows, columns = len(drawn.panels), len(drawn.steps)
+    heads = [
+        by_steps[n][1].replace("\n", "<br>") if n in by_steps else ""
+        for by_steps in drawn.panels.values()
+        for n in drawn.steps
+    ]
+    figure = _subplots(
+        rows,
+        columns,
+        heads,
+        title,
+        380 * rows + 60,
+        horizontal_spacing=0.2 / (columns + 2),
+        vertical_spacing=0.36 / (rows + 1),
+    )
+    scale = [[k / (len(training_style.ANGLE_COLORS) - 1), color] for k, color in enumerate(training_style.ANGLE_COLORS)]
+    for row, (name, by_steps) in enumerate(drawn.panels.items(), 1):
+        for column, n in enumerate(drawn.steps, 1):
+            if n not in by_steps:
+                figure.update_xaxes(visible=False, row=row, col=column)
+                figure.update_yaxes(visible=False, row=row, col=column)
+                continue
+            dots = _dots(Tensor(by_steps[n][0]))
+            dots.update(
+                mode="markers", marker={"size": 4, "color": drawn.colors[name], "cmin": -180, "cmax": 180, "colorscale": scale},
+                showlegend=False, customdata=list(range(len(by_steps[n][0]))),
+                hovertemplate="noise %{customdata}: (%{x:.3f}, %{y:.3f})<extra></extra>",
+            )  # fmt: skip
+            figure.add_trace(dots, row=row, col=column)
+            _plane(figure, behind, row, column)
+    return figure
+
+
 def digits(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
     """Images as black ink on white paper, a row an entry of `rows`; as `static.digits`. Hovering a digit names its row and column."""
     import plotly.graph_objects as go

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from ..mixtures import GaussianMixture
@@ -161,6 +162,63 @@ def _quality(axes: "Axes", drawn: Curves) -> None:
     )  # fmt: skip
     _round_ticks(axes)
     axes.yaxis.set_minor_formatter("")
+
+
+def against_noise(curves: Mapping[str, Sequence], *, ylabel: str, note: str = "", title: str = "") -> "Figure":
+    """A quantity against the noise level, one curve an entry of `curves` (method: rows (NSR, value) or (NSR, value, spread), the spread pale).
+
+    Both axes are logarithmic; what is not above 0 is left out, and `note` may say so. ylabel: the quantity with its unit. Such as the variance of a
+    target, or the consistency error along a path. `ValueError` for other tables, and curves of which nothing is left.
+    """
+    drawn = training_style.level_curves(curves)
+    with _styled():
+        figure = _figure(8.2, 5.0 if title else 4.6, title)
+        axes = figure.add_subplot()
+        for name, (nsr, values, spread) in drawn.curves.items():
+            look = drawn.looks[name]
+            if spread is not None:
+                low = np.maximum(values - spread, values * 1e-3)
+                axes.fill_between(nsr, low, values + spread, color=look.color, alpha=0.15, lw=0)
+            axes.plot(nsr, values, color=look.color, ls=look.line, marker=look.marker, ms=4.5, lw=2, label=name)
+        x_range, y_range = drawn.ranges
+        axes.set(xscale="log", yscale="log", xlim=x_range, ylim=y_range, xlabel=style.NSR_LABEL, ylabel=ylabel)
+        axes.grid(True, which="major", color="#EEEEEE", lw=0.8)
+        axes.set_axisbelow(True)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=note or None)
+        return figure
+
+
+def same_noise(
+    ends: Mapping[str, Mapping[int, Tensor]], background: GaussianMixture | Density, *, title: str = ""
+) -> "Figure":
+    """What the same noise becomes, a row an entry of `ends` (method: {steps: (B, 2)}), a column a number of steps.
+
+    A noise keeps its colour along the row: the direction, from the data's mean, of where the fewest steps take it. Colours that mix are noise
+    that goes elsewhere with more steps; the title has the root mean square of how far. `ValueError` for other shapes.
+    """
+    behind = style.as_density(background, [cloud for by_steps in ends.values() for cloud in by_steps.values()])
+    drawn = training_style.same_noise_panels(ends, behind)
+    with _styled():
+        from matplotlib.colors import LinearSegmentedColormap
+
+        wheel = LinearSegmentedColormap.from_list("directions", training_style.ANGLE_COLORS)
+        rows, columns = len(drawn.panels), len(drawn.steps)
+        figure = _figure(3.1 * columns, 3.5 * rows + (0.5 if title else 0.1), title)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for line, (name, by_steps) in zip(grid, drawn.panels.items(), strict=True):
+            colors = wheel((drawn.colors[name] + 180) / 360)
+            for axes, n in zip(line, drawn.steps, strict=True):
+                if n not in by_steps:
+                    axes.set_visible(False)
+                    continue
+                cloud, words = by_steps[n]
+                _plane(axes, behind)
+                axes.scatter(*cloud.T, c=colors, s=6, lw=0)
+                axes.set_title(words)
+                if axes is not line[0]:
+                    axes.set_ylabel("")
+                    axes.tick_params(labelleft=False)
+        return figure
 
 
 def digits(rows: Mapping[str, Tensor], *, title: str = "") -> "Figure":

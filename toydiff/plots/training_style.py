@@ -219,6 +219,74 @@ def steps_name(steps: int) -> str:
     return f"{steps} step{'s' if steps > 1 else ''}"
 
 
+# ---- against the noise level
+
+
+@dataclass(frozen=True)
+class LevelCurves:
+    """Curves against NSR by name, each (NSR (n,), value (n,), spread (n,) or None), positive values only; looks, and log ranges of both axes."""
+
+    curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+    looks: dict[str, Look]
+    ranges: tuple[tuple[float, float], tuple[float, float]]
+
+
+def level_curves(curves: Mapping[str, Sequence]) -> LevelCurves:
+    """Rows (NSR, value) or (NSR, value, spread) by name; `ValueError` for others, and where no NSR and value is above 0 and finite."""
+    if not curves:
+        raise ValueError("there is nothing to draw: give at least one curve")
+    drawn = {}
+    for name, rows in curves.items():
+        try:
+            table = np.asarray(rows, dtype=float)
+        except (TypeError, ValueError):
+            table = np.empty(0)
+        if table.ndim != 2 or table.shape[1] not in (2, 3) or not len(table):
+            raise ValueError(f"the curve {name!r} must be a table of (NSR, value) or (NSR, value, spread)")
+        table = table[np.isfinite(table).all(1) & (table[:, :2] > 0).all(1)]
+        if not len(table):
+            raise ValueError(f"the curve {name!r} has no NSR and value above 0, and both axes are logarithmic")
+        table = table[table[:, 0].argsort(kind="stable")]
+        drawn[name] = table[:, 0], table[:, 1], table[:, 2] if table.shape[1] == 3 else None
+    ranges = tuple(padded_log(np.concatenate([curve[k] for curve in drawn.values()]).tolist()) for k in (0, 1))
+    return LevelCurves(drawn, looks(drawn), ranges)
+
+
+# ---- the same noise
+
+
+@dataclass(frozen=True)
+class SameNoise:
+    """What `same_noise` draws: method: {steps: (ends, title)}, the colour of each noise by method, and all numbers of steps."""
+
+    panels: dict[str, dict[int, tuple[np.ndarray, str]]]
+    colors: dict[str, np.ndarray]
+    steps: list[int]
+
+
+def same_noise_panels(ends: Mapping[str, Mapping[int, Tensor]], behind: Density) -> SameNoise:
+    """Titles and colours of `same_noise`; `ValueError` for clouds that are not (B, 2), or of different size within a method."""
+    if not ends or not all(ends.values()):
+        raise ValueError("there is nothing to draw: give at least one method, with at least one number of steps")
+    panels, colors = {}, {}
+    for name, by_steps in ends.items():
+        counts = sorted(check_count(n, f"a number of steps of {name!r}") for n in by_steps)
+        check_points({f"{name}, {n} steps": by_steps[n] for n in counts})
+        first = by_steps[counts[0]]
+        for n in counts:
+            if by_steps[n].shape != first.shape:
+                raise ValueError(
+                    f"the ends of {name!r} must be of the same noise, got {shape(first)} and {shape(by_steps[n])}"
+                )
+        panels[name] = {}
+        for n in counts:
+            moved = paired_error(by_steps[n], first).rms
+            words = f"{name}: {steps_name(n)}" + (f"\nmoved by {number(moved)}" if n > counts[0] else "\n ")
+            panels[name][n] = by_steps[n].detach().double().cpu().numpy(), words
+        colors[name] = directions(first, behind)
+    return SameNoise(panels, colors, sorted({n for by_steps in ends.values() for n in by_steps}))
+
+
 # ---- digits
 
 

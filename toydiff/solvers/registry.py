@@ -14,6 +14,7 @@ from .deis import DEIS
 from .dpm import DATA, NOISE, Multistep2, Multistep3, Multistep3Published, SDEMultistep2, Singlestep2, Singlestep3
 from .euler import Euler, EulerMaruyama
 from .heun import Heun
+from .lcm import LCM
 from .parallel import ParallelSolver
 from .parareal import Parareal
 from .picard import Picard
@@ -64,6 +65,7 @@ _ENTRIES = [
     Entry("ddpm-large", DDPM("large"), "DDPM ancestral, large variance", "arXiv 2006.11239, sec. 3.2", PURPLE, "s", "dash", {"diffusers": "DDPMScheduler (fixed_large)"}),
     Entry("euler-maruyama", EulerMaruyama(), "Euler-Maruyama on the reverse SDE", "arXiv 2011.13456, eq. 6", PURPLE, "v", "dot", {"diffusers": "ScoreSdeVpScheduler (VP; deprecated there)"}),
     Entry("sde-dpm++2m", SDEMultistep2(), "SDE-DPM-Solver++ 2M", "arXiv 2211.01095, eq. 18", PURPLE, "D", "dashdot", {"diffusers": "DPMSolverMultistepScheduler (sde-dpmsolver++)", "k-diffusion": "sample_dpmpp_2m_sde", "UI": "DPM++ 2M SDE"}),
+    Entry("lcm", LCM(), "Consistency sampling: denoise, re-noise", "arXiv 2303.01469, alg. 1", PURPLE, "^", "dash", {"diffusers": "LCMScheduler, CMStochasticIterativeScheduler", "UI": "LCM"}),
 ]  # fmt: skip
 
 SOLVERS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -1,0 +1,619 @@
+"""The consistency family through its own losses: fixed points against closed forms, where neighbours come from, edges, guidance, the sampler."""
+
+import itertools
+
+import pytest
+import torch
+from cases import ALL_SCHEDULES, M1, N1, R2, RING, close, f64, normal
+from students import Designed, Spline, With, corners, ddim, minimise, walk
+from torch import nn
+
+from toydiff import KINDS, SCHEDULES, Denoiser, Linear, Prediction, chord, jump, runs, schedule, solve, time_grid
+from toydiff.catalog import METHODS
+from toydiff.denoisers import LambdaDenoiser
+from toydiff.distill import consistency as c
+from toydiff.distill import phased_consistency as pc
+from toydiff.distill.distances import DISTANCES, distance
+from toydiff.measure import fitted_order
+from toydiff.nets.discriminator import Discriminator
+from toydiff.prediction import noise_travel
+from toydiff.solvers.ddim import DDIM
+from toydiff.solvers.heun import Heun
+from toydiff.solvers.lcm import LCM
+from toydiff.training import Draws, fit
+
+FAMILY = ["cd", "ct", "ect", "sct", "multistep-consistency", "lcm", "pcm"]
+STARTS = f64([[-1.3], [-0.2], [0.9], [1.37], [2.4]])
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    """Identities are checked in float64, and networks and draws follow torch's default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def train(method, problem, teacher=None, start=None, **changes):
+    """A method's `Training`, by its card."""
+    card = METHODS[method]
+    return card.train(problem, card.knobs(**changes), teacher, None, start)
+
+
+# ---- fixed points: a student that is one affine map at each time of the grid, on Gaussian data
+
+
+def fitted(method, on, times, N, *, kind="v", rounds=None, normals=None, **knobs):
+    """The student at the fixed point of a loss whose target it is itself: each round settles one more time of the grid."""
+    x0, eps = corners(0.7, 0.5)
+    problem = With(N1, on, kind, lambda on, kind: Spline(on, kind, times), data=x0)
+    teacher = None if method == "ct" else problem.teacher
+    training = train(method, problem, teacher, batch=4 * N, distance="l2", target_ema=0.0, **knobs)
+    index = torch.arange(N).repeat_interleave(4)
+    share = (index + 0.5) / N
+    uniforms = [share] if method == "ct" else []
+    for _ in range(N if rounds is None else rounds):
+        draws = Designed(normals=eps if normals is None else normals, indices=index, uniforms=uniforms)
+        minimise(training.turns[0].loss(0, draws), training.turns[0].params)
+        for average in training.averages():
+            average.follow()
+    return training.student, problem
+
+
+def landed(student, x, t=1.0, s=0.0):
+    """Where one jump lands."""
+    return jump(student(x, torch.full((len(x),), t)), s).detach()
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm2"])
+@pytest.mark.parametrize("name", ["vp", "linear", "scaled-linear"])
+def test_cd_becomes_the_n_step_solution_of_its_teachers_solver(name, solver):
+    on = schedule(name)
+    ts = time_grid(on, 12, "karras")
+    student, _ = fitted("cd", on, ts[:-1], 12, intervals=12, solver=solver)
+    goal = solve(N1.denoiser(on, "v"), STARTS, ts=ts, solver=solver).end
+    close(landed(student, STARTS), goal, 1e-9)
+    for i in (3, 8):  # and from every time on the way
+        close(
+            landed(student, STARTS, float(ts[i])),
+            solve(N1.denoiser(on, "v"), STARTS, ts=ts[i:], solver=solver).end,
+            1e-9,
+        )
+
+
+@pytest.mark.parametrize("name", ["vp", "linear", "scaled-linear"])
+def test_ct_with_l2_becomes_the_n_step_ddim_solution(name):
+    """Whatever the data's own noise did to the target: the same numbers as CD with DDIM steps, which is not the exact flow."""
+    on = schedule(name)
+    ts = time_grid(on, 12, "karras")
+    student, _ = fitted("ct", on, ts[:-1], 12, first=13, last=13, curriculum="cm")  # s0 = 13 counts points
+    D = N1.denoiser(on, "v")
+    found = landed(student, STARTS)
+    close(found, walk(D, STARTS, ts), 1e-9)
+    assert float((found - N1.flow(on, STARTS, 1.0, 0.0)).abs().max()) > 0.01
+
+
+def test_a_huber_target_of_ct_is_not_the_mean():
+    """A negative control: with small c the loss finds medians of a skewed target, so the fixed point above needs the squared distance."""
+    a = torch.tensor([[0.0], [0.0], [3.0]]).double()
+    y = torch.zeros(1, 1, requires_grad=True)
+    slopes = {
+        name: float(torch.autograd.grad(distance(name, 1e-3)(y.expand(3, 1), a).mean(), y)[0]) for name in DISTANCES
+    }
+    assert slopes["l2"] == pytest.approx(-2.0)
+    assert slopes["huber"] == slopes["element-huber"] == pytest.approx(-1 / 3, abs=1e-3)
+
+
+@pytest.mark.parametrize("phases", [1, 2, 4])
+@pytest.mark.parametrize("name", ["vp", "cosine"])
+def test_pcm_becomes_ddim_within_each_phase(name, phases):
+    on, N = schedule(name), 12
+    ts = torch.linspace(1, 0, N + 1).double()
+    student, _ = fitted("pcm", on, ts[:-1], N, rounds=N // phases, intervals=N, phases=phases)
+    D = N1.denoiser(on, "v")
+    length = N // phases
+    for m in range(phases):
+        part = ts[m * length : (m + 1) * length + 1]
+        close(landed(student, STARTS, float(part[0]), float(part[-1])), walk(D, STARTS, part), 1e-9)
+    # all phases one after the other: the whole walk, by the sampler with one step a phase
+    close(solve(student, STARTS, phases, solver="ddim", grid="uniform").end, walk(D, STARTS, ts), 1e-8)
+
+
+def test_lcm_is_pcm_with_one_phase():
+    on, N = schedule("scaled-linear"), 10
+    ts = torch.linspace(1, 0, N + 1).double()
+    a, _ = fitted("lcm", on, ts[:-1], N, intervals=N)
+    b, _ = fitted("pcm", on, ts[:-1], N, intervals=N, phases=1)
+    assert torch.equal(a.values, b.values)
+
+
+def test_multistep_consistency_becomes_ddim_within_each_phase():
+    """With n teacher steps in a phase and times on its grid; the distance in x_0 is another weight of the same fixed point."""
+    on, M, n = schedule("cosine"), 2, 5
+    times = torch.linspace(1, 0, M * n + 1).double()[:-1]
+    x0, eps = corners(0.7, 0.5)
+    problem = With(N1, on, "v", lambda on, kind: Spline(on, kind, times), data=x0)
+    training = train(
+        "multistep-consistency",
+        problem,
+        problem.teacher,
+        batch=4 * M * n,
+        phases=M,
+        first=n,
+        last=n,
+        edge=0.0,
+        distance="l2",
+    )
+    which = torch.arange(M * n)
+    phase, inside = (which // n).repeat_interleave(4), (which % n).repeat_interleave(4).double()
+    never = torch.full((4 * M * n,), 0.5).double()
+    for _ in range(n):
+        draws = Designed(normals=eps, indices=phase, uniforms=[never, 1 - (inside + 1) / n])
+        minimise(training.turns[0].loss(0, draws), training.turns[0].params)
+    student = training.student
+    close(
+        solve(student, STARTS, M, solver="ddim", grid="uniform").end,
+        walk(N1.denoiser(on, "v"), STARTS, [*times, 0.0 * times[0]]),
+        1e-8,
+    )
+
+
+# ---- how far the exact consistency function is from agreeing
+
+
+class Exact(Denoiser):
+    """The exact consistency function on the line: x_0 is where the ODE ends."""
+
+    def __init__(self, mixture, on):
+        super().__init__(on)
+        self.mixture = mixture
+
+    def forward(self, x, t, cond=None):
+        times = t.expand(len(x))
+        ends = torch.cat([self.mixture.flow(self.schedule, x[times == s], s, 0.0) for s in times.unique(sorted=True)])
+        back = torch.argsort(torch.argsort(times, stable=True))
+        return Prediction.of("x0", ends[back], x, t, self.schedule)
+
+
+@pytest.mark.parametrize(("solver", "order"), [(DDIM(), 2), (Heun(), 3)], ids=["ddim", "heun"])
+def test_residual_of_the_exact_function_falls_with_the_solvers_local_order(solver, order):
+    on, errors, gaps = schedule("vp"), [], (16, 32, 64, 128)
+    x = torch.linspace(-2, 2, 41)[:, None].double()
+    f, D = Exact(M1, on), M1.denoiser(on)
+    for N in gaps:
+        t, r = (on.t_of_lam(f64(v)) for v in (0.3, 0.3 + 3.2 / N))
+        x_r = c.step_of(solver, D, x, t.expand(41), r.expand(41), None)
+        errors.append(float((jump(f(x, t), 0.0) - jump(f(x_r, r), 0.0)).abs().mean()))
+    assert fitted_order(gaps, errors) == pytest.approx(order, abs=0.25)
+
+
+def test_bias_of_the_sampled_target_is_of_second_order():
+    """E[f(x_r)|x_t] - f(E[x_r|x_t]) for the exact f: a quarter when the gap is halved (methods E2). Posterior by a fine quadrature."""
+    on, f = schedule("vp"), None
+    f = Exact(M1, on)
+    t = on.t_of_lam(f64(0.0))
+    x = f64([[-0.6]])
+    x0 = torch.linspace(-4, 4, 4001)[:, None].double()
+    density = M1.log_prob(x0) - (x - on.alpha(t) * x0).square()[:, 0] / (2 * on.sigma(t) ** 2)
+    w = torch.softmax(density, 0)[:, None]
+    eps = (x - on.alpha(t) * x0) / on.sigma(t)
+    bias = []
+    for h in (0.04, 0.02, 0.01):
+        r = on.t_of_lam(f64(h))
+        x_r = on.alpha(r) * x0 + on.sigma(r) * eps
+        mean = (w * x_r).sum(0, keepdim=True)
+        bias.append(float((w * jump(f(x_r, r), 0.0)).sum() - jump(f(mean, r), 0.0)[0, 0]))
+    ratios = [a / b for a, b in itertools.pairwise(bias)]
+    assert ratios == pytest.approx([4, 4], abs=0.5)
+
+
+# ---- where neighbours come from
+
+
+def test_neighbours_of_training_share_sample_and_noise():
+    on, x0, eps = schedule("vp"), normal(32, 2, seed=1), normal(32, 2, seed=2)
+    problem = With(R2, on, "v", data=x0)
+    t, r = torch.linspace(0.2, 1, 32).double(), torch.linspace(0.1, 0.8, 32).double()
+    n = c.sampled(problem, on, lambda step, draws: (t, r), 32)(0, Designed(normals=eps))
+    close(n.x, on.mix(x0, eps, t), 0.0)
+    close(n.x_r, on.mix(x0, eps, r), 0.0)
+    assert not bool(n.edge.any())
+
+
+LEVELS = (0.25, 0.6, 1.0, 2.0, 5.0)  # NSR
+
+
+def stable_targets(nsr, n, repeats, *, leave_out=False):
+    """(x~_0, the source, the exact mean, x_t) of SCT's own pairing over many reference batches of n, (repeats * n, 1) each."""
+    on = schedule("vp")
+    problem = With(M1, on, "v")
+    rng = Draws(7)
+    t = on.t_of_lam(-torch.log(f64(nsr)))
+    r = t / 2
+    rows = []
+    for _ in range(repeats):
+        if leave_out:
+            x0 = rng.rows(problem.data, n)[0]
+            x = on.mix(x0, rng.normal(n, 1), t)
+            others = torch.stack([torch.cat([x0[:i], x0[i + 1 :]]) for i in range(n)])  # (n, n - 1, 1)
+            logw = -(x[:, None] - on.alpha(t) * others).square().sum(2) / (2 * on.sigma(t) ** 2)
+            goal = (torch.softmax(logw, 1)[..., None] * others).sum(1)
+            source = x0
+        else:
+            kept = {}
+            seen = With(M1, on, "v")
+            seen.data = lambda m, g=None, kept=kept: (kept.setdefault("x0", problem.data(m, g)[0]), None)
+            pairing = c.referenced(seen, on, lambda step, draws: (t.expand(n), r.expand(n)), n)
+            found = pairing(0, rng)
+            goal, x, source = chord(on, found.x, found.t, found.x_r, found.r).x0, found.x, kept["x0"]
+        rows.append((goal, source, x))
+    goal, source, x = (torch.stack(part) for part in zip(*rows, strict=True))  # (repeats, n, 1)
+    mean = M1.denoiser(on)(x.flatten(0, 1), t).x0.view_as(x)
+    return goal, source, mean, x
+
+
+def standardised(values):
+    """The mean over batches in units of its standard error; values (repeats, n, 1), batches independent."""
+    each = values.mean((1, 2))
+    return float(each.mean() / (each.std() / len(each) ** 0.5))
+
+
+@pytest.mark.parametrize("nsr", LEVELS)
+def test_target_of_sct_is_unbiased_and_varies_less_than_that_of_ct(nsr):
+    for n in (2, 8, 32):
+        goal, source, mean, x = stable_targets(nsr, n, 1500)
+        for weight in (torch.ones_like(x), x, (x > 0).double(), torch.cos(2 * x)):
+            assert abs(standardised((goal - mean) * weight)) < 4, n
+        close(goal.mean(), goal.mean(), 0.0)
+        gain = (source - mean).square() - (goal - mean).square()
+        assert standardised(gain) > 4, n
+
+
+def test_target_of_sct_is_biased_without_its_source():
+    goal, _, mean, x = stable_targets(0.6, 2, 1500, leave_out=True)
+    assert abs(standardised((goal - mean) * x)) > 8
+
+
+def test_sct_with_a_batch_of_one_is_ect():
+    on, x0, eps = schedule("vp"), normal(1, 2, seed=1), normal(1, 2, seed=2)
+    problem = With(R2, on, "v", data=x0)
+    t, r = f64([0.7]), f64([0.4])
+    a = c.referenced(problem, on, lambda step, draws: (t, r), 1)(0, Designed(normals=eps))
+    b = c.sampled(problem, on, lambda step, draws: (t, r), 1)(0, Designed(normals=eps))
+    close(a.x_r, b.x_r, 1e-12)
+
+
+def test_sct_takes_references_of_the_same_class_only():
+    on = schedule("vp")
+    problem = With(RING, on, "v", conditional=True)
+    t, r = torch.full((256,), 0.9).double(), torch.full((256,), 0.3).double()
+    n = c.referenced(problem, on, lambda step, draws: (t, r), 256)(0, Draws(0))
+    x0 = chord(on, n.x, n.t, n.x_r, n.r).x0
+    # at this level everything but the class is all but lost: the mean of the class is what is left
+    assert float((x0 - RING.means[n.cond].to(x0)).norm(dim=1).max()) < 0.75
+    n = c.referenced(With(RING, on, "v"), on, lambda step, draws: (t, r), 256)(0, Draws(0))
+    assert float(chord(on, n.x, n.t, n.x_r, n.r).x0.norm(dim=1).mean()) < 1.5
+    assert n.cond is None
+
+
+def test_tuning_draws_nearer():
+    nsr = torch.logspace(-2.5, 1.8, 200).double()
+    before = torch.zeros_like(nsr)
+    for stage in range(12):
+        now = c.nearer(nsr, stage, 2.0, 8.0, 1.0)
+        assert bool((now <= nsr).all())
+        assert bool((now >= before).all())
+        before = now
+    assert not bool(c.nearer(nsr, 0, 2.0, 8.0, 1.0)[nsr < 2].any())
+    assert bool((before / nsr > 0.995).all())
+
+
+def test_tuning_at_stage_0_is_diffusion_training_near_data():
+    """Where r = 0 the target is the clean sample, and the loss that of a denoiser."""
+    on, x0, eps = schedule("vp"), normal(16, 2, seed=1), normal(16, 2, seed=2)
+    problem = With(R2, on, "v", data=x0)
+    D = problem.student(on, "v")
+    t = on.t_of_lam(-torch.log(torch.linspace(0.05, 1.5, 16).double()))
+    n = c.sampled(problem, on, lambda step, draws: (t, torch.zeros_like(t)), 16)(0, Designed(normals=eps))
+    close(c.target_state(D, n), x0, 1e-12)
+
+
+def test_curricula_as_their_papers_have_them():
+    cm, ict = c.CURRICULA["cm"], c.CURRICULA["ict"]
+    assert [cm.intervals(k, 2, 150) for k in (0.0, 1.0)] == [1, 150]
+    assert cm.target_ema(1, 2, 0.95) == pytest.approx(0.9025)
+    assert cm.target_ema(150, 2, 0.95) == pytest.approx(0.9993, abs=1e-4)
+    found = [ict.intervals(k / 800, 10, 1280) for k in range(800)]
+    assert sorted(set(found)) == [10 * 2**i for i in range(8)]
+    assert {found.count(n) for n in set(found)} == {100}
+    assert ict.intervals(1.0, 10, 1280) == 1280
+
+
+def test_ict_draws_intervals_by_their_noise():
+    on = schedule("vp")
+    ts = time_grid(on, 40, "karras")
+    shares = c._lognormal_shares(on, ts, -1.1, 2.0)
+    assert len(shares) == 40
+    middle = float(on.nsr(ts.flip(0)[1:])[(shares.cumsum(0) / shares.sum() > 0.5).nonzero()[0, 0]])
+    assert 0.2 < middle < 0.6  # e^-1.1 = 0.33
+
+
+# ---- boundary and edges
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("x0", "score", "velocity")])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_network_is_the_identity_at_the_edge(name, kind):
+    on = schedule(name)
+    D = With(R2, on, kind).student(on, kind)
+    with torch.no_grad():
+        for p in D.parameters():
+            p.copy_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    x = normal(6, 2, seed=4)
+    for edge in (0.0, 0.25, 0.5, 0.75):
+        close(jump(D(x, edge), edge).detach(), x, 1e-12)
+
+
+def test_a_neighbour_at_the_edge_is_the_target():
+    on = Linear()
+    D = With(R2, on, "velocity").student(on, "velocity")
+    x, x_r = normal(4, 2, seed=1), normal(4, 2, seed=2)
+    n = c.Neighbours(x, f64([0.5] * 4), x_r, f64([0.0, 0.25, 0.3, 0.25]), f64([0.0, 0.25, 0.25, 0.0]))
+    y = c.target_state(D, n)
+    assert torch.equal(y[:2], x_r[:2])
+    close(
+        y[2:],
+        torch.stack([ddim(D, x_r[2:3], f64(0.3), f64(0.25))[0], ddim(D, x_r[3:], f64(0.25), f64(0.0))[0]]).detach(),
+        1e-12,
+    )
+    assert not y.requires_grad
+
+
+def test_the_sampler_of_phases_has_no_noise():
+    D = With(R2, schedule("vp"), "v").student(schedule("vp"), "v")
+    a, b = (solve(D, normal(8, 2), 4, solver="ddim", grid="uniform", generator=seed).end for seed in (0, 1))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("phases", [1, 2, 4, 8])
+def test_neighbours_stay_within_their_phase(phases):
+    problem = With(R2, schedule("vp"), "v")
+    knobs = pc.PhasedConsistencyKnobs(batch=512, intervals=40, phases=phases)
+    n = pc.guided_pairing(problem, problem.teacher, knobs, phases, seen=False)(0, Draws(0))
+    assert bool((n.edge <= n.r + 1e-12).all())
+    assert bool((n.t <= n.edge + 1 / phases + 1e-12).all())
+    close(n.t - n.r, torch.full_like(n.t, 1 / 40), 1e-12)
+
+
+def test_phases_must_divide_the_grid():
+    problem = With(R2, schedule("vp"), "v")
+    with pytest.raises(
+        ValueError, match="intervals must be a multiple of the 4 phases, or no sampler meets the edges, got 50"
+    ):
+        train("pcm", problem, problem.teacher, intervals=50, phases=4)
+
+
+# ---- guidance
+
+
+def psi(D, x, t, r, cond):
+    return jump(D(x, t, cond), r)
+
+
+def test_the_augmented_step_is_linear_in_the_guidance_scale():
+    on = schedule("vp")
+    problem = With(RING, on, "eps")
+    x, t, r = normal(16, 2, seed=3), torch.linspace(0.3, 1, 16).double(), torch.linspace(0.1, 0.8, 16).double()
+    cond, D = torch.arange(16) % 8, problem.teacher
+    steps = [pc.augmented_step(D, x, t, r, cond, torch.full((16,), g).double()) for g in (1.0, 2.0, 4.0)]
+    close(steps[2] - steps[0], 3 * (steps[1] - steps[0]), 1e-10)
+    close(steps[0], psi(D, x, t, r, cond), 1e-10)
+    w = 3.0  # g - 1
+    close(steps[2], (1 + w) * psi(D, x, t, r, cond) - w * psi(D, x, t, r, None), 1e-10)
+    each = torch.linspace(0.5, 6, 16).double()
+    close(
+        pc.augmented_step(D, x, t, r, cond, each),
+        psi(D, x, t, r, None) + each[:, None] * (psi(D, x, t, r, cond) - psi(D, x, t, r, None)),
+        1e-10,
+    )
+
+
+def test_heuns_step_is_not_linear_in_the_guidance_scale():
+    """A negative control: of a second-order step the combination of results is not the step of the combination."""
+    from toydiff import Guided
+
+    on = schedule("vp")
+    D = RING.denoiser(on)
+    x, t, r, cond = (
+        normal(16, 2, seed=3),
+        torch.full((16,), 0.8).double(),
+        torch.full((16,), 0.5).double(),
+        torch.arange(16) % 8,
+    )
+    both = c.step_of(Heun(), Guided(D, 4.0), x, t, r, cond)
+    apart = 4 * c.step_of(Heun(), D, x, t, r, cond) - 3 * c.step_of(Heun(), D, x, t, r, None)
+    assert float((both - apart).abs().max()) > 0.05
+
+
+def test_lcm_is_told_the_scale_that_its_teacher_was_guided_by():
+    problem = With(RING, schedule("vp"), "eps", conditional=True)
+    knobs = pc.LCMKnobs(batch=256, g_min=1.5, g_max=4.0)
+    n = pc.guided_pairing(problem, problem.teacher, knobs, 1, seen=True)(0, Draws(0))
+    assert float(n.guidance_scale.min()) >= 1.5
+    assert float(n.guidance_scale.max()) <= 4.0
+    close(n.x_r, pc.augmented_step(problem.teacher, n.x, n.t, n.r, n.cond, n.guidance_scale), 0.0)
+    training = train("lcm", problem, problem.teacher, batch=8, g_min=1.5, g_max=4.0)
+    assert training.student.sees_guidance
+    assert training.teacher_calls == 16
+    assert not train("lcm", problem, problem.teacher, batch=8).student.sees_guidance
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"g_min": 3.0, "g_max": 2.0}, "g_min must not exceed g_max, got 3 and 2"),
+        ({"g_min": 0.0}, "g_min"),
+        ({"g_min": 2.0, "g_max": 2.0}, "guidance needs classes to guide towards, and test has none"),
+        ({"distance": "l3"}, "unknown distance 'l3'"),
+        ({"c": 0.0}, "c must be"),
+        ({"target_ema": 1.0}, "the decay of an average"),
+        ({"phases": 0}, "phases"),
+        ({"adversarial": -1.0}, "adversarial, a weight, must be >= 0"),
+    ],
+)
+def test_bad_knobs_are_one_line(changes, words):
+    from toydiff import GaussianMixture
+
+    problem = With(GaussianMixture([[0.0, 0.0], [1.0, 1.0]], std=0.3), schedule("vp"), "v")
+    with pytest.raises(ValueError, match=words) as caught:
+        train("pcm", problem, problem.teacher, **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("cd", {"solver": "dpm++2m"}, "a deterministic one-step solver such as heun, ddim or dpm2, not 'dpm\\+\\+2m'"),
+        ("cd", {"solver": "ddpm"}, "not 'ddpm'"),
+        ("cd", {"solver": "picard"}, "not 'picard'"),
+        ("cd", {"grid": "karas"}, "karras"),
+        ("ct", {"curriculum": "cn"}, "unknown curriculum 'cn'"),
+        ("ct", {"first": 20, "last": 10}, "first must not exceed last, got 20 and 10"),
+        ("ect", {"stages": 0}, "stages"),
+        ("ect", {"q": 1.0}, "q must exceed 1"),
+        ("sct", {"std": 0.0}, "std"),
+        ("multistep-consistency", {"edge": 1.5}, "edge, a share, must lie in"),
+    ],
+)
+def test_bad_knobs_of_the_others_are_one_line(method, changes, words):
+    problem = With(R2, schedule("vp"), "v")
+    with pytest.raises(ValueError, match=words):
+        train(method, problem, None if method == "ct" else problem.teacher, **changes)
+
+
+# ---- training
+
+
+@pytest.mark.parametrize("method", FAMILY)
+def test_every_method_trains_from_a_network_and_from_an_exact_teacher(method):
+    for teacher in ("ring-teacher", None):
+        torch.set_default_dtype(torch.float32)
+        start = {"start": "ring-teacher"} if method == "ct" and teacher else {}
+        given = {} if method == "ct" else {"teacher": teacher}
+        run = runs.train(method, "mixture:ring", changes={"updates": 3, "batch": 16, "warmup": 1}, **given, **start)
+        before = [p.detach().clone() for p in run.training.student.parameters()]
+        model = run.finish()
+        assert any(not torch.equal(a, b) for a, b in zip(before, run.training.student.parameters(), strict=True))
+        assert model.about["teacher_calls"] == 3 * run.training.teacher_calls
+        sampler = model.about["sampler"]
+        path = solve(model.denoiser, torch.randn(4, 2), 2, solver=sampler["solver"], grid=sampler["grid"], generator=0)
+        assert bool(torch.isfinite(path.end).all())
+
+
+def test_a_target_average_follows_with_its_decay_from_the_first_update():
+    problem = With(R2, schedule("vp"), "v")
+    training = train("cd", problem, problem.teacher, batch=8, target_ema=0.75)
+    target = training.targets["target"]
+    assert "target" in training.state()
+    first = [p.clone() for p in target.module.parameters()]
+    for _ in fit(training.turns, 1, averages=training.averages()):
+        pass
+    for a, b, now in zip(first, training.student.parameters(), target.module.parameters(), strict=True):
+        close(now, 0.75 * a + 0.25 * b.detach(), 1e-12)
+
+
+def test_the_adversarial_turns_touch_their_own_parameters_only():
+    problem = With(RING, schedule("vp"), "v")
+    training = train("pcm", problem, problem.teacher, batch=16, adversarial=0.1)
+    D, student = training.modules["discriminator"], training.student
+    generator, critic = training.turns
+    slopes = torch.autograd.grad(generator.loss(0, Draws(0)), generator.params, allow_unused=True)
+    assert {id(p) for p in generator.params} == {id(p) for p in student.parameters()}
+    assert {id(p) for p in critic.params} <= {id(p) for p in D.parameters()}
+    assert any(g is not None and bool(g.any()) for g in slopes)
+    found = torch.autograd.grad(critic.loss(0, Draws(0)), list(student.parameters()), allow_unused=True)
+    assert all(g is None for g in found)
+    assert training.teacher_calls == 2 * train("pcm", problem, problem.teacher, batch=16).teacher_calls
+
+
+def test_the_adversarial_loss_is_the_hinge():
+    """At 0, what D says before training, the generator pays lambda and the discriminator 2."""
+    problem = With(RING, schedule("vp"), "v")
+    plain = train("pcm", problem, problem.teacher, batch=16)
+    training = train("pcm", problem, problem.teacher, batch=16, adversarial=0.5)
+    training.student.load_state_dict(plain.student.state_dict())
+    D = training.modules["discriminator"]
+    nn.init.zeros_(D.head[-1].weight)
+    nn.init.zeros_(D.head[-1].bias)
+    losses = [float(turn.loss(0, Draws(3)).detach()) for turn in training.turns]
+    assert losses[0] == pytest.approx(float(plain.turns[0].loss(0, Draws(3)).detach()) + 0.5)
+    assert losses[1] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("name", ["mixture", "digits"])
+def test_discriminator_learns_to_tell(name):
+    torch.set_default_dtype(torch.float32)
+    from tiny import TinyDigits, TinyMixture
+
+    from toydiff.training import Turn
+
+    problem = TinyMixture() if name == "mixture" else TinyDigits()
+    D = Discriminator.on(problem, problem.teacher)
+    frozen = isinstance(problem.teacher, LambdaDenoiser)
+    assert all(p.requires_grad != frozen for p in D.denoiser.parameters())
+
+    def loss(step, draws):
+        x = draws.normal(32, *problem.shape)
+        t = draws.uniform(32, 0.1, 0.9)
+        return (torch.relu(1 + D(x, t)) + torch.relu(1 - D(0.3 * x + 0.7, t))).mean()
+
+    records = [r.loss for r in fit(Turn(loss, list(D.parameters()), 5e-3), 60)]
+    assert records[0] == pytest.approx(2, abs=0.5)
+    assert records[-1] < 1.2
+
+
+@pytest.mark.parametrize("name", ALL_SCHEDULES)
+def test_noise_travel_keeps_the_marginals(name):
+    on = ALL_SCHEDULES[name]
+    for s, u in ((0.0, 0.4), (0.3, 0.8), (0.5, 0.5)):
+        mean, noise = torch.zeros(2, 1).double(), f64([[1.0], [-1.0]])
+        added = noise_travel(on, mean, s, u, noise)[0, 0]
+        kept = noise_travel(on, mean + 1, s, u, 0 * noise)[0, 0]
+        S_s, S_u = (on.alpha(f64(v)) ** 2 * 0.25 + on.sigma(f64(v)) ** 2 for v in (s, u))
+        close(kept**2 * S_s + added**2, S_u, 1e-10)
+    with pytest.raises(ValueError, match="u must not be below s"):
+        noise_travel(on, mean, 0.5, 0.4, noise)
+
+
+# ---- the sampler
+
+
+def test_the_sampler_of_a_consistency_function_keeps_the_law_in_any_number_of_steps():
+    """On Gaussian data, exactly: each step's law is that of the schedule, whatever the steps before."""
+    on = schedule("vp")
+    f = Exact(N1, on)
+    x = N1.marginal(on, f64(1.0)).sample(40_000, 0)
+    for N in (1, 2, 5):
+        end = solve(f, x, N, solver="lcm", grid="uniform", generator=1).end
+        assert float(end.mean()) == pytest.approx(0.7, abs=4 * 0.5 / 200)
+        assert float(end.std()) == pytest.approx(0.5, abs=4 * 0.5 / 283)
+
+
+def test_the_sampler_brings_no_ordinary_denoiser_to_the_data():
+    """order 0: the spread of x_0's mean stays too small, however many steps there are."""
+    on = schedule("vp")
+    x = N1.marginal(on, f64(1.0)).sample(4000, 0)
+    spreads = [
+        float(solve(N1.denoiser(on), x, N, solver="lcm", grid="uniform", generator=1).end.std()) for N in (4, 64)
+    ]
+    assert max(spreads) < 0.45
+    assert LCM().order == 0
+
+
+def test_one_step_is_a_jump():
+    D = R2.denoiser(schedule("vp"))
+    x = normal(8, 2)
+    a, b = (solve(D, x, 1, solver=name, grid="uniform", generator=3).end for name in ("lcm", "ddim"))
+    assert torch.equal(a, b)
+    assert not torch.equal(*(solve(D, x, 2, solver="lcm", grid="uniform", generator=seed).end for seed in (0, 1)))

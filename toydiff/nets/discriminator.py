@@ -1,0 +1,40 @@
+"""A discriminator of noised samples: small heads on the features of a denoiser's network (arXiv 2403.12015; PCM's, arXiv 2405.18407)."""
+
+import copy
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..denoisers import Denoiser, LambdaDenoiser
+from ..schedules import Schedule
+
+if TYPE_CHECKING:
+    from ..problems.base import Problem
+
+HIDDEN = 128
+
+
+class Discriminator(nn.Module):
+    """D(x, t, cond) -> (B,), real if positive. x (B, ...) at noise level t (B,) of `schedule`, cond (B,) or None.
+
+    The trunk is a denoiser's network, whose features are averaged over pixels and read by a small network. A trained trunk is frozen.
+    """
+
+    def __init__(self, trunk: nn.Module, schedule: Schedule, frozen: bool):
+        super().__init__()
+        self.denoiser = LambdaDenoiser(trunk, schedule)
+        self.denoiser.requires_grad_(not frozen)
+        self.head = nn.Sequential(
+            nn.Linear(trunk.feature_width, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
+        )  # fmt: skip
+
+    @classmethod
+    def on(cls, problem: "Problem", teacher: Denoiser) -> "Discriminator":
+        """On a frozen copy of the teacher's network; on a fresh one that is trained with the heads if the teacher has none."""
+        if isinstance(teacher, LambdaDenoiser):
+            return cls(copy.deepcopy(teacher.net), teacher.schedule, frozen=True)
+        return cls(problem.network(), teacher.schedule, frozen=False)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.head(F.silu(self.denoiser.features(x, t, cond))).squeeze(1)
