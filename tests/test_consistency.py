@@ -14,10 +14,11 @@ from toydiff.denoisers import LambdaDenoiser
 from toydiff.distill import consistency as c
 from toydiff.distill import phased_consistency as pc
 from toydiff.distill.distances import DISTANCES, distance
-from toydiff.measure import fitted_order
+from toydiff.measure import consistency_error, fitted_order, target_variance
 from toydiff.nets.discriminator import Discriminator
 from toydiff.prediction import noise_travel
 from toydiff.solvers.ddim import DDIM
+from toydiff.solvers.driver import Trajectory
 from toydiff.solvers.heun import Heun
 from toydiff.solvers.lcm import LCM
 from toydiff.training import Draws, fit
@@ -617,3 +618,42 @@ def test_one_step_is_a_jump():
     a, b = (solve(D, x, 1, solver=name, grid="uniform", generator=3).end for name in ("lcm", "ddim"))
     assert torch.equal(a, b)
     assert not torch.equal(*(solve(D, x, 2, solver="lcm", grid="uniform", generator=seed).end for seed in (0, 1)))
+
+
+# ---- measures
+
+
+def test_variance_of_a_target_is_that_of_its_posterior_and_falls_with_references():
+    """One reference: E Var(x_0 | x_t), known for Gaussian data (methods 2.1); in pure noise n of them divide it by n."""
+    on = schedule("vp")
+    for t in (0.2, 0.6):
+        [(nsr, found, error)] = target_variance(N1, on, [t], 1, samples=20_000)
+        alpha, sigma = float(on.alpha(f64(t))), float(on.sigma(f64(t)))
+        assert nsr == pytest.approx(sigma / alpha)
+        assert found == pytest.approx(0.25 * sigma**2 / (alpha**2 * 0.25 + sigma**2), abs=4 * error)
+    [(_, one, _)], [(_, eight, error)] = (target_variance(N1, on, [1.0], n, samples=20_000) for n in (1, 8))
+    assert eight == pytest.approx(one / 8, abs=4 * error + 0.002)
+    with pytest.raises(ValueError, match="references"):
+        target_variance(N1, on, [0.5], 0)
+
+
+def test_variance_of_a_target_is_that_of_the_methods_own_pairing():
+    on, n = schedule("vp"), 16
+    [(_, measured, error)] = target_variance(M1, on, [float(on.t_of_lam(f64(0.0)))], n, samples=40_000)
+    goal, _, mean, _ = stable_targets(1.0, n, 1500)
+    assert float((goal - mean).square().mean()) == pytest.approx(measured, abs=6 * error)
+
+
+def test_consistency_error_is_0_for_the_exact_function_and_its_own_path():
+    on = schedule("vp")
+    f = Exact(M1, on)
+    ts = torch.linspace(1, 0, 9)
+    states = torch.stack([M1.flow(on, STARTS, 1.0, float(t)) for t in ts])
+    path = Trajectory(ts, states, states[1:], 8, 8, 0.0)
+    assert max(consistency_error(f, path)) < 1e-8
+    errors = consistency_error(M1.denoiser(on), path)
+    assert len(errors) == 8
+    gaps = M1.denoiser(on)(states[3], ts[3]).x0 - states[-1]
+    assert errors[3] == pytest.approx(float(gaps.square().sum(1).mean().sqrt()))
+    with pytest.raises(ValueError, match="keep='path'"):
+        consistency_error(f, Trajectory(ts, states[-1:], states[:0], 8, 8, 0.0))

@@ -554,7 +554,7 @@ def test_a_teacher_on_every_schedule_of_every_kind(method, name, kind):
     pairs = pairs_of(normal(32, 2), 2 * normal(32, 2, seed=1)) if METHODS[method].needs == "pairs" else None
     training = METHODS[method].train(problem, settings_of(method), teacher, pairs, None)
     # a loss that asks at t = 1 itself, of the teacher or of the student
-    at_noise = method in ("naive", "progressive", "perflow", "rectified-diffusion-phased")
+    at_noise = method in ("naive", "progressive", "perflow", "rectified-diffusion-phased", "multistep-consistency")
     if at_noise and kind in ("eps", "score") and name in NOISELESS_END:
         with pytest.raises(ValueError, match=rf"kind '{kind}' cannot be used where alpha = 0"):
             training.turns[0].loss(0, Draws(1))

@@ -485,3 +485,101 @@ def test_digits_that_cannot_be_drawn_are_one_sentence(module):
 
 def test_both_modules_have_the_same_figures():
     assert set(static.__all__) - {"png"} == set(interactive.__all__) - {"page"}
+
+
+# ---- against the noise level
+
+
+CURVES = {
+    "ct": [(0.1, 0.5), (10.0, 4.0), (1.0, 1.0)],
+    "sct": [(0.1, 0.4, 0.1), (1.0, 0.1, 0.2), (10.0, 0.0, 0.1)],
+}
+
+
+def test_static_against_noise():
+    figure = static.against_noise(CURVES, ylabel="variance", note="exact: 0", title="T")
+    [axes] = figure.axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (style.NSR_LABEL, "variance")
+    ct, sct = axes.lines
+    assert list(ct.get_xdata()) == [0.1, 1.0, 10.0]
+    assert list(ct.get_ydata()) == [0.5, 1.0, 4.0]
+    assert list(sct.get_ydata()) == [0.4, 0.1]  # a logarithm has no 0
+    assert [hex_of(ct), hex_of(sct)] == [METHODS["ct"].color, METHODS["sct"].color]
+    [band] = axes.collections
+    assert float(band.get_paths()[0].vertices[:, 1].min()) > 0
+    assert axes.get_legend().get_title().get_text() == "exact: 0"
+
+
+def test_interactive_against_noise():
+    page = interactive.against_noise(CURVES, ylabel="variance", note="exact: 0")
+    lines = {trace.name: trace for trace in page.data if trace.fill is None}
+    assert list(lines["ct"].y) == [0.5, 1.0, 4.0]
+    assert list(lines["sct"].x) == [0.1, 1.0]
+    assert lines["ct"].line.color == METHODS["ct"].color
+    assert (page.layout.xaxis.type, page.layout.yaxis.type) == ("log", "log")
+    assert page.layout.yaxis.title.text == "variance"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("curves", "words"),
+    [
+        ({}, "nothing to draw"),
+        ({"ct": []}, "'ct' must be a table of"),
+        ({"ct": [(1.0,)]}, "'ct' must be a table of"),
+        ({"ct": "abc"}, "'ct' must be a table of"),
+        ({"ct": [(1.0, 0.0), (0.0, 1.0)]}, "'ct' has no NSR and value above 0"),
+        ({"ct": [(1.0, float("nan"))]}, "'ct' has no NSR and value above 0"),
+    ],
+)
+def test_against_noise_refuses(module, curves, words):
+    with pytest.raises(ValueError, match=words):
+        module.against_noise(curves, ylabel="y")
+
+
+# ---- the same noise
+
+
+@pytest.fixture(scope="module")
+def clouds():
+    one = RING.sample(30, 0)
+    return {"lcm": {1: one, 4: one + 0.3}, "pcm": {4: RING.sample(20, 1)}}
+
+
+def test_static_same_noise(clouds):
+    figure = static.same_noise(clouds, RING, title="T")
+    seen = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(figure.axes) == 4
+    assert [axes.get_title("left") for axes in seen] == [
+        "lcm: 1 step\n ", f"lcm: 4 steps\nmoved by {0.3 * 2**0.5:.2g}", "pcm: 4 steps\n ",
+    ]  # fmt: skip
+    first, second = (next(c for c in axes.collections if len(c.get_offsets()) == 30) for axes in seen[:2])
+    assert np.allclose(first.get_offsets(), clouds["lcm"][1])
+    assert np.array_equal(first.get_facecolors(), second.get_facecolors())  # a noise keeps its colour
+    assert len({tuple(color) for color in first.get_facecolors()}) > 5
+
+
+def test_interactive_same_noise(clouds):
+    page = interactive.same_noise(clouds, RING)
+    dots = [trace for trace in page.data if trace.mode == "markers"]
+    assert [len(trace.x) for trace in dots] == [30, 30, 20]
+    assert np.array_equal(dots[0].marker.color, dots[1].marker.color)
+    assert np.allclose(dots[1].x, clouds["lcm"][4][:, 0])
+    assert page.layout.annotations[0].text == "lcm: 1 step<br> "
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ({}, "nothing to draw"),
+        ({"lcm": {}}, "nothing to draw"),
+        ({"lcm": {0: torch.zeros(3, 2)}}, "a number of steps of 'lcm'"),
+        ({"lcm": {1: torch.zeros(3, 2), 2: torch.zeros(4, 2)}}, "'lcm' must be of the same noise"),
+        ({"lcm": {1: torch.zeros(3, 1)}}, r"\(3, 1\)"),
+    ],
+)
+def test_same_noise_refuses(module, ends, words):
+    with pytest.raises(ValueError, match=words):
+        module.same_noise(ends, RING)

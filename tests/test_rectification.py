@@ -7,6 +7,7 @@ import pytest
 import torch
 from cases import ALL_SCHEDULES, M1, N1, RING, close, f64, normal
 from students import (
+    LEAST,
     Designed,
     FirstOrder,
     Known,
@@ -27,6 +28,7 @@ from toydiff import SCHEDULES, Guided, Linear, Prediction, chord, jump, schedule
 from toydiff.catalog import METHODS
 from toydiff.distill.pairs import Pairs, Recipe, make_pairs
 from toydiff.distill.phased import PhasedKnobs, window_chord, window_times
+from toydiff.distill.regression import uniform_times
 from toydiff.measure import first_orderness, straightness
 from toydiff.prediction import row
 from toydiff.schedules import PiecewiseLinear
@@ -567,3 +569,22 @@ def test_windows_and_substeps_are_counts(method, knob):
     for value in (0, 2.5, True):
         with pytest.raises(ValueError, match=f"{knob} must be a whole number >= 1"):
             train(method, problem, **{knob: value})
+
+
+@pytest.mark.parametrize("method", ["rectified-flow", "rectified-diffusion"])
+@pytest.mark.parametrize("edge", [0.0, 0.3])
+def test_a_share_of_the_batch_is_at_noise(method, edge):
+    """The rest stays uniform below, and without a share the times are those of before."""
+    n = 20_000
+    t = uniform_times(n, edge=edge)(Draws(0))
+    assert float((t == 1).double().mean()) == pytest.approx(edge, abs=0.02)
+    below = t[t < 1]
+    assert float(below.double().mean()) == pytest.approx(0.5, abs=0.01)
+    assert bool((t >= LEAST).all())
+    if edge == 0:
+        assert torch.equal(t, Draws(0).uniform(n, LEAST, 1.0))
+    assert METHODS[method].knobs().edge == 0  # the papers have none
+    with pytest.raises(ValueError, match="edge must leave some of the batch below t = 1"):
+        uniform_times(n, edge=1.0)
+    with pytest.raises(ValueError, match="edge, a share, must lie in"):
+        uniform_times(n, edge=-0.1)

@@ -91,6 +91,20 @@ def test_targets_of_the_ring():
         assert row(id_, steps)["distance"] <= bound * row(id_, steps)["floor"], (id_, steps)
 
 
+def test_a_change_of_weights_is_small_and_close():
+    rng = torch.Generator().manual_seed(0)
+    base = {"w": torch.randn(8, 4, 3, 3, generator=rng), "b": torch.randn(8, generator=rng)}
+    new = {"w": base["w"] + 0.01 * torch.randn(8, 4, 3, 3, generator=rng), "b": base["b"] + 1, "more": torch.ones(2, 2)}
+    stored = weights.change(new, base)
+    assert stored["w"].dtype == torch.int8
+    assert {stored[name].dtype for name in ("w.scale", "b", "more")} == {torch.float16}
+    back = weights.changed(stored, base)
+    assert set(back) == set(new)
+    largest = (new["w"] - base["w"]).abs().flatten(1).amax(1)
+    assert bool(((back["w"] - new["w"]).abs().flatten(1).amax(1) <= 0.51 * largest / 127 + 1e-7).all())
+    assert torch.equal(weights.changed(weights.change(base, base), base)["w"], base["w"])
+
+
 def test_build_makes_measures_and_stores(tmp_path, monkeypatch):
     tiny = {"updates": 4, "batch": 16, "warmup": 1}
     recipes = [
@@ -112,6 +126,41 @@ def test_build_makes_measures_and_stores(tmp_path, monkeypatch):
     # built again from what lies there: the same bits, without training
     again = list(zoo.build(["tiny-student"], tmp_path / "work", out))
     assert again[0]["rows"][0]["distance"] == entries[1]["rows"][0]["distance"]
+
+
+def test_large_students_are_stored_as_a_change_of_their_start(tmp_path, monkeypatch):
+    tiny = {"updates": 3, "batch": 16, "warmup": 1}
+    recipes = [
+        Recipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny, steps=(2,)),
+        Recipe("tiny-student", "ect", "mixture:ring", "tiny-teacher", changes=tiny, steps=(1,)),
+        Recipe("tiny-grandchild", "cd", "mixture:ring", "tiny-teacher", "tiny-student", changes=tiny, steps=(1,)),
+    ]
+    monkeypatch.setattr(zoo, "RECIPES", {recipe.id: recipe for recipe in recipes})
+    monkeypatch.setattr(zoo, "LARGE", 1000)
+    out = tmp_path / "out"
+    out.mkdir()
+    for recipe in recipes:
+        list(zoo.build([recipe.id], tmp_path / "work", out))
+    size = {r.id: (out / f"{r.id}.safetensors").stat().st_size for r in recipes}
+    assert size["tiny-student"] < 0.65 * size["tiny-teacher"]
+    assert weights.read_about("tiny-grandchild", out)["base"] == "tiny-student"
+    for recipe in recipes[1:]:
+        trained = runs.load(tmp_path / "work" / recipe.id).denoiser.state_dict()
+        for key, value in weights.load_denoiser(recipe.id, out).state_dict().items():
+            assert float((value - trained[key]).abs().max()) < 2e-3, key
+    # the base is made anew: what was stored as its change is worth nothing, and says so
+    monkeypatch.setitem(
+        zoo.RECIPES,
+        "tiny-teacher",
+        Recipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny | {"lr": 1e-2}, steps=(2,)),
+    )
+    list(zoo.build(["tiny-teacher"], tmp_path / "other", out))
+    for id_, base in (("tiny-student", "tiny-teacher"), ("tiny-grandchild", "tiny-teacher")):
+        with pytest.raises(
+            ValueError, match=f"are a change of '{base}', which were built anew since; run: toydiff zoo build"
+        ) as caught:
+            weights.load_denoiser(id_, out)
+        assert "\n" not in str(caught.value)
 
 
 def test_unknown_id_is_one_line(tmp_path):

@@ -54,7 +54,7 @@ _DIGITS = {"batch": 64, "lr": 1e-3, "updates": 1002}
 _POINTS = {"batch": 512, "lr": 1e-3, "updates": 3600}
 _STUDENT = {"digits": _DIGITS, "mixture": _POINTS, "points": _POINTS}
 _CONSISTENCY = {
-    "digits": _DIGITS | {"updates": 2000, "distance": "huber", "c": 0.015},
+    "digits": _DIGITS | {"updates": 800, "distance": "huber", "c": 0.015},
     "mixture": _POINTS | {"updates": 2500},
     "points": _POINTS | {"updates": 2500},
 }

@@ -392,6 +392,40 @@ def first_orderness(
     return C / size2
 
 
+def target_variance(
+    mixture: GaussianMixture,
+    schedule: Schedule,
+    ts: Sequence[float] | Tensor,
+    references: int = 1,
+    *,
+    samples: int = 4096,
+    seed: int = 0,
+) -> list[tuple[float, float, float]]:
+    """How much the x_0 of a consistency training's target varies: rows (NSR, E|x~_0 - E[x_0 | x_t]|^2, its standard error), one a time t in ts.
+
+    x~_0 is the softmax-weighted mean over a batch of `references` draws that holds x_t's own source (arXiv 2410.18958; `distill.consistency`), so that 1 is
+    consistency training's own sample; the exact score's has variance 0. `samples` x_t in batches, at least 16 of them. `ValueError` for counts below 1.
+    """
+    check_count(references, "references")
+    batches = max(check_count(samples, "samples") // references, 16)
+    rng = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    rows, at_once = [], max(ENTRIES // references**2, 1)
+    for t in torch.as_tensor(ts, dtype=torch.float64):
+        squares = []
+        for first in range(0, batches, at_once):
+            shape_ = (min(at_once, batches - first), references, mixture.dim)
+            x0 = mixture.sample(shape_[0] * references, rng, dtype=torch.float64)
+            x = schedule.mix(x0, torch.randn(x0.shape, generator=rng, dtype=torch.float64), t)
+            mean, alpha, sigma = mixture.denoiser(schedule)(x, t).x0, schedule.alpha(t), schedule.sigma(t)
+            x0, x = x0.view(shape_), x.view(shape_)
+            # -|x - alpha x0|^2/(2 sigma^2) up to what is the same for all x0
+            logits = alpha * (x @ x0.mT - 0.5 * alpha * x0.square().sum(2)[:, None]) / sigma**2
+            squares.append((torch.softmax(logits, 2) @ x0 - mean.view(shape_)).square().sum(2).mean(1))
+        each = torch.cat(squares)
+        rows.append((float(schedule.nsr(t)), float(each.mean()), float(each.std() / math.sqrt(batches))))
+    return rows
+
+
 def consistency_error(D: Denoiser, trajectory: Trajectory, cond: Tensor | None = None) -> list[float]:
     """How far the jumps from a trajectory's states to its last time land from its end: root mean square over samples, (N,), from its first time on.
 

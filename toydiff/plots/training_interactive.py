@@ -197,6 +197,7 @@ def same_noise(
     ends: Mapping[str, Mapping[int, Tensor]], background: GaussianMixture | Density, *, title: str = ""
 ) -> "go.Figure":
     """What the same noise becomes, a row a method, a column a number of steps; as `static.same_noise`. Hovering a point names its noise's number."""
+    training_style.check_same_noise(ends)
     behind = style.as_density(background, [cloud for by_steps in ends.values() for cloud in by_steps.values()])
     drawn = training_style.same_noise_panels(ends, behind)
     rows, columns = len(drawn.panels), len(drawn.steps)

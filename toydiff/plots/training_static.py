@@ -196,6 +196,7 @@ def same_noise(
     A noise keeps its colour along the row: the direction, from the data's mean, of where the fewest steps take it. Colours that mix are noise
     that goes elsewhere with more steps; the title has the root mean square of how far. `ValueError` for other shapes.
     """
+    training_style.check_same_noise(ends)
     behind = style.as_density(background, [cloud for by_steps in ends.values() for cloud in by_steps.values()])
     drawn = training_style.same_noise_panels(ends, behind)
     with _styled():

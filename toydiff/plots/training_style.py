@@ -264,26 +264,29 @@ class SameNoise:
     steps: list[int]
 
 
-def same_noise_panels(ends: Mapping[str, Mapping[int, Tensor]], behind: Density) -> SameNoise:
-    """Titles and colours of `same_noise`; `ValueError` for clouds that are not (B, 2), or of different size within a method."""
+def check_same_noise(ends: Mapping[str, Mapping[int, Tensor]]) -> None:
+    """Clouds (B, 2) by number of steps, all of one method's of the same size; else `ValueError`."""
     if not ends or not all(ends.values()):
         raise ValueError("there is nothing to draw: give at least one method, with at least one number of steps")
+    for name, by_steps in ends.items():
+        for n, cloud in by_steps.items():
+            check_count(n, f"a number of steps of {name!r}")
+            check_points({f"{name}, {steps_name(n)}": cloud})
+        if len({cloud.shape for cloud in by_steps.values()}) > 1:
+            sizes = ", ".join(shape(cloud) for cloud in by_steps.values())
+            raise ValueError(f"the ends of {name!r} must be of the same noise, got shapes {sizes}")
+
+
+def same_noise_panels(ends: Mapping[str, Mapping[int, Tensor]], behind: Density) -> SameNoise:
+    """Titles and colours of `same_noise`."""
     panels, colors = {}, {}
     for name, by_steps in ends.items():
-        counts = sorted(check_count(n, f"a number of steps of {name!r}") for n in by_steps)
-        check_points({f"{name}, {n} steps": by_steps[n] for n in counts})
-        first = by_steps[counts[0]]
-        for n in counts:
-            if by_steps[n].shape != first.shape:
-                raise ValueError(
-                    f"the ends of {name!r} must be of the same noise, got {shape(first)} and {shape(by_steps[n])}"
-                )
+        fewest = min(by_steps)
         panels[name] = {}
-        for n in counts:
-            moved = paired_error(by_steps[n], first).rms
-            words = f"{name}: {steps_name(n)}" + (f"\nmoved by {number(moved)}" if n > counts[0] else "\n ")
-            panels[name][n] = by_steps[n].detach().double().cpu().numpy(), words
-        colors[name] = directions(first, behind)
+        for n in sorted(by_steps):
+            moved = f"moved by {number(paired_error(by_steps[n], by_steps[fewest]).rms)}" if n > fewest else " "
+            panels[name][n] = by_steps[n].detach().double().cpu().numpy(), f"{name}: {steps_name(n)}\n{moved}"
+        colors[name] = directions(by_steps[fewest], behind)
     return SameNoise(panels, colors, sorted({n for by_steps in ends.values() for n in by_steps}))
 
 
