@@ -1,5 +1,6 @@
 """Schedules: levels, inverses, rates, tables, and the little that a user's own schedule must write."""
 
+import copy
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from cases import ALL_SCHEDULES, VARIANCE_PRESERVING, derivative, f64, normal
 
 from toydiff import SCHEDULES, VE, VP, Linear, Tabulated
 from toydiff import schedule as by_name
+from toydiff.schedules import schedule_config
 
 # middles of a thousandth: clear of the kinks of the tables
 TIMES = (torch.arange(10, 990, 7, dtype=torch.float64) + 0.5) / 1000
@@ -146,3 +148,20 @@ def test_registry_and_repr():
     assert repr(VP()) == "VP(beta0=0.1, beta1=20)"
     assert "scaled-linear" in repr(Tabulated.scaled_linear())
     assert repr(Linear()) == "Linear()"
+
+
+def test_levels_are_kept_for_the_same_times_only():
+    """Asked again at one tensor the answer is the same object; at changed times, other times, or with a gradient, it is computed."""
+    for name in SCHEDULES:
+        on, t = by_name(name), torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+        first = on.sigma(t)
+        assert on.sigma(t) is first
+        assert torch.equal(on.sigma(t.clone()), first)
+        t += 0.05
+        assert torch.equal(on.sigma(t), on.sigma(t.clone()))
+        assert not torch.equal(on.sigma(t), first)
+        again = t.clone().requires_grad_()
+        slope = torch.autograd.grad(on.sigma(again).sum(), again)[0]
+        assert torch.equal(torch.autograd.grad(on.sigma(again).sum(), again)[0], slope)
+        copy.deepcopy(on).alpha(t)
+        assert schedule_config(on) == schedule_config(by_name(name))

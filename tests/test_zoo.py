@@ -80,13 +80,23 @@ def test_few_steps_on_digits_stay_near_the_teacher():
     stochastic = row("digits-teacher", 25, "sde-dpm++2m")
     assert stochastic["distance"] <= 4 * stochastic["floor"]
     assert stochastic["accuracy"] >= 0.97
-    for id_, steps in (("digits-rectified-flow", 4), ("digits-rectified-diffusion", 2), ("digits-perflow", 4)):
+    for id_, steps in (
+        ("digits-rectified-flow", 1),
+        ("digits-instaflow", 1),
+        ("digits-rectified-diffusion", 1),
+        ("digits-perflow", 4),
+        ("digits-cd", 1),
+    ):
         assert row(id_, steps)["distance"] <= 4 * teacher["distance"], id_
+    for id_ in ("digits-cd", "digits-pcm"):
+        assert row(id_, 4)["distance"] <= 1.5 * teacher["distance"], id_
 
 
 def test_targets_of_the_ring():
     bounds = {("ring-teacher", 20): 1.5, ("ring-naive", 1): 2.5, ("ring-rectified-flow", 1): 2.5, ("ring-rectified-diffusion", 1): 2.5,
-              ("ring-progressive", 4): 1.5, ("ring-perflow", 4): 1.5, ("ring-rectified-diffusion-phased", 4): 1.5}  # fmt: skip
+              ("ring-progressive", 4): 1.5, ("ring-perflow", 4): 1.5, ("ring-rectified-diffusion-phased", 4): 1.5,
+              ("ring-cd", 1): 2.5, ("ring-ect", 1): 4, ("ring-sct", 1): 4, ("ring-ect", 2): 3, ("ring-sct", 2): 3, ("ring-pcm", 4): 1.3,
+              ("ring-multistep-consistency", 4): 1.5}  # fmt: skip
     for (id_, steps), bound in bounds.items():
         assert row(id_, steps)["distance"] <= bound * row(id_, steps)["floor"], (id_, steps)
 

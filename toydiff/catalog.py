@@ -54,12 +54,13 @@ _DIGITS = {"batch": 64, "lr": 1e-3, "updates": 1002}
 _POINTS = {"batch": 512, "lr": 1e-3, "updates": 3600}
 _STUDENT = {"digits": _DIGITS, "mixture": _POINTS, "points": _POINTS}
 _CONSISTENCY = {
-    "digits": _DIGITS | {"updates": 800, "distance": "huber", "c": 0.015},
+    "digits": _DIGITS | {"updates": 500, "distance": "huber", "c": 0.015},
     "mixture": _POINTS | {"updates": 2500},
     "points": _POINTS | {"updates": 2500},
 }
 _CD = _CONSISTENCY | {"digits": _CONSISTENCY["digits"] | {"solver": "ddim"}}  # half the calls of Heun's step
 _GUIDED = {kind: settings | ({} if kind == "digits" else {"intervals": 80}) for kind, settings in _CONSISTENCY.items()}
+_PCM = _GUIDED | {"digits": _CONSISTENCY["digits"] | {"edge": 0.5}}
 _WINDOWS = {
     "digits": _DIGITS | {"substeps": 5, "updates": 400},
     "mixture": _POINTS | {"updates": 2000},
@@ -90,7 +91,7 @@ _CARDS = [
     Card("sct", "Stable consistency tuning (SCT)", "arXiv 2410.18958", "slide 17", "|f(x_t, t) - f(x_r, r)|/(NSR_t - NSR_r), x_r by the reference batch's mean of x_0", "teacher", c.stable_consistency_tuning, c.TuningKnobs, GREEN, "^", "solid", RENOISED, _CONSISTENCY),
     Card("multistep-consistency", "Multistep consistency", "arXiv 2403.06807, alg. 1", "slide 32, reference 12", "max(SNR, 1) |x_0(z_t, t) - invDDIM(z_ref, z_t)|^2, z_ref at the phase's edge", "teacher", pc.multistep_consistency, pc.MultistepKnobs, PURPLE, "D", "dash", Sampler(steps=(4,)), _CONSISTENCY),
     Card("lcm", "Latent consistency model (LCM)", "arXiv 2310.04378, alg. 1", "slides 13 to 15", "d(f(x_t, g, t), f_ema(x_r, g, r)), x_r by one guided DDIM step", "teacher", pc.lcm, pc.LCMKnobs, ORANGE, "^", "dashdot", RENOISED, _GUIDED),
-    Card("pcm", "Phased consistency model (PCM)", "arXiv 2405.18407, alg. 1", "slide 13, algorithm 1", "d(f_m(x_t, t), f_m(x_r, r)), f_m a jump to the lower edge of phase m", "teacher", pc.phased_consistency, pc.PhasedConsistencyKnobs, VERMILLION, "D", "dash", Sampler(steps=(4,)), _GUIDED),
+    Card("pcm", "Phased consistency model (PCM)", "arXiv 2405.18407, alg. 1", "slide 13, algorithm 1", "d(f_m(x_t, t), f_m(x_r, r)), f_m a jump to the lower edge of phase m", "teacher", pc.phased_consistency, pc.PhasedConsistencyKnobs, VERMILLION, "D", "dash", Sampler(steps=(4,)), _PCM),
 ]  # fmt: skip
 
 METHODS: dict[str, Card] = {card.id: card for card in _CARDS}

@@ -6,6 +6,7 @@ One convention everywhere: `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1],
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -61,19 +62,31 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
 
 
 def _exact_at_its_end(level: Callable, end: float) -> Callable:
-    """A level that is 0 at its end is 0 there exactly: cos(pi/2) is 6e-17 in float64, -4e-8 in float32, and would hide pure noise."""
+    """A level that is 0 at its end is 0 there exactly: cos(pi/2) is 6e-17 in float64, -4e-8 in float32, and would hide pure noise.
+
+    The last value is kept with its time: one update of a training asks for the levels at the same tensor of times up to five times.
+    """
 
     @functools.wraps(level)
     def exact(self, t: Tensor) -> Tensor:
+        last = _KEPT.get(self, {}).get(level)
+        if last is not None and last[0] is t and last[1] == t._version:
+            return last[2]
         value = level(self, t)
         at_end = as_time(t) == end
-        if not bool(at_end.any()):
-            return value
-        rounding = at_end & (value.abs() <= 4 * torch.finfo(value.dtype).eps)
-        # the difference is 0 and keeps the derivative, which `rates` asks for
-        return torch.where(rounding, value - value.detach(), value)
+        if bool(at_end.any()):
+            rounding = at_end & (value.abs() <= 4 * torch.finfo(value.dtype).eps)
+            # the difference is 0 and keeps the derivative, which `rates` asks for
+            value = torch.where(rounding, value - value.detach(), value)
+        if isinstance(t, Tensor) and t.ndim and not (value.requires_grad or t.is_inference()):
+            _KEPT.setdefault(self, {})[level] = t, t._version, value
+        return value
 
     return exact
+
+
+_KEPT: "weakref.WeakKeyDictionary[Schedule, dict]" = weakref.WeakKeyDictionary()
+"""For each schedule and level, the last times (n,), as they were, and the values there."""
 
 
 class Schedule:

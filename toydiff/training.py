@@ -3,6 +3,9 @@
 A method says what to minimise (`Turn`) and what to follow by an average (`EMA`); all randomness comes from one stream (`Draws`).
 """
 
+import contextlib
+import ctypes
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,6 +204,8 @@ def fit(
     if clip is not None:
         check_positive(clip, "clip")
     device = turns[0].params[0].device
+    if device.type == "cpu":
+        _keep_memory()
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     optimizers = [
         torch.optim.Adam(turn.params, lr=turn.lr, betas=turn.betas, fused=device.type in ("cpu", "cuda"))
@@ -235,6 +240,19 @@ def fit(
             bar.update()
             bar.set_postfix(loss=f"{record.loss:.3g}", refresh=False)
             yield record
+
+
+@functools.cache
+def _keep_memory() -> None:
+    """Tell glibc to keep what is freed, up to 1 GiB: otherwise each update's activations go back to the system and are faulted in again, page by page.
+
+    For the whole process, once; elsewhere than on glibc nothing happens. `tests/benchmarks/training.py` measures what it gives.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 2**28)
+        libc.mallopt(trim_threshold, 2**30)
 
 
 def _check_saved(turns: Sequence[Turn], averages: Sequence[EMA], modules: Mapping[str, nn.Module]) -> None:

@@ -1,4 +1,4 @@
-"""Every method of the regression family on the ring of eight: distance over its floor, mean and spread over seeds.
+"""Every method of the regression and the consistency family on the ring of eight: distance over its floor, mean and spread over seeds.
 
     python tests/benchmarks/ring.py [--seeds 0 1 2] [--problem mixture:ring] [--method NAME ...] [--json FILE]
 
@@ -31,6 +31,13 @@ PLAN = [
     ("progressive, to 1 step", "progressive", {"first": 16, "last": 1}, "teacher", (1,)),
     ("perflow", "perflow", {}, "teacher", (4, 8)),
     ("rectified-diffusion-phased", "rectified-diffusion-phased", {}, "teacher", (4, 8)),
+    ("cd", "cd", {}, "teacher", (1, 2, 4)),
+    ("ct", "ct", {}, "teacher", (1, 2, 4)),
+    ("ect", "ect", {}, "teacher", (1, 2, 4)),
+    ("sct", "sct", {}, "teacher", (1, 2, 4)),
+    ("multistep-consistency", "multistep-consistency", {}, "teacher", (4,)),
+    ("lcm", "lcm", {}, "teacher", (1, 2, 4)),
+    ("pcm", "pcm", {}, "teacher", (4,)),
 ]
 PAIRS = Recipe(n=50_000)
 

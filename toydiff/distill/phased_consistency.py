@@ -143,10 +143,14 @@ def augmented_step(teacher: Denoiser, x: Tensor, t: Tensor, r: Tensor, cond: Ten
 
 
 def guided_pairing(
-    problem: Problem, teacher: Denoiser, knobs: GuidedConsistencyKnobs, phases: int, seen: bool
+    problem: Problem, teacher: Denoiser, knobs: GuidedConsistencyKnobs, phases: int, *, seen: bool, at_top: float = 0.0
 ) -> Pairing:
-    """Neighbours on the uniform grid of N intervals by an augmented step; the edge is the largest m/M below. seen: whether the student is told g."""
+    """Neighbours on the uniform grid of N intervals by an augmented step; the edge is the largest m/M below.
+
+    seen: whether the student is told g. at_top: the share of the batch that is moved to the first interval below its phase's upper edge.
+    """
     N, batch = knobs.intervals, knobs.batch
+    check_share(at_top, "edge")
     if N % phases:
         raise ValueError(f"intervals must be a multiple of the {phases} phases, or no sampler meets the edges, got {N}")
 
@@ -154,6 +158,8 @@ def guided_pairing(
         x0, cond = draws.rows(problem.data, batch)
         cond = cond if problem.conditional or knobs.guidance else None
         i = draws.integers(batch, N)
+        top = (i // (N // phases) + 1) * (N // phases) - 1
+        i = torch.where(draws.uniform(batch) < at_top, top, i)
         t, r = (i + 1).to(x0.dtype) / N, i.to(x0.dtype) / N
         edge = (i // (N // phases)).to(x0.dtype) / phases  # of the phase that (r, t] lies in
         g = draws.uniform(batch, knobs.g_min, knobs.g_max) if knobs.guidance else None  # g ~ U[g_min, g_max]
@@ -195,9 +201,12 @@ def lcm(
 
 @dataclass(frozen=True)
 class PhasedConsistencyKnobs(GuidedConsistencyKnobs):
-    """`phases`, M, which divide the intervals; `adversarial`, the weight of the adversarial loss (0: none), and `lr_d` of its discriminator."""
+    """`phases`, M, which divide the intervals; `edge`, a share of the batch at the phases' upper edges beside what falls there anyway, where a sampler
+    with one step a phase calls the student (the paper has none); `adversarial`, the weight of the adversarial loss (0: none), and `lr_d` of its discriminator.
+    """
 
     phases: int = 4
+    edge: float = 0.0
     adversarial: float = 0.0
     lr_d: float = 1e-3
 
@@ -221,7 +230,7 @@ def phased_consistency(
         raise ValueError(f"adversarial, a weight, must be >= 0, got {knobs.adversarial:g}")
     student = like_teacher(problem, teacher, start)
     target, targets = target_of(student, knobs)
-    pairing = guided_pairing(problem, teacher, knobs, M, seen=False)
+    pairing = guided_pairing(problem, teacher, knobs, M, seen=False, at_top=knobs.edge)
     compare = at_the_edge(distance(knobs.distance, knobs.c))
     plain = consistency(student, target, pairing, compare)
     turns, modules = [Turn(plain, list(student.parameters()), knobs.lr)], {}
