@@ -58,9 +58,10 @@ _CONSISTENCY = {
     "mixture": _POINTS | {"updates": 2500},
     "points": _POINTS | {"updates": 2500},
 }
-_CD = _CONSISTENCY | {"digits": _CONSISTENCY["digits"] | {"solver": "ddim"}}  # half the calls of Heun's step
+_GENTLE = _CONSISTENCY["digits"] | {"updates": 600, "lr": 3e-4, "ema": 0.99, "warmup": 20, "target_ema": 0.95}
+_CD = _CONSISTENCY | {"digits": _GENTLE | {"solver": "ddim"}}  # half the calls of Heun's step
 _GUIDED = {kind: settings | ({} if kind == "digits" else {"intervals": 80}) for kind, settings in _CONSISTENCY.items()}
-_PCM = _GUIDED | {"digits": _CONSISTENCY["digits"] | {"edge": 0.5}}
+_PCM = _GUIDED | {"digits": _GENTLE | {"updates": 300}}
 _WINDOWS = {
     "digits": _DIGITS | {"substeps": 5, "updates": 400},
     "mixture": _POINTS | {"updates": 2000},

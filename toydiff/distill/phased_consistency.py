@@ -17,7 +17,7 @@ from ..prediction import Prediction, chord, jump, noise_travel
 from ..problems.base import Problem
 from ..schedules import Schedule
 from ..training import EMA, Draws, Turn
-from .base import Training, like_teacher
+from .base import Training
 from .consistency import (
     Comparison,
     ConsistencyKnobs,
@@ -26,6 +26,7 @@ from .consistency import (
     at_the_edge,
     belief,
     consistency,
+    student_of,
     target_of,
     target_state,
 )
@@ -75,7 +76,7 @@ def multistep_consistency(
     check_count(knobs.first, "first")
     check_count(knobs.last, "last")
     check_share(knobs.edge, "edge")
-    student = like_teacher(problem, teacher, start)
+    student = student_of(problem, teacher, start)
     target, targets = target_of(student, knobs)
     guide, schedule = Guided(teacher, knobs.guidance_scale), student.schedule
 
@@ -143,14 +144,13 @@ def augmented_step(teacher: Denoiser, x: Tensor, t: Tensor, r: Tensor, cond: Ten
 
 
 def guided_pairing(
-    problem: Problem, teacher: Denoiser, knobs: GuidedConsistencyKnobs, phases: int, *, seen: bool, at_top: float = 0.0
+    problem: Problem, teacher: Denoiser, knobs: GuidedConsistencyKnobs, phases: int, *, seen: bool
 ) -> Pairing:
     """Neighbours on the uniform grid of N intervals by an augmented step; the edge is the largest m/M below.
 
-    seen: whether the student is told g. at_top: the share of the batch that is moved to the first interval below its phase's upper edge.
+    seen: whether the student is told g.
     """
     N, batch = knobs.intervals, knobs.batch
-    check_share(at_top, "edge")
     if N % phases:
         raise ValueError(f"intervals must be a multiple of the {phases} phases, or no sampler meets the edges, got {N}")
 
@@ -158,8 +158,6 @@ def guided_pairing(
         x0, cond = draws.rows(problem.data, batch)
         cond = cond if problem.conditional or knobs.guidance else None
         i = draws.integers(batch, N)
-        top = (i // (N // phases) + 1) * (N // phases) - 1
-        i = torch.where(draws.uniform(batch) < at_top, top, i)
         t, r = (i + 1).to(x0.dtype) / N, i.to(x0.dtype) / N
         edge = (i // (N // phases)).to(x0.dtype) / phases  # of the phase that (r, t] lies in
         g = draws.uniform(batch, knobs.g_min, knobs.g_max) if knobs.guidance else None  # g ~ U[g_min, g_max]
@@ -191,7 +189,7 @@ def lcm(
     are a jump's own boundary condition here. g is w + 1. Sample with the solver `lcm`, at a guidance scale that the student is told.
     """
     knobs.check(problem)
-    student = like_teacher(problem, teacher, start, guided=knobs.guidance)
+    student = student_of(problem, teacher, start, guided=knobs.guidance)
     target, targets = target_of(student, knobs)
     pairing = guided_pairing(problem, teacher, knobs, 1, seen=knobs.guidance)
     loss = consistency(student, target, pairing, at_the_edge(distance(knobs.distance, knobs.c)))
@@ -201,12 +199,9 @@ def lcm(
 
 @dataclass(frozen=True)
 class PhasedConsistencyKnobs(GuidedConsistencyKnobs):
-    """`phases`, M, which divide the intervals; `edge`, a share of the batch at the phases' upper edges beside what falls there anyway, where a sampler
-    with one step a phase calls the student (the paper has none); `adversarial`, the weight of the adversarial loss (0: none), and `lr_d` of its discriminator.
-    """
+    """`phases`, M, which divide the intervals; `adversarial`, the weight of the adversarial loss (0: none), and `lr_d` of its discriminator."""
 
     phases: int = 4
-    edge: float = 0.0
     adversarial: float = 0.0
     lr_d: float = 1e-3
 
@@ -228,9 +223,9 @@ def phased_consistency(
     M = check_count(knobs.phases, "phases")
     if check_number(knobs.adversarial, "adversarial") < 0:
         raise ValueError(f"adversarial, a weight, must be >= 0, got {knobs.adversarial:g}")
-    student = like_teacher(problem, teacher, start)
+    student = student_of(problem, teacher, start)
     target, targets = target_of(student, knobs)
-    pairing = guided_pairing(problem, teacher, knobs, M, seen=False, at_top=knobs.edge)
+    pairing = guided_pairing(problem, teacher, knobs, M, seen=False)
     compare = at_the_edge(distance(knobs.distance, knobs.c))
     plain = consistency(student, target, pairing, compare)
     turns, modules = [Turn(plain, list(student.parameters()), knobs.lr)], {}

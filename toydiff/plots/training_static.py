@@ -216,7 +216,7 @@ def same_noise(
                 _plane(axes, behind)
                 axes.scatter(*cloud.T, c=colors, s=6, lw=0)
                 axes.set_title(words)
-                if axes is not line[0]:
+                if n > min(by_steps):
                     axes.set_ylabel("")
                     axes.tick_params(labelleft=False)
         return figure
