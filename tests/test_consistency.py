@@ -539,17 +539,18 @@ def test_the_adversarial_turns_touch_their_own_parameters_only():
 
 
 def test_the_adversarial_loss_is_the_hinge():
-    """At 0, what D says before training, the generator pays lambda and the discriminator 2."""
+    """Where D says b of everything, the generator pays lambda relu(1 - b) and the discriminator relu(1 + b) + relu(1 - b)."""
     problem = With(RING, schedule("vp"), "v")
     plain = train("pcm", problem, problem.teacher, batch=16)
     training = train("pcm", problem, problem.teacher, batch=16, adversarial=0.5)
     training.student.load_state_dict(plain.student.state_dict())
     D = training.modules["discriminator"]
     nn.init.zeros_(D.head[-1].weight)
-    nn.init.zeros_(D.head[-1].bias)
-    losses = [float(turn.loss(0, Draws(3)).detach()) for turn in training.turns]
-    assert losses[0] == pytest.approx(float(plain.turns[0].loss(0, Draws(3)).detach()) + 0.5)
-    assert losses[1] == pytest.approx(2)
+    for b in (0.0, 0.4, 3.0):
+        nn.init.constant_(D.head[-1].bias, b)
+        losses = [float(turn.loss(0, Draws(3)).detach()) for turn in training.turns]
+        assert losses[0] == pytest.approx(float(plain.turns[0].loss(0, Draws(3)).detach()) + 0.5 * max(1 - b, 0))
+        assert losses[1] == pytest.approx(1 + b + max(1 - b, 0))
 
 
 @pytest.mark.parametrize("name", ["mixture", "digits"])
