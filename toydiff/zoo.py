@@ -34,7 +34,7 @@ PAIRS = "pairs"
 
 CLASSIFIER_UPDATES = 1200
 
-LARGE = 500_000
+LARGE = 100_000
 """Bytes of half precision from which on a student's weights are stored as a change."""
 
 
