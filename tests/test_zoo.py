@@ -130,7 +130,8 @@ def test_build_makes_measures_and_stores(tmp_path, monkeypatch):
     assert [(r["steps"], r["solver"]) for r in entries[0]["rows"]] == [(2, "dpm++2m"), (2, "ddim")]
     assert [r["steps"] for r in entries[1]["rows"]] == [1, 2]
     tensors, about = weights.load("tiny-student", out)
-    assert {t.dtype for t in tensors.values()} == {torch.float16}
+    assert {t.dtype for t in weights.load("tiny-teacher", out)[0].values()} == {torch.float16}
+    assert {t.dtype for t in tensors.values()} == {torch.float16, torch.int8}  # its change of the teacher's
     assert about["teacher"] == "tiny-teacher"
     assert about["pair_calls"] == 50 * 2
     # built again from what lies there: the same bits, without training

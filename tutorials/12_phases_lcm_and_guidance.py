@@ -67,15 +67,16 @@ for M in (2, 4, 8):
     y = x
     for high, low in itertools.pairwise(torch.linspace(1, 0, M + 1).double().tolist()):
         y = line.flow(vp, y, high, low)
-    key[f"composed of {M} phases"] = float((y - whole).abs().max())
-    assert key[f"composed of {M} phases"] < 1e-9
+    composed = float((y - whole).abs().max())
+    assert composed < 1e-9
+    print(f"{M} phases composed: off by {composed:.0e}")
 untrained = problem("mixture:ring").student(td.Tabulated.scaled_linear(), "v")
 with torch.no_grad():
     for p in untrained.parameters():
         p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(SEED)))
     z = torch.randn(5, 2, generator=torch.Generator().manual_seed(SEED))
     off = max(float((jump(untrained(z, s), s) - z).abs().max()) for s in (0.25, 0.5, 0.75))
-print(f"phases composed: off by at most {max(key.values()):.0e}; an untrained network at the edges: by {off:.0e}")
+print(f"an untrained network at the edges: off by {off:.0e}")
 assert off < 1e-4
 
 # %% [markdown]
@@ -125,7 +126,8 @@ display(Markdown("\n".join(rows)))
 assert key["pcm, 8 steps: from the ODE"] < key["lcm, 8 steps: from the ODE"] / 2
 
 # %% [markdown]
-# Both are good *samples*. But only PCM's are the teacher's: LCM's distance to where the teacher takes the same noise jumps with the second step, and stays there, for half of what it starts from then is fresh noise.
+# All are fair *samples*. But only PCM's are the teacher's. LCM's stay near it in 2 steps: it re-noises to $t=0.5$ then, where NSR is 1.6 and the mode is decided. In 4 and 8 steps the first stops are at $t=0.75$ and more, where
+# noise decides, and that noise is fresh: the same start ends anywhere.
 #
 # ## 3 · Break it: edges that no sampler meets
 #
@@ -182,10 +184,12 @@ for solver in ("ddim", "heun", "dpm2"):
         both = td.solve(D, x, ts=ts, solver=solver, cond=cond, guidance_scale=1 + w).end
         steps = [td.solve(D, x, ts=ts, solver=solver, cond=c).end for c in (cond, None)]
         gaps.append(float((both - (1 + w) * steps[0] + w * steps[1]).abs().max()))
-    key[f"{solver}: combining steps, w = 3"] = gaps[2]
+    if solver == "ddim":
+        assert max(gaps) < 1e-10
+    else:  # what is rounding is no number to keep
+        key[f"{solver}: combining steps, w = 3"] = gaps[2]
     rows.append(f"| {solver} | " + " | ".join(f"{gap:.1g}" for gap in gaps) + " |")
 display(Markdown("\n".join(rows)))
-assert key["ddim: combining steps, w = 3"] < 1e-10
 assert key["heun: combining steps, w = 3"] > 0.01
 own = augmented_step(
     D, x, torch.full((400,), t).double(), torch.full((400,), r).double(), cond, torch.full((400,), 4.0).double()
