@@ -263,7 +263,7 @@ def standardised(values):
 @pytest.mark.parametrize("nsr", LEVELS)
 def test_target_of_sct_is_unbiased_and_varies_less_than_that_of_ct(nsr):
     for n in (2, 8, 32):
-        goal, source, mean, x = stable_targets(nsr, n, 1500)
+        goal, source, mean, x = stable_targets(nsr, n, 500)
         for weight in (torch.ones_like(x), x, (x > 0).double(), torch.cos(2 * x)):
             assert abs(standardised((goal - mean) * weight)) < 4, n
         close(goal.mean(), goal.mean(), 0.0)
@@ -272,7 +272,7 @@ def test_target_of_sct_is_unbiased_and_varies_less_than_that_of_ct(nsr):
 
 
 def test_target_of_sct_is_biased_without_its_source():
-    goal, _, mean, x = stable_targets(0.6, 2, 1500, leave_out=True)
+    goal, _, mean, x = stable_targets(0.6, 2, 1000, leave_out=True)
     assert abs(standardised((goal - mean) * x)) > 8
 
 
@@ -641,7 +641,7 @@ def test_variance_of_a_target_is_that_of_its_posterior_and_falls_with_references
 def test_variance_of_a_target_is_that_of_the_methods_own_pairing():
     on, n = schedule("vp"), 16
     [(_, measured, error)] = target_variance(M1, on, [float(on.t_of_lam(f64(0.0)))], n, samples=40_000)
-    goal, _, mean, _ = stable_targets(1.0, n, 1500)
+    goal, _, mean, _ = stable_targets(1.0, n, 500)
     assert float((goal - mean).square().mean()) == pytest.approx(measured, abs=6 * error)
 
 
