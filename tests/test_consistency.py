@@ -160,6 +160,18 @@ def test_multistep_consistency_becomes_ddim_within_each_phase():
     )
 
 
+# on ve sigma^2 itself is below the smallest float32 number there, and the weight max(SNR, 1) infinite
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "ve"])
+def test_multistep_consistency_survives_the_smallest_step_above_an_edge(name):
+    """A uniform number in float32 is as near to 1 as 2^-24, once in some millions of samples."""
+    torch.set_default_dtype(torch.float32)
+    on = schedule(name)
+    problem = With(R2, on, "v")
+    training = train("multistep-consistency", problem, problem.teacher, batch=8, edge=0.0)
+    draws = Designed(indices=torch.arange(4), uniforms=[torch.tensor([0.5]), torch.tensor([1 - 2.0**-24])])
+    assert bool(torch.isfinite(training.turns[0].loss(0, draws)))
+
+
 # ---- how far the exact consistency function is from agreeing
 
 

@@ -246,7 +246,7 @@ def fit(
 def _keep_memory() -> None:
     """Tell glibc to keep what is freed, up to 1 GiB: otherwise each update's activations go back to the system and are faulted in again, page by page.
 
-    For the whole process, once; elsewhere than on glibc nothing happens. `tests/benchmarks/training.py` measures what it gives.
+    For the whole process, once; elsewhere than on glibc nothing happens.
     """
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
     with contextlib.suppress(AttributeError, OSError, TypeError):

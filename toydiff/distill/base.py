@@ -32,9 +32,9 @@ class Knobs:
 class Training:
     """What a method hands to `fit`: the student, its average, which is what is sampled in the end, and the turns of an update.
 
-    targets: other averages that follow the student, by name. modules: everything else that has a state, by name. teacher_calls: evaluations of the teacher, one sample at a time, in an update.
-    period: updates of one stage, where the learning rate starts again. steps: numbers of steps that the student is meant for, where its
-    method says so.
+    targets: other averages that follow the student, by name. modules: everything else that has a state, by name. teacher_calls:
+    evaluations of the teacher, one sample at a time, in an update. period: updates of one stage, where the learning rate starts again.
+    steps: numbers of steps that the student is meant for, where its method says so.
     """
 
     student: Denoiser

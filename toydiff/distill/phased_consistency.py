@@ -36,6 +36,9 @@ from .regression import snr_weight
 
 # ---- multistep consistency
 
+LEAST = 1e-5
+"""How far above its phase's lower edge a training time lies at least, as a share of the phase."""
+
 
 @dataclass(frozen=True)
 class MultistepKnobs(ConsistencyKnobs):
@@ -85,7 +88,8 @@ def multistep_consistency(
         x0, cond = draws.rows(problem.data, batch)
         cond = cond if problem.conditional else None
         edge = draws.integers(batch, M).to(x0.dtype) / M
-        part = torch.where(draws.uniform(batch) < knobs.edge, 1.0, 1 - draws.uniform(batch))
+        # nearer to the edge rounding would leave t and the edge at the same noise level, which no chord joins
+        part = torch.where(draws.uniform(batch) < knobs.edge, 1.0, (1 - draws.uniform(batch)).clamp(min=LEAST))
         t = (edge + part / M).clamp(max=1)  # t ~ U(edge, edge + 1/M], and a share at its end
         s = torch.maximum(t - 1 / (M * N), edge)
         x = schedule.mix(x0, draws.normal(batch, *problem.shape), t)
@@ -246,7 +250,7 @@ def _adversarial(
         return noise_travel(student.schedule, state, n.edge, u, draws.normal(knobs.batch, *problem.shape))
 
     def somewhere(n: Neighbours, draws: Draws) -> Tensor:
-        return n.edge + draws.uniform(knobs.batch) / knobs.phases  # u ~ U[s_m, s_m+1]
+        return (n.edge + draws.uniform(knobs.batch) / knobs.phases).clamp(max=1)  # u ~ U[s_m, s_m+1]
 
     def generator(step: int, draws: Draws) -> Tensor:
         n = pairing(step, draws)

@@ -1,6 +1,6 @@
 """Weights that ship with the package: for each id a file of tensors, and a JSON file that says how it was made and what it measures.
 
-A student that started from other bundled weights is stored as its change of those, in 8 bits a number: half the size of half precision, and closer.
+A student that started from other bundled weights is stored as its change of those, in 8 bits a number: half the size of half precision.
 """
 
 from collections.abc import Mapping
