@@ -44,8 +44,9 @@ def set_up(folder, method="diffusion", what="points", resume=False, every=1, see
     """A run from nothing but what is on disk, as a new process would set it up, with torch's global stream somewhere else."""
     torch.manual_seed(time.perf_counter_ns())
     settings = SMALL | OWN.get(method, {}) | changes
+    watch = 5 if METHODS[method].looks else 0
     return runs.train(
-        method, PROBLEMS[what], out=folder, changes=settings, pairs=pairs_for(method, what), resume=resume, every=every, seed=seed
+        method, PROBLEMS[what], out=folder, changes=settings, pairs=pairs_for(method, what), resume=resume, every=every, watch=watch, seed=seed
     )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def end_of(folder):
     assert [p.name for p in folder.glob("step-*")] == [index["file"]]
     tensors = read_tensors(folder / index["file"], index["sha256"])
     assert tensors.pop("global_random").dtype == torch.uint8
-    return tensors, {key: index[key] for key in ("about", "step", "steps", "turns", "history", "file")}
+    return tensors, {key: index[key] for key in ("about", "step", "steps", "turns", "history", "measured", "file")}
 
 
 def same(folder, whole):

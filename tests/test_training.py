@@ -18,7 +18,7 @@ from toydiff.checkpoints import Checkpoints, read_tensors
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
 from toydiff.prediction import jump
-from toydiff.training import EMA, Draws, Turn, fit, lr_share
+from toydiff.training import EMA, Collapse, Draws, Turn, Watch, fit, lr_share
 
 
 def linear(seed=0, outputs=1):
@@ -332,6 +332,124 @@ def test_two_players_and_a_target_resume_bit_for_bit(tmp_path, every):
     history = [json.loads((tmp_path / k / "run.json").read_text())["history"] for k in ("whole", "cut")]
     assert history[0] == history[1]
     assert [len(row) for row in history[0]] == [3] * 12
+
+
+# ---- a watch
+
+
+def watched(figures, every=2, patience=None, seed=0):
+    """A regression whose average is looked at; the figures are those of a test, one row after the other."""
+    net = linear(seed)
+    average = EMA(net, 0.5)
+    rows = iter(figures)
+    seen = []
+
+    def look(module):
+        seen.append(weights_of(module))
+        row = next(rows)
+        return dict(row) if isinstance(row, dict) else {"distance": row}
+
+    watch = Watch(average, look, every, patience)
+    return net, average, watch, seen
+
+
+def fit_watched(net, average, watch, updates, checkpoints=None):
+    modules = {"net": net, "average": average, "watch": watch}
+    turn = Turn(residual(net), list(net.parameters()), 1e-2)
+    return fit(turn, updates, averages=[average], modules=modules, watch=watch, checkpoints=checkpoints)
+
+
+def test_a_watch_keeps_the_best_average_that_it_saw():
+    net, average, watch, seen = watched([5.0, 3.0, 4.0, 2.0, 6.0])
+    records = list(fit_watched(net, average, watch, 7))
+    assert [(r.step, r.measured["distance"]) for r in records if r.measured] == [(2, 3.0), (4, 4.0), (6, 2.0), (7, 6.0)]
+    assert (int(watch.step), float(watch.distance), int(watch.last), watch.over) == (6, 2.0, 7, False)
+    assert torch.equal(weights_of(watch.best), seen[3])
+    assert not torch.equal(seen[3], weights_of(average.module))
+    assert records[1].measured["gradient_loss"] == records[1].grad_norms["loss"]
+    assert not any(p.requires_grad for p in watch.best.parameters())
+
+
+def test_a_start_that_was_never_beaten_is_the_best():
+    net, average, watch, seen = watched([1.0, 3.0, math.nan])
+    before = weights_of(net)
+    list(fit_watched(net, average, watch, 4))
+    assert int(watch.step) == 0
+    assert torch.equal(weights_of(watch.best), before)
+
+
+def test_a_watch_ends_a_run_that_gets_no_better(tmp_path):
+    figures = [5.0, 3.0, 3.0, 4.0, 3.5, 1.0]
+    net, average, watch, _ = watched(figures, patience=3)
+    saves = Checkpoints(tmp_path / "run", {}, every=100)
+    records = list(fit_watched(net, average, watch, 50, saves))
+    assert records[-1].step == 8
+    assert watch.over
+    index = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (index["step"], index["steps"]) == (8, 8)  # it is saved, and is finished
+    assert [row["distance"] for row in index["measured"]] == figures[:5]
+    # a continued run knows that it is over
+    net, average, watch, seen = watched([1.0], patience=3, seed=4)
+    assert list(fit_watched(net, average, watch, 50, Checkpoints(tmp_path / "run", {}, resume=True))) == []
+    assert (seen, int(watch.step)) == ([], 2)
+
+
+def test_a_watched_run_continues_as_if_it_had_not_been_interrupted(tmp_path):
+    figures = [5.0, 3.0, 4.0, 2.0, 6.0, 7.0]
+
+    def run(folder, stops, k):
+        net, average, watch, _ = watched(figures[k:])
+        saves = Checkpoints(tmp_path / folder, {}, every=1, resume=True)
+        for record in fit_watched(net, average, watch, 10, saves):
+            if record.step == stops:
+                break
+        return watch
+
+    whole = run("whole", None, 0)
+    run("cut", 3, 0)
+    run("cut", 8, 2)
+    cut = run("cut", None, 5)
+    assert {k: v.tolist() for k, v in whole.state_dict().items()} == {
+        k: v.tolist() for k, v in cut.state_dict().items()
+    }
+    a, b = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "cut"))
+    assert a["measured"] == b["measured"]
+    assert a["sha256"] == b["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ({"spread": (0.9, 1.0, 0.2)}, r"at update 4 the spread of the samples is 0.2, and was 1"),
+        ({"coverage": (1.0, 1.0, 0.375)}, r"at update 4 the part of the modes that were found is 0.375, and was 1"),
+        ({"spread": (0.9, 1.0, math.nan)}, r"the spread of the samples is nan, and was 1"),
+    ],
+)
+def test_a_collapse_stops_the_run_and_is_not_saved(tmp_path, figures, message):
+    [(name, values)] = figures.items()
+    net, average, watch, _ = watched([{"distance": 1.0, name: value} for value in values])
+    saves = Checkpoints(tmp_path / "run", {}, every=3)
+    with pytest.raises(
+        Collapse, match=rf"{message}; the last good checkpoint is that of update 3 in .*run'; try a smaller"
+    ):
+        list(fit_watched(net, average, watch, 50, saves))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 3
+    assert issubclass(Collapse, FloatingPointError)
+
+
+def test_a_spread_that_grows_from_nothing_is_no_collapse():
+    """A generator that starts as a mean starts as a point."""
+    net, average, watch, _ = watched(
+        [{"distance": 1.0, "spread": v, "coverage": c} for v, c in ((0.0, 0.0), (0.5, 0.5), (0.3, 0.25), (1.0, 1.0))]
+    )
+    list(fit_watched(net, average, watch, 6))
+
+
+def test_a_watch_refuses_what_is_no_number_of_updates():
+    average = EMA(linear(), 0.5)
+    for settings, message in (((0,), "every must be"), ((2, 0), "patience must be"), ((1.5,), "every must be")):
+        with pytest.raises(ValueError, match=message):
+            Watch(average, dict, *settings)
 
 
 # ---- what must not happen

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from .distill import adversarial as a
 from .distill import consistency as c
 from .distill import guided as g
 from .distill import naive as n
@@ -12,6 +13,7 @@ from .distill import progressive as p
 from .distill import rectified_diffusion as rd
 from .distill import rectified_flow as rf
 from .distill import regression as r
+from .distill import score_distillation as s
 from .distill.base import Knobs, Training
 from .solvers.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 
@@ -30,7 +32,8 @@ class Card:
     """A method: what it is called, where it is from, how it is trained and sampled, and how it is drawn.
 
     `train(problem, knobs, teacher, pairs, start)` returns the `Training` that `fit` runs. needs: "nothing", "teacher", or "pairs" (of a
-    teacher). `defaults`: knobs that differ from their own defaults, by kind of problem.
+    teacher). `defaults`: knobs that differ from their own defaults, by kind of problem. `looks`: how often a run is measured on its way, where
+    its losses oscillate or say nothing, so that the best is kept; 0 for never.
     """
 
     id: str
@@ -46,10 +49,13 @@ class Card:
     dash: str = "solid"
     sampler: Sampler = field(default_factory=Sampler)
     defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    looks: int = 0
 
 
 MANY = Sampler("dpm++2m", "lambda", (10, 20, 25))
 RENOISED = Sampler("lcm", "uniform", (1, 2, 4))
+ONE = Sampler("lcm", "uniform", (1,))
+LOOKS = 20
 _DIGITS = {"batch": 64, "lr": 1e-3, "updates": 1002}
 _POINTS = {"batch": 512, "lr": 1e-3, "updates": 3600}
 _STUDENT = {"digits": _DIGITS, "mixture": _POINTS, "points": _POINTS}
@@ -67,6 +73,16 @@ _WINDOWS = {
     "mixture": _POINTS | {"updates": 2000},
     "points": _POINTS | {"updates": 2000},
 }  # each update calls the teacher K times
+_SCORES = {
+    "digits": _DIGITS | {"updates": 300, "lr": 1e-4, "lr_fake": 3e-4, "ema": 0.98, "warmup": 20, "ratio": 2},
+    "mixture": _POINTS | {"updates": 1000, "lr": 5e-4, "ema": 0.99, "ratio": 3},
+    "points": _POINTS | {"updates": 1000, "lr": 5e-4, "ema": 0.99, "ratio": 3},
+}
+_ADVERSARIAL = {
+    "digits": _DIGITS | {"updates": 300, "lr": 1e-4, "ema": 0.98, "warmup": 20},
+    "mixture": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99},
+    "points": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99},
+}
 _TEACHER = {
     "digits": _DIGITS | {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
     "mixture": _POINTS | {"lr": 2e-3, "drop": 0.8},  # points are sampled without a class
@@ -93,6 +109,12 @@ _CARDS = [
     Card("multistep-consistency", "Multistep consistency", "arXiv 2403.06807, alg. 1", "slide 32, reference 12", "max(SNR, 1) |x_0(z_t, t) - invDDIM(z_ref, z_t)|^2, z_ref at the phase's edge", "teacher", pc.multistep_consistency, pc.MultistepKnobs, PURPLE, "D", "dash", Sampler(steps=(4,)), _CONSISTENCY),
     Card("lcm", "Latent consistency model (LCM)", "arXiv 2310.04378, alg. 1", "slides 13 to 15", "d(f(x_t, g, t), f_ema(x_r, g, r)), x_r by one guided DDIM step", "teacher", pc.lcm, pc.LCMKnobs, ORANGE, "^", "dashdot", RENOISED, _GUIDED),
     Card("pcm", "Phased consistency model (PCM)", "arXiv 2405.18407, alg. 1", "slide 13, algorithm 1", "d(f_m(x_t, t), f_m(x_r, r)), f_m a jump to the lower edge of phase m", "teacher", pc.phased_consistency, pc.PhasedConsistencyKnobs, VERMILLION, "D", "dash", Sampler(steps=(4,)), _PCM),
+    Card("vsd", "Variational score distillation (VSD)", "arXiv 2305.16213, alg. 1", "slide 18", "w(t) (eps_psi(x_t, t) - eps_phi(x_t, t)) dg/dtheta, w = alpha/sigma", "teacher", s.vsd, s.VSDKnobs, PURPLE, "P", "solid", ONE, _SCORES, LOOKS),
+    Card("swiftbrush", "SwiftBrush", "arXiv 2312.05239, alg. 1", "slide 18, algorithm 1", "the same, phi a LoRA on the teacher, w = sigma^2", "teacher", s.swiftbrush, s.SwiftBrushKnobs, SKY, "P", "dot", ONE, _SCORES, LOOKS),
+    Card("dmd", "Distribution matching distillation (DMD)", "arXiv 2311.18828, alg. 1", "slide 32, reference 19", "(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and |g(z) - ODE(z)|^2", "pairs", s.dmd, s.DMDKnobs, BLUE, "P", "solid", ONE, _SCORES, LOOKS),
+    Card("dmd2", "Improved distribution matching distillation (DMD2)", "arXiv 2405.14867", "slide 32, reference 19", "(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and a GAN on phi's features", "teacher", s.dmd2, s.DMD2Knobs, GREEN, "P", "dash", ONE, _SCORES, LOOKS),
+    Card("sim", "Score implicit matching (SIM)", "arXiv 2410.16794, alg. 1", "slides 19, 20", "-w (alpha/sigma^2) d'(s_phi - s_psi)^T (D_phi(x_t) - x_0)", "teacher", s.score_implicit_matching, s.SIMKnobs, ORANGE, "P", "dashdot", ONE, _SCORES, LOOKS),
+    Card("adversarial", "Adversarial post-training", "arXiv 2301.09515; arXiv 2403.12015", "slides 4, 6, 9, reference 16", "-D(x_u, u), D on the frozen teacher's features, x_u a student's sample noised", "teacher", a.adversarial, a.AdversarialKnobs, BLACK, "X", "dash", ONE, _ADVERSARIAL, LOOKS),
 ]  # fmt: skip
 
 METHODS: dict[str, Card] = {card.id: card for card in _CARDS}

@@ -77,7 +77,7 @@ def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = 
 
 
 def read_run(folder: Path | str) -> dict:
-    """The index of the run in a folder: about, step, steps, file, sha256, seconds, turns, history, versions; `ValueError` if there is none."""
+    """The index of the run in a folder: about, step, steps, file, sha256, seconds, turns, history, measured, versions; `ValueError` if there is none."""
     keys = ("about", "step", "steps", "file", "sha256", "seconds", "turns", "history")
     index = read_index(Path(folder) / INDEX, FORMAT, "run of toydiff", keys)
     if not isinstance(index["about"], dict):
@@ -181,7 +181,7 @@ class Checkpoints:
         write_bytes(self.folder / name, data)
         index = {
             "format": FORMAT, "version": VERSION, "about": self.about, "step": state.step, "steps": steps, "file": name, "sha256": checksum(data),
-            "seconds": state.seconds, "turns": list(turns), "history": state.history, "versions": versions(),
+            "seconds": state.seconds, "turns": list(turns), "history": state.history, "measured": state.measured, "versions": versions(),
         }  # fmt: skip
         write_index(self.folder / INDEX, index)
         self.saved = state.step
@@ -236,6 +236,7 @@ def restore(state: State, tensors: dict[str, Tensor], index: dict, where: str) -
         state.draws.generator.set_state(tensors["random"])
         torch.set_rng_state(tensors["global_random"])
         state.step, state.seconds, state.history = int(index["step"]), float(index["seconds"]), list(index["history"])
+        state.measured = list(index.get("measured", ()))
     except (KeyError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the run in {where!r} does not fit this method: {reason[:200]}") from None

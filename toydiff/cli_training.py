@@ -90,7 +90,7 @@ def train(args: argparse.Namespace) -> None:
     try:
         run = runs.train(
             args.method, args.problem, out=args.out, seed=args.seed, changes=changes, teacher=args.teacher, start=args.start,
-            pairs=args.pairs, resume=args.resume, every=args.every,
+            pairs=args.pairs, resume=args.resume, every=args.every, watch=args.watch, patience=args.patience,
             device=usable(args.device or "cpu") if accelerator is None else str(accelerator.device), accelerator=accelerator,
             progress=show_progress(),
         )  # fmt: skip
@@ -103,10 +103,23 @@ def train(args: argparse.Namespace) -> None:
             "method": run.method, "problem": run.problem.name, "seed": run.seed, "updates": index["step"],
             "teacher_calls": run.about["pair_calls"] + index["step"] * run.about["calls_per_update"], "seconds": index["seconds"],
             "loss": index["history"][-1][1], "folder": args.out,
-        }  # fmt: skip
+        } | best_of(index.get("measured", ()))  # fmt: skip
         report(json_to, row, train_text(row, updates))
     if accelerator is not None:
         accelerator.end_training()
+
+
+def best_of(measured: Sequence[Mapping]) -> dict[str, float]:
+    """Of what was measured on the way: the update at which the distance was smallest, which is what is kept, that distance, the first one and the floor."""
+    if not measured:
+        return {}
+    best = min(measured, key=lambda row: row["distance"])
+    return {
+        "best": best["step"],
+        "best_distance": best["distance"],
+        "first_distance": measured[0]["distance"],
+        "floor": best["floor"],
+    }
 
 
 def how_to_continue(out: str) -> str:
@@ -124,9 +137,14 @@ def train_text(row: Mapping, updates: int) -> str:
     """What a run of `toydiff train` did, for people; `updates` of them in this very call."""
     already = "" if updates else "the run is finished already; nothing was left to do\n"
     calls = f", {row['teacher_calls']:,} calls of the teacher" if row["teacher_calls"] else ""
+    kept = ""
+    if "best" in row:
+        kept = f"the best on the way is kept, that of update {row['best']}: distance {row['best_distance']:.3g} (before training {row['first_distance']:.3g}, floor {row['floor']:.3g})\n"
+    if row.get("best") == 0:
+        kept += "nothing was better than what it started from: try a smaller learning rate, and, where there is a second model, more updates of it\n"
     return (
         f"{already}{row['method']} on {row['problem']}: {row['updates']} updates in {row['seconds']:.3g} s, last loss {row['loss']:.3g}{calls}\n"
-        f"it is in {row['folder']}; measure it with: toydiff evaluate {row['folder']}"
+        f"{kept}it is in {row['folder']}; measure it with: toydiff evaluate {row['folder']}"
     )
 
 
@@ -204,6 +222,18 @@ def train_arguments(parser: Parser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue what is in the folder")
     parser.add_argument(
         "--every", metavar="N", type=whole(1, MOST_UPDATES), default=250, help="save every N updates (default: 250)"
+    )
+    parser.add_argument(
+        "--watch",
+        metavar="N",
+        type=whole(0, MOST_UPDATES),
+        help="measure the result every N updates and keep the best; 0 is off (default: 20 times a run where losses tell little, otherwise off)",
+    )
+    parser.add_argument(
+        "--patience",
+        metavar="P",
+        type=whole(1, MOST_UPDATES),
+        help="end the run after P measurements in a row that were no better (default: never)",
     )
     parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu, or accelerate's choice)")
     parser.add_argument(

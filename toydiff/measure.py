@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import check_count, check_finite, check_same, check_state, shape, unknown
 from .denoisers import Denoiser
-from .mixtures import GaussianMixture
+from .mixtures import Empirical, GaussianMixture
 from .prediction import jump
 from .schedules import Schedule, expand
 from .solvers import Trajectory
@@ -424,6 +424,32 @@ def target_variance(
         each = torch.cat(squares)
         rows.append((float(schedule.nsr(t)), float(each.mean()), float(each.std() / math.sqrt(batches))))
     return rows
+
+
+def score_error(
+    D: Denoiser,
+    samples: Tensor,
+    *,
+    cond: Tensor | None = None,
+    ts: Sequence[float] | Tensor = (0.1, 0.3, 0.5, 0.7, 0.9),
+    seed: int = 0,
+) -> float:
+    """How far a denoiser is from the best one of the distribution that samples (n, ...) come from: root mean square of eps_D - eps*, a number, over n and ts.
+
+    eps* is that of the samples themselves (`mixtures.Empirical`), each noised once at every time in ts; a sample counts among the points, so that eps* is
+    unbiased. It is noisy where few samples are near: take thousands of them, in few dimensions. An ignorant D that says eps = 0 reads about 1. cond (n,) or None,
+    labels of the samples, told to D.
+    """
+    _check_samples(samples, "samples")
+    best = Empirical(samples, cond).denoiser(D.schedule)
+    rng = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    squares = []
+    with torch.no_grad():
+        for t in torch.as_tensor(ts, dtype=samples.dtype):
+            noise = torch.randn(samples.shape, generator=rng, dtype=samples.dtype).to(samples.device)
+            x = D.schedule.mix(samples, noise, t.to(samples.device))
+            squares.append((D(x, t, cond).eps - best(x, t, cond).eps).square().mean())
+    return math.sqrt(float(torch.stack(squares).mean()))
 
 
 def consistency_error(D: Denoiser, trajectory: Trajectory, cond: Tensor | None = None) -> list[float]:

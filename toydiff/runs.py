@@ -20,7 +20,7 @@ from .distill.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from .grids import time_grid
 from .problems import Problem, problem
 from .solvers import Trajectory, solve
-from .training import Record, fit
+from .training import Collapse, Look, Record, Watch, fit
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SEED_OF_NOISE = 1_000_000
 """Added to the seed of a measurement, so that no student is measured on noise that it was trained on."""
 
+
+SEED_OF_LOOKS = 500_000
+"""The seed of a watch's noise, so that its choice of the best is not measured on the same samples."""
 
 ABOUT = ("method", "problem", "seed", "denoiser", "sampler", "pair_calls", "calls_per_update")
 """What the file of a run says at least."""
@@ -84,7 +87,8 @@ class Model:
 def load(source: str | Path) -> Model:
     """A model by the folder of its run, or by the id of bundled weights; `ValueError` in one line for anything else.
 
-    Of an unfinished run, what was last saved. It is the average of the weights that is loaded, frozen.
+    Of an unfinished run, what was last saved. It is the average of the weights that is loaded, frozen; of a run that was watched, the average at the
+    look where its distance was smallest, update `best`.
     """
     folder = Path(source)
     if (folder / INDEX).exists():
@@ -94,12 +98,13 @@ def load(source: str | Path) -> Model:
         if missing:
             raise ValueError(f"the run in {str(source)!r} does not say its {missing[0]!r}, and cannot be loaded")
         tensors = read_tensors(folder / index["file"], index["sha256"])
-        prefix = "module.average.module.net."
+        watched = bool(about.get("watch"))
+        prefix = "module.watch.best.net." if watched else "module.average.module.net."
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         done = {
             "updates": index["step"],
             "teacher_calls": about["pair_calls"] + index["step"] * about["calls_per_update"],
-        }
+        } | ({"best": int(tensors["module.watch.step"])} if watched else {})
         return Model(weights.build(about["denoiser"], own), about | done | {"seconds": index["seconds"]})
     if str(source) in weights.bundled():
         return Model(weights.load_denoiser(str(source)), weights.read_about(str(source)))
@@ -127,7 +132,7 @@ def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") ->
 
 @dataclass
 class Run:
-    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result so far."""
+    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result so far, `watch.best` the best."""
 
     method: str
     problem: Problem
@@ -136,14 +141,17 @@ class Run:
     about: dict
     checkpoints: Checkpoints | None
     seed: int
+    watch: Watch | None = None
     accelerator: "Accelerator | None" = None
     progress: bool = False
 
     def __iter__(self) -> Iterator[Record]:
         training, knobs_ = self.training, self.knobs
+        watched = {} if self.watch is None else {"watch": self.watch}
         return fit(
-            training.turns, knobs_.updates, averages=training.averages(), modules=training.state(), seed=self.seed, clip=knobs_.clip,
-            warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), checkpoints=self.checkpoints, accelerator=self.accelerator, progress=self.progress,
+            training.turns, knobs_.updates, averages=training.averages(), modules=training.state() | watched, seed=self.seed, clip=knobs_.clip,
+            warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), watch=self.watch, checkpoints=self.checkpoints,
+            accelerator=self.accelerator, progress=self.progress,
         )  # fmt: skip
 
     def finish(self) -> Model:
@@ -151,11 +159,17 @@ class Run:
         began = time.perf_counter()
         for _ in self:
             pass
-        updates = self.knobs.updates  # also where a resumed run had nothing left to do
+        updates, best, result = (
+            self.knobs.updates,
+            {},
+            self.training.average.module,
+        )  # also where a resumed run had nothing left to do
+        if self.watch is not None:
+            updates, best, result = int(self.watch.last), {"best": int(self.watch.step)}, self.watch.best
         calls = self.about["pair_calls"] + updates * self.about["calls_per_update"]
         seconds = time.perf_counter() - began
-        D = self.training.average.module.eval().requires_grad_(False)
-        return Model(D, self.about | {"updates": updates, "teacher_calls": calls, "seconds": seconds})
+        D = result.eval().requires_grad_(False)
+        return Model(D, self.about | {"updates": updates, "teacher_calls": calls, "seconds": seconds} | best)
 
 
 def train(
@@ -170,6 +184,8 @@ def train(
     pairs: str | Path | Pairs | None = None,
     resume: bool = False,
     every: int = 250,
+    watch: int | None = None,
+    patience: int | None = None,
     device: str = "cpu",
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
@@ -178,7 +194,9 @@ def train(
 
     teacher, start: a run's folder, bundled weights, or a denoiser; by default the problem's own teacher, whose weights the student starts
     with if it has any. pairs: a folder or `Pairs`, of that teacher; where the method needs them and none are given, they are
-    made first, by `Recipe`'s defaults. out: a folder for checkpoints; with `resume` what is there is continued. The same seed gives
+    made first, by `Recipe`'s defaults. out: a folder for checkpoints; with `resume` what is there is continued. watch: measure the average every
+    so many updates, and keep the best (`training.Watch`); 0 for not at all, by default what the method's card says. patience: after how many
+    measurements in a row that were no better the run ends; None for never. The same seed gives
     the same bits on one machine. `ValueError` for what does not fit.
     """
     the_problem = problem(on) if isinstance(on, str) else on
@@ -212,14 +230,55 @@ def train(
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
         module.to(target)
+    watch = (
+        (max(settings.updates // chosen.looks, 1) if chosen.looks else 0)
+        if watch is None
+        else check_count(watch, "watch", 0)
+    )
+    if patience is not None and not watch:
+        raise ValueError(
+            "patience counts measurements during the run, and none are made: set watch, the updates between them"
+        )
     about = {
         "method": method, "problem": the_problem.name, "seed": seed, "knobs": dataclasses.asdict(settings), **names,
         "pairs": None if pairs is None else pairs.about, "pair_calls": 0 if pairs is None else pairs.teacher_calls,
         "calls_per_update": training.teacher_calls, "denoiser": weights.describe(training.student),
         "sampler": dataclasses.asdict(chosen.sampler) | {"steps": list(training.steps or chosen.sampler.steps)},
     }  # fmt: skip
+    watched = None
+    if watch:
+        about["watch"] = {"every": watch, "patience": patience}
+        watched = Watch(training.average, looker(the_problem, about, training), watch, patience).to(target)
     checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
-    return Run(method, the_problem, settings, training, about, checkpoints, seed, accelerator, progress)
+    return Run(method, the_problem, settings, training, about, checkpoints, seed, watched, accelerator, progress)
+
+
+def looker(the_problem: Problem, about: Mapping[str, object], training: Training) -> Look:
+    """What a run's watch sees of a denoiser: {distance, floor, accuracy, spread, coverage, least_share, shares} and the figures of the method's monitor.
+
+    Of 2000 points or 1000 images by the fewest steps that the method is sampled with, from noise of their own. spread: the root mean square of their distance
+    from their mean, over that of data; shares: what lies at each mode.
+    """
+    n = 1000 if the_problem.conditional else 2000
+    steps = min(about["sampler"]["steps"])
+    spread_of_data = deviation(the_problem.data(n, SEED_OF_NOISE)[0])
+
+    def look(D: Denoiser) -> dict[str, float | None]:
+        path, cond = sample(Model(D, about), the_problem, n, steps, seed=SEED_OF_LOOKS)
+        if not bool(torch.isfinite(path.end).all()):
+            raise Collapse("the training collapsed: its samples are NaN or infinite")
+        measured = the_problem.measure(path.end, cond)
+        return {
+            "distance": measured.distance, "floor": measured.floor, "accuracy": measured.accuracy, "spread": deviation(path.end) / spread_of_data,
+            "coverage": measured.coverage, "least_share": measured.least_share, "shares": measured.shares, **(training.monitor() if training.monitor else {}),
+        }  # fmt: skip
+
+    return look
+
+
+def deviation(samples: Tensor) -> float:
+    """The root mean square of the samples' (n, ...) distance from their mean."""
+    return float((samples - samples.mean(0)).double().square().flatten(1).sum(1).mean().sqrt())
 
 
 def _own_pairs(

@@ -4,6 +4,7 @@ A method says what to minimise (`Turn`) and what to follow by an average (`EMA`)
 """
 
 import contextlib
+import copy
 import ctypes
 import functools
 import math
@@ -126,15 +127,82 @@ class EMA(AveragedModel):
         self.n_averaged.zero_()
 
 
+Look = Callable[[nn.Module], dict[str, float | None]]
+"""look(average) -> figures by name: "distance", smaller is better, and, where they are known, "spread" and "coverage" of the samples."""
+
+
+class Collapse(FloatingPointError):
+    """A training whose samples fell together or lost their modes: it fails as one whose numbers are not finite does."""
+
+
+class Watch(nn.Module):
+    """Looks at an average every `every` updates: keeps the best weights that it saw, ends a training that gets no better, and stops one that collapsed.
+
+    best: a copy of the average at its smallest distance, `distance`, at update `step`. patience: how many looks in a row may be no better before
+    the training ends, None for no end. last: the update of the last look. A collapse is a spread below a quarter of the largest one seen, or modes found fewer than half of the most.
+    All that it knows is in its state, so that a continued run goes on as if it had not been interrupted.
+    """
+
+    SPREAD, COVERAGE = 0.25, 0.5
+
+    def __init__(self, average: EMA, look: Look, every: int, patience: int | None = None):
+        super().__init__()
+        self.best, self._average, self.look = copy.deepcopy(average.module), [average], look
+        self.every = check_count(every, "every")
+        self.patience = None if patience is None else check_count(patience, "patience")
+        for name, value in (
+            ("distance", math.inf),
+            ("spread", 0.0),
+            ("coverage", 0.0),
+            ("step", 0),
+            ("missed", 0),
+            ("last", 0),
+        ):
+            self.register_buffer(name, torch.tensor(value))
+
+    @property
+    def over(self) -> bool:
+        """Whether the last `patience` looks were no better."""
+        return self.patience is not None and int(self.missed) >= self.patience
+
+    def __call__(self, step: int) -> dict[str, float | None]:
+        """The figures at update `step`, from 0; `Collapse` where there is nothing left to train."""
+        figures = {"step": step, **self.look(self._average[0].module)}
+        for name, least in (("spread", self.SPREAD), ("coverage", self.COVERAGE)):
+            value, most = figures.get(name), getattr(self, name)
+            if value is None:
+                continue
+            if not value >= least * float(most):
+                what = {"spread": "the spread of the samples", "coverage": "the part of the modes that were found"}[
+                    name
+                ]
+                raise Collapse(
+                    f"the training collapsed: at update {step} {what} is {value:.3g}, and was {float(most):.3g}"
+                )
+            most.clamp_(min=value)
+        distance = figures["distance"]
+        if distance < float(self.distance):
+            self.best.load_state_dict(self._average[0].module.state_dict())
+            for mark, value in ((self.distance, distance), (self.step, step), (self.missed, 0)):
+                mark.fill_(value)
+        else:
+            self.missed += 1
+        self.last.fill_(step)
+        return figures
+
+
 @dataclass(frozen=True)
 class Record:
-    """What one update did. `losses` and `grad_norms` by turn, the latter before clipping; `lr` as a share of each turn's own; `seconds` of this step."""
+    """What one update did. `losses` and `grad_norms` by turn, the latter before clipping; `lr` as a share of each turn's own; `seconds` of this step;
+    `measured`, the figures of a `Watch`, where it looked.
+    """
 
     step: int
     losses: dict[str, float]
     grad_norms: dict[str, float]
     lr: float
     seconds: float
+    measured: dict[str, float | None] | None = None
 
     @property
     def loss(self) -> float:
@@ -161,6 +229,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     history: list = field(default_factory=list)
+    measured: list = field(default_factory=list)
 
 
 def fit(
@@ -174,6 +243,7 @@ def fit(
     warmup: int = 0,
     decay: str = "cosine",
     period: int | None = None,
+    watch: Watch | None = None,
     checkpoints: "Checkpoints | None" = None,
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
@@ -184,12 +254,14 @@ def fit(
     in all. averages follow their sources after each update. clip: the largest norm of a turn's gradient, None for no limit. The
     learning rate warms up over `warmup` updates and decays, "cosine" or "constant", over each `period` (by default the whole run).
 
+    watch: looks at an average before the first update, every so many updates and after the last; it may end the training early, and `modules` names it too.
+
     checkpoints: where to save and from where to continue (`toydiff.checkpoints`); then `modules` names everything that has a state and
     that the losses use, the averages included, and a continued run repeats the uninterrupted one bit for bit. accelerator: an
     `accelerate.Accelerator`; the batch is then shared by its processes, whose gradients are averaged.
 
     Stopping early is leaving the loop. Raises `FloatingPointError`, naming the step and the last good checkpoint, if a loss or gradient is
-    not finite, before any weight of that turn is touched; `ValueError` for bad input.
+    not finite, before any weight of that turn is touched, and its subclass `Collapse` if the watch says so; neither is saved. `ValueError` for bad input.
     """
     turns = [turns] if isinstance(turns, Turn) else list(turns)
     if not turns:
@@ -219,7 +291,9 @@ def fit(
         desc="train", unit="update", total=steps, initial=state.step, disable=not progress or rank > 0, mininterval=0.5
     )
     with bar:
-        while state.step < steps:
+        if watch is not None and state.step == 0:
+            state.measured.append(watch(0))
+        while state.step < steps and not (watch is not None and watch.over):
             began = time.perf_counter()
             share = lr_share(state.step % period, period, warmup, decay)
             losses, norms = {}, {}
@@ -233,13 +307,35 @@ def fit(
             for average in averages:
                 average.follow()
             state.step += 1
-            record = Record(state.step, losses, norms, share, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            measured = _look(watch, state, steps, norms, checkpoints)
+            record = Record(state.step, losses, norms, share, seconds, measured)
             state.seconds += record.seconds
             if checkpoints is not None and rank == 0:
-                checkpoints.after(record, state, steps)
+                ends = watch is not None and watch.over
+                checkpoints.after(record, state, state.step if ends else steps)
             bar.update()
-            bar.set_postfix(loss=f"{record.loss:.3g}", refresh=False)
+            best = {} if watch is None else {"best": f"{float(watch.distance):.3g}"}
+            bar.set_postfix(loss=f"{record.loss:.3g}", **best, refresh=False)
             yield record
+
+
+def _look(
+    watch: Watch | None, state: State, steps: int, norms: Mapping[str, float], checkpoints: "Checkpoints | None"
+) -> dict[str, float | None] | None:
+    """What the watch sees, where it is time to look, kept with the norms of the gradients."""
+    if watch is None or (state.step % watch.every and state.step < steps):
+        return None
+    try:
+        figures = watch(state.step)
+    except Collapse as collapse:
+        raise Collapse(
+            f"{collapse}; {'nothing was saved' if checkpoints is None else checkpoints.last_good}; try a smaller learning rate, and, where there is "
+            "a second model, more updates of it in each of the student"
+        ) from None
+    figures |= {f"gradient_{name}": norm for name, norm in norms.items()}
+    state.measured.append(figures)
+    return figures
 
 
 @functools.cache

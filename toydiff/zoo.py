@@ -92,6 +92,8 @@ _RECIPES = [
     Recipe("digits-multistep-consistency", "multistep-consistency", teacher=TEACHER_ID, changes=_BAKED, steps=(4,)),
     Recipe("digits-lcm", "lcm", teacher=TEACHER_ID, changes={"g_min": 1.0, "g_max": 3.0}, guidance_scale=GUIDANCE),
     Recipe("digits-pcm", "pcm", teacher=TEACHER_ID, start="digits-rectified-diffusion-phased", changes={"g_min": GUIDANCE, "g_max": GUIDANCE}, steps=(4,)),
+    *(Recipe(f"digits-{method}", method, teacher=TEACHER_ID, start="digits-rectified-flow", changes=_BAKED, steps=(1,)) for method in ("vsd", "swiftbrush", "dmd", "dmd2", "sim")),
+    Recipe("digits-adversarial", "adversarial", teacher=TEACHER_ID, start="digits-cd", steps=(1,)),
     Recipe("ring-teacher", "diffusion", "mixture:ring", steps=(10, 20)),
     Recipe("ring-flow-matching", "flow-matching", "mixture:ring", steps=(1, 2, 4, 20)),
     Recipe("ring-naive", "naive", "mixture:ring", "ring-teacher", steps=(1,)),

@@ -1,6 +1,6 @@
 """What every method has in common: its knobs, and what it hands to `fit`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class Training:
 
     targets: other averages that follow the student, by name. modules: everything else that has a state, by name. teacher_calls:
     evaluations of the teacher, one sample at a time, in an update. period: updates of one stage, where the learning rate starts again.
-    steps: numbers of steps that the student is meant for, where its method says so.
+    steps: numbers of steps that the student is meant for, where its method says so. monitor: figures of how the training goes, by name, beside
+    the measures of the problem; without randomness of the run.
     """
 
     student: Denoiser
@@ -45,6 +46,7 @@ class Training:
     teacher_calls: int = 0
     period: int | None = None
     steps: tuple[int, ...] = ()
+    monitor: Callable[[], dict[str, float]] | None = None
 
     def state(self) -> dict[str, nn.Module]:
         """All modules that a checkpoint holds, by name."""

@@ -234,7 +234,7 @@ def phased_consistency(
     plain = consistency(student, target, pairing, compare)
     turns, modules = [Turn(plain, list(student.parameters()), knobs.lr)], {}
     if knobs.adversarial:
-        D = Discriminator.on(problem, teacher)
+        D = Discriminator.on(problem, teacher, student.schedule)
         turns, modules = _adversarial(problem, knobs, student, target, pairing, compare, D), {"discriminator": D}
     return Training(
         student, EMA(student, knobs.ema), turns, targets, modules, teacher_calls=len(turns) * _calls(teacher, knobs), steps=(M,)

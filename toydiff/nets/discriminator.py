@@ -30,11 +30,16 @@ class Discriminator(nn.Module):
         )  # fmt: skip
 
     @classmethod
-    def on(cls, problem: "Problem", teacher: Denoiser) -> "Discriminator":
-        """On a frozen copy of the teacher's network; on a fresh one that is trained with the heads if the teacher has none."""
+    def on(cls, problem: "Problem", teacher: Denoiser | None, schedule: Schedule) -> "Discriminator":
+        """On a frozen copy of the teacher's network, for samples on a schedule; on a fresh one that is trained with the heads if there is none."""
         if isinstance(teacher, LambdaDenoiser):
-            return cls(copy.deepcopy(teacher.net), teacher.schedule, frozen=True)
-        return cls(problem.network(), teacher.schedule, frozen=False)
+            return cls(copy.deepcopy(teacher.net), schedule, frozen=True)
+        return cls(problem.network(), schedule, frozen=False)
+
+    @classmethod
+    def shared(cls, denoiser: LambdaDenoiser) -> "Discriminator":
+        """On a denoiser's own network, which goes on being trained: DMD2's."""
+        return cls(denoiser.net, denoiser.schedule, frozen=False)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         return self.head(F.silu(self.denoiser.features(x, t, cond))).squeeze(1)

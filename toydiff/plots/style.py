@@ -54,7 +54,15 @@ GUARANTEED_NAME, ACCEPTED_NAME, MOVING_NAME, GOAL_NAME = (
     "guaranteed: the first k points", "accepted", "not yet accepted", "end to reach",
 )  # fmt: skip
 
-PLOTLY_MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
+PLOTLY_MARKERS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "D": "diamond",
+    "P": "cross",
+    "X": "x",
+}
 LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
 

@@ -13,13 +13,31 @@ from ..schedules import Schedule
 @dataclass(frozen=True)
 class Measured:
     """How good samples are. `distance` to true samples, in the problem's own distance; `floor`, what true samples show among themselves,
-    with its spread over repetitions `floor_std`; `accuracy`, the share of the samples that are of the class asked for, None without classes.
+    with its spread over repetitions `floor_std`; `accuracy`, the share of the samples that are of the class asked for, None without classes;
+    `shares`, the part of the samples that lies at each mode, or is of each class that was asked for, and `expected`, what it should be, None where
+    there are no modes.
     """
 
     distance: float
     floor: float
     floor_std: float
     accuracy: float | None
+    shares: tuple[float, ...] | None = None
+    expected: tuple[float, ...] | None = None
+
+    @property
+    def least_share(self) -> float | None:
+        """The share of the mode that was missed most, over what it should be: 1 is perfect, 0 a mode that is lost."""
+        if self.shares is None:
+            return None
+        return min(share / due for share, due in zip(self.shares, self.expected, strict=True))
+
+    @property
+    def coverage(self) -> float | None:
+        """The part of the modes that have a tenth of their share at least."""
+        if self.shares is None:
+            return None
+        return sum(share >= 0.1 * due for share, due in zip(self.shares, self.expected, strict=True)) / len(self.shares)
 
 
 class Problem:
@@ -53,6 +71,10 @@ class Problem:
     def labels(self, n: int) -> Tensor | None:
         """The classes to ask for in a measurement of n samples, (n,): every class in turn, or None where none are asked for."""
         return torch.arange(n) % self.classes if self.conditional else None
+
+    def conditions(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
+        """What a student that generates without data is asked for in training, (n,): classes as the data has them, or None where there are none."""
+        return self.data(n, generator)[1]
 
     def student(
         self,

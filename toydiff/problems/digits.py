@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import weights
-from ..checks import check_finite, shape
+from ..checks import as_generator, check_finite, shape
 from ..data import DIGIT_CLASSES, DIGIT_SHAPE, Digits, digits
 from ..denoisers import Denoiser
 from ..measure import Moments, Spread, frechet_distance, spread
@@ -55,7 +55,7 @@ class DigitsProblem(Problem):
         return Features.bundled() if self.name == "digits" else Features.of(Features.bundled().net, self.digits)
 
     def data(self, n, generator=None):
-        i = torch.randint(len(self.digits.train), (n,), generator=generator)
+        i = torch.randint(len(self.digits.train), (n,), generator=as_generator(generator))
         return self.digits.train[i], self.digits.train_labels[i]
 
     def network(self, *, guided: bool = False) -> nn.Module:
@@ -70,8 +70,14 @@ class DigitsProblem(Problem):
         samples = samples[: len(known.held_out)].float().cpu()
         found, classes = known.net.look(samples)
         lowest = known.floor(len(samples))
-        accuracy = None if cond is None else float((classes == cond[: len(samples)].cpu()).double().mean())
-        return Measured(frechet_distance(found, known.reference), lowest.mean, lowest.std, accuracy)
+        asked = self.labels(len(samples)) if cond is None else cond[: len(samples)].cpu()
+        accuracy = None if cond is None else float((classes == asked).double().mean())
+        got, due = (
+            torch.bincount(which, minlength=DIGIT_CLASSES).double() / len(samples) for which in (classes, asked)
+        )
+        wanted = due > 0
+        shares, expected = (tuple(values[wanted].tolist()) for values in (got, due))
+        return Measured(frechet_distance(found, known.reference), lowest.mean, lowest.std, accuracy, shares, expected)
 
 
 class Features:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .. import mixtures
 from ..checks import check_count
 from ..data import points
-from ..measure import Spread, floor, sliced_wasserstein
+from ..measure import Spread, floor, modes, sliced_wasserstein
 from ..mixtures import GaussianMixture
 from ..nets import MLP
 from ..schedules import Schedule, Tabulated
@@ -48,7 +48,11 @@ class MixtureProblem(Problem):
 
         known = self._floors if cond is None else {}  # the classes asked for are another law
         distance, lowest = compare(samples, truth, known)
-        return Measured(distance, lowest.mean, lowest.std, None if cond is None else mixture.accuracy(samples, cond))
+        if cond is not None:
+            return Measured(distance, lowest.mean, lowest.std, mixture.accuracy(samples, cond))
+        found = modes(mixture, samples)
+        shares, expected = (tuple(values.tolist()) for values in (found.weights, found.expected))
+        return Measured(distance, lowest.mean, lowest.std, None, shares, expected)
 
 
 class PointsProblem(Problem):
