@@ -191,7 +191,7 @@ def test_classes_are_told_to_both_sides(monkeypatch):
     problem, teacher = small(RING, conditional=True)
     D = judged_by(monkeypatch, Linear([0.0, 0.0]))
     train(problem, teacher).turns[1].loss(0, Draws(3))
-    (_, _, asked), (real, _, labels) = D.seen
+    (_, _, asked), (_real, _, labels) = D.seen
     assert asked.shape == labels.shape == (16,)
     assert len(asked.unique()) > 1
     plain, teacher = small(R2)

@@ -340,7 +340,7 @@ def test_slopes_are_those_of_their_distances():
 @pytest.mark.parametrize("distance", ["l2", "huber"])
 def test_the_theorem_fails_with_the_detach_in_the_wrong_place(monkeypatch, distance):
     """Without the gradient through d' the derivative by the shift is still right, that by the scale is not."""
-    on = schedule("vp")
+    schedule("vp")
     right = gradients(line("vp", "sim", distance=distance, c=0.5))
     slope = sd.SLOPES[distance]
     monkeypatch.setitem(sd.SLOPES, distance, lambda y, c: slope(y, c).detach())

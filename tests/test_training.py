@@ -371,7 +371,7 @@ def test_a_watch_keeps_the_best_average_that_it_saw():
 
 
 def test_a_start_that_was_never_beaten_is_the_best():
-    net, average, watch, seen = watched([1.0, 3.0, math.nan])
+    net, average, watch, _seen = watched([1.0, 3.0, math.nan])
     before = weights_of(net)
     list(fit_watched(net, average, watch, 4))
     assert int(watch.step) == 0
