@@ -298,7 +298,7 @@ def test_evaluate_rows_are_the_librarys_and_the_table_shows_them(made, capsys):
         assert list(row)[: len(ROW)] == [
             "method", "problem", "steps", "distance", "floor", "accuracy", "seed", "nfe", "rounds", "updates", "teacher_calls", "seconds",
         ]  # fmt: skip
-        assert set(row) - ROW == {"floor_std", "solver", "grid", "guidance_scale", "n"}
+        assert set(row) - ROW == {"floor_std", "shares", "solver", "grid", "guidance_scale", "n"}
         assert row | {"seconds": 0} == other | {"seconds": 0}
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in rows:

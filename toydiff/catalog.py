@@ -80,8 +80,8 @@ _SCORES = {
 }
 _ADVERSARIAL = {
     "digits": _DIGITS | {"updates": 300, "lr": 1e-4, "ema": 0.98, "warmup": 20},
-    "mixture": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99},
-    "points": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99},
+    "mixture": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99, "reach": 0.5},
+    "points": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99, "reach": 0.5},
 }
 _TEACHER = {
     "digits": _DIGITS | {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},

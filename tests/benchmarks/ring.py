@@ -1,4 +1,4 @@
-"""Every method of the regression and the consistency family on the ring of eight: distance over its floor, mean and spread over seeds.
+"""Every method on the ring of eight: distance over its floor, mean and spread over seeds, and the smallest and largest share of a mode.
 
     python tests/benchmarks/ring.py [--seeds 0 1 2] [--problem mixture:ring] [--method NAME ...] [--json FILE]
 
@@ -20,7 +20,8 @@ from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.measure import spread
 from toydiff.problems import problem
 
-# what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at
+# what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at; and what it starts from, if not from who teaches
+EARLY = "cd, 400 updates"
 PLAN = [
     ("naive", "naive", {}, "teacher", (1,)),
     ("rectified-flow", "rectified-flow", {}, "teacher", (1, 2, 4)),
@@ -38,6 +39,14 @@ PLAN = [
     ("multistep-consistency", "multistep-consistency", {}, "teacher", (4,)),
     ("lcm", "lcm", {}, "teacher", (1, 2, 4)),
     ("pcm", "pcm", {}, "teacher", (4,)),
+    ("vsd", "vsd", {}, "teacher", (1,)),
+    ("swiftbrush", "swiftbrush", {}, "teacher", (1,)),
+    ("dmd", "dmd", {}, "teacher", (1,)),
+    ("dmd2", "dmd2", {}, "teacher", (1,)),
+    ("sim", "sim", {}, "teacher", (1,)),
+    (EARLY, "cd", {"updates": 400}, "teacher", (1,)),
+    (f"adversarial, from {EARLY}", "adversarial", {}, "teacher", (1,), EARLY),
+    ("adversarial, from cd", "adversarial", {}, "teacher", (1,), "cd"),
 ]
 PAIRS = Recipe(n=50_000)
 
@@ -51,21 +60,21 @@ def measure(the_problem, seed: int, exact: bool, methods: list[str] | None) -> l
             row |= {"name": name, "training_seconds": model.about["seconds"]}
             rows.append(row)
             print(
-                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  {model.about['seconds']:4.0f} s",
+                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  modes {min(row['shares']):.3f} to {max(row['shares']):.3f}  {model.about['seconds']:4.0f} s",
                 flush=True,
             )
 
     made = {"teacher": runs.train("diffusion", the_problem, seed=seed).finish()}
     note("teacher, dpm++2m", made["teacher"], (10, 20))
     pairs = {}
-    for name, method, changes, teacher, steps in PLAN:
+    for name, method, changes, teacher, steps, *start in PLAN:
         if methods and name not in methods:
             continue
         tutor = the_problem.teacher if exact and teacher == "teacher" else made[teacher].denoiser
         if runs.card(method).needs == "pairs" and teacher not in pairs:
             pairs[teacher] = make_pairs(the_problem, tutor, PAIRS)
         made[name] = runs.train(
-            method, the_problem, seed=seed, changes=changes, teacher=tutor, start=made[teacher], pairs=pairs.get(teacher) if runs.card(method).needs == "pairs" else None
+            method, the_problem, seed=seed, changes=changes, teacher=tutor, start=made[start[0] if start else teacher], pairs=pairs.get(teacher) if runs.card(method).needs == "pairs" else None
         ).finish()  # fmt: skip
         note(name, made[name], steps)
     return rows
@@ -93,7 +102,8 @@ def main() -> None:
         ratios = [row["distance"] / row["floor"] for row in found]
         text = f"{ratios[0]:.2f}" if len(ratios) < 2 else f"{spread(ratios).mean:.2f} ± {spread(ratios).std:.2f}"
         longest = max(row["training_seconds"] for row in found)
-        print(f"{name:34} {steps:3} steps  {text:14}  {longest:4.0f} s of training at most")
+        low, high = (pick(pick(row["shares"]) for row in found) for pick in (min, max))
+        print(f"{name:34} {steps:3} steps  {text:14}  modes {low:.3f} to {high:.3f}  {longest:4.0f} s of training at most")
     write({"versions": versions(), "rows": rows, "seconds": time.perf_counter() - began}, args.json)
 
 

@@ -28,6 +28,7 @@ from ._plotly import (
     _time_slider,
     page,
 )
+from .score_interactive import gradients, mode_shares, score_arrows
 from .style import Density, SweepErrors
 from .training_interactive import (
     against_noise,
@@ -46,6 +47,8 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
+    "gradients",
+    "mode_shares",
     "one_step_maps",
     "one_step_planes",
     "page",
@@ -54,6 +57,7 @@ __all__ = [
     "rounds",
     "same_noise",
     "samples",
+    "score_arrows",
     "staircase",
     "sweep_errors",
     "sweeps",

@@ -15,6 +15,7 @@ from ..schedules import Schedule
 from ..solvers.driver import Trajectory
 from . import style
 from ._matplotlib import _figure, _path_planes, _plane, _round_ticks, _styled, png
+from .score_static import gradients, mode_shares, score_arrows
 from .style import Density
 from .training_static import against_noise, digits, one_step_maps, one_step_planes, reflow, same_noise, training_curves
 
@@ -26,6 +27,8 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
+    "gradients",
+    "mode_shares",
     "one_step_maps",
     "one_step_planes",
     "png",
@@ -34,6 +37,7 @@ __all__ = [
     "rounds",
     "same_noise",
     "samples",
+    "score_arrows",
     "staircase",
     "sweep_errors",
     "sweeps",
