@@ -438,9 +438,9 @@ def test_a_collapse_stops_the_run_and_is_not_saved(tmp_path, figures, message):
 
 
 def test_a_spread_that_grows_from_nothing_is_no_collapse():
-    """A generator that starts as a mean starts as a point."""
+    """A generator that starts as a mean starts as a point; one that starts too wide comes back to the data's spread."""
     net, average, watch, _ = watched(
-        [{"distance": 1.0, "spread": v, "coverage": c} for v, c in ((0.0, 0.0), (0.5, 0.5), (0.3, 0.25), (1.0, 1.0))]
+        [{"distance": 1.0, "spread": v, "coverage": c} for v, c in ((0.0, 0.0), (5.0, 0.5), (0.6, 0.375), (1.0, 1.0))]
     )
     list(fit_watched(net, average, watch, 6))
 

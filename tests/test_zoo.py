@@ -10,6 +10,14 @@ from toydiff.zoo import Recipe
 
 MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 15e6
 ONE_STEP = ["digits-naive", "digits-rectified-flow", "digits-instaflow", "digits-rectified-diffusion"]
+GENERATORS = [
+    "digits-vsd",
+    "digits-swiftbrush",
+    "digits-dmd",
+    "digits-dmd2",
+    "digits-sim",
+    "digits-adversarial",
+]
 RING_ONE_STEP = ["ring-naive", "ring-rectified-flow", "ring-rectified-flow-2", "ring-rectified-diffusion"]
 
 
@@ -66,7 +74,7 @@ def test_each_loads_and_samples(id_):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("id_", [*ONE_STEP, *RING_ONE_STEP])
+@pytest.mark.parametrize("id_", [*ONE_STEP, *RING_ONE_STEP, "digits-dmd", "digits-sim"])
 def test_the_file_tells_the_truth(id_):
     """Measured again here, in one step; another machine rounds differently, no more."""
     model = runs.load(id_)
@@ -90,6 +98,18 @@ def test_few_steps_on_digits_stay_near_the_teacher():
         assert row(id_, steps)["distance"] <= 4 * teacher["distance"], id_
     for id_ in ("digits-cd", "digits-pcm"):
         assert row(id_, 4)["distance"] <= 1.5 * teacher["distance"], id_
+
+
+@pytest.mark.parametrize("id_", GENERATORS)
+def test_generators_that_scores_or_a_judge_moved(id_):
+    """One call each: near the teacher's 25 steps, what was asked for, and no class that is rare."""
+    [found], teacher = weights.read_about(id_)["rows"], row("digits-teacher", 25, "dpm++2m")
+    assert found["nfe"] == 1
+    assert found["distance"] <= 3 * teacher["distance"]
+    assert found["accuracy"] >= 0.95
+    assert min(found["shares"]) >= 0.5 / 10
+    start = weights.read_about(id_)["start"]
+    assert found["distance"] < row(start, 1)["distance"]
 
 
 def test_targets_of_the_ring():

@@ -78,8 +78,11 @@ _SCORES = {
     "mixture": _POINTS | {"updates": 1000, "lr": 5e-4, "ema": 0.99, "ratio": 3},
     "points": _POINTS | {"updates": 1000, "lr": 5e-4, "ema": 0.99, "ratio": 3},
 }
+_LORA = _SCORES | {"digits": _SCORES["digits"] | {"lr_fake": 1e-3}}  # few numbers to train, each of which may move more
+_DMD2 = {kind: settings | ({} if kind == "digits" else {"updates": 600}) for kind, settings in _SCORES.items()}
 _ADVERSARIAL = {
-    "digits": _DIGITS | {"updates": 300, "lr": 1e-4, "ema": 0.98, "warmup": 20},
+    # on images the judge sees little at first, and a quick student runs away from it
+    "digits": _DIGITS | {"updates": 100, "lr": 1e-5, "ema": 0.98, "warmup": 20, "reach": 0.5, "lr_d": 3e-3, "ratio": 4},
     "mixture": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99, "reach": 0.5},
     "points": _POINTS | {"updates": 1000, "lr": 2e-4, "ema": 0.99, "reach": 0.5},
 }
@@ -110,9 +113,9 @@ _CARDS = [
     Card("lcm", "Latent consistency model (LCM)", "arXiv 2310.04378, alg. 1", "slides 13 to 15", "d(f(x_t, g, t), f_ema(x_r, g, r)), x_r by one guided DDIM step", "teacher", pc.lcm, pc.LCMKnobs, ORANGE, "^", "dashdot", RENOISED, _GUIDED),
     Card("pcm", "Phased consistency model (PCM)", "arXiv 2405.18407, alg. 1", "slide 13, algorithm 1", "d(f_m(x_t, t), f_m(x_r, r)), f_m a jump to the lower edge of phase m", "teacher", pc.phased_consistency, pc.PhasedConsistencyKnobs, VERMILLION, "D", "dash", Sampler(steps=(4,)), _PCM),
     Card("vsd", "Variational score distillation (VSD)", "arXiv 2305.16213, alg. 1", "slide 18", "w(t) (eps_psi(x_t, t) - eps_phi(x_t, t)) dg/dtheta, w = alpha/sigma", "teacher", s.vsd, s.VSDKnobs, PURPLE, "P", "solid", ONE, _SCORES, LOOKS),
-    Card("swiftbrush", "SwiftBrush", "arXiv 2312.05239, alg. 1", "slide 18, algorithm 1", "the same, phi a LoRA on the teacher, w = sigma^2", "teacher", s.swiftbrush, s.SwiftBrushKnobs, SKY, "P", "dot", ONE, _SCORES, LOOKS),
+    Card("swiftbrush", "SwiftBrush", "arXiv 2312.05239, alg. 1", "slide 18, algorithm 1", "the same, phi a LoRA on the teacher, w = sigma^2", "teacher", s.swiftbrush, s.SwiftBrushKnobs, SKY, "P", "dot", ONE, _LORA, LOOKS),
     Card("dmd", "Distribution matching distillation (DMD)", "arXiv 2311.18828, alg. 1", "slide 32, reference 19", "(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and |g(z) - ODE(z)|^2", "pairs", s.dmd, s.DMDKnobs, BLUE, "P", "solid", ONE, _SCORES, LOOKS),
-    Card("dmd2", "Improved distribution matching distillation (DMD2)", "arXiv 2405.14867", "slide 32, reference 19", "(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and a GAN on phi's features", "teacher", s.dmd2, s.DMD2Knobs, GREEN, "P", "dash", ONE, _SCORES, LOOKS),
+    Card("dmd2", "Improved distribution matching distillation (DMD2)", "arXiv 2405.14867", "slide 32, reference 19", "(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and a GAN on phi's features", "teacher", s.dmd2, s.DMD2Knobs, GREEN, "P", "dash", ONE, _DMD2, LOOKS),
     Card("sim", "Score implicit matching (SIM)", "arXiv 2410.16794, alg. 1", "slides 19, 20", "-w (alpha/sigma^2) d'(s_phi - s_psi)^T (D_phi(x_t) - x_0)", "teacher", s.score_implicit_matching, s.SIMKnobs, ORANGE, "P", "dashdot", ONE, _SCORES, LOOKS),
     Card("adversarial", "Adversarial post-training", "arXiv 2301.09515; arXiv 2403.12015", "slides 4, 6, 9, reference 16", "-D(x_u, u), D on the frozen teacher's features, x_u a student's sample noised", "teacher", a.adversarial, a.AdversarialKnobs, BLACK, "X", "dash", ONE, _ADVERSARIAL, LOOKS),
 ]  # fmt: skip

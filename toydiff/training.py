@@ -139,11 +139,12 @@ class Watch(nn.Module):
     """Looks at an average every `every` updates: keeps the best weights that it saw, ends a training that gets no better, and stops one that collapsed.
 
     best: a copy of the average at its smallest distance, `distance`, at update `step`. patience: how many looks in a row may be no better before
-    the training ends, None for no end. last: the update of the last look. A collapse is a spread below a quarter of the largest one seen, or modes found fewer than half of the most.
+    the training ends, None for no end. last: the update of the last look. A collapse is a spread, over the data's, of at most half of
+    the largest one seen (or of 1, where that was more), or at most half as many modes as the most that were found.
     All that it knows is in its state, so that a continued run goes on as if it had not been interrupted.
     """
 
-    SPREAD, COVERAGE = 0.25, 0.5
+    LEAST = 0.5
 
     def __init__(self, average: EMA, look: Look, every: int, patience: int | None = None):
         super().__init__()
@@ -168,11 +169,11 @@ class Watch(nn.Module):
     def __call__(self, step: int) -> dict[str, float | None]:
         """The figures at update `step`, from 0; `Collapse` where there is nothing left to train."""
         figures = {"step": step, **self.look(self._average[0].module)}
-        for name, least in (("spread", self.SPREAD), ("coverage", self.COVERAGE)):
+        for name in ("spread", "coverage"):
             value, most = figures.get(name), getattr(self, name)
             if value is None:
                 continue
-            if not value >= least * float(most):
+            if float(most) and not value > self.LEAST * min(float(most), 1.0):
                 what = {"spread": "the spread of the samples", "coverage": "the part of the modes that were found"}[
                     name
                 ]

@@ -103,7 +103,9 @@ def main() -> None:
         text = f"{ratios[0]:.2f}" if len(ratios) < 2 else f"{spread(ratios).mean:.2f} ± {spread(ratios).std:.2f}"
         longest = max(row["training_seconds"] for row in found)
         low, high = (pick(pick(row["shares"]) for row in found) for pick in (min, max))
-        print(f"{name:34} {steps:3} steps  {text:14}  modes {low:.3f} to {high:.3f}  {longest:4.0f} s of training at most")
+        print(
+            f"{name:34} {steps:3} steps  {text:14}  modes {low:.3f} to {high:.3f}  {longest:4.0f} s of training at most"
+        )
     write({"versions": versions(), "rows": rows, "seconds": time.perf_counter() - began}, args.json)
 
 

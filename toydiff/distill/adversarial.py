@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import check_number, check_positive, check_share, unknown
+from ..checks import check_count, check_number, check_positive, check_share, unknown
 from ..denoisers import Denoiser
 from ..nets.discriminator import Discriminator
 from ..prediction import jump, noise_travel
@@ -24,7 +24,7 @@ FEATURES = ("teacher", "own")
 
 @dataclass(frozen=True)
 class AdversarialKnobs(Knobs):
-    """`adversarial`, the weight of the adversarial loss, and `keep`, that of the squared distance to the student as it was; `lr_d` of the discriminator; `r1`,
+    """`adversarial`, the weight of the adversarial loss, and `keep`, that of the squared distance to the student as it was; `lr_d` of the discriminator, and `ratio`, its updates in one of the student; `r1`,
     the weight of its gradient penalty (0: none); `features`, "teacher" for the frozen teacher's or "own" for a network trained from scratch; `reach`, how far up
     samples are noised for it, as a share of the time from theirs to 1; `steps` of the student, and its `solver`, "lcm" or "ddim".
     """
@@ -32,6 +32,7 @@ class AdversarialKnobs(Knobs):
     adversarial: float = 1.0
     keep: float = 0.0
     lr_d: float = 1e-3
+    ratio: int = 1
     r1: float = 0.0
     features: str = "teacher"
     reach: float = 1.0
@@ -43,6 +44,7 @@ def check(knobs: AdversarialKnobs) -> None:
     """`ValueError` for what no adversarial stage can have."""
     check_positive(knobs.adversarial, "adversarial")
     check_positive(knobs.lr_d, "lr_d")
+    check_count(knobs.ratio, "ratio")
     for name in ("keep", "r1"):
         if check_number(getattr(knobs, name), name) < 0:
             raise ValueError(f"{name}, a weight, must be >= 0, got {getattr(knobs, name):g}")
@@ -101,7 +103,14 @@ def adversarial(
 
     turns = [
         Turn(generate, list(student.parameters()), knobs.lr, betas=(0.0, 0.999)),
-        Turn(discriminate, list(D.parameters()), knobs.lr_d, betas=(0.0, 0.999), name="discriminator"),
+        Turn(
+            discriminate,
+            list(D.parameters()),
+            knobs.lr_d,
+            betas=(0.0, 0.999),
+            repeats=knobs.ratio,
+            name="discriminator",
+        ),
     ]
     return Training(
         student, EMA(student, knobs.ema), turns, modules={"discriminator": D, "before": before}, steps=(knobs.steps,)

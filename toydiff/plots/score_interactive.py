@@ -22,11 +22,9 @@ def score_arrows(
     """A generator's samples, and arrows of the score difference, with a slider over updates; arguments, errors and reading as in `static.score_arrows`."""
     import plotly.graph_objects as go
 
-    behind = style.as_density(background, [samples for samples, _, _ in frames.values()])
-    (left, right), _ = behind.limits
-    drawn = score_style.scenes(frames, right - left)
+    drawn = score_style.scenes(frames, background)
     figure = _subplots(1, 1, [""], title, 660)
-    _plane(figure, behind, 1, 1)
+    _plane(figure, drawn.behind, 1, 1)
     last = list(drawn.samples)[-1]
     looks = [
         {"mode": "markers", "name": score_style.SAMPLE_NAME, "marker": {"size": 4, "color": color, "opacity": 0.6}},

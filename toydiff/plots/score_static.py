@@ -23,14 +23,12 @@ def score_arrows(
     frames: updates: (samples (B, 2), arrows' starts (A, 2), their directions (A, 2)). All arrows have one scale: where they are short, little is left to do.
     `ValueError` for other shapes, and NaN.
     """
-    behind = style.as_density(background, [samples for samples, _, _ in frames.values()])
-    (left, right), _ = behind.limits
-    drawn = score_style.scenes(frames, right - left)
+    drawn = score_style.scenes(frames, background)
     with _styled():
         columns = len(drawn.samples)
         figure = _figure(3.9 * columns, 4.9 if title else 4.5, title)
         for axes, step in zip(figure.subplots(1, columns, squeeze=False)[0], drawn.samples, strict=True):
-            _plane(axes, behind)
+            _plane(axes, drawn.behind)
             axes.plot(*drawn.samples[step].T, "o", color=color, ms=2.2, alpha=0.5, mew=0, label=score_style.SAMPLE_NAME)
             by = drawn.ends[step] - drawn.starts[step]
             axes.quiver(

@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from ..checks import check_count, check_finite, shape
-from .style import Look, check_points, padded
+from ..mixtures import GaussianMixture
+from .style import Density, Look, as_density, check_points, padded
 from .training_style import looks
 
 SHARE_LABEL = "share of the samples / share of the data"
@@ -22,16 +23,19 @@ Scene = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Scenes:
-    """What `score_arrows` draws: by number of updates, samples (B, 2), and arrows' starts and ends (A, 2) on one scale; how long the longest one is."""
+    """What `score_arrows` draws: the density behind; by number of updates, samples (B, 2), and arrows' starts and ends (A, 2) on one scale; how long
+    the longest one is.
+    """
 
+    behind: Density
     samples: dict[int, np.ndarray]
     starts: dict[int, np.ndarray]
     ends: dict[int, np.ndarray]
     longest: float
 
 
-def scenes(frames: Mapping[int, Scene], width: float) -> Scenes:
-    """Samples and arrows in a plane of a width, by number of updates; `ValueError` for other shapes, and NaN."""
+def scenes(frames: Mapping[int, Scene], background: GaussianMixture | Density) -> Scenes:
+    """Samples and arrows by number of updates; `ValueError` for other shapes, and NaN."""
     if not frames:
         raise ValueError("there is nothing to draw: give at least one number of updates")
     found = {}
@@ -42,9 +46,12 @@ def scenes(frames: Mapping[int, Scene], width: float) -> Scenes:
             raise ValueError(f"each arrow needs a start and a direction, got {shape(starts)} and {shape(by)}")
         check_finite(by, f"the directions after {step} updates")
         found[step] = [x.detach().double().cpu().numpy() for x in (samples, starts, by)]
+    behind = as_density(background, [frames[step][0] for step in found])
+    (left, right), _ = behind.limits
     longest = max(float(np.linalg.norm(by, axis=1).max()) for _, _, by in found.values())
-    scale = ARROW_REACH * width / longest if longest else 0.0
+    scale = ARROW_REACH * (right - left) / longest if longest else 0.0
     return Scenes(
+        behind,
         {step: samples for step, (samples, _, _) in found.items()},
         {step: starts for step, (_, starts, _) in found.items()},
         {step: starts + scale * by for step, (_, starts, by) in found.items()},
