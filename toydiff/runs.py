@@ -1,9 +1,8 @@
 """Runs: train a method on a problem into a folder, load what came out, measure it. What the command, the weights' recipes and notebooks use."""
 
 import dataclasses
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +131,10 @@ def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") ->
 
 @dataclass
 class Run:
-    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result so far, `watch.best` the best."""
+    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result so far, `watch.best` the best.
+
+    It runs once: what iterates it again, or `finish`, goes on where the last loop was left.
+    """
 
     method: str
     problem: Problem
@@ -144,32 +146,38 @@ class Run:
     watch: Watch | None = None
     accelerator: "Accelerator | None" = None
     progress: bool = False
+    seconds: float = field(default=0.0, init=False)
+    _records: Iterator[Record] | None = field(default=None, init=False, repr=False)
 
     def __iter__(self) -> Iterator[Record]:
+        if self._records is None:
+            self._records = self._run()
+        return self._records
+
+    def _run(self) -> Iterator[Record]:
         training, knobs_ = self.training, self.knobs
         watched = {} if self.watch is None else {"watch": self.watch}
-        return fit(
+        for record in fit(
             training.turns, knobs_.updates, averages=training.averages(), modules=training.state() | watched, seed=self.seed, clip=knobs_.clip,
             warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), watch=self.watch, checkpoints=self.checkpoints,
             accelerator=self.accelerator, progress=self.progress,
-        )  # fmt: skip
+        ):  # fmt: skip
+            self.seconds += record.seconds
+            yield record
 
     def finish(self) -> Model:
-        """Run to the end."""
-        began = time.perf_counter()
+        """Run to the end. The model's `seconds` are those of the updates that this process made."""
         for _ in self:
             pass
-        updates, best, result = (
-            self.knobs.updates,
-            {},
+        done, result = (
+            {"updates": self.knobs.updates},
             self.training.average.module,
-        )  # also where a resumed run had nothing left to do
+        )  # also where nothing was left to do
         if self.watch is not None:
-            updates, best, result = int(self.watch.last), {"best": int(self.watch.step)}, self.watch.best
-        calls = self.about["pair_calls"] + updates * self.about["calls_per_update"]
-        seconds = time.perf_counter() - began
+            done, result = {"updates": int(self.watch.last), "best": int(self.watch.step)}, self.watch.best
+        calls = self.about["pair_calls"] + done["updates"] * self.about["calls_per_update"]
         D = result.eval().requires_grad_(False)
-        return Model(D, self.about | {"updates": updates, "teacher_calls": calls, "seconds": seconds} | best)
+        return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds})
 
 
 def train(

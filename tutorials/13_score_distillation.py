@@ -44,7 +44,7 @@ from toydiff.problems import problem
 # %%
 SEED = 0
 FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
-UPDATES = 24 if FAST else 160  # of the generators in section 3
+UPDATES = 24 if FAST else 120  # of the generators in section 3
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
 key = {}  # the numbers that the last cell prints
@@ -71,7 +71,9 @@ def slope_by_scale(objective, a, b, seed=SEED):
     """d/db of an objective's loss at g(z) = a + b z, and its standard error."""
     rng = torch.Generator().manual_seed(seed)
     z, e = (torch.randn(SAMPLES, 1, generator=rng, dtype=torch.float64) for _ in range(2))
-    scale = torch.full((SAMPLES, 1), b, dtype=torch.float64, requires_grad=True)  # one a sample: each has its own gradient
+    scale = torch.full(
+        (SAMPLES, 1), b, dtype=torch.float64, requires_grad=True
+    )  # one a sample: each has its own gradient
     own = td.GaussianMixture([[a]], std=b).denoiser(vp)  # the exact fake model
     x = a + scale * z
     [each] = torch.autograd.grad(objective(x, vp.mix(x, e, t), own).sum(), scale)
@@ -185,7 +187,9 @@ frames, watched, models = {}, {}, {}
 stops = sorted({0, UPDATES // 12, UPDATES // 4, UPDATES})
 for method in ("vsd", "dmd", "sim"):
     pairs = make_pairs(ring, teacher, Recipe(n=5000, steps=16)) if method == "dmd" else None
-    run = runs.train(method, ring, teacher=teacher, seed=SEED, changes=SETTINGS, pairs=pairs, watch=max(UPDATES // 8, 1))
+    run = runs.train(
+        method, ring, teacher=teacher, seed=SEED, changes=SETTINGS, pairs=pairs, watch=max(UPDATES // 6, 1)
+    )
     rows = [] if method == "vsd" else None
     if rows is not None:
         student, fake = run.training.student, run.training.modules["fake"]
@@ -202,7 +206,7 @@ display(static.score_arrows(frames, ring.mixture, title="VSD: samples go where t
 
 # %% [markdown]
 # At 0 updates the fake model is the teacher's copy, and there is no difference and no arrow. Then the blob is pushed apart, finds the ring, then the eight modes; in the end the arrows are short, and what is left of them is
-# the fake model's own error. Between the modes samples are still on their way: the full training is four times as long.
+# the fake model's own error. Between the modes samples are still on their way: the full training is eight times as long.
 #
 # ## 3 · Does it find all modes?
 #
@@ -226,17 +230,22 @@ if not FAST:
 
 # %%
 hasty = {"lr": 1e-2, "ratio": 1, "lr_fake": 1e-4}
-stale = runs.train("vsd", ring, teacher=teacher, seed=SEED, changes=SETTINGS | hasty, watch=max(UPDATES // 8, 1))
+stale = runs.train("vsd", ring, teacher=teacher, seed=SEED, changes=SETTINGS | hasty, watch=max(UPDATES // 6, 1))
 try:
     for record in stale:
         if record.measured:
             seen = record.measured
-            print(f"{seen['step']:4} updates: {seen['coverage']:.0%} of the modes, spread {seen['spread']:.2f} of the data's")
+            print(
+                f"{seen['step']:4} updates: {seen['coverage']:.0%} of the modes, spread {seen['spread']:.2f} of the data's"
+            )
 except FloatingPointError as error:
     print(type(error).__name__, error)
 display(
     static.samples(
-        {"the fake model kept up": samples_of(models["vsd"].denoiser), "it did not": samples_of(stale.training.average.module)},
+        {
+            "the fake model kept up": samples_of(models["vsd"].denoiser),
+            "it did not": samples_of(stale.training.average.module),
+        },
         ring.mixture,
         title="VSD with a fake model that keeps up, and with one that does not",
     )
@@ -247,14 +256,17 @@ display(
 # (at a hundredth of its learning rate, and the generator at its own, the run above ends at 4.5 floors of 2,000 samples instead of 2.2, all modes found).
 #
 # The loss of the generator says nothing of this: it is a surrogate whose value, $|\Delta|^2/2$, may rise while the samples get better. That is why such a run is *watched*: `toydiff train vsd …` measures the samples twenty times on the way, keeps the
-# best, reports the fake model's own error (exact here, since the score of 2,000 points is a softmax over them), and stops a run whose samples collapse.
+# best, reports the fake model's own error (exact here, since the score of 1,000 points is a softmax over them), and stops a run whose samples collapse.
 #
 # ## 4 · Digits in one call
 #
 # The bundled students: all started from the one-step rectified flow (tutorial 07), and went on for some hundred updates against the guided teacher.
 
 # %%
-rows = ["| student | network calls | distance over the floor | as asked | rarest class, of its share |", "|---" * 5 + "|"]
+rows = [
+    "| student | network calls | distance over the floor | as asked | rarest class, of its share |",
+    "|---" * 5 + "|",
+]
 ids = ["digits-rectified-flow", "digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim"]
 for id_ in ids:
     row = next(row for row in runs.load(id_).about["rows"] if row["steps"] == 1)
@@ -263,7 +275,9 @@ for id_ in ids:
     key[f"{id_}, 1 step"] = row["distance"] / row["floor"]
 best = next(row for row in runs.load("digits-teacher").about["rows"] if row["steps"] == 25)
 key["digits-teacher, 25 steps"] = best["distance"] / best["floor"]
-rows.append(f"| *digits-teacher* | *{best['nfe']}* | *{key['digits-teacher, 25 steps']:.2f}* | *{best['accuracy']:.1%}* | |")
+rows.append(
+    f"| *digits-teacher* | *{best['nfe']}* | *{key['digits-teacher, 25 steps']:.2f}* | *{best['accuracy']:.1%}* | |"
+)
 display(Markdown("\n".join(rows)))
 
 digits = problem("digits")

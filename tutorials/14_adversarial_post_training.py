@@ -41,8 +41,8 @@ from toydiff.problems import problem
 # %%
 SEED = 0
 FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
-UPDATES = 20 if FAST else 400  # of the adversarial stage
-EARLY = 30 if FAST else 400  # of the consistency distillation before it
+UPDATES = 20 if FAST else 300  # of the adversarial stage
+EARLY = 30 if FAST else 300  # of the consistency distillation before it
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
 key = {}  # the numbers that the last cell prints
@@ -85,7 +85,9 @@ plt.show()
 # %%
 ring = problem("mixture:ring")
 teacher = weights.load_denoiser("ring-teacher")
-early = runs.train("cd", ring, teacher=teacher, seed=SEED, changes={"updates": EARLY, "batch": 256, "ema": 0.98}).finish()
+early = runs.train(
+    "cd", ring, teacher=teacher, seed=SEED, changes={"updates": EARLY, "batch": 256, "ema": 0.98}
+).finish()
 z = torch.randn(3000, 2, generator=torch.Generator().manual_seed(SEED))
 
 
@@ -133,8 +135,18 @@ if not FAST:
 # %%
 own, _ = trained(early, features="own")
 figure, axis = plt.subplots(figsize=(8.6, 4.4), layout="constrained")
-for rows, color, marker, words in ((seen, "#222222", "o", "frozen teacher's features"), (own, "#D55E00", "s", "features of its own")):
-    axis.plot([r["step"] for r in rows], [r["distance"] / r["floor"] for r in rows], color=color, marker=marker, lw=1.8, label=words)
+for rows, color, marker, words in (
+    (seen, "#222222", "o", "frozen teacher's features"),
+    (own, "#D55E00", "s", "features of its own"),
+):
+    axis.plot(
+        [r["step"] for r in rows],
+        [r["distance"] / r["floor"] for r in rows],
+        color=color,
+        marker=marker,
+        lw=1.8,
+        label=words,
+    )
 axis.axhline(before.distance / before.floor, color="#56B4E9", ls=":", lw=2, label="before")
 axis.axhline(1, color="#999999", ls="--", lw=1.2, label="floor")
 axis.set(xlabel="updates of the adversarial stage", ylabel="distance / floor", ylim=(0, None), title="One run each")

@@ -39,7 +39,7 @@ EARLIEST, LATEST = 0.02, 0.98
 """Times at which two scores are compared: beyond them one knows nothing of the other (SwiftBrush, alg. 1; DMD's code)."""
 
 
-MONITORED = 2048
+MONITORED = 1024
 """Samples, at least, with which the monitor knows the generator's score."""
 
 
