@@ -141,6 +141,69 @@ def test_a_run_interrupted_before_it_saved_starts_again(capsys, monkeypatch):
     assert run(*words) == 0
 
 
+def test_a_watched_run_keeps_its_best_and_says_so(capsys):
+    words = ["train", "diffusion", "--problem", "mixture", "--batch", 16, "--updates", 6, "--lr", 0.01]
+    assert run(*words, "--watch", 2, "--out", "run", "--json", "row.json") == 0
+    row, index = json.loads(Path("row.json").read_text()), read_run("run")
+    assert [m["step"] for m in index["measured"]] == [0, 2, 4, 6]
+    distances = {m["step"]: m["distance"] for m in index["measured"]}
+    assert row["best"] == min(distances, key=distances.get)
+    assert (row["best_distance"], row["first_distance"]) == (min(distances.values()), distances[0])
+    assert {"spread", "coverage", "least_share", "shares", "gradient_loss"} <= set(index["measured"][-1])
+    assert len(index["measured"][-1]["shares"]) == 8
+    assert f"that of update {row['best']}" in capsys.readouterr().out
+    model = runs.load("run")
+    assert model.about["best"] == row["best"]
+    again = runs.train("diffusion", "mixture", changes={"batch": 16, "updates": 6, "lr": 0.01}, watch=2)
+    assert same(net_of("run"), again.finish().denoiser.net.state_dict())
+    assert run("evaluate", "run", "--n", 50, "--steps", 2) == 0
+    # it is part of what the run is
+    assert run(*words, "--watch", 3, "--out", "run", "--resume") == 2
+    assert "watch" in capsys.readouterr().err
+
+
+def test_a_run_that_was_never_better_than_its_start_says_so(made, capsys):
+    words = ["--start", made / "teacher", "--lr", 1e-9, "--watch", 1, "--updates", 2, "--batch", 16, "--set", "ema=0"]
+    assert run("train", "flow-matching", "--problem", "mixture", *words, "--out", "run") == 0
+    measured = read_run("run")["measured"]
+    best = min(range(3), key=lambda k: measured[k]["distance"])
+    assert ("nothing was better than what it started from" in capsys.readouterr().out) == (best == 0)
+
+
+def test_patience_ends_a_run(capsys):
+    words = ["train", "diffusion", "--problem", "mixture", "--batch", 16, "--updates", 50, "--lr", 1e-9, "--set", "ema=0"]
+    assert run(*words, "--watch", 1, "--patience", 2, "--out", "run", "--json", "row.json") == 0
+    row = json.loads(Path("row.json").read_text())
+    assert row["updates"] == row["best"] + 2 < 50
+    assert read_run("run")["steps"] == row["updates"]
+    assert run(*words, "--watch", 1, "--patience", 2, "--out", "run", "--resume") == 0
+    assert "finished already" in capsys.readouterr().out
+    assert run(*words, "--patience", 2, "--out", "other") == 2
+    assert "patience counts measurements during the run" in capsys.readouterr().err
+
+
+def test_score_distillation_is_watched_unless_told_otherwise():
+    words = ["train", "sim", "--problem", "mixture", *TINY]
+    assert run(*words, "--out", "watched") == 0
+    assert [m["step"] for m in read_run("watched")["measured"]] == [0, 1, 2, 3]
+    assert read_run("watched")["measured"][0]["fake_error"] > 0
+    assert run(*words, "--watch", 0, "--out", "plain") == 0
+    assert read_run("plain")["measured"] == []
+    assert runs.load("plain").about["sampler"] == {"solver": "lcm", "grid": "uniform", "steps": [1]}
+
+
+def test_a_collapse_is_one_line_and_no_result(capsys):
+    hasty = ["--lr", 0.01, "--set", "ratio=1", "--set", "lr_fake=1e-4"]
+    words = ["train", "vsd", "--problem", "mixture", "--teacher", "ring-teacher", "--batch", 256, "--updates", 120]
+    assert run(*words, *hasty, "--watch", 20, "--every", 1000, "--out", "run") == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "collapsed: at update" in err
+    assert "no checkpoint was saved" in err
+    assert "more updates of it" in err
+    assert not list(Path("run").iterdir())
+
+
 def test_a_loss_that_explodes_is_one_line(capsys):
     words = ["--set", "warmup=0", "--lr", "1e30", "--set", "clip=1e30", "--updates", 9, "--batch", 16, "--out", "run"]
     assert run("train", "diffusion", "--problem", "mixture", *words) == 1

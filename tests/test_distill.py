@@ -560,9 +560,17 @@ def test_every_method_trains_its_student_alone(method, on, conditional, kind_of_
     assert bool(torch.isfinite(belief.x0).all())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("method", [name for name, card in METHODS.items() if card.needs != "nothing"])
+# every schedule and every kind for each method, half of their pairs: all pairs for two methods together
+EVERY_TEACHER = [
+    (method, name, kind)
+    for m, method in enumerate(name for name, card in METHODS.items() if card.needs != "nothing")
+    for s, name in enumerate(SCHEDULES)
+    for k, kind in enumerate(KINDS)
+    if (m + s + k) % 2 == 0
+]
+
+
+@pytest.mark.parametrize(("method", "name", "kind"), EVERY_TEACHER, ids=["-".join(case) for case in EVERY_TEACHER])
 def test_a_teacher_on_every_schedule_of_every_kind(method, name, kind):
     torch.manual_seed(0)
     problem = Small(RING, schedule(name), kind)

@@ -398,6 +398,22 @@ def test_without_a_bound_dmd_drifts_on_the_line(monkeypatch):
     assert max(free) > 0.3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["vsd", "dmd2", "sim"])
+def test_a_generator_finds_the_ring(method):
+    """A tenth of the usual training, from the teacher's blob in the middle, 25 floors away: all modes, and most of the distance gone."""
+    torch.set_default_dtype(torch.float32)
+    from toydiff import runs
+
+    changes = {"updates": 150, "batch": 256, "lr": 1e-3, "ratio": 2}
+    run = runs.train(method, "mixture:ring", teacher="ring-teacher", changes=changes, watch=50)
+    model = run.finish()
+    [row] = runs.evaluate(model, run.problem, steps=[1], n=2000)
+    assert row["distance"] < 5 * row["floor"]
+    assert min(row["shares"]) > 0.04
+    assert sum(row["shares"]) > 0.5
+
+
 # ---- the fake model
 
 
@@ -435,7 +451,8 @@ def test_the_fake_model_learns_the_generators_score():
     t = TIMES.repeat_interleave(50)
     x = on.mix(0.1 + 0.8 * normal(200, 1), normal(200, 1, seed=1), t)
     exact = Law(training.student)(x, t).eps
-    assert float((network(x, t).eps - exact).detach().square().mean().sqrt()) == pytest.approx(after, rel=0.5)
+    # the figure is an upper bound, since samples know their score with some noise
+    assert float((network(x, t).eps - exact).detach().square().mean().sqrt()) < after
     assert training.monitor() == training.monitor()  # of its own random numbers
 
 

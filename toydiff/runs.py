@@ -255,8 +255,8 @@ def train(
     }  # fmt: skip
     watched = None
     if watch:
-        about["watch"] = {"every": watch, "patience": patience}
-        watched = Watch(training.average, looker(the_problem, about, training), watch, patience).to(target)
+        about["watch"] = {"watch": watch, "patience": patience}
+        watched = Watch(training.average, looker(the_problem, about, training), watch, patience)
     checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
     return Run(method, the_problem, settings, training, about, checkpoints, seed, watched, accelerator, progress)
 

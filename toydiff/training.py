@@ -159,7 +159,7 @@ class Watch(nn.Module):
             ("missed", 0),
             ("last", 0),
         ):
-            self.register_buffer(name, torch.tensor(value))
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
 
     @property
     def over(self) -> bool:
