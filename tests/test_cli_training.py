@@ -171,7 +171,20 @@ def test_a_run_that_was_never_better_than_its_start_says_so(made, capsys):
 
 
 def test_patience_ends_a_run(capsys):
-    words = ["train", "diffusion", "--problem", "mixture", "--batch", 16, "--updates", 50, "--lr", 1e-9, "--set", "ema=0"]
+    words = [
+        "train",
+        "diffusion",
+        "--problem",
+        "mixture",
+        "--batch",
+        16,
+        "--updates",
+        50,
+        "--lr",
+        1e-9,
+        "--set",
+        "ema=0",
+    ]
     assert run(*words, "--watch", 1, "--patience", 2, "--out", "run", "--json", "row.json") == 0
     row = json.loads(Path("row.json").read_text())
     assert row["updates"] == row["best"] + 2 < 50

@@ -573,7 +573,7 @@ def test_discriminator_learns_to_tell(name):
     from toydiff.training import Turn
 
     problem = TinyMixture() if name == "mixture" else TinyDigits()
-    D = Discriminator.on(problem, problem.teacher)
+    D = Discriminator.on(problem, problem.teacher, problem.schedule)
     frozen = isinstance(problem.teacher, LambdaDenoiser)
     assert all(p.requires_grad != frozen for p in D.denoiser.parameters())
 

@@ -15,6 +15,7 @@ from toydiff.catalog import METHODS
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.distill import score_distillation as sd
 from toydiff.distill.generator import generator
+from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.measure import score_error
 from toydiff.mixtures import Empirical
 from toydiff.nets import MLP, UNet
@@ -173,16 +174,16 @@ def test_the_surrogates_value_is_half_the_square_of_the_gradient():
 # ---- DMD
 
 
-def stage(on, teacher, fake, dim=2):
+def stage(on, teacher, fake, batch):
     """Players without a generator, for what is said of two denoisers alone."""
-    return sd.Players(None, None, teacher, fake, With(R2, on, "x0"), sd.DMDKnobs())
+    return sd.Players(None, None, teacher, fake, With(R2, on, "x0"), sd.DMDKnobs(batch=batch))
 
 
 def test_dmds_direction_is_vsds_in_x0_normalised():
     on = schedule("scaled-linear")
     teacher, fake = R2.denoiser(on), GaussianMixture([[0.3, -0.2]], std=0.8).denoiser(on)
     x, e, u = normal(16, 2), normal(16, 2, seed=1), torch.linspace(0.3, 0.95, 16).double()
-    found = sd.matched(stage(on, teacher, fake), x, None, Sequence([e], [u]))
+    found = sd.matched(stage(on, teacher, fake, 16), x, None, Sequence([e], [u]))
     t = sd.EARLIEST + (sd.LATEST - sd.EARLIEST) * u
     x_t = on.mix(x, e, t)
     p, q = fake(x_t, t), teacher(x_t, t)
@@ -200,12 +201,12 @@ def test_dmds_direction_is_free_of_the_datas_scale_and_never_nan():
             table.values.data = scale * value
         x = scale * values[2]
         x[0] = tables[0].values[0].detach()  # at the teacher's own answer the paper's denominator is 0
-        found.append(sd.matched(stage(on, *tables), x, None, Draws(0)))
+        found.append(sd.matched(stage(on, *tables, 6), x, None, Draws(0)))
     close(found[0], found[1], 1e-12)
     assert bool(torch.isfinite(found[0]).all())
     for table in tables:
         table.values.data = x.clone()
-    assert bool((sd.matched(stage(on, *tables), x, None, Draws(0)) == 0).all())
+    assert bool((sd.matched(stage(on, *tables, 6), x, None, Draws(0)) == 0).all())
 
 
 def test_dmds_regression_is_that_of_naive_distillation():
@@ -471,6 +472,10 @@ def test_a_lora_is_the_teacher_at_first_and_leaves_its_weights_alone():
     list(fit([training.turns[1]], 3))
     assert not torch.equal(fake(x, t).eps, teacher(x, t).eps)
     assert all(torch.equal(p, dict(fake.named_parameters())[name]) for name, p in frozen.items())
+    judged = METHODS["dmd2"].train(problem, sd.DMD2Knobs(batch=16, rank=3), teacher, None, None)  # shares the network
+    base = [p for name, p in judged.modules["fake"].named_parameters() if "original" in name]
+    assert base
+    assert not any(p.requires_grad for p in base)
     whole = METHODS["swiftbrush"].train(problem, sd.SwiftBrushKnobs(batch=16, rank=0), teacher, None, None)
     assert all(p.requires_grad for p in whole.modules["fake"].parameters())
 
@@ -518,6 +523,23 @@ def test_a_student_of_another_method_keeps_its_own_schedule_and_kind():
         assert float(training.turns[0].loss(0, Draws(0)).detach()) == float(
             training.turns[0].loss(0, Draws(0)).detach()
         )
+
+
+@pytest.mark.parametrize("method", ["vsd", "swiftbrush", "dmd", "dmd2", "sim", "adversarial"])
+def test_two_processes_see_one_batch(method):
+    """The mean of two processes' losses is the loss of one with the whole batch, of each turn."""
+    problem, teacher = small(RING, conditional=True)
+    card = METHODS[method]
+    pairs = make_pairs(problem, teacher, Recipe(n=40, solver="ddim", steps=2)) if card.needs == "pairs" else None
+    training = card.train(problem, card.knobs(batch=16), teacher, pairs, None)
+    with torch.no_grad():  # so that the two scores differ
+        for p in training.modules.get("fake", teacher).parameters():
+            p += 0.1 * torch.randn(p.shape)
+    for turn in training.turns:
+        whole = float(turn.loss(0, Draws(3)).detach())
+        parts = [float(turn.loss(0, Draws(3, rank=r, world=2)).detach()) for r in (0, 1)]
+        assert sum(parts) / 2 == pytest.approx(whole, rel=1e-6)
+        assert parts[0] != parts[1]
 
 
 def test_bad_knobs_are_named():

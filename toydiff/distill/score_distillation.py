@@ -33,11 +33,10 @@ from .base import Knobs, Training
 from .generator import Generator, generator, generator_of
 from .naive import in_x0
 from .pairs import Pairs
-from .regression import in_own_kind, only_noise, regression, uniform_times
+from .regression import Pair, in_own_kind, only_noise, regression, uniform_times
 
 EARLIEST, LATEST = 0.02, 0.98
 """Times at which two scores are compared: beyond them one knows nothing of the other (SwiftBrush, alg. 1; DMD's code)."""
-
 
 MONITORED = 1024
 """Samples, at least, with which the monitor knows the generator's score."""
@@ -79,22 +78,25 @@ class Players:
 
     def noised(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """t ~ U(0.02, 0.98) and x_t = alpha x + sigma eps."""
-        t = draws.uniform(len(x), EARLIEST, LATEST)
-        return t, self.schedule.mix(x, draws.normal(len(x), *self.problem.shape), t)
+        batch = self.knobs.batch  # of all processes together, where x is this one's part
+        t = draws.uniform(batch, EARLIEST, LATEST)
+        return t, self.schedule.mix(x, draws.normal(batch, *self.problem.shape), t)
 
     def training(
-        self, move: Loss, learn: Loss | None = None, params: list[nn.Parameter] | None = None, **more: object
+        self, move: Loss, learn: Loss | None = None, head: nn.Module | None = None, steps: tuple[int, ...] = ()
     ) -> Training:
-        """The turns of an update: the generator's, then `ratio` of the fake model's."""
-        knobs = self.knobs
+        """The turns of an update: the generator's, then `ratio` of the fake model's, with a head on its features where there is one."""
+        knobs, beside = self.knobs, {} if head is None else {"head": head}
+        modules = {"fake": self.fake, **beside}
+        learners = [p for module in modules.values() for p in module.parameters()]
+        without_momentum = (0.0, 0.999)  # what moves one side is where the other one was
         turns = [
-            Turn(move, list(self.student.parameters()), knobs.lr, betas=(0.0, 0.999)),
-            Turn(learn or fake_loss(self), params or list(self.fake.parameters()), knobs.lr_fake, betas=(0.0, 0.999), repeats=knobs.ratio, name="fake"),
-        ]  # fmt: skip
-        average = EMA(self.student, knobs.ema)
-        modules = {"fake": self.fake, **more.pop("modules", {})}
+            Turn(move, list(self.student.parameters()), knobs.lr, without_momentum),
+            Turn(learn or fake_loss(self), learners, knobs.lr_fake, without_momentum, knobs.ratio, "fake"),
+        ]
         return Training(
-            self.student, average, turns, modules=modules, teacher_calls=self.teacher.calls * knobs.batch, monitor=self.monitor, **more
+            self.student, EMA(self.student, knobs.ema), turns, modules=modules, teacher_calls=self.teacher.calls * knobs.batch, steps=steps,
+            monitor=self.monitor,
         )  # fmt: skip
 
     def monitor(self) -> dict[str, float]:
@@ -128,21 +130,14 @@ def players(problem: Problem, knobs: ScoreKnobs, teacher: Denoiser, start: Denoi
 
 def fake_loss(on: Players) -> Loss:
     """Diffusion training on the generator's samples: |eps_phi(alpha' x + sigma' eps', t') - eps'|^2, in the kind that phi predicts."""
-    times, apart = uniform_times(on.knobs.batch), in_own_kind(on.fake.kind)
-    return regression(on.fake, coupling_of(on), times, apart)
 
-
-def coupling_of(on: Players):
-    """The generator's samples, without their gradient, with fresh noise: the pairs that the fake model learns from."""
-
-    def coupling(draws: Draws):
+    def coupling(draws: Draws) -> Pair:
         with torch.no_grad():
-            x, cond = on.samples(draws)
-        eps = draws.normal(len(x), *on.problem.shape)
-        one = torch.ones((), dtype=x.dtype, device=x.device)
-        return Prediction(eps, one, x, eps, on.schedule), cond
+            x, cond = on.samples(draws)  # sg g_theta(z)
+        eps = draws.normal(on.knobs.batch, *on.problem.shape)  # eps', fresh
+        return Prediction(eps, torch.ones((), dtype=x.dtype, device=x.device), x, eps, on.schedule), cond
 
-    return coupling
+    return regression(on.fake, coupling, uniform_times(on.knobs.batch), in_own_kind(on.fake.kind))
 
 
 def towards(x: Tensor, delta: Tensor) -> Tensor:
@@ -297,8 +292,7 @@ def dmd2(
             told_apart = told_apart + F.softplus(sign * C(x_t, t, c))
         return learn_scores(step, draws) + knobs.gan_fake * told_apart.mean()
 
-    params = [*on.fake.parameters(), *C.head.parameters()]
-    return on.training(move, learn, params, modules={"head": C.head}, steps=(knobs.steps,))
+    return on.training(move, learn, C.head, (knobs.steps,))
 
 
 # ---- score implicit matching

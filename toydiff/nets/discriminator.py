@@ -18,13 +18,12 @@ HIDDEN = 128
 class Discriminator(nn.Module):
     """D(x, t, cond) -> (B,), real if positive. x (B, ...) at noise level t (B,) of `schedule`, cond (B,) or None.
 
-    The trunk is a denoiser's network, whose features are averaged over pixels and read by a small network. A trained trunk is frozen.
+    The trunk is a denoiser's network, whose features are averaged over pixels and read by a small network.
     """
 
-    def __init__(self, trunk: nn.Module, schedule: Schedule, frozen: bool):
+    def __init__(self, trunk: nn.Module, schedule: Schedule):
         super().__init__()
         self.denoiser = LambdaDenoiser(trunk, schedule)
-        self.denoiser.requires_grad_(not frozen)
         self.head = nn.Sequential(
             nn.Linear(trunk.feature_width, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
         )  # fmt: skip
@@ -33,13 +32,13 @@ class Discriminator(nn.Module):
     def on(cls, problem: "Problem", teacher: Denoiser | None, schedule: Schedule) -> "Discriminator":
         """On a frozen copy of the teacher's network, for samples on a schedule; on a fresh one that is trained with the heads if there is none."""
         if isinstance(teacher, LambdaDenoiser):
-            return cls(copy.deepcopy(teacher.net), schedule, frozen=True)
-        return cls(problem.network(), schedule, frozen=False)
+            return cls(copy.deepcopy(teacher.net).requires_grad_(False), schedule)
+        return cls(problem.network(), schedule)
 
     @classmethod
     def shared(cls, denoiser: LambdaDenoiser) -> "Discriminator":
         """On a denoiser's own network, which goes on being trained: DMD2's."""
-        return cls(denoiser.net, denoiser.schedule, frozen=False)
+        return cls(denoiser.net, denoiser.schedule)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         return self.head(F.silu(self.denoiser.features(x, t, cond))).squeeze(1)
