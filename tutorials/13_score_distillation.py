@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 
 from toydiff import runs, weights
 from toydiff.distill.pairs import Recipe, make_pairs
-from toydiff.distill.score_distillation import SLOPES
+from toydiff.distill.score_distillation import LEAST_SCALE, SLOPES
 from toydiff.plots import static
 from toydiff.problems import problem
 
@@ -98,16 +98,35 @@ def kl_slope(b):
     return float(alpha**2 * b * (1 / S_q - 1 / S_p))
 
 
+def dmd(x, x_t, own):
+    with torch.no_grad():
+        D_phi, D_psi = own(x_t, t).x0, data(x_t, t).x0
+        scale = (x - D_psi).abs()
+        delta = (D_phi - D_psi) / scale.clamp(min=LEAST_SCALE * float(scale.mean()))
+    return x * delta
+
+
+def rescaled(objective):
+    """Its slopes, times the number that makes them meet the KL divergence's at b = 0.9: units differ, and Adam does not see them."""
+    table = [(b, *slope_by_scale(objective, 0.7, b)) for b in scales]
+    unit = kl_slope(scales[-1]) / table[-1][1]
+    return [(b, unit * value, unit * error) for b, value, error in table]
+
+
 scales = [0.15, 0.3, 0.5, 0.7, 0.9]
 fine = torch.linspace(0.1, 1.0, 60).tolist()
 display(
     static.gradients(
-        {"vsd": [(b, *slope_by_scale(vsd, 0.7, b)) for b in scales]},
+        {
+            "vsd": [(b, *slope_by_scale(vsd, 0.7, b)) for b in scales],
+            "dmd": rescaled(dmd),
+            "sim": rescaled(sim),
+        },
         [(b, kl_slope(b)) for b in fine],
         xlabel="b, the spread of the generator's samples (the data's is 0.5)",
-        ylabel="derivative by b",
+        ylabel="derivative by b (dmd, sim: scaled)",
         exact_name="KL, closed form",
-        title="VSD is the gradient of a KL divergence",
+        title="VSD is the gradient of a KL divergence, the others agree on where it is 0",
     )
 )
 for b in (0.15, 0.9):
@@ -116,7 +135,7 @@ for b in (0.15, 0.9):
     assert abs(found - kl_slope(b)) < 4 * error
 
 # %% [markdown]
-# Negative: the samples spread. Positive: they contract. Zero exactly where they are the data.
+# Negative: the samples spread. Positive: they contract. Zero exactly where they are the data, for all three; elsewhere DMD (whose denominator weighs samples differently) and SIM (another divergence) pull with other strength.
 #
 # **Break it 1: whose score?** Without the second one, put the noise itself in its place, $\varepsilon_\psi(x_t,t)-\varepsilon$: score distillation *sampling* (DreamFusion). And **break it 2**: in SIM, detach $d'(y)$ from the graph.
 
