@@ -199,6 +199,19 @@ def test_classes_are_told_to_both_sides(monkeypatch):
     assert [cond for _, _, cond in D.seen[2:]] == [None, None]
 
 
+def test_a_student_of_several_steps_is_sampled_as_it_was_trained():
+    from toydiff import runs
+
+    torch.set_default_dtype(torch.float32)
+    changes = {"updates": 1, "batch": 8, "steps": 4, "solver": "ddim"}
+    model = runs.train(
+        "adversarial", "mixture", start="ring-pcm", teacher="ring-teacher", changes=changes, watch=0
+    ).finish()
+    assert model.about["sampler"] == {"solver": "ddim", "grid": "uniform", "steps": [4]}
+    [row] = runs.evaluate(model, runs.problem("mixture"), n=200)
+    assert (row["solver"], row["nfe"]) == ("ddim", 4)
+
+
 def test_a_generator_is_pulled_to_the_data():
     """The whole of it, in one dimension: a student that is off by 1 comes back."""
     torch.manual_seed(0)

@@ -251,7 +251,7 @@ def train(
         "method": method, "problem": the_problem.name, "seed": seed, "knobs": dataclasses.asdict(settings), **names,
         "pairs": None if pairs is None else pairs.about, "pair_calls": 0 if pairs is None else pairs.teacher_calls,
         "calls_per_update": training.teacher_calls, "denoiser": weights.describe(training.student),
-        "sampler": dataclasses.asdict(chosen.sampler) | {"steps": list(training.steps or chosen.sampler.steps)},
+        "sampler": dataclasses.asdict(chosen.sampler) | {"solver": training.solver or chosen.sampler.solver, "steps": list(training.steps or chosen.sampler.steps)},
     }  # fmt: skip
     watched = None
     if watch:

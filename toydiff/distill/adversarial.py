@@ -25,7 +25,7 @@ FEATURES = ("teacher", "own")
 @dataclass(frozen=True)
 class AdversarialKnobs(Knobs):
     """`adversarial`, the weight of the adversarial loss, and `keep`, that of the squared distance to the student as it was; `lr_d` of the discriminator, and `ratio`, its updates in one of the student; `r1`,
-    the weight of its gradient penalty (0: none); `features`, "teacher" for the frozen teacher's or "own" for a network trained from scratch; `reach`, how far up
+    the weight of its gradient penalty (0: none); `features`, "teacher" for the frozen teacher's (an exact one has none) or "own" for a network trained from scratch; `reach`, how far up
     samples are noised for it, as a share of the time from theirs to 1; `steps` of the student, and its `solver`, "lcm" or "ddim".
     """
 
@@ -39,22 +39,19 @@ class AdversarialKnobs(Knobs):
     steps: int = 1
     solver: str = "lcm"
 
-
-def check(knobs: AdversarialKnobs) -> None:
-    """`ValueError` for what no adversarial stage can have."""
-    check_positive(knobs.adversarial, "adversarial")
-    check_positive(knobs.lr_d, "lr_d")
-    check_count(knobs.ratio, "ratio")
-    for name in ("keep", "r1"):
-        if check_number(getattr(knobs, name), name) < 0:
-            raise ValueError(f"{name}, a weight, must be >= 0, got {getattr(knobs, name):g}")
-    if check_share(knobs.reach, "reach") == 0:
-        raise ValueError(
-            "reach must be above 0: a discriminator of samples without noise sees nothing of the levels above"
-        )
-    for name, allowed in (("solver", SOLVERS), ("features", FEATURES)):
-        if getattr(knobs, name) not in allowed:
-            raise unknown(name, getattr(knobs, name), allowed)
+    def check(self) -> None:
+        """`ValueError` for what no adversarial stage can have."""
+        check_positive(self.adversarial, "adversarial")
+        check_positive(self.lr_d, "lr_d")
+        check_count(self.ratio, "ratio")
+        for name in ("keep", "r1"):
+            if check_number(getattr(self, name), name) < 0:
+                raise ValueError(f"{name}, a weight, must be >= 0, got {getattr(self, name):g}")
+        if check_share(self.reach, "reach") == 0:
+            raise ValueError("reach must be above 0: a discriminator of samples without noise has nothing to teach")
+        for name, allowed in (("solver", SOLVERS), ("features", FEATURES)):
+            if getattr(self, name) not in allowed:
+                raise unknown(name, getattr(self, name), allowed)
 
 
 def adversarial(
@@ -66,7 +63,7 @@ def adversarial(
     the student made of the same state before. D is a small head on the frozen teacher's features. A student of N steps is trained at a random one of them, from its own
     state; the samples of a step that ends at s > 0 are compared with data noised to s. Without a start it is the teacher that goes on, as a one-step generator.
     """
-    check(knobs)
+    knobs.check()
     student, batch = generator_of(problem, teacher, start), knobs.batch
     schedule, before = student.schedule, copy.deepcopy(student).requires_grad_(False)
     make = generator(problem, student, solver_by_name(knobs.solver), knobs.steps, batch)
@@ -101,17 +98,11 @@ def adversarial(
             loss = loss + 0.5 * knobs.r1 * slope.square().flatten(1).sum(1)
         return loss.mean()
 
+    without_momentum = (0.0, 0.999)  # what moves one side is where the other one was
     turns = [
-        Turn(generate, list(student.parameters()), knobs.lr, betas=(0.0, 0.999)),
-        Turn(
-            discriminate,
-            list(D.parameters()),
-            knobs.lr_d,
-            betas=(0.0, 0.999),
-            repeats=knobs.ratio,
-            name="discriminator",
-        ),
+        Turn(generate, list(student.parameters()), knobs.lr, without_momentum),
+        Turn(discriminate, list(D.parameters()), knobs.lr_d, without_momentum, knobs.ratio, "discriminator"),
     ]
     return Training(
-        student, EMA(student, knobs.ema), turns, modules={"discriminator": D, "before": before}, steps=(knobs.steps,)
+        student, EMA(student, knobs.ema), turns, modules={"discriminator": D, "before": before}, steps=(knobs.steps,), solver=knobs.solver
     )  # fmt: skip

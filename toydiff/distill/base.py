@@ -34,7 +34,7 @@ class Training:
 
     targets: other averages that follow the student, by name. modules: everything else that has a state, by name. teacher_calls:
     evaluations of the teacher, one sample at a time, in an update. period: updates of one stage, where the learning rate starts again.
-    steps: numbers of steps that the student is meant for, where its method says so. monitor: figures of how the training goes, by name, beside
+    steps, solver: how the student is meant to be sampled, where its knobs say so and not its method alone. monitor: figures of how the training goes, by name, beside
     the measures of the problem; without randomness of the run.
     """
 
@@ -46,6 +46,7 @@ class Training:
     teacher_calls: int = 0
     period: int | None = None
     steps: tuple[int, ...] = ()
+    solver: str | None = None
     monitor: Callable[[], dict[str, float]] | None = None
 
     def state(self) -> dict[str, nn.Module]:
