@@ -150,6 +150,28 @@ class Pixels(Classifier):
         return features, features[:, :10].argmax(1)
 
 
+def test_shares_of_modes_and_what_is_lost():
+    uneven = GaussianMixture([[-3.0, 0.0], [3.0, 0.0], [0.0, 4.0]], std=0.3, weights=[0.6, 0.3, 0.1])
+    p = MixtureProblem(uneven)
+    true = p.measure(uneven.sample(4000, 0))
+    np.testing.assert_allclose(true.shares, [0.6, 0.3, 0.1], atol=0.03)
+    np.testing.assert_allclose(true.expected, [0.6, 0.3, 0.1])
+    assert true.coverage == 1
+    assert true.least_share == pytest.approx(1, abs=0.2)
+    two = uneven.sample(4000, 1)
+    half = p.measure(two[two[:, 1] < 2])
+    assert (half.least_share, half.coverage) == (0, 2 / 3)
+    nowhere = p.measure(torch.full((50, 2), 9.0) + normal(50, 2).float())
+    assert (nowhere.shares, nowhere.coverage) == ((0, 0, 0), 0)
+    # samples of a class that was asked for have another law, and points without modes none
+    ring = MixtureProblem(RING)
+    asked = torch.zeros(50, dtype=torch.long)
+    assert ring.measure(RING.sample(50, 0, cond=asked), asked).shares is None
+    moons = problem("points:moons")
+    found = moons.measure(moons.data(50, 0)[0])
+    assert (found.shares, found.least_share, found.coverage) == (None, None, None)
+
+
 def test_digits_are_measured_by_their_features():
     """Images of noise: the features are Gaussian, so that the distance of shifted ones is known."""
     rng = torch.Generator().manual_seed(0)
@@ -181,6 +203,18 @@ def test_digits_are_measured_by_their_features():
     assert p.measure(torch.randn(900, 1, 28, 28, generator=rng)).floor == found.floor
     refused(lambda: p.measure(torch.randn(5, 28, 28)), r"digits have shape \(n, 1, 28, 28\), got \(5, 28, 28\)")
     refused(lambda: p.measure(fresh * float("nan")), "samples has .* NaN or infinite")
+
+
+def test_shares_of_digits_are_those_of_the_classes_asked_for():
+    net, p = Pixels(), TinyDigits()
+    p._features = Features.of(net, p.digits)
+    images = net.patches.T[torch.tensor([3, 3, 3, 5, 5, 7, 7, 7])].reshape(8, 1, 28, 28)  # each is read as this class
+    found = p.measure(images, torch.tensor([3, 3, 3, 3, 5, 5, 5, 5]))
+    assert (found.shares, found.expected) == ((3 / 8, 2 / 8), (0.5, 0.5))
+    assert (found.least_share, found.coverage, found.accuracy) == (0.5, 1, 4 / 8)
+    every = p.measure(images)  # nothing was asked for: every class in turn
+    assert len(every.shares) == 8
+    assert every.least_share == 0
 
 
 def test_features_come_back_from_a_file(tmp_path, monkeypatch):
