@@ -170,6 +170,27 @@ def test_a_run_that_was_never_better_than_its_start_says_so(made, capsys):
     assert ("nothing was better than what it started from" in capsys.readouterr().out) == (best == 0)
 
 
+def test_a_run_gives_its_best_and_not_its_last():
+    words = [
+        "--start",
+        "ring-teacher",
+        "--lr",
+        0.003,
+        "--set",
+        "ema=0",
+        "--set",
+        "warmup=0",
+        "--updates",
+        4,
+        "--batch",
+        16,
+    ]
+    assert run("train", "diffusion", "--problem", "mixture", *words, "--watch", 2, "--out", "run") == 0
+    assert runs.load("run").about["best"] == 0
+    before = runs.load("ring-teacher").denoiser.net.state_dict()
+    assert same(net_of("run"), before)
+
+
 def test_patience_ends_a_run(capsys):
     words = [
         "train",

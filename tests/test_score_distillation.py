@@ -19,6 +19,7 @@ from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.measure import score_error
 from toydiff.mixtures import Empirical
 from toydiff.nets import MLP, UNet
+from toydiff.nets.discriminator import Discriminator
 from toydiff.nets.low_rank import LowRank, low_rank
 from toydiff.solvers.ddim import DDIM
 from toydiff.solvers.lcm import LCM
@@ -242,8 +243,39 @@ def test_dmd2s_head_reads_the_fake_models_features_and_learns_with_it():
     # a head that says 0: softplus(0) = log 2 for the generator, and twice that for itself
     assert moved[0] - moved[1] == pytest.approx(0.5 * math.log(2))
     assert learnt[0] > learnt[1]
+    nn.init.constant_(head[-1].bias, 1.5)  # taken for data, the generator has little to lose
+    sure = float(training.turns[0].loss(0, Draws(1)).detach())
+    assert sure - moved[1] == pytest.approx(0.5 * math.log1p(math.exp(-1.5)))
     own = {id(p) for p in training.turns[1].params}
     assert own == {id(p) for m in (head, fake) for p in m.parameters()}
+
+
+def test_dmd2s_head_learns_to_take_data_for_data():
+    torch.manual_seed(0)
+    problem, teacher = small()
+    training = METHODS["dmd2"].train(problem, sd.DMD2Knobs(batch=128, gan_fake=1.0, lr_fake=5e-3), teacher, None, None)
+    C = Discriminator.shared(training.modules["fake"])
+    C.head = training.modules["head"]
+    made = training.student(problem.schedule.sigma(f64(1.0)) * normal(500, 2), 1.0).x0.detach()
+    data, t = problem.data(500, 7)[0], torch.full((500,), 0.1)
+
+    def gap():
+        noisy = [problem.schedule.mix(x, normal(500, 2, seed=3), t) for x in (data, made)]
+        said = [float(C(x, t).mean().detach()) for x in noisy]
+        return said[0] - said[1]
+
+    before = gap()
+    list(fit([training.turns[1]], 20))
+    assert gap() > before + 0.5
+
+
+def test_the_fake_model_learns_from_samples_without_their_gradient():
+    problem, teacher = small()
+    for method in ("vsd", "dmd2"):
+        training = METHODS[method].train(problem, METHODS[method].knobs(batch=16), teacher, None, None)
+        loss = training.turns[1].loss(0, Draws(0))
+        found = torch.autograd.grad(loss, list(training.student.parameters()), allow_unused=True)
+        assert all(g is None for g in found)
 
 
 def test_a_generator_of_several_steps_is_trained_at_each_from_its_own_state():
@@ -514,11 +546,17 @@ def test_a_student_of_another_method_keeps_its_own_schedule_and_kind():
     torch.manual_seed(0)
     problem, teacher = small()
     start = LambdaDenoiser(copy.deepcopy(teacher.net), schedule("linear"), "velocity")
+    with torch.no_grad():
+        start.net.head.bias += 0.3
     for method in ("vsd", "sim", "dmd2", "adversarial"):
         card = METHODS[method]
         training = card.train(problem, card.knobs(batch=8), teacher, None, start)
         student = training.student
         assert (student.kind, repr(student.schedule)) == ("velocity", repr(start.schedule))
+        if "fake" in training.modules:  # phi <- psi, whatever theta started from
+            fake = training.modules["fake"]
+            assert (fake.kind, repr(fake.schedule)) == (teacher.kind, repr(teacher.schedule))
+            assert torch.equal(fake.net.head.bias, teacher.net.head.bias)
         assert all(torch.equal(a, b) for a, b in zip(student.parameters(), start.parameters(), strict=True))
         assert float(training.turns[0].loss(0, Draws(0)).detach()) == float(
             training.turns[0].loss(0, Draws(0)).detach()
