@@ -170,6 +170,13 @@ def test_a_run_that_was_never_better_than_its_start_says_so(made, capsys):
     assert ("nothing was better than what it started from" in capsys.readouterr().out) == (best == 0)
 
 
+def test_a_bad_knob_is_told_before_pairs_are_made(capsys):
+    for setting in ("regression=-1", "ratio=0", "lr_fake=0", "rank=-1"):
+        assert run("train", "dmd", "--problem", "mixture", "--set", setting, "--out", "x") == 2
+        assert setting.partition("=")[0] in capsys.readouterr().err
+        assert not Path("x").exists()
+
+
 def test_a_run_gives_its_best_and_not_its_last():
     words = [
         "--start",

@@ -54,6 +54,12 @@ class ScoreKnobs(Knobs):
     lr_fake: float = 1e-3
     rank: int = 0
 
+    def __post_init__(self):
+        check_count(self.ratio, "ratio")
+        check_positive(self.lr_fake, "lr_fake")
+        check_count(self.rank, "rank", 0)
+        check_number(self.guidance_scale, "guidance_scale")
+
 
 @dataclass(frozen=True)
 class Players:
@@ -113,10 +119,7 @@ class Players:
 
 def players(problem: Problem, knobs: ScoreKnobs, teacher: Denoiser, start: Denoiser | None, steps: int = 1) -> Players:
     """Set the stage: theta from `start` or psi, phi <- psi, a LoRA on psi if `rank` asks for it."""
-    check_count(knobs.ratio, "ratio")
-    check_positive(knobs.lr_fake, "lr_fake")
-    check_count(knobs.rank, "rank", 0)
-    if check_number(knobs.guidance_scale, "guidance_scale") != 1 and not problem.classes:
+    if knobs.guidance_scale != 1 and not problem.classes:
         raise ValueError(
             f"guidance needs classes to guide towards, and {problem.name} has none; set guidance_scale to 1"
         )
@@ -215,6 +218,11 @@ class DMDKnobs(ScoreKnobs):
     ratio: int = 1
     regression: float = 0.25
 
+    def __post_init__(self):
+        super().__post_init__()
+        if check_number(self.regression, "regression") < 0:  # before any pair is made
+            raise ValueError(f"regression, a weight, must be >= 0, got {self.regression:g}")
+
 
 LEAST_SCALE = 0.03
 """DMD's denominator is at least this part of its mean over the batch."""
@@ -240,8 +248,6 @@ def dmd(problem: Problem, knobs: DMDKnobs, teacher: Denoiser, pairs: Pairs, star
 
     The regression holds the modes that reverse KL would drop. The paper's distance is LPIPS, here the square in x_0. Pairs and teacher should have the same guidance.
     """
-    if check_number(knobs.regression, "regression") < 0:
-        raise ValueError(f"regression, a weight, must be >= 0, got {knobs.regression:g}")
     on = players(problem, knobs, teacher, start)
     paired = regression(on.student, pairs.coupling(on.student.schedule, knobs.batch), only_noise(knobs.batch), in_x0)
 
