@@ -225,7 +225,7 @@ class DMDKnobs(ScoreKnobs):
 
 
 LEAST_SCALE = 0.03
-"""DMD's denominator is at least this part of its mean over the batch."""
+"""DMD's denominator is at least this part of its mean over the batch, or over a process's own part of it."""
 
 
 def matched(on: Players, x: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
