@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_batch_of_times, check_number, check_range, check_state, unknown
+from .nets import NO_CLASS
 from .prediction import KINDS, Prediction
 from .schedules import Schedule, as_time, check_schedule, expand
 
@@ -53,6 +54,10 @@ class Denoiser(nn.Module):
         """The belief of a model that sees the guidance scale g > 0, a number or one a sample (B,): what `Guided` asks it for."""
         raise ValueError(f"{type(self).__name__} does not see the guidance scale; wrap it as Guided(D, guidance_scale)")
 
+    def without_and_with(self, x: Tensor, t: Tensor, cond: Tensor) -> tuple[Prediction, Prediction]:
+        """The beliefs without a condition and with it: what guidance combines. A model may make them in one call of twice the size."""
+        return self(x, t, None), self(x, t, cond)
+
 
 def check_denoiser(D: object) -> None:
     """`D` is a `Denoiser`: a bare network or function has no schedule and no kind."""
@@ -88,6 +93,7 @@ class LambdaDenoiser(NetDenoiser):
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
         super().__init__(net, schedule, kind)
+        self._last_cond: tuple[Tensor, int, Tensor] | None = None
 
     @property
     def sees_guidance(self) -> bool:
@@ -98,6 +104,20 @@ class LambdaDenoiser(NetDenoiser):
     ) -> Prediction:
         y = self.net(*self._seen(x, t), cond, guidance_scale)
         return Prediction.of(self.kind, y, x, t, self.schedule)
+
+    def without_and_with(self, x: Tensor, t: Tensor, cond: Tensor) -> tuple[Prediction, Prediction]:
+        if not getattr(self.net, "batches_guidance", False):
+            return super().without_and_with(x, t, cond)
+        both = self(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), self._doubled(cond))
+        return tuple(
+            Prediction(x, t, x0, eps, self.schedule) for x0, eps in zip(both.x0.chunk(2), both.eps.chunk(2), strict=True)
+        )
+
+    def _doubled(self, cond: Tensor) -> Tensor:
+        """No condition for the first half of a batch, cond for the second; the last one is kept, since a sampler asks for it at every step."""
+        if self._last_cond is None or self._last_cond[0] is not cond or self._last_cond[1] != cond._version:
+            self._last_cond = cond, cond._version, torch.cat([torch.full_like(cond, NO_CLASS), cond])
+        return self._last_cond[2]
 
     def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The network's features of x (B, ...) at t (B,), (B, net.feature_width): what a discriminator reads."""
@@ -151,8 +171,7 @@ class Guided(Denoiser):
             raise ValueError(f"guidance_scale = {g:g} needs a condition to guide towards, but cond is None")
         if self.denoiser.sees_guidance:
             return self.denoiser.at_guidance(x, t, cond, g)
-        uncond = self.denoiser(x, t, None)
-        given = self.denoiser(x, t, cond)
+        uncond, given = self.denoiser.without_and_with(x, t, cond)
         x0 = uncond.x0 + g * (given.x0 - uncond.x0)
         eps = uncond.eps + g * (given.eps - uncond.eps)
         return Prediction(x, t, x0, eps, uncond.schedule)

@@ -112,6 +112,11 @@ def load(source: str | Path) -> Model:
     raise unknown("run or bundled weights", str(source), weights.bundled())
 
 
+def problem_of(model: Model) -> Problem:
+    """The problem that a model was trained on."""
+    return problem(model.about["problem"], settings=model.about.get("settings"))
+
+
 def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser]:
     """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called in files.
 
@@ -144,6 +149,7 @@ class Run:
     checkpoints: Checkpoints | None
     seed: int
     watch: Watch | None = None
+    accumulate: int = 1
     accelerator: "Accelerator | None" = None
     progress: bool = False
     seconds: float = field(default=0.0, init=False)
@@ -159,7 +165,7 @@ class Run:
         watched = {} if self.watch is None else {"watch": self.watch}
         for record in fit(
             training.turns, knobs_.updates, averages=training.averages(), modules=training.state() | watched, seed=self.seed, clip=knobs_.clip,
-            warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), watch=self.watch, checkpoints=self.checkpoints,
+            warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), watch=self.watch, accumulate=self.accumulate, checkpoints=self.checkpoints,
             accelerator=self.accelerator, progress=self.progress,
         ):  # fmt: skip
             self.seconds += record.seconds
@@ -194,6 +200,7 @@ def train(
     every: int = 250,
     watch: int | None = None,
     patience: int | None = None,
+    accumulate: int = 1,
     device: str = "cpu",
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
@@ -204,7 +211,7 @@ def train(
     with if it has any. pairs: a folder or `Pairs`, of that teacher; where the method needs them and none are given, they are
     made first, by `Recipe`'s defaults. out: a folder for checkpoints; with `resume` what is there is continued. watch: measure the average every
     so many updates, and keep the best (`training.Watch`); 0 for not at all, by default what the method's card says. patience: after how many
-    measurements in a row that were no better the run ends; None for never. The same seed gives
+    measurements in a row that were no better the run ends; None for never. accumulate: in how many parts each batch's gradient is computed. The same seed gives
     the same bits on one machine. `ValueError` for what does not fit.
     """
     the_problem = problem(on) if isinstance(on, str) else on
@@ -218,6 +225,8 @@ def train(
             names[role] = type(given[role]).__name__
         elif what is not None or (role == "teacher" and chosen.needs != "nothing"):
             names[role], given[role] = teacher_of(the_problem, what, role)
+    if chosen.needs == "nothing" and "start" not in given and the_problem.start is not None:
+        names["start"], given["start"] = "own", the_problem.start
     if teacher is not None and chosen.needs == "nothing":
         raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
     if out is not None:
@@ -239,7 +248,7 @@ def train(
     for module in training.state().values():
         module.to(target)
     watch = (
-        (max(settings.updates // chosen.looks, 1) if chosen.looks else 0)
+        (max(settings.updates // chosen.looks, 1) if chosen.looks and the_problem.measurable else 0)
         if watch is None
         else check_count(watch, "watch", 0)
     )
@@ -253,12 +262,17 @@ def train(
         "calls_per_update": training.teacher_calls, "denoiser": weights.describe(training.student),
         "sampler": dataclasses.asdict(chosen.sampler) | {"solver": training.solver or chosen.sampler.solver, "steps": list(training.steps or chosen.sampler.steps)},
     }  # fmt: skip
+    check_count(accumulate, "accumulate")
+    if settings.batch % accumulate:
+        raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {accumulate} equal parts")
+    about |= {"settings": the_problem.settings()} if the_problem.settings() else {}
+    about |= {"accumulate": accumulate} if accumulate > 1 else {}
     watched = None
     if watch:
         about["watch"] = {"watch": watch, "patience": patience}
         watched = Watch(training.average, looker(the_problem, about, training), watch, patience)
     checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
-    return Run(method, the_problem, settings, training, about, checkpoints, seed, watched, accelerator, progress)
+    return Run(method, the_problem, settings, training, about, checkpoints, seed, watched, accumulate, accelerator, progress)
 
 
 def looker(the_problem: Problem, about: Mapping[str, object], training: Training) -> Look:
@@ -267,7 +281,7 @@ def looker(the_problem: Problem, about: Mapping[str, object], training: Training
     Of 2000 points or 1000 images by the fewest steps that the method is sampled with, from noise of their own. spread: the root mean square of their distance
     from their mean, over that of data; shares: what lies at each mode.
     """
-    n = 1000 if the_problem.conditional else 2000
+    n = the_problem.looked_at or (1000 if the_problem.conditional else 2000)
     steps = min(about["sampler"]["steps"])
     spread_of_data = deviation(the_problem.data(n, SEED_OF_NOISE)[0])
 
@@ -298,11 +312,12 @@ def _own_pairs(
     progress: bool,
 ) -> Pairs | Path:
     """Pairs for a run that was given none: in its folder, where a continued run finds them, or in memory if it has none."""
+    recipe = Recipe(**the_problem.recipe)
     if out is None:
-        return make_pairs(the_problem, teacher, Recipe(), progress=progress)
+        return make_pairs(the_problem, teacher, recipe, progress=progress)
     folder = Path(out) / "pairs"
     if accelerator is None or accelerator.is_main_process:
-        save_pairs(the_problem, teacher, Recipe(), folder, teacher_name=teacher_name, progress=progress)
+        save_pairs(the_problem, teacher, recipe, folder, teacher_name=teacher_name, progress=progress)
     if accelerator is not None:
         accelerator.wait_for_everyone()
     return folder
@@ -335,7 +350,7 @@ def sample(
     x = (D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
     cond = None if cond is None else cond.to(device)
     ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
-    parts = []
+    parts, batch = [], min(batch, the_problem.at_once)
     for i in range(0, n, batch):
         part = slice(i, i + batch)
         parts.append(
@@ -369,7 +384,7 @@ def evaluate(
     n: 8000 points or 1000 images unless given. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
     teacher_calls, seconds} and floor_std, shares (of the modes or classes, None where there are none), solver, grid, guidance_scale, n.
     """
-    n = (1000 if the_problem.conditional else 8000) if n is None else n
+    n = (the_problem.looked_at or (1000 if the_problem.conditional else 8000)) if n is None else n
     sampler = model.about["sampler"]
     rows = []
     for count in sampler["steps"] if steps is None else steps:

@@ -285,7 +285,7 @@ class Tabulated(Schedule):
     first, is clean data (alpha = 1). This is the interpolation of DPM-Solver (arXiv 2206.00927, app. D.4).
 
     `alphas_bar` (K,): the products of (1 - beta), called `alphas_cumprod` in other libraries; strictly decreasing in
-    (0, 1). Raises `ValueError` otherwise.
+    (0, 1); the last may be 0 (zero terminal SNR, arXiv 2305.08891), and alpha itself is then linear over the last interval. Raises `ValueError` otherwise.
     """
 
     name = "tabulated"
@@ -297,10 +297,14 @@ class Tabulated(Schedule):
             raise ValueError(f"alphas_bar must be numbers of shape (K,), got {alphas_bar!r}") from None
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(f"alphas_bar must have shape (K,) with K >= 2, got {tuple(table.shape)}")
-        if not bool(((table > 0) & (table < 1)).all()) or not bool((table[1:] < table[:-1]).all()):
-            raise ValueError("alphas_bar must be strictly decreasing and lie strictly between 0 and 1")
+        if not bool(((table[:-1] > 0) & (table[:-1] < 1)).all() & (table[-1] >= 0)) or not bool((table[1:] < table[:-1]).all()):
+            raise ValueError("alphas_bar must be strictly decreasing and lie strictly between 0 and 1; only the last may be 0")
         self._log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * table.log()])
         self._tables: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def __len__(self) -> int:
+        """K, the steps of the table."""
+        return len(self._log_alpha) - 1
 
     @classmethod
     def scaled_linear(cls, beta_start: float = 8.5e-4, beta_end: float = 1.2e-2, steps: int = 1000) -> "Tabulated":
@@ -322,18 +326,27 @@ class Tabulated(Schedule):
             self._tables[key] = self._log_alpha.to(t)
         return self._tables[key]
 
-    def _interpolate(self, t: Tensor) -> Tensor:
+    def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """log alpha between the table's steps; and, of a table that ends in 0, by what alpha is multiplied over the last interval (None: by nothing)."""
         table = self._table(t)
         place = t * (len(table) - 1)
         k = place.detach().floor().clamp(0, len(table) - 2).long()
-        left = table[k]
-        return left + (place - k) * (table[k + 1] - left)
+        left, share = table[k], place - k
+        if not bool(torch.isinf(table[-1])):
+            return left + share * (table[k + 1] - left), None
+        last = k == len(table) - 2
+        return left + share * torch.where(last, 0.0, table[k + 1] - left), torch.where(last, 1 - share, 1.0)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(self._interpolate(as_time(t)))
+        log_alpha, falling = self._interpolate(as_time(t))
+        return torch.exp(log_alpha) if falling is None else torch.exp(log_alpha) * falling
 
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(0.0 - torch.expm1(2 * self._interpolate(as_time(t))))
+        log_alpha, falling = self._interpolate(as_time(t))
+        variance = 0.0 - torch.expm1(2 * log_alpha)
+        if falling is not None:
+            variance = variance + torch.exp(2 * log_alpha) * (1 - falling**2)
+        return torch.sqrt(variance)
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """Exact inverse of the interpolation: log alpha = -log(1 + e^(-2 lambda))/2, then its place in the table."""
@@ -343,7 +356,10 @@ class Tabulated(Schedule):
         log_alpha = log_alpha.clamp(rising[0], rising[-1])
         k = torch.searchsorted(rising, log_alpha.contiguous(), right=True).clamp(1, len(rising) - 1)
         left, right = rising[k - 1], rising[k]
-        return 1 - (k - 1 + (log_alpha - left) / (right - left)) / (len(rising) - 1)
+        share = (log_alpha - left) / (right - left)
+        if bool(torch.isinf(rising[0])):
+            share = torch.where(torch.isinf(left), torch.exp(log_alpha - right), share)  # alpha is linear there
+        return 1 - (k - 1 + share) / (len(rising) - 1)
 
     def __repr__(self) -> str:
         return f"Tabulated({self.name!r}, steps={len(self._log_alpha) - 1})"

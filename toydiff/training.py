@@ -43,11 +43,22 @@ class Draws:
         self.generator = torch.Generator().manual_seed(check_count(seed, "seed", 0))
         self.device, self.rank, self.world = torch.device(device), rank, world
 
+    @contextlib.contextmanager
+    def part(self, k: int, parts: int, since: Tensor) -> Iterator[None]:
+        """For a while, this process's k-th of `parts` parts of its rows, of the batch that is drawn from the stream's state `since` on."""
+        rank, world = self.rank, self.world
+        self.generator.set_state(since)
+        self.rank, self.world = rank * parts + k, world * parts
+        try:
+            yield
+        finally:
+            self.rank, self.world = rank, world
+
     def rows(self, draw: Callable[[int, torch.Generator], Drawn], n: int) -> Drawn:
         """This process's rows of draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors and None, as `Problem.data` gives."""
         check_count(n, "batch")
         if n % self.world:
-            raise ValueError(f"a batch of {n} cannot be shared evenly by {self.world} processes")
+            raise ValueError(f"a batch of {n} cannot be shared evenly by {self.world} processes, or parts that are accumulated")
         drawn = draw(n, self.generator)
         return tuple(map(self._own, drawn)) if isinstance(drawn, tuple) else self._own(drawn)
 
@@ -110,7 +121,10 @@ class EMA(AveragedModel):
         self.decay, self.warm = decay, warm
         self.requires_grad_(False)
         # the parameters themselves: tensors detached from them would stay behind when a model moves to another device
-        self._averaged, self._current = list(self.module.parameters()), list(source.parameters())
+        pairs = zip(self.module.parameters(), source.parameters(), strict=True)
+        # what a copy shares with its source, as frozen weights may be, is its average already
+        own = [(mine, theirs) for mine, theirs in pairs if mine is not theirs]
+        self._averaged, self._current = [mine for mine, _ in own], [theirs for _, theirs in own]
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -245,6 +259,7 @@ def fit(
     decay: str = "cosine",
     period: int | None = None,
     watch: Watch | None = None,
+    accumulate: int = 1,
     checkpoints: "Checkpoints | None" = None,
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
@@ -256,6 +271,9 @@ def fit(
     learning rate warms up over `warmup` updates and decays, "cosine" or "constant", over each `period` (by default the whole run).
 
     watch: looks at an average before the first update, every so many updates and after the last; it may end the training early, and `modules` names it too.
+
+    accumulate: the batch is drawn whole, and its gradient computed in so many parts, one after the other: less memory, the same update where a loss is a mean over
+    samples (a statistic over the batch, such as DMD's bound or SCT's reference batch, is then one over a part, as it is with several processes).
 
     checkpoints: where to save and from where to continue (`toydiff.checkpoints`); then `modules` names everything that has a state and
     that the losses use, the averages included, and a continued run repeats the uninterrupted one bit for bit. accelerator: an
@@ -271,6 +289,7 @@ def fit(
         raise ValueError(f"every turn needs a name of its own, got {', '.join(turn.name for turn in turns)}")
     check_count(steps, "steps")
     check_count(warmup, "warmup", 0)
+    check_count(accumulate, "accumulate")
     period = steps if period is None else check_count(period, "period")
     if decay not in DECAYS:
         raise unknown("decay", decay, DECAYS)
@@ -303,7 +322,7 @@ def fit(
                     group["lr"] = turn.lr * share
                 for _ in range(turn.repeats):
                     losses[turn.name], norms[turn.name] = _update(
-                        turn, optimizer, state, clip, accelerator, checkpoints
+                        turn, optimizer, state, clip, accumulate, accelerator, checkpoints
                     )
             for average in averages:
                 average.follow()
@@ -370,12 +389,13 @@ def _update(
     optimizer: torch.optim.Optimizer,
     state: State,
     clip: float | None,
+    accumulate: int,
     accelerator: "Accelerator | None",
     checkpoints: "Checkpoints | None",
 ) -> tuple[float, float]:
     """One step of one turn's optimizer: its loss and the norm of its gradient before clipping."""
     # a loss may reach parameters of other turns; what it leaves there is not theirs to use
-    gradients = _gradients(turn, state, accelerator)
+    gradients = _accumulated(turn, state, accumulate, accelerator)
     norm = torch.nn.utils.get_total_norm(gradients[1])
     loss, size = float(gradients[0]), float(norm)
     if not (math.isfinite(loss) and math.isfinite(size)):
@@ -390,6 +410,23 @@ def _update(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss, size
+
+
+def _accumulated(
+    turn: Turn, state: State, parts: int, accelerator: "Accelerator | None"
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss and its gradient over the whole batch, computed in parts."""
+    since = state.draws.generator.get_state()
+    total, gradients = None, []
+    for k in range(parts):
+        with state.draws.part(k, parts, since):
+            loss, found = _gradients(turn, state, accelerator)
+        if total is None:
+            total, gradients = loss / parts, [g / parts for g in found] if parts > 1 else found
+        else:
+            total = total + loss / parts
+            torch._foreach_add_(gradients, found, alpha=1 / parts)
+    return total, gradients
 
 
 def _gradients(turn: Turn, state: State, accelerator: "Accelerator | None") -> tuple[Tensor, list[Tensor]]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ..checks import check_positive
 from ..denoisers import Denoiser
-from ..prediction import Prediction
 from ..problems.base import Problem
 from ..schedules import expand
 from ..training import EMA, Draws, Turn
@@ -55,6 +54,5 @@ def guided(
 @torch.no_grad()
 def guided_x0(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor, g: Tensor) -> Tensor:
     """The guided teacher's x_0 with one scale a sample, (B, ...); `Guided` does the same with one scale for all."""
-    without: Prediction = teacher(x_t, t)
-    given: Prediction = teacher(x_t, t, cond)
+    without, given = teacher.without_and_with(x_t, t, cond)
     return without.x0 + expand(g, x_t) * (given.x0 - without.x0)

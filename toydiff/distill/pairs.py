@@ -97,25 +97,29 @@ class Recipe:
 
 def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[dict[str, Tensor], int]:
     """The k-th shard of a set of pairs, and the network calls that each of its samples cost."""
-    n = min(SHARD, recipe.n - k * SHARD)
+    size = shard_size(problem)
+    n = min(size, recipe.n - k * size)
     rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + k)
     noise = torch.randn(n, *problem.shape, generator=rng)
-    cond = None
-    if problem.conditional:
-        cond = torch.randint(problem.classes, (n,), generator=rng)
+    cond = problem.asked(n, rng)
     device = next((p.device for p in teacher.parameters()), noise.device)
     schedule = teacher.schedule
-    path = solve(
-        teacher, (schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device), recipe.steps, solver=recipe.solver, grid=recipe.grid,
-        cond=None if cond is None else cond.to(device), guidance_scale=recipe.guidance_scale, keep="end",
-    )  # fmt: skip
-    out = {"noise": noise, "x0": path.end.cpu()}
+    x = (schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
+    ends = []
+    for i in range(0, n, problem.at_once):
+        part = slice(i, i + problem.at_once)
+        path = solve(
+            teacher, x[part], recipe.steps, solver=recipe.solver, grid=recipe.grid, cond=None if cond is None else cond[part].to(device),
+            guidance_scale=recipe.guidance_scale, keep="end",
+        )  # fmt: skip
+        ends.append(path.end.cpu())
+    out = {"noise": noise, "x0": torch.cat(ends)}
     return out if cond is None else out | {"cond": cond}, path.nfe
 
 
 def make_pairs(problem: Problem, teacher: Denoiser, recipe: Recipe, *, progress: bool = False) -> Pairs:
     """Pairs in memory; see `save_pairs` for those on disk. Deterministic solvers only: a pair is a point and where it is taken."""
-    parts, calls = zip(*_shards(problem, teacher, recipe, range(_count(recipe)), progress), strict=True)
+    parts, calls = zip(*_shards(problem, teacher, recipe, range(_count(problem, recipe)), progress), strict=True)
     return _joined(parts, _about(problem, recipe, "in memory", calls[0]))
 
 
@@ -145,14 +149,14 @@ def save_pairs(
     elif (folder / INDEX).exists():
         raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
     if not (folder / INDEX).exists():
-        missing = [k for k in range(_count(recipe)) if not (folder / _name(k)).exists()]
+        missing = [k for k in range(_count(problem, recipe)) if not (folder / _name(k)).exists()]
         for k, (tensors, nfe) in zip(missing, _shards(problem, teacher, recipe, missing, progress), strict=True):
             if not plan.exists():  # settings that lead nowhere have left nothing behind
                 writable_folder(folder)
                 write_index(plan, {"format": FORMAT, "version": VERSION, "about": about})
             tensors["nfe"] = torch.tensor(nfe)
             write_bytes(folder / _name(k), tensor_bytes(tensors))
-        sums = {_name(k): checksum((folder / _name(k)).read_bytes()) for k in range(_count(recipe))}
+        sums = {_name(k): checksum((folder / _name(k)).read_bytes()) for k in range(_count(problem, recipe))}
         nfe = int(read_tensors(folder / _name(0))["nfe"])
         index = {
             "format": FORMAT,
@@ -165,9 +169,18 @@ def save_pairs(
     return load_pairs(folder)
 
 
+def about_pairs(folder: Path | str) -> dict:
+    """How the pairs in a folder were made; `ValueError` if it holds none, or not all of them."""
+    return _index(folder)["about"]
+
+
+def _index(folder: Path | str) -> dict:
+    return read_index(Path(folder) / INDEX, FORMAT, "set of pairs", ("files", "about"))
+
+
 def load_pairs(folder: Path | str) -> Pairs:
     """The pairs in a folder; `ValueError` in one line if it holds none, not all of them, or damaged ones."""
-    index = read_index(Path(folder) / INDEX, FORMAT, "set of pairs", ("files", "about"))
+    index = _index(folder)
     try:
         if not {"problem", "nfe"} <= set(index["about"]):
             raise KeyError("how they were made")
@@ -178,8 +191,13 @@ def load_pairs(folder: Path | str) -> Pairs:
         raise ValueError(f"the folder {str(folder)!r} does not hold a whole set of pairs: {reason[:200]}") from None
 
 
-def _count(recipe: Recipe) -> int:
-    return math.ceil(recipe.n / SHARD)
+def shard_size(problem: Problem) -> int:
+    """Pairs in a shard: what is lost when a generation is killed."""
+    return SHARD if problem.at_once >= SHARD else 4 * problem.at_once
+
+
+def _count(problem: Problem, recipe: Recipe) -> int:
+    return math.ceil(recipe.n / shard_size(problem))
 
 
 def _name(k: int) -> str:
@@ -188,6 +206,8 @@ def _name(k: int) -> str:
 
 def _about(problem: Problem, recipe: Recipe, teacher: str, nfe: int | None) -> dict:
     about = {"problem": problem.name, "teacher": teacher, **vars(recipe)}
+    if problem.settings():
+        about |= {"settings": problem.settings(), "shard": shard_size(problem)}
     return about if nfe is None else about | {"nfe": nfe}
 
 

@@ -100,7 +100,7 @@ def only_noise(batch: int) -> Callable[[Draws], Tensor]:
 
 @dataclass(frozen=True)
 class DiffusionKnobs(Knobs):
-    """`schedule`, a name, empty for the problem's own; `kind` of prediction; `drop`, share of labels dropped for guidance."""
+    """`schedule`, a name, empty for the problem's own; `kind` of prediction, empty for that of the model it starts from, or the problem's; `drop`, share of labels dropped for guidance."""
 
     schedule: str = ""
     kind: str = "eps"
@@ -115,12 +115,13 @@ def diffusion(
     The loss is the plain mean square in the predicted kind; which kind is which weight of the same loss: |v - v'|^2 = (sigma lambda')^2
     |eps - eps'|^2 = (alpha lambda')^2 |x_0 - x_0'|^2.
     """
-    if knobs.kind not in KINDS:
-        raise unknown("kind of prediction", knobs.kind, KINDS)
+    kind = knobs.kind or (problem.kind if start is None else start.kind)
+    if kind not in KINDS:
+        raise unknown("kind of prediction", kind, KINDS)
     own = schedule(knobs.schedule) if knobs.schedule else problem.schedule
-    student = problem.student(own, knobs.kind, start=start)
+    student = problem.student(own, kind, start=start)
     coupling = independent(problem, own, knobs.batch, knobs.drop)
-    loss = regression(student, coupling, uniform_times(knobs.batch), in_own_kind(knobs.kind))
+    loss = regression(student, coupling, uniform_times(knobs.batch), in_own_kind(kind))
     return Training(student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)])
 
 

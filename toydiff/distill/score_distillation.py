@@ -126,7 +126,7 @@ def players(problem: Problem, knobs: ScoreKnobs, teacher: Denoiser, start: Denoi
     student = generator_of(problem, teacher, start)
     fake = generator_of(problem, teacher, None)  # phi <- psi
     if knobs.rank and isinstance(teacher, LambdaDenoiser):
-        low_rank(fake.net, knobs.rank)
+        fake.net = low_rank(fake.net, knobs.rank)
     make = generator(problem, student, LCM(), steps, knobs.batch, knobs.guidance_scale)
     return Players(student, make, Guided(teacher, knobs.guidance_scale), fake, problem, knobs)
 

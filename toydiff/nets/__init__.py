@@ -8,14 +8,21 @@ from .mlp import MLP
 from .unet import UNet
 
 NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
-"""The networks by name, as checkpoints name them; each has `config`, the arguments that it was made with."""
+"""The library's networks by name, as checkpoints name them; each has `config`, the arguments that it was made with."""
+
+DIFFUSERS = "diffusers-unet"
+"""The name of a Stable Diffusion checkpoint's network, which is made by `toydiff.adapters`."""
 
 
 def make_net(name: str, config: dict) -> nn.Module:
     """A fresh network by its name and arguments; `ValueError` for a name or an argument that it does not have."""
-    if name not in NETS:
-        raise unknown("network", name, NETS)
     try:
+        if name == DIFFUSERS:
+            from ..adapters.unet import CheckpointUNet  # an extra, and what it needs is not needed here
+
+            return CheckpointUNet.make(**config)
+        if name not in NETS:
+            raise unknown("network", name, [*NETS, DIFFUSERS])
         return NETS[name](**config)
     except TypeError as error:
         raise ValueError(f"the network {name!r} cannot be made: {error}") from None
@@ -26,7 +33,9 @@ def name_of(net: nn.Module) -> str:
     for name, kind in NETS.items():
         if type(net) is kind:
             return name
-    raise ValueError(f"a checkpoint holds networks of toydiff ({', '.join(NETS)}), got {type(net).__name__}")
+    if getattr(net, "name", None) == DIFFUSERS:
+        return DIFFUSERS
+    raise ValueError(f"a checkpoint holds networks of toydiff ({', '.join(NETS)}) and UNets of diffusers, got {type(net).__name__}")
 
 
-__all__ = ["MLP", "NETS", "NO_CLASS", "UNet", "make_net", "name_of"]
+__all__ = ["DIFFUSERS", "MLP", "NETS", "NO_CLASS", "UNet", "make_net", "name_of"]

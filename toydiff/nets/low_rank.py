@@ -28,8 +28,13 @@ class LowRank(nn.Module):
 
 
 def low_rank(net: nn.Module, rank: int) -> nn.Module:
-    """Freeze a network, and put an adapter of this rank on each of its linear layers and convolutions; returns the network itself."""
+    """Freeze a network, and put an adapter of this rank on each of its linear layers and convolutions; returns the network itself.
+
+    One that has adapters of its own kind (`low_rank`), as that of a Stable Diffusion checkpoint has, says itself what it becomes.
+    """
     check_count(rank, "rank")
+    if hasattr(net, "low_rank"):
+        return net.low_rank(rank)
     net.requires_grad_(False)
     for layer in list(net.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):

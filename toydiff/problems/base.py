@@ -1,11 +1,13 @@
 """What a method is applied to: data, a teacher, students, measures. A method never knows which problem it got."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import as_generator
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Schedule
 
@@ -55,6 +57,18 @@ class Problem:
     """Whether samples are asked for by class, as digits are, or drawn from the whole distribution, as points are."""
     distance_name: str
     teacher: Denoiser | None = None
+    start: Denoiser | None = None
+    """What a method without a teacher starts from; None for fresh weights."""
+    kind: str = "eps"
+    """The kind of prediction that a diffusion model of it has, unless told otherwise."""
+    measurable: bool = True
+    """Whether there is anything to compare samples with."""
+    at_once: int = 1000
+    """Samples in one network call where samples are drawn, at most."""
+    looked_at: int | None = None
+    """Samples of a look during training and of a measurement; None for what is usual."""
+    recipe: Mapping[str, object] = {}  # noqa: RUF012
+    """How pairs are made for a method that was given none, where it differs from the usual way."""
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         """n training samples (n, *shape) and their labels (n,), or None where there are no classes."""
@@ -75,6 +89,14 @@ class Problem:
     def conditions(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
         """What a student that generates without data is asked for in training, (n,): classes as the data has them, or None where there are none."""
         return self.data(n, generator)[1]
+
+    def asked(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
+        """What n samples of a teacher are asked for, (n,): classes or prompts at random, each as likely as another, or None where samples are drawn without."""
+        return torch.randint(self.classes, (n,), generator=as_generator(generator)) if self.conditional else None
+
+    def settings(self) -> dict:
+        """What is needed beside the name to make the problem again (`toydiff.problems.problem`), as JSON."""
+        return {}
 
     def student(
         self,

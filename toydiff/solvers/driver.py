@@ -231,7 +231,9 @@ class _Points:
 
 
 def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
-    return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+    """Noise shaped like x, drawn where the generator is: one on the processor gives the same numbers for every device."""
+    device = x.device if rng is None else rng.device
+    return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=device).to(x.device)
 
 
 def _walk(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction
-from ..schedules import combine
+from ..schedules import Schedule, combine
 from .base import Solver
 
 
@@ -26,5 +26,9 @@ class LCM(Solver):
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         p = D(x, t)
-        alpha, sigma, _ = D.schedule.levels(s)
-        return combine((alpha, p.x0), (sigma, noise)), p
+        return self.renoise(p, s, D.schedule, noise), p
+
+    def renoise(self, p: Prediction, s: Tensor, schedule: Schedule, noise: Tensor) -> Tensor:
+        """alpha_s x_0 + sigma_s xi of a prediction's x_0."""
+        alpha, sigma, _ = schedule.levels(s)
+        return combine((alpha, p.x0), (sigma, noise))

@@ -1,0 +1,119 @@
+"""Pictures to train on: a folder of images with captions, encoded once into latents, and pictures to look at: sheets with their settings inside."""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..checkpoints import read_tensors, tensor_bytes
+from ..files import writable_folder, write_bytes
+
+if TYPE_CHECKING:
+    from .checkpoint import StableDiffusion
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CAPTIONS = "metadata.jsonl"
+SHARD = 64
+"""Images that are encoded, and kept in one file, at a time."""
+GAP = 4
+"""Pixels between the images of a sheet."""
+
+
+def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
+    """The images of a folder and of those in it, sorted, with their captions.
+
+    A caption is the "text" of the line of metadata.jsonl with this "file_name", or what is in a .txt file of the image's name. `ValueError` if there
+    is no image, or one without a caption.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder of images at {str(folder)!r}")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    if not found:
+        raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
+    said = {}
+    for index in sorted(folder.rglob(CAPTIONS)):
+        for number, line in enumerate(index.read_text().splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                said[(index.parent / row["file_name"]).resolve()] = str(row["text"])
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f'line {number} of {str(index)!r} is not like {{"file_name": "a.png", "text": "a caption"}}') from None
+    captioned = []
+    for path in found:
+        beside = path.with_suffix(".txt")
+        caption = said.get(path.resolve(), beside.read_text().strip() if beside.exists() else None)
+        if caption is None:
+            raise ValueError(
+                f"the image {str(path)!r} has no caption: give it a line in {CAPTIONS}, or a file {beside.name}; an empty one is allowed"
+            )
+        captioned.append((path, caption))
+    return captioned
+
+
+def read_image(path: Path, size: tuple[int, int]) -> Tensor:
+    """An image (3, H, W) in [0, 1], scaled until it covers size = (height, width), and cut in its middle."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width = size
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as an image: {' '.join(str(error).split())[:120]}") from None
+    return torch.from_numpy(np.asarray(image)).permute(2, 0, 1).float() / 255
+
+
+def encoded(
+    checkpoint: "StableDiffusion", paths: Sequence[Path], size: tuple[int, int], *, cache: Path | None = None, at_once: int = 8, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(mean, std) of the latents of images, (n, C, h, w) each, in half precision; kept shard by shard in the folder `cache`, where the next run finds them."""
+    means, stds = [], []
+    for i in tqdm(range(0, len(paths), SHARD), desc="encode", unit="shard", disable=not progress):
+        part = paths[i : i + SHARD]
+        file = None
+        if cache is not None:
+            stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in part]
+            key = hashlib.sha256(json.dumps([checkpoint.about, list(size), stamps]).encode()).hexdigest()[:24]
+            file = writable_folder(cache) / f"latents-{key}.safetensors"
+        if file is not None and file.exists():
+            found = read_tensors(file)
+            mean, std = found["mean"], found["std"]
+        else:
+            mean, std = (half.half() for half in checkpoint.encode(torch.stack([read_image(path, size) for path in part]), at_once=at_once))
+            if file is not None:
+                write_bytes(file, tensor_bytes({"mean": mean, "std": std}))
+        means.append(mean)
+        stds.append(std)
+    return torch.cat(means), torch.cat(stds)
+
+
+def as_bytes(images: Tensor) -> np.ndarray:
+    """Images (n, 3, H, W) in [0, 1] as (n, H, W, 3) bytes, rounded as diffusers rounds them."""
+    return (images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+
+
+def sheet_png(images: np.ndarray, columns: int, settings: dict) -> bytes:
+    """A PNG of images (n, H, W, 3) in rows of `columns`, its settings as JSON in the text field `toydiff`."""
+    from PIL import Image, PngImagePlugin
+
+    n, height, width, _ = images.shape
+    rows = -(-n // columns)
+    gap = GAP if n > 1 else 0
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for i, image in enumerate(images):
+        sheet.paste(Image.fromarray(image), ((i % columns) * (width + gap), (i // columns) * (height + gap)))
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("toydiff", json.dumps(settings))
+    out = io.BytesIO()
+    sheet.save(out, "PNG", pnginfo=info)
+    return out.getvalue()

@@ -1,0 +1,257 @@
+"""A checkpoint's UNet as a network of this library: net(x, lam, cond, guidance_scale), told the noise level and the prompts' labels.
+
+With that it stands behind `LambdaDenoiser`, and so on any schedule and in any kind of prediction, like the small networks of `nets`. Copies of it share
+what is not trained, and a checkpoint of a run holds only what is.
+"""
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_count, shape, unknown
+from ..nets import DIFFUSERS
+from .text import Encoded
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+    from .checkpoint import StableDiffusion
+
+TRAINED = ("none", "lora", "full")
+"""Which weights of a network are its own: none, all of them, or a low-rank change of the shared ones."""
+
+LORA_LAYERS = (
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
+    "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+)  # fmt: skip
+"""The layers that get an adapter, as LCM-LoRA (arXiv 2311.05556) and PCM have them."""
+
+GUIDANCE_WIDTH = 256
+"""Length of the guidance scale's embedding in a student that is told it (LCM, arXiv 2310.04378)."""
+
+
+class CheckpointUNet(nn.Module):
+    """The UNet of a Stable Diffusion checkpoint. x (B, C, H, W) latents over S = sqrt(alpha^2 + sigma^2), lam (B,), cond (B,) labels of prompts or None.
+
+    The timestep that the UNet is told is where the checkpoint's own table has this lambda, K t - 1 of K timesteps, a fraction in general; `rounded` makes it whole.
+    trained: "none", "lora" or "full" (`TRAINED`). guided: it is told the guidance scale. flow: it is on the linear schedule, as flow models of
+    diffusers are: it sees x itself and the timestep 1000 t. negative: the prompt that stands for no label; None is the checkpoint's own.
+    """
+
+    name = DIFFUSERS
+    batches_guidance = True
+    """Both sides of guidance go into one call."""
+
+    def __init__(
+        self,
+        checkpoint: "StableDiffusion",
+        unet: "UNet2DConditionModel",
+        *,
+        trained: str = "none",
+        rank: int = 0,
+        guided: bool = False,
+        flow: bool = False,
+    ):
+        super().__init__()
+        if trained not in TRAINED:
+            raise unknown("choice of the weights to train", trained, TRAINED)
+        self.checkpoint, self.unet = checkpoint, unet
+        self.trained, self.rank, self.guided, self.flow = trained, rank, guided, flow
+        self.rounded, self.negative, self.table = False, None, checkpoint.table
+        self._shared: frozenset[str] = frozenset(name for name, _ in unet.named_parameters())
+        self.register_load_state_dict_post_hook(_shared_is_there)
+
+    @classmethod
+    def of(cls, checkpoint: "StableDiffusion") -> "CheckpointUNet":
+        """The checkpoint's own network, frozen; it shares the checkpoint's weights."""
+        unet = checkpoint.unet
+        return cls(checkpoint, unet, guided=unet.config.time_cond_proj_dim is not None, flow=checkpoint.flow)
+
+    @classmethod
+    def make(
+        cls, checkpoint: dict, trained: str, rank: int, guided: bool, flow: bool, rounded: bool = False
+    ) -> "CheckpointUNet":
+        """From `config`, the weights that were trained still to be loaded."""
+        from .checkpoint import StableDiffusion
+
+        net = cls.of(StableDiffusion.load(**checkpoint)).to_train(trained, rank, guided=guided, flow=flow)
+        net.rounded = rounded
+        return net
+
+    @property
+    def config(self) -> dict:
+        """What `make` needs to make it again."""
+        return {
+            "checkpoint": self.checkpoint.about, "trained": self.trained, "rank": self.rank, "guided": self.guided, "flow": self.flow,
+            "rounded": self.rounded,
+        }  # fmt: skip
+
+    # ---- what is called
+
+    def forward(
+        self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+    ) -> Tensor:
+        return self.unet(**self._told(x, lam, cond, guidance_scale), return_dict=False)[0].to(x.dtype)
+
+    @property
+    def feature_width(self) -> int:
+        """How many numbers `features` gives of a latent."""
+        widths = self.unet.config.block_out_channels
+        return sum(widths) + widths[-1]
+
+    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The channels of each level on the way down, and of the middle, averaged over the image, (B, feature_width)."""
+        found: list[Tensor] = []
+
+        def note(module: nn.Module, args: tuple, out: Tensor | tuple) -> None:
+            found.append((out[0] if isinstance(out, tuple) else out).float().mean((2, 3)))
+            if module is self.unet.mid_block:
+                raise _Enough
+
+        hooks = [block.register_forward_hook(note) for block in (*self.unet.down_blocks, self.unet.mid_block)]
+        try:
+            self.unet(**self._told(x, lam, cond, None), return_dict=False)
+        except _Enough:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.cat(found, 1).to(x.dtype)
+
+    def _told(self, x: Tensor, lam: Tensor, cond: Tensor | None, guidance_scale: Tensor | None) -> dict:
+        """The arguments of the UNet."""
+        channels = self.unet.config.in_channels
+        least = 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % least or x.shape[3] % least:
+            raise ValueError(
+                f"this UNet takes latents (B, {channels}, H, W) with H and W multiples of {least}, got {shape(x)}"
+            )
+        timestep, x = self._timestep(lam), self._state(x, lam)
+        like = x.to(self.unet.conv_in.weight.dtype)
+        text: Encoded = self.checkpoint.prompts.rows(cond, like, self.negative)
+        told = {"sample": like, "timestep": timestep, "encoder_hidden_states": text.hidden}
+        if text.pooled is not None:
+            height, width = (side * self.checkpoint.scale for side in x.shape[2:])
+            size = like.new_tensor([height, width, 0, 0, height, width])  # original size, corner of the crop, target size
+            told["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": size.expand(len(x), -1)}
+        if guidance_scale is not None and not self.guided:
+            raise ValueError("this UNet does not see a guidance scale; make it with guided=True")
+        if self.guided:
+            g = torch.ones_like(lam) if guidance_scale is None else guidance_scale
+            told["timestep_cond"] = guidance_embedding(g, self.unet.config.time_cond_proj_dim).to(like)
+        return told
+
+    def _timestep(self, lam: Tensor) -> Tensor:
+        if self.flow:
+            timestep = 1000 * torch.sigmoid(-lam)
+        else:
+            K = len(self.table)
+            timestep = (K * self.table.t_of_lam(lam) - 1).clamp(0, K - 1)
+        return timestep.round() if self.rounded else timestep
+
+    def _state(self, x: Tensor, lam: Tensor) -> Tensor:
+        if not self.flow:
+            return x
+        t = torch.sigmoid(-lam)  # of the linear schedule; x came over S = sqrt((1 - t)^2 + t^2)
+        return x * torch.sqrt((1 - t) ** 2 + t**2).reshape(-1, 1, 1, 1)
+
+    # ---- copies, and what of them is trained
+
+    def __deepcopy__(self, memo: dict) -> "CheckpointUNet":
+        """A copy that shares the checkpoint and the weights that are not its own."""
+        memo[id(self.checkpoint)] = self.checkpoint
+        memo |= {id(p): p for name, p in self.unet.named_parameters() if name in self._shared}
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        new.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
+        return new
+
+    def state_dict(self, *args, destination: dict | None = None, prefix: str = "", keep_vars: bool = False) -> dict:
+        """Of the network's own weights only: the shared ones are in the checkpoint."""
+        found = super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
+        for name in self._shared:
+            found.pop(f"{prefix}unet.{name}", None)
+        return found
+
+    def to_train(
+        self, trained: str, rank: int = 0, *, guided: bool = False, flow: bool = False, checkpointing: bool = False
+    ) -> "CheckpointUNet":
+        """A copy with these weights its own, and trainable: it starts where this one is. checkpointing: activations are computed twice, not kept.
+
+        A change of low rank stays of its rank, and of a network that is trained whole all weights stay its own.
+        """
+        new = copy.deepcopy(self)
+        if trained == "full" or new.trained == "full":
+            if new.trained == "lora":
+                raise ValueError("these weights are a low-rank change (LoRA) of a checkpoint's; go on with a LoRA, or export them first")
+            new._own(new._shared)
+            new.unet.float()  # an optimizer's small steps vanish in half precision
+            new.trained = "full"
+        elif trained == "lora" and new.trained == "none":
+            new.trained, new.rank = "lora", check_count(rank, "rank")
+            before = {name: id(p) for name, p in new.unet.named_parameters()}
+            new.unet.add_adapter(_lora_config(rank))
+            kept = set(before.values())
+            new._shared = frozenset(name for name, p in new.unet.named_parameters() if id(p) in kept)
+        if guided or new.guided:
+            new._see_guidance()
+        new.flow = flow
+        for name, p in new.unet.named_parameters():
+            p.requires_grad_(name not in new._shared)
+        if checkpointing and trained != "none":
+            new.unet.enable_gradient_checkpointing()
+        return new
+
+    def low_rank(self, rank: int) -> "CheckpointUNet":
+        """The same network with a low-rank change as its only own weights; one that it has already stays as it is."""
+        return self if self.trained == "lora" else self.to_train("lora", rank, guided=self.guided, flow=self.flow)
+
+    def _own(self, names: frozenset[str]) -> None:
+        """Copy these weights, so that they can be trained without anyone else's changing."""
+        for name in names:
+            module, _, leaf = name.rpartition(".")
+            module = self.unet.get_submodule(module)
+            setattr(module, leaf, nn.Parameter(getattr(module, leaf).detach().clone()))
+        self._shared -= names
+
+    def _see_guidance(self) -> None:
+        """Add the guidance scale as an input that does nothing yet; or, where it is there already, make it trainable."""
+        embedding = self.unet.time_embedding
+        if embedding.cond_proj is None:
+            weight = embedding.linear_1.weight
+            embedding.cond_proj = nn.Linear(GUIDANCE_WIDTH, weight.shape[1], bias=False, dtype=torch.float32, device=weight.device)
+            nn.init.zeros_(embedding.cond_proj.weight)
+            embedding.cond_proj.to(weight.dtype)
+            self.unet.register_to_config(time_cond_proj_dim=GUIDANCE_WIDTH)
+        elif "time_embedding.cond_proj.weight" in self._shared:
+            self._own(frozenset({"time_embedding.cond_proj.weight"}))
+        self.guided = True
+
+
+class _Enough(Exception):
+    """Thrown through a UNet once its features are known: the way up is not needed."""
+
+
+def _shared_is_there(net: CheckpointUNet, keys: object) -> None:
+    """Weights that a saved state lacks, since they are the checkpoint's, are not missing."""
+    ends = tuple(f"unet.{name}" for name in net._shared)
+    keys.missing_keys[:] = [key for key in keys.missing_keys if not key.endswith(ends)]
+
+
+def _lora_config(rank: int):
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(LORA_LAYERS))
+
+
+def guidance_embedding(guidance_scale: Tensor, width: int) -> Tensor:
+    """Sines and cosines of 1000 (g - 1) at `width`/2 frequencies from 1 to 1e-4, (B, width): how LCM's students are told the scale."""
+    half = width // 2
+    frequencies = torch.exp(
+        -math.log(10000.0) / (half - 1) * torch.arange(half, dtype=torch.float32, device=guidance_scale.device)
+    )
+    angle = 1000.0 * (guidance_scale.float() - 1)[:, None] * frequencies
+    return nn.functional.pad(torch.cat([angle.sin(), angle.cos()], 1), (0, width % 2))

@@ -1,0 +1,195 @@
+"""A Stable Diffusion checkpoint as a problem: its own model is the teacher, prompts are the classes, latents the data."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters.checkpoint import AT_ONCE, StableDiffusion
+from ..adapters.images import encoded, image_folder
+from ..adapters.unet import TRAINED, CheckpointUNet
+from ..checks import as_generator, check_count, shape, unknown
+from ..denoisers import Denoiser, LambdaDenoiser
+from ..distill.pairs import INDEX, about_pairs, load_pairs
+from ..measure import Spread
+from ..schedules import Linear, Schedule
+from .base import Measured, Problem
+from .mixture import compare
+
+
+class StableDiffusionProblem(Problem):
+    """A checkpoint with what it is asked for and trained on. A method sees what it always sees: labels are those of prompts, samples are latents.
+
+    model: what `StableDiffusion.load` takes, with its config, lora, unet, local_only and unsafe. prompts: texts, or a file of them, one a line. data: a folder of pictures
+    with captions (`adapters.images.image_folder`), or one that `toydiff pairs` wrote, whose samples are the data then; the captions, or the pairs' prompts, are prompts as well.
+    Methods that need no data do with prompts. size: (height, width) in pixels, or a square; None is the checkpoint's own.
+
+    trained: a student's own weights, "lora", of that `rank`, or "full". checkpointing: activations of students are computed twice, not kept. at_once: latents in one call where
+    samples are drawn. cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one line for what does not fit.
+
+    Samples are measured by the sliced Wasserstein distance of latents to those of the data. It tells a collapse or a gross error, and is no measure of the quality of images.
+    """
+
+    distance_name = "sliced Wasserstein distance of latents"
+    conditional = True
+    looked_at = 64
+    recipe = {"n": 1000, "steps": 25, "guidance_scale": 7.5}  # noqa: RUF012
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        prompts: str | Path | Sequence[str] = (),
+        data: str | Path | None = None,
+        size: int | Sequence[int] | None = None,
+        trained: str = "lora",
+        rank: int = 64,
+        checkpointing: bool = False,
+        at_once: int = AT_ONCE,
+        cache: str | Path | None = None,
+        cut: bool = False,
+        config: str | None = None,
+        lora: Sequence[str] = (),
+        unet: str | None = None,
+        local_only: bool = False,
+        unsafe: bool = False,
+    ):
+        if trained not in TRAINED[1:]:
+            raise unknown("choice of the weights to train", trained, TRAINED[1:])
+        self.trained, self.rank = trained, check_count(rank, "rank")
+        self.at_once, self.checkpointing, self.cut = check_count(at_once, "at_once"), bool(checkpointing), bool(cut)
+        self.cache = None if cache is None else Path(cache)
+        self._texts = self._given(prompts)
+        self._pairs = data if data is not None and (Path(data) / INDEX).exists() else None
+        self._images = None if data is None or self._pairs is not None else image_folder(data)
+        self.name = f"sd:{model}"
+        self._settings = {
+            "prompts": str(prompts) if isinstance(prompts, str | Path) else list(prompts), "data": None if data is None else str(data), "size": size if size is None or isinstance(size, int) else list(size), "trained": trained,
+            "rank": rank, "checkpointing": self.checkpointing, "cut": self.cut, "config": config, "lora": list(lora), "unet": unet,
+            "local_only": local_only, "unsafe": unsafe,
+        }  # fmt: skip
+        self.checkpoint = StableDiffusion.load(model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe)
+        self.schedule, self.kind = self.checkpoint.schedule, self.checkpoint.kind
+        self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
+        self.measurable = data is not None
+        self._floors: dict[int, Spread] = {}
+        if self._pairs is not None:
+            self._texts = [*self._texts, *self._texts_of_pairs()]
+
+    @staticmethod
+    def _given(prompts: str | Path | Sequence[str]) -> list[str]:
+        if not isinstance(prompts, str | Path):
+            return [str(text) for text in prompts]
+        try:
+            lines = Path(prompts).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the file of prompts {str(prompts)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        texts = [line.strip() for line in lines if line.strip()]
+        if not texts:
+            raise ValueError(f"the file of prompts {str(prompts)!r} has none; one a line is needed")
+        return texts
+
+    def _texts_of_pairs(self) -> list[str]:
+        settings = about_pairs(self._pairs).get("settings", {})
+        captions = [caption for _, caption in image_folder(settings["data"])] if settings.get("data") else []
+        return [*self._given(settings.get("prompts", ())), *captions]
+
+    def settings(self) -> dict:
+        return self._settings
+
+    @functools.cached_property
+    def ids(self) -> Tensor:
+        """The labels of all prompts, (N,): those given, then the captions of the images, each once; of no prompt at all, the empty one."""
+        captions = [caption for _, caption in self._images or ()]
+        texts = list(dict.fromkeys([*self._texts, *captions])) or [""]
+        return self.checkpoint.prompts.add(texts, cut=self.cut, cache=self.cache, key=repr(self.checkpoint.about))
+
+    @property
+    def classes(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def teacher(self) -> Denoiser:
+        """The checkpoint's own model."""
+        return self.checkpoint.denoiser()
+
+    @property
+    def start(self) -> Denoiser:
+        return self.teacher
+
+    @functools.cached_property
+    def _latents(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """(mean, std or None, labels) of the data."""
+        self.ids  # all prompts are known first, so that those of images are, too
+        if self._images is not None:
+            height, width = (side * self.checkpoint.scale for side in self.shape[1:])
+            mean, std = encoded(
+                self.checkpoint, [path for path, _ in self._images], (height, width), cache=self.cache, at_once=self.at_once
+            )
+            return mean, std, self.checkpoint.prompts.add([caption for _, caption in self._images], cut=self.cut)
+        if self._pairs is not None:
+            found = load_pairs(self._pairs)
+            if found.x0.shape[1:] != self.shape:
+                raise ValueError(f"the pairs have latents {shape(found.x0[0])}, and this problem {self.shape}")
+            return found.x0, None, found.cond
+        raise ValueError(
+            f"this method trains on data, and {self.name} was given none: give a folder of images with captions, or of pairs, samples of the teacher (--data)"
+        )
+
+    def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor]:
+        """n latents (n, C, H, W), drawn from what the VAE makes of random images, and their prompts' labels (n,)."""
+        rng = as_generator(generator)
+        mean, std, labels = self._latents
+        i = torch.randint(len(mean), (n,), generator=rng)
+        latents = mean[i].float()
+        if std is not None:
+            latents = latents + std[i].float() * torch.randn(latents.shape, generator=rng)
+        return latents, labels[i]
+
+    def conditions(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
+        return self.ids[torch.randint(len(self.ids), (n,), generator=as_generator(generator))]
+
+    def asked(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
+        return self.conditions(n, generator)
+
+    def labels(self, n: int) -> Tensor:
+        return self.ids[torch.arange(n) % len(self.ids)]
+
+    def network(self, *, guided: bool = False) -> nn.Module:
+        """A UNet of the checkpoint's size with fresh weights, all its own."""
+        unet = type(self.checkpoint.unet).from_config(self.checkpoint.unet.config)
+        net = CheckpointUNet(self.checkpoint, unet, trained="full", guided=unet.config.time_cond_proj_dim is not None)
+        net._shared = frozenset()
+        return net.to_train("full", guided=guided)
+
+    def student(
+        self,
+        schedule: Schedule | None = None,
+        kind: str = "eps",
+        *,
+        start: Denoiser | None = None,
+        guided: bool = False,
+    ) -> LambdaDenoiser:
+        """A trainable denoiser that starts as `start`, or as the checkpoint: a LoRA on its UNet, or all its weights.
+
+        On the linear schedule it is a flow model as diffusers has them, which sees x itself and the timestep 1000 t (InstaFlow); on all others it is told the noise level by the
+        checkpoint's own table.
+        """
+        schedule = self.schedule if schedule is None else schedule
+        net = start.net if isinstance(start, LambdaDenoiser) and isinstance(start.net, CheckpointUNet) else self.teacher.net
+        made = net.to_train(
+            self.trained, self.rank, guided=guided, flow=isinstance(schedule, Linear), checkpointing=self.checkpointing
+        )
+        made.rounded = False
+        return LambdaDenoiser(made.train(), schedule, kind)
+
+    def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
+        if not self.measurable:
+            raise ValueError(f"there is nothing to compare samples of {self.name} with: give a folder of images or of pairs (--data)")
+        if samples.shape[1:] != self.shape:
+            raise ValueError(f"latents have shape {('n', *self.shape)} here, got {shape(samples)}")
+        samples = samples.float().cpu().flatten(1)
+        distance, lowest = compare(samples, lambda n, seed: self.data(n, seed)[0].flatten(1), self._floors)
+        return Measured(distance, lowest.mean, lowest.std, None)
