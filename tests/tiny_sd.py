@@ -21,7 +21,11 @@ TABLE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, 
 SCHEDULERS = {
     "sd": DDIMScheduler(**TABLE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading"),
     "sd-v": DDIMScheduler(
-        **TABLE, clip_sample=False, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+        **TABLE,
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
     ),
     "xl": DDIMScheduler(**TABLE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading"),
 }
@@ -37,7 +41,9 @@ def tokenizer(folder):
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77, pad_token="<|endoftext|>")
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77, pad_token="<|endoftext|>"
+    )
 
 
 def encoder(kind, vocabulary, width):
@@ -76,13 +82,20 @@ def pipeline(folder, kind="sd", seed=0, **unet_changes):
     words = tokenizer(Path(folder) / "words")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = {"unet": unet(kind == "xl", **unet_changes), "vae": vae(), "scheduler": SCHEDULERS[kind], "tokenizer": words}
+        parts = {
+            "unet": unet(kind == "xl", **unet_changes),
+            "vae": vae(),
+            "scheduler": SCHEDULERS[kind],
+            "tokenizer": words,
+        }
         parts["text_encoder"] = encoder(CLIPTextModel, len(words), TEXT)
         if kind == "xl":
             parts |= {"text_encoder_2": encoder(CLIPTextModelWithProjection, len(words), TEXT), "tokenizer_2": words}
             made = StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=True, add_watermarker=False)
         else:
-            made = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+            made = StableDiffusionPipeline(
+                **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            )
     made.set_progress_bar_config(disable=True)
     return made
 

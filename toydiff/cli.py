@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import __version__, cli_training
+from . import __version__, cli_sd, cli_training
 from .checks import unknown
 from .files import writable_folder, write_bytes
 from .terminal import (
@@ -59,6 +59,7 @@ examples:
   toydiff train rectified-diffusion --problem mixture:spirals --teacher teacher --pairs pairs --out run --set loss=own-mse
   toydiff evaluate run --steps 1,2,4      distance to true samples, beside its floor
   toydiff sample run --steps 1 --out run.png
+  toydiff sample --problem sd --model PATH --prompt "a red fox" --solver dpm++2m --steps 20 --out fox.png
   toydiff zoo                             the weights that are bundled, and what they measure
 """
 
@@ -217,12 +218,23 @@ class Samples(NamedTuple):
 
 
 def sample(args: argparse.Namespace) -> None:
-    if args.model is not None:
+    if args.problem is not None and not cli_sd.is_checkpoint(args.problem):
+        raise ValueError(
+            f"--problem is for sampling a Stable Diffusion checkpoint (sd), got {args.problem!r}; a mixture is named by --mixture, a run or weights as they are"
+        )
+    if args.model is not None or args.problem is not None:
+        what = repr(args.model) if args.problem is None else f"--problem {args.problem}"
         for option in ("mixture", "schedule"):
             if getattr(args, option) is not None:
-                raise ValueError(f"--{option} is for sampling a mixture without a model, and {args.model!r} is a model")
-        cli_training.sample(args)
+                raise ValueError(f"--{option} is for sampling a mixture without a model, and {what} is a model")
+        if args.model is not None and args.problem is not None:
+            raise ValueError(f"give a run or a checkpoint, not both: {args.model!r} knows its problem")
+        if args.problem is not None and args.label is not None:
+            raise ValueError("--label is for classes; a checkpoint has prompts: give --prompt")
+        (cli_training if args.problem is None else cli_sd).sample(args)
         return
+    cli_sd.refuse(args, "and none is given: add --problem sd, or a run on one")
+    cli_training.refuse_device(args)
     from .grids import DEFAULT_GRID
     from .solvers.registry import DEFAULT_SOLVER
 
@@ -230,7 +242,7 @@ def sample(args: argparse.Namespace) -> None:
     settings = {
         "mixture": given(args.mixture, "ring"), "schedule": given(args.schedule, "vp"), "solver": given(args.solver, DEFAULT_SOLVER),
         "grid": given(args.grid, DEFAULT_GRID), "steps": args.steps or 20, "n": args.n or 2000, "seed": args.seed,
-        "guidance_scale": args.guidance_scale, "label": args.label,
+        "guidance_scale": 1.0 if args.guidance_scale is None else args.guidance_scale, "label": args.label,
     }  # fmt: skip
     mixture = seeded_mixture(settings["mixture"], args.seed)
     result = draw(mixture, settings)
@@ -373,6 +385,7 @@ def registry() -> dict[str, list[dict]]:
                 "id": card.id,
                 "title": card.title,
                 "needs": card.needs,
+                "data": card.data,
                 "paper": card.paper,
                 "deck": card.deck,
                 "equation": card.equation,
@@ -422,7 +435,7 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
     parts += [
         "\nMETHODS (toydiff train)",
         table(["name", "needs", "title", "paper", "deck"], methods),
-        "\nKNOBS (--set NAME=VALUE), with their defaults on mixtures and points / digits, where they differ",
+        "\nKNOBS (--set NAME=VALUE), with their defaults on mixtures and points / digits / Stable Diffusion, where they differ",
         table(["method", "knobs"], [[m["id"], knobs_text(m["knobs"])] for m in found["methods"]]),
         "\nPROBLEMS (--problem)",
         table(["name", "title"], [[row["name"], row["title"]] for row in found["problems"]]),
@@ -431,14 +444,15 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
 
 
 def knobs_text(by_problem: Mapping[str, Mapping]) -> str:
-    """A method's knobs in a line, both defaults where those on digits are others."""
-    points, digits = by_problem["mixture"], by_problem["digits"]
+    """A method's knobs in a line, all defaults where those on digits or checkpoints are others."""
+    points, digits, sd = (by_problem[kind] for kind in ("mixture", "digits", "sd"))
 
     def shown(value: object) -> str:
         return "''" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
 
     return "  ".join(
-        f"{name}={shown(value)}" + ("" if digits[name] == value else f"/{shown(digits[name])}")
+        f"{name}={shown(value)}"
+        + ("" if digits[name] == sd[name] == value else f"/{shown(digits[name])}/{shown(sd[name])}")
         for name, value in points.items()
     )
 
@@ -503,7 +517,12 @@ def _sample_arguments(parser: Parser) -> None:
         type=whole(1, MOST_STEPS),
         help="steps (default: 20; of a RUN, the most that its method is meant for)",
     )
-    parser.add_argument("--n", metavar="N", type=whole(1, MOST_SAMPLES), help="samples (default: 2000; of images, 100)")
+    parser.add_argument(
+        "--n",
+        metavar="N",
+        type=whole(1, MOST_SAMPLES),
+        help="samples (default: 2000; of digits, 100; of a checkpoint, 1 of each prompt)",
+    )
     parser.add_argument(
         "--seed",
         metavar="N",
@@ -515,12 +534,14 @@ def _sample_arguments(parser: Parser) -> None:
         "--guidance-scale",
         metavar="G",
         type=finite,
-        default=1.0,
-        help="g in eps_uncond + g (eps_cond - eps_uncond); 1, the default, is off",
+        help="g in eps_uncond + g (eps_cond - eps_uncond); 1, the default, is off (of a checkpoint: 7.5)",
     )
     parser.add_argument("--label", metavar="K", type=whole(0, MOST_SEED), help="sample this class only")
     parser.add_argument("--out", metavar="FILE", required=True, help="FILE.png: a picture; FILE.npz: the arrays")
+    parser.add_argument("--problem", metavar="sd", help="sample a Stable Diffusion checkpoint, --model, with --prompt")
+    cli_training.add_device(parser)
     add_json(parser)
+    cli_sd.arguments(parser, sampling=True)
 
 
 def _parallel_arguments(parser: Parser) -> None:
@@ -606,6 +627,9 @@ COMMANDS = {
         "measure a trained model: distance to true samples, accuracy, calls",
         cli_training.evaluate_arguments,
     ),
+    "export": Command(
+        cli_sd.export, "write a student of a Stable Diffusion checkpoint for diffusers", cli_sd.export_arguments
+    ),
     "zoo": Command(cli_training.zoo, "the bundled weights: list them, or build them again", cli_training.zoo_arguments),
 }
 
@@ -619,7 +643,8 @@ MORE = {
         "Samples of a mixture start from its own marginal at t = 1, not from plain noise, so that every error is the solver's; those of a\n"
         "RUN start from noise.\n"
         "The distance is sliced Wasserstein to as many true samples, 10,000 at most (with --label: of that class, which guidance leaves on\npurpose);\n"
-        "the floor is what two sets of true samples show between themselves."
+        "the floor is what two sets of true samples show between themselves.\n"
+        "Of a Stable Diffusion checkpoint, or a student of one, images are made, from the noise that diffusers draws for the same seed; nothing measures them."
     ),
     **cli_training.MORE,
 }  # fmt: skip
@@ -686,7 +711,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         abandon_stdout()
         return complain(f"error: {error}", 1)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return complain(f"error: out of memory; {LESS_MEMORY}", 1)
     return 0
+
+
+LESS_MEMORY = "lower --batch (or split it: --accumulate), --n or --size; of a checkpoint also --at-once, --dtype float16 or bfloat16, --gradient-checkpointing, --rank"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that of a device, or of the machine, that has no more memory."""
+    said = str(error).lower()
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in said or "can't allocate memory" in said
+    )  # fmt: skip
 
 
 def complain(message: str, code: int) -> int:

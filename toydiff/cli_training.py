@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import cli_sd
 from .checks import unknown
 from .files import check_folder, writable_folder, write_bytes
 from .terminal import (
@@ -46,6 +47,7 @@ MOST_SEED = 10**12
 SHORTHANDS = ("updates", "batch", "lr")
 """Knobs that every method has, with options of their own."""
 DEVICES = ("cpu", "cuda", "mps")
+PRECISIONS = ("no", "bf16")
 POINTS, IMAGES = 2000, 100
 """How many points and images `toydiff sample` makes unless told otherwise."""
 IN_A_ROW = 10
@@ -87,11 +89,19 @@ def train(args: argparse.Namespace) -> None:
     from . import runs
     from .checkpoints import read_run
 
+    device = usable(args.device or "cpu") if accelerator is None else str(accelerator.device)
+    the_problem = args.problem
+    if cli_sd.is_checkpoint(args.problem):
+        runs.knobs(args.method, args.problem, changes)  # what is wrong there is said before gigabytes are read
+        the_problem = cli_sd.problem_of(args, Path(args.out) / "cache")
+        cli_sd.prepare(the_problem, args, device.partition(":")[0], training=True)
+    else:
+        cli_sd.refuse(args, f"and {args.problem} is none")
     try:
         run = runs.train(
-            args.method, args.problem, out=args.out, seed=args.seed, changes=changes, teacher=args.teacher, start=args.start,
+            args.method, the_problem, out=args.out, seed=args.seed, changes=changes, teacher=args.teacher, start=args.start,
             pairs=args.pairs, resume=args.resume, every=args.every, watch=args.watch, patience=args.patience,
-            device=usable(args.device or "cpu") if accelerator is None else str(accelerator.device), accelerator=accelerator,
+            accumulate=args.accumulate, device=device, accelerator=accelerator,
             progress=show_progress(),
         )  # fmt: skip
         updates = sum(1 for _ in run)
@@ -180,10 +190,28 @@ def usable(device: str) -> str:
     return device
 
 
+def add_device(parser: Parser) -> None:
+    """The option --device of a command that samples."""
+    parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu)")
+
+
+def refuse_device(args: argparse.Namespace) -> None:
+    """`ValueError` for a device where nothing heavy is computed."""
+    if args.device is not None:
+        raise ValueError(
+            "--device is for trained models and checkpoints; a mixture's exact denoiser runs on the processor"
+        )
+
+
 def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
     """accelerate's view of this process, where it was asked for or its launcher has started us; otherwise None."""
+    if args.mixed_precision not in (None, *PRECISIONS):
+        raise unknown("mixed precision", args.mixed_precision, PRECISIONS)
+    if "fp16" in (args.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION")):
+        raise ValueError("gradients underflow in fp16 without a scale for the loss, which there is none here; use bf16")
     # the launcher always says which precision it was asked for
-    if not (args.accelerate or runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ):
+    asked = args.accelerate or args.mixed_precision is not None
+    if not (asked or runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ):
         return None
     if args.device is not None:
         usable(args.device)
@@ -193,7 +221,11 @@ def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
         raise ValueError(
             "several processes, and --accelerate, need the package accelerate: pip install accelerate"
         ) from None
-    accelerator = Accelerator(cpu=args.device == "cpu")
+    # without a choice of its own, a process that no launcher started stays where it would be
+    alone = not (args.accelerate or runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ)
+    accelerator = Accelerator(
+        cpu=args.device == "cpu" or (alone and args.device is None), mixed_precision=args.mixed_precision
+    )
     if args.device not in (None, accelerator.device.type):
         raise ValueError(f"accelerate runs on {accelerator.device.type!r} here, not on the device {args.device!r}")
     return accelerator
@@ -235,11 +267,24 @@ def train_arguments(parser: Parser) -> None:
         type=whole(1, MOST_UPDATES),
         help="end the run after P measurements in a row that were no better (default: never)",
     )
+    parser.add_argument(
+        "--accumulate",
+        metavar="N",
+        type=whole(1, MOST_BATCH),
+        default=1,
+        help="compute a batch's gradient in N parts, for less memory (default: 1)",
+    )
     parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu, or accelerate's choice)")
     parser.add_argument(
         "--accelerate", action="store_true", help="let the package accelerate choose device and precision"
     )
+    parser.add_argument(
+        "--mixed-precision",
+        metavar="NAME",
+        help=f"{' or '.join(PRECISIONS)}: networks compute in bfloat16, weights stay as they are",
+    )
     add_json(parser)
+    cli_sd.arguments(parser, training=True)
 
 
 # ---- pairs
@@ -254,9 +299,17 @@ def pairs(args: argparse.Namespace) -> None:
     from .runs import teacher_of
 
     settings = {name: value for name in vars(Recipe()) if (value := getattr(args, name)) is not None}
-    recipe, the_problem = Recipe(**settings), problem(args.problem)
     check_folder(args.out)
+    if cli_sd.is_checkpoint(args.problem):
+        Recipe(**settings)  # what is wrong there is said before gigabytes are read
+        the_problem = cli_sd.problem_of(args, Path(args.out) / "cache")
+        cli_sd.prepare(the_problem, args, usable(args.device or "cpu"))
+    else:
+        cli_sd.refuse(args, f"and {args.problem} is none")
+        the_problem = problem(args.problem)
+    recipe = Recipe(**{**the_problem.recipe, **settings})
     name, teacher = teacher_of(the_problem, args.teacher)
+    teacher.to(usable(args.device or "cpu"))
     began = time.perf_counter()
     try:
         made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
@@ -287,7 +340,9 @@ def pairs_arguments(parser: Parser) -> None:
     parser.add_argument("--guidance-scale", metavar="G", type=finite, help="1, the default, is off")
     _seed(parser, "of the noise")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the pairs, made where missing")
+    add_device(parser)
     add_json(parser)
+    cli_sd.arguments(parser, training=True)
 
 
 # ---- sample
@@ -300,6 +355,14 @@ def sample(args: argparse.Namespace) -> None:
     from .problems import problem
 
     model = runs.load(args.model)
+    if cli_sd.is_checkpoint(model.about["problem"]):
+        if args.label is not None:
+            raise ValueError("--label is for classes; a student of a checkpoint has prompts: give --prompt")
+        cli_sd.sample(args, model)
+        return
+    cli_sd.refuse(args, f"and {args.model!r} is of the problem {model.about['problem']}")
+    args.guidance_scale = 1.0 if args.guidance_scale is None else args.guidance_scale
+    model.denoiser.to(usable(args.device or "cpu"))
     the_problem = problem(model.about["problem"])
     sampler = model.about["sampler"]
     n = args.n or (IMAGES if len(the_problem.shape) > 1 else POINTS)
@@ -431,10 +494,13 @@ def rows_of_images(images: "Tensor", cond: "Tensor | None") -> dict[str, "Tensor
 def evaluate(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     from . import runs
-    from .problems import problem
 
     model = runs.load(args.model)
-    the_problem = problem(model.about["problem"])
+    the_problem = runs.problem_of(model)
+    device = usable(args.device or "cpu")
+    if cli_sd.is_checkpoint(the_problem.name):
+        the_problem.checkpoint.to(device, "float16" if device == "cuda" else "float32")
+    model.denoiser.to(device)
     rows = runs.evaluate(
         model, the_problem, steps=args.steps, n=args.n, solver=args.solver, grid=args.grid, guidance_scale=args.guidance_scale,
         seed=args.seed, progress=show_progress(),
@@ -484,6 +550,7 @@ def evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("--grid", metavar="NAME", help="time grid (default: the method's)")
     parser.add_argument("--guidance-scale", metavar="G", type=finite, default=1.0, help="1, the default, is off")
     _seed(parser, "of the noise")
+    add_device(parser)
     add_json(parser)
 
 
@@ -557,7 +624,10 @@ def zoo_arguments(parser: Parser) -> None:
 
 def _problem(parser: Parser) -> None:
     parser.add_argument(
-        "--problem", metavar="NAME", required=True, help="mixture, mixture:NAME, points:NAME, digits or digits:openml"
+        "--problem",
+        metavar="NAME",
+        required=True,
+        help="mixture, mixture:NAME, points:NAME, digits, digits:openml, or sd with --model",
     )
 
 

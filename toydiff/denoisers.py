@@ -110,7 +110,8 @@ class LambdaDenoiser(NetDenoiser):
             return super().without_and_with(x, t, cond)
         both = self(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), self._doubled(cond))
         return tuple(
-            Prediction(x, t, x0, eps, self.schedule) for x0, eps in zip(both.x0.chunk(2), both.eps.chunk(2), strict=True)
+            Prediction(x, t, x0, eps, self.schedule)
+            for x0, eps in zip(both.x0.chunk(2), both.eps.chunk(2), strict=True)
         )
 
     def _doubled(self, cond: Tensor) -> Tensor:

@@ -231,6 +231,10 @@ def train(
         raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
     if out is not None:
         check_out(out, resume)  # before any work
+    target = torch.device(device)
+    the_problem.to(target)
+    if chosen.data:
+        the_problem.ready()
     if chosen.needs == "pairs" and pairs is None:
         pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
     if isinstance(pairs, str | Path):
@@ -241,7 +245,6 @@ def train(
         raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # fresh weights
-        target = torch.device(device)
         for D in given.values():
             D.to(target)
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
@@ -272,7 +275,9 @@ def train(
         about["watch"] = {"watch": watch, "patience": patience}
         watched = Watch(training.average, looker(the_problem, about, training), watch, patience)
     checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
-    return Run(method, the_problem, settings, training, about, checkpoints, seed, watched, accumulate, accelerator, progress)
+    return Run(
+        method, the_problem, settings, training, about, checkpoints, seed, watched, accumulate, accelerator, progress
+    )
 
 
 def looker(the_problem: Problem, about: Mapping[str, object], training: Training) -> Look:

@@ -297,8 +297,12 @@ class Tabulated(Schedule):
             raise ValueError(f"alphas_bar must be numbers of shape (K,), got {alphas_bar!r}") from None
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(f"alphas_bar must have shape (K,) with K >= 2, got {tuple(table.shape)}")
-        if not bool(((table[:-1] > 0) & (table[:-1] < 1)).all() & (table[-1] >= 0)) or not bool((table[1:] < table[:-1]).all()):
-            raise ValueError("alphas_bar must be strictly decreasing and lie strictly between 0 and 1; only the last may be 0")
+        if not bool(((table[:-1] > 0) & (table[:-1] < 1)).all() & (table[-1] >= 0)) or not bool(
+            (table[1:] < table[:-1]).all()
+        ):
+            raise ValueError(
+                "alphas_bar must be strictly decreasing and lie strictly between 0 and 1; only the last may be 0"
+            )
         self._log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * table.log()])
         self._tables: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 

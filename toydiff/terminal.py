@@ -26,12 +26,27 @@ class Parser(argparse.ArgumentParser):
         self.options += [name for name in names if name.startswith("--")]
         return super().add_argument(*names, **settings)
 
+    def group(self, title: str) -> "Group":
+        """Options under a heading of their own."""
+        return Group(self, self.add_argument_group(title))
+
     def error(self, message):
         raise ValueError(message)
 
     def exit(self, status=0, message=None):
         sys.stdout.flush()  # a reader that has left is noticed here, where `main` can hear of it
         super().exit(status, message)
+
+
+class Group:
+    """A group of options that the parser remembers like its own."""
+
+    def __init__(self, parser: Parser, group: argparse._ArgumentGroup):
+        self._parser, self._group = parser, group
+
+    def add_argument(self, *names, **settings):
+        self._parser.options += [name for name in names if name.startswith("--")]
+        return self._group.add_argument(*names, **settings)
 
 
 def add_json(parser: Parser) -> None:

@@ -58,7 +58,9 @@ class Draws:
         """This process's rows of draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors and None, as `Problem.data` gives."""
         check_count(n, "batch")
         if n % self.world:
-            raise ValueError(f"a batch of {n} cannot be shared evenly by {self.world} processes, or parts that are accumulated")
+            raise ValueError(
+                f"a batch of {n} cannot be shared evenly by {self.world} processes, or parts that are accumulated"
+            )
         drawn = draw(n, self.generator)
         return tuple(map(self._own, drawn)) if isinstance(drawn, tuple) else self._own(drawn)
 

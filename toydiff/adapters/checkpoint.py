@@ -35,6 +35,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 AT_ONCE = 8
 """Images that go through the VAE, or latents through the UNet, in one call, unless told otherwise."""
 
+EXPORTED = "toydiff.json"
+"""The file by which a folder is known as one that `toydiff export` wrote."""
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
 UNFILTERED = "the checkpoint's safety checker is not loaded: images are not filtered"
 """Said wherever images are made."""
@@ -98,16 +100,18 @@ class StableDiffusion:
         one line for what is not there, or is no such checkpoint; without the packages of the extra `sd` too.
         """
         as_text = functools.partial(lambda value: None if value is None else str(value))
-        return _load(cls, str(model), as_text(config), tuple(map(str, lora)), as_text(unet), bool(local_only), bool(unsafe))
+        return _load(
+            cls, str(model), as_text(config), tuple(map(str, lora)), as_text(unet), bool(local_only), bool(unsafe)
+        )
 
     def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
-        """Move networks to a device, and the UNet and text encoders to a dtype (by default float16 on CUDA, float32 elsewhere); the VAE stays in float32.
+        """Move networks to a device, and the UNet and text encoders to a dtype; the VAE stays in float32. None leaves what is.
 
         `ValueError` for a half-precision dtype on the processor.
         """
         device = self.device if device is None else torch.device(device)
         if dtype is None:
-            dtype = torch.float16 if device.type == "cuda" else torch.float32
+            dtype = self.unet.dtype
         elif not isinstance(dtype, torch.dtype):
             if dtype not in DTYPES:
                 raise unknown("dtype", dtype, DTYPES)
@@ -140,7 +144,9 @@ class StableDiffusion:
         step = self.scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
         for side in (check_count(height, "height"), check_count(width, "width")):
             if side % step:
-                raise ValueError(f"the height and width of an image must be multiples of {step} here, got {height} x {width}")
+                raise ValueError(
+                    f"the height and width of an image must be multiples of {step} here, got {height} x {width}"
+                )
         return self.channels, height // self.scale, width // self.scale
 
     @torch.no_grad()
@@ -193,7 +199,9 @@ class StableDiffusion:
                 found, _ = self.pipe.encode_prompt([""] if texts is None else list(texts), self.device, 1, False)
                 return Encoded(found, None)
             none = texts is None
-            found, _, pooled, _ = self.pipe.encode_prompt([""] if none else list(texts), device=self.device, do_classifier_free_guidance=False)
+            found, _, pooled, _ = self.pipe.encode_prompt(
+                [""] if none else list(texts), device=self.device, do_classifier_free_guidance=False
+            )
         if none and self.pipe.config.force_zeros_for_empty_prompt:
             return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
         return Encoded(found, pooled)
@@ -219,7 +227,9 @@ class StableDiffusion:
 def table_of(scheduler: object) -> Tabulated:
     """The schedule of a diffusers scheduler: its table of alphas_cumprod, whose last entry may be 0 (zero terminal SNR)."""
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(f"the scheduler {type(scheduler).__name__} has no table of noise levels (alphas_cumprod) to make a schedule of")
+        raise ValueError(
+            f"the scheduler {type(scheduler).__name__} has no table of noise levels (alphas_cumprod) to make a schedule of"
+        )
     return Tabulated(scheduler.alphas_cumprod.double())
 
 
@@ -228,19 +238,29 @@ def table_of(scheduler: object) -> Tabulated:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """diffusers and transformers speak of what is intended here: no safety checker, CPU, a cut that was agreed to."""
-    names = ("diffusers", "transformers", "huggingface_hub")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
+    """diffusers and transformers speak of what is intended here: no safety checker, CPU, a cut that was agreed to; and their bars are of files that take a second each."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers", "huggingface_hub", "peft")]
+    before, bars = (
+        [logger.level for logger in loggers],
+        [lib.is_progress_bar_enabled() for lib in (of_diffusers, of_transformers)],
+    )
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
+        of_diffusers.disable_progress_bar()
+        of_transformers.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+        for lib, shown in zip((of_diffusers, of_transformers), bars, strict=True):
+            if shown:
+                lib.enable_progress_bar()
 
 
 def one_line(error: BaseException) -> str:
@@ -249,7 +269,13 @@ def one_line(error: BaseException) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _load(
-    cls: type[StableDiffusion], model: str, config: str | None, lora: tuple[str, ...], unet: str | None, local_only: bool, unsafe: bool
+    cls: type[StableDiffusion],
+    model: str,
+    config: str | None,
+    lora: tuple[str, ...],
+    unet: str | None,
+    local_only: bool,
+    unsafe: bool,
 ) -> StableDiffusion:
     try:
         import diffusers
@@ -257,7 +283,14 @@ def _load(
         import transformers  # noqa: F401
     except ImportError:
         raise ValueError(INSTALL) from None
-    about = {"model": model, "config": config, "lora": list(lora), "unet": unet, "local_only": local_only, "unsafe": unsafe}
+    about = {
+        "model": model,
+        "config": config,
+        "lora": list(lora),
+        "unet": unet,
+        "local_only": local_only,
+        "unsafe": unsafe,
+    }
     path = Path(model)
     with quietly():
         if path.is_dir():
@@ -267,12 +300,16 @@ def _load(
         else:
             pipe = _from_hub(model, local_only, unsafe)
         if not hasattr(pipe, "unet") or not isinstance(pipe.unet, diffusers.UNet2DConditionModel):
-            raise ValueError(f"{model!r} is a {type(pipe).__name__}; this adapter takes checkpoints with a UNet: SD 1.x, SD 2.x and SDXL")
+            raise ValueError(
+                f"{model!r} is a {type(pipe).__name__}; this adapter takes checkpoints with a UNet: SD 1.x, SD 2.x and SDXL"
+            )
         pipe.set_progress_bar_config(disable=True)
         if unet is not None:
             pipe.register_modules(unet=_other_unet(pipe, unet, local_only, unsafe))
         for one in lora:
             _add_lora(pipe, one, local_only, unsafe)
+        for student in (unet, *lora):
+            _follow_scheduler(pipe, student)
     return cls(pipe, about)
 
 
@@ -293,7 +330,9 @@ def _from_folder(path: Path, model: str, unsafe: bool) -> "DiffusionPipeline":
             hint = "; it has a unet folder, but a checkpoint also says in model_index.json what it is made of"
         elif single is not None:
             hint = f"; for a single file give the file itself, {str(single)!r}, for a LoRA --lora"
-        raise ValueError(f"the folder {model!r} is not a checkpoint in diffusers' layout: it has no model_index.json{hint}")
+        raise ValueError(
+            f"the folder {model!r} is not a checkpoint in diffusers' layout: it has no model_index.json{hint}"
+        )
     try:
         parts = json.loads(index.read_text())
     except (OSError, ValueError):
@@ -305,16 +344,24 @@ def _from_folder(path: Path, model: str, unsafe: bool) -> "DiffusionPipeline":
     needed = [*NEEDED, *(name for name in ("text_encoder_2", "tokenizer_2") if name in named)]
     for name in needed:
         if name not in named or not (path / name).is_dir():
-            raise ValueError(f"the checkpoint {model!r} lacks the component {name!r}; needed are {', '.join(needed)}, a folder each")
+            raise ValueError(
+                f"the checkpoint {model!r} lacks the component {name!r}; needed are {', '.join(needed)}, a folder each"
+            )
     for name in ("unet", "vae", "text_encoder"):
         if not any((path / name).glob("*.safetensors")) and not unsafe:
             pickles = any((path / name).glob("*.bin"))
             raise ValueError(
                 f"the component {name!r} of {model!r} has no weights in safetensors"
-                + (", only pickles (.bin), which can run code; convert them, or allow that (--unsafe-weights)" if pickles else "")
+                + (
+                    ", only pickles (.bin), which can run code; convert them, or allow that (--unsafe-weights)"
+                    if pickles
+                    else ""
+                )
             )
     try:
-        return DiffusionPipeline.from_pretrained(path, local_files_only=True, **_without_safety(parts), **_settings(unsafe))
+        return DiffusionPipeline.from_pretrained(
+            path, local_files_only=True, **_without_safety(parts), **_settings(unsafe)
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {one_line(error)}") from None
 
@@ -329,7 +376,9 @@ def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     if path.suffix != ".safetensors" and not unsafe:
-        raise ValueError(f"{str(path)!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)")
+        raise ValueError(
+            f"{str(path)!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)"
+        )
     kind = StableDiffusionPipeline
     if config is not None and Path(config).is_dir():
         index = Path(config) / "model_index.json"
@@ -372,14 +421,18 @@ def _from_hub(model: str, local_only: bool, unsafe: bool) -> "DiffusionPipeline"
     from diffusers import DiffusionPipeline
 
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith("/"):
-        raise ValueError(f"there is no checkpoint at {model!r}: it is neither a folder, nor a .safetensors file, nor a hub id such as org/name")
+        raise ValueError(
+            f"there is no checkpoint at {model!r}: it is neither a folder, nor a .safetensors file, nor a hub id such as org/name"
+        )
     wanted = [f"{name}/*" for name in (*NEEDED, "text_encoder_2", "tokenizer_2")]
     try:
         folder = DiffusionPipeline.download(
             model, local_files_only=local_only or _offline(), safety_checker=None, use_safetensors=None if unsafe else True,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
-        why = "the hub is not to be asked" if local_only or _offline() else "the hub was not reached, or does not have it"
+        why = (
+            "the hub is not to be asked" if local_only or _offline() else "the hub was not reached, or does not have it"
+        )
         raise ValueError(
             f"the checkpoint {model!r} is neither a folder here nor in the hub's cache, and {why} ({one_line(error)[:120]}); where there is a network, run: "
             f"hf download {model} model_index.json {' '.join(map(repr, wanted))} --local-dir {model.split('/')[1]}  and give that folder as the model"
@@ -392,13 +445,21 @@ def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: 
     from diffusers import UNet2DConditionModel
 
     path = Path(unet)
-    inside = {"subfolder": "unet"} if not (path / "config.json").exists() and (path / "unet" / "config.json").exists() else {}
+    inside = (
+        {"subfolder": "unet"}
+        if not (path / "config.json").exists() and (path / "unet" / "config.json").exists()
+        else {}
+    )
     if path.exists() and not inside and not (path / "config.json").exists():
-        raise ValueError(f"{unet!r} holds no UNet: a folder with config.json and weights is needed, or one with such a folder named unet")
+        raise ValueError(
+            f"{unet!r} holds no UNet: a folder with config.json and weights is needed, or one with such a folder named unet"
+        )
     if not path.exists() and (unet.count("/") != 1 or unet.startswith((".", "/", "~"))):
         raise ValueError(f"there is no UNet at {unet!r}")
     try:
-        found = UNet2DConditionModel.from_pretrained(unet, local_files_only=path.exists() or local_only or _offline(), **inside, **_settings(unsafe))
+        found = UNet2DConditionModel.from_pretrained(
+            unet, local_files_only=path.exists() or local_only or _offline(), **inside, **_settings(unsafe)
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"the UNet {unet!r} cannot be read: {one_line(error)}") from None
     for name in ("in_channels", "cross_attention_dim", "addition_embed_type"):
@@ -416,7 +477,9 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
     where = {"pretrained_model_name_or_path_or_dict": lora}
     if path.is_file():
         if path.suffix != ".safetensors" and not unsafe:
-            raise ValueError(f"the LoRA {lora!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)")
+            raise ValueError(
+                f"the LoRA {lora!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)"
+            )
         where = {"pretrained_model_name_or_path_or_dict": str(path.parent or "."), "weight_name": path.name}
     elif path.is_dir() and not any(path.glob("*.safetensors")) and not unsafe:
         raise ValueError(f"the folder {lora!r} holds no LoRA: it has no .safetensors file")
@@ -429,4 +492,20 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
         pipe.fuse_lora(adapter_names=["given"])
         pipe.unload_lora_weights()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"the LoRA {lora!r} does not fit this checkpoint, or cannot be read: {one_line(error)}") from None
+        raise ValueError(
+            f"the LoRA {lora!r} does not fit this checkpoint, or cannot be read: {one_line(error)}"
+        ) from None
+
+
+def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
+    """A student that `toydiff export` wrote says how it is sampled: a flow, say, has another schedule and kind than the checkpoint it was made of."""
+    if student is None or not (Path(student) / EXPORTED).exists():
+        return
+    import diffusers
+
+    folder = Path(student) / "scheduler"
+    try:
+        name = json.loads((folder / "scheduler_config.json").read_text())["_class_name"]
+        pipe.register_modules(scheduler=getattr(diffusers, name).from_pretrained(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the scheduler of the student {student!r} cannot be read: {one_line(error)}") from None

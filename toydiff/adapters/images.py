@@ -35,7 +35,9 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no folder of images at {str(folder)!r}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    found = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
     if not found:
         raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
     said = {}
@@ -47,7 +49,9 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
                 row = json.loads(line)
                 said[(index.parent / row["file_name"]).resolve()] = str(row["text"])
             except (ValueError, KeyError, TypeError):
-                raise ValueError(f'line {number} of {str(index)!r} is not like {{"file_name": "a.png", "text": "a caption"}}') from None
+                raise ValueError(
+                    f'line {number} of {str(index)!r} is not like {{"file_name": "a.png", "text": "a caption"}}'
+                ) from None
     captioned = []
     for path in found:
         beside = path.with_suffix(".txt")
@@ -67,14 +71,22 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     height, width = size
     try:
         with Image.open(path) as file:
-            image = ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+            image = ImageOps.fit(
+                ImageOps.exif_transpose(file).convert("RGB"), (width, height), Image.Resampling.LANCZOS
+            )
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as an image: {' '.join(str(error).split())[:120]}") from None
-    return torch.from_numpy(np.asarray(image)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def encoded(
-    checkpoint: "StableDiffusion", paths: Sequence[Path], size: tuple[int, int], *, cache: Path | None = None, at_once: int = 8, progress: bool = False
+    checkpoint: "StableDiffusion",
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    *,
+    cache: Path | None = None,
+    at_once: int = 8,
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(mean, std) of the latents of images, (n, C, h, w) each, in half precision; kept shard by shard in the folder `cache`, where the next run finds them."""
     means, stds = [], []
@@ -89,7 +101,10 @@ def encoded(
             found = read_tensors(file)
             mean, std = found["mean"], found["std"]
         else:
-            mean, std = (half.half() for half in checkpoint.encode(torch.stack([read_image(path, size) for path in part]), at_once=at_once))
+            mean, std = (
+                half.half()
+                for half in checkpoint.encode(torch.stack([read_image(path, size) for path in part]), at_once=at_once)
+            )
             if file is not None:
                 write_bytes(file, tensor_bytes({"mean": mean, "std": std}))
         means.append(mean)

@@ -19,6 +19,7 @@ from .checkpoint import AT_ONCE, StableDiffusion
 from .schedulers import SPACINGS, like_scheduler
 from .unet import CheckpointUNet
 
+
 @dataclass(frozen=True)
 class Images:
     """What was made: images (n, 3, H, W) in [0, 1], None where only latents were asked for; latents (n, C, h, w); the labels of their prompts, (n,); what it cost.

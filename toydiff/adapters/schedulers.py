@@ -59,7 +59,9 @@ class AsScheduled:
     noise_scale: float
 
 
-def like_scheduler(checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, spacing: str) -> AsScheduled:
+def like_scheduler(
+    checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, spacing: str
+) -> AsScheduled:
     """What diffusers' scheduler of a solver does at a `timestep_spacing` ("lcm": LCM's own choice), with the rest of the checkpoint's scheduler configuration.
 
     The scheduler itself gives its timesteps, its levels, its table and the scale of its noise. So DDIM's ends at the table's first level, not at 0, if the configuration says
@@ -72,9 +74,13 @@ def like_scheduler(checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, 
     entry = SOLVERS[solver.partition(":")[0]]
     name = re.split(r"[ ,]", entry.elsewhere.get("diffusers", ""))[0]
     if name not in COMPARABLE:
-        raise ValueError(f"the spacing {spacing!r} is that of a scheduler of diffusers, and none is known that does what {entry.name} does; take one of the library's own grids")
+        raise ValueError(
+            f"the spacing {spacing!r} is that of a scheduler of diffusers, and none is known that does what {entry.name} does; take one of the library's own grids"
+        )
     if (name == "LCMScheduler") != (spacing == "lcm"):
-        raise ValueError(f"the spacing of {name} is {'lcm' if name == 'LCMScheduler' else ', '.join(SPACINGS[:-1])}, not {spacing}")
+        raise ValueError(
+            f"the spacing of {name} is {'lcm' if name == 'LCMScheduler' else ', '.join(SPACINGS[:-1])}, not {spacing}"
+        )
     config = dict(checkpoint.pipe.scheduler.config) | ({} if spacing == "lcm" else {"timestep_spacing": spacing})
     with quietly():
         scheduler = getattr(diffusers, name).from_config(config)
@@ -84,7 +90,9 @@ def like_scheduler(checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, 
             raise ValueError(f"{name} cannot make {steps} steps: {one_line(error)}") from None
     table, K = table_of(scheduler), checkpoint.timesteps
     if D.schedule is not checkpoint.schedule and not isinstance(D.schedule, Tabulated):
-        raise ValueError(f"the spacing {spacing!r} is of a table's timesteps, and this model is on {D.schedule!r}; take one of the library's own grids")
+        raise ValueError(
+            f"the spacing {spacing!r} is of a table's timesteps, and this model is on {D.schedule!r}; take one of the library's own grids"
+        )
     k = torch.unique_consecutive(scheduler.timesteps.double())
     made, noise_scale = solver_by_name(solver), 1.0
     if hasattr(scheduler, "sigmas"):
@@ -102,7 +110,9 @@ def like_scheduler(checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, 
                 "no walk over a grid does that; take leading, or trailing with a number of steps that divides the table"
             )
     if len(ts) < 2:
-        raise ValueError(f"with {steps} step(s), {name} at {spacing!r} begins where it ends, and makes nothing; take more steps, or trailing")
+        raise ValueError(
+            f"with {steps} step(s), {name} at {spacing!r} begins where it ends, and makes nothing; take more steps, or trailing"
+        )
     D.net.table, D.net.rounded = table, bool((k == k.round()).all())
     made = LCMScheduler(timesteps=K) if isinstance(made, LCM) else made
     return AsScheduled(LambdaDenoiser(D.net, table, D.kind), made, ts, noise_scale)

@@ -38,7 +38,7 @@ class CheckpointUNet(nn.Module):
 
     The timestep that the UNet is told is where the checkpoint's own table has this lambda, K t - 1 of K timesteps, a fraction in general; `rounded` makes it whole.
     trained: "none", "lora" or "full" (`TRAINED`). guided: it is told the guidance scale. flow: it is on the linear schedule, as flow models of
-    diffusers are: it sees x itself and the timestep 1000 t. negative: the prompt that stands for no label; None is the checkpoint's own.
+    diffusers are: it sees x itself and the timestep 1000 t, 999 at most. negative: the prompt that stands for no label; None is the checkpoint's own.
     """
 
     name = DIFFUSERS
@@ -135,7 +135,9 @@ class CheckpointUNet(nn.Module):
         told = {"sample": like, "timestep": timestep, "encoder_hidden_states": text.hidden}
         if text.pooled is not None:
             height, width = (side * self.checkpoint.scale for side in x.shape[2:])
-            size = like.new_tensor([height, width, 0, 0, height, width])  # original size, corner of the crop, target size
+            size = like.new_tensor(
+                [height, width, 0, 0, height, width]
+            )  # original size, corner of the crop, target size
             told["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": size.expand(len(x), -1)}
         if guidance_scale is not None and not self.guided:
             raise ValueError("this UNet does not see a guidance scale; make it with guided=True")
@@ -146,7 +148,7 @@ class CheckpointUNet(nn.Module):
 
     def _timestep(self, lam: Tensor) -> Tensor:
         if self.flow:
-            timestep = 1000 * torch.sigmoid(-lam)
+            timestep = (1000 * torch.sigmoid(-lam)).clamp(max=999)
         else:
             K = len(self.table)
             timestep = (K * self.table.t_of_lam(lam) - 1).clamp(0, K - 1)
@@ -186,7 +188,9 @@ class CheckpointUNet(nn.Module):
         new = copy.deepcopy(self)
         if trained == "full" or new.trained == "full":
             if new.trained == "lora":
-                raise ValueError("these weights are a low-rank change (LoRA) of a checkpoint's; go on with a LoRA, or export them first")
+                raise ValueError(
+                    "these weights are a low-rank change (LoRA) of a checkpoint's; go on with a LoRA, or export them first"
+                )
             new._own(new._shared)
             new.unet.float()  # an optimizer's small steps vanish in half precision
             new.trained = "full"
@@ -222,7 +226,9 @@ class CheckpointUNet(nn.Module):
         embedding = self.unet.time_embedding
         if embedding.cond_proj is None:
             weight = embedding.linear_1.weight
-            embedding.cond_proj = nn.Linear(GUIDANCE_WIDTH, weight.shape[1], bias=False, dtype=torch.float32, device=weight.device)
+            embedding.cond_proj = nn.Linear(
+                GUIDANCE_WIDTH, weight.shape[1], bias=False, dtype=torch.float32, device=weight.device
+            )
             nn.init.zeros_(embedding.cond_proj.weight)
             embedding.cond_proj.to(weight.dtype)
             self.unet.register_to_config(time_cond_proj_dim=GUIDANCE_WIDTH)

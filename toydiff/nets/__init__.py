@@ -35,7 +35,9 @@ def name_of(net: nn.Module) -> str:
             return name
     if getattr(net, "name", None) == DIFFUSERS:
         return DIFFUSERS
-    raise ValueError(f"a checkpoint holds networks of toydiff ({', '.join(NETS)}) and UNets of diffusers, got {type(net).__name__}")
+    raise ValueError(
+        f"a checkpoint holds networks of toydiff ({', '.join(NETS)}) and UNets of diffusers, got {type(net).__name__}"
+    )
 
 
 __all__ = ["DIFFUSERS", "MLP", "NETS", "NO_CLASS", "UNet", "make_net", "name_of"]

@@ -31,7 +31,9 @@ def problem(name: str, seed: int = 0, settings: Mapping[str, object] | None = No
         from .stable_diffusion import StableDiffusionProblem  # its packages are an extra
 
         if not which:
-            raise ValueError("a Stable Diffusion problem is sd:MODEL, with a folder, a hub id or a .safetensors file for MODEL")
+            raise ValueError(
+                "a Stable Diffusion problem is sd:MODEL, with a folder, a hub id or a .safetensors file for MODEL"
+            )
         return StableDiffusionProblem(which, **(settings or {}))
     if settings:
         raise ValueError(f"the problem {name} has no settings, got {', '.join(settings)}")

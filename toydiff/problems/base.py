@@ -67,7 +67,7 @@ class Problem:
     """Samples in one network call where samples are drawn, at most."""
     looked_at: int | None = None
     """Samples of a look during training and of a measurement; None for what is usual."""
-    recipe: Mapping[str, object] = {}  # noqa: RUF012
+    recipe: Mapping[str, object] = {}
     """How pairs are made for a method that was given none, where it differs from the usual way."""
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
@@ -93,6 +93,12 @@ class Problem:
     def asked(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
         """What n samples of a teacher are asked for, (n,): classes or prompts at random, each as likely as another, or None where samples are drawn without."""
         return torch.randint(self.classes, (n,), generator=as_generator(generator)) if self.conditional else None
+
+    def to(self, device: torch.device) -> None:
+        """Be ready for models on this device; most problems are, wherever they are."""
+
+    def ready(self) -> None:
+        """Read or make the data now, and not when they are first drawn; `ValueError` where there are none."""
 
     def settings(self) -> dict:
         """What is needed beside the name to make the problem again (`toydiff.problems.problem`), as JSON."""

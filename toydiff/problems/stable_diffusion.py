@@ -70,7 +70,9 @@ class StableDiffusionProblem(Problem):
             "rank": rank, "checkpointing": self.checkpointing, "cut": self.cut, "config": config, "lora": list(lora), "unet": unet,
             "local_only": local_only, "unsafe": unsafe,
         }  # fmt: skip
-        self.checkpoint = StableDiffusion.load(model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe)
+        self.checkpoint = StableDiffusion.load(
+            model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe
+        )
         self.schedule, self.kind = self.checkpoint.schedule, self.checkpoint.kind
         self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
         self.measurable = data is not None
@@ -85,7 +87,9 @@ class StableDiffusionProblem(Problem):
         try:
             lines = Path(prompts).read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the file of prompts {str(prompts)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise ValueError(
+                f"the file of prompts {str(prompts)!r} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
         texts = [line.strip() for line in lines if line.strip()]
         if not texts:
             raise ValueError(f"the file of prompts {str(prompts)!r} has none; one a line is needed")
@@ -95,6 +99,12 @@ class StableDiffusionProblem(Problem):
         settings = about_pairs(self._pairs).get("settings", {})
         captions = [caption for _, caption in image_folder(settings["data"])] if settings.get("data") else []
         return [*self._given(settings.get("prompts", ())), *captions]
+
+    def to(self, device: torch.device) -> None:
+        self.checkpoint.to(device)
+
+    def ready(self) -> None:
+        _ = self._latents
 
     def settings(self) -> dict:
         return self._settings
@@ -122,11 +132,15 @@ class StableDiffusionProblem(Problem):
     @functools.cached_property
     def _latents(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """(mean, std or None, labels) of the data."""
-        self.ids  # all prompts are known first, so that those of images are, too
+        _ = self.ids  # all prompts are encoded, those of the data among them
         if self._images is not None:
             height, width = (side * self.checkpoint.scale for side in self.shape[1:])
             mean, std = encoded(
-                self.checkpoint, [path for path, _ in self._images], (height, width), cache=self.cache, at_once=self.at_once
+                self.checkpoint,
+                [path for path, _ in self._images],
+                (height, width),
+                cache=self.cache,
+                at_once=self.at_once,
             )
             return mean, std, self.checkpoint.prompts.add([caption for _, caption in self._images], cut=self.cut)
         if self._pairs is not None:
@@ -178,7 +192,11 @@ class StableDiffusionProblem(Problem):
         checkpoint's own table.
         """
         schedule = self.schedule if schedule is None else schedule
-        net = start.net if isinstance(start, LambdaDenoiser) and isinstance(start.net, CheckpointUNet) else self.teacher.net
+        net = (
+            start.net
+            if isinstance(start, LambdaDenoiser) and isinstance(start.net, CheckpointUNet)
+            else self.teacher.net
+        )
         made = net.to_train(
             self.trained, self.rank, guided=guided, flow=isinstance(schedule, Linear), checkpointing=self.checkpointing
         )
@@ -187,7 +205,9 @@ class StableDiffusionProblem(Problem):
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
         if not self.measurable:
-            raise ValueError(f"there is nothing to compare samples of {self.name} with: give a folder of images or of pairs (--data)")
+            raise ValueError(
+                f"there is nothing to compare samples of {self.name} with: give a folder of images or of pairs (--data)"
+            )
         if samples.shape[1:] != self.shape:
             raise ValueError(f"latents have shape {('n', *self.shape)} here, got {shape(samples)}")
         samples = samples.float().cpu().flatten(1)

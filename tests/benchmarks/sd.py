@@ -1,0 +1,132 @@
+"""What the driver costs beside a Stable Diffusion UNet of the real size: guided steps here and in diffusers' own pipeline, taken in turn in one run.
+
+    python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile] [--json FILE]
+
+The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Of each side the whole and the time inside the UNet are
+measured: what is left is the driver's own, and is told as a share of a step. On CUDA also what two calls cost instead of one of twice the size, and what compilation gains.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tiny_sd
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel
+
+from toydiff.adapters.checkpoint import StableDiffusion
+from toydiff.adapters.sampling import sample_images
+
+PROMPT = "a photograph of an astronaut riding a horse"
+UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8, "block_out_channels": (320, 640, 1280, 1280)}
+
+
+def real_size(device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """Random weights in the configuration of SD 1.5, with a text encoder whose words are few."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = tiny_sd.tokenizer(Path(folder))
+    unet, text = UNet2DConditionModel(**UNET), tiny_sd.encoder(CLIPTextModel, len(words), 768)
+    pipe = StableDiffusionPipeline(
+        unet=unet, vae=AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4), text_encoder=text, tokenizer=words, safety_checker=None, feature_extractor=None,
+        scheduler=DPMSolverMultistepScheduler(**tiny_sd.TABLE, timestep_spacing="trailing"), requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.to(device, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+class Clock:
+    """Seconds inside a module's forward."""
+
+    def __init__(self, module: torch.nn.Module, device: str):
+        self.inside, self.device = 0.0, device
+        module.register_forward_pre_hook(self._begin)
+        module.register_forward_hook(self._end)
+
+    def now(self) -> float:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _begin(self, *_) -> None:
+        self._began = self.now()
+
+    def _end(self, *_) -> None:
+        self.inside += self.now() - self._began
+
+    def measure(self, run) -> tuple[float, float]:
+        """(seconds in all, seconds inside)."""
+        self.inside, began = 0.0, self.now()
+        run()
+        return self.now() - began, self.inside
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    tiny_sd.silent()
+    dtype = getattr(torch, args.dtype)
+    pipe = real_size(args.device, dtype)
+    parameters = sum(p.numel() for p in pipe.unet.parameters())
+    checkpoint = StableDiffusion(pipe, {"model": "SD 1.5's configuration, random weights"}).to(args.device, dtype)
+    if args.compile:
+        pipe.unet.compile()
+    clock = Clock(pipe.unet, args.device)
+    settings = {"guidance_scale": 7.5}
+    made = {}
+
+    def theirs():
+        rng = torch.Generator().manual_seed(0)
+        made["theirs"] = pipe(PROMPT, num_inference_steps=args.steps, height=args.size, width=args.size, generator=rng, output_type="latent", **settings).images  # fmt: skip
+
+    def ours(batches: bool = True):
+        D = checkpoint.denoiser()
+        D.net.batches_guidance = batches
+        made["ours"] = sample_images(checkpoint, PROMPT, denoiser=D, steps=args.steps, grid="trailing", solver="dpm++2m", size=args.size, seed=0, decode=False, **settings).latents  # fmt: skip
+
+    sides = {"theirs": theirs, "ours": ours, "ours, two calls": lambda: ours(False)}
+    found = {name: [] for name in sides}
+    for run in sides.values():
+        clock.measure(run)  # the first call allocates, and compiles
+    for _ in range(args.rounds):
+        for name, run in sides.items():
+            found[name].append(clock.measure(run))
+    gap = float((made["ours"].cpu().float() - made["theirs"].cpu().float()).abs().max())
+    rows = []
+    for name, times in found.items():
+        total = statistics.median(whole for whole, _ in times) / args.steps
+        own = statistics.median(whole - inside for whole, inside in times) / args.steps
+        rows.append({"side": name, "seconds_a_step": total, "outside_the_unet": own, "share": own / total})
+    by = {row["side"]: row for row in rows}
+    step = by["theirs"]["seconds_a_step"]
+    summary = {
+        "unet_parameters": parameters, "device": args.device, "dtype": args.dtype, "size": args.size, "steps": args.steps, "rounds": args.rounds,
+        "ratio": by["ours"]["seconds_a_step"] / step, "driver_over_theirs": (by["ours"]["outside_the_unet"] - by["theirs"]["outside_the_unet"]) / step,
+        "two_calls_over_one": by["ours, two calls"]["seconds_a_step"] / by["ours"]["seconds_a_step"], "largest_difference_of_latents": gap,
+        "peak_GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }  # fmt: skip
+    for row in rows:
+        print(f"{row['side']:16} {row['seconds_a_step']:8.3f} s a step, {row['outside_the_unet'] * 1e3:7.1f} ms of it outside the UNet ({row['share']:.2%})")
+    print("\n".join(f"{key:30} {value:.4g}" if isinstance(value, float) else f"{key:30} {value}" for key, value in summary.items()))
+    if args.json:
+        Path(args.json).write_text(json.dumps({"summary": summary, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
