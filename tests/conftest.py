@@ -22,3 +22,26 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """Folders of tiny Stable Diffusion checkpoints by kind, made once: `tiny_sd.KINDS`."""
+    import tiny_sd
+
+    tiny_sd.silent()
+    return {kind: tiny_sd.save(tmp_path_factory.mktemp("checkpoints") / kind, kind) for kind in tiny_sd.KINDS}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of eight small images with captions, as training on a checkpoint takes them."""
+    import numpy as np
+    import tiny_sd
+    from PIL import Image
+
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(tiny_sd.PROMPTS[i % 3])
+    return folder

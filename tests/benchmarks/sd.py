@@ -26,7 +26,12 @@ from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.sampling import sample_images
 
 PROMPT = "a photograph of an astronaut riding a horse"
-UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8, "block_out_channels": (320, 640, 1280, 1280)}
+UNET = {
+    "sample_size": 64,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "block_out_channels": (320, 640, 1280, 1280),
+}
 
 
 def real_size(device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
@@ -122,8 +127,15 @@ def main() -> None:
         "peak_GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }  # fmt: skip
     for row in rows:
-        print(f"{row['side']:16} {row['seconds_a_step']:8.3f} s a step, {row['outside_the_unet'] * 1e3:7.1f} ms of it outside the UNet ({row['share']:.2%})")
-    print("\n".join(f"{key:30} {value:.4g}" if isinstance(value, float) else f"{key:30} {value}" for key, value in summary.items()))
+        print(
+            f"{row['side']:16} {row['seconds_a_step']:8.3f} s a step, {row['outside_the_unet'] * 1e3:7.1f} ms of it outside the UNet ({row['share']:.2%})"
+        )
+    print(
+        "\n".join(
+            f"{key:30} {value:.4g}" if isinstance(value, float) else f"{key:30} {value}"
+            for key, value in summary.items()
+        )
+    )
     if args.json:
         Path(args.json).write_text(json.dumps({"summary": summary, "rows": rows}, indent=2) + "\n")
 

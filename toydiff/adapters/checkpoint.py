@@ -6,6 +6,7 @@ and transformers read the files and hold the networks; what is asked of them, an
 
 import contextlib
 import functools
+import inspect
 import json
 import logging
 import os
@@ -25,12 +26,13 @@ from .text import Encoded, Prompts
 from .unet import CheckpointUNet
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "velocity"}
 """Kinds of prediction by the `prediction_type` of a scheduler's configuration."""
 
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AT_ONCE = 8
 """Images that go through the VAE, or latents through the UNet, in one call, unless told otherwise."""
@@ -359,15 +361,32 @@ def _from_folder(path: Path, model: str, unsafe: bool) -> "DiffusionPipeline":
                 )
             )
     try:
-        return DiffusionPipeline.from_pretrained(
+        pipe = DiffusionPipeline.from_pretrained(
             path, local_files_only=True, **_without_safety(parts), **_settings(unsafe)
         )
+        _check_whole(pipe.unet, path / "unet")
+        return pipe
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {one_line(error)}") from None
 
 
+def _check_whole(unet: "UNet2DConditionModel", folder: Path) -> None:
+    """Every weight of a UNet comes from its files: diffusers fills in what is missing with random numbers, and goes on."""
+    from safetensors import safe_open
+
+    held: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            held |= set(tensors.keys())
+    missing = [name for name in unet.state_dict() if name not in held]
+    if held and missing:
+        raise ValueError(
+            f"its UNet lacks {len(missing)} weights, {missing[0]!r} for one: they are of another model, or of another version"
+        )
+
+
 def _without_safety(parts: dict) -> dict:
-    return {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in parts}
+    return {name: None for name in NOT_LOADED if name in parts}
 
 
 def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "DiffusionPipeline":
@@ -389,11 +408,12 @@ def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -
     elif config is None and path.suffix == ".safetensors":
         kind = StableDiffusionXLPipeline if _has_two_encoders(path) else kind
     try:
+        parts = inspect.signature(kind.__init__).parameters
         return kind.from_single_file(
-            str(path), config=config, local_files_only=local_only or _offline(), torch_dtype=torch.float32,
-            **({} if kind is StableDiffusionXLPipeline else {"safety_checker": None, "load_safety_checker": False}),
+            str(path), config=config, local_files_only=local_only or _offline() or (config is not None and Path(config).is_dir()),
+            torch_dtype=torch.float32, **{name: None for name in NOT_LOADED if name in parts},
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # of many kinds, some of diffusers' own
         hint = ""
         if config is None:
             hint = (
@@ -460,6 +480,8 @@ def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: 
         found = UNet2DConditionModel.from_pretrained(
             unet, local_files_only=path.exists() or local_only or _offline(), **inside, **_settings(unsafe)
         )
+        if path.exists():
+            _check_whole(found, path / inside.get("subfolder", "."))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"the UNet {unet!r} cannot be read: {one_line(error)}") from None
     for name in ("in_channels", "cross_attention_dim", "addition_embed_type"):

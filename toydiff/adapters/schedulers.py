@@ -22,8 +22,12 @@ from .checkpoint import StableDiffusion, one_line, quietly, table_of
 SPACINGS = ("trailing", "leading", "linspace", "lcm")
 """`timestep_spacing` of diffusers' schedulers, and the choice that LCM's makes."""
 COMPARABLE = (
-    "DDIMScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler", "DDPMScheduler", "LCMScheduler",
-)  # fmt: skip
+    "DDIMScheduler",
+    "HeunDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "LCMScheduler",
+)
 """The schedulers that a solver can be compared with."""
 BOUNDARY = 10.0, 0.5
 """LCM's scaling of timesteps, and its sigma_data."""
@@ -71,6 +75,10 @@ def like_scheduler(
     """
     import diffusers
 
+    if not isinstance(D.schedule, Tabulated):
+        raise ValueError(
+            f"the spacing {spacing!r} is of a table's timesteps, and this model is on {D.schedule!r}; take one of the library's own grids"
+        )
     entry = SOLVERS[solver.partition(":")[0]]
     name = re.split(r"[ ,]", entry.elsewhere.get("diffusers", ""))[0]
     if name not in COMPARABLE:
@@ -89,10 +97,6 @@ def like_scheduler(
         except ValueError as error:
             raise ValueError(f"{name} cannot make {steps} steps: {one_line(error)}") from None
     table, K = table_of(scheduler), checkpoint.timesteps
-    if D.schedule is not checkpoint.schedule and not isinstance(D.schedule, Tabulated):
-        raise ValueError(
-            f"the spacing {spacing!r} is of a table's timesteps, and this model is on {D.schedule!r}; take one of the library's own grids"
-        )
     k = torch.unique_consecutive(scheduler.timesteps.double())
     made, noise_scale = solver_by_name(solver), 1.0
     if hasattr(scheduler, "sigmas"):
