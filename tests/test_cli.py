@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -369,7 +370,7 @@ def test_the_examples_of_the_help_are_right(capsys, monkeypatch):
     lines = [line.split("  ")[1].strip() for line in cli.EXAMPLES.splitlines()[1:]]
     assert len(lines) >= len(cli.COMMANDS)
     for line in lines:
-        name, *words = line.split()
+        name, *words = shlex.split(line)
         assert name == "toydiff"
         cli.parse(words)
 
@@ -394,7 +395,7 @@ def test_version(capsys):
 S = ["sample", "--out", "a.npz"]
 BAD = [
     (["demmo"], "did you mean 'demo'"),
-    (["teach"], "allowed: demo, convergence, parallel, sample, methods, train, pairs, evaluate, zoo"),
+    (["teach"], "allowed: demo, convergence, parallel, sample, methods, train, pairs, evaluate, export, zoo"),
     (["--vresion"], "did you mean '--version'"),
     (["sample"], "--out"),
     (["sample", "--otu", "a.npz"], "did you mean '--out'"),

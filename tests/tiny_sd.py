@@ -1,109 +1,16 @@
-"""Stable Diffusion checkpoints of some 100,000 random weights, in the real layout: what `from_pretrained` reads, and what a single file holds."""
+"""Tiny checkpoints for tests: the library's own, and what a single file holds."""
 
 import functools
-import json
 import re
-import string
-from pathlib import Path
 
-import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-TABLE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-SCHEDULERS = {
-    "sd": DDIMScheduler(**TABLE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading"),
-    "sd-v": DDIMScheduler(
-        **TABLE,
-        clip_sample=False,
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-    ),
-    "xl": DDIMScheduler(**TABLE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading"),
-}
-KINDS = tuple(SCHEDULERS)
-WIDTHS, TEXT = (16, 32), 16
+from toydiff.adapters import tiny
+from toydiff.adapters.tiny import KINDS, TABLE, encoder, pipeline, save, tokenizer, unet  # noqa: F401
+
+SCHEDULERS = {kind: DDIMScheduler(**TABLE, **settings) for kind, settings in tiny.SCHEDULERS.items()}
 PROMPTS = ["a cat", "a small dog", "two red houses by the sea"]
-
-
-def tokenizer(folder):
-    """Every printable character a token, in the files that CLIP's tokenizer has."""
-    folder.mkdir(parents=True, exist_ok=True)
-    letters = string.ascii_lowercase + string.digits + string.punctuation
-    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77, pad_token="<|endoftext|>"
-    )
-
-
-def encoder(kind, vocabulary, width):
-    end = vocabulary - 1
-    config = CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=77,
-        projection_dim=width, eos_token_id=end, bos_token_id=end - 1, pad_token_id=end,
-    )  # fmt: skip
-    return kind(config)
-
-
-def unet(xl=False, **changes):
-    settings = {
-        "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": WIDTHS, "layers_per_block": 1, "norm_num_groups": 8,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": TEXT, "attention_head_dim": 2,
-    }  # fmt: skip
-    if xl:
-        settings |= {
-            "cross_attention_dim": 2 * TEXT, "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "use_linear_projection": True,
-            "projection_class_embeddings_input_dim": TEXT + 6 * 8, "transformer_layers_per_block": (1, 1),
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        }  # fmt: skip
-    return UNet2DConditionModel(**settings | changes)
-
-
-def vae():
-    return AutoencoderKL(
-        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=4, sample_size=16,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.18215,
-    )  # fmt: skip
-
-
-def pipeline(folder, kind="sd", seed=0, **unet_changes):
-    """A pipeline of random weights; its tokenizers' files are under the folder."""
-    words = tokenizer(Path(folder) / "words")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        parts = {
-            "unet": unet(kind == "xl", **unet_changes),
-            "vae": vae(),
-            "scheduler": SCHEDULERS[kind],
-            "tokenizer": words,
-        }
-        parts["text_encoder"] = encoder(CLIPTextModel, len(words), TEXT)
-        if kind == "xl":
-            parts |= {"text_encoder_2": encoder(CLIPTextModelWithProjection, len(words), TEXT), "tokenizer_2": words}
-            made = StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=True, add_watermarker=False)
-        else:
-            made = StableDiffusionPipeline(
-                **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-            )
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def save(folder, kind="sd", seed=0, **unet_changes):
-    """Such a checkpoint in a folder; returns the folder's name as text."""
-    pipeline(folder, kind, seed, **unet_changes).save_pretrained(folder)
-    return str(folder)
 
 
 def single_file(folder, path):

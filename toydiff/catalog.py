@@ -89,7 +89,10 @@ _GUIDED = {
     "points": _CONSISTENCY["points"] | {"intervals": 80},
     "sd": _CONSISTENCY["sd"] | {"intervals": 50, "g_min": 3.0, "g_max": 15.0},  # w from 2 to 14
 }
-_PCM = _GUIDED | {"digits": _GENTLE | {"updates": 300}, "sd": _GUIDED["sd"] | {"g_min": 5.0, "g_max": 6.0}}
+_PCM = _GUIDED | {
+    "digits": _GENTLE | {"updates": 300},
+    "sd": _GUIDED["sd"] | {"intervals": 40, "g_min": 5.0, "g_max": 6.0},
+}
 _WINDOWS = {
     "digits": _DIGITS | {"substeps": 5, "updates": 400},
     "mixture": _POINTS | {"updates": 2000},

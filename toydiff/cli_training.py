@@ -205,10 +205,10 @@ def refuse_device(args: argparse.Namespace) -> None:
 
 def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
     """accelerate's view of this process, where it was asked for or its launcher has started us; otherwise None."""
-    if args.mixed_precision not in (None, *PRECISIONS):
-        raise unknown("mixed precision", args.mixed_precision, PRECISIONS)
     if "fp16" in (args.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION")):
         raise ValueError("gradients underflow in fp16 without a scale for the loss, which there is none here; use bf16")
+    if args.mixed_precision not in (None, *PRECISIONS):
+        raise unknown("mixed precision", args.mixed_precision, PRECISIONS)
     # the launcher always says which precision it was asked for
     asked = args.accelerate or args.mixed_precision is not None
     if not (asked or runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ):

@@ -255,6 +255,10 @@ def train(
         if watch is None
         else check_count(watch, "watch", 0)
     )
+    if watch and not the_problem.measurable:
+        raise ValueError(
+            f"a watch measures samples, and there is nothing to compare samples of {the_problem.name} with: give it data, or set watch to 0"
+        )
     if patience is not None and not watch:
         raise ValueError(
             "patience counts measurements during the run, and none are made: set watch, the updates between them"

@@ -1,0 +1,465 @@
+"""Every method on every kind of problem by one function; on Stable Diffusion checkpoints: what is trained, kept, shared, continued, and taken elsewhere."""
+
+import copy
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny_sd
+import torch
+from tiny import TinyDigits, TinyMixture
+
+from toydiff import Linear, runs
+from toydiff.adapters.checkpoint import StableDiffusion
+from toydiff.adapters.export import export, merged
+from toydiff.adapters.images import image_folder, read_image
+from toydiff.adapters.sampling import sample_images
+from toydiff.adapters.unet import CheckpointUNet, guidance_embedding
+from toydiff.catalog import METHODS
+from toydiff.checkpoints import read_tensors
+from toydiff.distill.pairs import Recipe, load_pairs, make_pairs, save_pairs
+from toydiff.nets import NO_CLASS
+from toydiff.problems import problem
+from toydiff.training import EMA
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+FEW = {"updates": 2, "batch": 4, "warmup": 0, "ema": 0.0}
+SMALL = {
+    "progressive": {"first": 4, "last": 2},
+    "ct": {"first": 2, "last": 4},
+    "cd": {"intervals": 5},
+    "perflow": {"substeps": 2},
+    "rectified-diffusion-phased": {"substeps": 2},
+    "multistep-consistency": {"first": 2, "last": 4},
+    "pcm": {"adversarial": 0.1},
+    "dmd2": {"ratio": 1},
+}
+"""Knobs with which two updates of a method take a moment."""
+
+
+@pytest.fixture
+def sd(checkpoints, pictures):
+    """A fresh problem on SD's tiny checkpoint, with pictures."""
+    return problem(f"sd:{checkpoints['sd']}", settings={"data": str(pictures), "rank": 4})
+
+
+def everything(module):
+    """All tensors of a network, the shared ones too."""
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def trained(method, on, **options):
+    """A run of two updates, and its losses."""
+    card = METHODS[method]
+    pairs = make_pairs(on, on.teacher, Recipe(n=8, steps=3, solver="ddim")) if card.needs == "pairs" else None
+    changes = FEW | SMALL.get(method, {}) | options.pop("changes", {})
+    run = runs.train(method, on, changes=changes, pairs=pairs, watch=0, **options)
+    return run, [record.losses for record in run]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("on", ["mixture", "digits", "sd"])
+def test_every_method_on_every_problem(on, method, request, monkeypatch):
+    the_problem = {"mixture": TinyMixture, "digits": TinyDigits}.get(on, lambda: request.getfixturevalue("sd"))()
+    teacher = the_problem.teacher
+    before = everything(teacher)
+    start, seen = {}, runs.fit
+
+    def watched(turns, *args, modules, **settings):
+        start.update(everything(modules["student"]))
+        return seen(turns, *args, modules=modules, **settings)
+
+    monkeypatch.setattr(runs, "fit", watched)
+    run, losses = trained(method, the_problem)
+    assert len(losses) == 2
+    assert all(torch.isfinite(torch.tensor(list(record.values()))).all() for record in losses)
+    for name, p in everything(teacher).items():
+        assert torch.equal(p, before[name]), name
+    student = everything(run.training.student)
+    assert everything(run.finish().denoiser).keys() == student.keys() == start.keys()
+    changed = [name for name in student if not torch.equal(student[name], start[name])]
+    assert changed
+    if on == "sd":
+        assert all(".lora_" in name or "cond_proj" in name for name in changed)
+
+
+PLAIN = {"guided": 3.0, "lcm": 3.0}
+"""Students that are told the guidance scale."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_in_plain_diffusers_makes_our_images(sd, checkpoints, tmp_path, method):
+    run, _ = trained(method, sd, changes={"lr": 1e-2})
+    model = run.finish()
+    D, g = model.denoiser, PLAIN.get(method, 1.0)
+    made = export(D, model.about, tmp_path / "student")
+    solver, flow, steps = model.about["sampler"]["solver"], isinstance(D.schedule, Linear), max(made.steps)
+    many = solver == "dpm++2m"
+    ours = sample_images(
+        sd.checkpoint, tiny_sd.PROMPTS[:2], denoiser=D, steps=steps, seed=3, guidance_scale=g, rounded=True, solver="ddim" if flow else solver,
+        grid="trailing" if many and not flow else "uniform",
+    )  # fmt: skip
+    theirs = by_its_own_code(made.code, g)
+    assert float((ours.images - theirs).abs().max()) <= 1 / 255
+    # and they are not the checkpoint's
+    without = sample_images(sd.checkpoint, tiny_sd.PROMPTS[:2], steps=steps, seed=3, guidance_scale=1.0, solver="ddim", grid="uniform")  # fmt: skip
+    assert float((without.images - theirs).abs().max()) > 4 / 255
+    # what leaves by one door comes in by the other
+    told = {"unet": made.folder} if made.what == "unet" else {"lora": [made.folder]}
+    back = StableDiffusion.load(checkpoints["sd"], **told)
+    assert isinstance(back.schedule, Linear) == flow
+    again = sample_images(
+        back, tiny_sd.PROMPTS[:2], steps=steps, seed=3, guidance_scale=g, rounded=True, solver="ddim" if flow else solver,
+        grid="trailing" if many and not flow else "uniform",
+    )  # fmt: skip
+    assert float((again.images - ours.images).abs().max()) <= 1 / 255
+
+
+def by_its_own_code(code, guidance_scale):
+    """Run the Python that an export prints, with our prompts and seed."""
+    *lines, last = code.splitlines()
+    last = last.replace('"a photograph of an astronaut riding a horse"', repr(tiny_sd.PROMPTS[:2])).replace(".images[0]", ".images")  # fmt: skip
+    last = last.replace("guidance_scale=7.5", f"guidance_scale={guidance_scale}")
+    last = last.replace(
+        "guidance_scale=", 'generator=torch.Generator().manual_seed(3), output_type="pt", guidance_scale='
+    )
+    found = {"torch": torch}
+    exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
+    return found["image"]
+
+
+@pytest.mark.parametrize("kind", ["sd-v", "xl"])
+@pytest.mark.parametrize("method", ["cd", "rectified-flow", "rectified-diffusion", "lcm", "perflow"])
+def test_students_of_other_checkpoints_leave_as_well(checkpoints, pictures, tmp_path, kind, method):
+    on = problem(f"sd:{checkpoints[kind]}", settings={"data": str(pictures), "rank": 4})
+    run, losses = trained(method, on, changes={"lr": 1e-2})
+    assert all(torch.isfinite(torch.tensor(list(record.values()))).all() for record in losses)
+    model = run.finish()
+    made = export(model.denoiser, model.about, tmp_path / "student")
+    g = PLAIN.get(method, 1.0)
+    solver = "ddim" if isinstance(model.denoiser.schedule, Linear) else model.about["sampler"]["solver"]
+    ours = sample_images(on.checkpoint, tiny_sd.PROMPTS[:2], denoiser=model.denoiser, steps=max(made.steps), seed=3, guidance_scale=g, rounded=True, solver=solver, grid="uniform")  # fmt: skip
+    assert float((ours.images - by_its_own_code(made.code, g)).abs().max()) <= 1 / 255
+
+
+def test_all_weights_instead_of_a_lora(checkpoints, pictures, tmp_path):
+    on = problem(f"sd:{checkpoints['sd']}", settings={"data": str(pictures), "trained": "full"})
+    before = everything(on.teacher)
+    run, _ = trained("pcm", on, out=tmp_path / "run", changes={"lr": 1e-3, "adversarial": 0.0})
+    model = run.finish()
+    assert all(torch.equal(p, before[name]) for name, p in everything(on.teacher).items())
+    moved = [name for name, p in everything(model.denoiser).items() if not torch.equal(p, before[name])]
+    assert len(moved) > 0.9 * len(before)
+    made = export(model.denoiser, model.about, tmp_path / "student")
+    assert made.what == "unet"
+    ours = sample_images(on.checkpoint, tiny_sd.PROMPTS[:2], denoiser=model.denoiser, steps=4, seed=3, guidance_scale=1.0, rounded=True, solver="ddim", grid="uniform")  # fmt: skip
+    assert float((ours.images - by_its_own_code(made.code, 1.0)).abs().max()) <= 1 / 255
+    loaded = runs.load(tmp_path / "run").denoiser
+    assert all(torch.equal(p, everything(model.denoiser)[name]) for name, p in everything(loaded).items())
+
+
+def test_a_whole_unet_of_a_lora_is_the_same_student(sd, tmp_path):
+    run, _ = trained("cd", sd, changes={"lr": 1e-2})
+    model = run.finish()
+    made = export(model.denoiser, model.about, tmp_path / "whole", whole=True)
+    assert made.what == "unet"
+    back = StableDiffusion.load(sd.checkpoint.source, unet=made.folder)
+    a, b = (sample_images(c, "a cat", denoiser=D, steps=2, solver="lcm", grid="uniform", guidance_scale=1.0) for c, D in ((sd.checkpoint, model.denoiser), (back, None)))  # fmt: skip
+    torch.testing.assert_close(a.images, b.images, rtol=0, atol=1e-4)
+    before = everything(sd.checkpoint.unet)
+    merged(model.denoiser.net)
+    assert all(torch.equal(p, before[name]) for name, p in everything(sd.checkpoint.unet).items())
+
+
+def test_a_student_of_a_student(sd, tmp_path):
+    first, _ = trained("rectified-diffusion", sd, out=tmp_path / "first", changes={"lr": 1e-2})
+    first.finish()
+    second = runs.train(
+        "cd", sd, changes=FEW | SMALL["cd"], teacher=str(tmp_path / "first"), start=str(tmp_path / "first"), watch=0
+    )
+    D = second.training.student
+    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.4, 0.8]), sd.labels(2)
+    start = runs.load(tmp_path / "first").denoiser
+    torch.testing.assert_close(D(x, t, cond).x0, start(x, t, cond).x0, rtol=0, atol=1e-4)
+    assert not torch.allclose(D(x, t, cond).x0, sd.teacher(x, t, cond).x0, atol=1e-3)
+    second.finish()
+    with pytest.raises(ValueError, match="is of the problem sd:"):
+        runs.train("cd", "mixture:ring", teacher=str(tmp_path / "first"))
+
+
+# ---- what is shared, and what a file holds
+
+
+def test_copies_share_what_is_not_trained(sd, tmp_path):
+    student = sd.student(start=sd.teacher)
+    net, base = student.net, sd.checkpoint.unet
+    average, copied = EMA(student, 0.9), copy.deepcopy(student)
+    shared = {id(p) for p in base.parameters()}
+    own = [p for p in net.unet.parameters() if id(p) not in shared]
+    assert len(own) == sum(".lora_" in name for name, _ in net.unet.named_parameters())
+    for other in (average.module, copied):
+        theirs = [p for p in other.net.unet.parameters() if id(p) not in shared]
+        assert len(theirs) == len(own)
+        assert not {id(p) for p in theirs} & {id(p) for p in own}
+    assert len(average._averaged) == len(own)
+    held = student.state_dict()
+    assert len(held) == len(own)
+    with torch.no_grad():
+        for p in own:
+            p.add_(1.0)
+    copied.load_state_dict(student.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(copied.parameters(), student.parameters(), strict=True))
+    broken = dict(list(student.state_dict().items())[1:])
+    with pytest.raises(RuntimeError, match="Missing key"):
+        copied.load_state_dict(broken)
+    trained("cd", sd, out=tmp_path / "run")
+    size = (tmp_path / "run" / json.loads((tmp_path / "run" / "run.json").read_text())["file"]).stat().st_size
+    # the student, its average, its target, and two moments of Adam
+    assert size < 5.5 * sum(p.numel() * 4 for p in own) + 100_000
+
+
+def test_a_lora_is_of_its_rank_and_starts_at_nothing(sd):
+    student, teacher = sd.student(start=sd.teacher), sd.teacher
+    downs = [p for name, p in student.named_parameters() if "lora_A" in name]
+    assert {p.shape[0] for p in downs} == {4}
+    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.4, 0.8]), sd.labels(2)
+    torch.testing.assert_close(student(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
+    assert student.net.low_rank(16) is student.net
+    told = sd.student(start=sd.teacher, guided=True)
+    assert told.sees_guidance
+    assert torch.equal(told.at_guidance(x, t, cond, 5.0).x0, told(x, t, cond).x0)
+    torch.testing.assert_close(told(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
+    pipe = sd.checkpoint.pipe
+    for g in (1.0, 2.5, 7.5):
+        theirs = pipe.get_guidance_scale_embedding(torch.tensor([g - 1]), embedding_dim=256)
+        torch.testing.assert_close(guidance_embedding(torch.tensor([g]), 256), theirs, rtol=0, atol=2e-3)
+
+
+def test_gradient_checkpointing_and_accumulation_change_no_update(checkpoints, pictures):
+    def weights(checkpointing, accumulate):
+        on = problem(
+            f"sd:{checkpoints['sd-v']}", settings={"data": str(pictures), "rank": 4, "checkpointing": checkpointing}
+        )
+        run, losses = trained("pcm", on, accumulate=accumulate, changes={"adversarial": 0.0})
+        return losses, run.finish().denoiser.state_dict()
+
+    losses, plain = weights(False, 1)
+    for other_losses, other in (weights(True, 1), weights(False, 4), weights(True, 2)):
+        assert losses[0]["loss"] == pytest.approx(other_losses[0]["loss"], rel=1e-4)
+        for name, value in plain.items():
+            torch.testing.assert_close(other[name], value, rtol=0, atol=2e-5)
+    with pytest.raises(ValueError, match="a batch of 4 cannot be accumulated in 3 equal parts"):
+        weights(False, 3)
+
+
+def test_accumulation_is_the_same_update_on_points():
+    def weights(accumulate):
+        run = runs.train("cd", TinyMixture(), changes={"updates": 3, "batch": 12, "warmup": 0}, accumulate=accumulate)
+        return run.finish().denoiser.state_dict()
+
+    whole = weights(1)
+    for name, value in weights(4).items():
+        torch.testing.assert_close(value, whole[name], rtol=0, atol=1e-5)
+
+
+# ---- data
+
+
+def test_images_and_captions(tmp_path, pictures, checkpoints):
+    assert [caption for _, caption in image_folder(pictures)] == [tiny_sd.PROMPTS[i % 3] for i in range(8)]
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    shutil.copy(pictures / "0.png", inner / "a.png")
+    with pytest.raises(ValueError, match="has no caption"):
+        image_folder(tmp_path)
+    (inner / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "from the index"}\n\n')
+    assert image_folder(tmp_path) == [(inner / "a.png", "from the index")]
+    (inner / "metadata.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match="line 1 of"):
+        image_folder(tmp_path)
+    with pytest.raises(ValueError, match="there is no folder of images"):
+        image_folder(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no images"):
+        image_folder(tmp_path / "empty")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        read_image(tmp_path / "bad.png", (8, 8))
+    assert read_image(pictures / "0.png", (16, 8)).shape == (3, 16, 8)
+
+
+def test_latents_and_prompts_are_encoded_once(checkpoints, pictures, tmp_path, monkeypatch):
+    settings = {"data": str(pictures), "cache": tmp_path / "cache", "rank": 4}
+    fresh = shutil.copytree(checkpoints["sd-v"], tmp_path / "fresh")  # whose prompts no other test has asked for
+    first = problem(f"sd:{fresh}", settings=settings)
+    a, labels = first.data(16, 0)
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()) == ["latents", "text"]
+    assert set(labels.tolist()) <= set(first.ids.tolist())
+    assert not torch.equal(a, first.data(16, 1)[0])
+    second = problem(f"sd:{fresh}", settings=settings)
+
+    def never(*args, **options):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(second.checkpoint, "encode", never)
+    assert torch.equal(second.data(16, 0)[0], a)
+    # a batch's latents have the law that the VAE says
+    mean, std, _ = second._latents
+    x, _ = second.data(4000, 3)
+    spread = (mean.float().var(0, unbiased=False) + std.float().square().mean(0)).sqrt()
+    torch.testing.assert_close(x.std(0), spread, rtol=0.15, atol=1e-3)
+    # an image that changed is encoded again
+    shutil.copytree(pictures, tmp_path / "other")
+    third = problem(f"sd:{fresh}", settings=settings | {"data": str(tmp_path / "other")})
+    with pytest.raises(AssertionError, match="encoded again"):
+        third.data(1, 0)
+
+
+def test_a_damaged_cache_is_an_error_and_prompts_from_it_are_the_same(checkpoints, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a blue bird\n\na green tree\n")
+    on = problem(f"sd:{checkpoints['xl']}", settings={"prompts": prompts, "cache": tmp_path / "cache"})
+    rows = on.checkpoint.prompts.rows(on.ids, torch.zeros(2, 4, 8, 8))
+    assert on.classes == 2
+    [file] = (tmp_path / "cache").iterdir()
+    held = read_tensors(file)
+    assert torch.equal(held["hidden"], rows.hidden)
+    assert torch.equal(held["pooled"], rows.pooled)
+
+
+def test_methods_without_data_do_with_prompts(checkpoints):
+    on = problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["a cat", "a dog"], "rank": 4})
+    for method, card in METHODS.items():
+        if card.data:
+            with pytest.raises(ValueError, match="this method trains on data"):
+                trained(method, on)
+        else:
+            _, losses = trained(method, on)
+            assert len(losses) == 2
+    with pytest.raises(ValueError, match="nothing to compare samples"):
+        on.measure(torch.zeros(4, 4, 8, 8))
+    with pytest.raises(ValueError, match="nothing to compare samples"):
+        runs.train("vsd", on, changes=FEW, watch=1).finish()
+
+
+def test_pairs_are_data_and_are_continued(checkpoints, tmp_path, monkeypatch):
+    prompts = ["a cat", "a dog"]
+    on = problem(f"sd:{checkpoints['sd']}", settings={"prompts": prompts, "at_once": 2, "rank": 4})
+    recipe = Recipe(n=20, steps=2, solver="ddim", guidance_scale=2.0)
+    whole = save_pairs(on, on.teacher, recipe, tmp_path / "whole", teacher_name="own")
+    assert len(list((tmp_path / "whole").glob("pairs-*.safetensors"))) == 3  # 8 a shard
+    assert set(whole.cond.tolist()) == set(on.ids.tolist())
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    for name in ("pairs.json", "pairs-00001.safetensors"):
+        (tmp_path / "part" / name).unlink()
+    again = save_pairs(on, on.teacher, recipe, tmp_path / "part", teacher_name="own")
+    assert torch.equal(again.x0, whole.x0)
+    # in another process the prompts are read from what the pairs say
+    other = problem(f"sd:{checkpoints['sd']}", settings={"data": str(tmp_path / "whole"), "rank": 4})
+    assert set(other.ids.tolist()) == set(on.ids.tolist())
+    x0, _ = other.data(6, 0)
+    assert all(any(torch.equal(x, y) for y in whole.x0) for x in x0)
+    run = runs.train("cd", other, changes=FEW | SMALL["cd"], watch=1)
+    run.finish()
+    assert run.watch is not None
+    wrong = problem(f"sd:{checkpoints['sd']}", settings={"data": str(tmp_path / "whole"), "size": 24})
+    with pytest.raises(ValueError, match="the pairs have latents"):
+        wrong.data(1, 0)
+    assert load_pairs(tmp_path / "whole").about["settings"]["prompts"] == prompts
+
+
+def test_bad_settings_of_the_problem(checkpoints, tmp_path):
+    def refused(match, **settings):
+        with pytest.raises(ValueError, match=match):
+            problem(f"sd:{checkpoints['sd']}", settings=settings)
+
+    refused("did you mean 'full'", trained="ful")
+    refused("rank must be", rank=0)
+    refused("at_once must be", at_once=0)
+    refused("multiples of 4", size=18)
+    refused("cannot be read", prompts=tmp_path / "nothing.txt")
+    (tmp_path / "empty.txt").write_text("\n")
+    refused("has none", prompts=tmp_path / "empty.txt")
+    with pytest.raises(ValueError, match="a Stable Diffusion problem is sd:MODEL"):
+        problem("sd")
+    with pytest.raises(ValueError, match="has no settings"):
+        problem("digits", settings={"rank": 4})
+    with pytest.raises(ValueError, match="did you mean 'mixture'"):
+        problem("mixtures")
+
+
+def test_export_refuses_what_it_cannot_write(sd, tmp_path):
+    run, _ = trained("cd", sd)
+    model = run.finish()
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").write_text("")
+    with pytest.raises(ValueError, match="is not empty"):
+        export(model.denoiser, model.about, tmp_path / "used")
+    with pytest.raises(ValueError, match="the checkpoint itself"):
+        export(sd.teacher, model.about, tmp_path / "new")
+    with pytest.raises(ValueError, match="only students of Stable Diffusion checkpoints"):
+        export(TinyMixture().student(), model.about, tmp_path / "new")
+    other = sd.student(Linear(), "x0", start=sd.teacher)
+    with pytest.raises(ValueError, match="no scheduler of diffusers has the schedule"):
+        export(other, model.about, tmp_path / "new")
+    score = sd.student(sd.schedule, "score", start=sd.teacher)
+    with pytest.raises(ValueError, match="no scheduler of diffusers takes predictions of the kind 'score'"):
+        export(score, model.about, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+# ---- interruption
+
+
+def test_a_run_goes_on_with_the_same_bits(sd, tmp_path):
+    def run(folder, stop=None, resume=False):
+        made = runs.train(
+            "dmd2", sd, changes=FEW | SMALL["dmd2"] | {"updates": 4}, out=folder, every=1, resume=resume, watch=2
+        )
+        for record in made:
+            if record.step == stop:
+                return None
+        return made.finish().denoiser.state_dict()
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop=3)
+    parts = run(tmp_path / "parts", resume=True)
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+    other = problem(sd.name, settings={**{k: v for k, v in sd.settings().items() if k != "rank"}, "rank": 8})
+    with pytest.raises(ValueError, match="has rank = 4, not 8"):
+        runs.train("dmd2", other, changes=FEW | SMALL["dmd2"] | {"updates": 4}, out=tmp_path / "parts", resume=True, watch=2).finish()  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_continued(checkpoints, pictures, tmp_path):
+    command = [
+        sys.executable, "-m", "toydiff", "train", "vsd", "--problem", "sd", "--model", checkpoints["sd"], "--data", str(pictures), "--rank", "4", "--updates", "40",
+        "--batch", "4", "--every", "1", "--watch", "0", "--set", "warmup=0", "--out",
+    ]  # fmt: skip
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    index = tmp_path / "killed" / "run.json"
+    deadline = time.time() + 120
+    while not (index.exists() and json.loads(index.read_text())["step"] >= 3) and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert json.loads(index.read_text())["step"] < 40
+    subprocess.run([*command, str(tmp_path / "killed"), "--resume"], check=True, capture_output=True)
+    a, b = (runs.load(tmp_path / name).denoiser.state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_labels_are_dropped_to_the_negative_prompt(sd):
+    D, x = sd.teacher, torch.randn(2, 4, 8, 8)
+    none = torch.full((2,), NO_CLASS)
+    assert torch.equal(D(x, 0.5, none).eps, D(x, 0.5, None).eps)
+    assert not torch.equal(D(x, 0.5, sd.labels(2)).eps, D(x, 0.5, None).eps)
+    assert isinstance(D.net, CheckpointUNet)
+    assert len(set(sd.labels(6).tolist())) == 3

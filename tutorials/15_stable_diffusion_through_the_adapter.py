@@ -1,0 +1,366 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 15 · Stable Diffusion through the adapter
+#
+# **What the deck claims** (its results on Stable Diffusion 1.5 and XL, slides 29 to 31). Everything so far ran on points and digits. The deck's tables are about latents of 64 × 64 × 4 and a UNet of 860 million weights, and the
+# claim behind them is that the *same* mathematics carries over: a schedule, a kind of prediction, a solver, a loss.
+#
+# Here that is taken literally. A checkpoint in diffusers' layout becomes a `Denoiser` and a `Problem`, and nothing in `solvers/` or `distill/` knows of it. The cells run on a **tiny checkpoint of random weights**, which is made below: its
+# images are noise, so we look at *numbers* whose truth is known, and compare with diffusers' own pipeline. Put the folder of a real checkpoint into `TOYDIFF_SD_MODEL`, and the same cells make real images.
+#
+# House notation: $t=1$ noise, $t=0$ data; timestep $k$ of $K=1000$ is $t=(k+1)/K$.
+
+# %%
+# %matplotlib inline
+try:
+    import diffusers
+
+    import toydiff as td
+except ImportError as missing:
+    raise ImportError(
+        "install the library with its extra first: in a clone `pip install -e '.[sd]' -c constraints.txt`; in Colab clone it, then `%pip install './toydiff[sd]'`"
+    ) from missing
+
+import json
+import os
+import tempfile
+
+import matplotlib.pyplot as plt
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from IPython.display import Markdown, display
+
+from toydiff import runs
+from toydiff.adapters import tiny
+from toydiff.adapters.checkpoint import StableDiffusion, quietly
+from toydiff.adapters.export import export
+from toydiff.adapters.sampling import sample_images
+from toydiff.convergence import WINDOW
+from toydiff.distill.pairs import Recipe, make_pairs
+from toydiff.measure import fitted_order
+from toydiff.problems import problem
+from toydiff.solvers.registry import SOLVERS
+
+# %%
+SEED = 0
+FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
+UPDATES = 10 if FAST else 150  # of the distillation
+
+diffusers.logging.set_verbosity_error()
+plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+key = {}  # the numbers that the last cell prints
+
+work = tempfile.TemporaryDirectory()
+MODEL = os.environ.get("TOYDIFF_SD_MODEL") or tiny.save(f"{work.name}/tiny", "sd", seed=SEED)
+PROMPTS = ["a photograph of a red fox", "a lighthouse by the sea"]
+
+# %% [markdown]
+# ## 1 · What a checkpoint says of itself
+#
+# Its scheduler's configuration has the table of $\bar\alpha_k=\alpha_k^2$ and the `prediction_type`; that is a schedule and a kind, and with the UNet a denoiser. The UNet is told a timestep, our models are told $\lambda$: the adapter looks up
+# where the checkpoint's table has that $\lambda$, and asks there, at a *fraction* of a timestep in general.
+
+# %%
+checkpoint = StableDiffusion.load(MODEL)
+D = checkpoint.denoiser()
+print(checkpoint.kind, checkpoint.schedule, f"{checkpoint.resolution} px, latents {checkpoint.latent_shape()}")
+print(
+    f"alpha(1) = {float(checkpoint.schedule.alpha(torch.tensor(1.0))):.4f}: the noisiest state still holds a little of the image"
+)
+
+asked = {}
+hook = checkpoint.unet.register_forward_pre_hook(
+    lambda module, args, told: asked.setdefault("timesteps", []).append(float(told["timestep"][0])), with_kwargs=True
+)
+figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
+for row, grid in enumerate(("uniform", "lambda", "karras", "leading")):
+    asked.clear()
+    sample_images(checkpoint, PROMPTS[0], steps=8, grid=grid, decode=False)
+    axis.plot(asked["timesteps"], [row] * 8, "o", color=["#0072B2", "#009E73", "#D55E00", "#7F7F7F"][row], ms=8)
+hook.remove()
+axis.set(
+    xlabel="timestep that the UNet is asked at",
+    yticks=range(4),
+    yticklabels=["uniform", "lambda", "karras", "leading\n(diffusers')"],
+    ylim=(-0.5, 3.5),
+    xlim=(1020, -20),
+)
+axis.set_title("Eight steps on four grids: a time grid is all that tells them apart")
+plt.show()
+
+# %% [markdown]
+# ## 2 · The same picture as diffusers'
+#
+# A grid that is named as one of diffusers' spacings is that scheduler down to its details: where it ends, how the noise is scaled. Same seed, same prompt, same guidance:
+
+# %%
+pipe = DiffusionPipeline.from_pretrained(MODEL, safety_checker=None)
+pipe.set_progress_bar_config(disable=True)
+rows = {"ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler", "unipc2": "UniPCMultistepScheduler", "heun": "HeunDiscreteScheduler", "lcm": "LCMScheduler"}  # fmt: skip
+config, gaps, shown = dict(pipe.scheduler.config), {}, {}
+for solver, name in rows.items():
+    spacing = "lcm" if solver == "lcm" else "trailing"
+    own = {} if solver == "lcm" else {"timestep_spacing": spacing}
+    with quietly():
+        pipe.scheduler = getattr(diffusers, name).from_config(config | own)
+    theirs = pipe(PROMPTS, num_inference_steps=10, guidance_scale=3.0, generator=torch.Generator().manual_seed(SEED), output_type="pt").images  # fmt: skip
+    ours = sample_images(checkpoint, PROMPTS, steps=10, solver=solver, grid=spacing, guidance_scale=3.0, seed=SEED)
+    gaps[solver], shown[solver] = float((ours.images - theirs).abs().max()), (ours.images[0], theirs[0])
+    assert gaps[solver] <= 1 / 255
+figure, axes = plt.subplots(2, 5, figsize=(10, 4.4), layout="constrained")
+for column, (solver, pictures) in enumerate(shown.items()):
+    for axis, picture in zip(axes[:, column], pictures, strict=True):
+        axis.imshow(picture.permute(1, 2, 0))
+        axis.set(xticks=[], yticks=[])
+    axes[0, column].set_title(solver, color=SOLVERS[solver].color, fontweight="bold")
+    axes[1, column].set_xlabel(f"largest difference\n{gaps[solver]:.0e}", fontsize=10)
+axes[0, 0].set_ylabel("toydiff")
+axes[1, 0].set_ylabel("diffusers")
+plt.show()
+key["all five are diffusers' images, to 1/255"] = float(max(gaps.values()) <= 1 / 255)
+
+# %% [markdown]
+# ## 3 · Whole timesteps lose the order
+#
+# A UNet was trained at whole timesteps, and most code rounds to them. Then a solver's noise levels and the model's disagree, by a little. To see what that costs the model must be *exact*: here is a mixture behind the interface of
+# diffusers' UNet, every pixel of its latents a pair of points of the plane. Third order, on the window where tutorial 03 measures orders:
+
+
+# %%
+class ExactUNet(UNet2DConditionModel):
+    """A mixture's exact eps at any timestep, whole or not."""
+
+    def forward(self, sample, timestep, encoder_hidden_states, return_dict=False):
+        x = sample.double().permute(0, 2, 3, 1).reshape(-1, 2)
+        t = (timestep.double() + 1) / 1000
+        eps = mixture.denoiser(self.table)(x, t.repeat_interleave(len(x) // len(t))).eps
+        return (eps.reshape(sample.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2).to(sample.dtype),)
+
+
+mixture = td.mixtures.random_mixture(3)
+exact_pipe = tiny.pipeline(f"{work.name}/exact")
+exact_pipe.unet = ExactUNet.from_config(exact_pipe.unet.config).double()
+exact = StableDiffusion(exact_pipe, {"model": "an exact mixture"})
+exact_pipe.unet.table = schedule = exact.schedule
+ends = schedule.t_of_lam(torch.tensor(WINDOW, dtype=torch.float64))
+start = mixture.marginal(schedule, ends[0]).sample(128, SEED, dtype=torch.float64)
+truth = td.reference(mixture.denoiser(schedule), start, float(ends[0]), float(ends[1]))
+latents = start.reshape(1, 8, 8, 4).permute(0, 3, 1, 2).contiguous()
+counts, errors = [10, 20, 40, 80, 160], {}
+for rounded in (False, True):
+    for N in counts:
+        ts = schedule.t_of_lam(torch.linspace(*WINDOW, N + 1, dtype=torch.float64))
+        end = td.solve(exact.denoiser(rounded=rounded), latents, ts=ts, solver="dpm3", keep="end").end
+        errors.setdefault(rounded, []).append(float((end.permute(0, 2, 3, 1).reshape(-1, 2) - truth).abs().max()))
+key["order of DPM-Solver-3, fractions of timesteps"] = fitted_order(counts[2:], errors[False][2:])
+key["error at 160 steps, whole timesteps"] = errors[True][-1]
+figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+axis.loglog(counts, errors[True], "v--", color="#D55E00", label="whole timesteps (rounded)")
+axis.loglog(
+    counts,
+    errors[False],
+    "o-",
+    color=SOLVERS["dpm3"].color,
+    label="fractions: order {:.1f}".format(key["order of DPM-Solver-3, fractions of timesteps"]),
+)
+axis.set(xlabel="steps", ylabel="largest error", title="DPM-Solver-3 behind diffusers' interface")
+axis.legend()
+plt.show()
+assert key["order of DPM-Solver-3, fractions of timesteps"] > 2.8
+assert errors[True][-1] > 100 * errors[False][-1]
+
+# %% [markdown]
+# Rounded, the error stops falling: no solver is better than its model's answers. For images of a few steps it does not matter; for anyone who measures an order it does. The adapter asks at fractions unless told otherwise.
+
+# %% [markdown]
+# ## 4 · Picard on a checkpoint
+#
+# Tutorial 05's samplers see only a denoiser. On a real checkpoint and several devices, a sweep's calls go side by side; `at_once` bounds how many latents are in one call.
+
+# %%
+steps, tolerance = 25, 1e-3
+settings = {"steps": steps, "grid": "uniform", "guidance_scale": 3.0, "seed": SEED, "decode": False}
+walk = sample_images(checkpoint, PROMPTS, solver="ddim", keep="path", **settings)
+picard = sample_images(checkpoint, PROMPTS, solver=f"picard:tolerance={tolerance}", keep="path", at_once=16, **settings)
+gap = picard.trajectory.errors(walk.trajectory.xs).amax(2)
+size = float(walk.latents.flatten(1).norm(dim=1).max())
+key["Picard's end is the walk's, to 1e-2 of its size"] = float(float(gap[-1, -1]) < 1e-2 * size)
+figure, axis = plt.subplots(figsize=(6.8, 4), layout="constrained")
+image = axis.imshow(
+    (gap / size).clamp(min=1e-7).log10().T, origin="lower", aspect="auto", cmap="cividis", vmin=-7, vmax=0
+)
+axis.step(
+    range(len(picard.trajectory.fronts)),
+    picard.trajectory.fronts,
+    where="mid",
+    color="white",
+    lw=2,
+    label="accepted up to here",
+)
+axis.set(
+    xlabel="sweep",
+    ylabel="point of the path (0: noise)",
+    title=f"{walk.trajectory.rounds} rounds become {picard.trajectory.rounds}, {walk.trajectory.nfe} calls {picard.trajectory.nfe}",
+)
+axis.legend(loc="lower right", labelcolor="white")
+figure.colorbar(image, label="log10 of the error, over the size of the result")
+plt.show()
+assert key["Picard's end is the walk's, to 1e-2 of its size"] == 1
+
+# %% [markdown]
+# ## 5 · A distillation, by the function that trained on the ring
+#
+# Rectified Diffusion (tutorial 08): pairs of the teacher's ODE, its own schedule and kind, a LoRA on the UNet. What a random teacher draws is noise, but *where it takes each noise* is as good a target as any, and the measure is plain:
+# how far is one call of the student from the teacher's 16?
+
+# %%
+on = problem(f"sd:{MODEL}", settings={"prompts": PROMPTS, "rank": 8})
+pairs = make_pairs(on, on.teacher, Recipe(n=64, steps=16, solver="ddim", grid="uniform"))
+held = make_pairs(on, on.teacher, Recipe(n=32, steps=16, solver="ddim", grid="uniform", seed=1))
+run = runs.train(
+    "rectified-diffusion", on, pairs=pairs, seed=SEED,
+    changes={"updates": UPDATES, "batch": 16, "lr": 3e-3, "warmup": 5, "ema": 0.9},
+)  # fmt: skip
+
+
+def miss(model, steps):
+    """Root mean square distance from where the teacher takes the noise, over the size of that."""
+    x = on.schedule.sigma(torch.ones(())) * held.noise
+    end = td.solve(model, x, steps, solver="ddim", grid="uniform", cond=held.cond, keep="end").end
+    return float((end - held.x0).square().mean().sqrt() / held.x0.square().mean().sqrt())
+
+
+before = [miss(on.teacher, N) for N in (1, 2, 4, 8)]
+losses = [record.loss for record in run]
+student = run.finish().denoiser
+after = [miss(student, N) for N in (1, 2, 4, 8)]
+trained = sum(p.numel() for p in student.net.unet.parameters()) - sum(p.numel() for p in checkpoint.unet.parameters())
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+axes[0].plot(losses, color="#0072B2")
+axes[0].set(xlabel="update", ylabel="loss", title=f"a LoRA of {trained:,} weights", yscale="log")
+axes[1].loglog((1, 2, 4, 8), before, "o--", color="#7F7F7F", label="teacher")
+axes[1].loglog((1, 2, 4, 8), after, "o-", color="#0072B2", label="Rectified Diffusion")
+axes[1].set(
+    xlabel="steps (NFE)",
+    ylabel="relative error to the teacher's 16 steps",
+    xticks=(1, 2, 4, 8),
+    xticklabels=(1, 2, 4, 8),
+    title="held-out noise",
+)
+axes[1].minorticks_off()
+axes[1].legend()
+plt.show()
+if not FAST:
+    assert after[0] < before[0]
+
+# %% [markdown]
+# ## 6 · Out of the door
+#
+# A student leaves as a LoRA (or a UNet) with the scheduler that samples it as it was trained. Diffusers alone, without this library, makes the same image:
+
+# %%
+made = export(student, run.about, f"{work.name}/student")
+print(made.code.replace(work.name, "FOLDER").replace(MODEL.replace(work.name, "FOLDER"), "MODEL"))
+*lines, last = made.code.splitlines()
+last = last.replace(".images[0]", ".images").replace("guidance_scale=", f'generator=torch.Generator().manual_seed({SEED}), output_type="pt", guidance_scale=')  # fmt: skip
+found = {"torch": torch}
+exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
+ours = sample_images(checkpoint, "a photograph of an astronaut riding a horse", denoiser=student, steps=max(made.steps), solver="ddim", grid="uniform", guidance_scale=1.0, rounded=True, seed=SEED)  # fmt: skip
+difference = float((found["image"] - ours.images).abs().max())
+key["the student's image in diffusers is ours, to 1/255"] = float(difference <= 1 / 255)
+print(f"{made.what}, {made.scheduler}: largest difference {difference:.0e}")
+
+# %% [markdown]
+# On a real checkpoint the same from a shell, on one GPU (the README says what memory and time to expect):
+#
+# ```sh
+# toydiff pairs --problem sd --model $MODEL --prompts prompts.txt --n 20000 --guidance-scale 7.5 --steps 25 --device cuda --out pairs
+# toydiff train rectified-diffusion --problem sd --model $MODEL --prompts prompts.txt --pairs pairs --device cuda --mixed-precision bf16 --gradient-checkpointing --out rd
+# toydiff sample rd --prompt "a photograph of a red fox" --steps 2 --device cuda --out fox.png
+# toydiff export rd --out rd-lora
+# ```
+#
+# ## What the deck says / what we measured
+
+# %%
+display(
+    Markdown(f"""
+| the deck | measured here |
+|---|---|
+| the same methods on Stable Diffusion (slides 29 to 31) | every card of the catalog runs on a checkpoint by the function that trains on points (tests: method × mixture, digits, sd) |
+| FID of SD 1.5 and SDXL | **not measured**: no checkpoint of that size is here, and random weights have no FID. The README names the command of each row |
+| Picard's bound: exact after as many sweeps as points (slides 7, 8) | {walk.trajectory.rounds} rounds become {picard.trajectory.rounds} at a tolerance of {tolerance:g}, for {picard.trajectory.nfe / walk.trajectory.nfe:.1f} times the calls |
+| *(not said)* rounding to timesteps | DPM-Solver-3 has order {key["order of DPM-Solver-3, fractions of timesteps"]:.1f} at fractions; whole timesteps stop at an error of {key["error at 160 steps, whole timesteps"]:.0e} |
+""")
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** The checkpoint's 25-step sampler "leading" of SD 1.5 (`steps_offset` 1) begins at which timestep, and so at which $t$?
+
+# %%
+answer_1 = None
+
+# %%
+# Solution: 24 * 40 + 1 = 961, t = 962/1000: a sampler that starts from pure noise there tells the model something that is not so.
+answer_1 = (961, 0.962) if answer_1 is None else answer_1
+
+# %%
+scheduler = diffusers.DDIMScheduler(**tiny.TABLE, timestep_spacing="leading", steps_offset=1)
+scheduler.set_timesteps(25)
+assert answer_1 == (int(scheduler.timesteps[0]), (int(scheduler.timesteps[0]) + 1) / 1000), "not yet"
+print("exercise 1: right")
+
+# %% [markdown]
+# **2.** Guidance 7.5 with 20 steps of Heun's method: how many network calls a sample (NFE)?
+
+# %%
+answer_2 = None
+
+# %%
+# Solution: two calls a step but for the last, which is a jump, and all of them with and without the prompt: 2 (2 * 20 - 1).
+answer_2 = 78 if answer_2 is None else answer_2
+
+# %%
+path = sample_images(
+    checkpoint, PROMPTS[0], steps=20, solver="heun", grid="uniform", guidance_scale=7.5, decode=False
+).trajectory
+assert answer_2 == path.nfe, "not yet"
+print("exercise 2: right")
+
+# %% [markdown]
+# **3.** A LoRA of rank 64 on a matrix of 1280 × 1280: what share of its weights is trained?
+
+# %%
+answer_3 = None
+
+# %%
+# Solution: 2 * 64 * 1280 of 1280^2.
+answer_3 = 0.1 if answer_3 is None else answer_3
+
+# %%
+assert abs(answer_3 - 2 * 64 * 1280 / 1280**2) < 1e-9, "not yet"
+print("exercise 3: right")
+
+# %% [markdown]
+# ## References
+#
+# * The deck, slides 29 to 31 (results on SD 1.5 and SDXL), 7 and 8 (Picard).
+# * Rombach et al., *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752.
+# * Lin et al., *Common Diffusion Noise Schedules and Sample Steps are Flawed*, arXiv 2305.08891: spacings, and tables that end in noise.
+# * Hu et al., *LoRA*, arXiv 2106.09685; Luo et al., *LCM-LoRA*, arXiv 2311.05556: which layers.
+# * Wang et al., *Rectified Diffusion*, arXiv 2410.07303; Shih et al., *ParaDiGMS*, arXiv 2305.16317.
+
+# %%
+work.cleanup()
+print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))
