@@ -1,6 +1,7 @@
 """What the driver costs beside a Stable Diffusion UNet of the real size: guided steps here and in diffusers' own pipeline, taken in turn in one run.
 
     python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile] [--json FILE]
+    python tests/benchmarks/sd.py --train cd vsd [--batch 1] [--checkpointing] [--full]      seconds and memory of an update instead
 
 The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Of each side the whole and the time inside the UNet are
 measured: what is left is the driver's own, and is told as a share of a step. On CUDA also what two calls cost instead of one of twice the size, and what compilation gains.
@@ -75,6 +76,47 @@ class Clock:
         return self.now() - began, self.inside
 
 
+def updates(args: argparse.Namespace, checkpoint: StableDiffusion) -> list[dict]:
+    """Seconds of the second of two updates of each method, and the most memory that was in use, on random latents."""
+    from toydiff import runs
+    from toydiff.catalog import METHODS
+    from toydiff.distill.pairs import Pairs
+    from toydiff.problems.stable_diffusion import StableDiffusionProblem
+
+    rows = []
+    for method in args.train:
+        on = StableDiffusionProblem(
+            checkpoint, prompts=[PROMPT], size=args.size, checkpointing=args.checkpointing, trained="full" if args.full else "lora"
+        )  # fmt: skip
+        latents = torch.randn(8, *on.shape)
+        on.__dict__["_latents"] = latents, None, on.ids.expand(8)
+        pairs = Pairs(torch.randn_like(latents), latents, on.ids.expand(8), {"problem": on.name, "nfe": 1})
+        if args.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        run = runs.train(
+            method, on, changes={"updates": 2, "batch": args.batch, "warmup": 0}, pairs=pairs if METHODS[method].needs == "pairs" else None, watch=0, device=args.device
+        )  # fmt: skip
+        own = sum(p.numel() for turn in run.training.turns for p in turn.params)
+        seconds = [record.seconds for record in run][-1]
+        peak = torch.cuda.max_memory_allocated() / 2**30 if args.device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # fmt: skip
+        rows.append(
+            {
+                "method": method,
+                "batch": args.batch,
+                "size": args.size,
+                "trained_weights": own,
+                "seconds_an_update": seconds,
+                "peak_GiB": peak,
+            }
+        )
+        print(
+            f"{method:28} {own / 1e6:8.1f} M weights trained, {seconds:8.2f} s an update of {args.batch}, {peak:6.2f} GiB at most so far",
+            flush=True,
+        )
+        del run
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
@@ -83,6 +125,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--train", nargs="+", metavar="METHOD")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--json")
     args = parser.parse_args()
     tiny_sd.silent()
@@ -90,6 +136,11 @@ def main() -> None:
     pipe = real_size(args.device, dtype)
     parameters = sum(p.numel() for p in pipe.unet.parameters())
     checkpoint = StableDiffusion(pipe, {"model": "SD 1.5's configuration, random weights"}).to(args.device, dtype)
+    if args.train:
+        rows = updates(args, checkpoint)
+        if args.json:
+            Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+        return
     if args.compile:
         pipe.unet.compile()
     clock = Clock(pipe.unet, args.device)

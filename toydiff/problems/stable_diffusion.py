@@ -22,7 +22,7 @@ from .mixture import compare
 class StableDiffusionProblem(Problem):
     """A checkpoint with what it is asked for and trained on. A method sees what it always sees: labels are those of prompts, samples are latents.
 
-    model: what `StableDiffusion.load` takes, with its config, lora, unet, local_only and unsafe. prompts: texts, or a file of them, one a line. data: a folder of pictures
+    model: what `StableDiffusion.load` takes, with its config, lora, unet, local_only and unsafe; or what it gave. prompts: texts, or a file of them, one a line. data: a folder of pictures
     with captions (`adapters.images.image_folder`), or one that `toydiff pairs` wrote, whose samples are the data then; the captions, or the pairs' prompts, are prompts as well.
     Methods that need no data do with prompts. size: (height, width) in pixels, or a square; None is the checkpoint's own.
 
@@ -39,7 +39,7 @@ class StableDiffusionProblem(Problem):
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | StableDiffusion,
         *,
         prompts: str | Path | Sequence[str] = (),
         data: str | Path | None = None,
@@ -64,15 +64,17 @@ class StableDiffusionProblem(Problem):
         self._texts = self._given(prompts)
         self._pairs = data if data is not None and (Path(data) / INDEX).exists() else None
         self._images = None if data is None or self._pairs is not None else image_folder(data)
-        self.name = f"sd:{model}"
+        self.name = f"sd:{model.source if isinstance(model, StableDiffusion) else model}"
         self._settings = {
             "prompts": str(prompts) if isinstance(prompts, str | Path) else list(prompts), "data": None if data is None else str(data), "size": size if size is None or isinstance(size, int) else list(size), "trained": trained,
             "rank": rank, "checkpointing": self.checkpointing, "cut": self.cut, "config": config, "lora": list(lora), "unet": unet,
             "local_only": local_only, "unsafe": unsafe,
         }  # fmt: skip
-        self.checkpoint = StableDiffusion.load(
-            model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe
-        )
+        self.checkpoint = model
+        if not isinstance(model, StableDiffusion):
+            self.checkpoint = StableDiffusion.load(
+                model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe
+            )
         self.schedule, self.kind = self.checkpoint.schedule, self.checkpoint.kind
         self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
         self.measurable = data is not None
