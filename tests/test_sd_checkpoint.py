@@ -352,3 +352,23 @@ def test_a_network_of_ones_own_keeps_the_contract(checkpoints):
     torch.testing.assert_close(D(x, t).eps, want, rtol=0, atol=2e-4)
     features = D.features(x, t)
     assert features.shape == (2, D.net.feature_width) == (2, 16 + 32 + 32)
+
+
+def test_a_unet_that_is_told_the_guidance_scale(tmp_path):
+    """As the published LCM is: one call a step, with the scale embedded, and diffusers' pipeline does the same."""
+    folder = tiny_sd.save(tmp_path / "told", "sd", time_cond_proj_dim=64)
+    checkpoint, pipe = StableDiffusion.load(folder), DiffusionPipeline.from_pretrained(folder)
+    D = checkpoint.denoiser()
+    assert D.sees_guidance
+    pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    rng = torch.Generator().manual_seed(0)
+    want = pipe("a cat", num_inference_steps=4, guidance_scale=5.0, generator=rng, output_type="latent").images
+    made = sample_images(checkpoint, "a cat", steps=4, solver="lcm", grid="lcm", guidance_scale=5.0, seed=0)
+    torch.testing.assert_close(made.latents, want, rtol=1e-5, atol=1e-4)
+    assert made.trajectory.nfe == 4
+    student = D.net.to_train("lora", 2, guided=True)
+    own = [name for name, p in student.named_parameters() if p.requires_grad and "cond_proj" in name]
+    assert own == ["unet.time_embedding.cond_proj.weight"]
+    assert torch.equal(student.unet.time_embedding.cond_proj.weight, checkpoint.unet.time_embedding.cond_proj.weight)
+    assert not checkpoint.unet.time_embedding.cond_proj.weight.requires_grad

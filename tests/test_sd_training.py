@@ -256,6 +256,20 @@ def test_gradient_checkpointing_and_accumulation_change_no_update(checkpoints, p
         weights(False, 3)
 
 
+def test_frozen_weights_in_half_precision(tmp_path, pictures):
+    on = problem(f"sd:{tiny_sd.save(tmp_path / 'half', 'sd')}", settings={"data": str(pictures), "rank": 4})
+    on.checkpoint.to(dtype="bfloat16")
+    for method in ("lcm", "vsd", "pcm"):
+        run, losses = trained(method, on)
+        assert all(torch.isfinite(torch.tensor(list(record.values()))).all() for record in losses)
+        own = set(run.training.student.state_dict())
+        dtypes = {p.dtype for name, p in run.training.student.named_parameters() if name in own}
+        assert dtypes == {torch.float32}
+        assert {p.dtype for name, p in run.training.student.named_parameters() if name not in own} == {torch.bfloat16}
+        made = sample_images(on.checkpoint, "a cat", denoiser=run.finish().denoiser, steps=2, solver="ddim", grid="uniform", guidance_scale=1.0)  # fmt: skip
+        assert made.latents.dtype == torch.float32
+
+
 def test_accumulation_is_the_same_update_on_points():
     def weights(accumulate):
         run = runs.train("cd", TinyMixture(), changes={"updates": 3, "batch": 12, "warmup": 0}, accumulate=accumulate)

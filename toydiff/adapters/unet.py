@@ -200,6 +200,9 @@ class CheckpointUNet(nn.Module):
             new.unet.add_adapter(_lora_config(rank))
             kept = set(before.values())
             new._shared = frozenset(name for name, p in new.unet.named_parameters() if id(p) in kept)
+            for name, p in new.unet.named_parameters():
+                if name not in new._shared:  # an optimizer's small steps vanish in half precision
+                    p.data = p.data.float()
         if guided or new.guided:
             new._see_guidance()
         new.flow = flow
@@ -224,17 +227,23 @@ class CheckpointUNet(nn.Module):
     def _see_guidance(self) -> None:
         """Add the guidance scale as an input that does nothing yet; or, where it is there already, make it trainable."""
         embedding = self.unet.time_embedding
-        if embedding.cond_proj is None:
-            weight = embedding.linear_1.weight
-            embedding.cond_proj = nn.Linear(
-                GUIDANCE_WIDTH, weight.shape[1], bias=False, dtype=torch.float32, device=weight.device
+        there, weight = embedding.cond_proj, embedding.linear_1.weight
+        width = GUIDANCE_WIDTH if there is None else there.in_features
+        embedding.cond_proj = _Exact(width, weight.shape[1], bias=False, device=weight.device)
+        with torch.no_grad():
+            embedding.cond_proj.weight.copy_(
+                torch.zeros_like(embedding.cond_proj.weight) if there is None else there.weight
             )
-            nn.init.zeros_(embedding.cond_proj.weight)
-            embedding.cond_proj.to(weight.dtype)
-            self.unet.register_to_config(time_cond_proj_dim=GUIDANCE_WIDTH)
-        elif "time_embedding.cond_proj.weight" in self._shared:
-            self._own(frozenset({"time_embedding.cond_proj.weight"}))
+        self._shared -= {"time_embedding.cond_proj.weight"}
+        self.unet.register_to_config(time_cond_proj_dim=width)
         self.guided = True
+
+
+class _Exact(nn.Linear):
+    """A layer that is trained in float32, whatever comes in and goes out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
 
 
 class _Enough(Exception):
