@@ -288,6 +288,8 @@ def test_prompts_that_are_too_long(checkpoints):
     with pytest.raises(ValueError, match="of the negative prompt: the prompt has 100 tokens"):
         sample_images(checkpoint, "a", negative_prompt=long, steps=1)
     assert sample_images(checkpoint, long, steps=1, cut=True).images.shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match="the prompt has 100 tokens"):  # also once its beginning is known
+        sample_images(checkpoint, long, steps=1)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,13 +99,15 @@ class StableDiffusion:
         diffusers' guess, which asks the hub. lora: files or folders of LoRAs, added to the weights for good, in this order. unet: a folder of
         another UNet in the place of the checkpoint's. local_only: never ask the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
 
-        The same arguments give the same object in one process: `to` moves it, and its prompts are everyone's. On the processor, in float32. `ValueError` in
+        The same arguments give the same object in one process, as long as anyone holds it: `to` moves it for all, and its prompts are everyone's. On the processor, in float32. `ValueError` in
         one line for what is not there, or is no such checkpoint; without the packages of the extra `sd` too.
         """
-        as_text = functools.partial(lambda value: None if value is None else str(value))
-        return _load(
-            cls, str(model), as_text(config), tuple(map(str, lora)), as_text(unet), bool(local_only), bool(unsafe)
-        )
+        config, unet = (None if path is None else str(path) for path in (config, unet))
+        key = (str(model), config, tuple(map(str, lora)), unet, bool(local_only), bool(unsafe))
+        loaded = _LOADED.get(key)
+        if loaded is None:
+            loaded = _LOADED[key] = _load(cls, *key)
+        return loaded
 
     def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
         """Move networks to a device, and the UNet and text encoders to a dtype; the VAE stays in float32. None leaves what is.
@@ -265,11 +268,14 @@ def quietly() -> Iterator[None]:
                 lib.enable_progress_bar()
 
 
+_LOADED: "weakref.WeakValueDictionary[tuple, StableDiffusion]" = weakref.WeakValueDictionary()
+"""What is in memory, by how it was asked for."""
+
+
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-@functools.lru_cache(maxsize=4)
 def _load(
     cls: type[StableDiffusion],
     model: str,

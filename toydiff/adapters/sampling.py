@@ -92,7 +92,7 @@ def sample_images(
             raise unknown("time grid", grid, [*GRIDS, *SPACINGS])
         ts = time_grid(D.schedule, steps, grid)
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
-    cond = checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
+    cond = D.net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
     if negative_prompt is not None and not cut and (lost := checkpoint.too_long(negative_prompt)):
         raise ValueError(f"of the negative prompt: {lost}")
     D.net.rounded, D.net.negative = rounded, negative_prompt

@@ -36,14 +36,15 @@ def prompt_id(text: str) -> int:
 class Prompts:
     """The prompts that a checkpoint's text encoders have read.
 
-    encode(texts) -> `Encoded`, or for None the prompt of a model that is given none, of one row; lengths(text) -> (tokens, most tokens, what would be cut).
+    encode(texts) -> `Encoded`, or for None the prompt of a model that is given none, of one row; too_long(text) -> what is wrong with one that has too many tokens, or None.
     """
 
     def __init__(self, encode: Callable[[Sequence[str] | None], Encoded], too_long: Callable[[str], str | None]):
         self._encode, self._too_long = encode, too_long
         self._rows: dict[int | str | None, Encoded] = {}
         self._texts: dict[int, str] = {}
-        self._last: list[tuple[Tensor, int, str | None, Tensor, Encoded]] = []
+        self._cut: dict[int, str] = {}
+        self._last: list[tuple[Tensor, tuple, Encoded]] = []
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -63,10 +64,11 @@ class Prompts:
         """
         texts = [str(text) for text in texts]
         new = [text for text in dict.fromkeys(texts) if prompt_id(text) not in self._rows]
+        self._cut |= {prompt_id(text): lost for text in new if (lost := self._too_long(text))}
         if not cut:
-            for text in new:
-                if lost := self._too_long(text):
-                    raise ValueError(lost)
+            for text in texts:
+                if prompt_id(text) in self._cut:
+                    raise ValueError(self._cut[prompt_id(text)])
         for i in range(0, len(new), AT_ONCE):
             part = new[i : i + AT_ONCE]
             for text, row in zip(part, self._read(part, cache, key), strict=True):
@@ -94,13 +96,14 @@ class Prompts:
         if cond is None:
             cond = torch.full((len(like),), NO_CLASS, dtype=torch.long)
         check_batch_of_times(cond, like, "cond")
-        for known, version, text, example, encoded in self._last:  # a sampler asks for the same labels at every step
-            if known is cond and version == cond._version and text == negative and example.device == like.device:
+        wanted = (cond._version, negative, len(like), like.device, like.dtype)
+        for known, how, encoded in self._last:  # a sampler asks for the same labels at every step
+            if known is cond and how == wanted:
                 return encoded
         rows = [self._row(id_, negative) for id_ in cond.expand(len(like)).tolist()]
         pooled = None if rows[0].pooled is None else torch.stack([row.pooled for row in rows]).to(like)
         encoded = Encoded(torch.stack([row.hidden for row in rows]).to(like), pooled)
-        self._last = [*self._last[1 - REMEMBERED :], (cond, cond._version, negative, like.new_empty(0), encoded)]
+        self._last = [*self._last[1 - REMEMBERED :], (cond, wanted, encoded)]
         return encoded
 
     def _row(self, id_: int, negative: str | None) -> Encoded:
