@@ -54,7 +54,7 @@ def test_names_and_seeds():
     )  # a mixture of one's own has no name in the registry
     refused(
         lambda: problem("digit"),
-        r"unknown problem 'digit' \(did you mean 'digits'\?\); allowed: mixture, points, digits",
+        r"unknown problem 'digit' \(did you mean 'digits'\?\); allowed: mixture, points, digits, sd",
     )
     refused(lambda: problem("mixture:rign"), r"unknown mixture 'rign' \(did you mean 'ring'\?\)")
     refused(lambda: problem("digits:net"), "unknown source of digits 'net'")

@@ -1,11 +1,12 @@
 """The README keeps its word: its tables of names are the registries', its counts are measured, and its code runs."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from toydiff import weights
+from toydiff import cli, weights
 from toydiff.parallel import compare
 from toydiff.solvers import PARALLEL, SOLVERS
 from toydiff.zoo import RECIPES
@@ -81,7 +82,7 @@ def printed(block, capsys):
 
 
 def test_python_blocks_run(capsys):
-    first, parallel, training = blocks()
+    first, parallel, training, _ = blocks()
     (fast_nfe, fast_error), (slow_nfe, slow_error) = printed(first, capsys)
     # the example's lesson: the same ten calls, far closer
     assert fast_nfe == slow_nfe == "10"
@@ -97,3 +98,37 @@ def test_python_blocks_run(capsys):
     assert step == "300"
     assert 0 < float(loss) < 1.5  # that of a network which predicts nothing is about 1.6
     assert 0 < float(distance) < 0.2
+
+
+def test_the_python_of_a_checkpoint_runs(checkpoints):
+    *_, block = blocks()
+    block = block.replace('"path/to/checkpoint"', repr(checkpoints["sd"])).replace(
+        '.to("cuda", "float16")', '.to("cpu", "float32")'
+    )
+    found = {}
+    exec(block, found)
+    assert found["made"].images.shape == (1, 3, 16, 16)
+    assert found["made"].trajectory.nfe == 40
+
+
+def test_the_commands_on_checkpoints_are_right():
+    lines = re.findall(r"^(toydiff .*?)(?:  +#.*)?$", section("Stable Diffusion"), re.MULTILINE)
+    assert len(lines) >= 6
+    for line in lines:
+        cli.parse(shlex.split(line.replace("$MODEL", "tiny-sd"))[1:])
+    rows = re.findall(r"^\| [^|]+ \| (`.*`) \|$", section("Stable Diffusion"), re.MULTILINE)
+    on = "--problem sd --model tiny-sd --device cuda"
+    commands = [
+        command
+        for row in rows
+        for command in re.findall(r"`([^`]+)`", row)
+        if "toydiff" in command or "$TRAIN" in command
+    ]
+    assert len(commands) >= 9
+    for command in commands:
+        words = shlex.split(command.replace("$TRAIN", "toydiff train").replace("$ON", on))
+        if "..." in words and "--problem" not in words:
+            words[words.index("...") : words.index("...") + 1] = on.split()
+        if words[1] in ("pairs", "sample", "train") and "--out" not in words:
+            words += ["--out", "x.png"]
+        cli.parse(words[1:])

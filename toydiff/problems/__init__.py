@@ -12,8 +12,8 @@ from .mixture import MixtureProblem, PointsProblem, mixture
 PROBLEMS = {
     "mixture": f"mixture or mixture:NAME, a Gaussian mixture with its exact teacher ({', '.join(MIXTURES)})",
     "points": f"points:NAME, a set of points in the plane, no teacher ({', '.join(POINTS)})",
-    "sd": "sd:MODEL, a Stable Diffusion checkpoint: a folder, a hub id or a .safetensors file (the extra sd)",
     "digits": "digits: 5,000 digits of MNIST with the bundled teacher; digits:openml, all 70,000 from the network",
+    "sd": "sd:MODEL, a Stable Diffusion checkpoint: a folder, a hub id or a .safetensors file (the extra sd)",
 }
 """The kinds of problem by name, each with how it is written."""
 
