@@ -33,7 +33,12 @@ def test_what_a_checkpoint_says(checkpoints, kind, prediction, ends_in_noise):
     scheduler = tiny_sd.SCHEDULERS[kind]
     assert checkpoint.kind == prediction
     assert checkpoint.xl == (kind == "xl")
-    assert (checkpoint.scale, checkpoint.channels, checkpoint.resolution, checkpoint.timesteps) == (2, 4, 16, 1000)
+    assert (checkpoint.scale, checkpoint.channels, checkpoint.resolution, checkpoint.timesteps) == (
+        2,
+        4,
+        (16, 16),
+        1000,
+    )
     assert checkpoint.latent_shape() == (4, 8, 8)
     assert checkpoint.latent_shape((8, 24)) == (4, 4, 12)
     times = torch.arange(1, 1001, dtype=torch.float64) / 1000
@@ -193,7 +198,9 @@ def test_a_wrong_place(tmp_path, checkpoints):
     save_file({"a": torch.zeros(1)}, tmp_path / "lone" / "model.safetensors")
     assert "give the file itself" in said(tmp_path / "lone")
     (tmp_path / "model_index.json").write_text("{")
-    assert "not JSON" in said(tmp_path)
+    assert "not what it should be in JSON" in said(tmp_path)
+    (tmp_path / "model_index.json").write_text("[1]")
+    assert "not what it should be in JSON" in said(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline", "transformer": ["diffusers", "X"]}')
     assert "is a FluxPipeline; this adapter takes" in said(tmp_path)
 
@@ -233,7 +240,77 @@ def test_damaged_weights_and_pickles(broken):
     tensors = load_file(Path(broken) / "vae" / "diffusion_pytorch_model.safetensors")
     file.with_suffix(".bin").unlink()
     save_file(tensors, file)
-    assert "its UNet lacks" in said(broken)
+    assert "its unet lacks" in said(broken)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "vae"])
+def test_weights_that_are_not_all_there(broken, part):
+    [file] = (broken / part).glob("*.safetensors")
+    tensors = load_file(file)
+    tensors.pop(next(name for name in tensors if "weight" in name))
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert f"its {part} lacks 1 weights" in said(broken)
+    file.write_bytes(file.read_bytes()[:500])
+    assert "cannot be read" in said(broken)
+
+
+def test_a_tokenizer_without_words_and_a_class_without_its_parts(broken):
+    index = broken / "model_index.json"
+    for file in ("tokenizer.json", "vocab.json"):
+        (broken / "tokenizer" / file).unlink(missing_ok=True)
+    assert "the tokenizer of" in said(broken)
+    parts = json.loads(index.read_text())
+    index.write_text(json.dumps(parts | {"_class_name": "StableDiffusionXLPipeline"}))
+    assert "lacks" in said(broken) or "has no vocabulary" in said(broken)
+
+
+@pytest.mark.parametrize(("size", "pixels"), [([8, 12], (16, 24)), (None, (128, 128))])
+def test_sizes_that_diffusers_allows(broken, size, pixels):
+    config = broken / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": size}))
+    checkpoint = StableDiffusion.load(broken)
+    assert checkpoint.resolution == pixels
+    assert checkpoint.latent_shape() == (4, pixels[0] // 2, pixels[1] // 2)
+
+
+def test_files_in_half_precision_only(broken):
+    for part in ("unet", "vae"):
+        [file] = (broken / part).glob("*.safetensors")
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert StableDiffusion.load(broken).unet.dtype == torch.float32
+
+
+def test_a_unet_without_a_middle(tmp_path):
+    checkpoint = StableDiffusion.load(tiny_sd.save(tmp_path / "flat", "sd", mid_block_type=None))
+    D, x = checkpoint.denoiser(), torch.zeros(2, 4, 8, 8)
+    assert D.features(x, torch.tensor([0.5, 0.6])).shape == (2, D.net.feature_width) == (2, 48)
+
+
+def test_a_move_to_another_dtype_forgets_what_was_encoded(tmp_path):
+    checkpoint = StableDiffusion.load(tiny_sd.save(tmp_path / "moved", "sd"))
+    ids, like = checkpoint.prompts.add(["a fox", "a hen"]), torch.zeros(2, 4, 8, 8)
+    before = checkpoint.prompts.rows(ids, like).hidden
+    checkpoint.to(dtype="bfloat16")
+    half = checkpoint.prompts.rows(ids, like.bfloat16()).hidden
+    assert half.dtype == torch.bfloat16
+    assert not torch.equal(half.float(), before)
+    assert checkpoint.stamp("text_encoder")[1] == "torch.bfloat16"
+    for device in ("foo", "cuda"):
+        with pytest.raises(ValueError, match="no device"):
+            checkpoint.to(device)
+
+
+def test_labels_of_another_checkpoint_and_inference_mode(checkpoints):
+    first, second = (StableDiffusion.load(checkpoints[kind]) for kind in ("sd", "sd-v"))
+    cond = first.prompts.add(["a prompt of the first alone"])
+    x = torch.zeros(3, 4, 8, 8)
+    with torch.inference_mode():
+        D = second.denoiser()
+        assert D(x, 0.5, cond[0]).x0.shape == x.shape
+        assert D(x[:2], 0.5, cond[0]).x0.shape == x[:2].shape
+        assert bool(torch.isfinite(solve(D, x, 2, solver="ddim", cond=cond.expand(3), guidance_scale=2.0).end).all())
+    with pytest.raises(ValueError, match="does not fit"):
+        sample_images(StableDiffusion.load(checkpoints["xl"]), "a", denoiser=first.denoiser(), steps=1)
 
 
 def test_an_unsupported_prediction_type(broken):
@@ -288,6 +365,8 @@ def test_prompts_that_are_too_long(checkpoints):
     with pytest.raises(ValueError, match="of the negative prompt: the prompt has 100 tokens"):
         sample_images(checkpoint, "a", negative_prompt=long, steps=1)
     assert sample_images(checkpoint, long, steps=1, cut=True).images.shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"latents have shape \(n, 4, H, W\)"):
+        checkpoint.decode(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="the prompt has 100 tokens"):  # also once its beginning is known
         sample_images(checkpoint, long, steps=1)
 
@@ -304,6 +383,9 @@ def test_prompts_that_are_too_long(checkpoints):
         ({"each": 0}, "each must be"),
         ({"at_once": 0}, "at_once must be"),
         ({"seed": -1}, "seed must be"),
+        ({"seed": 2**64}, "seed must be below"),
+        ({"size": 16.0}, "a size is a number of pixels"),
+        ({"steps": 1001, "grid": "trailing"}, "cannot make 1001 steps"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number"),
         ({"denoiser": "student"}, "a denoiser of a Stable Diffusion checkpoint is needed"),
     ],

@@ -167,6 +167,22 @@ def test_a_solver_without_a_scheduler_has_no_spacing(checkpoints):
     assert set(COMPARABLE) == set(SIDES.values()) <= words
 
 
+@pytest.mark.parametrize(
+    ("solver", "setting"),
+    [
+        ("ddim", {"clip_sample": True}), ("ddim", {"thresholding": True}), ("dpm++2m", {"algorithm_type": "sde-dpmsolver++"}), ("dpm++2m", {"solver_order": 3}),
+        ("dpm++2m", {"solver_type": "heun"}), ("dpm++2m", {"final_sigmas_type": "sigma_min"}), ("unipc2", {"disable_corrector": [0]}), ("heun", {"use_karras_sigmas": True}),
+    ],
+)  # fmt: skip
+def test_settings_that_make_another_sampler_are_refused(checkpoints, monkeypatch, solver, setting):
+    checkpoint = StableDiffusion.load(checkpoints["sd"])
+    scheduler = getattr(diffusers, SIDES[solver]).from_config({**checkpoint.pipe.scheduler.config, **setting})
+    monkeypatch.setattr(checkpoint.pipe, "scheduler", scheduler)
+    with pytest.raises(ValueError, match=f"asks {SIDES[solver]} for {next(iter(setting))} = "):
+        sample_images(checkpoint, PROMPTS, steps=4, solver=solver, grid="trailing")
+    assert sample_images(checkpoint, PROMPTS, steps=2, solver=solver, grid="uniform", decode=False).trajectory.nfe
+
+
 # ---- an exact model behind the interface
 
 

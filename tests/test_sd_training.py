@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import tiny_sd
 import torch
+from PIL import Image
 from tiny import TinyDigits, TinyMixture
 
 from toydiff import Linear, runs
@@ -24,6 +26,7 @@ from toydiff.checkpoints import read_tensors
 from toydiff.distill.pairs import Recipe, load_pairs, make_pairs, save_pairs
 from toydiff.nets import NO_CLASS
 from toydiff.problems import problem
+from toydiff.problems.stable_diffusion import StableDiffusionProblem
 from toydiff.training import EMA
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -426,7 +429,130 @@ def test_export_refuses_what_it_cannot_write(sd, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_flow_that_is_noised_again_has_no_scheduler(sd, tmp_path):
+    flow, _ = trained("rectified-flow", sd)
+    flow = flow.finish()
+    run = runs.train("cd", sd, changes=FEW | SMALL["cd"], teacher=flow, watch=0)
+    model = run.finish()
+    with pytest.raises(ValueError, match="noises a flow again"):
+        export(model.denoiser, model.about, tmp_path / "new")
+
+
+def test_an_export_that_fails_leaves_nothing(sd, tmp_path, monkeypatch):
+    run, _ = trained("cd", sd)
+    model = run.finish()
+
+    def full(*args, **settings):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("toydiff.adapters.export._save_lora", full)
+    with pytest.raises(OSError, match="no space"):
+        export(model.denoiser, model.about, tmp_path / "student")
+    assert not list(tmp_path.iterdir())
+
+
+# ---- where things are
+
+
+def test_a_run_is_sampled_without_what_it_was_trained_on_and_from_anywhere(
+    checkpoints, pictures, tmp_path, monkeypatch
+):
+    shutil.copytree(checkpoints["sd"], tmp_path / "model")
+    shutil.copytree(pictures, tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path)
+    on = problem("sd:model", settings={"data": "pictures", "rank": 2})
+    trained("cd", on, out="run")[0].finish()
+    shutil.rmtree("pictures")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model = runs.load(tmp_path / "run")
+    again = runs.problem_of(model, with_data=False)
+    made = sample_images(
+        again.checkpoint, "never asked before", denoiser=model.denoiser, steps=2, solver="lcm", grid="uniform"
+    )
+    assert made.images.shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match="there is no folder of images"):
+        runs.problem_of(model)
+    # "./model" is "model"
+    monkeypatch.chdir(tmp_path)
+    assert problem("sd:./model").checkpoint is problem("sd:model", settings={"local_only": True}).checkpoint is not None
+
+
+def test_a_problem_of_a_checkpoint_that_is_in_hand_says_where_it_is_from(checkpoints, sd, tmp_path):
+    first, _ = trained("rectified-diffusion", sd, changes={"lr": 1e-2})
+    first = first.finish()
+    made = export(first.denoiser, first.about, tmp_path / "lora")
+    checkpoint = StableDiffusion.load(checkpoints["sd"], lora=made.folder)
+    on = StableDiffusionProblem(checkpoint, prompts=["a cat"], rank=2)
+    trained("vsd", on, out=tmp_path / "run", changes={"ratio": 1})
+    again = runs.problem_of(runs.load(tmp_path / "run"))
+    assert again.checkpoint is checkpoint
+    # its student teaches one of the plain checkpoint: two of them are in memory, with one set of labels
+    below = runs.train("cd", sd, changes=FEW | SMALL["cd"], teacher=str(tmp_path / "run"), watch=0)
+    assert len(list(below)) == 2
+
+
+def test_pairs_bring_their_prompts(checkpoints, tmp_path):
+    on = problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["one", "two", "three"], "rank": 2})
+    save_pairs(on, on.teacher, Recipe(n=6, steps=1, solver="ddim"), tmp_path / "pairs", teacher_name="own")
+    other = problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["four"], "rank": 2})
+    assert len(list(runs.train("naive", other, changes=FEW, pairs=tmp_path / "pairs"))) == 2
+    wide = problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["four"], "size": 24})
+    with pytest.raises(ValueError, match=r"the pairs have samples \(4, 8, 8\)"):
+        runs.train("naive", wide, changes=FEW, pairs=tmp_path / "pairs")
+    changed = problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["one", "two"], "rank": 2})
+    with pytest.raises(ValueError, match="the pairs in"):
+        save_pairs(
+            changed, changed.teacher, Recipe(n=6, steps=1, solver="ddim"), tmp_path / "pairs", teacher_name="own"
+        )
+
+
+def test_pictures_of_all_kinds(tmp_path):
+    grey = np.linspace(0, 65535, 64).reshape(8, 8)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "deep.png")
+    assert abs(float(read_image(tmp_path / "deep.png", (8, 8)).mean()) - 0.5) < 0.01
+    for mode in ("L", "RGBA", "P", "1", "LA"):
+        Image.new("RGB", (3, 5), (255, 0, 0)).convert(mode if mode != "LA" else "L").convert(mode).save(
+            tmp_path / f"{mode}.png"
+        )
+        assert read_image(tmp_path / f"{mode}.png", (4, 4)).shape == (3, 4, 4)
+    for path in tmp_path.iterdir():
+        path.with_suffix(".txt").write_bytes(b"\xef\xbb\xbfa line\xe2\x80\xa8and more")
+    assert {caption for _, caption in image_folder(tmp_path)} == {"a line\u2028and more"}
+    (tmp_path / "L.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"L.txt' cannot be read as text in UTF-8"):
+        image_folder(tmp_path)
+    (tmp_path / "L.txt").unlink()
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "L.png", "text": null}')
+    with pytest.raises(ValueError, match="is not like"):
+        image_folder(tmp_path)
+
+
 # ---- interruption
+
+
+def test_a_run_goes_on_with_the_same_bits_from_its_cache(checkpoints, pictures, tmp_path):
+    def run(name, stop=None, resume=False):
+        on = problem(
+            f"sd:{checkpoints['sd']}", settings={"data": str(pictures), "rank": 4, "cache": tmp_path / name / "cache"}
+        )
+        made = runs.train(
+            "cd", on, changes=FEW | SMALL["cd"] | {"updates": 4}, out=tmp_path / name, every=1, resume=resume
+        )
+        for record in made:
+            if record.step == stop:
+                return None
+        return made.finish().denoiser.state_dict()
+
+    whole = run("whole")
+    run("parts", stop=2)
+    parts = run("parts", resume=True)
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+    other = problem(f"sd:{checkpoints['sd']}", settings={"data": str(pictures), "rank": 4, "prompts": ["one more"]})
+    with pytest.raises(ValueError, match="resume it as it was begun"):
+        runs.train(
+            "cd", other, changes=FEW | SMALL["cd"] | {"updates": 4}, out=tmp_path / "parts", resume=True
+        ).finish()
 
 
 def test_a_run_goes_on_with_the_same_bits(sd, tmp_path):

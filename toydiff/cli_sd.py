@@ -155,6 +155,8 @@ def prepare(
 
 def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     """Images of a checkpoint, or, given its model, of a student of one."""
+    import torch
+
     from .adapters.checkpoint import UNFILTERED
     from .adapters.sampling import sample_images
     from .cli_training import usable
@@ -177,11 +179,11 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                 raise ValueError(
                     "a run knows its own checkpoint; --model, --config, --lora, --unet, --local-only and --unsafe-weights are for sampling one without a run"
                 )
-        the_problem, D, sampler = problem_of_run(model), model.denoiser, model.about["sampler"]
+        the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
         told = D.sees_guidance
     prepare(the_problem, args, device)
     if D is not None:
-        D.to(device)
+        the_problem.to(torch.device(device), D)
     size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
     settings = {
         "model": the_problem.checkpoint.source if model is None else args.model, "problem": the_problem.name, "prompts": args.prompt,

@@ -294,6 +294,8 @@ def pairs(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     if not args.out:
         raise ValueError("--out must name a folder, got ''")
+    import torch
+
     from .distill.pairs import Recipe, save_pairs
     from .problems import problem
     from .runs import teacher_of
@@ -309,7 +311,7 @@ def pairs(args: argparse.Namespace) -> None:
         the_problem = problem(args.problem)
     recipe = Recipe(**{**the_problem.recipe, **settings})
     name, teacher = teacher_of(the_problem, args.teacher)
-    teacher.to(usable(args.device or "cpu"))
+    the_problem.to(torch.device(usable(args.device or "cpu")), teacher)
     began = time.perf_counter()
     try:
         made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
@@ -493,6 +495,8 @@ def rows_of_images(images: "Tensor", cond: "Tensor | None") -> dict[str, "Tensor
 
 def evaluate(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
+    import torch
+
     from . import runs
 
     model = runs.load(args.model)
@@ -500,7 +504,7 @@ def evaluate(args: argparse.Namespace) -> None:
     device = usable(args.device or "cpu")
     if cli_sd.is_checkpoint(the_problem.name):
         the_problem.checkpoint.to(device, "float16" if device == "cuda" else "float32")
-    model.denoiser.to(device)
+    the_problem.to(torch.device(device), model.denoiser)
     rows = runs.evaluate(
         model, the_problem, steps=args.steps, n=args.n, solver=args.solver, grid=args.grid, guidance_scale=args.guidance_scale,
         seed=args.seed, progress=show_progress(),

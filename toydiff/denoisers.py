@@ -93,7 +93,7 @@ class LambdaDenoiser(NetDenoiser):
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
         super().__init__(net, schedule, kind)
-        self._last_cond: tuple[Tensor, int, Tensor] | None = None
+        self._last_cond: tuple[Tensor, int | None, Tensor] | None = None
 
     @property
     def sees_guidance(self) -> bool:
@@ -116,8 +116,9 @@ class LambdaDenoiser(NetDenoiser):
 
     def _doubled(self, cond: Tensor) -> Tensor:
         """No condition for the first half of a batch, cond for the second; the last one is kept, since a sampler asks for it at every step."""
-        if self._last_cond is None or self._last_cond[0] is not cond or self._last_cond[1] != cond._version:
-            self._last_cond = cond, cond._version, torch.cat([torch.full_like(cond, NO_CLASS), cond])
+        version = None if cond.is_inference() else cond._version
+        if self._last_cond is None or self._last_cond[0] is not cond or self._last_cond[1] != version:
+            self._last_cond = cond, version, torch.cat([torch.full_like(cond, NO_CLASS), cond])
         return self._last_cond[2]
 
     def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:

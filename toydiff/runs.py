@@ -112,9 +112,12 @@ def load(source: str | Path) -> Model:
     raise unknown("run or bundled weights", str(source), weights.bundled())
 
 
-def problem_of(model: Model) -> Problem:
-    """The problem that a model was trained on."""
-    return problem(model.about["problem"], settings=model.about.get("settings"))
+def problem_of(model: Model, *, with_data: bool = True) -> Problem:
+    """The problem that a model was trained on; without its data and prompts, which sampling does not need and which may be gone."""
+    settings = model.about.get("settings")
+    if settings and not with_data:
+        settings = settings | {"data": None, "prompts": []}
+    return problem(model.about["problem"], settings=settings)
 
 
 def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser]:
@@ -232,7 +235,7 @@ def train(
     if out is not None:
         check_out(out, resume)  # before any work
     target = torch.device(device)
-    the_problem.to(target)
+    the_problem.to(target, *given.values())
     if chosen.data:
         the_problem.ready()
     if chosen.needs == "pairs" and pairs is None:
@@ -243,10 +246,10 @@ def train(
         raise ValueError(f"{method} uses no pairs")
     if pairs is not None and pairs.about["problem"] != the_problem.name:
         raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
+    if pairs is not None:
+        the_problem.accept(pairs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # fresh weights
-        for D in given.values():
-            D.to(target)
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
         module.to(target)
@@ -274,6 +277,9 @@ def train(
         raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {accumulate} equal parts")
     about |= {"settings": the_problem.settings()} if the_problem.settings() else {}
     about |= {"accumulate": accumulate} if accumulate > 1 else {}
+    about |= {"inputs": the_problem.inputs()} if the_problem.inputs() else {}
+    mixed = "no" if accelerator is None else str(accelerator.mixed_precision)
+    about |= {"mixed_precision": mixed} if mixed != "no" else {}
     watched = None
     if watch:
         about["watch"] = {"watch": watch, "patience": patience}

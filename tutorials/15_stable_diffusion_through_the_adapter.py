@@ -44,8 +44,9 @@ from IPython.display import Markdown, display
 
 from toydiff import runs
 from toydiff.adapters import tiny
-from toydiff.adapters.checkpoint import StableDiffusion, quietly
+from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.export import export
+from toydiff.adapters.reading import quietly
 from toydiff.adapters.sampling import sample_images
 from toydiff.convergence import WINDOW
 from toydiff.distill.pairs import Recipe, make_pairs
@@ -75,7 +76,7 @@ PROMPTS = ["a photograph of a red fox", "a lighthouse by the sea"]
 # %%
 checkpoint = StableDiffusion.load(MODEL)
 D = checkpoint.denoiser()
-print(checkpoint.kind, checkpoint.schedule, f"{checkpoint.resolution} px, latents {checkpoint.latent_shape()}")
+print(checkpoint.kind, checkpoint.schedule, f"{checkpoint.resolution[0]} px, latents {checkpoint.latent_shape()}")
 print(
     f"alpha(1) = {float(checkpoint.schedule.alpha(torch.tensor(1.0))):.4f}: the noisiest state still holds a little of the image"
 )

@@ -1,6 +1,7 @@
 """Students for diffusers: a LoRA or a UNet, the scheduler that samples it as it was trained, and the lines of Python that load both."""
 
 import copy
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from ..checkpoints import versions
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..files import check_folder, writable_folder, write_json, write_text
 from ..schedules import Linear, PiecewiseLinear, Tabulated
-from .checkpoint import EXPORTED, KINDS, quietly
+from .checkpoint import KINDS
+from .reading import EXPORTED, quietly
 from .unet import CheckpointUNet
 
 if TYPE_CHECKING:
@@ -54,13 +56,6 @@ def export(D: Denoiser, about: Mapping[str, object], out: Path | str, *, whole: 
     scheduler = scheduler_of(D, str(about["sampler"]["solver"]), steps)
     base = net.checkpoint.about
     as_lora = net.trained == "lora" and not net.guided and not whole and not base["lora"] and base["unet"] is None
-    writable_folder(folder)
-    with quietly():
-        if as_lora:
-            _save_lora(net, folder)
-        else:
-            merged(net).save_pretrained(folder / "unet", safe_serialization=True)
-        scheduler.save_pretrained(folder / "scheduler")
     code = usage(
         D,
         folder,
@@ -69,13 +64,27 @@ def export(D: Denoiser, about: Mapping[str, object], out: Path | str, *, whole: 
         steps,
         guidance=1.0 if not net.guided else 7.5,
     )
-    write_text(
-        folder / "README.md",
-        f"# {about['method']} on {base['model']}\n\nMade by toydiff. To use it:\n\n```python\n{code}```\n",
-    )
-    write_json(
-        folder / EXPORTED, {"about": {k: v for k, v in about.items() if k != "denoiser"}, "versions": versions()}
-    )
+    writable_folder(folder.parent)
+    # into a folder beside it, which gets its name once it is whole
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as part, quietly():
+        part = Path(part)
+        if as_lora:
+            _save_lora(net, part)
+        else:
+            merged(net).save_pretrained(part / "unet", safe_serialization=True)
+        scheduler.save_pretrained(part / "scheduler")
+        write_text(
+            part / "README.md",
+            f"# {about['method']} on {base['model']}\n\nMade by toydiff. To use it:\n\n```python\n{code}```\n",
+        )
+        write_json(
+            part / EXPORTED, {"about": {k: v for k, v in about.items() if k != "denoiser"}, "versions": versions()}
+        )
+        part.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+        part.mkdir()  # which the context then removes
     return Exported(folder, "lora" if as_lora else "unet", type(scheduler).__name__, steps, code)
 
 
@@ -103,6 +112,10 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
 
     checkpoint, schedule = D.net.checkpoint, D.schedule
     if isinstance(schedule, Linear) and D.kind == "velocity":
+        if solver == "lcm":
+            raise ValueError(
+                "no scheduler of diffusers that these pipelines take noises a flow again, as the solver lcm does; train on the checkpoint's own schedule"
+            )
         # FlowMatchEulerDiscreteScheduler lacks what these pipelines ask of a scheduler; UniPC of order 1 without its corrector is Euler's step
         return diffusers.UniPCMultistepScheduler(
             solver_order=1, disable_corrector=list(range(1000)), prediction_type="flow_prediction", use_flow_sigmas=True, final_sigmas_type="zero"

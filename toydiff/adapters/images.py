@@ -26,6 +26,18 @@ GAP = 4
 """Pixels between the images of a sheet."""
 
 
+def read_text(path: Path) -> str:
+    """A text in UTF-8, with or without a mark of that; `ValueError` that names the file for another."""
+    try:
+        text = path.read_text("utf-8-sig")
+        text.encode()
+        return text
+    except (OSError, UnicodeError) as error:
+        raise ValueError(
+            f"the file {str(path)!r} cannot be read as text in UTF-8: {getattr(error, 'strerror', None) or error}"
+        ) from None
+
+
 def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
     """The images of a folder and of those in it, sorted, with their captions.
 
@@ -36,18 +48,20 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder of images at {str(folder)!r}")
     found = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )  # fmt: skip
     if not found:
         raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
     said = {}
-    for index in sorted(folder.rglob(CAPTIONS)):
-        for number, line in enumerate(index.read_text().splitlines(), 1):
+    for index in sorted(path for path in folder.rglob(CAPTIONS) if path.is_file()):
+        for number, line in enumerate(read_text(index).split("\n"), 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                said[(index.parent / row["file_name"]).resolve()] = str(row["text"])
+                if not isinstance(row["text"], str):
+                    raise TypeError
+                said[(index.parent / row["file_name"]).resolve()] = row["text"]
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
                     f'line {number} of {str(index)!r} is not like {{"file_name": "a.png", "text": "a caption"}}'
@@ -55,7 +69,9 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
     captioned = []
     for path in found:
         beside = path.with_suffix(".txt")
-        caption = said.get(path.resolve(), beside.read_text().strip() if beside.exists() else None)
+        caption = said.get(path.resolve())
+        if caption is None and beside.is_file():
+            caption = read_text(beside).strip()
         if caption is None:
             raise ValueError(
                 f"the image {str(path)!r} has no caption: give it a line in {CAPTIONS}, or a file {beside.name}; an empty one is allowed"
@@ -71,12 +87,20 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     height, width = size
     try:
         with Image.open(path) as file:
-            image = ImageOps.fit(
-                ImageOps.exif_transpose(file).convert("RGB"), (width, height), Image.Resampling.LANCZOS
-            )
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits of grey, which a conversion would clip
+                image = Image.fromarray(
+                    (np.asarray(image).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8)
+                )
+            image = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as an image: {' '.join(str(error).split())[:120]}") from None
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def stamps(paths: Sequence[Path]) -> list[list]:
+    """By which files are known as the same as before: name, size and time of the last change."""
+    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
 
 def encoded(
@@ -94,16 +118,17 @@ def encoded(
         part = paths[i : i + SHARD]
         file = None
         if cache is not None:
-            stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in part]
-            key = hashlib.sha256(json.dumps([checkpoint.about, list(size), stamps]).encode()).hexdigest()[:24]
+            key = hashlib.sha256(json.dumps([checkpoint.stamp("vae"), list(size), stamps(part)]).encode()).hexdigest()[
+                :24
+            ]
             file = writable_folder(cache) / f"latents-{key}.safetensors"
         if file is not None and file.exists():
             found = read_tensors(file)
             mean, std = found["mean"], found["std"]
         else:
             mean, std = (
-                half.half()
-                for half in checkpoint.encode(torch.stack([read_image(path, size) for path in part]), at_once=at_once)
+                part.half().contiguous()  # as they come from a file: a layout decides how a convolution rounds
+                for part in checkpoint.encode(torch.stack([read_image(path, size) for path in part]), at_once=at_once)
             )
             if file is not None:
                 write_bytes(file, tensor_bytes({"mean": mean, "std": std}))

@@ -80,6 +80,9 @@ def sample_images(
     check_count(each, "each")
     check_count(at_once, "at_once")
     D = checkpoint.denoiser() if denoiser is None else _another(denoiser)
+    theirs, ours = (c.unet.config for c in (D.net.checkpoint, checkpoint))
+    if any(theirs.get(key) != ours.get(key) for key in ("in_channels", "cross_attention_dim", "addition_embed_type")):
+        raise ValueError(f"the denoiser is one of {D.net.checkpoint!r}, and does not fit {checkpoint!r}")
     how, scale = solver_by_name(solver), 1.0
     if ts is None and grid in SPACINGS:
         word = solver.partition(":")[0]
@@ -96,7 +99,9 @@ def sample_images(
     if negative_prompt is not None and not cut and (lost := checkpoint.too_long(negative_prompt)):
         raise ValueError(f"of the negative prompt: {lost}")
     D.net.rounded, D.net.negative = rounded, negative_prompt
-    rng = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    if not isinstance(seed, torch.Generator) and check_count(seed, "seed", 0) >= 2**63:
+        raise ValueError(f"seed must be below 2^63, got {seed}")
+    rng = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
     x = scale * torch.randn(len(cond), *checkpoint.latent_shape(size), generator=rng)
     batch = at_once
     if isinstance(how, ParallelSolver):

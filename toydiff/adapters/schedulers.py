@@ -17,7 +17,8 @@ from ..schedules import Tabulated, expand
 from ..solvers.base import Solver
 from ..solvers.lcm import LCM
 from ..solvers.registry import SOLVERS, solver_by_name
-from .checkpoint import StableDiffusion, one_line, quietly, table_of
+from .checkpoint import StableDiffusion, table_of
+from .reading import one_line, quietly
 
 SPACINGS = ("trailing", "leading", "linspace", "lcm")
 """`timestep_spacing` of diffusers' schedulers, and the choice that LCM's makes."""
@@ -29,6 +30,12 @@ COMPARABLE = (
     "LCMScheduler",
 )
 """The schedulers that a solver can be compared with."""
+PLAIN = {
+    "thresholding": False, "clip_sample": False, "algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "final_sigmas_type": "zero",
+    "disable_corrector": [], "predict_x0": True, "lower_order_final": True, "euler_at_final": False, "use_karras_sigmas": False, "use_exponential_sigmas": False,
+    "use_beta_sigmas": False, "use_lu_lambdas": False, "use_flow_sigmas": False,
+}  # fmt: skip
+"""Settings of schedulers with which they are the algorithms that the papers print, and the solvers here."""
 BOUNDARY = 10.0, 0.5
 """LCM's scaling of timesteps, and its sigma_data."""
 
@@ -96,6 +103,12 @@ def like_scheduler(
             scheduler.set_timesteps(steps)
         except ValueError as error:
             raise ValueError(f"{name} cannot make {steps} steps: {one_line(error)}") from None
+    for key, plain in PLAIN.items():
+        asked = scheduler.config.get(key, plain)
+        if asked != plain and not (key == "solver_type" and asked == "bh2"):
+            raise ValueError(
+                f"the checkpoint's scheduler configuration asks {name} for {key} = {asked!r}, which {entry.name} does not do; take one of the library's own grids"
+            )
     table, K = table_of(scheduler), checkpoint.timesteps
     k = torch.unique_consecutive(scheduler.timesteps.double())
     made, noise_scale = solver_by_name(solver), 1.0
@@ -113,6 +126,8 @@ def like_scheduler(
                 f"diffusers' DDIM goes down by {K // steps} timesteps a step whatever its timesteps are, and at {spacing!r} those of {steps} steps are others: "
                 "no walk over a grid does that; take leading, or trailing with a number of steps that divides the table"
             )
+    if len(k) < steps:
+        raise ValueError(f"{name} has {len(k)} different timesteps here, and cannot make {steps} steps")
     if len(ts) < 2:
         raise ValueError(
             f"with {steps} step(s), {name} at {spacing!r} begins where it ends, and makes nothing; take more steps, or trailing"

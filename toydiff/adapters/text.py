@@ -33,6 +33,19 @@ def prompt_id(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+TEXTS: dict[int, str] = {}
+"""The prompts behind the labels that this process has given."""
+
+
+def text_of(id_: int) -> str:
+    """The prompt behind a label; `ValueError` if none was given."""
+    if id_ not in TEXTS:
+        raise ValueError(
+            f"the label {id_} is of a prompt that was not given to this process; add it to the checkpoint's prompts first"
+        )
+    return TEXTS[id_]
+
+
 class Prompts:
     """The prompts that a checkpoint's text encoders have read.
 
@@ -42,20 +55,8 @@ class Prompts:
     def __init__(self, encode: Callable[[Sequence[str] | None], Encoded], too_long: Callable[[str], str | None]):
         self._encode, self._too_long = encode, too_long
         self._rows: dict[int | str | None, Encoded] = {}
-        self._texts: dict[int, str] = {}
         self._cut: dict[int, str] = {}
         self._last: list[tuple[Tensor, tuple, Encoded]] = []
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def text(self, id_: int) -> str:
-        """The prompt behind a label; `ValueError` if it was not added."""
-        if id_ not in self._texts:
-            raise ValueError(
-                f"the label {id_} is of a prompt that was not given to this checkpoint; add it to its prompts first"
-            )
-        return self._texts[id_]
 
     def add(self, texts: Iterable[str], *, cut: bool = False, cache: Path | None = None, key: str = "") -> Tensor:
         """Encode prompts that are new, and give the labels of all, (n,). `ValueError` for one that is too long, unless `cut`: its end is then lost.
@@ -72,7 +73,8 @@ class Prompts:
         for i in range(0, len(new), AT_ONCE):
             part = new[i : i + AT_ONCE]
             for text, row in zip(part, self._read(part, cache, key), strict=True):
-                self._rows[prompt_id(text)], self._texts[prompt_id(text)] = row, text
+                self._rows[prompt_id(text)] = row
+        TEXTS.update((prompt_id(text), text) for text in new)
         return torch.tensor([prompt_id(text) for text in texts], dtype=torch.long)
 
     def _read(self, texts: Sequence[str], cache: Path | None, key: str) -> list[Encoded]:
@@ -96,7 +98,7 @@ class Prompts:
         if cond is None:
             cond = torch.full((len(like),), NO_CLASS, dtype=torch.long)
         check_batch_of_times(cond, like, "cond")
-        wanted = (cond._version, negative, len(like), like.device, like.dtype)
+        wanted = (None if cond.is_inference() else cond._version, negative, len(like), like.device, like.dtype)
         for known, how, encoded in self._last:  # a sampler asks for the same labels at every step
             if known is cond and how == wanted:
                 return encoded
@@ -107,16 +109,19 @@ class Prompts:
         return encoded
 
     def _row(self, id_: int, negative: str | None) -> Encoded:
-        if id_ == NO_CLASS:
-            if negative not in self._rows:
-                self._rows[negative] = _apart(self._encode(None if negative is None else [negative]))[0]
-            return self._rows[negative]
-        self.text(id_)
-        return self._rows[id_]
+        key = negative if id_ == NO_CLASS else id_
+        if key not in self._rows:
+            text = (
+                negative if id_ == NO_CLASS else text_of(id_)
+            )  # added to another checkpoint, or encoded before this one was moved
+            self._rows[key] = _apart(self._encode(None if text is None else [text]))[0]
+        return self._rows[key]
 
-    def forget_rows(self) -> None:
-        """Forget what was put on a device: it was moved, or the encoders were changed."""
+    def forget(self, *, all_: bool = False) -> None:
+        """Forget what was put on a device, since it was moved; `all_` that was encoded, since the encoders changed: it is encoded anew when it is asked for."""
         self._last = []
+        if all_:
+            self._rows = {}
 
 
 def _apart(encoded: Encoded) -> list[Encoded]:

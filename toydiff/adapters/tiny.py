@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from ..checks import unknown
 from ..files import check_folder
-from .checkpoint import quietly
+from .reading import quietly
 
 TABLE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _LEADING = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
@@ -111,5 +111,17 @@ def save(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: object)
     return str(folder)
 
 
+def main(words: list[str]) -> int:
+    """`python -m toydiff.adapters.tiny FOLDER [KIND]`; one line and code 2 for what is wrong."""
+    try:
+        if not 1 <= len(words) <= 2:
+            raise ValueError(f"usage: python -m toydiff.adapters.tiny FOLDER [{' | '.join(KINDS)}]")
+        print(f"wrote {save(*words)}")
+    except ValueError as error:
+        print(f"tiny: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    print(f"wrote {save(*sys.argv[1:3])}")
+    sys.exit(main(sys.argv[1:]))

@@ -100,7 +100,11 @@ class CheckpointUNet(nn.Module):
     def feature_width(self) -> int:
         """How many numbers `features` gives of a latent."""
         widths = self.unet.config.block_out_channels
-        return sum(widths) + widths[-1]
+        return sum(widths) + (0 if self.unet.mid_block is None else widths[-1])
+
+    def _levels(self) -> list[nn.Module]:
+        """The blocks on the way down, and the middle one, which small UNets lack."""
+        return [*self.unet.down_blocks, *(() if self.unet.mid_block is None else (self.unet.mid_block,))]
 
     def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
         """The channels of each level on the way down, and of the middle, averaged over the image, (B, feature_width)."""
@@ -108,10 +112,10 @@ class CheckpointUNet(nn.Module):
 
         def note(module: nn.Module, args: tuple, out: Tensor | tuple) -> None:
             found.append((out[0] if isinstance(out, tuple) else out).float().mean((2, 3)))
-            if module is self.unet.mid_block:
+            if module is self._levels()[-1]:
                 raise _Enough
 
-        hooks = [block.register_forward_hook(note) for block in (*self.unet.down_blocks, self.unet.mid_block)]
+        hooks = [block.register_forward_hook(note) for block in self._levels()]
         try:
             self.unet(**self._told(x, lam, cond, None), return_dict=False)
         except _Enough:

@@ -207,7 +207,12 @@ def _name(k: int) -> str:
 def _about(problem: Problem, recipe: Recipe, teacher: str, nfe: int | None) -> dict:
     about = {"problem": problem.name, "teacher": teacher, **vars(recipe)}
     if problem.settings():
-        about |= {"settings": problem.settings(), "shard": shard_size(problem)}
+        about |= {
+            "settings": problem.settings(),
+            "shard": shard_size(problem),
+            "texts": problem.texts(),
+            **problem.inputs(),
+        }
     return about if nfe is None else about | {"nfe": nfe}
 
 

@@ -3,13 +3,17 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import as_generator
+from ..checks import as_generator, shape
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Schedule
+
+if TYPE_CHECKING:
+    from ..distill.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,26 @@ class Problem:
         """What n samples of a teacher are asked for, (n,): classes or prompts at random, each as likely as another, or None where samples are drawn without."""
         return torch.randint(self.classes, (n,), generator=as_generator(generator)) if self.conditional else None
 
-    def to(self, device: torch.device) -> None:
-        """Be ready for models on this device; most problems are, wherever they are."""
+    def to(self, device: torch.device, *models: Denoiser) -> None:
+        """Move models to a device, and be ready for them; most problems are, wherever they are."""
+        for D in models:
+            D.to(device)
+
+    def accept(self, pairs: "Pairs") -> None:
+        """Be ready for pairs of this problem that others made; `ValueError` where they are not of its samples."""
+        if pairs.x0.shape[1:] != self.shape:
+            raise ValueError(f"the pairs have samples {shape(pairs.x0[0])}, and {self.name} has {tuple(self.shape)}")
+
+    def inputs(self) -> dict:
+        """What else a run or a set of pairs depends on, as JSON: where it differs, neither is continued."""
+        return {}
 
     def ready(self) -> None:
         """Read or make the data now, and not when they are first drawn; `ValueError` where there are none."""
+
+    def texts(self) -> list[str]:
+        """The prompts that samples are asked for by, in words; none where they are not."""
+        return []
 
     def settings(self) -> dict:
         """What is needed beside the name to make the problem again (`toydiff.problems.problem`), as JSON."""

@@ -1,6 +1,8 @@
 """A Stable Diffusion checkpoint as a problem: its own model is the teacher, prompts are the classes, latents the data."""
 
 import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.checkpoint import AT_ONCE, StableDiffusion
-from ..adapters.images import encoded, image_folder
+from ..adapters.images import encoded, image_folder, read_text
+from ..adapters.reading import whole
+from ..adapters.text import text_of
 from ..adapters.unet import TRAINED, CheckpointUNet
 from ..checks import as_generator, check_count, shape, unknown
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..distill.pairs import INDEX, about_pairs, load_pairs
+from ..distill.pairs import INDEX, Pairs, about_pairs, load_pairs
 from ..measure import Spread
 from ..schedules import Linear, Schedule
 from .base import Measured, Problem
@@ -64,46 +68,61 @@ class StableDiffusionProblem(Problem):
         self._texts = self._given(prompts)
         self._pairs = data if data is not None and (Path(data) / INDEX).exists() else None
         self._images = None if data is None or self._pairs is not None else image_folder(data)
-        self.name = f"sd:{model.source if isinstance(model, StableDiffusion) else model}"
-        self._settings = {
-            "prompts": str(prompts) if isinstance(prompts, str | Path) else list(prompts), "data": None if data is None else str(data), "size": size if size is None or isinstance(size, int) else list(size), "trained": trained,
-            "rank": rank, "checkpointing": self.checkpointing, "cut": self.cut, "config": config, "lora": list(lora), "unet": unet,
-            "local_only": local_only, "unsafe": unsafe,
-        }  # fmt: skip
         self.checkpoint = model
         if not isinstance(model, StableDiffusion):
             self.checkpoint = StableDiffusion.load(
                 model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe
             )
+        self.name = f"sd:{self.checkpoint.source}"
+        about = self.checkpoint.about
+        self._settings = {
+            "prompts": whole(prompts) if isinstance(prompts, str | Path) else list(prompts), "data": None if data is None else whole(data),
+            "size": size if size is None or isinstance(size, int) else list(size), "trained": trained, "rank": rank,
+            "checkpointing": self.checkpointing, "cut": self.cut, **{key: about[key] for key in about if key != "model"},
+        }  # fmt: skip
         self.schedule, self.kind = self.checkpoint.schedule, self.checkpoint.kind
         self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
         self.measurable = data is not None
         self._floors: dict[int, Spread] = {}
         if self._pairs is not None:
-            self._texts = [*self._texts, *self._texts_of_pairs()]
+            self._texts = [*self._texts, *about_pairs(self._pairs).get("texts", ())]
 
     @staticmethod
     def _given(prompts: str | Path | Sequence[str]) -> list[str]:
         if not isinstance(prompts, str | Path):
             return [str(text) for text in prompts]
-        try:
-            lines = Path(prompts).read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"the file of prompts {str(prompts)!r} cannot be read: {getattr(error, 'strerror', None) or error}"
-            ) from None
-        texts = [line.strip() for line in lines if line.strip()]
+        texts = [line.strip() for line in read_text(Path(prompts)).split("\n") if line.strip()]
         if not texts:
             raise ValueError(f"the file of prompts {str(prompts)!r} has none; one a line is needed")
         return texts
 
-    def _texts_of_pairs(self) -> list[str]:
-        settings = about_pairs(self._pairs).get("settings", {})
-        captions = [caption for _, caption in image_folder(settings["data"])] if settings.get("data") else []
-        return [*self._given(settings.get("prompts", ())), *captions]
+    def texts(self) -> list[str]:
+        """All prompts, each once: those given, then the captions of the images; of none at all, the empty one."""
+        captions = [caption for _, caption in self._images or ()]
+        return list(dict.fromkeys([*self._texts, *captions])) or [""]
 
-    def to(self, device: torch.device) -> None:
+    def accept(self, pairs: Pairs) -> None:
+        super().accept(pairs)
+        self._add(pairs.about.get("texts", ()))
+        for id_ in pairs.cond.unique().tolist():
+            text_of(id_)  # before any update, whose batch may not hold it
+
+    def inputs(self) -> dict:
+        asked = hashlib.sha256("\0".join(self.texts()).encode()).hexdigest()
+        return {"asked": asked} | ({} if self.checkpoint.unet.dtype == torch.float32 else {"dtype": str(self.checkpoint.unet.dtype)})  # fmt: skip
+
+    def _add(self, texts: Sequence[str]) -> Tensor:
+        key = json.dumps(self.checkpoint.stamp("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+        return self.checkpoint.prompts.add(texts, cut=self.cut, cache=self.cache, key=key)
+
+    def to(self, device: torch.device, *models: Denoiser) -> None:
         self.checkpoint.to(device)
+        for D in (
+            models
+        ):  # what was made of another checkpoint, or of this one with something added, has text encoders of its own
+            if isinstance(D, LambdaDenoiser) and isinstance(D.net, CheckpointUNet):
+                D.net.checkpoint.to(device, self.checkpoint.unet.dtype)
+        super().to(device, *models)
 
     def ready(self) -> None:
         _ = self._latents
@@ -113,10 +132,8 @@ class StableDiffusionProblem(Problem):
 
     @functools.cached_property
     def ids(self) -> Tensor:
-        """The labels of all prompts, (N,): those given, then the captions of the images, each once; of no prompt at all, the empty one."""
-        captions = [caption for _, caption in self._images or ()]
-        texts = list(dict.fromkeys([*self._texts, *captions])) or [""]
-        return self.checkpoint.prompts.add(texts, cut=self.cut, cache=self.cache, key=repr(self.checkpoint.about))
+        """The labels of all prompts, (N,)."""
+        return self._add(self.texts())
 
     @property
     def classes(self) -> int:
@@ -144,7 +161,7 @@ class StableDiffusionProblem(Problem):
                 cache=self.cache,
                 at_once=self.at_once,
             )
-            return mean, std, self.checkpoint.prompts.add([caption for _, caption in self._images], cut=self.cut)
+            return mean, std, self._add([caption for _, caption in self._images])
         if self._pairs is not None:
             found = load_pairs(self._pairs)
             if found.x0.shape[1:] != self.shape:
