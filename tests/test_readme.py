@@ -127,8 +127,6 @@ def test_the_commands_on_checkpoints_are_right():
     assert len(commands) >= 9
     for command in commands:
         words = shlex.split(command.replace("$TRAIN", "toydiff train").replace("$ON", on))
-        if "..." in words and "--problem" not in words:
-            words[words.index("...") : words.index("...") + 1] = on.split()
         if words[1] in ("pairs", "sample", "train") and "--out" not in words:
             words += ["--out", "x.png"]
         cli.parse(words[1:])
