@@ -252,6 +252,7 @@ trained = sum(p.numel() for p in student.net.unet.parameters()) - sum(p.numel() 
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 axes[0].plot(losses, color="#0072B2")
 axes[0].set(xlabel="update", ylabel="loss", title=f"a LoRA of {trained:,} weights", yscale="log")
+axes[1].set_xscale("log")
 axes[1].plot((1, 2, 4, 8), before, "o--", color="#7F7F7F", label="teacher")
 axes[1].plot((1, 2, 4, 8), after, "o-", color="#0072B2", label="Rectified Diffusion")
 axes[1].set(
@@ -260,7 +261,6 @@ axes[1].set(
     xticks=(1, 2, 4, 8),
     xticklabels=(1, 2, 4, 8),
     title="on noise that it was not trained on",
-    xscale="log",
     ylim=(0, None),
 )
 axes[1].minorticks_off()
