@@ -20,6 +20,7 @@ from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.export import export, merged
 from toydiff.adapters.images import image_folder, read_image
 from toydiff.adapters.sampling import sample_images
+from toydiff.adapters.text import prompt_id
 from toydiff.adapters.unet import CheckpointUNet, guidance_embedding
 from toydiff.catalog import METHODS
 from toydiff.checkpoints import read_tensors
@@ -324,8 +325,14 @@ def test_latents_and_prompts_are_encoded_once(checkpoints, pictures, tmp_path, m
 
     monkeypatch.setattr(second.checkpoint, "encode", never)
     assert torch.equal(second.data(16, 0)[0], a)
-    # a batch's latents have the law that the VAE says
+    # each latent is of its prompt's image
+    rng = torch.Generator().manual_seed(0)
+    i = torch.randint(8, (16,), generator=rng)
     mean, std, _ = second._latents
+    assert labels.tolist() == [prompt_id(tiny_sd.PROMPTS[int(k) % 3]) for k in i]
+    x = mean[i].float() + std[i].float() * torch.randn(a.shape, generator=rng)
+    assert torch.equal(x, a)
+    # a batch's latents have the law that the VAE says
     x, _ = second.data(4000, 3)
     spread = (mean.float().var(0, unbiased=False) + std.float().square().mean(0)).sqrt()
     torch.testing.assert_close(x.std(0), spread, rtol=0.15, atol=1e-3)
