@@ -137,7 +137,9 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
             "checkpointing": bool(args.gradient_checkpointing), "cache": args.cache or cache,
         }  # fmt: skip
         settings |= {} if args.rank is None else {"rank": args.rank}
-    return StableDiffusionProblem(model, **settings)
+    made = StableDiffusionProblem(model, **settings)
+    made.progress = show_progress()
+    return made
 
 
 def prepare(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..checkpoints import read_tensors, tensor_bytes
 from ..checks import check_batch_of_times
@@ -58,7 +59,15 @@ class Prompts:
         self._cut: dict[int, str] = {}
         self._last: list[tuple[Tensor, tuple, Encoded]] = []
 
-    def add(self, texts: Iterable[str], *, cut: bool = False, cache: Path | None = None, key: str = "") -> Tensor:
+    def add(
+        self,
+        texts: Iterable[str],
+        *,
+        cut: bool = False,
+        cache: Path | None = None,
+        key: str = "",
+        progress: bool = False,
+    ) -> Tensor:
         """Encode prompts that are new, and give the labels of all, (n,). `ValueError` for one that is too long, unless `cut`: its end is then lost.
 
         cache: a folder where encoded prompts are kept for the next time; `key` says by which encoders.
@@ -70,7 +79,7 @@ class Prompts:
             for text in texts:
                 if prompt_id(text) in self._cut:
                     raise ValueError(self._cut[prompt_id(text)])
-        for i in range(0, len(new), AT_ONCE):
+        for i in tqdm(range(0, len(new), AT_ONCE), desc="prompts", unit="batch", disable=not progress):
             part = new[i : i + AT_ONCE]
             for text, row in zip(part, self._read(part, cache, key), strict=True):
                 self._rows[prompt_id(text)] = row

@@ -39,6 +39,8 @@ class StableDiffusionProblem(Problem):
     distance_name = "sliced Wasserstein distance of latents"
     conditional = True
     looked_at = 64
+    progress = False
+    """Whether encoding shows a bar."""
     recipe = {"n": 1000, "steps": 25, "guidance_scale": 7.5}  # noqa: RUF012
 
     def __init__(
@@ -113,7 +115,7 @@ class StableDiffusionProblem(Problem):
 
     def _add(self, texts: Sequence[str]) -> Tensor:
         key = json.dumps(self.checkpoint.stamp("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
-        return self.checkpoint.prompts.add(texts, cut=self.cut, cache=self.cache, key=key)
+        return self.checkpoint.prompts.add(texts, cut=self.cut, cache=self.cache, key=key, progress=self.progress)
 
     def to(self, device: torch.device, *models: Denoiser) -> None:
         self.checkpoint.to(device)
@@ -155,12 +157,8 @@ class StableDiffusionProblem(Problem):
         if self._images is not None:
             height, width = (side * self.checkpoint.scale for side in self.shape[1:])
             mean, std = encoded(
-                self.checkpoint,
-                [path for path, _ in self._images],
-                (height, width),
-                cache=self.cache,
-                at_once=self.at_once,
-            )
+                self.checkpoint, [path for path, _ in self._images], (height, width), cache=self.cache, at_once=self.at_once, progress=self.progress
+            )  # fmt: skip
             return mean, std, self._add([caption for _, caption in self._images])
         if self._pairs is not None:
             found = load_pairs(self._pairs)
