@@ -156,10 +156,8 @@ class Checkpoints:
         if not (self.folder / INDEX).exists():
             return
         index = read_run(self.folder)
-        for key in [
-            *self.about,
-            *index["about"],
-        ]:  # what is said of one run only, such as that it was watched, differs too
+        # what is said of one run only, such as that it was watched, differs too
+        for key in [*self.about, *index["about"]]:
             value = self.about.get(key)
             if index["about"].get(key) != value:
                 name, found, asked = _difference(key, index["about"].get(key), value)
