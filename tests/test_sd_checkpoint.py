@@ -300,6 +300,51 @@ def test_a_move_to_another_dtype_forgets_what_was_encoded(tmp_path):
             checkpoint.to(device)
 
 
+@pytest.mark.parametrize("kind", ["sd", "xl"])
+def test_many_prompts_are_kept_in_half_precision(tmp_path, monkeypatch, kind):
+    checkpoint = StableDiffusion.load(tiny_sd.save(tmp_path / "many", kind))
+    like = torch.zeros(4, 4, 8, 8)
+    texts = ["one", "two", "three", "four"]
+    whole = checkpoint.prompts.rows(checkpoint.prompts.add(texts), like)
+    checkpoint.prompts.forget(all_=True)
+    monkeypatch.setattr("toydiff.adapters.text.IN_FULL", 2)
+    mixed = checkpoint.prompts.rows(checkpoint.prompts.add(texts), like)
+    assert torch.equal(mixed.hidden[:2], whole.hidden[:2])
+    assert not torch.equal(mixed.hidden[2:], whole.hidden[2:])
+    torch.testing.assert_close(mixed.hidden, whole.hidden, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", tiny_sd.KINDS)
+def test_what_is_kept_is_not_computed_in_the_callers_mode(tmp_path, kind):
+    """A training in mixed precision encodes the empty prompt at its first guided call, and everyone reads it from then on."""
+    folder = tiny_sd.save(tmp_path / "modes", kind)
+    first, second, third = (StableDiffusion.load(shutil.copytree(folder, tmp_path / f"copy {i}")) for i in range(3))
+    images, like = torch.rand(1, 3, 16, 16), torch.zeros(1, 4, 8, 8)
+
+    def kept(checkpoint):
+        ids = checkpoint.prompts.add(["a fox"])
+        found = [
+            *checkpoint.prompts.rows(ids, like),
+            *checkpoint.prompts.rows(None, like),
+            *checkpoint.encode(images),
+            checkpoint.decode(like),
+        ]
+        return [part.clone() for part in found if part is not None]
+
+    plain = kept(first)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = kept(second)
+    with torch.inference_mode():
+        inferred = kept(third)
+    for a, b, c in zip(plain, mixed, inferred, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    D = third.denoiser()
+    x = like.clone().requires_grad_()
+    D(x, 0.5, third.prompts.add(["a fox"])).x0.sum().backward()
+    assert bool(torch.isfinite(x.grad).all())
+
+
 def test_labels_of_another_checkpoint_and_inference_mode(checkpoints):
     first, second = (StableDiffusion.load(checkpoints[kind]) for kind in ("sd", "sd-v"))
     cond = first.prompts.add(["a prompt of the first alone"])

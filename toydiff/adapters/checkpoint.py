@@ -7,7 +7,7 @@ and transformers read the files and hold the networks; what is asked of them, an
 import functools
 import json
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,17 @@ AT_ONCE = 8
 
 UNFILTERED = "the checkpoint's safety checker is not loaded: images are not filtered"
 """Said wherever images are made."""
+
+
+def _by_itself(method: Callable) -> Callable:
+    """What is kept for later is computed without gradients, and by none of the modes that a caller is in: mixed precision, or inference, whose tensors no gradient passes."""
+
+    @functools.wraps(method)
+    def computed(self: "StableDiffusion", *args, **settings):
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return method(self, *args, **settings)
+
+    return computed
 
 
 _LOADED: "weakref.WeakValueDictionary[str, StableDiffusion]" = weakref.WeakValueDictionary()
@@ -165,7 +176,7 @@ class StableDiffusion:
                 )
         return self.channels, height // self.scale, width // self.scale
 
-    @torch.no_grad()
+    @_by_itself
     def decode(self, latents: Tensor, *, at_once: int = AT_ONCE, progress: bool = False) -> Tensor:
         """Images (n, 3, H, W) in [0, 1] of latents (n, C, H/scale, W/scale), a few at a time; on the processor."""
         check_state(latents, "latents")
@@ -180,7 +191,7 @@ class StableDiffusion:
             images.append((self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).cpu())
         return torch.cat(images)
 
-    @torch.no_grad()
+    @_by_itself
     def encode(self, images: Tensor, *, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
         """(mean, std) of the latents (n, C, H/scale, W/scale) of images (n, 3, H, W) in [0, 1]; on the processor."""
         check_state(images, "images")
@@ -218,7 +229,7 @@ class StableDiffusion:
     def _tokenizers(self) -> list:
         return [t for t in (getattr(self.pipe, name, None) for name in ("tokenizer", "tokenizer_2")) if t is not None]
 
-    @torch.no_grad()
+    @_by_itself
     def _encode_text(self, texts: Sequence[str] | None) -> Encoded:
         """By the pipeline's own encoders; None is what it gives the model for no prompt: of SDXL zeros, if its configuration says so."""
         with quietly():
