@@ -73,7 +73,7 @@ def test_a_single_file_is_the_same_checkpoint(checkpoints, tmp_path):
     assert torch.equal(one.schedule._log_alpha, folder.schedule._log_alpha)
     settings = {"steps": 2, "seed": 1, "decode": False}
     a, b = (sample_images(checkpoint, "a cat", **settings).latents for checkpoint in (one, folder))
-    assert torch.equal(a, b)
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", tiny_sd.KINDS)
@@ -85,11 +85,13 @@ def test_prompts_and_latents_are_the_pipelines(checkpoints, kind):
     found = checkpoint.prompts.rows(torch.cat([ids, torch.tensor([NO_CLASS])]), like)
     with torch.no_grad():
         parts = pipe.encode_prompt(tiny_sd.PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)  # fmt: skip
-    assert torch.equal(found.hidden[:3], parts[0])
-    assert torch.equal(found.hidden[3], parts[1][0])
+    torch.testing.assert_close(found.hidden[:3], parts[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.hidden[3], parts[1][0], rtol=0, atol=1e-5)
     if kind == "xl":
-        assert torch.equal(found.pooled[:3], parts[2])
-        assert torch.equal(found.pooled[3], parts[3][0])
+        torch.testing.assert_close(found.pooled[:3], parts[2], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            found.pooled[3], parts[3][0], rtol=0, atol=1e-5
+        )  # others may have encoded them in another batch
         assert float(found.hidden[3].abs().max()) == 0
     assert torch.equal(checkpoint.prompts.rows(None, like).hidden, found.hidden[3].expand_as(found.hidden))
     z = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -61,10 +61,10 @@ def test_a_sheet_of_images_with_its_settings(fine, checkpoints, tmp_path):
     assert (settings["seed"], settings["solver"], settings["safety"]) == (7, "unipc2", UNFILTERED)
     made = sample_images(StableDiffusion.load(sd), ["a cat", "a dog"], each=3, steps=4, solver="unipc2", grid="trailing", seed=7, guidance_scale=2.0)  # fmt: skip
     pixels = np.asarray(sheet)
-    assert np.array_equal(pixels[20:36, 40:56], as_bytes(made.images)[5])
+    assert np.abs(pixels[20:36, 40:56].astype(int) - as_bytes(made.images)[5]).max() <= 1
     # the settings in the picture make it again
     fine("sample", "--problem", f"sd:{sd}", "--prompt", settings["prompts"][0], "--prompt", settings["prompts"][1], "--n", settings["n"], "--steps", settings["steps"], "--solver", settings["solver"], "--grid", settings["grid"], "--seed", settings["seed"], "--guidance-scale", settings["guidance_scale"], "--out", tmp_path / "again.png")  # fmt: skip
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), pixels)
+    assert np.abs(np.asarray(Image.open(tmp_path / "again.png")).astype(int) - pixels).max() <= 1
 
 
 def test_arrays_json_and_parallel_sampling(fine, checkpoints, tmp_path):
