@@ -2,6 +2,7 @@
 
     python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile] [--json FILE]
     python tests/benchmarks/sd.py --train cd vsd [--batch 1] [--checkpointing] [--full]      seconds and memory of an update instead
+    python tests/benchmarks/sd.py --counts      weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
 
 The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Of each side the whole and the time inside the UNet are
 measured: what is left is the driver's own, and is told as a share of a step. On CUDA also what two calls cost instead of one of twice the size, and what compilation gains.
@@ -117,6 +118,57 @@ def updates(args: argparse.Namespace, checkpoint: StableDiffusion) -> list[dict]
     return rows
 
 
+XL = {
+    "sample_size": 128, "block_out_channels": (320, 640, 1280), "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048, "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}  # fmt: skip
+
+
+def counts() -> None:
+    """Weights of UNets and of a LoRA of rank 64, and the passes of an update: a backward pass counts two, features half."""
+    from toydiff import runs
+    from toydiff.adapters.unet import CheckpointUNet, _lora_config
+    from toydiff.catalog import METHODS
+    from toydiff.distill.pairs import Pairs
+    from toydiff.problems.stable_diffusion import StableDiffusionProblem
+
+    for name, config in (("SD 1.5", UNET), ("SDXL", XL)):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(**config)
+            weights = sum(p.numel() for p in unet.parameters())
+            unet.add_adapter(_lora_config(64))
+        print(
+            f"{name:7} {weights / 1e6:7.0f} M weights, a LoRA of rank 64 {sum(p.numel() for p in unet.parameters()) / 1e6 - weights / 1e6:5.0f} M"
+        )
+    spent, batch = [], 4
+
+    def counted(name: str, share: float) -> None:
+        original = getattr(CheckpointUNet, name)
+
+        def call(self, x, *args, **settings):
+            out = original(self, x, *args, **settings)
+            spent.append(share * (3 if out.requires_grad else 1) * len(x) / batch)
+            return out
+
+        setattr(CheckpointUNet, name, call)
+
+    counted("forward", 1.0)
+    counted("features", 0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        on = StableDiffusionProblem(tiny_sd.save(folder), prompts=[PROMPT], rank=2)
+    latents = torch.randn(8, *on.shape, generator=torch.Generator().manual_seed(0))
+    on.__dict__["_latents"] = latents, None, on.ids.expand(8)
+    pairs = Pairs(latents.roll(1), latents, on.ids.expand(8), {"problem": on.name, "nfe": 1})
+    for method, card in METHODS.items():
+        spent.clear()
+        updates = 4 if method == "progressive" else 2
+        run = runs.train(method, on, changes={"updates": updates, "batch": batch, "warmup": 0}, pairs=pairs if card.needs == "pairs" else None, watch=0)  # fmt: skip
+        run.finish()
+        print(f"{method:28} {sum(spent) / updates:5.1f} passes a sample in an update")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
@@ -130,8 +182,12 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json")
+    parser.add_argument("--counts", action="store_true")
     args = parser.parse_args()
     tiny_sd.silent()
+    if args.counts:
+        counts()
+        return
     dtype = getattr(torch, args.dtype)
     pipe = real_size(args.device, dtype)
     parameters = sum(p.numel() for p in pipe.unet.parameters())
