@@ -386,6 +386,9 @@ def test_pieces_that_do_not_fit(checkpoints, tmp_path):
     key = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     save_file({f"{key}.lora_A.weight": torch.zeros(2, 320), f"{key}.lora_B.weight": torch.zeros(320, 2)}, tmp_path / "wide.safetensors")  # fmt: skip
     assert "does not fit this checkpoint" in said(sd, lora=[tmp_path / "wide.safetensors"])
+    for name, content in (("empty", b""), ("cut", (tmp_path / "wide.safetensors").read_bytes()[:90])):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+        assert "cannot be read" in said(sd, lora=[tmp_path / f"{name}.safetensors"])
     (tmp_path / "old.bin").write_bytes(b"pickle")
     assert "is a pickle" in said(sd, lora=[tmp_path / "old.bin"])
 
@@ -398,6 +401,10 @@ def test_a_single_file_that_cannot_be_read(checkpoints, tmp_path):
     file = tiny_sd.single_file(checkpoints["sd"], tmp_path / "one.safetensors")
     assert "give --config a folder" in said(file, local_only=True)
     assert "says nothing of a checkpoint" in said(file, config=tmp_path)
+    (tmp_path / "model_index.json").write_text("[1]")
+    assert "not what it should be in JSON" in said(file, config=tmp_path)
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    assert "cannot be read as a checkpoint" in said(tmp_path / "empty.safetensors", config=checkpoints["sd"])
     (tmp_path / "old.ckpt").write_bytes(b"pickle")
     assert "is a pickle" in said(tmp_path / "old.ckpt")
 

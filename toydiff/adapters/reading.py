@@ -115,11 +115,8 @@ def _from_folder(path: Path, unsafe: bool) -> "DiffusionPipeline":
         raise ValueError(
             f"the folder {model!r} is not a checkpoint in diffusers' layout: it has no model_index.json{hint}"
         )
-    try:
-        parts = json.loads(index.read_text())
-        kind = parts.get("_class_name", "?")
-    except (OSError, ValueError, AttributeError):
-        raise ValueError(f"{str(index)!r} cannot be read, or is not what it should be in JSON") from None
+    parts = _parts(index)
+    kind = parts.get("_class_name", "?")
     named = [name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None]
     if "unet" not in named:
         raise ValueError(f"{model!r} is a {kind}; {SUPPORTED}")
@@ -140,6 +137,17 @@ def _from_folder(path: Path, unsafe: bool) -> "DiffusionPipeline":
         )  # fmt: skip
     except Exception as error:  # of many kinds, some of safetensors, diffusers and transformers alone
         raise ValueError(f"the checkpoint {model!r} cannot be read: {one_line(error)}") from None
+
+
+def _parts(index: Path) -> dict:
+    """What a checkpoint is made of, by its model_index.json."""
+    try:
+        parts = json.loads(index.read_text())
+        if isinstance(parts, dict):
+            return parts
+    except (OSError, ValueError):
+        pass
+    raise ValueError(f"{str(index)!r} cannot be read, or is not what it should be in JSON")
 
 
 def _network(folder: Path, class_: Sequence[str], unsafe: bool) -> torch.nn.Module:
@@ -189,7 +197,7 @@ def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -
         index = Path(config) / "model_index.json"
         if not index.exists():
             raise ValueError(f"the folder {config!r} says nothing of a checkpoint: it has no model_index.json")
-        if "XL" in json.loads(index.read_text()).get("_class_name", ""):
+        if "XL" in _parts(index).get("_class_name", ""):
             kind = StableDiffusionXLPipeline
     elif config is None and path.suffix == ".safetensors":
         kind = StableDiffusionXLPipeline if _has_two_encoders(path) else kind
@@ -235,7 +243,7 @@ def _from_hub(model: str, local_only: bool, unsafe: bool) -> "DiffusionPipeline"
         folder = DiffusionPipeline.download(
             model, local_files_only=local_only or _offline(), safety_checker=None, use_safetensors=None if unsafe else True,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         why = (
             "the hub is not to be asked" if local_only or _offline() else "the hub was not reached, or does not have it"
         )
@@ -296,7 +304,7 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
             raise ValueError("none of its weights is one of this checkpoint's")
         pipe.fuse_lora(adapter_names=["given"])
         pipe.unload_lora_weights()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # of many kinds, some of safetensors and peft alone
         raise ValueError(
             f"the LoRA {lora!r} does not fit this checkpoint, or cannot be read: {one_line(error)}"
         ) from None
