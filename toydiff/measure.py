@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_finite, check_same, check_state, shape, unknown
+from .checks import check_count, check_finite, check_positive, check_same, check_state, shape, unknown
 from .denoisers import Denoiser
 from .mixtures import Empirical, GaussianMixture
 from .prediction import jump
@@ -358,6 +358,25 @@ def straightness(trajectory: Trajectory, *, normalised: bool = False) -> float:
     if length2 == 0:
         raise ValueError("every path ends where it starts, so that its straightness cannot be normalised")
     return S / length2
+
+
+def meeting(noise: Tensor, data: Tensor, *, within: float) -> Tensor:
+    """Which of the straight lines x_t = (1 - t) x_0 + t eps of pairs come as near as `within` to another one at the same time, on the way: (B,), true or false.
+
+    noise, data: (B, D). At such a place a velocity field can follow but one of the lines, so that regression takes their mean (arXiv 2209.03003, sec. 2.1).
+    The distance of two lines is smallest at t* = -<a, b>/|b|^2 with a the difference of their x_0 and b that of their velocities, and counts for 0 < t* < 1
+    only: lines that are nearest at an end do not meet. `ValueError` for shapes that differ, NaN, and `within` that is not above 0.
+    """
+    for x, name in ((noise, "noise"), (data, "data")):
+        _check_samples(x, name)
+    check_same(noise, data, "noise and data")
+    check_positive(within, "within")
+    e, x = _double(noise).flatten(1), _double(data).flatten(1)
+    a = x[:, None] - x
+    b = (e[:, None] - e) - a
+    t = -(a * b).sum(2) / (b * b).sum(2).clamp(min=1e-300)
+    near = (a + t[..., None] * b).norm(dim=2) <= within
+    return (near & (t > 0) & (t < 1)).any(1)
 
 
 def first_orderness(

@@ -44,7 +44,7 @@ def _subplots(rows: int, columns: int, titles: Sequence[str], title: str, height
 
 def _plane(figure: "go.Figure", background: Density, row: int, column: int) -> None:
     """The density, and axes that stay as they are: equal units, fixed ranges."""
-    _picture(figure, _shaded(background), background.extent, row, column)
+    _picture(figure, _shaded(background), background.extent, row, column, "density")
     x_range, y_range = background.limits
     anchor = figure.get_subplot(row, column).yaxis.anchor
     figure.update_xaxes(
@@ -57,19 +57,26 @@ def _plane(figure: "go.Figure", background: Density, row: int, column: int) -> N
 
 
 def _picture(
-    figure: "go.Figure", pixels: np.ndarray, extent: tuple[float, float, float, float], row: int, column: int
+    figure: "go.Figure", pixels: np.ndarray, extent: tuple[float, float, float, float], row: int, column: int, name: str
 ) -> None:
-    """Pixels (H, W, 3), the first row on top, below a panel's traces: a heatmap trace is lost when an animation moves other traces."""
+    """Pixels (H, W, 3), the first row on top, below a panel's traces: a heatmap trace is lost when an animation moves other traces.
+
+    name: "density", "ink" or "heat", what the pixels mean: `for_screen` turns the first two around in the dark.
+    """
+    left, right, bottom, top = extent
+    figure.add_layout_image(
+        name=name, source=_source(pixels), x=left, y=top, sizex=right - left, sizey=abs(top - bottom), sizing="stretch", layer="below",
+        row=row, col=column, exclude_empty_subplots=False,
+    )  # fmt: skip
+
+
+def _source(pixels: np.ndarray) -> str:
+    """Pixels as the address of a picture."""
     from matplotlib.image import imsave
 
     out = io.BytesIO()
     imsave(out, pixels, format="png")
-    source = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-    left, right, bottom, top = extent
-    figure.add_layout_image(
-        source=source, x=left, y=top, sizex=right - left, sizey=abs(top - bottom), sizing="stretch", layer="below",
-        row=row, col=column, exclude_empty_subplots=False,
-    )  # fmt: skip
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def _shaded(background: Density) -> np.ndarray:
@@ -84,6 +91,12 @@ def _joined(xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     gaps = np.full((1, *xs.shape[1:]), np.nan)
     flat = np.concatenate([xs, gaps]).transpose(1, 0, 2).reshape(-1, 2).astype(np.float32)
     return flat[:, 0], flat[:, 1]
+
+
+def _round_ticks(limits: Sequence[float]) -> dict[str, list]:
+    """10, 20, 50, 100 along a logarithmic axis of few decades."""
+    places = style.ticks(*limits)
+    return {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
 
 
 def _slider(figure: "go.Figure", labels: Sequence[str], prefix: str, active: int) -> None:
@@ -148,8 +161,9 @@ def _path_planes(
     rings: Mapping[str, Tensor],
     ring_name: str,
     title: str,
+    most: int | None = None,
 ) -> "go.Figure":
-    """Paths in the plane with a time slider, a panel each with its head, colour and, where it has some, rings (B, 2)."""
+    """Paths in the plane with a time slider, a panel each with its head, colour and, where it has some, rings (B, 2); `most` lines and rings."""
     import plotly.graph_objects as go
 
     heads = [head.replace("\n", "<br>") for head in heads]
@@ -159,7 +173,7 @@ def _path_planes(
     for k, (name, path) in enumerate(paths.items(), 1):
         _plane(figure, behind, 1, k)
         color = colors[name]
-        x, y = _joined(style.drawn(path)[1])
+        x, y = _joined(style.drawn(path)[1][:, :most])
         few = len(path.ts) <= 16
         figure.add_trace(
             go.Scatter(
@@ -169,7 +183,7 @@ def _path_planes(
             row=1, col=k,
         )  # fmt: skip
         if name in rings:
-            ends = rings[name].double().cpu().numpy()
+            ends = rings[name][:most].double().cpu().numpy()
             figure.add_trace(
                 go.Scatter(
                     x=ends[:, 0], y=ends[:, 1], mode="markers", name=ring_name, legendgroup="ring",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ..checks import check_count
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
@@ -23,12 +24,15 @@ from ._plotly import (
     _picture,
     _plane,
     _reached,
+    _round_ticks,
     _slider,
     _subplots,
     _time_slider,
     page,
 )
+from .lesson_interactive import lines, pairs, spent, work_precision
 from .score_interactive import gradients, mode_shares, score_arrows
+from .screen import for_screen
 from .style import Density, SweepErrors
 from .training_interactive import (
     against_noise,
@@ -47,23 +51,28 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
+    "for_screen",
     "gradients",
+    "lines",
     "mode_shares",
     "one_step_maps",
     "one_step_planes",
     "page",
+    "pairs",
     "reflow",
     "rescaled",
     "rounds",
     "same_noise",
     "samples",
     "score_arrows",
+    "spent",
     "staircase",
     "sweep_errors",
     "sweeps",
     "time_grids",
     "training_curves",
     "trajectories",
+    "work_precision",
 ]
 
 
@@ -73,18 +82,21 @@ def trajectories(
     *,
     solvers: Mapping[str, str] | None = None,
     exact: Tensor | None = None,
+    lines: int | None = None,
     title: str = "",
 ) -> "go.Figure":
     """Paths in the plane over the data's density with a time slider, one panel an entry of `paths` (title: trajectory).
 
-    The slider moves all panels to the same time: a sampler with few steps waits where its last step left it. Arguments and errors
-    as in `static.trajectories`. Axes stay fixed in all frames.
+    The slider moves all panels to the same time: a sampler with few steps waits where its last step left it. lines: of how many samples the
+    path and the exact end are drawn, None for all; the others are dots. Other arguments and errors as in `static.trajectories`. Axes stay fixed in all frames.
     """
     style.check_planes(paths)
+    if lines is not None:
+        check_count(lines, "lines")
     behind = style.as_density(background, [path.xs for path in paths.values()])
     colors = {name: style.panel_color(name, solvers) for name in paths}
     rings = {} if exact is None else dict.fromkeys(paths, exact)
-    return _path_planes(paths, behind, paths, colors, rings, "exact end", title)
+    return _path_planes(paths, behind, paths, colors, rings, "exact end", title, lines)
 
 
 def rescaled(
@@ -248,12 +260,6 @@ def convergence(rows: Sequence[Mapping], *, floor: float | None = None, title: s
         )
         _floor(figure, floor, 10 ** y_range[0], at)
     return figure
-
-
-def _round_ticks(limits: Sequence[float]) -> dict[str, list]:
-    """10, 20, 50, 100 along a logarithmic axis of few decades."""
-    places = style.ticks(*limits)
-    return {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
 
 
 def _joined_rows(rows: Sequence[Mapping]) -> tuple[list, list]:
@@ -474,7 +480,7 @@ def staircase(
     shown = style.shown_sweeps(path, exact, most, samples)
     figure = _subplots(1, 2, ["", ""], title, 680, horizontal_spacing=0.09, column_widths=[0.42, 0.58])
     errors = _heat(figure, path, exact, 2)
-    _picture(figure, _colored(errors), (-0.5, errors.logs.shape[1] - 0.5, len(errors.logs) - 0.5, -0.5), 1, 2)
+    _picture(figure, _colored(errors), (-0.5, errors.logs.shape[1] - 0.5, len(errors.logs) - 0.5, -0.5), 1, 2, "heat")
     cursor = go.Scatter(
         mode="lines", line={"color": style.CURSOR_COLOR, "width": 3}, showlegend=False, hoverinfo="skip"
     )

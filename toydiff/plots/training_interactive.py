@@ -244,7 +244,7 @@ def digits(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
     head, scale = (80 if title else 20), DIGIT_SIZE / images.shape[2]
     figure = _subplots(1, 1, [""], title, round(high * scale) + head + 20)
     grey = ((1 - sheet) / 2 * 255).round().astype(np.uint8).repeat(PIXELS, axis=0).repeat(PIXELS, axis=1)
-    _picture(figure, np.stack([grey] * 3, axis=-1), (-0.5, wide - 0.5, high - 0.5, -0.5), 1, 1)
+    _picture(figure, np.stack([grey] * 3, axis=-1), (-0.5, wide - 0.5, high - 0.5, -0.5), 1, 1, "ink")
     figure.add_trace(
         go.Scatter(
             x=columns * len(rows), y=np.repeat(middles, len(columns)), mode="markers", marker={"size": 30, "opacity": 0},

@@ -1,0 +1,115 @@
+"""Editing a mixture without dragging: a table of its components, and a plane where a click adds one or takes one away."""
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from toydiff.plots.style import BLUE
+
+from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
+
+LATTICE = 33
+"""Places along a side of the plane that can be clicked."""
+
+
+def popover(name: str, default: str) -> None:
+    """A button that opens the editor of the mixture in `st.session_state[name]`."""
+    opened = st.popover("edit", width="stretch", key=f"{name}-edit", on_change="rerun")
+    if not opened.open:
+        return
+    with opened:
+        word = st.session_state.get(name, default)
+        try:
+            rows = components_of(word)
+        except ValueError as error:
+            st.error(str(error))
+            rows = components_of(default)
+        said = st.session_state.pop(f"{name}-said", None)
+        if said:
+            st.error(said)
+        adds = st.segmented_control(
+            "A click in the plane", ("adds a component", "takes one away"), default="adds a component", key=f"{name}-click", required=True
+        ) == "adds a component"  # fmt: skip
+        # a new key a mixture: a selection, or an edited cell, belongs to the mixture it was made on
+        version = f"{name}-{abs(hash(word))}-{adds}"
+        st.plotly_chart(
+            _plane(rows, adds), key=f"{version}-plane", theme=None, selection_mode="points", height=360, width=420,
+            on_select=lambda: _clicked(name, rows, f"{version}-plane", adds), config={"displayModeBar": False},
+        )  # fmt: skip
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        st.data_editor(
+            dict(zip(COLUMNS, columns, strict=True)), num_rows="dynamic", hide_index=True, key=f"{version}-table", height=240, width=420,
+            on_change=lambda: _edited(name, rows, f"{version}-table"),
+        )  # fmt: skip
+        st.caption(
+            f"Up to {MOST} round Gaussians; weights are relative. Of a ready-made mixture each starts as wide as its own is on average."
+        )
+
+
+def _plane(rows: list, adds: bool) -> go.Figure:
+    centres = np.array(rows)
+    reach = max(3.0, 1.15 * float(np.abs(centres[:, :2]).max()))
+    line = np.linspace(-reach, reach, LATTICE)
+    x, y = (axis.ravel() for axis in np.meshgrid(line, line))
+    look = {"size": 12, "color": BLUE, "line": {"width": 1, "color": "white"}}
+    places = go.Scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"size": 11, "color": BLUE, "opacity": 0.04},
+        hoverinfo="skip" if not adds else "x+y",
+    )
+    components = go.Scatter(
+        x=centres[:, 0],
+        y=centres[:, 1],
+        mode="markers",
+        marker=look,
+        hovertemplate="(%{x:.2f}, %{y:.2f})<extra></extra>",
+    )
+    figure = go.Figure([places, components] if adds else [components])
+    figure.update_layout(
+        showlegend=False,
+        margin={"l": 30, "r": 5, "t": 5, "b": 25},
+        template="plotly_white",
+        dragmode=False,
+        clickmode="event+select",
+    )
+    figure.update_xaxes(range=[-reach, reach], constrain="domain")
+    figure.update_yaxes(range=[-reach, reach], scaleanchor="x", constrain="domain")
+    return figure
+
+
+def _clicked(name: str, rows: list, plane: str, adds: bool) -> None:
+    points = st.session_state[plane]["selection"]["points"]
+    if not points:
+        return
+    x, y = points[0]["x"], points[0]["y"]
+    if adds:
+        _take(name, [*rows, (round(x, 2), round(y, 2), rows[-1][2], rows[-1][3])])
+    else:
+        nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
+        _take(name, [row for k, row in enumerate(rows) if k != nearest])
+
+
+def _edited(name: str, rows: list, table: str) -> None:
+    change = st.session_state[table]
+    new = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    for k, cells in change["edited_rows"].items():
+        new[int(k)].update(cells)
+    new = [row for k, row in enumerate(new) if k not in change["deleted_rows"]]
+    usual = dict(zip(COLUMNS, (None, None, rows[-1][2], rows[-1][3]), strict=True))
+    added = [usual | {key: value for key, value in row.items() if value is not None} for row in change["added_rows"]]
+    # a row that is still being filled in is not yet a component
+    new += [row for row in added if row["x"] is not None and row["y"] is not None]
+    _take(name, [tuple(row[column] for column in COLUMNS) for row in new])
+
+
+def _take(name: str, rows: list) -> None:
+    """The edited rows become the mixture, or a message says why not."""
+    try:
+        word = word_of(rows)
+        mixture_of(word)
+    except ValueError as error:
+        st.session_state[f"{name}-said"] = str(error)
+    else:
+        st.session_state[name] = word

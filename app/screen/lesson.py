@@ -1,0 +1,144 @@
+"""A lesson and the page that shows it: a claim, at most five controls, the figure, a few words, the equation, and the code."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from toydiff.plots import interactive
+from toydiff.plots.screen import DARK_PAPER, PAPER
+
+from . import toolbar
+from .controls import Control, Mixture
+from .snippet import snippet
+
+MOST_CONTROLS = 5
+REMEMBERED = 96
+"""Figures that are kept, of all lessons and sessions together: one is a megabyte or so."""
+
+Rows = list[dict]
+STYLE = (Path(__file__).parent / "page.css").read_text()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One page. `figure(**values)` returns (figure, rows): what is drawn, and the numbers behind it.
+
+    uses: functions that `figure` calls, shown above it in the code. words(rows): two or three sentences, with what was measured. presets: named
+    states for a lecture, {title: {control: value}}. live(values): what else is on the page, below the figure.
+    """
+
+    id: str
+    menu: str
+    icon: str
+    title: str
+    equation: str
+    source: str
+    controls: Sequence[Control]
+    figure: Callable[..., tuple[go.Figure, Rows]]
+    words: Callable[[Rows], str]
+    uses: Sequence[Callable] = ()
+    presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    live: Callable[[Mapping], None] | None = None
+
+    def __post_init__(self):
+        if len(self.controls) > MOST_CONTROLS:
+            raise ValueError(
+                f"the lesson {self.id} has {len(self.controls)} controls; a page has {MOST_CONTROLS} at most"
+            )
+
+    def code(self, chosen: Mapping) -> str:
+        """The Python that makes the figure of these values, and prints its numbers."""
+        return snippet([*self.uses, self.figure], {c.name: c.code(chosen[c.name]) for c in self.controls})
+
+
+def remember(function: Callable) -> Callable:
+    """Keep what a function returned for its last few arguments: what several figures need, and what takes longest."""
+    return functools.wraps(function)(functools.lru_cache(maxsize=16)(function))
+
+
+@st.cache_resource(max_entries=REMEMBERED, show_spinner=False)
+def _picture(_lesson: Lesson, id_: str, chosen: tuple, dark: bool) -> tuple[go.Figure, Rows]:
+    """A lesson's figure as it is shown, and its rows; shared by all sessions, so nobody changes it."""
+    values = {c.name: c.value(value) for c, value in zip(_lesson.controls, chosen, strict=True)}
+    figure, rows = _lesson.figure(**values)
+    return interactive.for_screen(figure, dark=dark), rows
+
+
+def is_dark() -> bool:
+    """Whether the page is dark: what its menu says, or else the reader's system."""
+    return st.context.theme.type == "dark"
+
+
+def show(lesson: Lesson) -> None:
+    """The page."""
+    dark = is_dark()
+    st.html(f"<style>{STYLE}</style>")
+    st.header(lesson.title, anchor=False)
+    _complain(lesson)
+    widths = [1.6 if isinstance(c, Mixture) else 1 for c in lesson.controls]
+    columns = st.columns(widths, vertical_alignment="bottom")
+    place = st.container(key="picture")
+    slot = place.empty()
+    if "seen" not in st.session_state:
+        # the browser fetches what draws figures while the first one is computed
+        st.session_state["seen"] = True
+        slot.plotly_chart(_blank(dark), key="blank", theme=None, height="stretch")
+    chosen = {}
+    for column, control in zip(columns, lesson.controls, strict=True):
+        with column:
+            chosen[control.name] = control.widget()
+    try:
+        figure, rows = _picture(lesson, lesson.id, tuple(chosen.values()), dark)
+    except (ValueError, FloatingPointError, OSError) as error:
+        slot.error(str(error), icon=":material/error:")
+        return
+    with slot:
+        st.plotly_chart(
+            figure, key=f"{lesson.id}-figure", theme=None, height="stretch", alt=lesson.title,
+            config={"displaylogo": False, "displayModeBar": True, "toImageButtonOptions": {"format": "png", "filename": f"toydiff-{lesson.id}", "scale": 3}},
+        )  # fmt: skip
+    left, right = st.columns([3, 2], gap="large")
+    left.markdown(lesson.words(rows))
+    right.latex(lesson.equation)
+    right.caption(lesson.source)
+    toolbar.show(lesson.id, figure, rows)
+    if lesson.live is not None:
+        lesson.live(chosen)
+    # what colours code is large, and is fetched when it is wanted
+    code = st.expander("The code of this figure", icon=":material/code:", key=f"{lesson.id}-code", on_change="rerun")
+    if code.open:
+        code.code(lesson.code(chosen), language="python")
+
+
+def _blank(dark: bool) -> go.Figure:
+    paper = DARK_PAPER if dark else PAPER
+    hidden = {"visible": False}
+    return go.Figure(layout={"paper_bgcolor": paper, "plot_bgcolor": paper, "xaxis": hidden, "yaxis": hidden})
+
+
+def _complain(lesson: Lesson) -> None:
+    """What a link asked for that is not there; Streamlit shows the default instead, and cleans the address."""
+    known = {c.name: c for c in lesson.controls}
+    said = []
+    for name in list(st.query_params):
+        given = st.query_params.get_all(name)
+        try:
+            if name not in known:
+                allowed = f"; this page has {', '.join(known)}" if known else ""
+                del st.query_params[name]
+                raise ValueError(f"the link has a parameter {name[:60]!r} that is not known here{allowed}")
+            if given:
+                known[name].check(given)
+        except ValueError as error:
+            said.append(str(error))
+    key = f"{lesson.id}-wrong"
+    if said:
+        st.session_state[key] = said
+    for text in st.session_state.get(key, ()):
+        st.warning(f"The link does not fit: {text}", icon=":material/link_off:")
+    if not said:
+        st.session_state.pop(key, None)

@@ -1,0 +1,86 @@
+"""A mixture as one word that fits into a link: a ready-made name, `random:SEED`, or components `x,y,std,weight;x,y,std,weight`."""
+
+import functools
+import math
+
+from toydiff.checks import unknown
+from toydiff.mixtures import MIXTURES, GaussianMixture, mixture, random_mixture
+
+MOST = 100
+"""Components at most; every particle looks at each of them in every call."""
+REACH, STDS, WEIGHTS = 20.0, (0.02, 10.0), (1e-3, 1e3)
+"""Where a component may lie, how wide it may be, and what it may weigh: schedules and grids are made for data of about size 1."""
+COLUMNS = ("x", "y", "std", "weight")
+
+
+@functools.lru_cache(maxsize=64)
+def mixture_of(word: str) -> GaussianMixture:
+    """The mixture of a word; `ValueError` in one line for anything else. The same word gives the same object, so that results are remembered by it."""
+    name, _, seed = word.partition(":")
+    if name == "random" and seed:
+        if not seed.isdecimal() or len(seed) > 9:
+            raise ValueError(f"the seed of a random mixture is a whole number below 10^9, got {seed!r}")
+        return random_mixture(int(seed))
+    if "," not in word:
+        if word not in MIXTURES:
+            raise unknown("mixture", word[:60], [*MIXTURES, "random:SEED", "x,y,std,weight;..."])
+        return mixture(word)
+    rows = components_of(word)
+    total = sum(row[3] for row in rows)
+    return GaussianMixture(
+        [row[:2] for row in rows], std=[row[2] for row in rows], weights=[row[3] / total for row in rows], labels=range(len(rows))
+    )  # fmt: skip
+
+
+def components_of(word: str) -> list[tuple[float, float, float, float]]:
+    """The components (x, y, std, weight) of a word; of a ready-made mixture its own, each as wide as its root mean variance."""
+    if "," not in word:
+        made = mixture_of(word)
+        stds = (made.covariances.diagonal(dim1=1, dim2=2).mean(1)).sqrt()
+        heaviest = float(made.weights.max())
+        return [
+            (round(float(x), 3), round(float(y), 3), round(float(std), 3), round(float(w) / heaviest, 3))
+            for (x, y), std, w in zip(made.means, stds, made.weights, strict=True)
+        ]
+    return check([part.split(",") for part in word.split(";")])
+
+
+def check(rows: list) -> list[tuple[float, float, float, float]]:
+    """Rows of four numbers, each within what is allowed; `ValueError` names the row and the range."""
+    if not 1 <= len(rows) <= MOST:
+        raise ValueError(f"a mixture has 1 to {MOST} components, got {len(rows)}")
+    ranges = ((-REACH, REACH), (-REACH, REACH), STDS, WEIGHTS)
+    out = []
+    for k, row in enumerate(rows, 1):
+        if len(row) != len(COLUMNS):
+            raise ValueError(f"component {k} needs {len(COLUMNS)} numbers x,y,std,weight, got {len(row)}")
+        values = []
+        for name, text, (low, high) in zip(COLUMNS, row, ranges, strict=True):
+            try:
+                value = float(text)
+            except (TypeError, ValueError):
+                value = math.nan
+            if not low <= value <= high:
+                shown = "nothing" if text is None else repr(text if isinstance(text, float) else str(text)[:20])
+                raise ValueError(f"{name} of component {k} is a number from {low:g} to {high:g}, got {shown}")
+            values.append(value)
+        out.append(tuple(values))
+    return out
+
+
+def word_of(rows: list) -> str:
+    """Components as a word."""
+    return ";".join(",".join(f"{value:.4g}" for value in row) for row in check(rows))
+
+
+def code_of(word: str) -> str:
+    """The Python that makes a word's mixture."""
+    name, _, seed = word.partition(":")
+    if name == "random" and seed:
+        return f"toydiff.mixtures.random_mixture({int(seed)})"
+    if "," not in word:
+        return f"toydiff.mixture({word!r})"
+    rows = components_of(word)
+    total = sum(row[3] for row in rows)
+    means, stds, weights = ([list(row[:2]) for row in rows], [row[2] for row in rows], [row[3] / total for row in rows])
+    return f"toydiff.GaussianMixture({means}, std={stds}, weights={weights}, labels=range({len(rows)}))"

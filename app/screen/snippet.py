@@ -1,0 +1,49 @@
+"""The code under a figure: the very functions that drew it, with the imports they need and a call with the values on show."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+
+import toydiff
+
+OURS = ("screen", "lessons", "streamlit")
+"""Modules of the app itself, which a reader does not have."""
+
+
+def snippet(functions: Sequence[Callable], arguments: Mapping[str, str]) -> str:
+    """Python that runs anywhere toydiff is installed: the last function is called with arguments written as code, and its figure shown."""
+    sources = [_source(function) for function in functions]
+    module = inspect.getmodule(inspect.unwrap(functions[-1]))
+    call = ", ".join(f"{name}={code}" for name, code in arguments.items())
+    body = "\n\n".join(sources)
+    last = f"figure, rows = {inspect.unwrap(functions[-1]).__name__}({call})\nfigure.show()\nprint(rows)"
+    return f"{_imports(module, body + last)}\n\n\n{body}\n\n{last}\n"
+
+
+def _source(function: Callable) -> str:
+    """A function's source without its decorators, which are the app's."""
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+    lines = source.splitlines(keepends=True)
+    return "".join(lines[ast.parse(source).body[0].lineno - 1 :])
+
+
+def _imports(module: ModuleType, body: str) -> str:
+    """The module's imports and constants that the body names."""
+    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    source = inspect.getsource(module)
+    found = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            root = (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
+            if getattr(node, "level", 0) or root.split(".")[0] in OURS:
+                continue
+            names = [a for a in node.names if (a.asname or a.name.split(".")[0]) in used]
+            if names:
+                found.append(ast.unparse(type(node)(**{**vars(node), "names": names})))
+        elif isinstance(node, ast.Assign) and used & {n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)}:
+            found.append(ast.get_source_segment(source, node))
+    if "import toydiff" not in found and "toydiff" in used:
+        found.insert(0, "import toydiff")
+    return f"# toydiff {toydiff.__version__}\n" + "\n".join(found)

@@ -1,0 +1,207 @@
+"""Figures in plotly that show one thing in one row, large enough for a lecture; `toydiff.plots.interactive` has them beside the others."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ..checks import check_finite, shape, unknown
+from ..mixtures import GaussianMixture
+from ..schedules import Schedule
+from ..solvers.driver import Trajectory
+from . import style
+from ._plotly import _joined, _plane, _round_ticks, _subplots
+from .style import Density
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SPACES = ("x", "y")
+
+
+def work_precision(
+    rows: Sequence[Mapping], *, slopes: bool = True, floor: float | None = None, title: str = ""
+) -> "go.Figure":
+    """Error against NFE on log-log axes, all solvers in one panel; rows as for `static.convergence`, whose slopes the legend tells.
+
+    slopes: False for a legend that does not give them away, for readers who are to guess. Errors at or below `floor` are rounding: a dashed line.
+    A click on the legend hides a curve. `ValueError` for a table without rows, or rows that lack something.
+    """
+    import plotly.graph_objects as go
+
+    groups = style.by_order(rows)
+    points = [(n, e) for row in rows for n, e in zip(row["nfe"], row["error"], strict=True)]
+    x_range, y_range = (style.padded_log([point[k] for point in points], 0.04) for k in (0, 1))
+    figure = _subplots(1, 1, [""], title, 560)
+    for order, group in groups.items():
+        for row in group:
+            seen = style.look(row["solver"])
+            name = f"{row['solver']}: slope {row['measured']:.2f}, order {order}" if slopes else row["solver"]
+            figure.add_trace(
+                go.Scatter(
+                    x=row["nfe"], y=row["error"], mode="lines+markers", name=name, line={"color": seen.color, "dash": seen.dash, "width": 3},
+                    marker={"symbol": seen.symbol, "size": 10}, hovertemplate=f"{row['solver']}<br>%{{x}} NFE, error %{{y:.2e}}<extra></extra>",
+                )
+            )  # fmt: skip
+    figure.update_xaxes(type="log", range=np.log10(x_range), title_text=style.NFE_LABEL, **_round_ticks(x_range))
+    figure.update_yaxes(
+        type="log", range=np.log10(y_range), title_text=style.ERROR_LABEL, exponentformat="power", dtick=1
+    )
+    if floor is not None and floor >= y_range[0]:
+        line = {"color": style.FLOOR_COLOR, "dash": "dash", "width": 1}
+        figure.add_hline(y=floor, line=line, annotation_text="rounding")
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def lines(
+    paths: Mapping[str, Trajectory],
+    schedules: Mapping[str, Schedule],
+    *,
+    space: str = "y",
+    reach: float = 4.0,
+    title: str = "",
+) -> "go.Figure":
+    """The first coordinate of paths, a panel an entry of `paths`: x against t, or y = x/sigma = (alpha/sigma) x_0 + eps against alpha/sigma (arXiv 2410.07303).
+
+    In "y" a first-order path is a straight line, whatever the schedule; dashed is the line that each path ends on. Panels share their axes. reach: the
+    largest alpha/sigma that is drawn. Heads say how far paths are from straight in x (S) and from first order (C), normalised. `ValueError` for
+    another space, paths that are not in the plane or have no schedule, and a reach with fewer than two states.
+    """
+    import plotly.graph_objects as go
+
+    if space not in SPACES:
+        raise unknown("space", space, SPACES)
+    style.check_planes(paths)
+    for name in paths:
+        if name not in schedules:
+            raise unknown("path with a schedule", name, schedules)
+    heads = [f"{name}<br>{'   '.join(style.path_numbers(path, schedules[name]))}" for name, path in paths.items()]
+    figure = _subplots(1, len(paths), heads, title, 560, horizontal_spacing=0.05, shared_yaxes=True)
+    drawn = {}
+    for name, path in paths.items():
+        if space == "x":
+            ts, xs = style.drawn(path)
+            drawn[name] = ts, xs[..., 0], None
+        else:
+            snr, y = style.rescale(path, schedules[name], reach)
+            kept = style.thin(y)
+            levels, ys = snr[kept].numpy(), y.xs[kept].numpy()[..., 0]
+            drawn[name] = levels, ys, style.extended(levels, ys)
+    values = np.concatenate([ys.ravel() for _, ys, _ in drawn.values()])
+    for column, (at, ys, guide) in enumerate(drawn.values(), 1):
+        for b in range(ys.shape[1]):
+            color = style.PATH_COLORS[b % len(style.PATH_COLORS)]
+            if guide is not None:
+                line = {"color": style.GREY, "width": 1.5, "dash": "dash"}
+                figure.add_trace(
+                    go.Scatter(x=guide[0], y=guide[1][:, b], mode="lines", line=line, hoverinfo="skip", showlegend=False), row=1, col=column
+                )  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=at, y=ys[:, b], mode="lines", line={"color": color, "width": 3}, showlegend=False, hovertemplate="(%{x:.3f}, %{y:.3f})<extra></extra>",
+                ),
+                row=1, col=column,
+            )  # fmt: skip
+        where = (
+            {"title_text": style.TIME_LABEL, "range": [1, 0]}
+            if space == "x"
+            else {"title_text": style.SNR_LABEL, "range": [0, reach]}
+        )
+        figure.update_xaxes(**where, zeroline=False, row=1, col=column)
+    figure.update_yaxes(range=style.padded(float(values.min()), float(values.max())), zeroline=False)
+    figure.update_yaxes(title_text="x₁" if space == "x" else "y₁ = x₁/σ", row=1, col=1)
+    return figure
+
+
+def pairs(
+    couplings: Mapping[str, tuple[Tensor, Tensor]],
+    meeting: Mapping[str, Tensor],
+    background: GaussianMixture | Density,
+    *,
+    title: str = "",
+) -> "go.Figure":
+    """The straight lines between pairs (eps (B, 2), x_0 (B, 2)), a panel a coupling; those of `meeting` (B,), true or false, stand out.
+
+    Where two lines are at one place at one time, a flow can follow but one of them (arXiv 2209.03003, fig. 2). `ValueError` for other shapes.
+    """
+    import plotly.graph_objects as go
+
+    if not couplings:
+        raise ValueError("there is nothing to draw: give at least one coupling")
+    for name, (noise, data) in couplings.items():
+        style.check_points({f"the noise of {name}": noise, f"the data of {name}": data})
+        if noise.shape != data.shape or meeting[name].shape != noise.shape[:1]:
+            raise ValueError(
+                f"the coupling {name!r} needs as many data and marks as noise, {shape(noise)}, got {shape(data)} and {shape(meeting[name])}"
+            )
+        check_finite(data, f"the data of {name}")
+    behind = style.as_density(background, [x for pair in couplings.values() for x in pair])
+    heads = [
+        f"{name}<br>{int(marks.sum())} of {len(marks)} lines meet another"
+        for name, marks in ((n, meeting[n]) for n in couplings)
+    ]
+    figure = _subplots(1, len(couplings), heads, title, 640, horizontal_spacing=0.06)
+    for column, (name, (noise, data)) in enumerate(couplings.items(), 1):
+        _plane(figure, behind, 1, column)
+        ends = np.stack([noise.double().cpu().numpy(), data.double().cpu().numpy()])
+        marks = meeting[name].cpu().numpy().astype(bool)
+        for which, color, width, words in (
+            (~marks, style.GREY, 1.0, "a pair's line"),
+            (marks, style.VERMILLION, 2.2, "meets another one"),
+        ):
+            x, y = _joined(ends[:, which])
+            line = {"color": color, "width": width}
+            figure.add_trace(
+                go.Scatter(x=x, y=y, mode="lines", line=line, name=words, legendgroup=words, showlegend=column == 1, hoverinfo="skip"), row=1, col=column
+            )  # fmt: skip
+        for points, symbol, words in ((ends[0], "circle-open", "noise"), (ends[1], "circle", "data")):
+            marker = {"size": 6, "symbol": symbol, "color": style.BLUE}
+            figure.add_trace(
+                go.Scatter(
+                    x=points[:, 0].astype(np.float32), y=points[:, 1].astype(np.float32), mode="markers", marker=marker, name=words, legendgroup=words,
+                    showlegend=column == 1, hoverinfo="skip",
+                ),
+                row=1, col=column,
+            )  # fmt: skip
+    figure.update_layout(legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.14, "yanchor": "bottom"})
+    return figure
+
+
+def spent(rows: Sequence[Mapping], *, cost: float = 0.02, title: str = "") -> "go.Figure":
+    """What parallel samplers spend at one T: rounds, network calls, seconds here, and seconds if each round took `cost` more; rows as `static.rounds` takes them.
+
+    `ValueError` for rows that lack something, or are of several T.
+    """
+    import plotly.graph_objects as go
+
+    groups = style.by_method(rows)
+    if len({row["steps"] for row in rows}) > 1:
+        raise ValueError("what is spent is compared at one number of steps, got rows of several")
+    taken = {method: group[0] for method, group in groups.items()}
+    panels = {
+        "rounds: calls in a row": {m: row["rounds"] for m, row in taken.items()},
+        "network calls a sample": {m: row["nfe"] for m, row in taken.items()},
+        "seconds on this machine": {m: row["seconds"] for m, row in taken.items()},
+        f"seconds, {1000 * cost:g} ms a round added": {m: row["seconds"] + cost * row["rounds"] for m, row in taken.items()},
+    }  # fmt: skip
+    figure = _subplots(1, len(panels), list(panels), title, 480, horizontal_spacing=0.03, shared_yaxes=True)
+    for column, values in enumerate(panels.values(), 1):
+        figure.add_trace(
+            go.Bar(
+                x=list(values.values()), y=list(values), orientation="h", marker_color=[style.method_look(m).color for m in values], showlegend=False,
+                text=[f"{value:.3g}" for value in values.values()], textposition="outside", cliponaxis=False, hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+            ),
+            row=1, col=column,
+        )  # fmt: skip
+        figure.update_xaxes(
+            range=[0, 1.35 * max(values.values())],
+            showgrid=False,
+            showticklabels=False,
+            zeroline=False,
+            row=1,
+            col=column,
+        )
+    figure.update_yaxes(autorange="reversed")
+    return figure

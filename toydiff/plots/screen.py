@@ -1,0 +1,90 @@
+"""A figure on a screen in front of people: letters that the back row can read, and the same figure in the dark."""
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..checks import check_count
+from . import style
+from ._plotly import _source
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PAPER, DARK_PAPER = "#FFFFFF", "#14161A"
+DARK_INK, DARK_SHADE, DARK_GRID = "#EDEDED", "#5A5F69", "#2E323A"
+
+_DARK = {
+    style.INK: DARK_INK, "#000000": "#FFFFFF", "white": DARK_PAPER, style.CONTEXT_COLOR: "#5A5F69", style.GREY: "#A0A0A0",
+}  # fmt: skip
+"""What is ink or paper changes places; a method's colour stays."""
+
+
+def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "go.Figure":
+    """The figure for a projected page, changed in place and returned: letters of `size` points, as high as its place on the page, and dark if wanted.
+
+    In the dark ink is white, densities are light where they are high, and digits are white ink on black. `ValueError` for a size below 1.
+    """
+    check_count(size, "size")
+    figure.update_layout(
+        height=None, autosize=True, font_size=size, hoverlabel_font_size=size, paper_bgcolor=PAPER, plot_bgcolor=PAPER
+    )
+    figure.update_annotations(font_size=size)
+    for name in figure.layout.to_plotly_json():
+        if name.startswith("legend"):
+            figure.layout[name].font = {"size": size - 2}
+    figure.update_xaxes(automargin=True, title_standoff=6)
+    figure.update_yaxes(automargin=True, title_standoff=6)
+    if dark:
+        _darken(figure)
+    return figure
+
+
+def _darken(figure: "go.Figure") -> None:
+    figure.update_layout(
+        template="plotly_dark", font_color=DARK_INK, title_font_color=DARK_INK, paper_bgcolor=DARK_PAPER, plot_bgcolor=DARK_PAPER
+    )  # fmt: skip
+    figure.update_xaxes(gridcolor=DARK_GRID, zerolinecolor=DARK_GRID)
+    figure.update_yaxes(gridcolor=DARK_GRID, zerolinecolor=DARK_GRID)
+    for part in (*figure.data, *(trace for frame in figure.frames for trace in frame.data), *figure.layout.shapes):
+        _repaint(part)
+    figure.for_each_annotation(_repaint)
+    for image in figure.layout.images:
+        if image.name in ("density", "ink"):
+            image.source = _source(_turned(image.source, image.name))
+    buttons = {"bgcolor": DARK_SHADE, "bordercolor": DARK_SHADE, "font_color": DARK_INK}
+    figure.update_layout(updatemenus=[buttons] * len(figure.layout.updatemenus))
+
+
+def _repaint(part: object) -> None:
+    """Ink and paper of a trace, a shape or an annotation; colours given point by point are a method's, and stay."""
+    for path in ("line", "marker", "marker.line", "font"):
+        try:
+            color = part[f"{path}.color"]
+        except (KeyError, ValueError):  # this kind of part has none
+            continue
+        if isinstance(color, str) and color in _DARK:
+            part[f"{path}.color"] = _DARK[color]
+    if "fillcolor" in part and part["fillcolor"] in _DARK:
+        part["fillcolor"] = _DARK[part["fillcolor"]]
+
+
+def _turned(source: str, name: str) -> np.ndarray:
+    """The pixels of a picture of a density, or of ink, for a dark page."""
+    from matplotlib.image import imread
+
+    pixels = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])))[..., :3]
+    first, last = (0.0, 1.0) if name == "ink" else (_level(style.DENSITY_SHADES[1]), 1.0)
+    share = np.clip((last - pixels) / (last - first), 0, 1)
+    paper, ink = (
+        np.array([_level(color[k : k + 2]) for k in (1, 3, 5)])
+        for color in (DARK_PAPER, DARK_INK if name == "ink" else DARK_SHADE)
+    )
+    return ((paper + share * (ink - paper)) * 255).round().astype(np.uint8)
+
+
+def _level(shade: str) -> float:
+    """A channel of a colour in hexadecimal, 0 to 1: the first, of a whole colour."""
+    return int(shade.removeprefix("#")[:2], 16) / 255
