@@ -1,12 +1,13 @@
-# `make demo` and `make test` work as the first command on a fresh clone: they create .venv and install into it.
+# `make app`, `make demo` and `make test` work as the first command on a fresh clone: they create .venv and install into it.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: help demo test test-fast lint format notebooks benchmark clean
+.PHONY: help app demo test test-fast lint format notebooks benchmark clean
 
 help:
+	@echo "make app         the lessons in a browser"
 	@echo "make demo        pictures of the lessons, in $(OUT)/index.html"
 	@echo "make test        the whole test suite        make test-fast   the part that takes under a minute"
 	@echo "make lint        ruff: lint and format check  make format      let ruff rewrite"
@@ -21,16 +22,23 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-app
+
+$(VENV)/.installed-app: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[app]' --constraint constraints.txt
 	@touch $@ $(VENV)/.installed
+
+app: $(VENV)/.installed-app
+	$(BIN)/toydiff app $(if $(PORT),--port $(PORT))
 
 demo: $(VENV)/.installed
 	$(BIN)/toydiff demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto
+	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto -m 'not slow'
+	$(BIN)/pytest --numprocesses auto --dist loadgroup -m 'not slow'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -49,6 +57,7 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/parallel.py
 	$(BIN)/python tests/benchmarks/ring.py
 	$(BIN)/python tests/benchmarks/turning.py
+	$(BIN)/python tests/benchmarks/app.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,30 +1,37 @@
 """The app: `toydiff app`, or `streamlit run app/main.py`. One page a lesson; `lessons/__init__.py` lists them."""
 
+from pathlib import Path
+
 import streamlit as st
 import torch
+
 from lessons import LESSONS
+from screen import later
 from screen.lesson import Lesson, show
 
 torch.set_num_threads(1)  # the tensors are small, and many people may be here at once
 
 
-def page_of(lesson: Lesson) -> st.Page:
-    return st.Page(
-        lambda: show(lesson), title=lesson.menu, icon=lesson.icon, url_path=lesson.id, default=lesson is LESSONS[0]
-    )
+def page_of(lesson: Lesson, **how) -> st.Page:
+    return st.Page(lambda: show(lesson), title=lesson.menu, icon=lesson.icon, url_path=lesson.id, **how)
 
 
-st.set_page_config(page_title="toydiff", layout="wide", initial_sidebar_state=260)
-pages = {lesson.id: page_of(lesson) for lesson in LESSONS}
+st.set_page_config(
+    page_title="toydiff",
+    page_icon=str(Path(__file__).parent / "screen" / "icon.png"),
+    layout="wide",
+    initial_sidebar_state=260,
+)
+first = LESSONS[0]
+pages = {lesson.id: page_of(lesson, default=lesson is first) for lesson in LESSONS}
 chosen = st.navigation(list(pages.values()), expanded=True)
+shown = next((lesson for lesson in LESSONS if lesson.menu == chosen.title), first)
 with st.sidebar:
     st.caption("For a lecture")
+    here, others = st.container(), st.expander("On the other pages")
     for lesson in LESSONS:
+        place = here if lesson is shown else others
         for title, state in lesson.presets.items():
-            st.page_link(
-                pages[lesson.id],
-                label=title,
-                icon=":material/bookmark:",
-                query_params={k: str(v) for k, v in state.items()},
-            )
+            place.page_link(pages[lesson.id], label=title, icon=lesson.icon, query_params=state)
 chosen.run()
+later.fetch()

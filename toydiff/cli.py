@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import __version__, cli_sd, cli_training
+from . import __version__, cli_app, cli_sd, cli_training
 from .checks import unknown
 from .files import writable_folder, write_bytes
 from .terminal import (
@@ -47,6 +47,7 @@ MOST_COMPARED = 10_000
 
 EXAMPLES = """\
 examples:
+  toydiff app                             the lessons in a browser
   toydiff demo --out pictures             the lessons' pictures: open pictures/index.html
   toydiff sample --mixture spirals --steps 8 --out spirals.png
   toydiff sample --solver dpm++2m --grid karras --steps 10 --json - --out ring.npz
@@ -630,6 +631,7 @@ COMMANDS = {
     "export": Command(
         cli_sd.export, "write a student of a Stable Diffusion checkpoint for diffusers", cli_sd.export_arguments
     ),
+    "app": Command(cli_app.run, "the lessons as pages in a browser: figures, sliders, code", cli_app.arguments),
     "zoo": Command(cli_training.zoo, "the bundled weights: list them, or build them again", cli_training.zoo_arguments),
 }
 

@@ -2,8 +2,6 @@
 
 import plotly.graph_objects as go
 import torch
-from screen.controls import Choice, Mixture, Number
-from screen.lesson import Lesson
 
 import toydiff
 from toydiff import runs
@@ -11,7 +9,10 @@ from toydiff.measure import first_orderness, paired_error, straightness
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive
 
-Y, X = "y = x/σ against α/σ", "x against t"
+from screen.controls import Choice, Mixture, Number
+from screen.lesson import Lesson
+
+Y, X = "y", "x"
 STEPS = 200
 
 
@@ -30,22 +31,24 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
         x = noise.float() if name.startswith("ring") else noise
         path = toydiff.solve(D, x, STEPS)
         once = toydiff.solve(D, x, 1, solver="ddim")
-        drawn[name] = toydiff.Trajectory(path.ts, path.xs[:, :paths], path.x0s[:, :paths], path.nfe, path.rounds, path.seconds)
+        drawn[name] = toydiff.Trajectory(
+            path.ts, path.xs[:, :paths], path.x0s[:, :paths], path.nfe, path.rounds, path.seconds
+        )
         rows.append(
             {
                 "model": name, "schedule": schedule, "S": straightness(path, normalised=True), "C": first_orderness(path, on, normalised=True),
                 "one_step_error": paired_error(once.end, path.end).rms,
             }
         )  # fmt: skip
-    return interactive.lines(drawn, dict.fromkeys(drawn, on), space="y" if space == Y else "x"), rows
+    return interactive.lines(drawn, dict.fromkeys(drawn, on), space=space), rows
 
 
 def words(rows: list[dict]) -> str:
     point, exact, after = rows
     return (
-        f"Where (x₀, ε) stay the same along a path it is *first-order*: a straight line in y, and **one step is exact** (one data point: off by {point['one_step_error']:.1g}), "
-        f"however bent it is in x (S = {point['S']:.2g}). The mixture's paths bend while they decide for a mode (one step off by {exact['one_step_error']:.2g}); after Rectified Diffusion "
-        f"they hardly do (off by {after['one_step_error']:.2g}). S is straightness in x, C the part of ε that varies; both are 0 at best, and it is C that counts."
+        f"Where (x₀, ε) stay the same along a path it is *first-order*: straight in y, and **one step is exact** (one data point: off by {point['one_step_error']:.0e}), "
+        f"however bent in x (S = {point['S']:.2g}). A mixture's paths bend while they decide (one step off by {exact['one_step_error']:.2g}); after Rectified Diffusion "
+        f"they hardly do ({after['one_step_error']:.2g}). S: how bent in x; C: the part of ε that varies."
     )
 
 
@@ -59,7 +62,7 @@ LESSON = Lesson(
     controls=(
         Mixture(),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),
-        Choice("space", "Axes", (Y, X), Y),
+        Choice("space", "Space", (Y, X), Y, "*y*: y = x/σ against α/σ. *x*: x against t"),
         Number("paths", "Paths", (1, 2, 4, 6, 10, 16, 24), 6),
     ),
     figure=lines,

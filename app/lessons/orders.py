@@ -2,8 +2,6 @@
 
 import plotly.graph_objects as go
 import torch
-from screen.controls import Choice, Mixture, Several
-from screen.lesson import Lesson, remember
 
 import toydiff
 from toydiff.convergence import FLOOR, WINDOW
@@ -11,6 +9,9 @@ from toydiff.measure import fitted_order, paired_error
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive
 from toydiff.solvers import SOLVERS
+
+from screen.controls import Choice, Mixture, Several
+from screen.lesson import Lesson, remember
 
 STEPS = (5, 10, 20, 40, 80, 160)
 INNER, HIDDEN = "inner times", "?"
@@ -47,7 +48,10 @@ def orders(
     mixture: GaussianMixture, schedule: str, grid: str, solvers: tuple[str, ...], guess: str
 ) -> tuple[go.Figure, list[dict]]:
     """Error against network calls, both in powers of ten; the slopes are told once there is a guess."""
-    rows = [curve(mixture, schedule, grid, solver) | {"schedule": schedule, "grid": grid, "guess": guess} for solver in solvers]
+    rows = [
+        curve(mixture, schedule, grid, solver) | {"schedule": schedule, "grid": grid, "guess": guess}
+        for solver in solvers
+    ]
     return interactive.work_precision(rows, slopes=guess != HIDDEN, floor=FLOOR), rows
 
 
@@ -61,8 +65,16 @@ def words(rows: list[dict]) -> str:
     said += f"You guessed {guess} for **{name}**: {verdict}; its last three points fall with slope **{slope:.2f}**, and it declares {steepest['declared']}."
     lost = [row for row in rows if row["measured"] < row["declared"] - 0.35]
     if lost:
-        where = "from pure noise to clean data an end of the grid can take the order" if rows[0]["grid"] != INNER else "too few steps yet, or too narrow modes"
-        said += " Below their order here: " + ", ".join(f"{row['solver']} ({row['measured']:.2f})" for row in lost) + f"; {where}."
+        where = (
+            "from pure noise to clean data an end of the grid can take the order"
+            if rows[0]["grid"] != INNER
+            else "too few steps yet, or too narrow modes"
+        )
+        said += (
+            " Below their order here: "
+            + ", ".join(f"{row['solver']} ({row['measured']:.2f})" for row in lost)
+            + f"; {where}."
+        )
     return said
 
 

@@ -2,14 +2,15 @@
 
 import plotly.graph_objects as go
 import torch
-from screen.controls import Choice, Mixture, Number
-from screen.lesson import Lesson, remember
 
 import toydiff
 from toydiff.measure import paired_error
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive
 from toydiff.solvers import SOLVERS
+
+from screen.controls import Choice, Mixture, Number
+from screen.lesson import Lesson, remember
 
 PARTICLES, LINES = 256, 48
 
@@ -49,8 +50,8 @@ LESSON = Lesson(
     menu="PF-ODE trajectories",
     icon=":material/timeline:",
     title="From the same noise, a better solver ends nearer to the exact end",
-    equation=r"\frac{dx}{dt}=\alpha'_t\,\hat x_0(x,t)+\sigma'_t\,\hat\varepsilon(x,t),\qquad x_t=\alpha_t x_0+\sigma_t\varepsilon",
-    source="The probability-flow ODE, arXiv 2011.13456, eq. 13, in (x₀, ε); t = 1 is noise, t = 0 data.",
+    equation=r"\frac{dx}{dt}=\alpha'_t\,\hat x_0(x,t)+\sigma'_t\,\hat\varepsilon(x,t)",
+    source="The probability-flow ODE, arXiv 2011.13456, eq. 13, with x_t = α x₀ + σ ε; t = 1 is noise, t = 0 data.",
     controls=(
         Mixture(),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),

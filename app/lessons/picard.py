@@ -2,8 +2,6 @@
 
 import plotly.graph_objects as go
 import torch
-from screen.controls import Choice, Mixture, Number
-from screen.lesson import Lesson
 
 import toydiff
 from toydiff.mixtures import GaussianMixture
@@ -11,12 +9,17 @@ from toydiff.parallel import compare
 from toydiff.plots import interactive
 from toydiff.solvers import PARALLEL
 
-SWEEPS, SPENT = "sweep by sweep", "what is spent"
+from screen.controls import Choice, Mixture, Number
+from screen.lesson import Lesson
+
+SWEEPS, SPENT = "sweeps", "cost"
 STRICT = 1e-8
 """A tolerance so small that what is accepted is as good as exact."""
 
 
-def picard(mixture: GaussianMixture, schedule: str, sampler: str, steps: int, view: str) -> tuple[go.Figure, list[dict]]:
+def picard(
+    mixture: GaussianMixture, schedule: str, sampler: str, steps: int, view: str
+) -> tuple[go.Figure, list[dict]]:
     """A parallel sampler's sweeps, and how far each point of the path is from the walk step by step; or what all of them spend."""
     if view == SPENT:
         rows = compare(mixture, steps=(steps,), schedule=schedule, samples=64, cost=0.0)
@@ -55,15 +58,15 @@ LESSON = Lesson(
     id="picard",
     menu="Picard and Parareal",
     icon=":material/stairs:",
-    title="Fewer rounds for more calls: after k sweeps the first k points are exact",
-    equation=r"x^{k+1}_{i}=x_0+\sum_{j<i}\big(\Phi_j(x^{k}_j)-x^{k}_j\big),\qquad x^{k}_i\ \text{exact for}\ i\le k",
-    source="Picard iteration, ParaDiGMS, arXiv 2305.16317, alg. 1; Parareal / SRDS, arXiv 2412.08292; point 0 is the noise.",
+    title="After k sweeps the first k points are exact: fewer rounds, more calls",
+    equation=r"x^{k+1}_{i}=x_0+\sum_{j<i}\big(\Phi_j(x^{k}_j)-x^{k}_j\big)",
+    source="Picard iteration, ParaDiGMS, arXiv 2305.16317, alg. 1; Parareal / SRDS, arXiv 2412.08292; Φ is one step, point 0 the noise.",
     controls=(
         Mixture(default="random"),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "scaled-linear"),
         Choice("sampler", "Parallel sampler", tuple(PARALLEL), "picard"),
         Number("steps", "T (steps)", (2, 4, 8, 10, 16, 20, 25, 30, 40, 50, 64, 80, 100), 40),
-        Choice("view", "Show", (SWEEPS, SPENT), SWEEPS),
+        Choice("view", "Show", (SWEEPS, SPENT), SWEEPS, "*sweeps*: the path after each. *cost*: rounds, calls and seconds of all samplers"),
     ),
     figure=picard,
     words=words,

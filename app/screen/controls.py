@@ -112,30 +112,31 @@ class Several:
 
 
 @dataclass(frozen=True)
-class Switch:
-    """On or off."""
+class Text:
+    """Words of the reader's own."""
 
     name: str
     label: str
-    default: bool = False
+    default: str
     help: str | None = None
+    most: int = 300
 
-    def widget(self) -> bool:
-        return st.toggle(self.label, self.default, key=self.name, help=self.help, bind=BOUND)
+    def widget(self) -> str:
+        return st.text_input(self.label, self.default, self.most, key=self.name, help=self.help, bind=BOUND).strip()
 
     def check(self, given: Sequence[str]) -> None:
-        if given[-1].lower() not in ("true", "false"):
-            raise ValueError(f"{self.name} is true or false, got {given[-1][:60]!r}")
+        if len(given[-1]) > self.most:
+            raise ValueError(f"{self.name} has {self.most} characters at most, got {len(given[-1])}")
 
-    def value(self, chosen: bool) -> bool:
+    def value(self, chosen: str) -> str:
         return chosen
 
-    def code(self, chosen: bool) -> str:
+    def code(self, chosen: str) -> str:
         return repr(chosen)
 
     @property
     def extremes(self) -> list:
-        return [False, True]
+        return ["", "x" * self.most, "../no/such/place", "\\ ' \" <b>{}"]
 
 
 @dataclass(frozen=True)
@@ -171,4 +172,4 @@ class Mixture:
         return [*self.options, "0,0,0.02,1", "-20,-20,0.02,0.001;20,20,10,1000"]
 
 
-Control = Choice | Number | Several | Switch | Mixture
+Control = Choice | Number | Several | Text | Mixture

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from toydiff.plots import interactive
 from toydiff.plots.screen import DARK_PAPER, PAPER
 
 from . import toolbar
-from .controls import Control, Mixture
+from .controls import Control, Mixture, Several
 from .snippet import snippet
 
 MOST_CONTROLS = 5
@@ -28,7 +29,8 @@ class Lesson:
     """One page. `figure(**values)` returns (figure, rows): what is drawn, and the numbers behind it.
 
     uses: functions that `figure` calls, shown above it in the code. words(rows): two or three sentences, with what was measured. presets: named
-    states for a lecture, {title: {control: value}}. live(values): what else is on the page, below the figure.
+    states for a lecture, {title: {control: value}}. live(values): what else is on the page, below the figure. long(values): why the figure takes so long that
+    it is made on request only, None where it does not.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Lesson:
     uses: Sequence[Callable] = ()
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     live: Callable[[Mapping], None] | None = None
+    long: Callable[[Mapping], str | None] | None = None
 
     def __post_init__(self):
         if len(self.controls) > MOST_CONTROLS:
@@ -56,8 +59,8 @@ class Lesson:
 
 
 def remember(function: Callable) -> Callable:
-    """Keep what a function returned for its last few arguments: what several figures need, and what takes longest."""
-    return functools.wraps(function)(functools.lru_cache(maxsize=16)(function))
+    """Keep what a function returned for its last arguments, of all sessions: what several figures need, and what takes longest."""
+    return functools.wraps(function)(functools.lru_cache(maxsize=REMEMBERED)(function))
 
 
 @st.cache_resource(max_entries=REMEMBERED, show_spinner=False)
@@ -79,7 +82,7 @@ def show(lesson: Lesson) -> None:
     st.html(f"<style>{STYLE}</style>")
     st.header(lesson.title, anchor=False)
     _complain(lesson)
-    widths = [1.6 if isinstance(c, Mixture) else 1 for c in lesson.controls]
+    widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in lesson.controls]
     columns = st.columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
     slot = place.empty()
@@ -91,6 +94,9 @@ def show(lesson: Lesson) -> None:
     for column, control in zip(columns, lesson.controls, strict=True):
         with column:
             chosen[control.name] = control.widget()
+    reason = lesson.long(chosen) if lesson.long else None
+    if reason and not _wanted(lesson, chosen, slot, reason):
+        return
     try:
         figure, rows = _picture(lesson, lesson.id, tuple(chosen.values()), dark)
     except (ValueError, FloatingPointError, OSError) as error:
@@ -99,9 +105,9 @@ def show(lesson: Lesson) -> None:
     with slot:
         st.plotly_chart(
             figure, key=f"{lesson.id}-figure", theme=None, height="stretch", alt=lesson.title,
-            config={"displaylogo": False, "displayModeBar": True, "toImageButtonOptions": {"format": "png", "filename": f"toydiff-{lesson.id}", "scale": 3}},
+            config={"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": f"toydiff-{lesson.id}", "scale": 3}},
         )  # fmt: skip
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns([8, 5], gap="medium")
     left.markdown(lesson.words(rows))
     right.latex(lesson.equation)
     right.caption(lesson.source)
@@ -112,6 +118,22 @@ def show(lesson: Lesson) -> None:
     code = st.expander("The code of this figure", icon=":material/code:", key=f"{lesson.id}-code", on_change="rerun")
     if code.open:
         code.code(lesson.code(chosen), language="python")
+
+
+def _wanted(lesson: Lesson, chosen: Mapping, slot: DeltaGenerator, reason: str) -> bool:
+    """Whether the reader has asked for this figure: a button, in its place until then."""
+    key = f"{lesson.id}-wanted"
+    if st.session_state.get(key) == chosen:
+        return True
+    with slot.container():
+        st.info(reason, icon=":material/hourglass_empty:")
+        st.button(
+            "Make it",
+            type="primary",
+            key=f"{lesson.id}-make",
+            on_click=lambda: st.session_state.update({key: dict(chosen)}),
+        )
+    return False
 
 
 def _blank(dark: bool) -> go.Figure:

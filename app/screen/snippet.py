@@ -42,7 +42,9 @@ def _imports(module: ModuleType, body: str) -> str:
             names = [a for a in node.names if (a.asname or a.name.split(".")[0]) in used]
             if names:
                 found.append(ast.unparse(type(node)(**{**vars(node), "names": names})))
-        elif isinstance(node, ast.Assign) and used & {n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)}:
+        elif isinstance(node, ast.Assign) and used & {
+            n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)
+        }:
             found.append(ast.get_source_segment(source, node))
     if "import toydiff" not in found and "toydiff" in used:
         found.insert(0, "import toydiff")

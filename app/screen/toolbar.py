@@ -16,7 +16,7 @@ _keys = st.components.v2.component(
 def show(id_: str, figure: go.Figure, rows: list[dict]) -> None:
     """The row of buttons."""
     with st.container(horizontal=True, key="files", vertical_alignment="center"):
-        st.caption("Save the figure as")
+        st.caption("Save the figure as", width="content")
         _keys(key=f"{id_}-keys", width="content", height="content")
         st.download_button(
             "HTML", lambda: interactive.page(figure), f"toydiff-{id_}.html", "text/html", key=f"{id_}-html", on_click="ignore"
@@ -25,4 +25,4 @@ def show(id_: str, figure: go.Figure, rows: list[dict]) -> None:
             "numbers (JSON)", json.dumps(rows, indent=1), f"toydiff-{id_}.json", "application/json", key=f"{id_}-json", on_click="ignore"
         )  # fmt: skip
         if figure.frames:
-            st.caption("· the keys ← → move the slider")
+            st.caption("· the keys ← → move the slider", width="content")

@@ -61,7 +61,7 @@ def _picture(
 ) -> None:
     """Pixels (H, W, 3), the first row on top, below a panel's traces: a heatmap trace is lost when an animation moves other traces.
 
-    name: "density", "ink" or "heat", what the pixels mean: `for_screen` turns the first two around in the dark.
+    name: "density", "ink", "heat" or "image", what the pixels mean: `for_screen` turns the first two around in the dark.
     """
     left, right, bottom, top = extent
     figure.add_layout_image(

@@ -30,8 +30,8 @@ from ._plotly import (
     _time_slider,
     page,
 )
-from .lesson_interactive import lines, pairs, spent, work_precision
-from .score_interactive import gradients, mode_shares, score_arrows
+from .lesson_interactive import images, jump_errors, lines, pairs, quality, spent, work_precision
+from .score_interactive import gradients, mode_shares, score_arrows, score_coverage
 from .screen import for_screen
 from .style import Density, SweepErrors
 from .training_interactive import (
@@ -53,18 +53,22 @@ __all__ = [
     "digits",
     "for_screen",
     "gradients",
+    "images",
+    "jump_errors",
     "lines",
     "mode_shares",
     "one_step_maps",
     "one_step_planes",
     "page",
     "pairs",
+    "quality",
     "reflow",
     "rescaled",
     "rounds",
     "same_noise",
     "samples",
     "score_arrows",
+    "score_coverage",
     "spent",
     "staircase",
     "sweep_errors",

@@ -7,11 +7,12 @@ import numpy as np
 from torch import Tensor
 
 from ..checks import check_finite, shape, unknown
+from ..measure import first_orderness, straightness
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
-from . import style
-from ._plotly import _joined, _plane, _round_ticks, _subplots
+from . import style, training_style
+from ._plotly import _joined, _picture, _plane, _round_ticks, _subplots
 from .style import Density
 
 if TYPE_CHECKING:
@@ -77,7 +78,11 @@ def lines(
     for name in paths:
         if name not in schedules:
             raise unknown("path with a schedule", name, schedules)
-    heads = [f"{name}<br>{'   '.join(style.path_numbers(path, schedules[name]))}" for name, path in paths.items()]
+    heads = []
+    for name, path in paths.items():
+        S = straightness(path, normalised=True)
+        C = first_orderness(path, schedules[name], normalised=True)
+        heads.append(f"{name}<br>S = {style.number(S)}, C = {style.number(C)}")
     figure = _subplots(1, len(paths), heads, title, 560, horizontal_spacing=0.05, shared_yaxes=True)
     drawn = {}
     for name, path in paths.items():
@@ -166,6 +171,103 @@ def pairs(
                 row=1, col=column,
             )  # fmt: skip
     figure.update_layout(legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.14, "yanchor": "bottom"})
+    return figure
+
+
+def jump_errors(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, edges: Sequence[float] = (), title: str = ""
+) -> "go.Figure":
+    """How far jumps from a path miss their goal, by the time t they start from: rows (t, error) by method, and `edges`, the times where phases meet.
+
+    Errors are on a logarithmic axis; those that are 0 are left out. `ValueError` for other tables.
+    """
+    import plotly.graph_objects as go
+
+    drawn = training_style.level_curves(curves)
+    figure = _subplots(1, 1, [""], title, 520)
+    for name, (t, errors, _) in drawn.curves.items():
+        look = drawn.looks[name]
+        figure.add_trace(
+            go.Scatter(
+                x=t, y=errors, mode="lines", line={"color": look.color, "dash": look.dash, "width": 3}, name=name,
+                hovertemplate=f"{name}: %{{y:.3g}} from t = %{{x:.3f}}<extra></extra>",
+            )
+        )  # fmt: skip
+    for edge in edges:
+        figure.add_vline(x=edge, line={"color": style.GREY, "width": 1.5, "dash": "dot"})
+    figure.update_xaxes(range=[1, 0], title_text=style.TIME_LABEL, zeroline=False)
+    figure.update_yaxes(
+        type="log",
+        range=np.log10(drawn.ranges[1]),
+        title_text="RMS distance of the jump from its goal",
+        exponentformat="power",
+    )
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def quality(rows: Sequence[Mapping], *, title: str = "") -> "go.Figure":
+    """Distance over its floor against NFE, both logarithmic: rows {student, steps, nfe, distance_over_floor}, a curve a student, the dashed line the floor.
+
+    `ValueError` for a table without rows.
+    """
+    import plotly.graph_objects as go
+
+    if not rows:
+        raise ValueError("there is nothing to draw: the table of students has no rows")
+    figure = _subplots(1, 1, [""], title, 560)
+    names = list(dict.fromkeys(row["student"] for row in rows))
+    looks = training_style.looks(names)
+    for name in names:
+        own = sorted((row for row in rows if row["student"] == name), key=lambda row: row["nfe"])
+        look = looks[name]
+        figure.add_trace(
+            go.Scatter(
+                x=[row["nfe"] for row in own], y=[row["distance_over_floor"] for row in own], mode="lines+markers", name=name,
+                line={"color": look.color, "dash": look.dash, "width": 2}, marker={"symbol": look.symbol, "size": 11, "color": look.color},
+                text=[training_style.steps_name(row["steps"]) for row in own], hovertemplate=f"{name}, %{{text}}, %{{x}} NFE: %{{y:.2f}} floors<extra></extra>",
+            )
+        )  # fmt: skip
+    x_range, y_range = (style.padded_log([*(row[key] for row in rows), 1]) for key in ("nfe", "distance_over_floor"))
+    figure.add_hline(
+        y=1,
+        line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5},
+        annotation_text="floor: held-out real ones",
+    )
+    figure.update_xaxes(type="log", range=np.log10(x_range), title_text=style.NFE_LABEL, **_round_ticks(x_range))
+    figure.update_yaxes(
+        type="log", range=np.log10(y_range), title_text="distance to real digits / floor", **_round_ticks(y_range)
+    )
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def images(pictures: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
+    """Pictures (3, H, W) with numbers in [0, 1] side by side, each below its name. `ValueError` for other shapes, and NaN."""
+    if not pictures:
+        raise ValueError("there is nothing to draw: give at least one picture")
+    for name, picture in pictures.items():
+        if picture.ndim != 3 or picture.shape[0] != 3:
+            raise ValueError(f"the picture {name!r} must have shape (3, H, W), got {shape(picture)}")
+        check_finite(picture, f"the picture {name!r}")
+    figure = _subplots(1, len(pictures), list(pictures), title, 520, horizontal_spacing=0.03)
+    for column, picture in enumerate(pictures.values(), 1):
+        pixels = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        high, wide = pixels.shape[:2]
+        sharp = max(1, 512 // high)  # browsers blur what they enlarge
+        _picture(figure, pixels.repeat(sharp, 0).repeat(sharp, 1), (0, wide, high, 0), 1, column, "image")
+        corners = {"mode": "markers", "marker": {"opacity": 0}, "showlegend": False, "hoverinfo": "skip"}
+        figure.add_scatter(x=[0, wide], y=[0, high], **corners, row=1, col=column)
+        bare = {
+            "showgrid": False,
+            "zeroline": False,
+            "showticklabels": False,
+            "constrain": "domain",
+            "row": 1,
+            "col": column,
+        }
+        figure.update_xaxes(range=[0, wide], **bare)
+        figure.update_yaxes(range=[high, 0], scaleanchor=figure.get_subplot(1, column).yaxis.anchor, **bare)
     return figure
 
 

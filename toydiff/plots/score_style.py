@@ -14,6 +14,7 @@ from .training_style import looks
 SHARE_LABEL = "share of the samples / share of the data"
 UPDATES_LABEL = "updates of the generator"
 SAMPLE_NAME, ARROW_NAME = "generator's samples", "score difference: where a sample is moved"
+SHORT_NAMES = "samples", "where they are moved"
 ARROW_REACH = 0.12
 """The longest arrow of a figure, as a part of the plane's width."""
 

@@ -13,6 +13,8 @@ from ._plotly import _source
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+WIDE = 105
+"""Letters that a line above the panels has room for, all panels together."""
 PAPER, DARK_PAPER = "#FFFFFF", "#14161A"
 DARK_INK, DARK_SHADE, DARK_GRID = "#EDEDED", "#5A5F69", "#2E323A"
 
@@ -32,6 +34,11 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
         height=None, autosize=True, font_size=size, hoverlabel_font_size=size, paper_bgcolor=PAPER, plot_bgcolor=PAPER
     )
     figure.update_annotations(font_size=size)
+    lines = _break_heads(figure)
+    figure.update_layout(margin={"l": 60, "r": 20, "t": 24 + int(1.35 * size * lines), "b": figure.layout.margin.b})
+    for trace in figure.data:  # black as plotly's scales write it stands for a colour of the page's theme in Streamlit
+        if trace.type == "heatmap":
+            trace.colorscale = [(at, "#010104" if color == "#000004" else color) for at, color in trace.colorscale]
     for name in figure.layout.to_plotly_json():
         if name.startswith("legend"):
             figure.layout[name].font = {"size": size - 2}
@@ -40,6 +47,33 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
     if dark:
         _darken(figure)
     return figure
+
+
+def _break_heads(figure: "go.Figure") -> int:
+    """Break the panels' heads where they would run into one another; how many lines there are above the panels, a legend's among them."""
+    heads = [
+        note
+        for note in figure.layout.annotations
+        if note.yanchor == "bottom" and note.showarrow is False and note.xref == "paper"
+    ]
+    columns = max(1, len({round(head.x, 3) for head in heads}))
+    most = 0
+    for head in heads:
+        lines = []
+        for line in (head.text or "").split("<br>"):
+            parts = line.split(", ")
+            while parts:
+                taken = parts.pop(0)
+                while parts and len(taken) + len(parts[0]) + 2 <= WIDE // columns:
+                    taken += ", " + parts.pop(0)
+                lines.append(taken + ("," if parts else ""))
+        head.text = "<br>".join(lines)
+        most = max(most, len(lines) if any(lines) else 0)
+    legend = figure.layout.legend
+    above = legend.orientation == "h" and legend.y is not None and legend.y > 1
+    if above:  # just above the heads, from the left: on the right the figure's buttons appear
+        figure.update_layout(legend={"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "yref": "container"})
+    return most + bool(above)
 
 
 def _darken(figure: "go.Figure") -> None:

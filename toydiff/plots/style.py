@@ -232,7 +232,7 @@ def rescale(path: Trajectory, schedule: Schedule, reach: float) -> tuple[Tensor,
 
 
 def path_numbers(path: Trajectory, schedule: Schedule) -> tuple[str, str]:
-    """How straight a path is in x and how near to first order, normalised, in words; `ValueError` where that cannot be measured."""
+    """How straight a path is in x (S) and how near to first order (C), normalised, in words; `ValueError` where that cannot be measured."""
     bent = straightness(path, normalised=True)
     varying = first_orderness(path, schedule, normalised=True)
     return f"S = {number(bent)} (0: straight)", f"C = {number(varying)} (0: first-order)"

@@ -1,0 +1,144 @@
+"""Consistency: how CD, CT, ECT, SCT, LCM and PCM differ."""
+
+import plotly.graph_objects as go
+import torch
+
+import toydiff
+from toydiff import jump, runs
+from toydiff.measure import paired_error, target_variance
+from toydiff.plots import interactive
+
+from screen.controls import Choice, Number, Several
+from screen.lesson import Lesson, remember
+
+MAP, SAME, EDGES, VARIANCE = (
+    "map from noise to sample",
+    "same noise, 1, 2, 4, 8 steps",
+    "where the jumps go",
+    "variance of the target",
+)
+METHODS = ("cd", "ct", "ect", "sct", "lcm", "pcm")
+PHASED = {1: None, 2: "ring-pcm-2", 4: "ring-pcm", 8: "ring-pcm-8"}
+"""PCM's students: each knows as many steps as it has phases."""
+EXACT = "exact flow"
+
+
+@remember
+def truth(noises: int) -> tuple:
+    """The ring, noise at t = 1 on the students' schedule, and the exact path from it."""
+    ring, on = toydiff.mixture("ring"), toydiff.schedule("scaled-linear")
+    noise = torch.randn(noises, 2, generator=torch.Generator().manual_seed(0))
+    sigma = on.sigma(torch.ones((), dtype=torch.float64))
+    path = toydiff.solve(ring.denoiser(on), sigma * noise.double(), 60)
+    return ring, on, noise, path
+
+
+def sample(method: str, steps: int, x: torch.Tensor) -> torch.Tensor | None:
+    """Where a student takes states at t = 1 in so many steps; None where it has no such number."""
+    id_ = PHASED[steps] if method == "pcm" else f"ring-{method}"
+    if id_ is None:
+        return None
+    solver = "ddim" if method == "pcm" else "lcm"
+    return toydiff.solve(runs.load(id_).denoiser, x, steps, solver=solver, grid="uniform", generator=0, keep="end").end
+
+
+def jumps(method: str, path: toydiff.Trajectory) -> list[tuple[float, float]]:
+    """How far a student's jump from each time of the exact path ends from the path at its edge: (t, root mean square)."""
+    D = runs.load("ring-pcm" if method == "pcm" else f"ring-{method}").denoiser
+    phases = 4 if method == "pcm" else 1
+    out = []
+    for t, x in zip(path.ts[:-1].tolist(), path.xs[:-1].float(), strict=True):
+        edge = int(t * phases - 1e-9) / phases  # the lower end of the phase that t is in
+        k = int((path.ts - edge).abs().argmin())
+        with torch.no_grad():
+            landed = jump(D(x, torch.tensor(t)), edge)
+        out.append((t, paired_error(landed.double(), path.xs[k]).rms))
+    return out
+
+
+def consistency(view: str, methods: tuple[str, ...], noises: int) -> tuple[go.Figure, list[dict]]:
+    """Students of the ring's teacher, told apart by where they send noise, by where their jumps go, and by how their target varies."""
+    ring, on, noise, path = truth(noises)
+    x = path.xs[0].float()
+    if view == VARIANCE:
+        levels = torch.logspace(-1.3, 1.1, 13, dtype=torch.float64)
+        ts, counts = on.t_of_lam(-levels.log()), {"ct": 1, "4 references": 4, "32 references": 32, "sct": 256}
+        curves = {name: target_variance(ring, on, ts, n, samples=1024, seed=0) for name, n in counts.items()}
+        rows = [
+            {"target": name, "references": counts[name], "nsr": nsr, "variance": v}
+            for name, c in curves.items()
+            for nsr, v, _ in c
+        ]
+        return interactive.against_noise(curves, ylabel="variance of the target's x₀"), rows
+    if view == EDGES:
+        # a grid that holds the edges of four phases
+        exact = toydiff.solve(ring.denoiser(on), path.xs[0][:256], ts=torch.linspace(1, 0, 81, dtype=torch.float64))
+        curves = {method: jumps(method, exact) for method in methods}
+        rows = [{"method": method, "t": t, "rms": rms} for method, curve in curves.items() for t, rms in curve]
+        return interactive.jump_errors(curves, edges=(0.75, 0.5, 0.25) if "pcm" in methods else ()), rows
+    steps = (1, 2, 4, 8)
+    ends = {m: {n: end for n in steps if (end := sample(m, n, x)) is not None} for m in methods}
+    rows = [
+        {"method": m, "steps": n, "rms_from_exact": paired_error(end.double(), path.end).rms}
+        for m, by in ends.items()
+        for n, end in by.items()
+    ]
+    if view == SAME:
+        return interactive.same_noise({m: ends[m] for m in methods[:2]}, ring), rows
+    shown = {EXACT: path.end} | {
+        f"{m}, {min(by)} step{'s' if min(by) > 1 else ''}": by[min(by)].double() for m, by in ends.items()
+    }
+    return interactive.one_step_planes(noise.double(), shown, ring), rows
+
+
+def words(rows: list[dict]) -> str:
+    if "variance" in rows[0]:
+        near = {
+            row["target"]: row["variance"] for row in sorted(rows, key=lambda row: abs(row["nsr"] - 1), reverse=True)
+        }
+        return (
+            f"Without a teacher the target leans on **one** sample that could have become x_t: at NSR 1 its variance is {near['ct']:.2g} (CT, ECT). SCT takes the softmax-weighted mean over a "
+            f"batch that holds the sample itself: {near['sct']:.2g} with 256 references, and no bias. A teacher's exact score (CD, LCM, PCM) has 0."
+        )
+    if "t" in rows[0]:
+        worst = {m: max(r["rms"] for r in rows if r["method"] == m) for m in dict.fromkeys(r["method"] for r in rows)}
+        return (
+            "From each place of the exact path: how far the jump misses its goal. CD, CT, ECT, SCT and LCM jump to **data** from everywhere, which is hardest from noise. "
+            "PCM jumps to the **lower edge of its phase** (dotted), and meets the next phase there. Largest misses: "
+            + ", ".join(f"{m} {e:.2g}" for m, e in worst.items())
+            + "."
+        )
+    by = {}
+    for row in rows:
+        by.setdefault(row["method"], {})[row["steps"]] = row["rms_from_exact"]
+    told = "; ".join(
+        f"**{m}** {', '.join(f'{e:.2g}' for e in errors.values())} in {', '.join(map(str, errors))} steps"
+        for m, errors in by.items()
+    )
+    return (
+        f"A noise has the colour of where it ends. RMS distance from the exact flow's end: {told}. "
+        "All but PCM re-noise between steps, which takes them elsewhere; CT has no teacher whose flow it would follow."
+    )
+
+
+LESSON = Lesson(
+    id="consistency",
+    menu="Consistency",
+    icon=":material/target:",
+    title="One jump from anywhere on the path lands at one place",
+    equation=r"\min_\theta\; d\big(f_\theta(x_t,t),\,f_{\theta^-}(x_r,r)\big)",
+    source="Consistency models, arXiv 2303.01469; ECT 2406.14548; SCT 2410.18958; LCM 2310.04378; PCM 2405.18407. f jumps to data, PCM's to its phase's edge.",
+    controls=(
+        Choice("view", "Show", (MAP, SAME, EDGES, VARIANCE), MAP, "*map from noise*: where each noise goes in the fewest steps. *same noise*: in 1, 2, 4, 8 steps. *edges*: where jumps go, and by how much they miss. *variance*: of the target's x₀"),
+        Several("methods", "Methods", METHODS, ("cd", "ct", "pcm"), "*same noise* shows the first two"),
+        Number("noises", "Noises", (100, 250, 500, 1000, 2000), 500),
+    ),
+    figure=consistency,
+    uses=(truth, sample, jumps),
+    words=words,
+    presets={
+        "LCM goes elsewhere with more steps": {"view": SAME, "methods": ["lcm", "pcm"]},
+        "PCM's edges": {"view": EDGES, "methods": ["cd", "pcm"]},
+        "What SCT averages away": {"view": VARIANCE},
+    },
+)  # fmt: skip

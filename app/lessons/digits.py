@@ -1,0 +1,92 @@
+"""Digits: every bundled student beside the teacher, from the same noise."""
+
+import plotly.graph_objects as go
+import torch
+
+from toydiff import runs, weights
+from toydiff.plots import interactive
+from toydiff.problems import problem
+from toydiff.zoo import RECIPES
+
+from screen.controls import Choice, Number, Several
+from screen.lesson import Lesson, remember
+
+TEACHER, TEACHER_STEPS = "teacher", 25
+STUDENTS = tuple(
+    id_.removeprefix("digits-") for id_ in RECIPES if id_.startswith("digits-") and id_ != "digits-teacher"
+)
+SAMPLES, QUALITY = "samples", "quality"
+
+
+@remember
+def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
+    """Ten digits, 0 to 9, of one noise, and what is known of such samples: calls, and the stored quality where it was measured."""
+    model = runs.load(f"digits-{name}")
+    stored = model.about["rows"]
+    g = stored[0]["guidance_scale"]
+    path, _ = runs.sample(model, problem("digits"), 10, steps, cond=torch.arange(10), guidance_scale=g, seed=seed)
+    known = next((row for row in stored if row["steps"] == steps), None)
+    quality = None if known is None else known["distance"] / known["floor"]
+    return path.end, {
+        "student": name,
+        "steps": steps,
+        "nfe": path.nfe,
+        "distance_over_floor": quality,
+        "accuracy": known and known["accuracy"],
+    }
+
+
+def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple[go.Figure, list[dict]]:
+    """Rows of digits from the same noise, the teacher's in 25 steps on top; or how good each student is at which number of calls."""
+    if view == QUALITY:
+        rows = [
+            {"student": name, "steps": row["steps"], "nfe": row["nfe"], "distance_over_floor": row["distance"] / row["floor"], "accuracy": row["accuracy"]}
+            for name in (TEACHER, *students)
+            for row in weights.read_about(f"digits-{name}")["rows"]
+            if name != TEACHER or row["solver"] == "dpm++2m"  # it was measured with an SDE solver as well
+        ]  # fmt: skip
+        return interactive.quality(rows), rows
+    sheet, rows = {}, []
+    for name, n in ((TEACHER, TEACHER_STEPS), *((student, steps) for student in students)):
+        images, row = sample(name, n, seed)
+        good = f"{row['distance_over_floor']:.1f}×" if row["distance_over_floor"] else "–"
+        sheet[f"{name} · {row['nfe']} · {good}"] = images
+        rows.append(row)
+    return interactive.digits(sheet), rows
+
+
+def words(rows: list[dict]) -> str:
+    measured = [row for row in rows if row["student"] != TEACHER and row["distance_over_floor"]]
+    top = [row for row in rows if row["student"] == TEACHER and row["distance_over_floor"]]
+    told = "Beside each name: network calls a sample, and Fréchet distance to real digits in floors, that of held-out real ones (–: not measured at so many steps). "
+    if measured and top:
+        best, teacher = (min(group, key=lambda row: row["distance_over_floor"]) for group in (measured, top))
+        told += (
+            f"Best here: **{best['student']}**, {best['distance_over_floor']:.1f} floors with {best['nfe']} call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
+            f"{teacher['distance_over_floor']:.1f} with {teacher['nfe']}."
+        )
+    return told + " Students that learn paths keep the teacher's digit; those moved by scores need not."
+
+
+LESSON = Lesson(
+    id="digits",
+    menu="Digits",
+    icon=":material/pin:",
+    title="What fifty calls draw, students draw in one, two or four",
+    equation=r"\|m_a-m_b\|^2+\mathrm{tr}\big(C_a+C_b-2\sqrt{C_aC_b}\big)",
+    source="Fréchet distance, arXiv 1706.08500, eq. 6, on features of a small classifier; 1,000 samples. Weights: `toydiff zoo`.",
+    controls=(
+        Choice("view", "Show", (SAMPLES, QUALITY), SAMPLES),
+        Number("steps", "Steps of the students", (1, 2, 4, 25), 1),
+        Several("students", "Students", STUDENTS, ("naive", "rectified-flow", "rectified-diffusion", "cd", "dmd2", "adversarial")),
+        Number("seed", "Noise", tuple(range(10)), 0),
+    ),
+    figure=digits,
+    uses=(sample,),
+    words=words,
+    presets={
+        "Everybody in four steps": {"steps": 4, "students": list(STUDENTS)},
+        "One step: naive against the rest": {"steps": 1, "students": ["naive", "rectified-diffusion", "cd", "vsd", "sim"]},
+        "Quality against calls": {"view": QUALITY, "students": list(STUDENTS)},
+    },
+)  # fmt: skip

@@ -1,0 +1,188 @@
+"""Reflow: rounds of rectified flow side by side, the pairs each learnt from, and a round that is trained while one looks on."""
+
+import threading
+
+import plotly.graph_objects as go
+import streamlit as st
+import torch
+
+import toydiff
+from toydiff import runs
+from toydiff.distill.pairs import Recipe, make_pairs
+from toydiff.measure import meeting, paired_error, sliced_wasserstein, straightness
+from toydiff.mixtures import GaussianMixture
+from toydiff.plots import interactive
+from toydiff.problems import MixtureProblem
+
+from screen.controls import Choice, Mixture, Number
+from screen.lesson import Lesson, is_dark, remember
+from screen.mixtures import code_of, mixture_of
+
+FLOWS, PAIRS = "flows", "pairs"
+BUNDLED = {"round 0: flow matching": "ring-flow-matching", "round 1: reflow": "ring-rectified-flow", "round 2: reflow": "ring-rectified-flow-2"}  # fmt: skip
+PARTICLES, NEAR = 256, 0.03
+"""Particles that are measured, and how near two lines come where they meet."""
+
+
+@remember
+def flows(mixture: GaussianMixture, ring: bool) -> dict:
+    """Each round's flow: the bundled ones of the ring, otherwise round 0, which is known exactly for every mixture."""
+    if ring:
+        return {name: runs.load(id_).denoiser for name, id_ in BUNDLED.items()}
+    return {"round 0: the exact flow": mixture.denoiser(toydiff.Linear(), "velocity")}
+
+
+def measured(name: str, D: toydiff.Denoiser, mixture: GaussianMixture) -> tuple:
+    """A flow's paths, where one step of it ends, and how straight and how good that is."""
+    noise = D.schedule.prior((PARTICLES, 2), 0)
+    path = toydiff.solve(D, noise, 50, solver="ddim", grid="uniform")
+    once = toydiff.solve(D, noise, 1, solver="ddim", grid="uniform").end
+    true = mixture.sample(PARTICLES, 1, dtype=noise.dtype)
+    return path, once, {
+        "round": name, "S": straightness(path, normalised=True), "one_step_error": paired_error(once, path.end).rms,
+        "one_step_distance": sliced_wasserstein(once, true), "floor": sliced_wasserstein(mixture.sample(PARTICLES, 2, dtype=noise.dtype), true),
+    }  # fmt: skip
+
+
+def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, list[dict]]:
+    """Rounds side by side: the flows' paths and where one step ends, or the pairs that each flow learnt from."""
+    # the bundled flows are the ring's
+    ring = torch.equal(mixture.means, toydiff.mixture("ring").means)
+    drawn, ends, couplings, marks, rows = {}, {}, {}, {}, []
+    coupling = toydiff.Linear().prior((paths, 2), 0), mixture.sample(paths, 0)  # round 0: any noise with any data
+    for name, D in flows(mixture, ring).items():
+        path, once, row = measured(name, D, mixture)
+        couplings[name], marks[name] = coupling, meeting(*coupling, within=NEAR)
+        rows.append(row | {"pairs_that_meet": int(marks[name].sum()), "pairs": paths})
+        drawn[name] = toydiff.Trajectory(
+            path.ts, path.xs[:, :paths], path.x0s[:, :paths], path.nfe, path.rounds, path.seconds
+        )
+        ends[name] = once[:paths]
+        coupling = path.xs[0, :paths], path.end[:paths]  # what the next round learns from
+    if view == PAIRS:
+        return interactive.pairs(couplings, marks, mixture), rows
+    return interactive.reflow(drawn, mixture, one_step=ends), rows
+
+
+def words(rows: list[dict]) -> str:
+    first, last = rows[0], rows[-1]
+    told = f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet another, a flow can follow but one, and bends (S = {first['S']:.2f}). "
+    if len(rows) == 1:
+        return (
+            told
+            + f"One step ends {first['one_step_error']:.2g} from where the flow does. **Train a round below**: it learns from the flow's own pairs, whose lines do not meet."
+        )
+    return (
+        told
+        + f"Of the flow's own pairs {rows[1]['pairs_that_meet']} do; after {len(rows) - 1} rounds S = {last['S']:.1e}, and **one step** (rings) ends "
+        f"{last['one_step_error']:.2g} from the flow's end, before {first['one_step_error']:.2g}. Distance of its samples to data: {first['one_step_distance']:.2g} → {last['one_step_distance']:.2g}, floor {last['floor']:.2g}."
+    )
+
+
+UPDATES = 900
+"""Of the round that is trained on the page."""
+
+AT_ONCE = threading.BoundedSemaphore(2)
+"""Trainings at a time, of all who are here: each takes a processor."""
+
+
+def begin(word: str) -> dict:
+    """A round that is set up: pairs of the exact flow, and a student that learns their straight lines."""
+    mixture = mixture_of(word)
+    D = mixture.denoiser(toydiff.Linear(), "velocity")
+    problem = MixtureProblem(mixture, schedule=D.schedule)
+    pairs = make_pairs(problem, D, Recipe(n=8000, steps=30, solver="ddim", grid="uniform"))
+    changes = {"updates": UPDATES, "batch": 512, "edge": 0.5, "warmup": 30, "ema": 0.99}
+    run = runs.train("rectified-flow", problem, teacher=D, pairs=pairs, seed=0, changes=changes, watch=0)
+    return {"word": word, "run": run, "done": 0, "loss": float("nan"), "going": True}
+
+
+def stop() -> None:
+    """Asked to stop: the page shows what there is so far."""
+    st.session_state["reflow-training"]["going"] = False
+
+
+def live(chosen: dict) -> None:
+    """Train one round on the mixture of the page, with a bar and a way to stop it."""
+    word, key = chosen["mixture"], "reflow-training"
+    state = st.session_state.get(key)
+    if state and state["word"] != word:  # the mixture was changed
+        state = st.session_state[key] = None
+    going = bool(state and state["going"])
+    with st.container(horizontal=True, key="train", vertical_alignment="center"):
+        start = st.button(
+            "Train one round of reflow here, about 20 s",
+            icon=":material/play_arrow:",
+            key="reflow-start",
+            disabled=going,
+        )
+        st.button("Stop", icon=":material/stop:", key="reflow-stop", disabled=not (going or start), on_click=stop)
+    if start:
+        try:
+            with st.spinner("The exact flow makes 8,000 pairs"):
+                state = st.session_state[key] = begin(word)
+        except (ValueError, FloatingPointError) as error:
+            st.error(str(error))
+            return
+    if state and state["going"]:
+        if not AT_ONCE.acquire(blocking=False):
+            st.info("Two trainings are running on this machine already. Try again in half a minute.")
+            state["going"] = False
+            return
+        try:
+            bar = st.progress(state["done"] / UPDATES)
+            for record in state["run"]:
+                state["done"], state["loss"] = record.step + 1, record.loss
+                if record.step % 15 == 0:
+                    bar.progress(
+                        state["done"] / UPDATES, f"update {state['done']} of {UPDATES}, loss {record.loss:.3f}"
+                    )
+            bar.empty()
+        except FloatingPointError as error:
+            st.error(str(error))
+            return
+        finally:
+            # also when the reader pressed stop, or left: then Streamlit ends this script here
+            AT_ONCE.release()
+            state["going"] = False
+    if state and state["done"]:
+        _result(mixture_of(word), state)
+
+
+def _result(mixture: GaussianMixture, state: dict) -> None:
+    """The round so far, beside the one before it."""
+    D = state["run"].training.average.module
+    rounds = {
+        "round 0: the exact flow": mixture.denoiser(toydiff.Linear(), "velocity"),
+        f"round 1: {state['done']} updates, here": D,
+    }
+    found = {name: measured(name, flow, mixture) for name, flow in rounds.items()}
+    paths = {
+        n: toydiff.Trajectory(p.ts, p.xs[:, :48], p.x0s[:, :48], p.nfe, p.rounds, p.seconds)
+        for n, (p, _, _) in found.items()
+    }
+    figure = interactive.reflow(paths, mixture, one_step={name: once[:48] for name, (_, once, _) in found.items()})
+    st.plotly_chart(interactive.for_screen(figure, dark=is_dark()), key="reflow-result", theme=None, height=560)
+    st.caption(
+        f"Seed 0, batch 512, loss {state['loss']:.3f}. In Python: `toydiff.runs.train('rectified-flow', ...)` on `{code_of(state['word'])}`."
+    )
+
+
+LESSON = Lesson(
+    id="reflow",
+    menu="Reflow",
+    icon=":material/linear_scale:",
+    title="Reflow straightens paths until one step is enough",
+    equation=r"\min_\theta\;\mathbb E\,\big\|v_\theta(x_t,t)-(\varepsilon-x_0)\big\|^2",
+    source="Rectified flow, arXiv 2209.03003, alg. 1; the deck's slide 24. x_t = (1 − t) x₀ + t ε, and the pairs (ε, x₀) are the last round's own.",
+    controls=(
+        Mixture(),
+        Choice("view", "Show", (FLOWS, PAIRS), FLOWS, "*flows*: their paths. *pairs*: the lines that each learnt from, and which of them meet"),
+        Number("paths", "Paths", (6, 12, 24, 48, 96, 192), 48),
+    ),
+    figure=reflow,
+    uses=(flows, measured),
+    words=words,
+    presets={"Where lines cross": {"view": PAIRS}, "Live reflow on spirals": {"mixture": "spirals"}},
+    live=live,
+)  # fmt: skip

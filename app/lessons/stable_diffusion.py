@@ -1,0 +1,119 @@
+"""Stable Diffusion: any checkpoint, two solvers from the same noise."""
+
+import functools
+import tempfile
+import threading
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from toydiff.adapters.checkpoint import StableDiffusion
+from toydiff.adapters.reading import INSTALL
+from toydiff.adapters.sampling import sample_images
+from toydiff.plots import interactive
+from toydiff.solvers import SOLVERS
+
+from screen.controls import Choice, Number, Text
+from screen.lesson import Lesson
+
+TINY, GUIDANCE = "tiny", 7.5
+
+
+@functools.lru_cache(maxsize=1)
+def checkpoint(model: str) -> StableDiffusion:
+    """A checkpoint in diffusers' layout: a folder, a hub id or a .safetensors file; `tiny` is made here, of random weights."""
+    if model != TINY:
+        return StableDiffusion.load(model)
+    try:
+        from toydiff.adapters import tiny
+    except ImportError:
+        raise ValueError(INSTALL) from None
+    with tempfile.TemporaryDirectory() as folder:
+        return StableDiffusion.load(tiny.save(Path(folder) / TINY))
+
+
+ONE = threading.Lock()
+"""One checkpoint is asked by one reader at a time: two would each wait twice as long."""
+
+
+def one_at_a_time(function):
+    """Hold the lock while the function runs."""
+
+    @functools.wraps(function)
+    def locked(*args, **kwargs):
+        with ONE:
+            return function(*args, **kwargs)
+
+    return locked
+
+
+@one_at_a_time
+def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figure, list[dict]]:
+    """One prompt, one noise, two solvers; and where their images differ."""
+    if not model:
+        raise ValueError(
+            "name a checkpoint: a folder in diffusers' layout, a hub id or a .safetensors file; or tiny, for one of random weights"
+        )
+    sd = checkpoint(model)
+    shown, rows, made = {}, [], []
+    for side, solver in (("A", a), ("B", b)):
+        out = sample_images(sd, prompt, steps=steps, solver=solver, guidance_scale=GUIDANCE, seed=0)
+        made.append(out)
+        path = out.trajectory
+        shown[f"{side}: {solver}, {path.nfe} calls"] = out.images[0]
+        off = float((out.latents - made[0].latents).square().mean().sqrt() / made[0].latents.square().mean().sqrt())
+        rows.append(
+            {
+                "side": side,
+                "solver": solver,
+                "steps": steps,
+                "nfe": path.nfe,
+                "seconds": path.seconds,
+                "latents_from_A": off,
+                "model": model,
+            }
+        )
+    gap = (made[0].images[0] - made[1].images[0]).abs()
+    most = float(gap.max())
+    shown[f"|A − B|, white is {most:.2g}"] = gap / max(most, 1e-12)
+    return interactive.images(shown), rows
+
+
+def words(rows: list[dict]) -> str:
+    a, b = rows
+    told = (
+        f"The UNet is a denoiser like any other here, so every solver runs on it: **{a['solver']}** took {a['nfe']} calls and {a['seconds']:.1f} s, **{b['solver']}** {b['nfe']} and {b['seconds']:.1f} s; "
+        f"their latents differ by {b['latents_from_A']:.1%} of their size. Guidance {GUIDANCE:g}, seed 0. "
+    )
+    if a["model"] == TINY:
+        told += "**tiny** is a checkpoint of random weights, made on the spot: its images are noise, its layout is the real one. Name yours above."
+    return told
+
+
+def long(chosen: dict) -> str | None:
+    """A real checkpoint takes seconds a step on a processor."""
+    if chosen["model"] in (TINY, ""):
+        return None
+    return f"A real checkpoint takes some seconds a step on a processor: about {2 * chosen['steps']} of them with guidance, for each solver."
+
+
+LESSON = Lesson(
+    id="stable-diffusion",
+    menu="Stable Diffusion",
+    icon=":material/image:",
+    title="The same solvers, a real checkpoint: a UNet is one more denoiser",
+    equation=r"\hat\varepsilon=\varepsilon_\varnothing+g\,(\varepsilon_c-\varepsilon_\varnothing)",
+    source="Latent diffusion, arXiv 2112.10752; guidance, arXiv 2207.12598. No safety checker and no watermark are applied.",
+    controls=(
+        Text("model", "Checkpoint", TINY, "a folder in diffusers' layout, a hub id, or a .safetensors file"),
+        Text("prompt", "Prompt", "a lighthouse by the sea"),
+        Choice("a", "Solver A", tuple(SOLVERS), "ddim"),
+        Choice("b", "Solver B", tuple(SOLVERS), "dpm++2m"),
+        Number("steps", "Steps", (1, 2, 4, 8, 10, 15, 20, 25, 50), 8),
+    ),
+    figure=images,
+    uses=(checkpoint,),
+    words=words,
+    presets={"A checkpoint's solvers": {"a": "ddim", "b": "unipc2", "steps": 20}},
+    long=long,
+)  # fmt: skip

@@ -1,0 +1,24 @@
+"""What one page needs and takes seconds to import is fetched once the first page is drawn, while its reader looks at it."""
+
+import importlib.util
+import threading
+import time
+
+import streamlit as st
+
+AFTER = 4.0
+"""Seconds until then."""
+
+
+@st.cache_resource(show_spinner=False)
+def fetch() -> None:
+    """Once a process, in the background."""
+    threading.Thread(target=_fetch, daemon=True).start()
+
+
+def _fetch() -> None:
+    time.sleep(AFTER)
+    import ot  # noqa: F401
+
+    if importlib.util.find_spec("diffusers") is not None:
+        from toydiff.adapters import tiny  # noqa: F401

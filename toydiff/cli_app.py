@@ -1,0 +1,69 @@
+"""`toydiff app`: the lessons in a browser."""
+
+import argparse
+import importlib.util
+import socket
+import sys
+from pathlib import Path
+
+from .terminal import Parser, whole
+
+INSTALL = "the app needs the extra `app`: pip install 'toydiff[app]'"
+FOLDERS = ("toydiff_app", "app")
+"""Where its files lie, beside this package: in an installation, and in a clone."""
+
+
+def folder() -> Path:
+    """The folder of the app's files; `ValueError` where there is none."""
+    root = Path(__file__).parent.parent
+    for name in FOLDERS:
+        if (root / name / "main.py").is_file() and (root / name / "lessons").is_dir():
+            return root / name
+    raise ValueError(f"the app's files are missing: there is no {' and no '.join(FOLDERS)} in {str(root)!r}")
+
+
+def arguments(parser: Parser) -> None:
+    """The options of `toydiff app`."""
+    parser.add_argument("--port", type=whole(1, 65535), default=8501, help="of the address (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="localhost",
+        help="who may connect: localhost, or 0.0.0.0 for everyone in reach (default: %(default)s)",
+    )
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve the app until it is interrupted."""
+    if importlib.util.find_spec("streamlit") is None:
+        raise ValueError(INSTALL)
+    main = folder() / "main.py"
+    _check_port(args.host, args.port)
+    # what the pages need is here before the first reader is: distances, networks, training, figures
+    import ot  # noqa: F401
+    from streamlit.web import cli
+
+    from . import runs  # noqa: F401
+    from .plots import interactive  # noqa: F401
+
+    options = {
+        "server.port": args.port,
+        "server.address": args.host,
+        "server.headless": str(args.no_browser).lower(),
+        "browser.serverAddress": "localhost" if args.host == "0.0.0.0" else args.host,
+    }
+    words = ["run", str(main), *(f"--{name}={value}" for name, value in options.items())]
+    sys.argv = ["streamlit", *words]
+    cli.main(words, standalone_mode=False)
+
+
+def _check_port(host: str, port: int) -> None:
+    """`ValueError` where the address is taken, or is none of this machine's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(
+                f"cannot serve at {host}:{port}: {error.strerror or error}; choose another --port or --host"
+            ) from None
