@@ -131,7 +131,7 @@ LESSON = Lesson(
     controls=(
         Choice("view", "Show", (MAP, SAME, EDGES, VARIANCE), MAP, "*map from noise*: where each noise goes in the fewest steps. *same noise*: in 1, 2, 4, 8 steps. *edges*: where jumps go, and by how much they miss. *variance*: of the target's x₀"),
         Several("methods", "Methods", METHODS, ("cd", "ct", "pcm"), "*same noise* shows the first two"),
-        Number("noises", "Noises", (100, 250, 500, 1000, 2000), 500),
+        Number("noises", "Noises", (50, 100, 200, 400, 800, 1600), 200),
     ),
     figure=consistency,
     uses=(truth, sample, jumps),

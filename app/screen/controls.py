@@ -45,8 +45,8 @@ class Choice:
 
     @property
     def extremes(self) -> list:
-        """Values that a test tries."""
-        return list(self.options)
+        """Values that a test tries: all of a few, the ends of many."""
+        return list(self.options) if len(self.options) <= 5 else [self.options[0], self.options[-1]]
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,10 @@ class Mixture:
         with right:
             editor.popover(self.name, self.default)
         with left:
+            asked = st.session_state.get(self.name) or st.query_params.get(self.name) or self.default
+            options = [*self.options, *({asked} - set(self.options))]  # a word of the reader's own is listed as well
             return st.selectbox(
-                self.label, self.options, self.options.index(self.default), key=self.name, help=self.help, bind=BOUND, accept_new_options=True
+                self.label, options, options.index(self.default), key=self.name, help=self.help, bind=BOUND, accept_new_options=True
             )  # fmt: skip
 
     def check(self, given: Sequence[str]) -> None:
@@ -169,7 +171,7 @@ class Mixture:
 
     @property
     def extremes(self) -> list:
-        return [*self.options, "0,0,0.02,1", "-20,-20,0.02,0.001;20,20,10,1000"]
+        return ["ring", "checkerboard", "random:999", "0,0,0.02,1", "-20,-20,0.02,0.001;20,20,10,1000"]
 
 
 Control = Choice | Number | Several | Text | Mixture

@@ -1,6 +1,7 @@
 """A lesson and the page that shows it: a claim, at most five controls, the figure, a few words, the equation, and the code."""
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from .snippet import snippet
 MOST_CONTROLS = 5
 REMEMBERED = 96
 """Figures that are kept, of all lessons and sessions together: one is a megabyte or so."""
+
+PICTURE_FIRST = 0.8
+"""Seconds that the first page of a visit leaves the browser for its figure, before words, equation and buttons ask it to fetch what they need."""
 
 Rows = list[dict]
 STYLE = (Path(__file__).parent / "page.css").read_text()
@@ -86,7 +90,8 @@ def show(lesson: Lesson) -> None:
     columns = st.columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
     slot = place.empty()
-    if "seen" not in st.session_state:
+    first = "seen" not in st.session_state
+    if first:
         # the browser fetches what draws figures while the first one is computed
         st.session_state["seen"] = True
         slot.plotly_chart(_blank(dark), key="blank", theme=None, height="stretch")
@@ -107,6 +112,8 @@ def show(lesson: Lesson) -> None:
             figure, key=f"{lesson.id}-figure", theme=None, height="stretch", alt=lesson.title,
             config={"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": f"toydiff-{lesson.id}", "scale": 3}},
         )  # fmt: skip
+    if first:
+        time.sleep(PICTURE_FIRST)
     left, right = st.columns([8, 5], gap="medium")
     left.markdown(lesson.words(rows))
     right.latex(lesson.equation)

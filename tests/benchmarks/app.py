@@ -1,0 +1,105 @@
+"""How long a reader of the app waits for a figure, in a real browser.
+
+    python tests/benchmarks/app.py [--rounds 5]
+
+cold: a page in a browser that was never here, until its figure has marks. bare: the same for a page of Streamlit that has one slider and a line of two
+points, the least that any such app takes. again: a new tab of that browser. warm: a page chosen in the menu of an open one, its figure computed
+before. control: a key pressed on the steps' slider of the first page (256 particles, two solvers), until the figure has other frames, each number of steps for the first time.
+Seconds: the median, and the extremes, over the rounds; the browser and the server share this machine's processors.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from browser import APP, MARKS, chromium, executable, serve
+
+BARE = """
+import plotly.graph_objects as go
+import streamlit as st
+st.slider("steps", 1, 50)
+with st.container(key="picture"):
+    st.plotly_chart(go.Figure(go.Scatter(x=[0, 1], y=[0, 1])), theme=None)
+"""
+STEPS = "() => document.querySelector('.st-key-picture .js-plotly-plot').layout.sliders[0].steps.length"
+
+
+def timed(action, wait) -> float:
+    began = time.perf_counter()
+    action()
+    wait()
+    return time.perf_counter() - began
+
+
+def told(name: str, seconds: list[float]) -> None:
+    print(
+        f"{name:32} {statistics.median(seconds):6.2f} s   {min(seconds):.2f} to {max(seconds):.2f}   ({len(seconds)} times)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    if executable() is None:
+        raise SystemExit("no chromium on this machine: apt-get install chromium")
+    sys.path.insert(0, str(APP))
+    from lessons import LESSONS
+
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, serve() as url:
+        bare = Path(folder) / "bare.py"
+        bare.write_text(BARE)
+        flags = (
+            "--server.headless=true",
+            "--server.fileWatcherType=none",
+            "--browser.gatherUsageStats=false",
+            "--server.port={port}",
+        )
+        with serve("-m", "streamlit", "run", str(bare), *flags) as bare_url:
+            cold, least, again = [], [], []
+            for _ in range(args.rounds):
+                for address, seconds in ((bare_url, least), (url, cold)):
+                    context = browser.new_context(viewport={"width": 1280, "height": 800})
+                    page = context.new_page()
+                    seconds.append(timed(lambda: page.goto(address), lambda: page.wait_for_selector(MARKS)))  # noqa: B023
+                    if address == url:
+                        page.wait_for_timeout(2500)
+                        tab = context.new_page()
+                        again.append(timed(lambda: tab.goto(url), lambda: tab.wait_for_selector(MARKS)))  # noqa: B023
+                    context.close()
+            told("cold, bare Streamlit", least)
+            told("cold, first page", cold)
+            told("again, new tab", again)
+            print(f"{'ratio of cold to bare':32} {statistics.median(cold) / statistics.median(least):6.2f}")
+        page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        page.goto(url)
+        page.wait_for_selector(MARKS)
+        warm: dict[str, list[float]] = {}
+        for k in range(args.rounds + 1):  # the first round computes
+            for lesson in (*LESSONS[1:], LESSONS[0]):
+                page.wait_for_timeout(400)
+                shown = f"h2:has-text({lesson.title.split(chr(34))[0]!r})"
+                link = page.locator('[data-testid="stSidebarNavLink"]', has_text=lesson.menu)
+                seconds = timed(link.click, lambda: (page.wait_for_selector(shown), page.wait_for_selector(f".st-key-{lesson.id}-figure .trace, .st-key-{lesson.id}-figure .imagelayer image")))  # noqa: B023  # fmt: skip
+                if k:
+                    warm.setdefault(lesson.menu, []).append(seconds)
+        for name, seconds in warm.items():
+            told(f"warm, {name}", seconds)
+        slider = page.locator('[data-testid="stSlider"] input[type=range]').first
+        changed = []
+        for _ in range(3 * args.rounds):
+            page.wait_for_timeout(700)
+            before = page.evaluate(STEPS)
+            slider.focus()
+            changed.append(
+                timed(lambda: page.keyboard.press("ArrowRight"), lambda: page.wait_for_function(f"{STEPS}() !== {before}".replace("() =>", "(() =>", 1).replace("length()", "length)()"), polling=10))  # noqa: B023
+            )  # fmt: skip
+        told("control: one step more", changed)
+
+
+if __name__ == "__main__":
+    main()

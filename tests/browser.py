@@ -1,0 +1,78 @@
+"""A running app and a real browser for tests and benchmarks: Debian's chromium, driven by Playwright, which downloads none."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+APP = Path(__file__).parent.parent / "app"
+FIGURE = ".st-key-picture .js-plotly-plot"
+MARKS = f"{FIGURE} .trace, {FIGURE} .imagelayer image"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+REQUIRED = "TOYDIFF_BROWSER"
+"""Set to 1 where a browser must be there: the tests then fail without one."""
+
+
+def executable() -> str | None:
+    """The browser's path, None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serve(*command: str, port: int | None = None, **environment: str) -> Iterator[str]:
+    """A server's address while it runs; by default that of `toydiff app`."""
+    port = port or free_port()
+    words = [word.format(port=port) for word in command] or [
+        "-m",
+        "toydiff",
+        "app",
+        "--no-browser",
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, *words], env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )  # fmt: skip
+    url = f"http://localhost:{port}"
+    try:
+        for _ in range(240):
+            if process.poll() is not None:
+                raise RuntimeError(f"the server stopped: {process.stdout.read()}")
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).read()
+                break
+            except OSError:
+                time.sleep(0.25)
+        else:
+            raise RuntimeError("the server did not come up in a minute")
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def chromium() -> Iterator:
+    """The browser, started; contexts of it are fresh profiles."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
+        yield browser
+        browser.close()

@@ -1,0 +1,357 @@
+"""The app's pages without a browser: every control at its extremes, links, the code under a figure, mixtures as words, and many sessions at once."""
+
+import dataclasses
+import importlib
+import json
+import random
+import re
+import sys
+import threading
+import types
+
+import browser
+import pytest
+import torch
+
+pytest.importorskip("streamlit")
+sys.path.insert(0, str(browser.APP))
+
+from streamlit.testing.v1 import AppTest
+
+import toydiff
+from toydiff import cli, cli_app, weights
+
+from lessons import LESSONS
+from screen import lesson as frame
+from screen.mixtures import MOST, code_of, components_of, mixture_of, word_of
+
+BY_ID = {lesson.id: lesson for lesson in LESSONS}
+frame.PICTURE_FIRST = 0.0
+
+
+def page(id_):
+    from lessons import LESSONS
+    from screen.lesson import show
+
+    show(next(lesson for lesson in LESSONS if lesson.id == id_))
+
+
+def opened(id_, **asked):
+    """A page as a link with these parameters opens it."""
+    at = AppTest.from_function(page, kwargs={"id_": id_}, default_timeout=120)
+    for name, value in asked.items():
+        at.query_params[name] = list(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return at.run()
+
+
+def drawn(at):
+    """Whether there is a figure, and nothing that should not be there."""
+    assert not at.exception, at.exception[0].value
+    assert not at.warning, at.warning[0].value
+    return any(chart.proto.alt for chart in at.get("plotly_chart"))
+
+
+# ---- the lessons as they are described
+
+
+def test_lessons_keep_to_the_plan():
+    assert len(BY_ID) == len(LESSONS)
+    for lesson in LESSONS:
+        assert 1 <= len(lesson.controls) <= 5
+        assert len(lesson.title) <= 75  # one line on a projector
+        assert lesson.equation
+        assert lesson.source
+        names = {control.name: control for control in lesson.controls}
+        assert len(names) == len(lesson.controls)
+        for title, state in lesson.presets.items():
+            for name, value in state.items():
+                texts = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+                names[name].check(texts)
+                assert title
+    with pytest.raises(ValueError, match="6 controls; a page has 5 at most"):
+        dataclasses.replace(LESSONS[0], controls=(*LESSONS[0].controls, LESSONS[1].controls[2]))
+
+
+@pytest.mark.parametrize("id_", BY_ID)
+def test_default_view_is_complete(id_):
+    at = opened(id_)
+    lesson = BY_ID[id_]
+    assert drawn(at)
+    assert at.header[0].value == lesson.title
+    assert not at.error
+    assert at.latex[0].value
+    said = [m.value for m in at.markdown if len(m.value) > 60]
+    assert len(said) == 1
+    assert len(re.findall(r"[.:;?!)] |[.?!]$", said[0])) >= 1
+    assert len(said[0]) < 520
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id_", BY_ID)
+def test_every_control_at_its_extremes(id_):
+    lesson = BY_ID[id_]
+    for control in lesson.controls:
+        for value in control.extremes:
+            at = opened(id_, **{control.name: value}) if value != [] else opened(id_)
+            if value == []:
+                at = at.multiselect(key=control.name).set_value([]).run()
+                assert "choose one at least" in at.error[0].value
+                continue
+            figure = drawn(at)
+            absurd = control.name in ("model", "prompt")
+            assert figure or (absurd and (at.error or at.info)), (control.name, value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id_", BY_ID)
+def test_random_states_are_drawn(id_):
+    lesson, rng = BY_ID[id_], random.Random(id_)
+    for _ in range(2):
+        state = {}
+        for control in lesson.controls:
+            options = getattr(control, "options", None)
+            if options is None:
+                continue
+            several = isinstance(control.default, tuple)
+            state[control.name] = rng.sample(list(options), 2) if several else rng.choice(list(options))
+        assert drawn(opened(id_, **state)), state
+
+
+def test_extremes_all_at_once():
+    """The smallest and the largest of every control together, on the page with most of them."""
+    for pick in (0, -1):
+        state = {c.name: c.extremes[pick] for c in BY_ID["paths"].controls}
+        assert drawn(opened("paths", **state))
+
+
+# ---- links
+
+
+def test_a_link_sets_every_control():
+    at = opened("paths", mixture="spirals", schedule="linear", a="heun", b="dpm++2m", steps=7)
+    assert drawn(at)
+    assert [box.value for box in at.selectbox] == ["spirals", "linear", "heun", "dpm++2m"]
+    assert at.select_slider(key="steps").value == 7
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"steps": "1000"}, "steps must be one of"),
+        ({"steps": "abc"}, "got 'abc'"),
+        ({"a": "ddimm"}, "did you mean 'ddim'"),
+        ({"colour": "red"}, "'colour' that is not known here; this page has mixture, schedule, a, b, steps"),
+        ({"schedule": "<script>"}, "unknown schedule"),
+        ({"a": "x" * 5000}, "unknown a"),
+    ],
+)
+def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, said):
+    at = opened("paths", **asked)
+    assert not at.exception
+    assert said in at.warning[0].value
+    assert at.select_slider(key="steps").value == 5
+    assert at.get("plotly_chart")
+    at.run()
+    at.run()
+    assert not at.warning
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("nan,0,0.2,1", "x of component 1 is a number from -20 to 20, got 'nan'"),
+        ("0,0,0,1", "std of component 1 is a number from 0.02 to 10, got '0'"),
+        ("0,0,1e308,1", "std of component 1"),
+        ("0,0,0.2,-1", "weight of component 1"),
+        ("0,0,0.2", "component 1 needs 4 numbers"),
+        (";".join(["0,0,0.2,1"] * (MOST + 1)), f"1 to {MOST} components, got {MOST + 1}"),
+        ("1e999,0,1,1", "x of component 1"),
+        ("rong", "did you mean 'ring'"),
+        ("random:-1", "seed of a random mixture"),
+        ("random:99999999999", "seed of a random mixture"),
+        ("0,0,0.2,1;", "component 2 needs 4 numbers"),
+    ],
+)
+def test_an_absurd_mixture_is_one_line_on_the_page(word, said):
+    for id_ in ("paths", "picard"):
+        at = opened(id_, mixture=word)
+        assert not at.exception
+        assert said in at.error[0].value
+        assert not any(chart.proto.alt for chart in at.get("plotly_chart"))
+
+
+def test_a_missing_weight_file_is_one_line_on_the_page(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "bundled", lambda: ["digits-teacher"])
+    importlib.import_module("lessons.digits").sample.cache_clear()
+    frame._picture.clear()
+    at = opened("digits")
+    assert not at.exception
+    assert "unknown run or bundled weights 'digits-naive'" in at.error[0].value
+    frame._picture.clear()
+
+
+def test_stable_diffusion_without_its_packages(monkeypatch):
+    lesson = importlib.import_module("lessons.stable_diffusion")
+    lesson.checkpoint.cache_clear()
+    frame._picture.clear()
+    for name in list(sys.modules):
+        if name == "toydiff.adapters.tiny":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.delattr("toydiff.adapters.tiny", raising=False)
+    at = opened("stable-diffusion")
+    assert not at.exception
+    assert "pip install 'toydiff[sd]'" in at.error[0].value
+    lesson.checkpoint.cache_clear()
+    frame._picture.clear()
+
+
+def test_a_real_checkpoint_waits_to_be_asked(checkpoints):
+    at = opened("stable-diffusion", model=str(checkpoints["sd"]), steps=2)
+    assert not drawn(at)
+    assert "seconds a step" in at.info[0].value
+    at = at.button(key="stable-diffusion-make").click().run()
+    assert drawn(at)
+    at = at.select_slider(key="steps").set_value(4).run()
+    assert not drawn(at)  # another figure has to be asked for again
+
+
+# ---- the code under a figure
+
+
+def numbers(rows):
+    """Rows without what a clock measured."""
+    return json.loads(json.dumps([{k: v for k, v in row.items() if "seconds" not in k} for row in rows]))
+
+
+@pytest.mark.parametrize("id_", BY_ID)
+def test_the_code_makes_the_figure_on_show(id_):
+    lesson = BY_ID[id_]
+    chosen = {c.name: c.default for c in lesson.controls}
+    for name, value in next(iter(lesson.presets.values())).items():
+        chosen[name] = tuple(value) if isinstance(value, list) else value
+    if "mixture" in chosen:
+        chosen["mixture"] = "1,1,0.3,1;-1,-0.5,0.2,2.5"
+    code = lesson.code(chosen)
+    assert "screen" not in code
+    assert "streamlit" not in code
+    assert not re.search(r"^@", code, re.MULTILINE)
+    names = {"shown": [], "print": lambda *_: None}
+    exec(code.replace("figure.show()", "shown.append(figure)"), names)
+    figure, rows = lesson.figure(**{c.name: c.value(chosen[c.name]) for c in lesson.controls})
+    assert numbers(names["rows"]) == numbers(rows)
+    if id_ != "stable-diffusion" and "cost" not in chosen.values():
+        assert json.loads(names["shown"][0].to_json())["data"] == json.loads(figure.to_json())["data"]
+
+
+def test_code_of_a_mixture_is_that_mixture():
+    for word in ("ring", "random:7", "1,2,0.3,1;-1,0,0.5,3"):
+        made, known = eval(code_of(word), {"toydiff": toydiff}), mixture_of(word)
+        assert torch.equal(made.means, known.means)
+        assert torch.equal(made.weights, known.weights)
+        assert torch.equal(made.covariances, known.covariances)
+
+
+# ---- mixtures as words
+
+
+def test_words_of_mixtures():
+    rows = [(1.0, 2.0, 0.3, 1.0), (-1.5, 0.0, 0.5, 3.0)]
+    word = word_of(rows)
+    assert word == "1,2,0.3,1;-1.5,0,0.5,3"
+    assert components_of(word) == rows
+    made = mixture_of(word)
+    assert made.weights.tolist() == [0.25, 0.75]
+    assert mixture_of(word) is made  # so that what is remembered by it is found
+    assert len(components_of("checkerboard")) == mixture_of("checkerboard").components
+    assert components_of("ring")[0] == (2.0, 0.0, 0.15, 1.0)
+    for name in toydiff.MIXTURES:
+        if mixture_of(name).components <= MOST:
+            mixture_of(word_of(components_of(name)))
+
+
+# ---- the editor
+
+
+def test_the_editor_takes_and_refuses(monkeypatch):
+    editor = importlib.import_module("screen.editor")
+
+    def take(change, rows):
+        state = {"table": change}
+        with monkeypatch.context() as patched:
+            patched.setattr(editor, "st", types.SimpleNamespace(session_state=state))
+            editor._edited("mixture", rows, "table")
+        return state
+
+    rows = [(0.0, 0.0, 0.2, 1.0), (1.0, 1.0, 0.3, 2.0)]
+    none = {"edited_rows": {}, "deleted_rows": [], "added_rows": []}
+    assert take(none | {"edited_rows": {0: {"x": 3.0}}}, rows)["mixture"] == "3,0,0.2,1;1,1,0.3,2"
+    assert take(none | {"deleted_rows": [0]}, rows)["mixture"] == "1,1,0.3,2"
+    assert take(none | {"added_rows": [{"x": 2.0, "y": -1.0}]}, rows)["mixture"].endswith(";2,-1,0.3,2")
+    assert take(none | {"added_rows": [{"x": 2.0}]}, rows)["mixture"] == word_of(rows)  # still being filled in
+    for change, said in (
+        (none | {"edited_rows": {1: {"std": -1.0}}}, "std of component 2"),
+        (none | {"edited_rows": {0: {"x": None}}}, "x of component 1 is a number from -20 to 20, got nothing"),
+        (none | {"deleted_rows": [0, 1]}, "1 to 100 components, got 0"),
+    ):
+        state = take(change, rows)
+        assert "mixture" not in state
+        assert said in state["mixture-said"]
+
+
+# ---- live training
+
+
+@pytest.mark.slow
+def test_live_reflow_trains_and_says_what_it_measured(monkeypatch):
+    lesson = importlib.import_module("lessons.reflow")
+    monkeypatch.setattr(lesson, "UPDATES", 40)
+    at = opened("reflow", mixture="0,1,0.3,1;1,-1,0.3,1")
+    assert drawn(at)
+    before = len(at.get("plotly_chart"))
+    at = at.button(key="reflow-start").click().run()
+    assert not at.exception
+    assert len(at.get("plotly_chart")) == before + 1
+    assert "40 updates, here" in at.get("plotly_chart")[-1].proto.spec
+    assert lesson.AT_ONCE.acquire(blocking=False)
+    lesson.AT_ONCE.release()
+
+
+def test_live_reflow_waits_where_two_are_running(monkeypatch):
+    lesson = importlib.import_module("lessons.reflow")
+    monkeypatch.setattr(lesson, "AT_ONCE", threading.BoundedSemaphore(1))
+    lesson.AT_ONCE.acquire()
+    at = opened("reflow").button(key="reflow-start").click().run()
+    assert not at.exception
+    assert "running on this machine already" in at.info[0].value
+
+
+# ---- the command
+
+
+def test_app_command_says_what_is_missing(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli_app.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["app"]) == 2
+    assert "pip install 'toydiff[app]'" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(cli_app, "__file__", str(tmp_path / "toydiff" / "cli_app.py"))
+    assert cli.main(["app"]) == 2
+    assert "the app's files are missing" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.main(["app", "--port", "0"]) == 2
+    assert "--port" in capsys.readouterr().err
+
+
+def test_app_command_says_that_a_port_is_taken(capsys):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert cli.main(["app", "--no-browser", "--port", str(port)]) == 2
+    assert f"cannot serve at localhost:{port}" in capsys.readouterr().err
+
+
+def test_app_files_are_found_in_a_clone():
+    assert cli_app.folder() == browser.APP.resolve()
