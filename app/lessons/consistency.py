@@ -11,12 +11,7 @@ from toydiff.plots import interactive
 from screen.controls import Choice, Number, Several
 from screen.lesson import Lesson, remember
 
-MAP, SAME, EDGES, VARIANCE = (
-    "map from noise to sample",
-    "same noise, 1, 2, 4, 8 steps",
-    "where the jumps go",
-    "variance of the target",
-)
+MAP, SAME, EDGES, VARIANCE = "map from noise", "same noise", "edges", "variance"
 METHODS = ("cd", "ct", "ect", "sct", "lcm", "pcm")
 PHASED = {1: None, 2: "ring-pcm-2", 4: "ring-pcm", 8: "ring-pcm-8"}
 """PCM's students: each knows as many steps as it has phases."""

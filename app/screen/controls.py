@@ -1,76 +1,87 @@
-"""Controls: each is a widget that is bound to a parameter of the link, knows what it may be, and how Python writes its value."""
+"""Controls: each is a widget and a parameter of the page's link; it knows what it may be, and how a link and Python write its value."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import streamlit as st
 
 from toydiff.checks import unknown
-from toydiff.mixtures import MIXTURES, GaussianMixture
+from toydiff.mixtures import MIXTURES
 
 from . import editor
 from .mixtures import code_of, mixture_of
 
-BOUND = "query-params"
-
 
 @dataclass(frozen=True)
-class Choice:
-    """One of several words."""
+class Control:
+    """What a lesson lets a reader choose: the parameter of the link, what the page calls it, and what it is at first."""
 
     name: str
     label: str
-    options: Sequence[str]
-    default: str
-    help: str | None = None
 
-    def widget(self) -> str:
-        """The widget; its value."""
-        return st.selectbox(
-            self.label, self.options, self.options.index(self.default), key=self.name, help=self.help, bind=BOUND
-        )  # fmt: skip
+    def widget(self, key: str) -> object:
+        """Draw it, with the value that `st.session_state[key]` holds; what is chosen now."""
+        raise NotImplementedError
 
-    def check(self, given: Sequence[str]) -> None:
-        """`ValueError` for texts of a link that are no value of this control."""
-        if given[-1] not in self.options:
-            raise unknown(self.name, given[-1][:60], self.options)
+    def read(self, texts: Sequence[str]) -> object:
+        """The value of a link's texts; `ValueError` names what is allowed. Of several texts for one value the last counts."""
+        return texts[-1]
 
-    def value(self, chosen: str) -> object:
-        """What the figure's function gets."""
+    def texts(self, chosen: object) -> list[str]:
+        """How a link writes it."""
+        return [str(chosen)]
+
+    def value(self, chosen: object) -> object:
+        """What the figure's function gets; `ValueError` for what cannot be drawn."""
         return chosen
 
-    def code(self, chosen: str) -> str:
-        """How Python writes it."""
+    def code(self, chosen: object) -> str:
+        """How Python writes that."""
         return repr(chosen)
 
     @property
     def extremes(self) -> list:
-        """Values that a test tries: all of a few, the ends of many."""
+        """Values that a test tries."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Choice(Control):
+    """One of several words."""
+
+    options: Sequence[str]
+    default: str
+    help: str | None = None
+
+    def widget(self, key: str) -> str:
+        return st.selectbox(self.label, self.options, key=key, help=self.help)
+
+    def read(self, texts: Sequence[str]) -> str:
+        if texts[-1] not in self.options:
+            raise unknown(self.name, texts[-1][:60], self.options)
+        return texts[-1]
+
+    @property
+    def extremes(self) -> list:
         return list(self.options) if len(self.options) <= 5 else [self.options[0], self.options[-1]]
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Control):
     """A whole number, one of some that grow, so that a slider reaches all of them well."""
 
-    name: str
-    label: str
     options: Sequence[int]
     default: int
     help: str | None = None
 
-    def widget(self) -> int:
-        return st.select_slider(self.label, self.options, self.default, key=self.name, help=self.help, bind=BOUND)
+    def widget(self, key: str) -> int:
+        return st.select_slider(self.label, self.options, key=key, help=self.help)
 
-    def check(self, given: Sequence[str]) -> None:
-        if given[-1] not in map(str, self.options):
-            raise ValueError(f"{self.name} must be one of {', '.join(map(str, self.options))}, got {given[-1][:60]!r}")
-
-    def value(self, chosen: int) -> int:
-        return chosen
-
-    def code(self, chosen: int) -> str:
-        return repr(chosen)
+    def read(self, texts: Sequence[str]) -> int:
+        for option in self.options:
+            if texts[-1] == str(option):
+                return option
+        raise ValueError(f"{self.name} must be one of {', '.join(map(str, self.options))}, got {texts[-1][:60]!r}")
 
     @property
     def extremes(self) -> list:
@@ -78,92 +89,83 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Several:
+class Several(Control):
     """Some of several words, in the order in which they are listed; none is not allowed."""
 
-    name: str
-    label: str
     options: Sequence[str]
     default: Sequence[str]
     help: str | None = None
 
-    def widget(self) -> tuple[str, ...]:
-        chosen = st.multiselect(
-            self.label, self.options, list(self.default), key=self.name, help=self.help, bind=BOUND, placeholder="choose one at least"
-        )  # fmt: skip
+    def __post_init__(self):
+        object.__setattr__(self, "default", tuple(word for word in self.options if word in self.default))
+
+    def widget(self, key: str) -> tuple[str, ...]:
+        chosen = st.multiselect(self.label, self.options, key=key, help=self.help, placeholder="choose one at least")
         return tuple(word for word in self.options if word in chosen)
 
-    def check(self, given: Sequence[str]) -> None:
-        for word in given:
+    def read(self, texts: Sequence[str]) -> tuple[str, ...]:
+        for word in texts:
             if word not in self.options:
                 raise unknown(self.name, word[:60], self.options)
+        return tuple(word for word in self.options if word in texts)
+
+    def texts(self, chosen: Sequence[str]) -> list[str]:
+        return list(chosen)
 
     def value(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
         if not chosen:
             raise ValueError(f"choose one at least under {self.label!r}")
         return chosen
 
-    def code(self, chosen: tuple[str, ...]) -> str:
-        return repr(chosen)
-
     @property
     def extremes(self) -> list:
-        return [[], [self.options[0]], [self.options[-1]], list(self.options)]
+        return [(self.options[0],), (self.options[-1],), tuple(self.options)]
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Control):
     """Words of the reader's own."""
 
-    name: str
-    label: str
     default: str
     help: str | None = None
     most: int = 300
 
-    def widget(self) -> str:
-        return st.text_input(self.label, self.default, self.most, key=self.name, help=self.help, bind=BOUND).strip()
+    def widget(self, key: str) -> str:
+        return st.text_input(self.label, max_chars=self.most, key=key, help=self.help).strip()
 
-    def check(self, given: Sequence[str]) -> None:
-        if len(given[-1]) > self.most:
-            raise ValueError(f"{self.name} has {self.most} characters at most, got {len(given[-1])}")
-
-    def value(self, chosen: str) -> str:
-        return chosen
-
-    def code(self, chosen: str) -> str:
-        return repr(chosen)
+    def read(self, texts: Sequence[str]) -> str:
+        if len(texts[-1]) > self.most:
+            raise ValueError(f"{self.name} has {self.most} characters at most, got {len(texts[-1])}")
+        return texts[-1]
 
     @property
     def extremes(self) -> list:
-        return ["", "x" * self.most, "../no/such/place", "\\ ' \" <b>{}"]
+        return ["", "x" * self.most, "../no/such/place", 'a "quoted" \\ <b>{}']
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """A mixture: a ready-made one, a random one by its seed, or one that is edited, all as a word of `screen.mixtures`."""
+class Mixture(Control):
+    """A mixture: a ready-made one, a random one by its seed, or one that is edited, all as a word of `screen.mixtures`.
+
+    Any word is a value: what is wrong with it is said where the figure would be.
+    """
 
     name: str = "mixture"
     label: str = "Mixture"
     default: str = "ring"
     help: str | None = "A ready-made mixture, `random:7`, or your own: press *edit*, or type `x,y,std,weight;…`"
-    options: Sequence[str] = field(default=tuple(MIXTURES))
 
-    def widget(self) -> str:
+    def widget(self, key: str) -> str:
         left, right = st.columns([1.7, 1], vertical_alignment="bottom", gap="small")
         with right:
-            editor.popover(self.name, self.default)
+            editor.popover(key)
         with left:
-            asked = st.session_state.get(self.name) or st.query_params.get(self.name) or self.default
-            options = [*self.options, *({asked} - set(self.options))]  # a word of the reader's own is listed as well
-            return st.selectbox(
-                self.label, options, options.index(self.default), key=self.name, help=self.help, bind=BOUND, accept_new_options=True
-            )  # fmt: skip
+            # a word of the reader's own is listed as well
+            options = [*MIXTURES, *({st.session_state[key]} - set(MIXTURES))]
+            chosen = st.selectbox(self.label, options, key=key, help=self.help, accept_new_options=True)
+        return chosen or self.default
 
-    def check(self, given: Sequence[str]) -> None:
-        """Any word is a value: what is wrong with it is said where the figure would be."""
-
-    def value(self, chosen: str) -> GaussianMixture:
+    def value(self, chosen: str) -> object:
         return mixture_of(chosen)
 
     def code(self, chosen: str) -> str:
@@ -172,6 +174,3 @@ class Mixture:
     @property
     def extremes(self) -> list:
         return ["ring", "checkerboard", "random:999", "0,0,0.02,1", "-20,-20,0.02,0.001;20,20,10,1000"]
-
-
-Control = Choice | Number | Several | Text | Mixture

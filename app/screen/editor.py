@@ -12,18 +12,18 @@ LATTICE = 33
 """Places along a side of the plane that can be clicked."""
 
 
-def popover(name: str, default: str) -> None:
+def popover(name: str) -> None:
     """A button that opens the editor of the mixture in `st.session_state[name]`."""
     opened = st.popover("edit", width="stretch", key=f"{name}-edit", on_change="rerun")
     if not opened.open:
         return
     with opened:
-        word = st.session_state.get(name, default)
+        word = st.session_state[name]
         try:
             rows = components_of(word)
         except ValueError as error:
             st.error(str(error))
-            rows = components_of(default)
+            rows = components_of("ring")
         said = st.session_state.pop(f"{name}-said", None)
         if said:
             st.error(said)

@@ -13,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 from toydiff.plots import interactive
 from toydiff.plots.screen import DARK_PAPER, PAPER
 
-from . import toolbar
+from . import link, toolbar
 from .controls import Control, Mixture, Several
 from .snippet import snippet
 
@@ -85,7 +85,8 @@ def show(lesson: Lesson) -> None:
     dark = is_dark()
     st.html(f"<style>{STYLE}</style>")
     st.header(lesson.title, anchor=False)
-    _complain(lesson)
+    for text in link.follow(lesson.id, lesson.controls):
+        st.warning(f"The link does not fit: {text}", icon=":material/link_off:")
     widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in lesson.controls]
     columns = st.columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
@@ -98,7 +99,8 @@ def show(lesson: Lesson) -> None:
     chosen = {}
     for column, control in zip(columns, lesson.controls, strict=True):
         with column:
-            chosen[control.name] = control.widget()
+            chosen[control.name] = control.widget(link.key_of(lesson.id, control))
+    link.write(lesson.id, lesson.controls, chosen)
     reason = lesson.long(chosen) if lesson.long else None
     if reason and not _wanted(lesson, chosen, slot, reason):
         return
@@ -147,27 +149,3 @@ def _blank(dark: bool) -> go.Figure:
     paper = DARK_PAPER if dark else PAPER
     hidden = {"visible": False}
     return go.Figure(layout={"paper_bgcolor": paper, "plot_bgcolor": paper, "xaxis": hidden, "yaxis": hidden})
-
-
-def _complain(lesson: Lesson) -> None:
-    """What a link asked for that is not there; Streamlit shows the default instead, and cleans the address."""
-    known = {c.name: c for c in lesson.controls}
-    said = []
-    for name in list(st.query_params):
-        given = st.query_params.get_all(name)
-        try:
-            if name not in known:
-                allowed = f"; this page has {', '.join(known)}" if known else ""
-                del st.query_params[name]
-                raise ValueError(f"the link has a parameter {name[:60]!r} that is not known here{allowed}")
-            if given:
-                known[name].check(given)
-        except ValueError as error:
-            said.append(str(error))
-    key = f"{lesson.id}-wrong"
-    if said:
-        st.session_state[key] = said
-    for text in st.session_state.get(key, ()):
-        st.warning(f"The link does not fit: {text}", icon=":material/link_off:")
-    if not said:
-        st.session_state.pop(key, None)

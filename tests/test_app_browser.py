@@ -1,0 +1,288 @@
+"""The app in a real browser: pages open, figures have marks, sliders move them without asking the server, links restore the state, files come out.
+
+Debian's chromium is needed; without one these tests are skipped, unless TOYDIFF_BROWSER=1 says that there must be one. Screenshots of all pages go to
+the folder that TOYDIFF_SCREENSHOTS names, build/screenshots otherwise.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import browser
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("streamlit")
+sys.path.insert(0, str(browser.APP))
+
+from lessons import LESSONS  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+BY_ID = {lesson.id: lesson for lesson in LESSONS}
+SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parent.parent / "build" / "screenshots")
+SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
+PROBES = re.compile(r"/_stcore/(health|host-config)")
+"""Streamlit, opened at a page's own address, first asks below it where its server is, and is told 404."""
+FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
+ACTIVE = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].active"
+DOTS = f"() => [...document.querySelectorAll('{browser.FIGURE} .points path')].map(e => e.getAttribute('transform')).join()"
+COUNT = f"() => document.querySelectorAll('{browser.FIGURE} .point, {browser.FIGURE} .js-line, {browser.FIGURE} .imagelayer image, {browser.FIGURE} .hm').length"
+
+
+@pytest.fixture(scope="module")
+def url():
+    with browser.serve() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if browser.executable() is None:
+        if os.environ.get(browser.REQUIRED) == "1":
+            pytest.fail("no chromium on this machine, and TOYDIFF_BROWSER=1 asks for one: apt-get install chromium")
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with browser.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(chromium, url):
+    """open_page(path) -> a page of a fresh visitor, whose figure has marks; what its console complains of is checked in the end."""
+    contexts, complaints = [], []
+
+    def open_(path="", *, viewport=SMALL, scheme="light", marks=True):
+        context = chromium.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(40_000)
+        page.on("response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status >= 400 and not PROBES.search(r.url) else None)  # fmt: skip
+        page.on("requestfailed", lambda r: complaints.append(f"failed {r.url}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" and "404 (Not Found)" not in m.text else None)  # fmt: skip
+        page.goto(f"{url}/{path}")
+        if marks:
+            page.wait_for_selector(browser.MARKS)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not complaints, complaints
+
+
+def path_of(id_):
+    return "" if id_ == LESSONS[0].id else id_
+
+
+def settled(page):
+    page.wait_for_function("() => !document.querySelector('[data-testid=stStatusWidget]')")
+    page.wait_for_timeout(400)
+
+
+@pytest.mark.parametrize("id_", BY_ID)
+def test_page_opens_with_its_figure(open_page, id_):
+    lesson = BY_ID[id_]
+    page = open_page(path_of(id_))
+    assert page.locator("h2").first.inner_text() == lesson.title
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    assert page.evaluate(COUNT) > 0
+    assert page.locator("[data-testid=stException]").count() == 0
+    assert page.locator("[data-testid=stAlert]").count() == 0
+    box = page.locator(browser.FIGURE).bounding_box()
+    assert box["width"] > 700
+    assert box["y"] + box["height"] <= SMALL["height"]  # the whole figure is on the screen
+    assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= page.evaluate("() => document.querySelector('.stMainBlockContainer').clientWidth")  # fmt: skip
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{id_}-1280-light.png")
+    background = "() => getComputedStyle(document.querySelector('.stApp')).backgroundColor"
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+
+    page = open_page(path_of(id_), viewport=LARGE, scheme="dark")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    assert page.evaluate(background) == "rgb(20, 22, 26)"
+    assert page.evaluate(f"() => document.querySelector('{browser.FIGURE}').layout.paper_bgcolor").upper() == "#14161A"
+    assert page.locator(browser.FIGURE).bounding_box()["height"] > 600  # it grows with the screen
+    page.screenshot(path=SCREENSHOTS / f"{id_}-1920-dark.png")
+
+
+def test_menu_opens_every_page(open_page):
+    page = open_page()
+    for lesson in (*LESSONS[1:], LESSONS[0]):
+        page.locator('[data-testid="stSidebarNavLink"]', has_text=lesson.menu).click()
+        page.wait_for_selector(f"h2:has-text('{lesson.title}')")
+        page.wait_for_selector(f".st-key-{lesson.id}-figure .trace, .st-key-{lesson.id}-figure .imagelayer image")
+        assert page.locator("[data-testid=stException]").count() == 0
+
+
+@pytest.mark.parametrize("id_", ["paths", "picard", "reflow", "scores"])
+def test_the_slider_moves_marks_in_the_browser(open_page, id_):
+    page = open_page(path_of(id_))
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    sent = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda data: sent.append(data)))
+    asked = page.evaluate("() => performance.getEntriesByType('resource').length")
+    rail = page.locator(f"{browser.FIGURE} .slider-rail-touch-rect").bounding_box()
+    ranges = f"() => JSON.stringify(document.querySelector('{browser.FIGURE}').layout.xaxis.range)"
+    before, axes = page.evaluate(DOTS), page.evaluate(ranges)
+    middle = rail["y"] + rail["height"] / 2
+    page.mouse.move(rail["x"] + rail["width"] * 0.95, middle)
+    page.mouse.down()
+    seen = set()
+    for share in (0.7, 0.4, 0.1):
+        page.mouse.move(rail["x"] + rail["width"] * share, middle, steps=4)
+        page.wait_for_timeout(150)
+        seen.add(page.evaluate(DOTS))
+    page.mouse.up()
+    assert before not in seen
+    assert len(seen) == 3
+    assert page.evaluate(ranges) == axes
+    assert page.evaluate("() => performance.getEntriesByType('resource').length") == asked
+    assert not sent
+
+    at, shown = page.evaluate(ACTIVE), page.evaluate(DOTS)
+    page.locator("h2").first.click()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"({ACTIVE})() === {at + 1}")
+    page.wait_for_timeout(150)
+    assert page.evaluate(DOTS) != shown
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(f"({ACTIVE})() === {at}")
+
+
+def test_a_link_carries_the_state(open_page):
+    page = open_page()
+    page.wait_for_selector(".st-key-files")
+    before = page.evaluate(FRAMES)
+    page.locator(".st-key-steps input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"({FRAMES})() !== {before}")
+    page.locator(".st-key-b input").click()
+    page.keyboard.type("heun")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"document.querySelector('{browser.FIGURE}').textContent.includes('B: heun')")
+    settled(page)
+    assert "steps=6" in page.url
+    assert "b=heun" in page.url
+    data = f"() => JSON.stringify(document.querySelector('{browser.FIGURE}').layout.annotations.map(a => a.text))"
+    again = open_page(page.url.split("/", 3)[3])
+    settled(again)
+    assert again.evaluate(data) == page.evaluate(data)
+    assert again.evaluate(FRAMES) == page.evaluate(FRAMES)
+    assert again.locator(".st-key-b input").input_value() == "heun"
+
+
+def test_presets_set_the_page(open_page):
+    page = open_page("picard")
+    page.wait_for_selector(".st-key-files")
+    page.get_by_role("link", name="Rounds, calls, seconds").click()
+    page.wait_for_selector(f"{browser.FIGURE} .barlayer .trace")
+    assert "view=cost" in page.url
+    page.get_by_role("link", name="Picard's staircase").click()
+    page.wait_for_selector(f"{browser.FIGURE} .heatmaplayer")
+    page.wait_for_function(f"document.querySelector('{browser.FIGURE}').layout.annotations !== undefined")
+    page.wait_for_function("document.querySelector('.st-key-steps').textContent.includes('20')")
+    assert "view=cost" not in page.url
+
+
+def test_a_wrong_link_is_said_on_the_page(open_page):
+    page = open_page("?steps=1000&a=ddimm&colour=red")
+    page.wait_for_selector("text=The link does not fit")
+    settled(page)
+    said = page.locator("[data-testid=stAlert]").all_inner_texts()
+    assert len(said) == 3
+    assert any("did you mean 'ddim'" in text for text in said)
+    assert "steps" not in page.url
+    assert "colour" not in page.url
+
+
+def test_an_absurd_mixture_is_said_on_the_page(open_page):
+    page = open_page("?mixture=0,0,0,1", marks=False)
+    page.wait_for_selector("text=std of component 1 is a number from 0.02 to 10")
+    assert page.locator("[data-testid=stException]").count() == 0
+
+
+def test_figures_are_saved_as_files(open_page, tmp_path):
+    page = open_page()
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    saved = {}
+    for name, ending in (("PNG", "png"), ("HTML", "html"), ("numbers", "json")):
+        with page.expect_download() as waiting:
+            page.locator(".st-key-files").get_by_role("button", name=name).click()
+        assert waiting.value.suggested_filename == f"toydiff-paths.{ending}"
+        saved[ending] = tmp_path / f"file.{ending}"
+        waiting.value.save_as(saved[ending])
+    assert saved["png"].read_bytes().startswith(b"\x89PNG")
+    from PIL import Image
+
+    picture = Image.open(saved["png"])
+    assert picture.width > 2000
+    assert len(picture.convert("RGB").resize((300, 150)).getcolors(100_000)) > 20
+    rows = json.loads(saved["json"].read_text())
+    assert [row["solver"] for row in rows] == ["ddim", "ab3"]
+    own = page.context.new_page()
+    own.goto(saved["html"].as_uri())
+    own.wait_for_selector(".js-plotly-plot .trace")
+
+
+def test_code_on_the_pages_gives_the_same_numbers(open_page, tmp_path):
+    """The code of three pages, as it stands there, in a fresh Python; the numbers are those of the page."""
+    for path in ("?steps=9&mixture=1,1,0.3,1;-1,0,0.2,2", "orders?guess=3", "scores?updates=20"):
+        page = open_page(path)
+        page.wait_for_selector(".st-key-files")
+        page.get_by_text("The code of this figure").click()
+        code = page.locator("[data-testid=stCode] code").first.text_content()
+        with page.expect_download() as waiting:
+            page.locator(".st-key-files").get_by_role("button", name="numbers").click()
+        waiting.value.save_as(tmp_path / "rows.json")
+        script = tmp_path / "figure.py"
+        script.write_text(code.replace("print(rows)", "import json\nprint(json.dumps(rows))"))
+        ran = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | {"PLOTLY_RENDERER": "plotly_mimetype"}
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout.splitlines()[-1]) == json.loads((tmp_path / "rows.json").read_text())
+
+
+def test_a_mixture_is_edited_by_clicks(open_page):
+    page = open_page("?mixture=0,0,0.3,1")
+    page.wait_for_selector(".st-key-files")
+    page.get_by_role("button", name="edit").click()
+    plane = page.locator(".stPopoverBody, [data-testid=stPopoverBody]").locator(".js-plotly-plot").first
+    plane.wait_for()
+    page.wait_for_timeout(800)
+    box = plane.locator(".plot").first.bounding_box()
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+    page.wait_for_function("decodeURIComponent(location.search).split(';').length === 2")
+    word = page.evaluate("decodeURIComponent(location.search)").split(";")[1]
+    x, y, std, weight = map(float, word.split("&")[0].split(","))
+    assert x > 0.5
+    assert y > 0.5
+    assert (std, weight) == (0.3, 1.0)
+    page.get_by_text("takes one away").click()
+    page.wait_for_timeout(1200)
+    box = plane.locator(".plot").first.bounding_box()
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.wait_for_function("!decodeURIComponent(location.search).includes(';')")
+    assert page.evaluate("decodeURIComponent(location.search)").startswith(f"?mixture={x:g},{y:g}")
+
+
+def test_live_reflow_can_be_stopped(open_page):
+    page = open_page("reflow?mixture=moons&paths=6")
+    page.wait_for_selector(".st-key-files")
+    page.get_by_role("button", name="Train one round").click()
+    page.wait_for_selector("text=/update \\d+ of/")
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector(".st-key-reflow-result .trace")
+    settled(page)
+    text = page.locator(".st-key-reflow-result").text_content()
+    done = int(re.search(r"(\d+) updates", text)[1])
+    assert 1 < done < 900
+    assert page.locator("text=/update \\d+ of/").count() == 0
