@@ -21,7 +21,6 @@ sys.path.insert(0, str(browser.APP))
 from lessons import LESSONS  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
-BY_ID = {lesson.id: lesson for lesson in LESSONS}
 SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parent.parent / "build" / "screenshots")
 SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
 PROBES = re.compile(r"/_stcore/(health|host-config)")
@@ -48,15 +47,30 @@ def chromium():
         yield running
 
 
+@pytest.fixture(scope="module")
+def visitors(chromium):
+    """visitors(viewport, scheme) -> a profile with that screen: its tabs are sessions of their own, and share what the browser has fetched."""
+    contexts = {}
+
+    def visitor(viewport, scheme):
+        key = viewport["width"], scheme
+        if key not in contexts:
+            contexts[key] = chromium.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
+        return contexts[key]
+
+    yield visitor
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.fixture
-def open_page(chromium, url):
-    """open_page(path) -> a page of a fresh visitor, whose figure has marks; what its console complains of is checked in the end."""
-    contexts, complaints = [], []
+def open_page(visitors, url):
+    """open_page(path) -> a tab whose figure has marks; what its console complains of is checked in the end."""
+    pages, complaints = [], []
 
     def open_(path="", *, viewport=SMALL, scheme="light", marks=True):
-        context = chromium.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
-        contexts.append(context)
-        page = context.new_page()
+        page = visitors(viewport, scheme).new_page()
+        pages.append(page)
         page.set_default_timeout(40_000)
         page.on("response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status >= 400 and not PROBES.search(r.url) else None)  # fmt: skip
         page.on("requestfailed", lambda r: complaints.append(f"failed {r.url}"))
@@ -68,60 +82,48 @@ def open_page(chromium, url):
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert not complaints, complaints
-
-
-def path_of(id_):
-    return "" if id_ == LESSONS[0].id else id_
 
 
 def settled(page):
     page.wait_for_function("() => !document.querySelector('[data-testid=stStatusWidget]')")
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(150)
 
 
-@pytest.mark.parametrize("id_", BY_ID)
-def test_page_opens_with_its_figure(open_page, id_):
-    lesson = BY_ID[id_]
-    page = open_page(path_of(id_))
-    assert page.locator("h2").first.inner_text() == lesson.title
-    page.wait_for_selector(".st-key-files")
-    settled(page)
-    assert page.evaluate(COUNT) > 0
-    assert page.locator("[data-testid=stException]").count() == 0
-    assert page.locator("[data-testid=stAlert]").count() == 0
-    box = page.locator(browser.FIGURE).bounding_box()
-    assert box["width"] > 700
-    assert box["y"] + box["height"] <= SMALL["height"]  # the whole figure is on the screen
-    assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= page.evaluate("() => document.querySelector('.stMainBlockContainer').clientWidth")  # fmt: skip
+@pytest.mark.parametrize(("viewport", "scheme", "paper"), [(SMALL, "light", "#FFFFFF"), (LARGE, "dark", "#14161A")])
+def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
+    """One after the other by the menu, the first by its address; a screenshot of each."""
+    page = open_page(viewport=viewport, scheme=scheme)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{id_}-1280-light.png")
-    background = "() => getComputedStyle(document.querySelector('.stApp')).backgroundColor"
-    assert page.evaluate(background) == "rgb(255, 255, 255)"
-
-    page = open_page(path_of(id_), viewport=LARGE, scheme="dark")
-    page.wait_for_selector(".st-key-files")
-    settled(page)
-    assert page.evaluate(background) == "rgb(20, 22, 26)"
-    assert page.evaluate(f"() => document.querySelector('{browser.FIGURE}').layout.paper_bgcolor").upper() == "#14161A"
-    assert page.locator(browser.FIGURE).bounding_box()["height"] > 600  # it grows with the screen
-    page.screenshot(path=SCREENSHOTS / f"{id_}-1920-dark.png")
-
-
-def test_menu_opens_every_page(open_page):
-    page = open_page()
-    for lesson in (*LESSONS[1:], LESSONS[0]):
-        page.locator('[data-testid="stSidebarNavLink"]', has_text=lesson.menu).click()
-        page.wait_for_selector(f"h2:has-text('{lesson.title}')")
-        page.wait_for_selector(f".st-key-{lesson.id}-figure .trace, .st-key-{lesson.id}-figure .imagelayer image")
-        assert page.locator("[data-testid=stException]").count() == 0
+    for lesson in LESSONS:
+        if lesson is not LESSONS[0]:
+            page.locator('[data-testid="stSidebarNavLink"]', has_text=lesson.menu).click()
+        figure = f".st-key-{lesson.id}-figure .js-plotly-plot"
+        page.wait_for_selector(f"{figure} .trace, {figure} .imagelayer image")
+        page.wait_for_selector(f".st-key-{lesson.id}-keys")
+        settled(page)
+        assert page.locator("h2").first.inner_text() == lesson.title
+        assert page.evaluate(COUNT) > 0, lesson.id
+        assert page.locator("[data-testid=stException], [data-testid=stAlert]").count() == 0, lesson.id
+        box = page.locator(figure).bounding_box()
+        assert box["width"] > 700
+        assert box["y"] + box["height"] <= viewport["height"], lesson.id  # the whole figure is on the screen
+        assert box["height"] > 0.45 * viewport["height"], lesson.id  # and grows with it
+        wide = (
+            "() => { const e = document.querySelector('.stMainBlockContainer'); return e.scrollWidth - e.clientWidth; }"
+        )
+        assert page.evaluate(wide) <= 0, lesson.id
+        assert page.evaluate(f"() => document.querySelector('{figure}').layout.paper_bgcolor") == paper
+        page.screenshot(path=SCREENSHOTS / f"{lesson.id}-{viewport['width']}-{scheme}.png")
+    background = page.evaluate("() => getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+    assert background == f"rgb({', '.join(str(int(paper[k : k + 2], 16)) for k in (1, 3, 5))})"
 
 
 @pytest.mark.parametrize("id_", ["paths", "picard", "reflow", "scores"])
 def test_the_slider_moves_marks_in_the_browser(open_page, id_):
-    page = open_page(path_of(id_))
+    page = open_page("" if id_ == LESSONS[0].id else id_)
     page.wait_for_selector(".st-key-files")
     settled(page)
     sent = []
@@ -134,7 +136,7 @@ def test_the_slider_moves_marks_in_the_browser(open_page, id_):
     page.mouse.move(rail["x"] + rail["width"] * 0.95, middle)
     page.mouse.down()
     seen = set()
-    for share in (0.7, 0.4, 0.1):
+    for share in (0.8, 0.5, 0.3):
         page.mouse.move(rail["x"] + rail["width"] * share, middle, steps=4)
         page.wait_for_timeout(150)
         seen.add(page.evaluate(DOTS))
@@ -159,10 +161,10 @@ def test_a_link_carries_the_state(open_page):
     page = open_page()
     page.wait_for_selector(".st-key-files")
     before = page.evaluate(FRAMES)
-    page.locator(".st-key-steps input[type=range]").focus()
+    page.locator(".st-key-paths-steps input[type=range]").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"({FRAMES})() !== {before}")
-    page.locator(".st-key-b input").click()
+    page.locator(".st-key-paths-b input").click()
     page.keyboard.type("heun")
     page.keyboard.press("Enter")
     page.wait_for_function(f"document.querySelector('{browser.FIGURE}').textContent.includes('B: heun')")
@@ -174,7 +176,7 @@ def test_a_link_carries_the_state(open_page):
     settled(again)
     assert again.evaluate(data) == page.evaluate(data)
     assert again.evaluate(FRAMES) == page.evaluate(FRAMES)
-    assert again.locator(".st-key-b input").input_value() == "heun"
+    assert again.locator(".st-key-paths-b input").input_value() == "heun"
 
 
 def test_presets_set_the_page(open_page):
@@ -182,12 +184,16 @@ def test_presets_set_the_page(open_page):
     page.wait_for_selector(".st-key-files")
     page.get_by_role("link", name="Rounds, calls, seconds").click()
     page.wait_for_selector(f"{browser.FIGURE} .barlayer .trace")
-    assert "view=cost" in page.url
+    page.wait_for_url("**/picard?steps=100&view=cost")
     page.get_by_role("link", name="Picard's staircase").click()
     page.wait_for_selector(f"{browser.FIGURE} .heatmaplayer")
-    page.wait_for_function(f"document.querySelector('{browser.FIGURE}').layout.annotations !== undefined")
-    page.wait_for_function("document.querySelector('.st-key-steps').textContent.includes('20')")
-    assert "view=cost" not in page.url
+    page.wait_for_url("**/picard?steps=20")
+    page.wait_for_timeout(500)
+    page.go_back()
+    page.wait_for_selector(f"{browser.FIGURE} .barlayer .trace")
+    page.locator('[data-testid="stSidebarNavLink"]', has_text="Solvers and orders").click()
+    page.wait_for_selector(".st-key-orders-figure .trace")
+    assert "?" not in page.url  # the menu opens a page as it is at first
 
 
 def test_a_wrong_link_is_said_on_the_page(open_page):
@@ -232,45 +238,44 @@ def test_figures_are_saved_as_files(open_page, tmp_path):
 
 
 def test_code_on_the_pages_gives_the_same_numbers(open_page, tmp_path):
-    """The code of three pages, as it stands there, in a fresh Python; the numbers are those of the page."""
-    for path in ("?steps=9&mixture=1,1,0.3,1;-1,0,0.2,2", "orders?guess=3", "scores?updates=20"):
-        page = open_page(path)
-        page.wait_for_selector(".st-key-files")
-        page.get_by_text("The code of this figure").click()
-        code = page.locator("[data-testid=stCode] code").first.text_content()
-        with page.expect_download() as waiting:
-            page.locator(".st-key-files").get_by_role("button", name="numbers").click()
-        waiting.value.save_as(tmp_path / "rows.json")
-        script = tmp_path / "figure.py"
-        script.write_text(code.replace("print(rows)", "import json\nprint(json.dumps(rows))"))
-        ran = subprocess.run(
-            [sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | {"PLOTLY_RENDERER": "plotly_mimetype"}
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        assert json.loads(ran.stdout.splitlines()[-1]) == json.loads((tmp_path / "rows.json").read_text())
+    """The code as it stands on a page, in a fresh Python: the numbers are those of the page."""
+    page = open_page("?steps=9&mixture=1,1,0.3,1;-1,0,0.2,2")
+    page.wait_for_selector(".st-key-files")
+    page.get_by_text("The code of this figure").click()
+    code = page.locator("[data-testid=stCode] code").first.text_content()
+    with page.expect_download() as waiting:
+        page.locator(".st-key-files").get_by_role("button", name="numbers").click()
+    waiting.value.save_as(tmp_path / "rows.json")
+    script = tmp_path / "figure.py"
+    script.write_text(code.replace("print(rows)", "import json\nprint(json.dumps(rows))"))
+    ran = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | {"PLOTLY_RENDERER": "plotly_mimetype"}
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1]) == json.loads((tmp_path / "rows.json").read_text())
 
 
 def test_a_mixture_is_edited_by_clicks(open_page):
     page = open_page("?mixture=0,0,0.3,1")
     page.wait_for_selector(".st-key-files")
     page.get_by_role("button", name="edit").click()
-    plane = page.locator(".stPopoverBody, [data-testid=stPopoverBody]").locator(".js-plotly-plot").first
+    plane = page.locator("[data-testid=stPopoverBody] .js-plotly-plot").first
     plane.wait_for()
-    page.wait_for_timeout(800)
-    box = plane.locator(".plot").first.bounding_box()
-    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+    page.wait_for_timeout(600)
+    press(page, plane, 1.5, 1.5)
     page.wait_for_function("decodeURIComponent(location.search).split(';').length === 2")
-    word = page.evaluate("decodeURIComponent(location.search)").split(";")[1]
-    x, y, std, weight = map(float, word.split("&")[0].split(","))
-    assert x > 0.5
-    assert y > 0.5
-    assert (std, weight) == (0.3, 1.0)
+    assert page.evaluate("decodeURIComponent(location.search)") == "?mixture=0,0,0.3,1;1.5,1.5,0.3,1"
     page.get_by_text("takes one away").click()
-    page.wait_for_timeout(1200)
-    box = plane.locator(".plot").first.bounding_box()
-    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.wait_for_timeout(1000)
+    press(page, plane, 0, 0)
     page.wait_for_function("!decodeURIComponent(location.search).includes(';')")
-    assert page.evaluate("decodeURIComponent(location.search)").startswith(f"?mixture={x:g},{y:g}")
+    assert page.evaluate("decodeURIComponent(location.search)") == "?mixture=1.5,1.5,0.3,1"
+
+
+def press(page, plane, x, y):
+    """Click at a place of the plane."""
+    place = "(e, at) => { const l = e._fullLayout, b = e.getBoundingClientRect(); return [b.x + l.xaxis._offset + l.xaxis.d2p(at[0]), b.y + l.yaxis._offset + l.yaxis.d2p(at[1])]; }"
+    page.mouse.click(*plane.evaluate(place, [x, y]))
 
 
 def test_live_reflow_can_be_stopped(open_page):

@@ -70,7 +70,6 @@ def _plane(rows: list, adds: bool) -> go.Figure:
     figure.update_layout(
         showlegend=False,
         margin={"l": 30, "r": 5, "t": 5, "b": 25},
-        template="plotly_white",
         dragmode=False,
         clickmode="event+select",
     )

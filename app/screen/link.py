@@ -7,7 +7,7 @@ import streamlit as st
 
 from .controls import Control
 
-ECHO = 1.0
+ECHO = 0.4
 """Seconds within which the address that a browser tells may still be the one before the last that it was given."""
 
 

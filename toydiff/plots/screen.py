@@ -30,26 +30,25 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
     In the dark ink is white, densities are light where they are high, and digits are white ink on black. `ValueError` for a size below 1.
     """
     check_count(size, "size")
+    paper, ink = (DARK_PAPER, DARK_INK) if dark else (PAPER, style.INK)
+    legends = [f"legend{k or ''}" for k in (0, *range(2, 10)) if f"legend{k or ''}" in figure.layout]
+    lines = _break_heads(figure, size)
     figure.update_layout(
-        height=None, autosize=True, font_size=size, hoverlabel_font_size=size, paper_bgcolor=PAPER, plot_bgcolor=PAPER
-    )
-    figure.update_annotations(font_size=size)
-    lines = _break_heads(figure)
-    figure.update_layout(margin={"l": 60, "r": 20, "t": 24 + int(1.35 * size * lines), "b": figure.layout.margin.b})
+        height=None, autosize=True, font={"size": size, "color": ink}, hoverlabel_font_size=size, paper_bgcolor=paper, plot_bgcolor=paper,
+        margin={"l": 60, "r": 20, "t": 24 + int(1.35 * size * lines)}, **{f"{name}_font_size": size - 2 for name in legends},
+    )  # fmt: skip
     for trace in figure.data:  # black as plotly's scales write it stands for a colour of the page's theme in Streamlit
         if trace.type == "heatmap":
             trace.colorscale = [(at, "#010104" if color == "#000004" else color) for at, color in trace.colorscale]
-    for name in figure.layout.to_plotly_json():
-        if name.startswith("legend"):
-            figure.layout[name].font = {"size": size - 2}
-    figure.update_xaxes(automargin=True, title_standoff=6)
-    figure.update_yaxes(automargin=True, title_standoff=6)
+    grid = {"gridcolor": DARK_GRID, "zerolinecolor": DARK_GRID} if dark else {}
+    figure.update_xaxes(title_standoff=6, **grid)
+    figure.update_yaxes(title_standoff=6, **grid)
     if dark:
         _darken(figure)
     return figure
 
 
-def _break_heads(figure: "go.Figure") -> int:
+def _break_heads(figure: "go.Figure", size: int) -> int:
     """Break the panels' heads where they would run into one another; how many lines there are above the panels, a legend's among them."""
     heads = [
         note
@@ -58,6 +57,8 @@ def _break_heads(figure: "go.Figure") -> int:
     ]
     columns = max(1, len({round(head.x, 3) for head in heads}))
     most = 0
+    for note in figure.layout.annotations:
+        note.font.size = size
     for head in heads:
         lines = []
         for line in (head.text or "").split("<br>"):
@@ -77,19 +78,15 @@ def _break_heads(figure: "go.Figure") -> int:
 
 
 def _darken(figure: "go.Figure") -> None:
-    figure.update_layout(
-        template="plotly_dark", font_color=DARK_INK, title_font_color=DARK_INK, paper_bgcolor=DARK_PAPER, plot_bgcolor=DARK_PAPER
-    )  # fmt: skip
-    figure.update_xaxes(gridcolor=DARK_GRID, zerolinecolor=DARK_GRID)
-    figure.update_yaxes(gridcolor=DARK_GRID, zerolinecolor=DARK_GRID)
     for part in (*figure.data, *(trace for frame in figure.frames for trace in frame.data), *figure.layout.shapes):
         _repaint(part)
     figure.for_each_annotation(_repaint)
     for image in figure.layout.images:
         if image.name in ("density", "ink"):
             image.source = _source(_turned(image.source, image.name))
-    buttons = {"bgcolor": DARK_SHADE, "bordercolor": DARK_SHADE, "font_color": DARK_INK}
-    figure.update_layout(updatemenus=[buttons] * len(figure.layout.updatemenus))
+    for part in (*figure.layout.updatemenus, *figure.layout.sliders):
+        part.bgcolor = part.bordercolor = DARK_SHADE
+        part.font.color = DARK_INK
 
 
 def _repaint(part: object) -> None:

@@ -1,0 +1,85 @@
+"""Many readers of one server at once: each sees what its own link asks for, and the server's memory has a bound."""
+
+import concurrent.futures
+import json
+import sys
+
+import browser
+import pytest
+
+pytest.importorskip("streamlit")
+psutil = pytest.importorskip("psutil")
+sync = pytest.importorskip("websockets.sync.client")
+
+from streamlit.proto.BackMsg_pb2 import BackMsg  # noqa: E402
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg  # noqa: E402
+
+pytestmark = pytest.mark.slow
+READERS = 20
+MOST = 150e6
+"""Bytes that a second wave of as many readers, of other figures, may add: up to a hundred figures are kept, whoever asks."""
+
+
+class Reader:
+    """A session, as a browser's page holds it."""
+
+    def __init__(self, url):
+        self.socket = sync.connect(
+            url.replace("http", "ws") + "/_stcore/stream", subprotocols=["streamlit"], max_size=2**27
+        )
+
+    def ask(self, query):
+        """Run the first page with this link; the figures that it drew, as JSON, and what it complained of."""
+        message = BackMsg()
+        message.rerun_script.query_string = query
+        self.socket.send(message.SerializeToString())
+        charts, alerts = [], []
+        while True:
+            answer = ForwardMsg()
+            answer.ParseFromString(self.socket.recv(timeout=120))
+            kind = answer.WhichOneof("type")
+            if kind == "delta":
+                element = answer.delta.new_element
+                if element.WhichOneof("type") == "plotly_chart" and element.plotly_chart.alt:
+                    charts.append(json.loads(element.plotly_chart.spec))
+                if element.WhichOneof("type") in ("alert", "exception"):
+                    alerts.append(str(element))
+            if kind == "script_finished":
+                return charts, alerts
+
+
+def memory(url):
+    """Resident bytes of the server that listens there."""
+    port = int(url.rsplit(":", 1)[1])
+    [owner] = {c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port}
+    return psutil.Process(owner).memory_info().rss
+
+
+def test_sessions_do_not_mix_and_memory_is_bounded():
+    with browser.serve() as url, concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        readers = list(pool.map(lambda _: Reader(url), range(READERS)))
+
+        def visit(k, wave):
+            """Each reader asks for its own number of steps and mixture."""
+            steps = 1 + k
+            charts, alerts = readers[k].ask(f"steps={steps}&mixture={0.1 * k + wave:.2f},0,0.2,1;-1,-1,0.3,1")
+            assert not alerts, alerts
+            [chart] = charts
+            assert len(chart["layout"]["sliders"][0]["steps"]) == steps + 1
+            assert f"{steps} calls" in chart["layout"]["annotations"][0]["text"]
+            return json.dumps(chart["data"])
+
+        figures = list(pool.map(lambda k: visit(k, 0), range(READERS)))
+        assert len(set(figures)) == READERS
+        before = memory(url)
+        list(pool.map(lambda k: visit(k, 1), range(READERS)))
+        grown = memory(url) - before
+        # the same links again give the same figures, whoever asked in between
+        assert list(pool.map(lambda k: visit(k, 0), range(READERS))) == figures
+        for reader in readers:
+            reader.socket.close()
+    assert grown < MOST, f"{grown / 1e6:.0f} MB"
+    print(
+        f"{READERS} readers: {before / 1e6:.0f} MB, and {grown / 1e6:.0f} MB more after as many other figures",
+        file=sys.stderr,
+    )
