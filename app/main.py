@@ -1,13 +1,18 @@
 """The app: `toydiff app`, or `streamlit run app/main.py`. One page a lesson; `lessons/__init__.py` lists them."""
 
+import sys
 from pathlib import Path
 
 import streamlit as st
 import torch
 
-from lessons import LESSONS
-from screen import later
-from screen.lesson import Lesson, show
+HERE = Path(__file__).parent
+if str(HERE) not in sys.path:  # Streamlit's own command puts it there, its tests do not
+    sys.path.insert(0, str(HERE))
+
+from lessons import LESSONS  # noqa: E402
+from screen import later  # noqa: E402
+from screen.lesson import Lesson, show  # noqa: E402
 
 torch.set_num_threads(1)  # the tensors are small, and many people may be here at once
 
@@ -18,7 +23,7 @@ def page_of(lesson: Lesson, **how) -> st.Page:
 
 st.set_page_config(
     page_title="toydiff",
-    page_icon=str(Path(__file__).parent / "screen" / "icon.png"),
+    page_icon=str(HERE / "screen" / "icon.png"),
     layout="wide",
     initial_sidebar_state=260,
 )

@@ -31,16 +31,14 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
         x = noise.float() if name.startswith("ring") else noise
         path = toydiff.solve(D, x, STEPS)
         once = toydiff.solve(D, x, 1, solver="ddim")
-        drawn[name] = toydiff.Trajectory(
-            path.ts, path.xs[:, :paths], path.x0s[:, :paths], path.nfe, path.rounds, path.seconds
-        )
+        drawn[name] = path
         rows.append(
             {
                 "model": name, "schedule": schedule, "S": straightness(path, normalised=True), "C": first_orderness(path, on, normalised=True),
                 "one_step_error": paired_error(once.end, path.end).rms,
             }
         )  # fmt: skip
-    return interactive.lines(drawn, dict.fromkeys(drawn, on), space=space), rows
+    return interactive.lines(drawn, dict.fromkeys(drawn, on), space=space, samples=paths), rows
 
 
 def words(rows: list[dict]) -> str:

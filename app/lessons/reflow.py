@@ -15,8 +15,9 @@ from toydiff.plots import interactive
 from toydiff.problems import MixtureProblem
 
 from screen.controls import Choice, Mixture, Number
-from screen.lesson import Lesson, is_dark, remember
+from screen.lesson import Lesson, remember
 from screen.mixtures import code_of, mixture_of
+from screen.theme import is_dark
 
 FLOWS, PAIRS = "flows", "pairs"
 BUNDLED = {"round 0: flow matching": "ring-flow-matching", "round 1: reflow": "ring-rectified-flow", "round 2: reflow": "ring-rectified-flow-2"}  # fmt: skip

@@ -5,15 +5,17 @@ import torch
 from torch import Tensor
 
 import toydiff
+from toydiff.catalog import METHODS
 from toydiff.distill.score_distillation import EARLIEST, LATEST, LEAST_SCALE, SLOPES, WEIGHTS
 from toydiff.measure import modes, sliced_wasserstein
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive
+from toydiff.solvers.registry import GREY
 
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson
 
-METHODS = ("vsd", "swiftbrush", "dmd", "sim", "sds: no second score")
+WAYS = ("vsd", "swiftbrush", "dmd", "sim", "sds: no second score")
 STARTS = ("the middle", "one mode", "noise")
 PARTICLES, LR, ARROWS = 256, 0.05, 80
 
@@ -40,7 +42,7 @@ def direction(
 
 def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates: int) -> tuple[go.Figure, list[dict]]:
     """Particles in the place of a generator: both scores are exact, the second one that of the particles `lag` updates ago."""
-    psi = mixture.denoiser(toydiff.VP())
+    psi, color = mixture.denoiser(toydiff.VP()), METHODS[method].color if method in METHODS else GREY
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn(PARTICLES, 2, generator=rng)
     places = {
@@ -75,7 +77,7 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
             x_t = psi.schedule.mix(x, eps, t)
             x.grad = direction(method, x, x_t, t, eps, psi, phi).detach()
         optimizer.step()
-    return interactive.score_coverage(frames, shares, mixture), rows
+    return interactive.score_coverage(frames, shares, mixture, color=color), rows
 
 
 def words(rows: list[dict]) -> str:
@@ -103,7 +105,7 @@ LESSON = Lesson(
     source="VSD, arXiv 2305.16213, eq. 9, on particles (g = θ), as its sec. 3 has it; SwiftBrush 2312.05239, DMD 2311.18828, SIM 2410.16794.",
     controls=(
         Mixture(),
-        Choice("method", "Method", METHODS, "vsd"),
+        Choice("method", "Method", WAYS, "vsd"),
         Choice("start", "Start", STARTS, "the middle"),
         Number("lag", "Second score lags", (0, 5, 10, 20, 40, 80), 0, "by so many updates"),
         Number("updates", "Updates", (20, 40, 80, 120, 160, 240, 320), 160),
@@ -112,7 +114,7 @@ LESSON = Lesson(
     uses=(direction,),
     words=words,
     presets={
-        "Without the second score": {"method": METHODS[-1]},
+        "Without the second score": {"method": WAYS[-1]},
         "From one mode: reverse KL forgives": {"start": "one mode"},
         "A stale fake model": {"lag": 40},
     },

@@ -4,9 +4,11 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from toydiff.plots.style import BLUE
+from toydiff.plots.screen import for_screen
+from toydiff.plots.style import BLUE, GRID_COLOR
 
 from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
+from .theme import is_dark
 
 LATTICE = 33
 """Places along a side of the plane that can be clicked."""
@@ -32,13 +34,14 @@ def popover(name: str) -> None:
         ) == "adds a component"  # fmt: skip
         # a new key a mixture: a selection, or an edited cell, belongs to the mixture it was made on
         version = f"{name}-{abs(hash(word))}-{adds}"
-        st.plotly_chart(
-            _plane(rows, adds), key=f"{version}-plane", theme=None, selection_mode="points", height=360, width=420,
+        left, right = st.columns(2)
+        left.plotly_chart(
+            _plane(rows, adds), key=f"{version}-plane", theme=None, selection_mode="points", height=340,
             on_select=lambda: _clicked(name, rows, f"{version}-plane", adds), config={"displayModeBar": False},
         )  # fmt: skip
         columns = [list(column) for column in zip(*rows, strict=True)]
-        st.data_editor(
-            dict(zip(COLUMNS, columns, strict=True)), num_rows="dynamic", hide_index=True, key=f"{version}-table", height=240, width=420,
+        right.data_editor(
+            dict(zip(COLUMNS, columns, strict=True)), num_rows="dynamic", hide_index=True, key=f"{version}-table", height=340,
             on_change=lambda: _edited(name, rows, f"{version}-table"),
         )  # fmt: skip
         st.caption(
@@ -67,15 +70,11 @@ def _plane(rows: list, adds: bool) -> go.Figure:
         hovertemplate="(%{x:.2f}, %{y:.2f})<extra></extra>",
     )
     figure = go.Figure([places, components] if adds else [components])
-    figure.update_layout(
-        showlegend=False,
-        margin={"l": 30, "r": 5, "t": 5, "b": 25},
-        dragmode=False,
-        clickmode="event+select",
-    )
-    figure.update_xaxes(range=[-reach, reach], constrain="domain")
-    figure.update_yaxes(range=[-reach, reach], scaleanchor="x", constrain="domain")
-    return figure
+    figure.update_layout(showlegend=False, dragmode=False, clickmode="event+select")
+    figure.update_xaxes(range=[-reach, reach], constrain="domain", gridcolor=GRID_COLOR)
+    figure.update_yaxes(range=[-reach, reach], constrain="domain", gridcolor=GRID_COLOR, scaleanchor="x")
+    for_screen(figure, dark=is_dark(), size=13)
+    return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
 def _clicked(name: str, rows: list, plane: str, adds: bool) -> None:

@@ -16,6 +16,7 @@ from toydiff.plots.screen import DARK_PAPER, PAPER
 from . import link, toolbar
 from .controls import Control, Mixture, Several
 from .snippet import snippet
+from .theme import is_dark
 
 MOST_CONTROLS = 5
 REMEMBERED = 96
@@ -73,11 +74,6 @@ def _picture(_lesson: Lesson, id_: str, chosen: tuple, dark: bool) -> tuple[go.F
     values = {c.name: c.value(value) for c, value in zip(_lesson.controls, chosen, strict=True)}
     figure, rows = _lesson.figure(**values)
     return interactive.for_screen(figure, dark=dark), rows
-
-
-def is_dark() -> bool:
-    """Whether the page is dark: what its menu says, or else the reader's system."""
-    return st.context.theme.type == "dark"
 
 
 def show(lesson: Lesson) -> None:

@@ -17,8 +17,6 @@ from .style import Density
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-GRID = "#EBF0F8"
-"""Lines of the grid."""
 MOST_FRAMES = 60
 """Frames of a time slider: finer steps than these are not seen."""
 
@@ -36,9 +34,9 @@ def _template() -> "go.layout.Template":
     import plotly.graph_objects as go
 
     axis = {
-        "gridcolor": GRID,
-        "linecolor": GRID,
-        "zerolinecolor": GRID,
+        "gridcolor": style.GRID_COLOR,
+        "linecolor": style.GRID_COLOR,
+        "zerolinecolor": style.GRID_COLOR,
         "zerolinewidth": 2,
         "ticks": "",
         "automargin": True,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..checks import check_finite, shape, unknown
+from ..checks import check_count, check_finite, shape, unknown
 from ..measure import first_orderness, straightness
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
@@ -62,12 +62,13 @@ def lines(
     *,
     space: str = "y",
     reach: float = 4.0,
+    samples: int = 24,
     title: str = "",
 ) -> "go.Figure":
     """The first coordinate of paths, a panel an entry of `paths`: x against t, or y = x/sigma = (alpha/sigma) x_0 + eps against alpha/sigma (arXiv 2410.07303).
 
     In "y" a first-order path is a straight line, whatever the schedule; dashed is the line that each path ends on. Panels share their axes. reach: the
-    largest alpha/sigma that is drawn. Heads say how far paths are from straight in x (S) and from first order (C), normalised. `ValueError` for
+    largest alpha/sigma that is drawn; samples: how many paths are. Heads say how far all of them are from straight in x (S) and from first order (C), normalised. `ValueError` for
     another space, paths that are not in the plane or have no schedule, and a reach with fewer than two states.
     """
     import plotly.graph_objects as go
@@ -75,6 +76,7 @@ def lines(
     if space not in SPACES:
         raise unknown("space", space, SPACES)
     style.check_planes(paths)
+    check_count(samples, "samples")
     for name in paths:
         if name not in schedules:
             raise unknown("path with a schedule", name, schedules)
@@ -88,11 +90,11 @@ def lines(
     for name, path in paths.items():
         if space == "x":
             ts, xs = style.drawn(path)
-            drawn[name] = ts, xs[..., 0], None
+            drawn[name] = ts, xs[:, :samples, 0], None
         else:
             snr, y = style.rescale(path, schedules[name], reach)
             kept = style.thin(y)
-            levels, ys = snr[kept].numpy(), y.xs[kept].numpy()[..., 0]
+            levels, ys = snr[kept].numpy(), y.xs[kept].numpy()[:, :samples, 0]
             drawn[name] = levels, ys, style.extended(levels, ys)
     values = np.concatenate([ys.ravel() for _, ys, _ in drawn.values()])
     for column, (at, ys, guide) in enumerate(drawn.values(), 1):

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+ON_THEIR_WAY = 0.3
+"""The part of the data that is found where `score_coverage` starts."""
+
+
 def score_arrows(
     frames: Mapping[int, Scene], background: GaussianMixture | Density, *, color: str = style.BLUE, title: str = ""
 ) -> "go.Figure":
@@ -72,6 +76,7 @@ def score_coverage(
     )
     for trace, name in zip(figure.data, score_style.SHORT_NAMES, strict=False):
         trace.name = name
+    figure.data[0].marker.update(size=6, opacity=0.8)
     both.add_traces(figure.data, rows=[1] * len(figure.data), cols=[1] * len(figure.data))
     _plane(both, style.as_density(background, [samples for samples, _, _ in frames.values()]), 1, 1)
     line = {"color": color, "width": max(3, min(18, 160 // sizes.copy().pop()))}
@@ -91,8 +96,9 @@ def score_coverage(
         )
         for frame, step in zip(figure.frames, steps, strict=True)
     ]
-    # it starts where the arrows are long and the samples on their way
-    active = min(len(steps) - 1, len(steps) // 4)
+    # it starts where arrows are still long, and some samples have come to a mode
+    come = [np.minimum(shares[step], 1).mean() for step in steps]
+    active = next((k for k, share in enumerate(come) if k and share >= ON_THEIR_WAY), len(steps) - 1)
     for trace, data in zip(both.frames[active].traces, both.frames[active].data, strict=True):
         both.data[trace].update(data.to_plotly_json())
     _slider(both, [str(step) for step in steps], "updates: ", active)

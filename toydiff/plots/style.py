@@ -26,6 +26,7 @@ EXACT_COLOR = INK
 CONTEXT_COLOR = "#D9D9D9"
 """Curves that are there for comparison only."""
 FLOOR_COLOR = GREY
+GRID_COLOR = "#EBF0F8"
 
 FONT_SIZE = 11
 DENSITY_SHADES = ("#FFFFFF", "#B5B5B5")
