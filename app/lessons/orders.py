@@ -7,7 +7,7 @@ import toydiff
 from toydiff.convergence import FLOOR, WINDOW
 from toydiff.measure import fitted_order, paired_error
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import interactive
+from toydiff.plots import lecture
 from toydiff.solvers import SOLVERS
 
 from screen.controls import Choice, Mixture, Several
@@ -52,7 +52,7 @@ def orders(
         curve(mixture, schedule, grid, solver) | {"schedule": schedule, "grid": grid, "guess": guess}
         for solver in solvers
     ]
-    return interactive.work_precision(rows, slopes=guess != HIDDEN, floor=FLOOR), rows
+    return lecture.work_precision(rows, slopes=guess != HIDDEN, floor=FLOOR), rows
 
 
 def words(rows: list[dict]) -> str:

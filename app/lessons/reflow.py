@@ -11,7 +11,8 @@ from toydiff import runs
 from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.measure import meeting, paired_error, sliced_wasserstein, straightness
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import interactive
+from toydiff.plots import interactive, lecture
+from toydiff.plots.screen import for_screen
 from toydiff.problems import MixtureProblem
 
 from screen.controls import Choice, Mixture, Number
@@ -61,7 +62,7 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
         ends[name] = once[:paths]
         coupling = path.xs[0, :paths], path.end[:paths]  # what the next round learns from
     if view == PAIRS:
-        return interactive.pairs(couplings, marks, mixture), rows
+        return lecture.pairs(couplings, marks, mixture), rows
     return interactive.reflow(drawn, mixture, one_step=ends), rows
 
 
@@ -163,7 +164,7 @@ def _result(mixture: GaussianMixture, state: dict) -> None:
         for n, (p, _, _) in found.items()
     }
     figure = interactive.reflow(paths, mixture, one_step={name: once[:48] for name, (_, once, _) in found.items()})
-    st.plotly_chart(interactive.for_screen(figure, dark=is_dark()), key="reflow-result", theme=None, height=560)
+    st.plotly_chart(for_screen(figure, dark=is_dark()), key="reflow-result", theme=None, height=560)
     st.caption(
         f"Seed 0, batch 512, loss {state['loss']:.3f}. In Python: `toydiff.runs.train('rectified-flow', ...)` on `{code_of(state['word'])}`."
     )

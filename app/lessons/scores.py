@@ -9,7 +9,7 @@ from toydiff.catalog import METHODS
 from toydiff.distill.score_distillation import EARLIEST, LATEST, LEAST_SCALE, SLOPES, WEIGHTS
 from toydiff.measure import modes, sliced_wasserstein
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import interactive
+from toydiff.plots import lecture
 from toydiff.solvers.registry import GREY
 
 from screen.controls import Choice, Mixture, Number
@@ -77,7 +77,7 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
             x_t = psi.schedule.mix(x, eps, t)
             x.grad = direction(method, x, x_t, t, eps, psi, phi).detach()
         optimizer.step()
-    return interactive.score_coverage(frames, shares, mixture, color=color), rows
+    return lecture.score_coverage(frames, shares, mixture, color=color), rows
 
 
 def words(rows: list[dict]) -> str:

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from toydiff.plots import interactive
-from toydiff.plots.screen import DARK_PAPER, PAPER
+from toydiff.plots.screen import DARK_PAPER, PAPER, for_screen
 
 from . import link, toolbar
 from .controls import Control, Mixture, Several
@@ -73,7 +72,7 @@ def _picture(_lesson: Lesson, id_: str, chosen: tuple, dark: bool) -> tuple[go.F
     """A lesson's figure as it is shown, and its rows; shared by all sessions, so nobody changes it."""
     values = {c.name: c.value(value) for c, value in zip(_lesson.controls, chosen, strict=True)}
     figure, rows = _lesson.figure(**values)
-    return interactive.for_screen(figure, dark=dark), rows
+    return for_screen(figure, dark=dark), rows
 
 
 def show(lesson: Lesson) -> None:

@@ -30,9 +30,7 @@ from ._plotly import (
     _time_slider,
     page,
 )
-from .lesson_interactive import images, jump_errors, lines, pairs, quality, spent, work_precision
-from .score_interactive import gradients, mode_shares, score_arrows, score_coverage
-from .screen import for_screen
+from .score_interactive import gradients, mode_shares, score_arrows
 from .style import Density, SweepErrors
 from .training_interactive import (
     against_noise,
@@ -51,32 +49,23 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
-    "for_screen",
     "gradients",
-    "images",
-    "jump_errors",
-    "lines",
     "mode_shares",
     "one_step_maps",
     "one_step_planes",
     "page",
-    "pairs",
-    "quality",
     "reflow",
     "rescaled",
     "rounds",
     "same_noise",
     "samples",
     "score_arrows",
-    "score_coverage",
-    "spent",
     "staircase",
     "sweep_errors",
     "sweeps",
     "time_grids",
     "training_curves",
     "trajectories",
-    "work_precision",
 ]
 
 

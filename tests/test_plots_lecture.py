@@ -10,7 +10,7 @@ from PIL import Image
 
 import toydiff
 from toydiff import measure
-from toydiff.plots import interactive, screen, style
+from toydiff.plots import interactive, lecture, screen, style
 
 RING = toydiff.mixtures.ring()
 VP = toydiff.VP()
@@ -28,20 +28,20 @@ def row(solver, declared, measured, errors):
 
 def test_work_precision_tells_slopes_or_keeps_them():
     rows = [row("ddim", 1, 0.98, [0.1, 0.05, 0.025]), row("dpm++2m", 2, 2.04, [0.02, 0.005, 0.00125])]
-    told = interactive.work_precision(rows)
+    told = lecture.work_precision(rows)
     assert [trace.name for trace in told.data] == ["ddim: slope 0.98, order 1", "dpm++2m: slope 2.04, order 2"]
     assert list(told.data[1].y) == rows[1]["error"]
     assert told.data[0].line.color == style.look("ddim").color
-    kept = interactive.work_precision(rows, slopes=False)
+    kept = lecture.work_precision(rows, slopes=False)
     assert [trace.name for trace in kept.data] == ["ddim", "dpm++2m"]
-    assert len(interactive.work_precision(rows, floor=0.01).layout.shapes) == 1
+    assert len(lecture.work_precision(rows, floor=0.01).layout.shapes) == 1
     with pytest.raises(ValueError, match="no rows"):
-        interactive.work_precision([])
+        lecture.work_precision([])
 
 
 @pytest.mark.parametrize("space", ["x", "y"])
 def test_lines_are_the_first_coordinate(path, space):
-    figure = interactive.lines({"a": path}, {"a": VP}, space=space, samples=3, reach=5.0)
+    figure = lecture.lines({"a": path}, {"a": VP}, space=space, samples=3, reach=5.0)
     curves = [trace for trace in figure.data if trace.line.dash is None]
     assert len(curves) == 3
     if space == "x":
@@ -59,7 +59,7 @@ def test_lines_are_the_first_coordinate(path, space):
 def test_a_first_order_path_is_on_its_guide_in_y():
     point = toydiff.Empirical(torch.tensor([[1.4, 1.4]], dtype=torch.float64)).denoiser(VP)
     path = toydiff.solve(point, VP.prior((2, 2), 0, dtype=torch.float64), 40, solver="ddim")
-    figure = interactive.lines({"a": path}, {"a": VP})
+    figure = lecture.lines({"a": path}, {"a": VP})
     guide, curve = figure.data[0], figure.data[1]
     assert np.allclose(np.interp(curve.x, guide.x, guide.y), curve.y, atol=1e-9)
 
@@ -74,7 +74,7 @@ def test_lines_refuse(path):
     ):
         settings = {"paths": {"a": path}, "schedules": {"a": VP}} | changes
         with pytest.raises(ValueError, match=said):
-            interactive.lines(**settings)
+            lecture.lines(**settings)
 
 
 def test_meeting_lines():
@@ -99,42 +99,42 @@ def test_meeting_lines():
 def test_pairs_mark_the_lines_that_meet():
     noise, data = torch.randn(5, 2), torch.randn(5, 2)
     marks = torch.tensor([True, False, True, False, False])
-    figure = interactive.pairs({"a": (noise, data)}, {"a": marks}, RING)
+    figure = lecture.pairs({"a": (noise, data)}, {"a": marks}, RING)
     quiet, loud, *_ = figure.data
     assert np.isfinite(quiet.x).sum() == 6
     assert np.isfinite(loud.x).sum() == 4
     assert np.allclose(loud.x[:2], [noise[0, 0], data[0, 0]])
     assert "2 of 5 lines meet another" in figure.layout.annotations[0].text
     with pytest.raises(ValueError, match="as many data and marks"):
-        interactive.pairs({"a": (noise, data[:4])}, {"a": marks}, RING)
+        lecture.pairs({"a": (noise, data[:4])}, {"a": marks}, RING)
     with pytest.raises(ValueError, match="at least one coupling"):
-        interactive.pairs({}, {}, RING)
+        lecture.pairs({}, {}, RING)
 
 
 def test_jump_errors_quality_spent_and_images():
-    figure = interactive.jump_errors({"cd": [(0.9, 0.1), (0.1, 0.01)]}, edges=(0.5,))
+    figure = lecture.jump_errors({"cd": [(0.9, 0.1), (0.1, 0.01)]}, edges=(0.5,))
     assert list(figure.data[0].x) == [0.1, 0.9]
     assert len(figure.layout.shapes) == 1
     rows = [{"student": "cd", "steps": n, "nfe": n, "distance_over_floor": 8 / n} for n in (2, 1)]
-    figure = interactive.quality(rows)
+    figure = lecture.quality(rows)
     assert list(figure.data[0].x) == [1, 2]
     assert list(figure.data[0].y) == [8, 4]
     with pytest.raises(ValueError, match="no rows"):
-        interactive.quality([])
+        lecture.quality([])
     curve = {"rounds": [1], "median": [0.1], "p95": [0.2]}
     rows = [
         {"method": m, "steps": 10, "rounds": r, "nfe": n, "seconds": 0.1, "seconds_with_cost": 1.0, "cost_per_call": 0.0, "curve": curve}
         for m, r, n in (("sequential", 10, 10), ("picard", 4, 30))
     ]  # fmt: skip
-    figure = interactive.spent(rows, cost=0.5)
+    figure = lecture.spent(rows, cost=0.5)
     assert [list(bar.x) for bar in figure.data] == [[10, 4], [10, 30], [0.1, 0.1], [5.1, 2.1]]
     with pytest.raises(ValueError, match="one number of steps"):
-        interactive.spent([*rows, rows[0] | {"steps": 20}])
-    figure = interactive.images({"a": torch.rand(3, 8, 6), "b": torch.zeros(3, 8, 6)})
+        lecture.spent([*rows, rows[0] | {"steps": 20}])
+    figure = lecture.images({"a": torch.rand(3, 8, 6), "b": torch.zeros(3, 8, 6)})
     assert pixels(figure, 1).max() == 0
     for bad, said in ((torch.rand(8, 6), "shape \\(3, H, W\\)"), (torch.full((3, 2, 2), float("nan")), "NaN")):
         with pytest.raises(ValueError, match=said):
-            interactive.images({"a": bad})
+            lecture.images({"a": bad})
 
 
 def scene(n):
@@ -144,14 +144,14 @@ def scene(n):
 
 def test_score_coverage_moves_both_panels():
     shares = {0: [0.0, 0.0], 5: [1.0, 0.5], 9: [1.1, 0.9]}
-    figure = interactive.score_coverage({k: scene(k) for k in shares}, shares, RING)
+    figure = lecture.score_coverage({k: scene(k) for k in shares}, shares, RING)
     assert figure.layout.sliders[0].active == 1  # the first with enough at a mode
     stems = figure.data[figure.frames[0].traces[-1]]
     assert np.allclose(stems.y[[1, 4]], [1.0, 0.5])
     assert np.allclose(figure.frames[2].data[-1].y[[1, 4]], [1.1, 0.9])
     assert np.allclose(figure.data[0].x, scene(5)[0][:, 0])
     with pytest.raises(ValueError, match="shares must be given for the updates of the frames"):
-        interactive.score_coverage({k: scene(k) for k in shares}, {0: [1.0, 1.0]}, RING)
+        lecture.score_coverage({k: scene(k) for k in shares}, {0: [1.0, 1.0]}, RING)
 
 
 def test_trajectories_draw_some_lines_and_all_dots(path):
@@ -195,7 +195,7 @@ def test_every_solver_is_seen_on_light_and_dark():
 def test_a_dark_figure_turns_ink_and_paper_around(path):
     def made(dark):
         figure = interactive.trajectories({"a": path}, RING, solvers={"a": "ddim"}, exact=path.end)
-        return interactive.for_screen(figure, dark=dark)
+        return screen.for_screen(figure, dark=dark)
 
     light, dark = made(False), made(True)
     assert light.layout.paper_bgcolor == screen.PAPER
@@ -214,17 +214,17 @@ def test_a_dark_figure_turns_ink_and_paper_around(path):
 def test_a_methods_colour_stays_in_the_dark(path):
     figure = interactive.trajectories({"a": path}, RING, solvers={"a": "dpm++2m"})
     before = figure.data[0].line.color
-    assert interactive.for_screen(figure, dark=True).data[0].line.color == before
+    assert screen.for_screen(figure, dark=True).data[0].line.color == before
 
 
 def test_heads_are_broken_where_they_would_meet():
     cloud = torch.randn(5, 2)
     names = [f"{k}: a long name of a panel, with a number 0.123, and another one 4.56" for k in range(3)]
-    figure = interactive.for_screen(interactive.samples(dict.fromkeys(names, cloud), RING))
+    figure = screen.for_screen(interactive.samples(dict.fromkeys(names, cloud), RING))
     lines = [note.text.split("<br>") for note in figure.layout.annotations]
     assert all(len(head) == 3 for head in lines)
     assert [" ".join(head) for head in lines] == names
-    alone = interactive.for_screen(interactive.samples({names[0]: cloud}, RING))
+    alone = screen.for_screen(interactive.samples({names[0]: cloud}, RING))
     assert alone.layout.annotations[0].text == names[0]
     assert alone.layout.margin.t < figure.layout.margin.t
 
@@ -235,6 +235,6 @@ def test_black_of_a_colour_scale_is_not_streamlits(path):
     swept = toydiff.solve(RING.denoiser(on), torch.randn(4, 2).double(), 8, solver="picard", grid="uniform")
     for figure in (interactive.staircase(swept, RING), interactive.sweep_errors(swept)):
         assert "#000004" in figure.to_json()
-        assert "#000004" not in interactive.for_screen(figure).to_json()
+        assert "#000004" not in screen.for_screen(figure).to_json()
     with pytest.raises(ValueError, match="size must be a whole number"):
-        interactive.for_screen(interactive.sweep_errors(swept), size=0)
+        screen.for_screen(interactive.sweep_errors(swept), size=0)

@@ -1,4 +1,4 @@
-"""Figures in plotly that show one thing in one row, large enough for a lecture; `toydiff.plots.interactive` has them beside the others."""
+"""Figures in plotly for a lecture: one thing in one row. The app draws them, and `toydiff.plots.screen.for_screen` makes them readable from the back row."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,13 +11,17 @@ from ..measure import first_orderness, straightness
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
-from . import style, training_style
-from ._plotly import _joined, _picture, _plane, _round_ticks, _subplots
+from . import score_style, style, training_style
+from ._plotly import _joined, _picture, _plane, _round_ticks, _slider, _subplots
+from .score_interactive import score_arrows
+from .score_style import Scene
 from .style import Density
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+ON_THEIR_WAY = 0.3
+"""The part of the data that is found where `score_coverage` starts."""
 SPACES = ("x", "y")
 
 
@@ -309,3 +313,75 @@ def spent(rows: Sequence[Mapping], *, cost: float = 0.02, title: str = "") -> "g
         )
     figure.update_yaxes(autorange="reversed")
     return figure
+
+
+def score_coverage(
+    frames: Mapping[int, Scene],
+    shares: Mapping[int, Sequence[float]],
+    background: GaussianMixture | Density,
+    *,
+    color: str = style.BLUE,
+    title: str = "",
+) -> "go.Figure":
+    """`score_arrows` beside the share of each mode, under one slider over updates; shares: by updates, over what each should be, (K,).
+
+    `ValueError` as `score_arrows`, and for shares of other updates, or of another number of modes.
+    """
+    import plotly.graph_objects as go
+
+    figure = score_arrows(frames, background, color=color, title=title)
+    steps = [int(step["label"]) for step in figure.layout.sliders[0].steps]
+    sizes = {len(shares[step]) for step in steps if step in shares}
+    if set(shares) != set(steps) or len(sizes) != 1:
+        raise ValueError("the modes' shares must be given for the updates of the frames, as many modes at each")
+    both = _subplots(
+        1,
+        2,
+        ["", "each mode's share (1: as in the data)"],
+        title,
+        660,
+        horizontal_spacing=0.08,
+        column_widths=[0.5, 0.5],
+    )
+    for trace, name in zip(figure.data, score_style.SHORT_NAMES, strict=False):
+        trace.name = name
+    figure.data[0].marker.update(size=6, opacity=0.8)
+    both.add_traces(figure.data, rows=[1] * len(figure.data), cols=[1] * len(figure.data))
+    _plane(both, style.as_density(background, [samples for samples, _, _ in frames.values()]), 1, 1)
+    line = {"color": color, "width": max(3, min(18, 160 // sizes.copy().pop()))}
+    both.add_trace(
+        go.Scatter(**_stems(shares[steps[-1]]), mode="lines", line=line, showlegend=False, hoverinfo="y"), row=1, col=2
+    )
+    both.add_hline(y=1, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5}, row=1, col=2)
+    most = max(2.0, *(max(values) for values in shares.values()))
+    # a share of 8, all particles at one mode, would hide the others
+    both.update_yaxes(range=[0, min(1.05 * most, 4.0)], title_text="share / data's", row=1, col=2)
+    both.update_xaxes(title_text="mode", range=[-0.7, sizes.pop() - 0.3], showgrid=False, zeroline=False, row=1, col=2)
+    both.frames = [
+        go.Frame(
+            name=frame.name,
+            traces=[*frame.traces, len(figure.data)],
+            data=[*frame.data, go.Scatter(**_stems(shares[step]))],
+        )
+        for frame, step in zip(figure.frames, steps, strict=True)
+    ]
+    # it starts where arrows are still long, and some samples have come to a mode
+    come = [np.minimum(shares[step], 1).mean() for step in steps]
+    active = next((k for k, share in enumerate(come) if k and share >= ON_THEIR_WAY), len(steps) - 1)
+    for trace, data in zip(both.frames[active].traces, both.frames[active].data, strict=True):
+        both.data[trace].update(data.to_plotly_json())
+    _slider(both, [str(step) for step in steps], "updates: ", active)
+    both.update_layout(legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"})
+    return both
+
+
+def _stems(values: Sequence[float]) -> dict[str, np.ndarray]:
+    """Upright lines from 0, one a mode: lines move with an animation, and bars do not."""
+    modes = np.arange(len(values))
+    x = np.repeat(modes.astype(np.float32), 3)
+    y = (
+        np.stack([np.zeros(len(values)), np.asarray(values), np.full(len(values), np.nan)], 1)
+        .ravel()
+        .astype(np.float32)
+    )
+    return {"x": x, "y": y}
