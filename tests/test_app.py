@@ -250,6 +250,32 @@ def test_a_real_checkpoint_waits_to_be_asked(checkpoints):
     assert not drawn(at)  # another figure has to be asked for again
 
 
+def test_what_a_figure_cannot_do_is_one_line_on_the_page(monkeypatch):
+    def fails(**values):
+        raise RuntimeError("the network\nis out of order")
+
+    frame._picture.clear()
+    monkeypatch.setattr(frame, "for_screen", lambda figure, dark: fails())
+    at = opened("paths")
+    assert not at.exception
+    assert at.error[0].value == "the network is out of order"
+    frame._picture.clear()
+
+
+def test_numbers_that_were_not_measured_are_null_in_a_file():
+    toolbar = importlib.import_module("screen.toolbar")
+    assert json.loads(toolbar.as_json([{"a": float("nan"), "b": 1.5, "c": None, "d": [1, 2]}])) == [
+        {"a": None, "b": 1.5, "c": None, "d": [1, 2]}
+    ]
+
+
+def test_solvers_without_a_slope_say_so():
+    words = importlib.import_module("lessons.orders").words
+    row = {"solver": "ddim", "declared": 1, "measured": float("nan"), "guess": "2", "grid": "inner times"}
+    assert "rounding" in words([row])
+    assert "nan" not in words([row, row | {"solver": "heun", "declared": 2, "measured": 2.0}])
+
+
 # ---- the code under a figure
 
 

@@ -1,5 +1,7 @@
 """Solvers and orders: error against network calls, and the slope to guess."""
 
+import math
+
 import plotly.graph_objects as go
 import torch
 
@@ -56,14 +58,17 @@ def orders(
 
 
 def words(rows: list[dict]) -> str:
-    steepest = max(rows, key=lambda row: (row["declared"], row["measured"]))
+    known = [row for row in rows if math.isfinite(row["measured"])]
+    if not known:
+        return "All errors here are rounding: these solvers are exact on this mixture, and have no slope to measure."
+    steepest = max(known, key=lambda row: (row["declared"], row["measured"]))
     name, slope, guess = steepest["solver"], steepest["measured"], rows[0]["guess"]
     said = "On these axes a solver is a line, and its order the slope: twice the calls divide the error by 2^p. "
     if guess == HIDDEN:
         return said + f"**Which p has {name}?** Read it off the line, and choose your guess: then all slopes are shown."
     verdict = "right" if abs(float(guess) - slope) < 0.5 else "not what the line says"
     said += f"You guessed {guess} for **{name}**: {verdict}; its last three points fall with slope **{slope:.2f}**, and it declares {steepest['declared']}."
-    lost = [row for row in rows if row["measured"] < row["declared"] - 0.35]
+    lost = [row for row in known if row["measured"] < row["declared"] - 0.35]
     if lost:
         where = (
             "from pure noise to clean data an end of the grid can take the order"

@@ -101,7 +101,9 @@ def begin(word: str) -> dict:
 
 def stop() -> None:
     """Asked to stop: the page shows what there is so far."""
-    st.session_state["reflow-training"]["going"] = False
+    state = st.session_state.get("reflow-training")
+    if state:
+        state["going"] = False
 
 
 def live(chosen: dict) -> None:

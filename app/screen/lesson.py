@@ -101,8 +101,8 @@ def show(lesson: Lesson) -> None:
         return
     try:
         figure, rows = _picture(lesson, lesson.id, tuple(chosen.values()), dark)
-    except (ValueError, FloatingPointError, OSError) as error:
-        slot.error(str(error), icon=":material/error:")
+    except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
+        slot.error(" ".join(str(error).split()) or type(error).__name__, icon=":material/error:")
         return
     with slot:
         st.plotly_chart(

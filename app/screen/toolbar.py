@@ -22,7 +22,12 @@ def show(id_: str, figure: go.Figure, rows: list[dict]) -> None:
             "HTML", lambda: interactive.page(figure), f"toydiff-{id_}.html", "text/html", key=f"{id_}-html", on_click="ignore"
         )  # fmt: skip
         st.download_button(
-            "numbers (JSON)", json.dumps(rows, indent=1), f"toydiff-{id_}.json", "application/json", key=f"{id_}-json", on_click="ignore"
+            "numbers (JSON)", as_json(rows), f"toydiff-{id_}.json", "application/json", key=f"{id_}-json", on_click="ignore"
         )  # fmt: skip
         if figure.frames:
             st.caption("· the keys ← → move the slider", width="content")
+
+
+def as_json(rows: list[dict]) -> str:
+    """Rows as the text of a file; what was not measured is null."""
+    return json.dumps([{k: None if v != v else v for k, v in row.items()} for row in rows], indent=1)

@@ -1,5 +1,6 @@
 """Figures in plotly for a lecture: one thing in one row. The app draws them, and `toydiff.plots.screen.for_screen` makes them readable from the back row."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def work_precision(
 ) -> "go.Figure":
     """Error against NFE on log-log axes, all solvers in one panel; rows as for `static.convergence`, whose slopes the legend tells.
 
-    slopes: False for a legend that does not give them away, for readers who are to guess. Errors at or below `floor` are rounding: a dashed line.
+    A slope that is NaN was not measured: too few errors are more than rounding. slopes: False for a legend that does not give them away, for readers who are to guess. Errors at or below `floor` are rounding: a dashed line.
     A click on the legend hides a curve. `ValueError` for a table without rows, or rows that lack something.
     """
     import plotly.graph_objects as go
@@ -42,7 +43,8 @@ def work_precision(
     for order, group in groups.items():
         for row in group:
             seen = style.look(row["solver"])
-            name = f"{row['solver']}: slope {row['measured']:.2f}, order {order}" if slopes else row["solver"]
+            slope = f"slope {row['measured']:.2f}" if math.isfinite(row["measured"]) else "all rounding"
+            name = f"{row['solver']}: {slope}, order {order}" if slopes else row["solver"]
             figure.add_trace(
                 go.Scatter(
                     x=row["nfe"], y=row["error"], mode="lines+markers", name=name, line={"color": seen.color, "dash": seen.dash, "width": 3},
