@@ -121,7 +121,7 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
     assert background == f"rgb({', '.join(str(int(paper[k : k + 2], 16)) for k in (1, 3, 5))})"
 
 
-@pytest.mark.parametrize("id_", ["paths", "picard", "reflow", "scores"])
+@pytest.mark.parametrize("id_", ["paths", "scores"])
 def test_the_slider_moves_marks_in_the_browser(open_page, id_):
     page = open_page("" if id_ == LESSONS[0].id else id_)
     page.wait_for_selector(".st-key-files")

@@ -13,7 +13,7 @@ from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson
 
 Y, X = "y", "x"
-STEPS = 200
+STEPS = 100
 
 
 def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tuple[go.Figure, list[dict]]:

@@ -136,7 +136,7 @@ def live(chosen: dict) -> None:
         try:
             bar = st.progress(state["done"] / UPDATES)
             for record in state["run"]:
-                state["done"], state["loss"] = record.step + 1, record.loss
+                state["done"], state["loss"] = record.step, record.loss
                 if record.step % 15 == 0:
                     bar.progress(
                         state["done"] / UPDATES, f"update {state['done']} of {UPDATES}, loss {record.loss:.3f}"

@@ -173,4 +173,4 @@ class Mixture(Control):
 
     @property
     def extremes(self) -> list:
-        return ["ring", "checkerboard", "random:999", "0,0,0.02,1", "-20,-20,0.02,0.001;20,20,10,1000"]
+        return ["checkerboard", "0,0,0.02,1", "-20,-20,0.02,0.001;20,20,10,1000"]
