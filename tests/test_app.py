@@ -29,6 +29,14 @@ BY_ID = {lesson.id: lesson for lesson in LESSONS}
 frame.PICTURE_FIRST = 0.0
 
 
+@pytest.fixture(autouse=True)
+def main_module():
+    """Streamlit's tests put the page in the place of __main__, from which other tests start processes."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before
+
+
 def page(id_):
     from lessons import LESSONS
     from screen.lesson import show

@@ -14,7 +14,7 @@ sync = pytest.importorskip("websockets.sync.client")
 from streamlit.proto.BackMsg_pb2 import BackMsg  # noqa: E402
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")]
 READERS = 20
 MOST = 150e6
 """Bytes that a second wave of as many readers, of other figures, may add: up to a hundred figures are kept, whoever asks."""
