@@ -85,31 +85,33 @@ def show(lesson: Lesson) -> None:
     widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in lesson.controls]
     columns = st.columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
-    slot = place.empty()
+    ahead = place.empty()
     first = "seen" not in st.session_state
     if first:
         # the browser fetches what draws figures while the first one is computed
         st.session_state["seen"] = True
-        slot.plotly_chart(_blank(dark), key="blank", theme=None, height="stretch")
+        ahead.plotly_chart(_blank(dark), key="blank", theme=None, height="stretch")
     chosen = {}
     for column, control in zip(columns, lesson.controls, strict=True):
         with column:
             chosen[control.name] = control.widget(link.key_of(lesson.id, control))
     link.write(lesson.id, lesson.controls, chosen)
     reason = lesson.long(chosen) if lesson.long else None
-    if reason and not _wanted(lesson, chosen, slot, reason):
+    if reason and not _wanted(lesson, chosen, place, reason):
         return
     try:
         figure, rows = _picture(lesson, lesson.id, tuple(chosen.values()), dark)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
-        slot.error(" ".join(str(error).split()) or type(error).__name__, icon=":material/error:")
+        ahead.empty()
+        place.error(" ".join(str(error).split()) or type(error).__name__, icon=":material/error:")
         return
-    with slot:
+    with place:  # not in a slot that is emptied first: the figure stays while the next one is made
         st.plotly_chart(
             figure, key=f"{lesson.id}-figure", theme=None, height="stretch", alt=lesson.title,
             config={"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": f"toydiff-{lesson.id}", "scale": 3}},
         )  # fmt: skip
     if first:
+        ahead.empty()
         time.sleep(PICTURE_FIRST)
     left, right = st.columns([8, 5], gap="medium")
     left.markdown(lesson.words(rows))
@@ -124,12 +126,12 @@ def show(lesson: Lesson) -> None:
         code.code(lesson.code(chosen), language="python")
 
 
-def _wanted(lesson: Lesson, chosen: Mapping, slot: DeltaGenerator, reason: str) -> bool:
+def _wanted(lesson: Lesson, chosen: Mapping, place: DeltaGenerator, reason: str) -> bool:
     """Whether the reader has asked for this figure: a button, in its place until then."""
     key = f"{lesson.id}-wanted"
     if st.session_state.get(key) == chosen:
         return True
-    with slot.container():
+    with place:
         st.info(reason, icon=":material/hourglass_empty:")
         st.button(
             "Make it",

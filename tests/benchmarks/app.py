@@ -25,7 +25,7 @@ st.slider("steps", 1, 50)
 with st.container(key="picture"):
     st.plotly_chart(go.Figure(go.Scatter(x=[0, 1], y=[0, 1])), theme=None)
 """
-STEPS = "() => document.querySelector('.st-key-picture .js-plotly-plot').layout.sliders[0].steps.length"
+STEPS = "() => document.querySelector('.st-key-picture .js-plotly-plot')?.layout.sliders?.[0].steps.length"
 
 
 def timed(action, wait) -> float:
@@ -96,8 +96,11 @@ def main() -> None:
             before = page.evaluate(STEPS)
             slider.focus()
             changed.append(
-                timed(lambda: page.keyboard.press("ArrowRight"), lambda: page.wait_for_function(f"{STEPS}() !== {before}".replace("() =>", "(() =>", 1).replace("length()", "length)()"), polling=10))  # noqa: B023
-            )  # fmt: skip
+                timed(
+                    lambda: page.keyboard.press("ArrowRight"),
+                    lambda: page.wait_for_function(f"({STEPS})() !== {before}", polling=10),  # noqa: B023
+                )
+            )
         told("control: one step more", changed)
 
 
