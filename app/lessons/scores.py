@@ -84,7 +84,7 @@ def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
     told = (
         f"After {last['updates']} updates {last['coverage']:.0%} of the modes are found, {last['outside']:.0%} of the particles "
-        f"are at none, and the distance to data fell from {first['distance']:.2g} to **{last['distance']:.2g}** (floor {last['floor']:.2g}). "
+        f"are at none, and the distance to data went from {first['distance']:.2g} to **{last['distance']:.2g}** (floor {last['floor']:.2g}). "
     )
     if last["method"].startswith("sds"):
         return (
@@ -92,7 +92,7 @@ def words(rows: list[dict]) -> str:
         )
     return (
         told
-        + "Where both scores agree the arrows vanish: the particles are data. Let the second one lag, and it pushes them from where they *were*."
+        + "Where both scores agree the arrows vanish. A second score that lags pushes particles from where they *were*."
     )
 
 

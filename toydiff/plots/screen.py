@@ -19,7 +19,7 @@ PAPER, DARK_PAPER = "#FFFFFF", "#14161A"
 DARK_INK, DARK_SHADE, DARK_GRID = "#EDEDED", "#5A5F69", "#2E323A"
 
 _DARK = {
-    style.INK: DARK_INK, "#000000": "#FFFFFF", "white": DARK_PAPER, style.CONTEXT_COLOR: "#5A5F69", style.GREY: "#A0A0A0",
+    style.INK: DARK_INK, "#000000": "#FFFFFF", "white": DARK_PAPER, style.CONTEXT_COLOR: DARK_SHADE, style.GREY: "#A0A0A0",
 }  # fmt: skip
 """What is ink or paper changes places; a method's colour stays."""
 
