@@ -128,6 +128,8 @@ def test_jump_errors_quality_spent_and_images():
     ]  # fmt: skip
     figure = lecture.spent(rows, cost=0.5)
     assert [list(bar.x) for bar in figure.data] == [[10, 4], [10, 30], [0.1, 0.1], [5.1, 2.1]]
+    bars = screen.for_screen(lecture.spent(rows), dark=True).data[0].marker.color
+    assert list(bars) == ["#FFFFFF", style.method_look("picard").color]  # black would not be seen
     with pytest.raises(ValueError, match="one number of steps"):
         lecture.spent([*rows, rows[0] | {"steps": 20}])
     figure = lecture.images({"a": torch.rand(3, 8, 6), "b": torch.zeros(3, 8, 6)})

@@ -90,7 +90,7 @@ def _darken(figure: "go.Figure") -> None:
 
 
 def _repaint(part: object) -> None:
-    """Ink and paper of a trace, a shape or an annotation; colours given point by point are a method's, and stay."""
+    """Ink and paper of a trace, a shape or an annotation."""
     for path in ("line", "marker", "marker.line", "font"):
         try:
             color = part[f"{path}.color"]
@@ -98,6 +98,8 @@ def _repaint(part: object) -> None:
             continue
         if isinstance(color, str) and color in _DARK:
             part[f"{path}.color"] = _DARK[color]
+        elif isinstance(color, tuple | list) and any(isinstance(one, str) for one in color):  # a colour a bar
+            part[f"{path}.color"] = [_DARK.get(one, one) for one in color]
     if "fillcolor" in part and part["fillcolor"] in _DARK:
         part["fillcolor"] = _DARK[part["fillcolor"]]
 
