@@ -4,6 +4,9 @@ import argparse
 import importlib.util
 import socket
 import sys
+import threading
+import time
+import webbrowser
 from pathlib import Path
 
 from .terminal import Parser, whole
@@ -46,15 +49,30 @@ def run(args: argparse.Namespace) -> None:
     from . import runs  # noqa: F401
     from .plots import interactive  # noqa: F401
 
+    if not args.no_browser:
+        threading.Thread(target=_open, args=(args.host, args.port), daemon=True).start()
     options = {
         "server.port": args.port,
         "server.address": args.host,
-        "server.headless": str(args.no_browser).lower(),
+        "server.headless": "true",  # otherwise Streamlit lays an advertisement over the first page
         "browser.serverAddress": "localhost" if args.host == "0.0.0.0" else args.host,
     }
     words = ["run", str(main), *(f"--{name}={value}" for name, value in options.items())]
     sys.argv = ["streamlit", *words]
     cli.main(words, standalone_mode=False)
+
+
+def _open(host: str, port: int) -> None:
+    """Show the first page once somebody answers at the address."""
+    name = "localhost" if host == "0.0.0.0" else host
+    for _ in range(300):
+        try:
+            socket.create_connection((name, port), 1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            webbrowser.open(f"http://{name}:{port}")
+            return
 
 
 def _check_port(host: str, port: int) -> None:
