@@ -104,7 +104,7 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
             page.locator('[data-testid="stSidebarNavLink"]', has_text=lesson.menu).click()
         figure = f".st-key-{lesson.id}-figure .js-plotly-plot"
         page.wait_for_selector(f"{figure} .trace, {figure} .imagelayer image")
-        page.wait_for_selector(f".st-key-{lesson.id}-keys")
+        page.wait_for_selector(f".st-key-{lesson.id}-png")
         settled(page)
         assert page.locator("h2").first.inner_text() == lesson.title
         assert page.evaluate(COUNT) > 0, lesson.id
@@ -157,13 +157,30 @@ def test_the_slider_moves_marks_in_the_browser(open_page, id_):
     page.wait_for_function(f"({ACTIVE})() === {at}")
 
 
+def test_a_figure_fills_the_screen(open_page):
+    page = open_page("picard")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    width = f"() => document.querySelector('{browser.FIGURE} .main-svg').clientWidth"
+    before = page.evaluate(width)
+    page.locator(browser.FIGURE).hover()
+    page.locator('[data-title="Whole screen"]').click()
+    page.wait_for_function(f"({width})() > {before + 100}")
+    assert page.evaluate("() => document.fullscreenElement.classList.contains('figure')")
+    page.locator('[data-title="Whole screen"]').click()
+    page.wait_for_function(f"({width})() === {before}")
+
+
 def test_a_link_carries_the_state(open_page):
     page = open_page()
     page.wait_for_selector(".st-key-files")
     before = page.evaluate(FRAMES)
+    page.evaluate(f"() => {{ window.place = document.querySelector('{browser.FIGURE}'); }}")
     page.locator(".st-key-paths-steps input[type=range]").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"({FRAMES})() !== {before}")
+    # drawn over, not made anew
+    assert page.evaluate(f"() => window.place === document.querySelector('{browser.FIGURE}')")
     page.locator(".st-key-paths-b input").click()
     page.keyboard.type("heun")
     page.keyboard.press("Enter")

@@ -16,7 +16,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")]
 READERS = 20
-MOST = 150e6
+MOST = 100e6
 """Bytes that a second wave of as many readers, of other figures, may add: up to a hundred figures are kept, whoever asks."""
 
 
@@ -40,12 +40,12 @@ class Reader:
             kind = answer.WhichOneof("type")
             if kind == "delta":
                 element = answer.delta.new_element
-                if element.WhichOneof("type") == "plotly_chart" and element.plotly_chart.alt:
-                    charts.append(json.loads(element.plotly_chart.spec))
+                if element.bidi_component.component_name == "toydiff_chart":
+                    charts.append(json.loads(element.bidi_component.bytes)["figure"])
                 if element.WhichOneof("type") in ("alert", "exception"):
                     alerts.append(str(element))
             if kind == "script_finished":
-                return charts, alerts
+                return [chart for chart in charts if chart], alerts
 
 
 def memory(url):

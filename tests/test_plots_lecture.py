@@ -231,12 +231,6 @@ def test_heads_are_broken_where_they_would_meet():
     assert alone.layout.margin.t < figure.layout.margin.t
 
 
-def test_black_of_a_colour_scale_is_not_streamlits(path):
-    """Streamlit reads #000001 and its neighbours in a figure as colours of its theme."""
-    on = toydiff.schedule("scaled-linear")
-    swept = toydiff.solve(RING.denoiser(on), torch.randn(4, 2).double(), 8, solver="picard", grid="uniform")
-    for figure in (interactive.staircase(swept, RING), interactive.sweep_errors(swept)):
-        assert "#000004" in figure.to_json()
-        assert "#000004" not in screen.for_screen(figure).to_json()
+def test_letters_have_a_size(path):
     with pytest.raises(ValueError, match="size must be a whole number"):
-        screen.for_screen(interactive.sweep_errors(swept), size=0)
+        screen.for_screen(interactive.samples({"a": RING.sample(9, 0)}, RING), size=0)

@@ -15,6 +15,7 @@ from toydiff.plots import interactive, lecture
 from toydiff.plots.screen import for_screen
 from toydiff.problems import MixtureProblem
 
+from screen import chart
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson, remember
 from screen.mixtures import code_of, mixture_of
@@ -166,7 +167,8 @@ def _result(mixture: GaussianMixture, state: dict) -> None:
         for n, (p, _, _) in found.items()
     }
     figure = interactive.reflow(paths, mixture, one_step={name: once[:48] for name, (_, once, _) in found.items()})
-    st.plotly_chart(for_screen(figure, dark=is_dark()), key="reflow-result", theme=None, height=560)
+    text = for_screen(figure, dark=is_dark()).to_json()
+    chart.show(text, key="reflow-result", alt="The round trained here", file="toydiff-reflow-here", height=560)
     st.caption(
         f"Seed 0, batch 512, loss {state['loss']:.3f}. In Python: `toydiff.runs.train('rectified-flow', ...)` on `{code_of(state['word'])}`."
     )

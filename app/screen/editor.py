@@ -7,11 +7,9 @@ import streamlit as st
 from toydiff.plots.screen import for_screen
 from toydiff.plots.style import BLUE, GRID_COLOR
 
+from . import chart
 from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
 from .theme import is_dark
-
-LATTICE = 33
-"""Places along a side of the plane that can be clicked."""
 
 
 def popover(name: str) -> None:
@@ -32,58 +30,42 @@ def popover(name: str) -> None:
         adds = st.segmented_control(
             "A click in the plane", ("adds a component", "takes one away"), default="adds a component", key=f"{name}-click", required=True
         ) == "adds a component"  # fmt: skip
-        # a new key a mixture: a selection, or an edited cell, belongs to the mixture it was made on
-        version = f"{name}-{abs(hash(word))}-{adds}"
         left, right = st.columns(2)
-        left.plotly_chart(
-            _plane(rows, adds), key=f"{version}-plane", theme=None, selection_mode="points", height=340,
-            on_select=lambda: _clicked(name, rows, f"{version}-plane", adds), config={"displayModeBar": False},
-        )  # fmt: skip
+        with left:
+            chart.show(
+                _plane(rows).to_json(),
+                key=f"{name}-plane",
+                alt="The components' means",
+                height=340,
+                on_click=lambda x, y: _clicked(name, rows, adds, x, y),
+            )
         columns = [list(column) for column in zip(*rows, strict=True)]
+        table = f"{name}-{abs(hash(word))}-table"  # a new key a mixture: an edited cell belongs to the mixture that it was edited on
         right.data_editor(
-            dict(zip(COLUMNS, columns, strict=True)), num_rows="dynamic", hide_index=True, key=f"{version}-table", height=340,
-            on_change=lambda: _edited(name, rows, f"{version}-table"),
+            dict(zip(COLUMNS, columns, strict=True)), num_rows="dynamic", hide_index=True, key=table, height=340,
+            on_change=lambda: _edited(name, rows, table),
         )  # fmt: skip
         st.caption(
             f"Up to {MOST} round Gaussians; weights are relative. Of a ready-made mixture each starts as wide as its own is on average."
         )
 
 
-def _plane(rows: list, adds: bool) -> go.Figure:
+def _plane(rows: list) -> go.Figure:
     centres = np.array(rows)
     reach = max(3.0, 1.15 * float(np.abs(centres[:, :2]).max()))
-    line = np.linspace(-reach, reach, LATTICE)
-    x, y = (axis.ravel() for axis in np.meshgrid(line, line))
     look = {"size": 12, "color": BLUE, "line": {"width": 1, "color": "white"}}
-    places = go.Scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        marker={"size": 11, "color": BLUE, "opacity": 0.04},
-        hoverinfo="skip" if not adds else "x+y",
-    )
-    components = go.Scatter(
-        x=centres[:, 0],
-        y=centres[:, 1],
-        mode="markers",
-        marker=look,
-        hovertemplate="(%{x:.2f}, %{y:.2f})<extra></extra>",
-    )
-    figure = go.Figure([places, components] if adds else [components])
-    figure.update_layout(showlegend=False, dragmode=False, clickmode="event+select")
+    figure = go.Figure(go.Scatter(x=centres[:, 0], y=centres[:, 1], mode="markers", marker=look))
+    figure.update_traces(hovertemplate="(%{x:.2f}, %{y:.2f})<extra></extra>")
+    figure.update_layout(showlegend=False, dragmode=False)
     figure.update_xaxes(range=[-reach, reach], constrain="domain", gridcolor=GRID_COLOR)
     figure.update_yaxes(range=[-reach, reach], constrain="domain", gridcolor=GRID_COLOR, scaleanchor="x")
     for_screen(figure, dark=is_dark(), size=13)
     return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
-def _clicked(name: str, rows: list, plane: str, adds: bool) -> None:
-    points = st.session_state[plane]["selection"]["points"]
-    if not points:
-        return
-    x, y = points[0]["x"], points[0]["y"]
+def _clicked(name: str, rows: list, adds: bool, x: float, y: float) -> None:
     if adds:
-        _take(name, [*rows, (round(x, 2), round(y, 2), rows[-1][2], rows[-1][3])])
+        _take(name, [*rows, (round(x, 1), round(y, 1), rows[-1][2], rows[-1][3])])
     else:
         nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
         _take(name, [row for k, row in enumerate(rows) if k != nearest])

@@ -1,5 +1,6 @@
 """What one page needs and takes seconds to import is fetched once the first page is drawn, while its reader looks at it."""
 
+import gc
 import importlib.util
 import threading
 import time
@@ -22,3 +23,10 @@ def _fetch() -> None:
 
     if importlib.util.find_spec("diffusers") is not None:
         from toydiff.adapters import tiny  # noqa: F401
+    settle()
+
+
+def settle() -> None:
+    """Spare the garbage collector what stays anyway: Streamlit runs it after every script, for a third of a second over all that was imported."""
+    gc.collect()
+    gc.freeze()

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from toydiff.plots.screen import DARK_PAPER, PAPER, for_screen
+from toydiff.plots.screen import for_screen
 
-from . import link, toolbar
+from . import chart, link, toolbar
 from .controls import Control, Mixture, Several
 from .snippet import snippet
 from .theme import is_dark
@@ -68,11 +68,11 @@ def remember(function: Callable) -> Callable:
 
 
 @st.cache_resource(max_entries=REMEMBERED, show_spinner=False)
-def _picture(_lesson: Lesson, id_: str, chosen: tuple, dark: bool) -> tuple[go.Figure, Rows]:
-    """A lesson's figure as it is shown, and its rows; shared by all sessions, so nobody changes it."""
+def _picture(_lesson: Lesson, id_: str, chosen: tuple, dark: bool) -> tuple[str, Rows]:
+    """A lesson's figure as it is shown, as JSON, and its rows; shared by all sessions, so nobody changes it."""
     values = {c.name: c.value(value) for c, value in zip(_lesson.controls, chosen, strict=True)}
     figure, rows = _lesson.figure(**values)
-    return for_screen(figure, dark=dark), rows
+    return for_screen(figure, dark=dark).to_json(), rows
 
 
 def show(lesson: Lesson) -> None:
@@ -85,12 +85,10 @@ def show(lesson: Lesson) -> None:
     widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in lesson.controls]
     columns = st.columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
-    ahead = place.empty()
     first = "seen" not in st.session_state
     if first:
-        # the browser fetches what draws figures while the first one is computed
         st.session_state["seen"] = True
-        ahead.plotly_chart(_blank(dark), key="blank", theme=None, height="stretch")
+        chart.fetch_ahead()
     chosen = {}
     for column, control in zip(columns, lesson.controls, strict=True):
         with column:
@@ -102,16 +100,11 @@ def show(lesson: Lesson) -> None:
     try:
         figure, rows = _picture(lesson, lesson.id, tuple(chosen.values()), dark)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
-        ahead.empty()
         place.error(" ".join(str(error).split()) or type(error).__name__, icon=":material/error:")
         return
-    with place:  # not in a slot that is emptied first: the figure stays while the next one is made
-        st.plotly_chart(
-            figure, key=f"{lesson.id}-figure", theme=None, height="stretch", alt=lesson.title,
-            config={"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": f"toydiff-{lesson.id}", "scale": 3}},
-        )  # fmt: skip
+    with place:
+        chart.show(figure, key=f"{lesson.id}-figure", alt=lesson.title, file=f"toydiff-{lesson.id}", keys=True)
     if first:
-        ahead.empty()
         time.sleep(PICTURE_FIRST)
     left, right = st.columns([8, 5], gap="medium")
     left.markdown(lesson.words(rows))
@@ -140,9 +133,3 @@ def _wanted(lesson: Lesson, chosen: Mapping, place: DeltaGenerator, reason: str)
             on_click=lambda: st.session_state.update({key: dict(chosen)}),
         )
     return False
-
-
-def _blank(dark: bool) -> go.Figure:
-    paper = DARK_PAPER if dark else PAPER
-    hidden = {"visible": False}
-    return go.Figure(layout={"paper_bgcolor": paper, "plot_bgcolor": paper, "xaxis": hidden, "yaxis": hidden})

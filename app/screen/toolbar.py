@@ -1,30 +1,31 @@
-"""Under each figure: its picture, its page and its numbers as files, and the arrow keys for its slider."""
+"""Under each figure: its picture, its page and its numbers as files."""
 
 import json
 from pathlib import Path
 
-import plotly.graph_objects as go
+import plotly.io
 import streamlit as st
 
 from toydiff.plots import interactive
 
-_keys = st.components.v2.component(
-    "toydiff_keys", html='<button type="button">PNG</button>', js=(Path(__file__).parent / "keys.js").read_text(), css=(Path(__file__).parent / "keys.css").read_text()
+HERE = Path(__file__).parent
+_png = st.components.v2.component(
+    "toydiff_png", html='<button type="button">PNG</button>', js=(HERE / "png.js").read_text(), css=(HERE / "png.css").read_text()
 )  # fmt: skip
 
 
-def show(id_: str, figure: go.Figure, rows: list[dict]) -> None:
-    """The row of buttons."""
+def show(id_: str, figure: str, rows: list[dict]) -> None:
+    """The row of buttons, for a figure given as its JSON."""
     with st.container(horizontal=True, key="files", vertical_alignment="center"):
         st.caption("Save the figure as", width="content")
-        _keys(key=f"{id_}-keys", width="content", height="content")
+        _png(key=f"{id_}-png", width="content", height="content")
         st.download_button(
-            "HTML", lambda: interactive.page(figure), f"toydiff-{id_}.html", "text/html", key=f"{id_}-html", on_click="ignore"
+            "HTML", lambda: interactive.page(plotly.io.from_json(figure)), f"toydiff-{id_}.html", "text/html", key=f"{id_}-html", on_click="ignore"
         )  # fmt: skip
         st.download_button(
             "numbers (JSON)", as_json(rows), f"toydiff-{id_}.json", "application/json", key=f"{id_}-json", on_click="ignore"
         )  # fmt: skip
-        if figure.frames:
+        if '"sliders":' in figure:
             st.caption("· the keys ← → move the slider", width="content")
 
 

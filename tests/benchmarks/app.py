@@ -4,7 +4,8 @@
 
 cold: a page in a browser that was never here, until its figure has marks. bare: the same for a page of Streamlit that has one slider and a line of two
 points, the least that any such app takes. again: a new tab of that browser. warm: a page chosen in the menu of an open one, its figure computed
-before. control: a key pressed on the steps' slider of the first page (256 particles, two solvers), until the figure has other frames, each number of steps for the first time.
+before. control: a key pressed on a control of the first page (256 particles, two solvers, up to 50 steps), until there is another figure, which nobody has
+asked for before.
 Seconds: the median, and the extremes, over the rounds; the browser and the server share this machine's processors.
 """
 
@@ -25,7 +26,13 @@ st.slider("steps", 1, 50)
 with st.container(key="picture"):
     st.plotly_chart(go.Figure(go.Scatter(x=[0, 1], y=[0, 1])), theme=None)
 """
-STEPS = "() => document.querySelector('.st-key-picture .js-plotly-plot')?.layout.sliders?.[0].steps.length"
+SEEN = "() => document.querySelector({!r})"
+FIGURE = "document.querySelector('.st-key-picture .js-plotly-plot')"
+OTHERS = {
+    "mixture": ("grid", "spirals", "checkerboard", "moons"),
+    "schedule": ("cosine", "linear", "ve"),
+    "b": ("heun", "unipc3", "dpm++2m"),
+}
 
 
 def timed(action, wait) -> float:
@@ -33,6 +40,11 @@ def timed(action, wait) -> float:
     action()
     wait()
     return time.perf_counter() - began
+
+
+def seen(page, selector: str) -> None:
+    """Wait for it, as often as a hundred times a second: Playwright's own waits look twice a second."""
+    page.wait_for_function(SEEN.format(selector), polling=10)
 
 
 def told(name: str, seconds: list[float]) -> None:
@@ -65,11 +77,11 @@ def main() -> None:
                 for address, seconds in ((bare_url, least), (url, cold)):
                     context = browser.new_context(viewport={"width": 1280, "height": 800})
                     page = context.new_page()
-                    seconds.append(timed(lambda: page.goto(address), lambda: page.wait_for_selector(MARKS)))  # noqa: B023
+                    seconds.append(timed(lambda: page.goto(address), lambda: seen(page, MARKS)))  # noqa: B023
                     if address == url:
                         page.wait_for_timeout(2500)
                         tab = context.new_page()
-                        again.append(timed(lambda: tab.goto(url), lambda: tab.wait_for_selector(MARKS)))  # noqa: B023
+                        again.append(timed(lambda: tab.goto(url), lambda: seen(tab, MARKS)))  # noqa: B023
                     context.close()
             told("cold, bare Streamlit", least)
             told("cold, first page", cold)
@@ -82,26 +94,34 @@ def main() -> None:
         for k in range(args.rounds + 1):  # the first round computes
             for lesson in (*LESSONS[1:], LESSONS[0]):
                 page.wait_for_timeout(400)
-                shown = f"h2:has-text({lesson.title.split(chr(34))[0]!r})"
                 link = page.locator('[data-testid="stSidebarNavLink"]', has_text=lesson.menu)
-                seconds = timed(link.click, lambda: (page.wait_for_selector(shown), page.wait_for_selector(f".st-key-{lesson.id}-figure .trace, .st-key-{lesson.id}-figure .imagelayer image")))  # noqa: B023  # fmt: skip
+                marks = f".st-key-{lesson.id}-figure .trace, .st-key-{lesson.id}-figure .imagelayer image"
+                seconds = timed(link.click, lambda: seen(page, marks))  # noqa: B023
                 if k:
                     warm.setdefault(lesson.menu, []).append(seconds)
         for name, seconds in warm.items():
             told(f"warm, {name}", seconds)
         slider = page.locator('[data-testid="stSlider"] input[type=range]').first
-        changed = []
-        for _ in range(3 * args.rounds):
-            page.wait_for_timeout(700)
-            before = page.evaluate(STEPS)
-            slider.focus()
-            changed.append(
-                timed(
-                    lambda: page.keyboard.press("ArrowRight"),
-                    lambda: page.wait_for_function(f"({STEPS})() !== {before}", polling=10),  # noqa: B023
-                )
-            )
-        told("control: one step more", changed)
+        told("control: one step more", [changed(page, slider, "ArrowRight") for _ in range(3 * args.rounds)])
+        for name, values in OTHERS.items():
+            box = page.locator(f".st-key-paths-{name} input")
+            seconds = []
+            for value in values:
+                box.click()
+                page.keyboard.type(value)
+                seconds.append(changed(page, box, "Enter"))
+            told(f"control: another {name if len(name) > 1 else 'solver'}", seconds)
+
+
+def changed(page, control, key: str) -> float:
+    """Seconds from this key on a control to another figure."""
+    page.wait_for_timeout(700)
+    page.evaluate(f"() => {{ window.before = {FIGURE}.layout; }}")
+    control.focus()
+    return timed(
+        lambda: page.keyboard.press(key),
+        lambda: page.wait_for_function(f"() => {FIGURE}.layout !== window.before", polling=10),
+    )
 
 
 if __name__ == "__main__":

@@ -37,9 +37,6 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
         height=None, autosize=True, font={"size": size, "color": ink}, hoverlabel_font_size=size, paper_bgcolor=paper, plot_bgcolor=paper,
         margin={"l": 60, "r": 20, "t": 24 + int(1.35 * size * lines)}, **{f"{name}_font_size": size - 2 for name in legends},
     )  # fmt: skip
-    for trace in figure.data:  # black as plotly's scales write it stands for a colour of the page's theme in Streamlit
-        if trace.type == "heatmap":
-            trace.colorscale = [(at, "#010104" if color == "#000004" else color) for at, color in trace.colorscale]
     grid = {"gridcolor": DARK_GRID, "zerolinecolor": DARK_GRID} if dark else {}
     figure.update_xaxes(title_standoff=6, **grid)
     figure.update_yaxes(title_standoff=6, **grid)

@@ -1,0 +1,55 @@
+"""A figure of plotly on a page. Streamlit's own chart is made anew, three times over, at each change of its figure; this one draws what differs."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+import streamlit.components.v1 as components
+
+HERE = Path(__file__).parent
+_chart = st.components.v2.component(
+    "toydiff_chart", html='<div class="figure"></div>', js=(HERE / "chart.js").read_text(), css=(HERE / "chart.css").read_text(), isolate_styles=False
+)  # fmt: skip
+
+
+def show(
+    figure: str,
+    *,
+    key: str,
+    alt: str,
+    height: str | int = "stretch",
+    file: str = "toydiff",
+    keys: bool = False,
+    on_click: Callable[[float, float], None] | None = None,
+) -> None:
+    """Draw a figure, given as its JSON.
+
+    alt: what a screen reader says. file: the name of the picture that its camera saves. keys: whether the keys left and right move its slider.
+    on_click(x, y) is called before the page is made again, with a place on the figure's first axes.
+    """
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": file, "scale": 3}}
+    has = {"keys": keys, "clicks": on_click is not None}
+    clicked = {} if on_click is None else {"on_clicked_change": lambda: on_click(*st.session_state[key].clicked)}
+    _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **clicked)
+
+
+def fetch_ahead() -> None:
+    """Make the browser fetch what draws figures, while the first one is computed."""
+    _chart(key="ahead", data=_data("null"), height=1)
+
+
+def _data(figure: str, **more: object) -> bytes:
+    return f'{{"figure": {figure}, {json.dumps(more | {"url": _address()})[1:]}'.encode()
+
+
+@functools.cache
+def _address() -> str:
+    """Where the server hands out plotly.js, in the folder of a component that is declared for this only.
+
+    It is plotly's own build for figures with axes, a third as large as the whole one that the package plotly carries.
+    """
+    folder = components.declare_component("plotly", path=str(HERE / "plotly"))
+    base = st.get_option("server.baseUrlPath").strip("/")
+    return f"{base and '/'}{base}/component/{folder.name}/plotly-cartesian.min.js"
