@@ -18,7 +18,7 @@ torch.set_num_threads(1)  # the tensors are small, and many people may be here a
 
 
 def page_of(lesson: Lesson, **how) -> st.Page:
-    return st.Page(lambda: show(lesson), title=lesson.menu, icon=lesson.icon, url_path=lesson.id, **how)
+    return st.Page(lambda: show(lesson), title=lesson.menu, icon=lesson.icon, **({"url_path": lesson.id} | how))
 
 
 st.set_page_config(
@@ -28,8 +28,10 @@ st.set_page_config(
     initial_sidebar_state=260,
 )
 first = LESSONS[0]
-pages = {lesson.id: page_of(lesson, default=lesson is first) for lesson in LESSONS}
-chosen = st.navigation(list(pages.values()), expanded=True)
+pages = {lesson.id: page_of(lesson) for lesson in LESSONS}
+# the first page is at /, and also where its name says, as the others are
+pages[first.id] = page_of(first, default=True, url_path="first")
+chosen = st.navigation([*pages.values(), page_of(first, visibility="hidden")], expanded=True)
 shown = next((lesson for lesson in LESSONS if lesson.menu == chosen.title), first)
 with st.sidebar:
     st.caption("For a lecture")

@@ -213,6 +213,14 @@ def test_presets_set_the_page(open_page):
     assert "?" not in page.url  # the menu opens a page as it is at first
 
 
+def test_the_first_page_is_also_where_its_name_says(open_page):
+    page = open_page(f"{LESSONS[0].id}?steps=7")
+    page.wait_for_selector(".st-key-files")
+    assert page.locator("h2").first.inner_text() == LESSONS[0].title
+    assert page.evaluate(FRAMES) == 8
+    assert page.locator("[role=dialog]").count() == 0
+
+
 def test_a_wrong_link_is_said_on_the_page(open_page):
     page = open_page("?steps=1000&a=ddimm&colour=red")
     page.wait_for_selector("text=The link does not fit")

@@ -95,7 +95,7 @@ LESSON = Lesson(
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),
         Choice("grid", "Time grid", (INNER, *toydiff.GRIDS), INNER, "*inner times*: uniform in λ between NSR 1 and 0.14, where nothing is singular. The others go from noise to data"),
         Several("solvers", "Solvers", DETERMINISTIC, ("ddim", "heun", "dpm++2m", "dpm3")),
-        Choice("guess", "Guess the steepest slope", (HIDDEN, "1", "2", "3", "4"), HIDDEN),
+        Choice("guess", "Guess the slope", (HIDDEN, "1", "2", "3", "4"), HIDDEN),
     ),
     figure=orders,
     uses=(truth, curve),

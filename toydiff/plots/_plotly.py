@@ -122,6 +122,13 @@ def _round_ticks(limits: Sequence[float]) -> dict[str, list]:
     return {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
 
 
+def _log_ticks(limits: Sequence[float]) -> dict:
+    """Powers of 10 along a logarithmic axis, and 1, 2, 5, 10 where there are fewer than two decades."""
+    if np.log10(limits[1] / limits[0]) < 2:
+        return _round_ticks(limits)
+    return {"dtick": 1, "exponentformat": "power"}
+
+
 def _slider(figure: "go.Figure", labels: Sequence[str], prefix: str, active: int) -> None:
     """A slider and a play button over the figure's frames, at the frame `active`."""
     show = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}

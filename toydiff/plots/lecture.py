@@ -13,7 +13,7 @@ from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
 from . import score_style, style, training_style
-from ._plotly import _joined, _picture, _plane, _round_ticks, _slider, _subplots
+from ._plotly import _joined, _log_ticks, _picture, _plane, _round_ticks, _slider, _subplots
 from .score_interactive import score_arrows
 from .score_style import Scene
 from .style import Density
@@ -208,7 +208,7 @@ def jump_errors(
         type="log",
         range=np.log10(drawn.ranges[1]),
         title_text="RMS distance of the jump from its goal",
-        exponentformat="power",
+        **_log_ticks(drawn.ranges[1]),
     )
     figure.update_layout(showlegend=True)
     return figure

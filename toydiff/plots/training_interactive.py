@@ -9,7 +9,7 @@ from torch import Tensor
 from ..mixtures import GaussianMixture
 from ..solvers.driver import Trajectory
 from . import style, training_style
-from ._plotly import _dots, _path_planes, _picture, _plane, _subplots
+from ._plotly import _dots, _log_ticks, _path_planes, _picture, _plane, _subplots
 from .style import Density
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def one_step_planes(
     behind = style.as_density(background, list(ends.values()))
     columns = len(ends)
     figure = _subplots(
-        2, columns, [*ends, *[""] * columns], title, 820, horizontal_spacing=0.2 / (columns + 2), vertical_spacing=0.12
+        2, columns, [*ends, *[""] * columns], title, 820, horizontal_spacing=0.2 / (columns + 2), vertical_spacing=0.18
     )
     reach = training_style.noise_reach(noise)
     scale = [[k / (len(training_style.ANGLE_COLORS) - 1), color] for k, color in enumerate(training_style.ANGLE_COLORS)]
@@ -141,7 +141,7 @@ def training_curves(
         figure.update_xaxes(range=drawn.ranges["loss updates"], title_text=training_style.UPDATES_LABEL, row=1, col=1)
         figure.update_yaxes(
             type="log", range=np.log10(drawn.ranges["loss"]), title_text=training_style.LOSS_LABEL,
-            exponentformat="power", row=1, col=1,
+            row=1, col=1, **_log_ticks(drawn.ranges["loss"]),
         )  # fmt: skip
     if drawn.quality:
         at = {"row": 1, "col": len(heads)}
@@ -156,7 +156,8 @@ def training_curves(
             (figure.update_xaxes, "updates", training_style.UPDATES_LABEL),
             (figure.update_yaxes, "distance", distance),
         ):
-            update(type="log", range=np.log10(drawn.ranges[which]), title_text=words, exponentformat="power", **at)
+            limits = drawn.ranges[which]
+            update(type="log", range=np.log10(limits), title_text=words, **_log_ticks(limits), **at)
     beside = {"orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom"}
     figure.update_layout(legend=beside | {"y": 1.1}, legend2=beside | {"y": -0.28}, margin_t=120, margin_b=100)
     return figure
@@ -186,9 +187,9 @@ def against_noise(curves: Mapping[str, Sequence], *, ylabel: str, note: str = ""
                 hovertemplate=f"{name}: %{{y:.3g}} at NSR %{{x:.3g}}<extra></extra>",
             )
         )  # fmt: skip
-    (x_range, y_range), powers = drawn.ranges, {"type": "log", "exponentformat": "power", "zeroline": False}
-    figure.update_xaxes(range=np.log10(x_range), title_text=style.NSR_LABEL, **powers)
-    figure.update_yaxes(range=np.log10(y_range), title_text=ylabel, **powers)
+    (x_range, y_range), log = drawn.ranges, {"type": "log", "zeroline": False}
+    figure.update_xaxes(range=np.log10(x_range), title_text=style.NSR_LABEL, **log, **_log_ticks(x_range))
+    figure.update_yaxes(range=np.log10(y_range), title_text=ylabel, **log, **_log_ticks(y_range))
     figure.update_layout(showlegend=True, legend_title_text=note or None)
     return figure
 
@@ -213,7 +214,7 @@ def same_noise(
         title,
         380 * rows + 60,
         horizontal_spacing=0.2 / (columns + 2),
-        vertical_spacing=0.36 / (rows + 1),
+        vertical_spacing=0.4 / (rows + 1),
     )
     scale = [[k / (len(training_style.ANGLE_COLORS) - 1), color] for k, color in enumerate(training_style.ANGLE_COLORS)]
     for row, (name, by_steps) in enumerate(drawn.panels.items(), 1):
@@ -230,6 +231,10 @@ def same_noise(
             )  # fmt: skip
             figure.add_trace(dots, row=row, col=column)
             _plane(figure, behind, row, column)
+            if any(
+                n in below for below in list(drawn.panels.values())[row:]
+            ):  # the lowest panel of a column names its axis
+                figure.update_xaxes(title_text="", showticklabels=False, row=row, col=column)
     return figure
 
 
@@ -256,7 +261,15 @@ def digits(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
     bare = {"showgrid": False, "zeroline": False, "constrain": "domain"}
     figure.update_xaxes(range=[-0.5, wide - 0.5], showticklabels=False, **bare)
     figure.update_yaxes(
-        range=[high - 0.5, -0.5], tickvals=middles, ticktext=list(rows), scaleanchor="x", scaleratio=1, **bare
+        range=[high - 0.5, -0.5],
+        tickvals=middles,
+        ticktext=list(rows),
+        ticks="outside",
+        ticklen=8,
+        tickcolor="rgba(0,0,0,0)",
+        scaleanchor="x",
+        scaleratio=1,
+        **bare,
     )
     figure.update_layout(margin={"t": head, "b": 20})
     return figure

@@ -13,6 +13,7 @@ from ..measure import paired_error, straightness
 from ..solvers.driver import Trajectory
 from ..solvers.registry import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from .style import (
+    INK,
     LINES,
     PATH_COLORS,
     PLOTLY_MARKERS,
@@ -44,18 +45,24 @@ DIGIT_GAP = 2
 """White pixels between two digits."""
 
 
+TEACHER = "teacher"
+"""Whom students are compared with: in ink."""
+
+
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """How each of several methods is drawn: as its card says where the name is a method's id, otherwise in a colour that is still free."""
+    """How each of several methods is drawn: as its card says where the name is a method's id, a teacher in ink, others in colours that are still free."""
     names = list(names)
     cards = {name: METHODS[name] for name in names if name in METHODS}
     taken = {card.color for card in cards.values()}
     free = [color for color in PATH_COLORS if color not in taken] or PATH_COLORS
     out = {}
     for name in names:
-        if name in cards:
+        if name == TEACHER:
+            color, marker, dash = INK, "o", "solid"
+        elif name in cards:
             color, marker, dash = cards[name].color, cards[name].marker, cards[name].dash
         else:
-            color, marker, dash = free[len(out.keys() - cards.keys()) % len(free)], "o", "solid"
+            color, marker, dash = free[len(out.keys() - cards.keys() - {TEACHER}) % len(free)], "o", "solid"
         out[name] = Look(color, marker, LINES[dash], PLOTLY_MARKERS[marker], dash)
     return out
 
