@@ -171,6 +171,34 @@ def test_a_figure_fills_the_screen(open_page):
     page.wait_for_function(f"({width})() === {before}")
 
 
+def test_a_figure_turns_dark_with_its_page(open_page):
+    paper = f"document.querySelector('{browser.FIGURE}').layout.paper_bgcolor"
+    page = open_page()
+    page.wait_for_selector(".st-key-files")
+    assert page.evaluate(paper) == "#FFFFFF"
+    page.emulate_media(color_scheme="dark")  # as the system turns
+    page.wait_for_function(f"{paper} === '#14161A'")
+    settled(page)
+    asked = len(open_page.sent)
+    page.get_by_test_id("stMainMenuButton").click()
+    page.get_by_test_id("stMainMenuItem-theme-Light").click()
+    page.wait_for_function(f"{paper} === '#FFFFFF'")
+    settled(page)
+    page.wait_for_timeout(500)
+    assert len(open_page.sent) == asked + 1  # once, not again and again
+
+
+def test_letters_grow_with_the_screen(open_page):
+    letters = f"document.querySelector('{browser.FIGURE}').layout.font.size"
+    page = open_page()
+    page.wait_for_selector(".st-key-files")
+    assert page.evaluate(letters) == 17
+    page.set_viewport_size(LARGE)
+    page.wait_for_function(f"Math.abs({letters} - {1920 / 90:.2f}) < 0.1")
+    page.set_viewport_size(SMALL)
+    page.wait_for_function(f"{letters} === 17")
+
+
 def test_a_link_carries_the_state(open_page):
     page = open_page()
     page.wait_for_selector(".st-key-files")
@@ -309,7 +337,7 @@ def test_live_reflow_can_be_stopped(open_page):
     page.get_by_role("button", name="Train one round").click()
     page.wait_for_selector("text=/update \\d+ of/")
     page.wait_for_timeout(1500)
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_test_id("stMainBlockContainer").get_by_role("button", name="Stop").click()
     page.wait_for_selector(".st-key-reflow-result .trace")
     settled(page)
     text = page.locator(".st-key-reflow-result").text_content()

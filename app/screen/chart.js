@@ -25,8 +25,28 @@ function click(place, event, tell) {
   if (x >= 0 && y >= 0 && x <= xaxis._length && y <= yaxis._length) tell([xaxis.p2d(x), yaxis.p2d(y)]);
 }
 
+// A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
+const scale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
+const grows = (key, inside) => key === "standoff" || inside === "margin" || inside === "pad" || (key === "size" && /(font|marker)$/.test(inside)) || (key === "width" && inside === "line");
+
+function enlarge(part, by, inside = "") {
+  for (const [key, value] of Object.entries(part)) {
+    if (value && typeof value === "object") enlarge(value, by, Array.isArray(part) ? inside : key);
+    else if (typeof value === "number" && grows(key, inside)) part[key] = value * by;
+  }
+}
+
+function draw(Plotly, place) {
+  const { figure, config } = JSON.parse(place.newest), by = (place.scale = scale());
+  enlarge(figure.layout, by);
+  enlarge(figure.data, by);
+  place.style.background = figure.layout.paper_bgcolor;
+  return Plotly.react(place, { ...figure, config: { ...config, modeBarButtonsToAdd: [whole] } });
+}
+
 function begin(Plotly, place, has, tell) {
-  const pressed = (event) => keys(Plotly, place, event), fitted = new ResizeObserver(() => place.layout && Plotly.Plots.resize(place));
+  const pressed = (event) => keys(Plotly, place, event);
+  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed);
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, (at) => tell("clicked", at)));
   fitted.observe(place);
@@ -38,15 +58,20 @@ function begin(Plotly, place, has, tell) {
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  const place = parentElement.querySelector(".figure"), { url, has, figure, config, alt } = JSON.parse(new TextDecoder().decode(data));
-  place.newest = figure;
+  const place = parentElement.querySelector(".figure"), text = new TextDecoder().decode(data), { url, has, figure, alt } = JSON.parse(text);
+  const paper = getComputedStyle(document.querySelector(".stApp")).backgroundColor, turned = has?.keys && paper !== place.paper;
+  place.paper = paper;
+  if (text === place.newest) { // the page was made again, or it turned dark or light, and its figure should
+    if (turned) setTriggerValue("turned", paper);
+    return () => place.leave?.();
+  }
+  place.newest = text;
   plotly(url).then((Plotly) => {
-    if (!figure || place.newest !== figure) return;
+    if (!figure || place.newest !== text) return;
     place.leave ??= begin(Plotly, place, has, setTriggerValue);
     place.setAttribute("role", "figure");
     place.setAttribute("aria-label", alt);
-    place.style.background = figure.layout.paper_bgcolor;
-    return Plotly.react(place, { ...figure, config: { ...config, modeBarButtonsToAdd: [whole] } });
+    return draw(Plotly, place);
   }).catch((error) => (place.textContent = `The figure cannot be drawn: ${error.message}`));
   return () => place.leave?.();
 }

@@ -31,8 +31,10 @@ def show(
     """
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": file, "scale": 3}}
     has = {"keys": keys, "clicks": on_click is not None}
-    clicked = {} if on_click is None else {"on_clicked_change": lambda: on_click(*st.session_state[key].clicked)}
-    _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **clicked)
+    told = {"on_turned_change": lambda: None}  # the page is made again, which is enough
+    if on_click is not None:
+        told["on_clicked_change"] = lambda: on_click(*st.session_state[key].clicked)
+    _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **told)
 
 
 def fetch_ahead() -> None:
