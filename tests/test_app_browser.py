@@ -199,6 +199,25 @@ def test_letters_grow_with_the_screen(open_page):
     page.wait_for_function(f"{letters} === 17")
 
 
+def test_a_control_moved_while_the_figure_plays_stops_it(open_page):
+    """The frames of the figure before must not go on in the new one."""
+    page = open_page("?steps=6&mixture=moons")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    page.locator(f"{browser.FIGURE} .updatemenu-button").click()
+    page.wait_for_function(f"({ACTIVE})() === 2")
+    page.locator(".st-key-paths-steps input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"({FRAMES})() === 8")
+    at, shown = page.evaluate(ACTIVE), page.evaluate(DOTS)
+    page.wait_for_timeout(2500)
+    assert page.evaluate(ACTIVE) == at == 7
+    assert page.evaluate(DOTS) == shown
+    page.locator("h2").first.click()
+    page.keyboard.press("ArrowLeft")  # and its slider is alive
+    page.wait_for_function(f"({ACTIVE})() === 6")
+
+
 def test_a_link_carries_the_state(open_page):
     page = open_page()
     page.wait_for_selector(".st-key-files")
@@ -329,6 +348,21 @@ def press(page, plane, x, y):
     """Click at a place of the plane."""
     place = "(e, at) => { const l = e._fullLayout, b = e.getBoundingClientRect(); return [b.x + l.xaxis._offset + l.xaxis.d2p(at[0]), b.y + l.yaxis._offset + l.yaxis.d2p(at[1])]; }"
     page.mouse.click(*plane.evaluate(place, [x, y]))
+
+
+def test_live_reflow_goes_on_when_something_else_is_pressed(open_page):
+    page = open_page("reflow?mixture=moons&paths=6")
+    page.wait_for_selector(".st-key-files")
+    page.get_by_role("button", name="Train one round").click()
+    page.wait_for_selector("text=/update \\d+ of/")
+    page.locator(".st-key-reflow-paths input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**paths=12**")
+    page.wait_for_timeout(1500)
+    page.wait_for_selector("text=/update \\d+ of/")
+    assert page.locator(".st-key-reflow-result").count() == 0
+    page.get_by_test_id("stMainBlockContainer").get_by_role("button", name="Stop").click()
+    page.wait_for_selector(".st-key-reflow-result .trace")
 
 
 def test_live_reflow_can_be_stopped(open_page):

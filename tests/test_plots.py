@@ -168,8 +168,9 @@ def test_density_is_the_mixtures_on_a_square_that_holds_everything():
     (left, right), (bottom, top) = lattice.limits
     assert right > 5 > left
     assert right - left == pytest.approx(top - bottom)
-    at = torch.tensor([[lattice.x[7], lattice.y[30]]])
-    assert lattice.p[30, 7] == pytest.approx(float(RING.log_prob(at).exp()), rel=1e-12)
+    at = torch.tensor([[lattice.x[7], lattice.y[30]], [lattice.x[20], lattice.y[22]]])
+    exact = RING.log_prob(at).exp()
+    assert lattice.p[30, 7] / lattice.p[22, 20] == pytest.approx(float(exact[0] / exact[1]), rel=1e-12)
     assert lattice.shade.max() == 1
     with pytest.raises(ValueError, match="dimension 3"):
         style.density(toydiff.mixtures.random_mixture(dim=3))
@@ -810,3 +811,11 @@ def test_a_page_needs_no_network_and_waits_for_the_reader(paths):
     assert len(html) > 3_000_000  # plotly.js is inside
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", html)
     assert "Plotly.animate" not in html  # nothing plays on load
+
+
+def test_a_density_between_the_lattices_points_is_shaded_all_the_same():
+    """So narrow that it underflows at each of them."""
+    for mixture in (toydiff.GaussianMixture([[0.013, 0.0]], std=1e-3), RING):
+        shade = style.density(mixture, [torch.tensor([[240.0, 240.0], [-240.0, -240.0]])]).shade
+        assert np.isfinite(shade).all()
+        assert shade.max() == 1

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from toydiff.checkpoints import Checkpoints, read_tensors
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
 from toydiff.prediction import jump
+from toydiff.seeds import seeded
 from toydiff.training import EMA, Collapse, Draws, Turn, Watch, fit, lr_share
 
 
@@ -587,3 +589,20 @@ def test_two_processes_train_what_one_does(tmp_path):
         for key, value in one.items():
             torch.testing.assert_close(two[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
         assert one["module.student.net.through.weight"].dtype == torch.float64
+
+
+def test_threads_that_draw_weights_together_draw_what_each_alone_would():
+    def weights(seed):
+        with seeded(seed):
+            return torch.cat([torch.nn.Linear(8, 8).weight.detach().ravel() for _ in range(20)])
+
+    alone = {seed: weights(seed) for seed in range(4)}
+    before, interval = torch.get_rng_state(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda k: (k % 4, weights(k % 4)), range(80)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(torch.equal(drawn, alone[seed]) for seed, drawn in together)
+    assert torch.equal(torch.get_rng_state(), before)

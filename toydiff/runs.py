@@ -18,6 +18,7 @@ from .distill.base import Knobs, Training
 from .distill.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from .grids import time_grid
 from .problems import Problem, problem
+from .seeds import seeded
 from .solvers import Trajectory, solve
 from .training import Collapse, Look, Record, Watch, fit
 
@@ -248,8 +249,7 @@ def train(
         raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
     if pairs is not None:
         the_problem.accept(pairs)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # fresh weights
+    with seeded(seed):  # fresh weights
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
         module.to(target)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from . import runs, weights
@@ -19,6 +18,7 @@ from .distill.pairs import save_pairs
 from .nets.classifier import Classifier
 from .problems import DigitsProblem, problem
 from .problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
+from .seeds import seeded
 from .training import fit
 
 GUIDANCE = 1.5
@@ -156,8 +156,7 @@ def build_features(out: Path, progress: bool = False) -> dict:
     """The classifier of digits, and the features of real digits that samples are compared with."""
     digits = DigitsProblem().digits
     began = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         net = Classifier().train()
         for _ in fit(classifier_turn(net, digits), CLASSIFIER_UPDATES, warmup=50, progress=progress):
             pass

@@ -56,7 +56,7 @@ def consistency(view: str, methods: tuple[str, ...], noises: int) -> tuple[go.Fi
     ring, on, noise, path = truth(noises)
     x = path.xs[0].float()
     if view == VARIANCE:
-        levels = torch.logspace(-1.3, 1.1, 13, dtype=torch.float64)
+        levels = torch.logspace(-1.2, 1.2, 13, dtype=torch.float64)
         ts, counts = on.t_of_lam(-levels.log()), {"ct": 1, "4 references": 4, "32 references": 32, "sct": 256}
         curves = {name: target_variance(ring, on, ts, n, samples=1024, seed=0) for name, n in counts.items()}
         rows = [

@@ -28,6 +28,7 @@ def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
     known = next((row for row in stored if row["steps"] == steps), None)
     quality = None if known is None else known["distance"] / known["floor"]
     return path.end, {
+        "seed": seed,
         "student": name,
         "steps": steps,
         "nfe": path.nfe,
@@ -58,14 +59,22 @@ def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple
 def words(rows: list[dict]) -> str:
     measured = [row for row in rows if row["student"] != TEACHER and row["distance_over_floor"]]
     top = [row for row in rows if row["student"] == TEACHER and row["distance_over_floor"]]
-    told = "Beside each name: network calls a sample, and Fréchet distance to real digits in floors, that of held-out real ones (–: not measured at so many steps). "
+    floors = "Fréchet distance to real digits in floors, that of held-out real ones"
+    if "seed" in rows[0]:
+        told = f"Beside each name: network calls a sample, and {floors} (–: not measured at so many steps). "
+    else:
+        told = f"A curve is a student at the numbers of steps that it was measured at: {floors} (dashed), against network calls a sample. "
     if measured and top:
         best, teacher = (min(group, key=lambda row: row["distance_over_floor"]) for group in (measured, top))
         told += (
             f"Best here: **{best['student']}**, {best['distance_over_floor']:.1f} floors with {best['nfe']} call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
             f"{teacher['distance_over_floor']:.1f} with {teacher['nfe']}."
         )
-    return told + " Students that learn paths keep the teacher's digit; those moved by scores need not."
+    return told + (
+        " Students that learn paths keep the teacher's digit; those moved by scores need not."
+        if "seed" in rows[0]
+        else ""
+    )
 
 
 LESSON = Lesson(

@@ -45,8 +45,8 @@ def words(rows: list[dict]) -> str:
     point, exact, after = rows
     return (
         f"Where (x₀, ε) stay the same along a path it is *first-order*: straight in y, and **one step is exact** (one data point: off by {point['one_step_error']:.0e}), "
-        f"however bent in x (S = {point['S']:.2g}). A mixture's paths bend while they decide (one step off by {exact['one_step_error']:.2g}); after Rectified Diffusion "
-        f"they hardly do ({after['one_step_error']:.2g}). S: how bent in x; C: the part of ε that varies."
+        f"however it runs in x (S = {point['S']:.2g}). On the mixture's exact paths ε varies (C = {exact['C']:.2g}, one step off by {exact['one_step_error']:.2g}); on those "
+        f"of the ring's student of Rectified Diffusion C = {after['C']:.2g}, and one step is off by {after['one_step_error']:.2g}. S: how bent in x; C: the part of ε that varies."
     )
 
 

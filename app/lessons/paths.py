@@ -33,16 +33,39 @@ def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -
         error = paired_error(path.end[:LINES], exact).rms
         name = f"{side}: {solver}, {path.nfe} calls, error {error:.2g}"
         drawn[name], solvers[name] = path, solver
-        rows.append({"side": side, "solver": solver, "steps": steps, "nfe": path.nfe, "rms_error": error})
+        rows.append(
+            {
+                "side": side,
+                "solver": solver,
+                "steps": steps,
+                "nfe": path.nfe,
+                "rms_error": error,
+                "modes": mixture.components,
+            }
+        )
     return interactive.trajectories(drawn, mixture, solvers=solvers, exact=exact, lines=LINES), rows
 
 
 def words(rows: list[dict]) -> str:
     near, far = sorted(rows, key=lambda row: row["rms_error"])
+    steps = f"{near['steps']} step{'s' if near['steps'] > 1 else ''}"
+    told = "From one noise the ODE has **one** exact end (rings). "
+    if near["solver"] == far["solver"]:
+        told += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it. "
+    else:
+        times = far["rms_error"] / max(near["rms_error"], 1e-12)
+        told += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it, **{far['solver']}** {far['rms_error']:.2g}"
+        told += f": {times:.1f} times as far. " if 1.05 < times < 1e6 else ". "
+    wanders = dict.fromkeys(row["solver"] for row in rows if SOLVERS[row["solver"]].solver.stochastic)
+    if wanders:
+        return (
+            told
+            + f"Noise on the way of {' and '.join(wanders)} makes another sample of the same density, which does not aim at that end."
+        )
+    if near["modes"] == 1:
+        return told + "With one mode a particle has nothing to decide."
     return (
-        f"From one noise the ODE has **one** exact end (rings). With {near['steps']} steps **{near['solver']}** ends {near['rms_error']:.2g} away from it, "
-        f"**{far['solver']}** {far['rms_error']:.2g}: {far['rms_error'] / max(near['rms_error'], 1e-12):.1f} times as far. "
-        "Move the time, and see where they part: between noise and data, where a particle decides for a mode."
+        told + "Move the time, and see where paths turn: between noise and data, where a particle decides for a mode."
     )
 
 

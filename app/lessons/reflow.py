@@ -9,7 +9,7 @@ import torch
 import toydiff
 from toydiff import runs
 from toydiff.distill.pairs import Recipe, make_pairs
-from toydiff.measure import meeting, paired_error, sliced_wasserstein, straightness
+from toydiff.measure import floor, meeting, paired_error, sliced_wasserstein, straightness
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive, lecture
 from toydiff.plots.screen import for_screen
@@ -17,7 +17,7 @@ from toydiff.problems import MixtureProblem
 
 from screen import chart
 from screen.controls import Choice, Mixture, Number
-from screen.lesson import Lesson, remember
+from screen.lesson import EXPECTED, Lesson, line_of, remember
 from screen.mixtures import code_of, mixture_of
 from screen.theme import is_dark
 
@@ -41,9 +41,10 @@ def measured(name: str, D: toydiff.Denoiser, mixture: GaussianMixture) -> tuple:
     path = toydiff.solve(D, noise, 50, solver="ddim", grid="uniform")
     once = toydiff.solve(D, noise, 1, solver="ddim", grid="uniform").end
     true = mixture.sample(PARTICLES, 1, dtype=noise.dtype)
+    least = floor(sliced_wasserstein, mixture.sample, PARTICLES).mean
     return path, once, {
         "round": name, "S": straightness(path, normalised=True), "one_step_error": paired_error(once, path.end).rms,
-        "one_step_distance": sliced_wasserstein(once, true), "floor": sliced_wasserstein(mixture.sample(PARTICLES, 2, dtype=noise.dtype), true),
+        "one_step_distance": sliced_wasserstein(once, true), "floor": least,
     }  # fmt: skip
 
 
@@ -56,12 +57,18 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
     for name, D in flows(mixture, ring).items():
         path, once, row = measured(name, D, mixture)
         couplings[name], marks[name] = coupling, meeting(*coupling, within=NEAR)
-        rows.append(row | {"pairs_that_meet": int(marks[name].sum()), "pairs": paths})
+        own = path.xs[0, :paths], path.end[:paths]  # what the next round learns from
+        meet = {
+            "pairs": paths,
+            "pairs_that_meet": int(marks[name].sum()),
+            "own_pairs_that_meet": int(meeting(*own, within=NEAR).sum()),
+        }
+        rows.append(row | meet)
         drawn[name] = toydiff.Trajectory(
             path.ts, path.xs[:, :paths], path.x0s[:, :paths], path.nfe, path.rounds, path.seconds
         )
         ends[name] = once[:paths]
-        coupling = path.xs[0, :paths], path.end[:paths]  # what the next round learns from
+        coupling = own
     if view == PAIRS:
         return lecture.pairs(couplings, marks, mixture), rows
     return interactive.reflow(drawn, mixture, one_step=ends), rows
@@ -73,11 +80,11 @@ def words(rows: list[dict]) -> str:
     if len(rows) == 1:
         return (
             told
-            + f"One step ends {first['one_step_error']:.2g} from where the flow does. **Train a round below**: it learns from the flow's own pairs, whose lines do not meet."
+            + f"One step ends {first['one_step_error']:.2g} from where the flow does. **Train a round below**: it learns from the flow's own pairs, of which {first['own_pairs_that_meet']} do."
         )
     return (
         told
-        + f"Of the flow's own pairs {rows[1]['pairs_that_meet']} do; after {len(rows) - 1} rounds S = {last['S']:.1e}, and **one step** (rings) ends "
+        + f"Of the flow's own pairs {first['own_pairs_that_meet']} do; after {len(rows) - 1} rounds S = {last['S']:.1e}, and **one step** (rings) ends "
         f"{last['one_step_error']:.2g} from the flow's end, before {first['one_step_error']:.2g}. Distance of its samples to data: {first['one_step_distance']:.2g} → {last['one_step_distance']:.2g}, floor {last['floor']:.2g}."
     )
 
@@ -108,7 +115,7 @@ def stop() -> None:
 
 
 def live(chosen: dict) -> None:
-    """Train one round on the mixture of the page, with a bar and a way to stop it."""
+    """Train one round on the mixture of the page, with a bar and a way to stop it; whatever else is pressed meanwhile, it goes on."""
     word, key = chosen["mixture"], "reflow-training"
     state = st.session_state.get(key)
     if state and state["word"] != word:  # the mixture was changed
@@ -122,36 +129,34 @@ def live(chosen: dict) -> None:
             disabled=going,
         )
         st.button("Stop", icon=":material/stop:", key="reflow-stop", disabled=not (going or start), on_click=stop)
-    if start:
-        try:
-            with st.spinner("The exact flow makes 8,000 pairs"):
-                state = st.session_state[key] = begin(word)
-        except (ValueError, FloatingPointError) as error:
-            st.error(str(error))
-            return
-    if state and state["going"]:
-        if not AT_ONCE.acquire(blocking=False):
-            st.info("Two trainings are running on this machine already. Try again in half a minute.")
+    if (start or going) and not AT_ONCE.acquire(blocking=False):
+        st.info("Two trainings are running on this machine already. Try again in half a minute.")
+        if going:
             state["going"] = False
-            return
+    elif start or going:
         try:
-            bar = st.progress(state["done"] / UPDATES)
-            for record in state["run"]:
-                state["done"], state["loss"] = record.step, record.loss
-                if record.step % 15 == 0:
-                    bar.progress(
-                        state["done"] / UPDATES, f"update {state['done']} of {UPDATES}, loss {record.loss:.3f}"
-                    )
-            bar.empty()
-        except FloatingPointError as error:
-            st.error(str(error))
-            return
+            if start:
+                with st.spinner("The exact flow makes 8,000 pairs"):
+                    state = st.session_state[key] = begin(word)
+            _train(state)
+        except EXPECTED as error:
+            st.session_state[key] = state = None
+            st.error(line_of(error), icon=":material/error:")
         finally:
-            # also when the reader pressed stop, or left: then Streamlit ends this script here
-            AT_ONCE.release()
-            state["going"] = False
+            AT_ONCE.release()  # also where Streamlit ends this script, since something was pressed, or the reader left
     if state and state["done"]:
         _result(mixture_of(word), state)
+
+
+def _train(state: dict) -> None:
+    """The rest of a round's updates."""
+    bar = st.progress(state["done"] / UPDATES)
+    for record in state["run"]:
+        state["done"], state["loss"] = record.step, record.loss
+        if record.step % 15 == 0:
+            bar.progress(state["done"] / UPDATES, f"update {state['done']} of {UPDATES}, loss {record.loss:.3f}")
+    bar.empty()
+    state["going"] = False
 
 
 def _result(mixture: GaussianMixture, state: dict) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 import toydiff
 from toydiff.catalog import METHODS
 from toydiff.distill.score_distillation import EARLIEST, LATEST, LEAST_SCALE, SLOPES, WEIGHTS
-from toydiff.measure import modes, sliced_wasserstein
+from toydiff.measure import floor, modes, sliced_wasserstein
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import lecture
 from toydiff.solvers.registry import GREY
@@ -53,7 +53,7 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
     x = places[start].clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=LR, betas=(0.0, 0.99))
     true, past, frames, shares, rows = mixture.sample(PARTICLES, 1), [], {}, {}, []
-    floor = sliced_wasserstein(mixture.sample(PARTICLES, 2), true)
+    least = floor(sliced_wasserstein, mixture.sample, PARTICLES).mean
     shown = {round(updates * (k / 30) ** 1.5) for k in range(31)}
     for step in range(updates + 1):
         past = [*past[-lag:], x.detach().clone()] if lag else [x.detach().clone()]
@@ -68,7 +68,7 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
                 {
                     "method": method, "updates": step, "distance": sliced_wasserstein(past[-1], true), "coverage": found.coverage,
                     "outside": found.outside, "spread": float(past[-1].std(0).norm() / true.std(0).norm()),
-                    "floor": floor,
+                    "floor": least,
                 }
             )  # fmt: skip
         t = EARLIEST + (LATEST - EARLIEST) * torch.rand(PARTICLES, generator=rng)

@@ -55,6 +55,7 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
             "name a checkpoint: a folder in diffusers' layout, a hub id or a .safetensors file; or tiny, for one of random weights"
         )
     sd = checkpoint(model)
+    sd.prompts.forget(all_=True)  # those of earlier figures: an encoded prompt takes a quarter of a megabyte
     shown, rows, made = {}, [], []
     for side, solver in (("A", a), ("B", b)):
         out = sample_images(sd, prompt, steps=steps, solver=solver, guidance_scale=GUIDANCE, seed=0)

@@ -3,7 +3,11 @@ const plotly = (url) => (window.toydiffPlotly ??= new Promise((done, failed) => 
   const script = document.createElement("script");
   script.src = url;
   script.onload = () => done(window.Plotly);
-  script.onerror = () => failed(new Error(`plotly.js is not at ${url}`));
+  script.onerror = () => {
+    window.toydiffPlotly = undefined; // the next figure tries again
+    script.remove();
+    failed(new Error(`plotly.js is not at ${url}`));
+  };
   document.head.append(script);
 }));
 
@@ -20,6 +24,7 @@ function keys(Plotly, place, event) {
 }
 
 function click(place, event, tell) {
+  if (event.target.closest(".modebar")) return;
   const { xaxis, yaxis } = place._fullLayout, box = place.getBoundingClientRect();
   const [x, y] = [event.clientX - box.left - xaxis._offset, event.clientY - box.top - yaxis._offset];
   if (x >= 0 && y >= 0 && x <= xaxis._length && y <= yaxis._length) tell([xaxis.p2d(x), yaxis.p2d(y)]);
@@ -37,6 +42,8 @@ function enlarge(part, by, inside = "") {
 }
 
 function draw(Plotly, place) {
+  if (place._transitionData?._animationRaf) Plotly.purge(place); // it plays: the old frames would go on in the new figure
+  if (!place._fullLayout) place.textContent = "";
   const { figure, config } = JSON.parse(place.newest), by = (place.scale = scale());
   enlarge(figure.layout, by);
   enlarge(figure.data, by);
@@ -60,10 +67,16 @@ function begin(Plotly, place, has, tell) {
 export default function ({ data, parentElement, setTriggerValue }) {
   const place = parentElement.querySelector(".figure"), text = new TextDecoder().decode(data), { url, has, figure, alt } = JSON.parse(text);
   const paper = getComputedStyle(document.querySelector(".stApp")).backgroundColor, turned = has?.keys && paper !== place.paper;
+  const run = (place.run = {}), leave = () => {
+    if (place.run !== run) return; // Streamlit leaves a run that a newer one has overtaken, too
+    place.run = place.newest = null;
+    place.leave?.();
+    place.leave = undefined;
+  };
   place.paper = paper;
   if (text === place.newest) { // the page was made again, or it turned dark or light, and its figure should
     if (turned) setTriggerValue("turned", paper);
-    return () => place.leave?.();
+    return leave;
   }
   place.newest = text;
   plotly(url).then((Plotly) => {
@@ -73,5 +86,5 @@ export default function ({ data, parentElement, setTriggerValue }) {
     place.setAttribute("aria-label", alt);
     return draw(Plotly, place);
   }).catch((error) => (place.textContent = `The figure cannot be drawn: ${error.message}`));
-  return () => place.leave?.();
+  return leave;
 }

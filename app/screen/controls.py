@@ -165,6 +165,11 @@ class Mixture(Control):
             chosen = st.selectbox(self.label, options, key=key, help=self.help, accept_new_options=True)
         return chosen or self.default
 
+    def read(self, texts: Sequence[str]) -> str:
+        if not texts[-1].strip():
+            raise ValueError("the link's mixture is empty")
+        return texts[-1]
+
     def value(self, chosen: str) -> object:
         return mixture_of(chosen)
 

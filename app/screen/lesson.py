@@ -24,6 +24,9 @@ REMEMBERED = 96
 PICTURE_FIRST = 0.8
 """Seconds that the first page of a visit leaves the browser for its figure, before words, equation and buttons ask it to fetch what they need."""
 
+EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError)
+"""What may go wrong with what a reader asks for; said on the page in one line."""
+
 Rows = list[dict]
 STYLE = (Path(__file__).parent / "page.css").read_text()
 
@@ -99,8 +102,8 @@ def show(lesson: Lesson) -> None:
         return
     try:
         figure, rows = _picture(lesson, lesson.id, tuple(chosen.values()), dark)
-    except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
-        place.error(" ".join(str(error).split()) or type(error).__name__, icon=":material/error:")
+    except EXPECTED as error:
+        place.error(line_of(error), icon=":material/error:")
         return
     with place:
         chart.show(figure, key=f"{lesson.id}-figure", alt=lesson.title, file=f"toydiff-{lesson.id}", keys=True)
@@ -117,6 +120,11 @@ def show(lesson: Lesson) -> None:
     code = st.expander("The code of this figure", icon=":material/code:", key=f"{lesson.id}-code", on_change="rerun")
     if code.open:
         code.code(lesson.code(chosen), language="python")
+
+
+def line_of(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _wanted(lesson: Lesson, chosen: Mapping, place: DeltaGenerator, reason: str) -> bool:

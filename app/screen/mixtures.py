@@ -6,7 +6,7 @@ import math
 from toydiff.checks import unknown
 from toydiff.mixtures import MIXTURES, GaussianMixture, mixture, random_mixture
 
-MOST = 100
+MOST = 128
 """Components at most; every particle looks at each of them in every call."""
 REACH, STDS, WEIGHTS = 20.0, (0.02, 10.0), (1e-3, 1e3)
 """Where a component may lie, how wide it may be, and what it may weigh: schedules and grids are made for data of about size 1."""

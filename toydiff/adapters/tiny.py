@@ -12,6 +12,7 @@ import torch
 
 from ..checks import unknown
 from ..files import check_folder
+from ..seeds import seeded
 from .reading import quietly
 
 with quietly():  # both speak of a package for image processing that nothing here uses
@@ -92,8 +93,7 @@ def pipeline(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: obj
     if kind not in KINDS:
         raise unknown("kind of checkpoint", kind, KINDS)
     words = tokenizer(Path(folder) / "words")
-    with torch.random.fork_rng(devices=[]), quietly():
-        torch.manual_seed(seed)
+    with seeded(seed), quietly():
         parts = {"unet": unet(kind == "xl", **changes), "vae": vae(), "scheduler": DDIMScheduler(**TABLE, **SCHEDULERS[kind]), "tokenizer": words}  # fmt: skip
         parts["text_encoder"] = encoder(CLIPTextModel, len(words), TEXT)
         if kind == "xl":

@@ -107,7 +107,7 @@ def method_look(method: str) -> Look:
 
 @dataclass(frozen=True)
 class Density:
-    """A density on a lattice of the plane: x (W,) and y (H,) its coordinates, p (H, W) its values, not negative."""
+    """A density on a lattice of the plane: x (W,) and y (H,) its coordinates, p (H, W) its values up to a common factor, not negative."""
 
     x: np.ndarray
     y: np.ndarray
@@ -148,7 +148,9 @@ def density(mixture: GaussianMixture, states: Sequence[Tensor] = (), points: int
     line = np.linspace(-reach, reach, points)
     x, y = line + centre[0], line + centre[1]
     lattice = torch.as_tensor(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
-    return Density(x, y, mixture.log_prob(lattice).exp().reshape(points, points).numpy())
+    log = mixture.log_prob(lattice)
+    # a component may lie between the lattice's points, so narrow that its density at all of them underflows
+    return Density(x, y, (log - log.max()).exp().reshape(points, points).numpy())
 
 
 def as_density(background: GaussianMixture | Density, states: Sequence[Tensor] = ()) -> Density:
