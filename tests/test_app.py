@@ -61,6 +61,11 @@ def drawn(at):
     return bool(figures(at))
 
 
+def said(alerts):
+    """What alerts say, as a reader reads it."""
+    return [re.sub(r"\\(?=[^\w\s])", "", alert.value) for alert in alerts]
+
+
 def figures(at):
     """The figures on the page, as the browser gets them."""
     told = [json.loads(part.proto.bytes) for part in at.get("bidi_component") if part.proto.component_name == CHART]
@@ -95,10 +100,10 @@ def test_default_view_is_complete(id_):
     assert at.header[0].value == lesson.title
     assert not at.error
     assert at.latex[0].value
-    said = [m.value for m in at.markdown if len(m.value) > 60]
-    assert len(said) == 1
-    assert len(re.findall(r"[.?!](?= |$)", said[0])) >= 2  # sentences
-    assert len(said[0]) < 520
+    words = [m.value for m in at.markdown if len(m.value) > 60]
+    assert len(words) == 1
+    assert len(re.findall(r"[.?!](?= |$)", words[0])) >= 2  # sentences
+    assert len(words[0]) < 520
 
 
 QUICK = {
@@ -125,7 +130,7 @@ def test_every_control_at_its_extremes(id_):
         if isinstance(control.default, tuple):
             at = opened(id_).multiselect(key=f"{id_}.{control.name}").set_value([]).run()
             assert not at.exception
-            assert "choose one at least" in at.error[0].value
+            assert "choose one at least" in said(at.error)[0]
 
 
 @pytest.mark.slow
@@ -198,6 +203,12 @@ def test_words_say_what_was_measured():
     rows, told = words("consistency", view="variance")
     assert min(abs(row["nsr"] - 1) for row in rows) < 1e-6
     assert "Beside each name" not in words("digits", view="quality", students=("cd",))[1]
+    assert "none meets another" in words("reflow", paths=6)[1]
+    ends = BY_ID["orders"].presets["The ends of the grid take the order"]
+    assert (
+        "Below their order here"
+        in words("orders", **{k: v if isinstance(v, str) else tuple(v) for k, v in ends.items()})[1]
+    )
     rows, told = words("lines", mixture="0,0,0.02,1", schedule="linear")
     assert f"C = {rows[1]['C']:.2g}" in told
 
@@ -238,7 +249,7 @@ def test_an_address_that_is_late_does_not_undo_a_control():
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "told"),
     [
         ({"steps": "1000"}, "steps must be one of"),
         ({"steps": "abc"}, "got 'abc'"),
@@ -249,10 +260,10 @@ def test_an_address_that_is_late_does_not_undo_a_control():
         ({"a": "x" * 5000}, "unknown a"),
     ],
 )
-def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, said):
+def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, told):
     at = opened("paths", **asked)
     assert not at.exception
-    assert said in at.warning[0].value
+    assert told in said(at.warning)[0]
     assert at.select_slider(key="paths.steps").value == 5
     assert figures(at)
     assert at.query_params == {}
@@ -262,7 +273,7 @@ def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, said):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "told"),
     [
         ("nan,0,0.2,1", "x of component 1 is a number from -20 to 20, got 'nan'"),
         ("0,0,0,1", "std of component 1 is a number from 0.02 to 10, got '0'"),
@@ -277,11 +288,11 @@ def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, said):
         ("0,0,0.2,1;", "component 2 needs 4 numbers"),
     ],
 )
-def test_an_absurd_mixture_is_one_line_on_the_page(word, said):
+def test_an_absurd_mixture_is_one_line_on_the_page(word, told):
     for id_ in ("paths", "picard"):
         at = opened(id_, mixture=word)
         assert not at.exception
-        assert said in at.error[0].value
+        assert told in said(at.error)[0]
         assert not figures(at)
 
 
@@ -291,7 +302,7 @@ def test_a_missing_weight_file_is_one_line_on_the_page(monkeypatch, tmp_path):
     frame._picture.clear()
     at = opened("digits")
     assert not at.exception
-    assert "unknown run or bundled weights 'digits-naive'" in at.error[0].value
+    assert "unknown run or bundled weights 'digits-naive'" in said(at.error)[0]
     frame._picture.clear()
 
 
@@ -306,7 +317,7 @@ def test_stable_diffusion_without_its_packages(monkeypatch):
     monkeypatch.delattr("toydiff.adapters.tiny", raising=False)
     at = opened("stable-diffusion")
     assert not at.exception
-    assert "pip install 'toydiff[sd]'" in at.error[0].value
+    assert "pip install 'toydiff[sd]'" in said(at.error)[0]
     lesson.checkpoint.cache_clear()
     frame._picture.clear()
 
@@ -329,7 +340,7 @@ def test_what_a_figure_cannot_do_is_one_line_on_the_page(monkeypatch):
     monkeypatch.setattr(frame, "for_screen", lambda figure, dark: fails())
     at = opened("paths")
     assert not at.exception
-    assert at.error[0].value == "the network is out of order"
+    assert said(at.error)[0] == "the network is out of order"
     frame._picture.clear()
 
 
@@ -345,6 +356,15 @@ def test_solvers_without_a_slope_say_so():
     row = {"solver": "ddim", "declared": 1, "measured": float("nan"), "guess": "2", "grid": "inner times"}
     assert "rounding" in words([row])
     assert "nan" not in words([row, row | {"solver": "heun", "declared": 2, "measured": 2.0}])
+
+
+def test_what_a_reader_typed_is_not_read_as_markdown():
+    at = opened("paths", mixture="[click](http://evil.example) **x** $y$")
+    assert "'[click](http://evil.example) **x** $y$'" in said(at.error)[0]
+    assert "\\[click\\]" in at.error[0].value
+    assert "\\*\\*x\\*\\*" in at.error[0].value
+    at = opened("paths", steps="`a`")
+    assert "\\`a\\`" in at.warning[0].value
 
 
 # ---- the code under a figure
@@ -419,14 +439,14 @@ def test_the_editor_takes_and_refuses(monkeypatch):
     assert take(none | {"deleted_rows": [0]}, rows)["mixture"] == "1,1,0.3,2"
     assert take(none | {"added_rows": [{"x": 2.0, "y": -1.0}]}, rows)["mixture"].endswith(";2,-1,0.3,2")
     assert take(none | {"added_rows": [{"x": 2.0}]}, rows)["mixture"] == word_of(rows)  # still being filled in
-    for change, said in (
+    for change, told in (
         (none | {"edited_rows": {1: {"std": -1.0}}}, "std of component 2"),
         (none | {"edited_rows": {0: {"x": None}}}, "x of component 1 is a number from -20 to 20, got nothing"),
         (none | {"deleted_rows": [0, 1]}, f"1 to {MOST} components, got 0"),
     ):
         state = take(change, rows)
         assert "mixture" not in state
-        assert said in state["mixture-said"]
+        assert told in state["mixture-said"].replace("\\", "")
 
 
 # ---- live training
@@ -458,7 +478,7 @@ def test_what_goes_wrong_in_live_reflow_is_one_line(monkeypatch, step):
     monkeypatch.setattr(lesson, step, fails)
     at = opened("reflow").button(key="reflow-start").click().run()
     assert not at.exception
-    assert [error.value for error in at.error] == ["the network is out of order"]
+    assert said(at.error) == ["the network is out of order"]
     assert not at.run().error
     assert all(lesson.AT_ONCE.acquire(blocking=False) for _ in range(2))
     lesson.AT_ONCE.release(2)

@@ -103,6 +103,6 @@ LESSON = Lesson(
     presets={
         "Guess the order": {"solvers": ["dpm++3m"], "guess": "?"},
         "What a missing factor 2 costs": {"solvers": ["dpm++3m", "dpm++3m-published"], "guess": "3"},
-        "The ends of the grid take the order": {"grid": "karras", "solvers": ["ddim", "dpm++3m", "ab3"], "guess": "3"},
+        "The ends of the grid take the order": {"grid": "shifted-lambda", "solvers": ["ddim", "dpm3", "dpm++3m", "ab3"], "guess": "3"},
     },
 )  # fmt: skip

@@ -31,7 +31,7 @@ def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -
     for side, solver in (("A", a), ("B", b)):
         path = toydiff.solve(D, noise, steps, solver=solver, generator=0)
         error = paired_error(path.end[:LINES], exact).rms
-        name = f"{side}: {solver}, {path.nfe} calls, error {error:.2g}"
+        name = f"{side}: {solver}, {path.nfe} call{'s' if path.nfe > 1 else ''}, error {error:.2g}"
         drawn[name], solvers[name] = path, solver
         rows.append(
             {

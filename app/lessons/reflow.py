@@ -17,7 +17,8 @@ from toydiff.problems import MixtureProblem
 
 from screen import chart
 from screen.controls import Choice, Mixture, Number
-from screen.lesson import EXPECTED, Lesson, line_of, remember
+from screen.lesson import Lesson, remember
+from screen.messages import EXPECTED, line_of
 from screen.mixtures import code_of, mixture_of
 from screen.theme import is_dark
 
@@ -64,19 +65,19 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
             "own_pairs_that_meet": int(meeting(*own, within=NEAR).sum()),
         }
         rows.append(row | meet)
-        drawn[name] = toydiff.Trajectory(
-            path.ts, path.xs[:, :paths], path.x0s[:, :paths], path.nfe, path.rounds, path.seconds
-        )
-        ends[name] = once[:paths]
+        drawn[name], ends[name] = path, once
         coupling = own
     if view == PAIRS:
         return lecture.pairs(couplings, marks, mixture), rows
-    return interactive.reflow(drawn, mixture, one_step=ends), rows
+    return interactive.reflow(drawn, mixture, one_step=ends, lines=paths), rows
 
 
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
-    told = f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet another, a flow can follow but one, and bends (S = {first['S']:.2f}). "
+    if first["pairs_that_meet"]:
+        told = f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet another, a flow can follow but one, and bends (S = {first['S']:.2g}). "
+    else:
+        told = f"At first any noise is paired with any data; of {first['pairs']} lines none meets another here, and the flow's S is {first['S']:.2g}. "
     if len(rows) == 1:
         return (
             told
@@ -84,7 +85,7 @@ def words(rows: list[dict]) -> str:
         )
     return (
         told
-        + f"Of the flow's own pairs {first['own_pairs_that_meet']} do; after {len(rows) - 1} rounds S = {last['S']:.1e}, and **one step** (rings) ends "
+        + f"Of the flow's own pairs {first['own_pairs_that_meet']} do; after {len(rows) - 1} rounds S = {last['S']:.2g}, and **one step** (rings) ends "
         f"{last['one_step_error']:.2g} from the flow's end, before {first['one_step_error']:.2g}. Distance of its samples to data: {first['one_step_distance']:.2g} → {last['one_step_distance']:.2g}, floor {last['floor']:.2g}."
     )
 
@@ -96,56 +97,70 @@ AT_ONCE = threading.BoundedSemaphore(2)
 """Trainings at a time, of all who are here: each takes a processor."""
 
 
-def begin(word: str) -> dict:
+KEY = "reflow-training"
+"""Of the session: {word, run, done, loss, going, lock}, the run None until it is set up."""
+
+
+def begin(word: str) -> runs.Run:
     """A round that is set up: pairs of the exact flow, and a student that learns their straight lines."""
     mixture = mixture_of(word)
     D = mixture.denoiser(toydiff.Linear(), "velocity")
     problem = MixtureProblem(mixture, schedule=D.schedule)
     pairs = make_pairs(problem, D, Recipe(n=8000, steps=30, solver="ddim", grid="uniform"))
     changes = {"updates": UPDATES, "batch": 512, "edge": 0.5, "warmup": 30, "ema": 0.99}
-    run = runs.train("rectified-flow", problem, teacher=D, pairs=pairs, seed=0, changes=changes, watch=0)
-    return {"word": word, "run": run, "done": 0, "loss": float("nan"), "going": True}
+    return runs.train("rectified-flow", problem, teacher=D, pairs=pairs, seed=0, changes=changes, watch=0)
+
+
+def start(word: str) -> None:
+    """Asked to train: the page does."""
+    lock = threading.Lock()
+    st.session_state[KEY] = {"word": word, "run": None, "done": 0, "loss": float("nan"), "going": True, "lock": lock}
 
 
 def stop() -> None:
     """Asked to stop: the page shows what there is so far."""
-    state = st.session_state.get("reflow-training")
-    if state:
-        state["going"] = False
+    if st.session_state.get(KEY):
+        st.session_state[KEY]["going"] = False
 
 
 def live(chosen: dict) -> None:
     """Train one round on the mixture of the page, with a bar and a way to stop it; whatever else is pressed meanwhile, it goes on."""
-    word, key = chosen["mixture"], "reflow-training"
-    state = st.session_state.get(key)
+    word, state = chosen["mixture"], st.session_state.get(KEY)
     if state and state["word"] != word:  # the mixture was changed
-        state = st.session_state[key] = None
+        state = st.session_state[KEY] = None
     going = bool(state and state["going"])
     with st.container(horizontal=True, key="train", vertical_alignment="center"):
-        start = st.button(
-            "Train one round of reflow here, about 20 s",
-            icon=":material/play_arrow:",
-            key="reflow-start",
-            disabled=going,
-        )
-        st.button("Stop", icon=":material/stop:", key="reflow-stop", disabled=not (going or start), on_click=stop)
-    if (start or going) and not AT_ONCE.acquire(blocking=False):
-        st.info("Two trainings are running on this machine already. Try again in half a minute.")
+        st.button("Train one round of reflow here, 5 to 20 s", icon=":material/play_arrow:", key="reflow-start", disabled=going, on_click=start, args=(word,))  # fmt: skip
+        st.button("Stop", icon=":material/stop:", key="reflow-stop", disabled=not going, on_click=stop)
+    if not state:
+        return
+    with state[
+        "lock"
+    ]:  # a page that is made again overtakes the one before, which trains until it next says how far it is
         if going:
-            state["going"] = False
-    elif start or going:
-        try:
-            if start:
-                with st.spinner("The exact flow makes 8,000 pairs"):
-                    state = st.session_state[key] = begin(word)
-            _train(state)
-        except EXPECTED as error:
-            st.session_state[key] = state = None
-            st.error(line_of(error), icon=":material/error:")
-        finally:
-            AT_ONCE.release()  # also where Streamlit ends this script, since something was pressed, or the reader left
-    if state and state["done"]:
-        _result(mixture_of(word), state)
+            state = _train_here(state)
+        if state and state["done"]:
+            _result(mixture_of(word), state)
+
+
+def _train_here(state: dict) -> dict | None:
+    """Go on with a training, if there is room for one more; the state, or None where it went wrong."""
+    if not AT_ONCE.acquire(blocking=False):
+        st.info("Two trainings are running on this machine already. Try again in half a minute.")
+        state["going"] = False
+        return state
+    try:
+        if state["run"] is None:
+            with st.spinner("The exact flow makes 8,000 pairs"):
+                state["run"] = begin(state["word"])
+        _train(state)
+    except EXPECTED as error:
+        st.session_state[KEY] = None
+        st.error(line_of(error), icon=":material/error:")
+        return None
+    finally:
+        AT_ONCE.release()  # also where Streamlit ends this script, since something was pressed, or the reader left
+    st.rerun()  # the buttons as they are now
 
 
 def _train(state: dict) -> None:
@@ -167,11 +182,8 @@ def _result(mixture: GaussianMixture, state: dict) -> None:
         f"round 1: {state['done']} updates, here": D,
     }
     found = {name: measured(name, flow, mixture) for name, flow in rounds.items()}
-    paths = {
-        n: toydiff.Trajectory(p.ts, p.xs[:, :48], p.x0s[:, :48], p.nfe, p.rounds, p.seconds)
-        for n, (p, _, _) in found.items()
-    }
-    figure = interactive.reflow(paths, mixture, one_step={name: once[:48] for name, (_, once, _) in found.items()})
+    paths, ends = ({name: one[k] for name, one in found.items()} for k in (0, 1))
+    figure = interactive.reflow(paths, mixture, one_step=ends, lines=48)
     text = for_screen(figure, dark=is_dark()).to_json()
     chart.show(text, key="reflow-result", alt="The round trained here", file="toydiff-reflow-here", height=560)
     st.caption(

@@ -2,6 +2,8 @@
 const plotly = (url) => (window.toydiffPlotly ??= new Promise((done, failed) => {
   const script = document.createElement("script");
   script.src = url;
+  // plotly rejects, without a reason, what an animation that begins interrupts
+  window.addEventListener("unhandledrejection", (event) => event.reason === undefined && event.preventDefault());
   script.onload = () => done(window.Plotly);
   script.onerror = () => {
     window.toydiffPlotly = undefined; // the next figure tries again
@@ -25,9 +27,14 @@ function keys(Plotly, place, event) {
 
 function click(place, event, tell) {
   if (event.target.closest(".modebar")) return;
-  const { xaxis, yaxis } = place._fullLayout, box = place.getBoundingClientRect();
-  const [x, y] = [event.clientX - box.left - xaxis._offset, event.clientY - box.top - yaxis._offset];
-  if (x >= 0 && y >= 0 && x <= xaxis._length && y <= yaxis._length) tell([xaxis.p2d(x), yaxis.p2d(y)]);
+  const { xaxis, yaxis } = place.layout, box = place.querySelector(".nsewdrag").getBoundingClientRect(); // as it is seen
+  const x = (event.clientX - box.left) / box.width, y = (box.bottom - event.clientY) / box.height;
+  const at = (share, [low, high]) => low + share * (high - low);
+  if (x < 0 || y < 0 || x > 1 || y > 1) return;
+  // all recent ones, numbered: of several that come while the page is being made, Streamlit would tell the last
+  const [last] = place.clicks?.at(-1) ?? [0];
+  place.clicks = [...(place.clicks ?? []), [Math.max(Date.now(), last + 1), at(x, xaxis.range), at(y, yaxis.range)]].slice(-20);
+  tell("clicks", place.clicks);
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
@@ -55,7 +62,7 @@ function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
   const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed);
-  if (has.clicks) place.addEventListener("click", (event) => click(place, event, (at) => tell("clicked", at)));
+  if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   fitted.observe(place);
   return () => {
     document.removeEventListener("keydown", pressed);
@@ -64,7 +71,7 @@ function begin(Plotly, place, has, tell) {
   };
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
   const place = parentElement.querySelector(".figure"), text = new TextDecoder().decode(data), { url, has, figure, alt } = JSON.parse(text);
   const paper = getComputedStyle(document.querySelector(".stApp")).backgroundColor, turned = has?.keys && paper !== place.paper;
   const run = (place.run = {}), leave = () => {
@@ -81,7 +88,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   place.newest = text;
   plotly(url).then((Plotly) => {
     if (!figure || place.newest !== text) return;
-    place.leave ??= begin(Plotly, place, has, setTriggerValue);
+    place.leave ??= begin(Plotly, place, has, setStateValue);
     place.setAttribute("role", "figure");
     place.setAttribute("aria-label", alt);
     return draw(Plotly, place);

@@ -33,8 +33,18 @@ def show(
     has = {"keys": keys, "clicks": on_click is not None}
     told = {"on_turned_change": lambda: None}  # the page is made again, which is enough
     if on_click is not None:
-        told["on_clicked_change"] = lambda: on_click(*st.session_state[key].clicked)
+        config["doubleClick"] = False  # two quick clicks are two, and do not change the axes
+        told["on_clicks_change"] = lambda: _clicked(key, on_click)
     _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **told)
+
+
+def _clicked(key: str, on_click: Callable[[float, float], None]) -> None:
+    """Tell of the clicks that are new."""
+    seen = st.session_state.get(f"{key}-seen", 0)
+    for number, x, y in st.session_state[key].clicks:
+        if number > seen:
+            st.session_state[f"{key}-seen"] = number
+            on_click(x, y)
 
 
 def fetch_ahead() -> None:

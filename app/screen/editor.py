@@ -1,5 +1,7 @@
 """Editing a mixture without dragging: a table of its components, and a plane where a click adds one or takes one away."""
 
+import time
+
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
@@ -8,8 +10,12 @@ from toydiff.plots.screen import for_screen
 from toydiff.plots.style import BLUE, GRID_COLOR
 
 from . import chart
+from .messages import line_of
 from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
 from .theme import is_dark
+
+LATE = 2.0
+"""Seconds within which a browser may not yet know what a click has made."""
 
 
 def popover(name: str) -> None:
@@ -19,14 +25,10 @@ def popover(name: str) -> None:
         return
     with opened:
         word = st.session_state[name]
-        try:
-            rows = components_of(word)
-        except ValueError as error:
-            st.error(str(error))
-            rows = components_of("ring")
-        said = st.session_state.pop(f"{name}-said", None)
-        if said:
-            st.error(said)
+        rows, wrong = _rows(word)
+        for said in (wrong, st.session_state.pop(f"{name}-said", None)):
+            if said:
+                st.error(said)
         adds = st.segmented_control(
             "A click in the plane", ("adds a component", "takes one away"), default="adds a component", key=f"{name}-click", required=True
         ) == "adds a component"  # fmt: skip
@@ -37,7 +39,7 @@ def popover(name: str) -> None:
                 key=f"{name}-plane",
                 alt="The components' means",
                 height=340,
-                on_click=lambda x, y: _clicked(name, rows, adds, x, y),
+                on_click=lambda x, y: _clicked(name, adds, x, y),
             )
         columns = [list(column) for column in zip(*rows, strict=True)]
         table = f"{name}-{abs(hash(word))}-table"  # a new key a mixture: an edited cell belongs to the mixture that it was edited on
@@ -48,6 +50,14 @@ def popover(name: str) -> None:
         st.caption(
             f"Up to {MOST} round Gaussians; weights are relative. Of a ready-made mixture each starts as wide as its own is on average."
         )
+
+
+def _rows(word: str) -> tuple[list, str | None]:
+    """A mixture's components, or the ring's and what is wrong."""
+    try:
+        return components_of(word), None
+    except ValueError as error:
+        return components_of("ring"), line_of(error)
 
 
 def _plane(rows: list) -> go.Figure:
@@ -63,12 +73,19 @@ def _plane(rows: list) -> go.Figure:
     return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
-def _clicked(name: str, rows: list, adds: bool, x: float, y: float) -> None:
+def _clicked(name: str, adds: bool, x: float, y: float) -> None:
+    # a click that is quicker than the page brings along the mixture that the browser knows, which is one of those before the last click's
+    burst = [(at, word) for at, word in st.session_state.get(f"{name}-burst", []) if time.monotonic() - at < LATE]
+    if st.session_state[name] in (word for _, word in burst):
+        st.session_state[name] = burst[-1][1]
+    burst = burst or [(time.monotonic(), st.session_state[name])]
+    rows = _rows(st.session_state[name])[0]
     if adds:
-        _take(name, [*rows, (round(x, 1), round(y, 1), rows[-1][2], rows[-1][3])])
+        _take(name, [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])])
     else:
         nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
         _take(name, [row for k, row in enumerate(rows) if k != nearest])
+    st.session_state[f"{name}-burst"] = [*burst, (time.monotonic(), st.session_state[name])]
 
 
 def _edited(name: str, rows: list, table: str) -> None:
@@ -90,6 +107,6 @@ def _take(name: str, rows: list) -> None:
         word = word_of(rows)
         mixture_of(word)
     except ValueError as error:
-        st.session_state[f"{name}-said"] = str(error)
+        st.session_state[f"{name}-said"] = line_of(error)
     else:
         st.session_state[name] = word

@@ -14,6 +14,7 @@ from toydiff.plots.screen import for_screen
 
 from . import chart, link, toolbar
 from .controls import Control, Mixture, Several
+from .messages import EXPECTED, line_of, plain
 from .snippet import snippet
 from .theme import is_dark
 
@@ -23,9 +24,6 @@ REMEMBERED = 96
 
 PICTURE_FIRST = 0.8
 """Seconds that the first page of a visit leaves the browser for its figure, before words, equation and buttons ask it to fetch what they need."""
-
-EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError)
-"""What may go wrong with what a reader asks for; said on the page in one line."""
 
 Rows = list[dict]
 STYLE = (Path(__file__).parent / "page.css").read_text()
@@ -84,14 +82,16 @@ def show(lesson: Lesson) -> None:
     st.html(f"<style>{STYLE}</style>")
     st.header(lesson.title, anchor=False)
     for text in link.follow(lesson.id, lesson.controls):
-        st.warning(f"The link does not fit: {text}", icon=":material/link_off:")
+        st.warning(f"The link does not fit: {plain(text)}", icon=":material/link_off:")
     widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in lesson.controls]
     columns = st.columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
+    ahead = place.empty()
     first = "seen" not in st.session_state
     if first:
         st.session_state["seen"] = True
-        chart.fetch_ahead()
+        with ahead:
+            chart.fetch_ahead()
     chosen = {}
     for column, control in zip(columns, lesson.controls, strict=True):
         with column:
@@ -120,11 +120,6 @@ def show(lesson: Lesson) -> None:
     code = st.expander("The code of this figure", icon=":material/code:", key=f"{lesson.id}-code", on_change="rerun")
     if code.open:
         code.code(lesson.code(chosen), language="python")
-
-
-def line_of(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _wanted(lesson: Lesson, chosen: Mapping, place: DeltaGenerator, reason: str) -> bool:

@@ -34,7 +34,8 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
         memory["said"] = [] if moved else memory["said"]
         return memory["said"]
     said, known = [], {control.name: control for control in controls}
-    memory["said"], memory["opened"] = said, True
+    # a preset of the page that is open reaches us, but not the browser's address
+    memory["said"], memory["opened"] = said, not lost and memory["written"] is not None
     for name in asked:
         if name not in known:
             has = f"; this page has {', '.join(known)}" if known else ""
@@ -56,7 +57,7 @@ def write(page: str, controls: Sequence[Control], chosen: Mapping[str, object]) 
     memory["values"] = [st.session_state[key_of(page, control)] for control in controls]
     wanted = {c.name: c.texts(chosen[c.name]) for c in controls if chosen[c.name] not in (c.default, ())}
     now = {name: st.query_params.get_all(name) for name in st.query_params}
-    if wanted != now or memory["opened"]:  # a link to the page that is open reaches us, but not the browser's address
+    if wanted != now or memory["opened"]:
         st.query_params.from_dict(wanted)
         memory.update(stale=(now, memory["written"]), at=time.monotonic(), opened=False)
     memory["written"] = wanted

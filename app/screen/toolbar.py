@@ -23,7 +23,7 @@ def show(id_: str, figure: str, rows: list[dict]) -> None:
             "HTML", lambda: interactive.page(plotly.io.from_json(figure)), f"toydiff-{id_}.html", "text/html", key=f"{id_}-html", on_click="ignore"
         )  # fmt: skip
         st.download_button(
-            "numbers (JSON)", as_json(rows), f"toydiff-{id_}.json", "application/json", key=f"{id_}-json", on_click="ignore"
+            "numbers (JSON)", lambda: as_json(rows), f"toydiff-{id_}.json", "application/json", key=f"{id_}-json", on_click="ignore"
         )  # fmt: skip
         if '"sliders":' in figure:
             st.caption("· the keys ← → move the slider", width="content")

@@ -122,6 +122,14 @@ def _round_ticks(limits: Sequence[float]) -> dict[str, list]:
     return {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
 
 
+def _level(figure: "go.Figure", y: float, words: str, row: int = 1, column: int = 1) -> None:
+    """A dashed line at a level of a logarithmic axis, with its words at the right end. Plotly's own label of such a line stands at 10^y."""
+    figure.add_hline(y=y, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5}, row=row, col=column)
+    figure.add_annotation(
+        text=words, xref="x domain", x=1, xanchor="right", y=np.log10(y), yanchor="bottom", showarrow=False, row=row, col=column
+    )  # fmt: skip
+
+
 def _log_ticks(limits: Sequence[float]) -> dict:
     """Powers of 10 along a logarithmic axis, and 1, 2, 5, 10 where there are fewer than two decades."""
     if np.log10(limits[1] / limits[0]) < 2:

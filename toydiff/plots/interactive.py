@@ -20,6 +20,7 @@ from ._plotly import (
     _dots,
     _frame_times,
     _joined,
+    _level,
     _path_planes,
     _picture,
     _plane,
@@ -267,9 +268,7 @@ def _floor(figure: "go.Figure", floor: float | None, least: float, at: Mapping[s
     if floor is None:
         return
     if floor >= least:
-        figure.add_hline(
-            y=floor, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1}, annotation_text="floor", **at
-        )
+        _level(figure, floor, "floor", at["row"], at["col"])
     else:
         figure.add_annotation(
             text=f"floor {style.number(floor)}: below the frame", xref="x domain", yref="y domain", x=0.01, y=0.01,

@@ -13,7 +13,7 @@ from ..mixtures import GaussianMixture
 from ..schedules import Schedule
 from ..solvers.driver import Trajectory
 from . import score_style, style, training_style
-from ._plotly import _joined, _log_ticks, _picture, _plane, _round_ticks, _slider, _subplots
+from ._plotly import _joined, _level, _log_ticks, _picture, _plane, _round_ticks, _slider, _subplots
 from .score_interactive import score_arrows
 from .score_style import Scene
 from .style import Density
@@ -56,8 +56,7 @@ def work_precision(
         type="log", range=np.log10(y_range), title_text=style.ERROR_LABEL, exponentformat="power", dtick=1
     )
     if floor is not None and floor >= y_range[0]:
-        line = {"color": style.FLOOR_COLOR, "dash": "dash", "width": 1}
-        figure.add_hline(y=floor, line=line, annotation_text="rounding")
+        _level(figure, floor, "rounding")
     figure.update_layout(showlegend=True)
     return figure
 
@@ -237,11 +236,7 @@ def quality(rows: Sequence[Mapping], *, title: str = "") -> "go.Figure":
             )
         )  # fmt: skip
     x_range, y_range = (style.padded_log([*(row[key] for row in rows), 1]) for key in ("nfe", "distance_over_floor"))
-    figure.add_hline(
-        y=1,
-        line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5},
-        annotation_text="floor: held-out real ones",
-    )
+    _level(figure, 1, "floor: held-out real ones")
     figure.update_xaxes(type="log", range=np.log10(x_range), title_text=style.NFE_LABEL, **_round_ticks(x_range))
     figure.update_yaxes(
         type="log", range=np.log10(y_range), title_text="distance to real digits / floor", **_round_ticks(y_range)

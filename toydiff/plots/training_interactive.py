@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ..checks import check_count
 from ..mixtures import GaussianMixture
 from ..solvers.driver import Trajectory
 from . import style, training_style
-from ._plotly import _dots, _log_ticks, _path_planes, _picture, _plane, _subplots
+from ._plotly import _dots, _level, _log_ticks, _path_planes, _picture, _plane, _subplots
 from .style import Density
 
 if TYPE_CHECKING:
@@ -26,14 +27,20 @@ def reflow(
     background: GaussianMixture | Density,
     *,
     one_step: Mapping[str, Tensor] | None = None,
+    lines: int | None = None,
     title: str = "",
 ) -> "go.Figure":
-    """Rounds of reflow side by side with one time slider; arguments, errors and reading as in `static.reflow`."""
+    """Rounds of reflow side by side with one time slider; arguments, errors and reading as in `static.reflow`.
+
+    lines: of how many samples the path and the end after one step are drawn, None for all; the others are dots, and all are measured.
+    """
+    if lines is not None:
+        check_count(lines, "lines")
     one_step = one_step or {}
     heads = training_style.reflow_heads(paths, one_step)
     behind = style.as_density(background, [*(path.xs for path in paths.values()), *one_step.values()])
     colors = dict.fromkeys(paths, training_style.REFLOW_COLOR)
-    return _path_planes(paths, behind, heads, colors, one_step, training_style.ONE_STEP_NAME, title)
+    return _path_planes(paths, behind, heads, colors, one_step, training_style.ONE_STEP_NAME, title, lines)
 
 
 def one_step_maps(
@@ -76,7 +83,7 @@ def one_step_planes(
     behind = style.as_density(background, list(ends.values()))
     columns = len(ends)
     figure = _subplots(
-        2, columns, [*ends, *[""] * columns], title, 820, horizontal_spacing=0.2 / (columns + 2), vertical_spacing=0.18
+        2, columns, [*ends, *[""] * columns], title, 820, horizontal_spacing=0.12 / (columns + 2), vertical_spacing=0.18
     )
     reach = training_style.noise_reach(noise)
     scale = [[k / (len(training_style.ANGLE_COLORS) - 1), color] for k, color in enumerate(training_style.ANGLE_COLORS)]
@@ -97,6 +104,9 @@ def one_step_planes(
         figure.update_xaxes(title_text="ε₁", **at)
         figure.update_yaxes(title_text="ε₂", scaleanchor=anchor, scaleratio=1, **at)
         _plane(figure, behind, 2, k)
+        if k > 1:  # the first panel names the axis of its row
+            figure.update_yaxes(title_text="", showticklabels=False, col=k)
+    figure.update_xaxes(nticks=max(3, 8 - columns))
     return figure
 
 
@@ -150,8 +160,7 @@ def training_curves(
             name = training_style.steps_name(steps)
             add(len(heads), name, [None], [None], line=line, showlegend=True, legend="legend2")
         if floor is not None:
-            line = {"color": style.FLOOR_COLOR, "dash": "dash", "width": 1}
-            figure.add_hline(y=floor, line=line, annotation_text=f"floor {style.number(floor)}", **at)
+            _level(figure, floor, f"floor {style.number(floor)}", 1, len(heads))
         for update, which, words in (
             (figure.update_xaxes, "updates", training_style.UPDATES_LABEL),
             (figure.update_yaxes, "distance", distance),
@@ -235,6 +244,8 @@ def same_noise(
                 n in below for below in list(drawn.panels.values())[row:]
             ):  # the lowest panel of a column names its axis
                 figure.update_xaxes(title_text="", showticklabels=False, row=row, col=column)
+            if any(m in by_steps for m in drawn.steps[: column - 1]):  # and the first one of a row that of its row
+                figure.update_yaxes(title_text="", showticklabels=False, row=row, col=column)
     return figure
 
 
