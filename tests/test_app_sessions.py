@@ -66,7 +66,7 @@ def test_sessions_do_not_mix_and_memory_is_bounded():
             assert not alerts, alerts
             [chart] = charts
             assert len(chart["layout"]["sliders"][0]["steps"]) == steps + 1
-            assert f"{steps} calls" in chart["layout"]["annotations"][0]["text"]
+            assert f"ddim, {steps} call" in chart["layout"]["annotations"][0]["text"]
             return json.dumps(chart["data"])
 
         figures = list(pool.map(lambda k: visit(k, 0), range(READERS)))

@@ -75,7 +75,7 @@ LESSON = Lesson(
     icon=":material/stairs:",
     title="After k sweeps the first k points are exact: fewer rounds, more calls",
     equation=r"\begin{aligned}x^{k+1}_{i}&=x_0+\textstyle\sum_{j<i}\big(\Phi_j(x^{k}_j)-x^{k}_j\big)\\ U^{k+1}_{n+1}&=G(U^{k+1}_n)+F(U^k_n)-G(U^k_n)\end{aligned}",
-    source="Picard, ParaDiGMS, arXiv 2305.16317, alg. 1: Φ is one step, point 0 the noise. Parareal, SRDS, arXiv 2412.08292: G is a block's coarse walk, F its fine one.",
+    source="Picard: ParaDiGMS, arXiv 2305.16317, alg. 1, Φ one step. Parareal: SRDS, arXiv 2412.08292, G and F a block's coarse and fine walk.",
     controls=(
         Mixture(default="random"),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "scaled-linear"),
