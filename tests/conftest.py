@@ -24,6 +24,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def same_weights():
+    """Fresh weights are the same, whatever ran before in this process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """Folders of tiny Stable Diffusion checkpoints by kind, made once: `tiny_sd.KINDS`."""
