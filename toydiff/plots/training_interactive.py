@@ -106,7 +106,7 @@ def one_step_planes(
         _plane(figure, behind, 2, k)
         if k > 1:  # the first panel names the axis of its row
             figure.update_yaxes(title_text="", showticklabels=False, col=k)
-    figure.update_xaxes(nticks=max(3, 8 - columns))
+    figure.update_xaxes(nticks=6 if columns <= 5 else 4)
     return figure
 
 
