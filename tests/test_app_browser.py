@@ -308,6 +308,35 @@ def test_a_held_key_leaves_the_figure_alive(open_page):
     page.wait_for_function(f"{width} < {before - 100}")
 
 
+OVERTAKEN = """async (js) => {
+  const module = await import(URL.createObjectURL(new Blob([js], { type: "text/javascript" })));
+  const parent = document.createElement("div"), pause = () => new Promise((done) => setTimeout(done, 600));
+  parent.innerHTML = '<div class="figure" style="inset: auto; width: 500px; height: 300px"></div>';
+  document.body.append(parent);
+  const place = parent.firstChild, told = (n) => ({ url: "", has: {}, alt: "", config: {}, figure: { data: [{ x: [1, 2], y: [n, n] }], layout: {} } });
+  const run = (n) => module.default({ data: new TextEncoder().encode(JSON.stringify(told(n))), parentElement: parent, setStateValue() {}, setTriggerValue() {} });
+  const first = run(1);
+  await pause();
+  const second = run(2);
+  first();
+  await pause();
+  const drawn = place.data?.[0].y[0];
+  place.style.width = "350px";
+  await pause();
+  const fits = place._fullLayout?.width;
+  second();
+  return [drawn, fits, place.data === undefined];
+}"""
+
+
+def test_a_run_that_was_overtaken_leaves_the_figure_to_the_newer_one(open_page):
+    """Streamlit tells both that they are over: the first at once, the second when the figure goes."""
+    page = open_page()
+    page.wait_for_selector(".st-key-files")
+    drawn = page.evaluate(OVERTAKEN, (browser.APP / "screen" / "chart.js").read_text())
+    assert drawn == [2, 350, True]
+
+
 def test_a_wrong_link_is_said_on_the_page(open_page):
     page = open_page("?steps=1000&a=ddimm&colour=red")
     page.wait_for_selector("text=The link does not fit")
