@@ -34,7 +34,8 @@ def test_work_precision_tells_slopes_or_keeps_them():
     assert told.data[0].line.color == style.look("ddim").color
     kept = lecture.work_precision(rows, slopes=False)
     assert [trace.name for trace in kept.data] == ["ddim", "dpm++2m"]
-    assert len(lecture.work_precision(rows, floor=0.01).layout.shapes) == 1
+    rounding = lecture.work_precision(rows, floor=0.01).layout
+    assert (rounding.shapes[0].y0, rounding.annotations[-1].y) == (0.01, -2)
     with pytest.raises(ValueError, match="no rows"):
         lecture.work_precision([])
 
@@ -117,6 +118,10 @@ def test_jump_errors_quality_spent_and_images():
     assert len(figure.layout.shapes) == 1
     rows = [{"student": "cd", "steps": n, "nfe": n, "distance_over_floor": 8 / n} for n in (2, 1)]
     figure = lecture.quality(rows)
+    [floor] = figure.layout.annotations
+    assert floor.text.startswith("floor")
+    assert floor.y == 0  # at 1: on a logarithmic axis an annotation stands at an exponent
+    assert figure.layout.shapes[0].y0 == 1
     assert list(figure.data[0].x) == [1, 2]
     assert list(figure.data[0].y) == [8, 4]
     with pytest.raises(ValueError, match="no rows"):

@@ -97,6 +97,17 @@ def test_the_frame_holds_the_ends_after_one_step(rounds):
     assert interactive.reflow(rounds, RING, one_step=far).layout.xaxis.range[1] > 9
 
 
+def test_interactive_reflow_measures_all_and_draws_some(rounds, one_step):
+    whole, some = (interactive.reflow(rounds, RING, one_step=one_step, lines=lines) for lines in (None, 2))
+    assert [head.text for head in some.layout.annotations] == [head.text for head in whole.layout.annotations]
+    path = some.data[0]
+    assert np.isnan(path.x).sum() == 2  # a gap after each line
+    assert np.isnan(whole.data[0].x).sum() == len(rounds["round 0"].end)
+    assert len(some.data[-1].x) == len(rounds["round 1"].end)  # the others are dots
+    with pytest.raises(ValueError, match="lines must be a whole number"):
+        interactive.reflow(rounds, RING, lines=0)
+
+
 def test_interactive_reflow_has_a_slider_over_time_and_fixed_axes(rounds, one_step):
     figure = interactive.reflow(rounds, RING, one_step={"round 1": one_step["round 1"]})
     path0, dots0, path1, rings, dots1 = figure.data
@@ -583,3 +594,24 @@ def test_interactive_same_noise(clouds):
 def test_same_noise_refuses(module, ends, words):
     with pytest.raises(ValueError, match=words):
         module.same_noise(ends, RING)
+
+
+def test_stacked_planes_name_their_axes_once():
+    """Below the lowest panel of a column, and beside the first one of a row: a method need not know all numbers of steps."""
+    cloud = RING.sample(9, 0)
+    figure = interactive.same_noise({"lcm": {1: cloud, 2: cloud}, "pcm": {2: cloud}}, RING)
+    named = {}
+    for row in (1, 2):
+        for column in (1, 2):
+            panel = figure.get_subplot(row, column)
+            if panel.xaxis.visible is not False:
+                named[row, column] = panel.xaxis.title.text, panel.yaxis.title.text
+    assert named == {(1, 1): ("x₁", "x₂"), (1, 2): ("", ""), (2, 2): ("x₁", "x₂")}
+    figure = interactive.one_step_planes(cloud, {"a": cloud, "b": cloud}, RING)
+    assert [figure.get_subplot(2, column).yaxis.title.text for column in (1, 2)] == ["x₂", ""]
+
+
+def test_a_teacher_is_in_ink_beside_anybody():
+    looks = training_style.looks(["mine", "teacher", "cd"])
+    assert looks["teacher"].color == style.INK
+    assert looks["mine"].color == training_style.looks(["mine", "cd"])["mine"].color

@@ -59,9 +59,10 @@ def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple
 def words(rows: list[dict]) -> str:
     measured = [row for row in rows if row["student"] != TEACHER and row["distance_over_floor"]]
     top = [row for row in rows if row["student"] == TEACHER and row["distance_over_floor"]]
-    floors = "Fréchet distance to real digits in floors, that of held-out real ones"
+    floors, end = "Fréchet distance to real digits in floors, that of held-out real ones", ""
     if "seed" in rows[0]:
         told = f"Beside each name: network calls a sample, and {floors} (–: not measured at so many steps). "
+        end = " Students that learn paths keep the teacher's digit; those moved by scores need not."
     else:
         told = f"A curve is a student at the numbers of steps that it was measured at: {floors} (dashed), against network calls a sample. "
     if measured and top:
@@ -70,11 +71,7 @@ def words(rows: list[dict]) -> str:
             f"Best here: **{best['student']}**, {best['distance_over_floor']:.1f} floors with {best['nfe']} call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
             f"{teacher['distance_over_floor']:.1f} with {teacher['nfe']}."
         )
-    return told + (
-        " Students that learn paths keep the teacher's digit; those moved by scores need not."
-        if "seed" in rows[0]
-        else ""
-    )
+    return told + end
 
 
 LESSON = Lesson(

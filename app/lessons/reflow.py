@@ -36,16 +36,21 @@ def flows(mixture: GaussianMixture, ring: bool) -> dict:
     return {"round 0: the exact flow": mixture.denoiser(toydiff.Linear(), "velocity")}
 
 
+@remember
+def least(mixture: GaussianMixture) -> float:
+    """The distance of fresh true samples from true samples, the mean over five pairs of them."""
+    return floor(sliced_wasserstein, mixture.sample, PARTICLES).mean
+
+
 def measured(name: str, D: toydiff.Denoiser, mixture: GaussianMixture) -> tuple:
     """A flow's paths, where one step of it ends, and how straight and how good that is."""
     noise = D.schedule.prior((PARTICLES, 2), 0)
     path = toydiff.solve(D, noise, 50, solver="ddim", grid="uniform")
     once = toydiff.solve(D, noise, 1, solver="ddim", grid="uniform").end
     true = mixture.sample(PARTICLES, 1, dtype=noise.dtype)
-    least = floor(sliced_wasserstein, mixture.sample, PARTICLES).mean
     return path, once, {
         "round": name, "S": straightness(path, normalised=True), "one_step_error": paired_error(once, path.end).rms,
-        "one_step_distance": sliced_wasserstein(once, true), "floor": least,
+        "one_step_distance": sliced_wasserstein(once, true), "floor": least(mixture),
     }  # fmt: skip
 
 
@@ -96,7 +101,6 @@ UPDATES = 900
 AT_ONCE = threading.BoundedSemaphore(2)
 """Trainings at a time, of all who are here: each takes a processor."""
 
-
 KEY = "reflow-training"
 """Of the session: {word, run, done, loss, going, lock}, the run None until it is set up."""
 
@@ -134,9 +138,8 @@ def live(chosen: dict) -> None:
         st.button("Stop", icon=":material/stop:", key="reflow-stop", disabled=not going, on_click=stop)
     if not state:
         return
-    with state[
-        "lock"
-    ]:  # a page that is made again overtakes the one before, which trains until it next says how far it is
+    # a page that is made again overtakes the one before, which trains until it next says how far it is
+    with state["lock"]:
         if going:
             state = _train_here(state)
         if state and state["done"]:
@@ -204,7 +207,7 @@ LESSON = Lesson(
         Number("paths", "Paths", (6, 12, 24, 48, 96, 192), 48),
     ),
     figure=reflow,
-    uses=(flows, measured),
+    uses=(flows, least, measured),
     words=words,
     presets={"Where lines cross": {"view": PAIRS}, "Live reflow on spirals": {"mixture": "spirals"}},
     live=live,

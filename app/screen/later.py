@@ -23,10 +23,6 @@ def _fetch() -> None:
 
     if importlib.util.find_spec("diffusers") is not None:
         from toydiff.adapters import tiny  # noqa: F401
-    settle()
-
-
-def settle() -> None:
-    """Spare the garbage collector what stays anyway: Streamlit runs it after every script, for a third of a second over all that was imported."""
+    # what was imported stays anyway; Streamlit runs the garbage collector after every script, a third of a second over all of it
     gc.collect()
     gc.freeze()
