@@ -240,11 +240,10 @@ def same_noise(
             )  # fmt: skip
             figure.add_trace(dots, row=row, col=column)
             _plane(figure, behind, row, column)
-            if any(
-                n in below for below in list(drawn.panels.values())[row:]
-            ):  # the lowest panel of a column names its axis
+            # the lowest panel of a column names its axis, and the first one of a row that of its row
+            if any(n in below for below in list(drawn.panels.values())[row:]):
                 figure.update_xaxes(title_text="", showticklabels=False, row=row, col=column)
-            if any(m in by_steps for m in drawn.steps[: column - 1]):  # and the first one of a row that of its row
+            if any(m in by_steps for m in drawn.steps[: column - 1]):
                 figure.update_yaxes(title_text="", showticklabels=False, row=row, col=column)
     return figure
 
