@@ -42,6 +42,7 @@ from toydiff.solvers import (
 )
 from toydiff.solvers.anderson import Differences, secants
 from toydiff.solvers.parallel import distance
+from toydiff.solvers.parareal import parareal
 
 EXACT = 1e-10
 ONE_STEP = {n: solver_by_name(n) for n in ("ddim", "euler", "heun", "dpm2", "ddpm", "ddim:eta=0.5", "euler-maruyama")}
@@ -539,6 +540,49 @@ def test_parareal_is_its_recursion(on):
                 inner += [*fine_states[1:-1], new[-1]]
             U = new
             close(sweep, torch.stack(inner), EXACT)
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [("ddim", "ddim"), ("heun", "ddim"), ("ddpm", "heun")])
+def test_the_pipeline_gives_the_very_iterates_of_the_recursion(fine, coarse):
+    """To the last bit: `parareal`, eight lines, against the sampler, which computes the same in another order."""
+    fine, coarse, schedule, T = ONE_STEP[fine], ONE_STEP[coarse], ALL_SCHEDULES["linear"], 12
+    D, x, ts = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3), time_grid(schedule, T)
+    Phi = walk_steps(D, fine, ts, x)
+
+    for B in divisors(T):
+        m = T // B
+        Psi = walk_steps(D, coarse, ts[::m], x)
+
+        def G(n, u, Psi=Psi):
+            return Psi[n](u)
+
+        def F(n, u, m=m):
+            for step in Phi[n * m : (n + 1) * m]:
+                u = step(u)
+            return u
+
+        class OneByOne:
+            """The points of a grid; every step is taken by itself, since its bits may depend on what else is in a batch."""
+
+            steps, alpha, sigma = T, schedule.alpha(ts).tolist(), schedule.sigma(ts).tolist()
+
+            def step(self, walks, guesses, G=G, m=m):
+                fine = [Phi[i](state) for state, i in zip(walks.xs, walks.starts, strict=True)]
+                coarse = [G(i // m, state) for state, i in zip(guesses.xs, guesses.starts, strict=True)]
+                return [(torch.stack(states or [x])[: len(states)],) * 2 for states in (fine, coarse)]
+
+        by_hand = [torch.stack(U) for U in parareal(x, B, G, F)]
+        sweeps = list(Parareal(fine, coarse, B, tolerance=None).sweeps(OneByOne(), x))
+        for U, sweep in zip(by_hand, sweeps, strict=False):
+            assert torch.equal(U[sweep.first // m :], sweep.xs[::m])
+        # what a sweep leaves out was exact before it; and the sampler stops where nothing changes any more
+        walk = [x]
+        for n in range(B):
+            walk.append(F(n, walk[-1]))
+        assert len(by_hand) == B + 1
+        for k, U in enumerate(by_hand):
+            assert torch.equal(U[: k + 1], torch.stack(walk[: k + 1]))
+        assert torch.equal(by_hand[len(sweeps) - 1], by_hand[-1])
 
 
 def test_parareal_stops_when_all_its_states_change_little():

@@ -1,6 +1,6 @@
 """What all figures share: colours, words on axes, the grey density, and how much of a path the eye can see.
 
-Colours are Okabe and Ito's, kept in `toydiff.solvers.registry`, so that a solver looks the same everywhere.
+Colours are Okabe and Ito's, kept in `toydiff.solvers.entry`, so that a solver looks the same everywhere.
 """
 
 import math

@@ -18,6 +18,7 @@ from ..grids import SHIFT
 from ..prediction import Prediction, jump
 from ..schedules import Schedule, combine
 from .base import Solver
+from .entry import VERMILLION, Entry
 from .quadrature import lagrange_weights
 
 
@@ -84,3 +85,34 @@ class AdamsBashforth(Solver):
 def _u(alpha: float, sigma: float) -> float:
     a, b = SHIFT
     return math.log((sigma + a * alpha) / (sigma + b * alpha))
+
+
+ADAMS_ENTRIES = [
+    Entry(
+        name="ab2",
+        solver=AdamsBashforth(2),
+        title="Adams-Bashforth 2 in the angle",
+        paper="arXiv 2206.00364, eq. 7; arXiv 2204.13902",
+        color=VERMILLION,
+        marker="o",
+        dash="solid",
+    ),
+    Entry(
+        name="ab3",
+        solver=AdamsBashforth(3),
+        title="Adams-Bashforth 3 in the angle",
+        paper="arXiv 2206.00364, eq. 7; arXiv 2204.13902",
+        color=VERMILLION,
+        marker="^",
+        dash="dash",
+    ),
+    Entry(
+        name="ab3-wide",
+        solver=AdamsBashforth(3, sigma_data=2.6),
+        title="Adams-Bashforth 3 in the angle, for data twice as wide",
+        paper="arXiv 2206.00364, eq. 7; arXiv 2204.13902",
+        color=VERMILLION,
+        marker="v",
+        dash="dashdot",
+    ),
+]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_count
+from .entry import ORANGE, VERMILLION, Entry
 from .parallel import Points
 from .picard import Picard, picard_sweep
 
@@ -85,22 +86,28 @@ class Anderson(Accelerated):
         if not pairs:
             return picard, R
         dX, dR = (torch.stack(d) for d in zip(*pairs, strict=True))  # (m, n, B, ...)
-        rows, goal = dR.flatten(3).double(), (R / S[1:]).flatten(2).double()
-        gram = torch.einsum("anbd,cnbd->nbac", rows, rows).cumsum(0)
-        right = torch.einsum("anbd,nbd->nba", rows, goal).cumsum(0)
-        length = gram.diagonal(dim1=2, dim2=3).sqrt()
-        unit = torch.where(
-            (length > 0) & torch.isfinite(length), 1 / length, 0.0
-        )  # columns may be empty, or have exploded
-        gram = (unit[..., None] * gram * unit[..., None, :]).nan_to_num(0.0, 0.0, 0.0)
-        right = (unit * right).nan_to_num(0.0, 0.0, 0.0)[..., None]
-        ridge = 1e-10 * torch.eye(len(pairs)).to(gram)  # columns may be all but parallel
-        gamma = unit * torch.linalg.solve(gram + ridge, right)[..., 0]
+        gamma = triangular_least_squares(dR.flatten(3), (R / S[1:]).flatten(2))
         correction = torch.einsum("nba,anbd->nbd", gamma.to(x), (dX + dR).flatten(3)).reshape(R.shape)
         new = picard.clone()
         new[2:] -= (S[1:] * correction)[1:]
         moved = new[1:] - x[1:]
         return new, torch.where(moved.abs() > R.abs(), moved, R)
+
+
+def triangular_least_squares(dR: Tensor, R: Tensor) -> Tensor:
+    """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, (n, B, m), in float64. R (n, B, D), dR (m, n, B, D).
+
+    By normal equations of unit columns, with a ridge, since columns may be all but parallel; those that are empty, or have exploded, get 0.
+    """
+    rows, goal = dR.double(), R.double()
+    gram = torch.einsum("anbd,cnbd->nbac", rows, rows).cumsum(0)
+    right = torch.einsum("anbd,nbd->nba", rows, goal).cumsum(0)
+    length = gram.diagonal(dim1=2, dim2=3).sqrt()
+    unit = torch.where((length > 0) & torch.isfinite(length), 1 / length, 0.0)
+    gram = (unit[..., None] * gram * unit[..., None, :]).nan_to_num(0.0, 0.0, 0.0)
+    right = (unit * right).nan_to_num(0.0, 0.0, 0.0)[..., None]
+    ridge = 1e-10 * torch.eye(len(dR)).to(gram)
+    return unit * torch.linalg.solve(gram + ridge, right)[..., 0]
 
 
 @dataclass(frozen=True)
@@ -155,3 +162,25 @@ def secants(pairs: list[tuple[Tensor, Tensor]], blur: Tensor) -> tuple[list[tupl
         new = rest > torch.maximum(1e-3 * length, blur)
         basis.append(tuple(torch.where(new, v / torch.where(new, rest, 1.0), 0.0) for v in (q, w)))
     return basis, torch.stack(lengths).amax(0) if lengths else None
+
+
+ANDERSON_ENTRIES = [
+    Entry(
+        name="anderson",
+        solver=Anderson(),
+        title="Picard with triangular Anderson acceleration",
+        paper="arXiv 2402.09970, TAA",
+        color=ORANGE,
+        marker="^",
+        dash="dash",
+    ),
+    Entry(
+        name="broyden",
+        solver=Broyden(),
+        title="Picard with secants at each point",
+        paper="doi 10.1002/nla.617",
+        color=VERMILLION,
+        marker="D",
+        dash="dashdot",
+    ),
+]

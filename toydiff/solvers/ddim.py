@@ -10,6 +10,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule, combine
 from .base import Solver, at_least_zero, root
+from .entry import BLACK, Entry
 
 
 def posterior_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Coefficient:
@@ -45,3 +46,21 @@ class DDIM(Solver):
         alpha_s, sigma_s, _ = D.schedule.levels(s)
         v2 = self.eta**2 * posterior_variance(D.schedule, t, s)
         return combine((alpha_s, p.x0), (root(sigma_s**2 - v2), p.eps), (root(v2), noise)), p
+
+
+DDIM_ENTRIES = [
+    Entry(
+        name="ddim",
+        solver=DDIM(),
+        title="DDIM = DPM-Solver-1 = Euler in NSR",
+        paper="arXiv 2010.02502, eq. 12",
+        color=BLACK,
+        marker="o",
+        dash="solid",
+        elsewhere={
+            "diffusers": "DDIMScheduler, EulerDiscreteScheduler",
+            "k-diffusion": "sample_euler",
+            "UI": "DDIM, Euler",
+        },
+    ),
+]

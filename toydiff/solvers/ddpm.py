@@ -11,6 +11,7 @@ from ..prediction import Prediction
 from ..schedules import combine
 from .base import Solver, at_least_zero, root
 from .ddim import posterior_variance
+from .entry import PURPLE, Entry
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,31 @@ class DDPM(Solver):
         v = posterior_variance(schedule, t, s) if self.variance == "small" else (sigma_s > 0) * sigma2_ts
         to_x, to_x0 = alpha_ts * (sigma_s / sigma_t) ** 2, alpha_s * sigma2_ts / sigma_t**2
         return combine((to_x, x), (to_x0, p.x0), (root(v), noise)), p
+
+
+DDPM_ENTRIES = [
+    Entry(
+        name="ddpm",
+        solver=DDPM(),
+        title="DDPM ancestral, small variance",
+        paper="arXiv 2006.11239, eq. 11",
+        color=PURPLE,
+        marker="o",
+        dash="solid",
+        elsewhere={
+            "diffusers": "DDPMScheduler (fixed_small), EulerAncestralDiscreteScheduler, DDIMScheduler (eta = 1)",
+            "k-diffusion": "sample_euler_ancestral",
+            "UI": "Euler a, DDPM",
+        },
+    ),
+    Entry(
+        name="ddpm-large",
+        solver=DDPM("large"),
+        title="DDPM ancestral, large variance",
+        paper="arXiv 2006.11239, sec. 3.2",
+        color=PURPLE,
+        marker="s",
+        dash="dash",
+        elsewhere={"diffusers": "DDPMScheduler (fixed_large)"},
+    ),
+]

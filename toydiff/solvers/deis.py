@@ -11,6 +11,7 @@ from ..prediction import Prediction
 from ..schedules import Schedule, combine
 from .base import InnerStep
 from .dpm import NOISE, second_order, third_order, usable
+from .entry import ORANGE, Entry
 from .quadrature import lagrange_weights
 
 
@@ -54,3 +55,36 @@ def adams_bashforth(schedule: Schedule, p: Prediction, s: Tensor, olds: Sequence
     C = lagrange_weights(lam_t, lam_s, [float(schedule.levels(v.t).lam) for v in values], lambda lam: -np.exp(-lam))
     terms = [(alpha_s * C_j, value.eps) for C_j, value in zip(C, values, strict=True)]
     return combine((alpha_s / alpha_t, p.x), *terms)
+
+
+DEIS_ENTRIES = [
+    Entry(
+        name="deis2",
+        solver=DEIS(2),
+        title="DEIS / Adams-Bashforth 2 in log NSR",
+        paper="arXiv 2204.13902, eq. 15",
+        color=ORANGE,
+        marker="o",
+        dash="solid",
+        elsewhere={"diffusers": "DEISMultistepScheduler", "UI": "DEIS"},
+    ),
+    Entry(
+        name="deis3",
+        solver=DEIS(3),
+        title="DEIS / Adams-Bashforth 3 in log NSR",
+        paper="arXiv 2204.13902, eq. 15",
+        color=ORANGE,
+        marker="^",
+        dash="dash",
+        elsewhere={"diffusers": "DEISMultistepScheduler (order 3, other start)"},
+    ),
+    Entry(
+        name="deis4",
+        solver=DEIS(4),
+        title="DEIS / Adams-Bashforth 4 in log NSR",
+        paper="arXiv 2204.13902, eq. 15",
+        color=ORANGE,
+        marker="D",
+        dash="dot",
+    ),
+]

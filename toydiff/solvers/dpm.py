@@ -10,6 +10,11 @@ with a, b = alpha, sigma (noise) or sigma, alpha (data), H = h or -h, and m the 
 m + r D1 + r^2 D2/2 of the model over the step (r from 0 to 1) is integrated exactly to
 
     x_s = (a_s/a_t) x_t - b_s [phi1 m + phi2 D1 + phi3 D2],   phi1 = e^H - 1, phi2 = phi1/H - 1, phi3 = phi2/H - 1/2.
+
+DPM-Solver++(2M), the most used of them (`multistep_second` of `DATA`), written out: D1 = (x0_t - x0_prev) h/h_prev from the step before, of
+length h_prev in lambda, and phi1/2 in the place of phi2, to which it is equal up to O(h^2):
+
+    x_s = (sigma_s/sigma_t) x_t - alpha_s (e^-h - 1) (x0_t + (x0_t - x0_prev) h/(2 h_prev))
 """
 
 from collections.abc import Sequence
@@ -21,6 +26,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule, combine, expand
 from .base import InnerStep, between, everywhere, expm1, finite, root
+from .entry import BLUE, PURPLE, SKY, Entry
 
 
 @dataclass(frozen=True)
@@ -251,3 +257,132 @@ class SDEMultistep2(InnerStep):
         fresh = -expm1(-2 * (lam_s - lam_t))
         kept = (sigma_s / sigma_t) ** 2 * (alpha_t / alpha_s)  # (sigma_s/sigma_t) e^-h, also where h is infinite
         return combine((kept, p.x), (alpha_s * fresh, m), (sigma_s * root(fresh), noise))
+
+
+DPM_ENTRIES = [
+    Entry(
+        name="dpm2",
+        solver=Singlestep2(NOISE),
+        title="DPM-Solver-2, singlestep",
+        paper="arXiv 2206.00927, alg. 1",
+        color=SKY,
+        marker="o",
+        dash="solid",
+        elsewhere={
+            "diffusers": "KDPM2DiscreteScheduler; DPMSolverSinglestepScheduler (dpmsolver, order 2)",
+            "k-diffusion": "sample_dpm_2; inner step of sample_dpm_fast",
+            "UI": "DPM2",
+        },
+    ),
+    Entry(
+        name="dpm3",
+        solver=Singlestep3(NOISE),
+        title="DPM-Solver-3, singlestep",
+        paper="arXiv 2206.00927, alg. 2",
+        color=SKY,
+        marker="^",
+        dash="dash",
+        elsewhere={
+            "diffusers": "DPMSolverSinglestepScheduler (dpmsolver, order 3; other inner node)",
+            "k-diffusion": "inner step of sample_dpm_fast, sample_dpm_adaptive",
+            "UI": "DPM fast, DPM adaptive (inner step)",
+        },
+    ),
+    Entry(
+        name="dpm2m",
+        solver=Multistep2(NOISE),
+        title="DPM-Solver multistep 2",
+        paper="arXiv 2206.00927",
+        color=SKY,
+        marker="s",
+        dash="dot",
+        elsewhere={"diffusers": "DPMSolverMultistepScheduler (dpmsolver, order 2, final_sigmas_type=sigma_min)"},
+    ),
+    Entry(
+        name="dpm3m",
+        solver=Multistep3(NOISE),
+        title="DPM-Solver multistep 3, corrected",
+        paper="arXiv 2206.00927",
+        color=SKY,
+        marker="D",
+        dash="dashdot",
+    ),
+    Entry(
+        name="dpm++2s",
+        solver=Singlestep2(DATA),
+        title="DPM-Solver++ 2S",
+        paper="arXiv 2211.01095, alg. 1",
+        color=BLUE,
+        marker="s",
+        dash="dot",
+        elsewhere={
+            "diffusers": "DPMSolverSinglestepScheduler (order 2)",
+            "k-diffusion": "sample_dpmpp_2s_ancestral (eta = 0)",
+            "UI": "DPM++ 2S a (eta = 0)",
+        },
+    ),
+    Entry(
+        name="dpm++3s",
+        solver=Singlestep3(DATA),
+        title="DPM-Solver++ 3S",
+        paper="arXiv 2211.01095",
+        color=BLUE,
+        marker="D",
+        dash="dot",
+        elsewhere={"diffusers": "DPMSolverSinglestepScheduler (order 3; other inner node)"},
+    ),
+    Entry(
+        name="dpm++2m",
+        solver=Multistep2(DATA),
+        title="DPM-Solver++ 2M",
+        paper="arXiv 2211.01095, alg. 2",
+        color=BLUE,
+        marker="o",
+        dash="solid",
+        elsewhere={
+            "diffusers": "DPMSolverMultistepScheduler",
+            "k-diffusion": "sample_dpmpp_2m",
+            "UI": "DPM++ 2M (with grid karras: DPM++ 2M Karras)",
+        },
+    ),
+    Entry(
+        name="dpm++3m",
+        solver=Multistep3(DATA),
+        title="DPM-Solver++ 3M, corrected",
+        paper="arXiv 2211.01095",
+        color=BLUE,
+        marker="^",
+        dash="dash",
+    ),
+    Entry(
+        name="dpm++3m-published",
+        solver=Multistep3Published(DATA),
+        title="DPM-Solver++ 3M as published",
+        paper="arXiv 2211.01095",
+        color=BLUE,
+        marker="v",
+        dash="dashdot",
+        elsewhere={
+            "diffusers": "DPMSolverMultistepScheduler (order 3)",
+            "k-diffusion": "sample_dpmpp_3m_sde (eta = 0; its second step differs)",
+            "UI": "DPM++ 3M SDE (eta = 0)",
+        },
+    ),
+]
+
+SDE_DPM_ENTRIES = [
+    Entry(
+        name="sde-dpm++2m",
+        solver=SDEMultistep2(),
+        title="SDE-DPM-Solver++ 2M",
+        paper="arXiv 2211.01095, eq. 18",
+        color=PURPLE,
+        marker="D",
+        dash="dashdot",
+        elsewhere={
+            "diffusers": "DPMSolverMultistepScheduler (sde-dpmsolver++)",
+            "k-diffusion": "sample_dpmpp_2m_sde",
+            "UI": "DPM++ 2M SDE",
+        },
+    ),
+]

@@ -11,6 +11,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import Schedule, expand
 from .base import InnerStep, Solver
+from .entry import GREY, PURPLE, Entry
 
 
 def _finite_rates(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,3 +71,30 @@ class EulerMaruyama(InnerStep):
         if self.eta == 0:
             return x + drift
         return x + drift + expand(self.eta * torch.sqrt(g2 * -dt), x) * noise
+
+
+EULER_ENTRIES = [
+    Entry(
+        name="euler",
+        solver=Euler(),
+        title="Euler on the PF-ODE, in t",
+        paper="arXiv 2011.13456, eq. 13",
+        color=GREY,
+        marker="s",
+        dash="dot",
+        elsewhere={"diffusers": "FlowMatchEulerDiscreteScheduler (on the linear schedule)"},
+    ),
+]
+
+EULER_MARUYAMA_ENTRIES = [
+    Entry(
+        name="euler-maruyama",
+        solver=EulerMaruyama(),
+        title="Euler-Maruyama on the reverse SDE",
+        paper="arXiv 2011.13456, eq. 6",
+        color=PURPLE,
+        marker="v",
+        dash="dot",
+        elsewhere={"diffusers": "ScoreSdeVpScheduler (VP; deprecated there)"},
+    ),
+]

@@ -12,6 +12,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import combine, expand
 from .base import InnerStep
+from .entry import GREY, Entry
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,17 @@ class Heun(InnerStep):
         (alpha_t, sigma_t, _), (alpha_s, sigma_s, _) = D.schedule.levels(p.t), D.schedule.levels(s)
         half = 0.5 * alpha_s * (sigma_s / alpha_s - sigma_t / alpha_t)
         return combine((alpha_s / alpha_t, p.x), (half, p.eps + trial.eps))
+
+
+HEUN_ENTRIES = [
+    Entry(
+        name="heun",
+        solver=Heun(),
+        title="EDM's Heun",
+        paper="arXiv 2206.00364, alg. 1",
+        color=GREY,
+        marker="o",
+        dash="solid",
+        elsewhere={"diffusers": "HeunDiscreteScheduler", "k-diffusion": "sample_heun", "UI": "Heun"},
+    ),
+]

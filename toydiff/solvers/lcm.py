@@ -9,6 +9,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import Schedule, combine
 from .base import Solver
+from .entry import PURPLE, Entry
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,17 @@ class LCM(Solver):
         """alpha_s x_0 + sigma_s xi of a prediction's x_0."""
         alpha, sigma, _ = schedule.levels(s)
         return combine((alpha, p.x0), (sigma, noise))
+
+
+LCM_ENTRIES = [
+    Entry(
+        name="lcm",
+        solver=LCM(),
+        title="Consistency sampling: denoise, re-noise",
+        paper="arXiv 2303.01469, alg. 1",
+        color=PURPLE,
+        marker="^",
+        dash="dash",
+        elsewhere={"diffusers": "LCMScheduler, CMStochasticIterativeScheduler", "UI": "LCM"},
+    ),
+]

@@ -20,10 +20,6 @@ AT_ONCE = 16_384
 """States (points x samples) that one network call evaluates, unless told otherwise: what bounds the memory."""
 
 
-ROUNDINGS = 128
-"""A change of so many roundings of a state of size sqrt(alpha^2 + sigma^2) cannot be told from none."""
-
-
 class Sweep(NamedTuple):
     """One sweep: the states xs (n+1, B, ...) of the points from `first` on, and the x_0 (n, B, ...) predicted to get there.
 
@@ -123,30 +119,15 @@ def check_settings(solver: ParallelSolver) -> None:
     check_count(solver.at_once, "at_once")
 
 
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Root mean square over the data, the largest over the samples: (n, B, ...) and (n, B, ...) give (n,). Not finite is infinite."""
-    square = (a - b).flatten(2).square().mean(2).amax(1).cpu().double()  # few numbers, for decisions that Python takes
+def rms(d: Tensor) -> Tensor:
+    """The root mean square over the data, the largest over the samples: (n, B, ...) gives (n,). Not finite is infinite."""
+    square = d.flatten(2).square().mean(2).amax(1).cpu().double()  # few numbers, for decisions that Python takes
     return torch.where(torch.isfinite(square), square, math.inf).sqrt()
 
 
-def allowed(points: Points, tolerance: float | None, i: int, j: int, dtype: torch.dtype) -> Tensor:
-    """The change that is tolerated at the points i ... j - 1, (j - i,): tolerance x sigma; at sigma = 0, that of the point before.
-
-    Never less than rounding, which no sweep can go below; without a tolerance, nothing.
-    """
-    if tolerance is None:
-        return torch.zeros(j - i, dtype=torch.float64)
-    rounding = ROUNDINGS * torch.finfo(dtype).eps
-    return torch.tensor(
-        [
-            max(
-                tolerance * (points.sigma[k] or points.sigma[k - 1]),
-                rounding * math.hypot(points.alpha[k], points.sigma[k]),
-            )
-            for k in range(i, j)
-        ],
-        dtype=torch.float64,
-    )
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """`rms` of a - b: (n, B, ...) and (n, B, ...) give (n,)."""
+    return rms(a - b)
 
 
 def unstable(solver: "Solver | ParallelSolver", steps: int, x: Tensor) -> FloatingPointError:
@@ -160,6 +141,11 @@ def unstable(solver: "Solver | ParallelSolver", steps: int, x: Tensor) -> Floati
 def leading(condition: Tensor) -> int:
     """How many of a row of truths come before the first falsehood."""
     return int(condition.long().cumprod(0).sum())
+
+
+def column(values: Sequence[float], x: Tensor) -> Tensor:
+    """Numbers, one a point, made to multiply states (n, B, ...) like x (B, ...)."""
+    return torch.tensor(values, dtype=torch.float64).to(x).reshape(-1, *[1] * x.ndim)
 
 
 def coarse_path(points: Points, x: Tensor, steps: int) -> Tensor:

@@ -1,7 +1,22 @@
-"""Parareal (Lions, Maday and Turinici 2001) and its use for sampling, SRDS (arXiv 2412.08292): coarse guesses, fine steps in parallel."""
+"""Parareal (Lions, Maday and Turinici 2001), as SRDS samples by it (arXiv 2412.08292, algorithm 1).
+
+A coarse step G over each of B blocks of the path guesses, in sequence, where the blocks begin; then fine walks F go through all blocks at
+once, and what they find corrects the next coarse walk.
+
+    1   U^0_0 = x,  U^0_{n+1} = G_n(U^0_n),  n = 0 ... B-1           the coarse walk
+    2   for k = 0 ... B-1:
+    3       F_n(U^k_n),  n = 0 ... B-1                               the fine walks, in parallel
+    4       U^{k+1}_0 = x
+    5       U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n),  n = 0 ... B-1
+    6       if rms(U^{k+1}_n - U^k_n) <= tolerance sigma for all n: stop
+    7   return U^{k+1}_B
+
+U_n is the state where block n begins. After k iterations the first k blocks are those of the fine walk: there G cancels. `parareal` is
+the recursion alone; the sampler computes the same U to the last bit, each as early as it can (pipeline.py).
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -10,18 +25,31 @@ from torch import Tensor
 from ..checks import check_count
 from .base import Solver
 from .ddim import DDIM
-from .parallel import (
-    AT_ONCE,
-    Job,
-    ParallelSolver,
-    Points,
-    Sweep,
-    allowed,
-    check_one_step,
-    check_settings,
-    distance,
-    unstable,
-)
+from .entry import GREEN, Entry
+from .guards import check_exact, thresholds
+from .parallel import AT_ONCE, ParallelSolver, Points, Sweep, check_one_step, check_settings, column, distance
+from .pipeline import Pipeline
+
+Propagator = Callable[[int, Tensor], Tensor]
+"""(n, u): where block n leads from u."""
+
+
+def parareal(x: Tensor, blocks: int, G: Propagator, F: Propagator) -> Iterator[list[Tensor]]:
+    """The iterates U^0, U^1, ... of Parareal, as many as there are blocks after the first: each the list U_0 ... U_B of states like x (B, ...).
+
+    It adds F before what is left of G, which is then exactly 0 where U_n did not change.
+    """
+    U = [x]
+    for n in range(blocks):
+        U.append(G(n, U[n]))  # 1
+    yield U
+    for _ in range(blocks):  # 2
+        fine = [F(n, U[n]) for n in range(blocks)]  # 3
+        new = [x]  # 4
+        for n in range(blocks):
+            new.append(fine[n] + (G(n, new[n]) - G(n, U[n])))  # 5
+        U = new
+        yield U
 
 
 @dataclass(frozen=True)
@@ -66,114 +94,35 @@ class Parareal(ParallelSolver):
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
         T, B = points.steps, self.blocks_of(points.steps)
-        m, k = T // B, 0
-        work, path, x0s = _Work(x, B, m), None, x.new_empty(T, *x.shape)
-        while k < B:
-            work.round(points, self.fine, self.coarse)
-            if path is None and (0, B) in work.U:
-                lines = (torch.lerp(work.U[0, n], work.U[0, n + 1], column(m, x)) for n in range(B))
-                path = torch.cat([x[None], *lines])
-                yield Sweep(0, path, x0s[:0], 0, torch.empty(0))
-            while (k + 1, B) in work.U:
-                old, path = path, path.clone()
-                for n in range(k, B):
-                    x0s[n * m : (n + 1) * m] = torch.stack(work.F[k, n].x0s)
-                    path[n * m + 1 : (n + 1) * m + 1] = torch.stack([*work.F[k, n].states[1:-1], work.U[k + 1, n + 1]])
-                k += 1
-                if not bool(torch.isfinite(work.U[k, k]).all()):
-                    raise unstable(self.fine, T, x)
-                change = distance(path[1:], old[1:])
-                change[[n * m - 1 for n in range(k + 1, B + 1) if (k, n) in work.lost]] = math.inf
-                fits = (change <= allowed(points, self.tolerance, 1, T + 1, x.dtype))[m - 1 :: m]
-                front = T if bool(fits.all()) else k * m
-                yield Sweep(0, path, x0s, front, change)
-                if front == T:
-                    return
-                work.forget(k)
+        m, pipeline = T // B, Pipeline(points, self.fine, self.coarse, x, B)
+        path = straight(pipeline.coarse_walk(), m)  # 1
+        yield Sweep(0, path, x.new_empty(0, *x.shape), 0, torch.empty(0))
+        for k in range(B):  # 2
+            first, old = k * m, path  # block k is the first that is not exact
+            states, x0s, overflowed = pipeline.iteration(k + 1)  # 3, 4, 5
+            path = torch.cat([old[:1], states])
+            check_exact(path[m], self.fine, T)
+            change = distance(path[1:], old[1:]).masked_fill(overflowed, math.inf)
+            small = change <= thresholds(points, self.tolerance, first + 1, T + 1, x.dtype)
+            front = T if bool(small[m - 1 :: m].all()) else first + m  # 6
+            yield Sweep(first, path, x0s, front, change)
+            if front == T:
+                return  # 7
+            path = path[m:]
 
 
-class _Work:
-    """What is known so far, by (k, n), iteration and block: states U, coarse guesses G(U), fine walks F(U) on their way; `lost`: U that
-    overflowed and stand in for themselves."""
-
-    def __init__(self, x: Tensor, blocks: int, fine: int):
-        self.x, self.B, self.m = x, blocks, fine
-        self.U: dict[tuple[int, int], Tensor] = {}
-        self.G: dict[tuple[int, int], Tensor] = {}
-        self.F: dict[tuple[int, int], _Walk] = {}
-        self.lost: set[tuple[int, int]] = set()
-        self._learn(0, 0, x)
-
-    def _learn(self, k: int, n: int, u: Tensor) -> None:
-        self.U[k, n] = u
-        if n < self.B:
-            self.F[k, n] = _Walk(u)
-
-    def round(self, points: Points, fine: Solver, coarse: Solver) -> None:
-        """The next step of every walk, and G wherever U is new; then what follows from them."""
-        walking = [key for key, walk in self.F.items() if len(walk.x0s) < self.m]
-        guessing = [key for key in self.F if key not in self.G]
-        at = [n * self.m + len(self.F[k, n].x0s) for k, n in walking]
-        edges = [n * self.m for _, n in guessing]
-        (states, x0s), (guesses, _) = points.step(
-            Job(fine, stacked([self.F[key].states[-1] for key in walking], self.x), at, [i + 1 for i in at]),
-            Job(coarse, stacked([self.U[key] for key in guessing], self.x), edges, [i + self.m for i in edges]),
-        )
-        for key, state, x0 in zip(walking, states, x0s, strict=True):
-            self.F[key].states.append(state)
-            self.F[key].x0s.append(x0)
-        self.G.update(zip(guessing, guesses, strict=True))
-
-        for k, n in list(self.F):
-            walked = len(self.F[k, n].x0s) == self.m
-            if k == 0 and (0, n + 1) not in self.U:
-                self._learn(0, n + 1, self.G[0, n])
-            if walked and n == k and (k + 1, n + 1) not in self.U:
-                self._learn(k + 1, n + 1, self.F[k, n].states[-1])  # U^k_k was exact: both G are one
-            if walked and n > k and (k + 1, n) in self.G and (k + 1, n + 1) not in self.U:
-                end = self.F[k, n].states[-1]
-                u, whole = finite_or(end + (self.G[k + 1, n] - self.G[k, n]), end, self.G[k + 1, n], self.U[k + 1, n])
-                self.lost |= set() if whole else {(k + 1, n + 1)}
-                self._learn(k + 1, n + 1, u)
-
-    def forget(self, k: int) -> None:
-        """Let go of what only the iterations before k needed."""
-        for table in (self.U, self.G, self.F):
-            for key in [key for key in table if key[0] < k]:
-                del table[key]
-
-
-class _Walk:
-    """A fine walk through a block, as far as it has come: states, from U on, and the x_0 predicted on the way."""
-
-    def __init__(self, x: Tensor):
-        self.states, self.x0s = [x], []
-
-
-def stacked(states: list[Tensor], x: Tensor) -> Tensor:
-    """States like x (B, ...) as (n, B, ...), also where there are none."""
-    return torch.stack(states) if states else x.new_empty(0, *x.shape)
-
-
-def column(m: int, x: Tensor) -> Tensor:
-    """1/m, 2/m, ..., 1, made to multiply states (m, B, ...) like x (B, ...)."""
-    return torch.arange(1, m + 1).to(x).reshape(-1, *[1] * x.ndim) / m
-
-
-def finite_or(x: Tensor, *others: Tensor) -> tuple[Tensor, bool]:
-    """x (B, ...), each sample that is not finite replaced by the first of the others that is; and whether all of x was."""
-    whole = bool(torch.isfinite(x).all())
-    for other in () if whole else others:
-        good = torch.isfinite(x).flatten(1).all(1).reshape(-1, *[1] * (x.ndim - 1))
-        x = torch.where(good, x, other)
-    return x, whole
+def straight(U: list[Tensor], m: int) -> Tensor:
+    """A path of m steps a block, (B m + 1, B, ...), on straight lines from each state to the next."""
+    share = column([i / m for i in range(1, m + 1)], U[0])
+    lines = [torch.lerp(U[n], U[n + 1], share) for n in range(len(U) - 1)]
+    return torch.cat([U[0][None], *lines])
 
 
 def check_blocks(steps: int, blocks: int) -> None:
     """All blocks are equally long."""
     if steps % blocks:
-        allowed_ = ", ".join(map(str, divisors(steps)))
-        raise ValueError(f"blocks must divide the number of steps, {steps}, got {blocks}; allowed: {allowed_}")
+        allowed = ", ".join(map(str, divisors(steps)))
+        raise ValueError(f"blocks must divide the number of steps, {steps}, got {blocks}; allowed: {allowed}")
 
 
 def divisors(steps: int) -> list[int]:
@@ -197,3 +146,16 @@ def parareal_rounds(steps: int, blocks: int, iterations: int, *, pipelined: bool
     if pipelined:
         return iterations * fine + blocks - iterations
     return blocks + sum(fine + blocks - 1 - j for j in range(iterations))
+
+
+PARAREAL_ENTRIES = [
+    Entry(
+        name="parareal",
+        solver=Parareal(),
+        title="Parareal / SRDS, pipelined",
+        paper="arXiv 2412.08292, alg. 1",
+        color=GREEN,
+        marker="s",
+        dash="dot",
+    )
+]

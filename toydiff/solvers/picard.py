@@ -1,4 +1,24 @@
-"""Picard iteration over the time of a path (ParaDiGMS, arXiv 2305.16317): all steps at once, again and again."""
+"""Picard iteration over the time of a path (ParaDiGMS, arXiv 2305.16317, algorithm 1).
+
+All steps of a window of the path are taken at once, from where the last sweep left the points, and their moves are summed up to the next
+path. Points that hardly changed are accepted, and the window slides on over them.
+
+    1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps
+    2   xi_i ~ N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once
+    3   x_i = x_0,  i = 1 ... e                          the first guess
+    4   while b < T:
+    5       phi_i = Phi_i(x_i, xi_i),  i = b ... e-1     all steps in one network call
+    6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j)  Picard: where their moves lead
+    7       change_i = rms(x'_i - x_i),  i = b+1 ... e
+    8       stride = 1 + leading points with change_i <= tolerance sigma_i,  at most e - b
+    9       x'_{e+j} = x'_e,  j = 1 ... stride           points that enter the window
+    10      b, x = b + stride, x'
+    11      e = min(b + W, T)
+    12  return x_T
+
+The paper writes t for b, p for W and y_i for phi_i - x_i. Its threshold is tau^2 times the variance of a DDPM step; here sigma_i is the
+noise level of the schedule.
+"""
 
 import numbers
 from collections.abc import Callable, Iterator
@@ -11,20 +31,21 @@ from torch import Tensor
 from ..checks import check_count
 from .base import Solver
 from .ddim import DDIM
+from .entry import BLUE, Entry
+from .guards import check_exact, restarted, safeguarded, thresholds
 from .parallel import (
     AT_ONCE,
     Job,
     ParallelSolver,
     Points,
     Sweep,
-    allowed,
     check_one_step,
     check_settings,
     coarse_path,
-    distance,
+    column,
     leading,
     resampled,
-    unstable,
+    rms,
 )
 
 if TYPE_CHECKING:
@@ -38,10 +59,10 @@ class Picard(ParallelSolver):
     Phi_j is the step of `solver` from point j to j + 1; its noise, where it is stochastic, is drawn once and stays. After k sweeps the
     first k points are those of the sequential walk (the deck's lower bound), so T sweeps always suffice.
 
-    `window`: only so many points are iterated at a time, from the first that is not accepted (alg. 1); None takes the whole grid. The
-    window moves on over accepted points, and points that enter it start where its last one is. `start`: the first guess: 0,
-    every point where the walk starts; n >= 1, a coarse solve of n DDIM steps; a `Trajectory`, an earlier result, interpolated to this
-    grid. Their calls and rounds are counted.
+    `window`: only so many points are iterated at a time, from the first that is not accepted; None takes the whole grid. The
+    window moves on over accepted points, and points that enter it start where its last one is, moved on as the first guess moves there.
+    `start`: that guess: 0, every point where the walk starts; n >= 1, a coarse solve of n DDIM steps; a `Trajectory`, an earlier result,
+    interpolated to this grid. Their calls and rounds are counted.
     """
 
     solver: Solver = field(default_factory=DDIM)
@@ -67,9 +88,24 @@ class Picard(ParallelSolver):
             if isinstance(value, numbers.Integral) and value > steps:
                 raise ValueError(f"{what} must be at most the number of steps, {steps}, got {value}")
 
-    def scale(self, points: Points) -> list[float]:
-        """The size of a state at each point, (T+1,): an error is carried on in proportion to it. Plain Picard carries it unchanged."""
-        return [1.0] * (points.steps + 1)
+    def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
+        T, W = points.steps, self.window or points.steps
+        guess, S, past = self.guess(points, x), column(self.scale(points), x), self.history()
+        b, e = 0, W  # 1; `points` draw the noise, 2
+        x = guess(b, e + 1)  # 3
+        yield Sweep(b, x, x[:0], 0, torch.empty(0))
+        while b < T:  # 4
+            [(phi, x0s)] = points.step(Job(self.solver, x[:-1], range(b, e), range(b + 1, e + 1)))  # 5
+            check_exact(phi[0], self.solver, T)
+            new, moved = self.update(past, b, x, phi, S[b : e + 1])  # 6
+            new, change = restarted(new, rms(moved))  # 7
+            limits = thresholds(points, self.tolerance, b + 1, e + 1, x.dtype)
+            stride = min(1 + leading(change <= limits), e - b)  # 8
+            new, stride = safeguarded(x, new, phi, S[b : e + 1], stride, limits)
+            yield Sweep(b, new, x0s, b + stride, change)
+            entering = new[-1] + guess(e + 1, e + 1 + stride) - guess(e, e + 1)  # 9, none beyond T
+            b, x = b + stride, torch.cat([new[stride:], entering])  # 10
+            e = min(b + W, T)  # 11
 
     def guess(self, points: Points, x: Tensor) -> Callable[[int, int], Tensor]:
         """The path before the first sweep: (i, j) gives its states at the points i ... j - 1, (j - i, B, ...)."""
@@ -83,37 +119,9 @@ class Picard(ParallelSolver):
             return lambda i, j: x * (S[i:j] / S[0])
         return lambda i, j: path[i:j]
 
-    def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
-        T, S, window = points.steps, self.scale(points), self.window or points.steps
-        b, e = 0, window  # the first and the last point of the window
-        guess, past = self.guess(points, x), self.history()
-        x = guess(b, e + 1)
-        yield Sweep(b, x, x[:0], 0, torch.empty(0))
-        while b < T:
-            [(phi, x0s)] = points.step(Job(self.solver, x[:-1], range(b, e), range(b + 1, e + 1)))
-            if not bool(torch.isfinite(phi[0]).all()):
-                raise unstable(self.solver, T, phi)
-            size = column(S[b : e + 1], phi[0])
-            new, wrong = self.update(past, b, x, phi, size)
-            # beyond the front an iterate may explode; from there it starts anew, and is not accepted
-            lost = ~torch.isfinite(new).flatten(2).all(2)
-            change = distance(wrong, torch.zeros_like(wrong)).masked_fill(lost[1:].any(1).cpu(), torch.inf)
-            new = torch.where(lost.reshape(*lost.shape, *[1] * (new.ndim - 2)), new[0], new)
-            limits = allowed(points, self.tolerance, b + 1, e + 1, phi.dtype)
-            settled = leading(change <= limits)
-            # one point more is as good as they are (alg. 1), if it is where the plain step from the last of them leads
-            j = min(settled + 1, e - b)
-            step = phi[j - 1] + size[j] / size[j - 1] * (new[j - 1] - x[j - 1])
-            if bool(torch.isfinite(step).all()):
-                if distance(new[j : j + 1], step[None]) > limits[j - 1]:
-                    new[j] = step
-            else:
-                j -= 1
-            front = b + j
-            yield Sweep(b, new, x0s, front, change)
-            last, e_new = new[-1], min(front + window, T)
-            entering = last + guess(e + 1, e_new + 1) - guess(e, e + 1)
-            x, b, e = torch.cat([new[front - b :], entering]), front, e_new
+    def scale(self, points: Points) -> list[float]:
+        """The size of a state at each point, (T+1,): an error is carried on in proportion to it. Plain Picard carries it unchanged."""
+        return [1.0] * (points.steps + 1)
 
     def history(self) -> object:
         """What `update` remembers of earlier sweeps: nothing here."""
@@ -125,15 +133,24 @@ class Picard(ParallelSolver):
 
 
 def picard_sweep(x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-    """x^{k+1}_{i+1} = Phi_i(x^k_i) + (S_{i+1}/S_i) (x^{k+1}_i - x^k_i), and x^{k+1} - x^k of the points after the first.
+    """x'_{i+1} = phi_i + (S_{i+1}/S_i) (x'_i - x_i), and x' - x of the points after the first.
 
-    With S = 1 that is Picard's sum, term by term; written so, a point whose predecessor did not move is Phi of it to the last bit.
+    With S = 1 that is Picard's sum (line 6), term by term: x'_i - x_i = sum_{j<i} (phi_j - x_{j+1}). Written so, a point whose predecessor
+    did not move is Phi of it to the last bit.
     """
-    moved = S[1:] * ((phi - x[1:]) / S[1:]).cumsum(0)
+    moved = S[1:] * ((phi - x[1:]) / S[1:]).cumsum(0)  # 6
     carried = torch.cat([torch.zeros_like(moved[:1]), S[2:] / S[1:-1] * moved[:-1]])
     return torch.cat([x[:1], phi + carried]), moved
 
 
-def column(values: list[float], x: Tensor) -> Tensor:
-    """Numbers, one a point, made to multiply states (n, B, ...) like x (B, ...)."""
-    return torch.tensor(values, dtype=torch.float64).to(x).reshape(-1, *[1] * x.ndim)
+PICARD_ENTRIES = [
+    Entry(
+        name="picard",
+        solver=Picard(),
+        title="Picard iteration, ParaDiGMS' window",
+        paper="arXiv 2305.16317, alg. 1",
+        color=BLUE,
+        marker="o",
+        dash="solid",
+    )
+]

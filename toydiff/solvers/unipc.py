@@ -10,6 +10,7 @@ from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule
 from .base import Solver, between, everywhere, expm1
 from .dpm import DATA, usable
+from .entry import GREEN, Entry
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,27 @@ def _weights(H: Coefficient, B: Coefficient, ratios: Sequence[Coefficient]) -> l
         for i in range(k, p - 1):
             a[i] = a[i] - a[i + 1]
     return a
+
+
+UNIPC_ENTRIES = [
+    Entry(
+        name="unipc2",
+        solver=UniPC(2),
+        title="UniPC-2",
+        paper="arXiv 2302.04867, alg. 5",
+        color=GREEN,
+        marker="o",
+        dash="solid",
+        elsewhere={"diffusers": "UniPCMultistepScheduler", "UI": "UniPC (order 2, variant bh2)"},
+    ),
+    Entry(
+        name="unipc3",
+        solver=UniPC(3),
+        title="UniPC-3",
+        paper="arXiv 2302.04867, alg. 5",
+        color=GREEN,
+        marker="^",
+        dash="dash",
+        elsewhere={"diffusers": "UniPCMultistepScheduler (order 3)", "UI": "UniPC (order 3, variant bh2)"},
+    ),
+]

@@ -1,0 +1,27 @@
+"""What a table of solvers says of one of them, and the colours that figures draw it in."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Solver
+    from .parallel import ParallelSolver
+
+# Okabe and Ito's palette, which the colour-blind can tell apart: one colour a family, one marker and dash a member
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A solver as the command, the app and `solve` offer it. `elsewhere`: the names that other libraries and user interfaces use for it."""
+
+    name: str
+    solver: "Solver | ParallelSolver"
+    title: str
+    paper: str
+    color: str
+    marker: str = "o"
+    dash: str = "solid"
+    elsewhere: dict[str, str] = field(default_factory=dict)
