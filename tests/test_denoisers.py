@@ -5,7 +5,7 @@ import torch
 from cases import ALL_SCHEDULES, M1, R2, RING, Spy, close, draw, f64, inner, normal
 from torch import nn
 
-from toydiff import KINDS, Counted, Guided, NetDenoiser, Rescheduled, Schedule
+from toydiff import KINDS, SOLVERS, Conditioned, Counted, Denoiser, Guided, NetDenoiser, Rescheduled, Schedule, solve
 
 LABELS = torch.tensor([0, 3])
 
@@ -56,6 +56,115 @@ def test_guidance_calls_the_model_as_often_as_it_says(g, calls):
     counted = Counted(Guided(spy, g))
     counted(normal(2, 2), 0.5, LABELS)
     assert (counted.nfe, counted.rounds) == (calls, 1)
+
+
+EACH = f64([2.0, -1.0, 0.5, 1.0])
+
+
+def test_one_scale_a_sample_is_each_sample_with_its_own(schedule):
+    D, labels = RING.denoiser(schedule), torch.tensor([0, 3, 5, 7])
+    x = draw(RING, schedule, 0.6, 4)
+    other = ALL_SCHEDULES["linear"]
+    for model in (D, Counted(D), Rescheduled(D, other), Spy(D)):
+        p = model(x, 0.6, labels, EACH)
+        for i, g in enumerate(EACH.tolist()):
+            alone = model(x[i : i + 1], 0.6, labels[i : i + 1], g)
+            close(p.x0[i : i + 1], alone.x0, 1e-10)
+            close(p.eps[i : i + 1], alone.eps, 1e-10)
+    close(D(x, 0.6, labels, f64(2.0)).x0, D(x, 0.6, labels, 2.0).x0, 1e-12)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm++2m", "heun", "picard", "parareal:tolerance=none", "sde-dpm++2m"])
+def test_a_sampler_takes_one_scale_a_sample(solver):
+    D, labels = RING.denoiser(ALL_SCHEDULES["vp"]), torch.tensor([0, 3, 5, 7])
+    x, how = normal(4, 2), {"solver": solver, "grid": "uniform", "generator": 0}
+    path = solve(D, x, 6, cond=labels, guidance_scale=EACH, **how)
+    assert path.nfe == solve(D, x, 6, cond=labels, guidance_scale=2.0, **how).nfe
+    if SOLVERS.get(solver) is None or not SOLVERS[solver].solver.stochastic:
+        for i, g in enumerate(EACH.tolist()):
+            one = slice(i, i + 1)
+            close(path.end[one], solve(D, x[one], 6, cond=labels[one], guidance_scale=g, **how).end, 1e-3)
+
+
+class HandsOn(Denoiser):
+    """A wrapper of a user that hands the scale on."""
+
+    def __init__(self, denoiser):
+        super().__init__(denoiser.schedule, denoiser.kind)
+        self.denoiser, self.scales = denoiser, []
+
+    def forward(self, x, t, cond=None, guidance_scale=1.0):
+        self.scales.append(guidance_scale)
+        return self.denoiser(x, t, cond, guidance_scale)
+
+
+def test_a_forward_that_takes_the_scale_is_handed_it():
+    inner_ = Spy(RING.denoiser(ALL_SCHEDULES["vp"]))
+    D, x = HandsOn(inner_), normal(2, 2)
+    close(D(x, 0.5, LABELS, 3.0).x0, Guided(inner_, 3.0)(x, 0.5, LABELS).x0, 1e-12)
+    assert D.scales == [3.0]
+    D(x, 0.5, LABELS)
+    assert D.scales == [3.0, 1.0]
+    assert inner_.count == 2 + 2 + 1
+
+
+def test_conditioned_is_the_denoiser_with_both_bound():
+    D, x = RING.denoiser(ALL_SCHEDULES["vp"]), normal(2, 2)
+    bound = Conditioned(D, LABELS, 3.0)
+    p, q = bound(x, 0.5), D(x, 0.5, LABELS, 3.0)
+    assert torch.equal(p.x0, q.x0)
+    assert torch.equal(p.eps, q.eps)
+    assert bound.calls == bound.calls_at(7.0) == 2
+    assert (bound.spent.nfe, bound.spent.rounds) == (2, 1)
+    for extra in ((LABELS,), (None, 2.0), (None, f64([1.0, 1.0]))):
+        with pytest.raises(ValueError, match=r"bound already; call it as D\(x, t\)"):
+            bound(x, 0.5, *extra)
+    solver = SOLVERS["heun"].solver
+    t, s = f64([0.8, 0.5]), f64([0.6, 0.2])
+    close(solver.step(bound, x, t, s)[0], solver.step(Labelled(D), x, t, s)[0], 1e-12)
+    close(solve(bound, x, 5).end, solve(D, x, 5, cond=LABELS, guidance_scale=3.0).end, 1e-12)
+
+
+class Labelled(Denoiser):
+    """A user's own way to bind a condition: at a scale of its own."""
+
+    def __init__(self, denoiser):
+        super().__init__(denoiser.schedule, denoiser.kind)
+        self.denoiser = denoiser
+
+    def forward(self, x, t, cond=None):
+        return self.denoiser(x, t, LABELS, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ("2", "guidance_scale must be a finite number, got '2'"),
+        (True, "guidance_scale must be a finite number, got True"),
+        (float("nan"), "guidance_scale must be a finite number, got nan"),
+        ([2.0, 2.0], r"guidance_scale must be a finite number, got \[2.0, 2.0\]"),
+        (torch.ones(3), r"guidance_scale must have shape \(\) or \(2,\)"),
+        (torch.ones(2, 2), r"guidance_scale must have shape \(\) or \(2,\)"),
+        (torch.tensor([1.0, torch.inf]), "guidance_scale has 1 value"),
+    ],
+)
+def test_a_wrong_scale_is_one_line(scale, message):
+    D, x = RING.denoiser(ALL_SCHEDULES["vp"]), normal(2, 2)
+    for asked in (lambda: D(x, 0.5, LABELS, scale), lambda: solve(D, x, 3, cond=LABELS, guidance_scale=scale)):
+        with pytest.raises(ValueError, match=message):
+            asked()
+
+
+def test_guidance_needs_a_condition_and_is_there_once():
+    D, x = RING.denoiser(ALL_SCHEDULES["vp"]), normal(2, 2)
+    with pytest.raises(ValueError, match="guidance_scale = 2 needs a condition to guide towards, but cond is None"):
+        D(x, 0.5, None, 2.0)
+    with pytest.raises(ValueError, match=r"guidance_scale = 2 \.\.\. 3 needs a condition"):
+        D(x, 0.5, None, f64([2.0, 3.0]))
+    with pytest.raises(ValueError, match="guided by 2 already; guide it once"):
+        Guided(Guided(D, 2.0), 3.0)
+    with pytest.raises(ValueError, match="guided by 2 already, and is asked to be by 3 as well"):
+        solve(Guided(D, 2.0), x, 3, cond=LABELS, guidance_scale=3.0)
 
 
 def test_guidance_off_needs_no_condition():

@@ -5,7 +5,7 @@ import torch
 from cases import ALL_SCHEDULES, VARIANCE_PRESERVING, Spy, close, f64, inner, normal
 from torch import nn
 
-from toydiff import Counted, Guided, Rescheduled, solve
+from toydiff import Conditioned, Counted, Guided, Prediction, Rescheduled, solve
 from toydiff.denoisers import LambdaDenoiser, NetDenoiser
 from toydiff.nets import MLP, NO_CLASS, UNet, make_net, name_of
 from toydiff.nets.classifier import Classifier, moved
@@ -113,7 +113,7 @@ def test_both_ends_are_finite_and_so_are_their_gradients(family, kind, schedule)
     make, shape = family
     D = LambdaDenoiser(make(classes=3, guided=True), schedule, kind)
     x = normal(3, *shape).requires_grad_()
-    p = D.at_guidance(x, f64([0.0, 0.5, 1.0]), torch.tensor([0, NO_CLASS, 2]), f64([1.0, 2.0, 0.5]))
+    p = D(x, f64([0.0, 0.5, 1.0]), torch.tensor([0, NO_CLASS, 2]), f64([1.0, 2.0, 0.5]))
     assert torch.isfinite(p.x0).all()
     assert torch.isfinite(p.eps).all()
     gradients = torch.autograd.grad(p.x0.square().sum(), [x, *D.parameters()], allow_unused=True)
@@ -243,23 +243,67 @@ def test_a_student_that_sees_the_scale_is_guided_in_one_call(solver):
 
 
 @torch.no_grad()
-def test_guided_hands_the_scale_to_whoever_sees_it():
+def test_a_model_that_is_told_the_scale_is_told_it_through_every_wrapper():
     net = mlp(classes=3, guided=True)
     D = LambdaDenoiser(net, ALL_SCHEDULES["cosine"], "v")
     x, t, cond = normal(3, 2), f64([0.2, 0.5, 0.9]), torch.tensor([0, 1, 2])
-    direct = D.at_guidance(x, t, cond, f64([2.5, 2.5, 2.5])).x0
-    assert torch.equal(Guided(D, 2.5)(x, t, cond).x0, direct)
-    assert torch.equal(Guided(Counted(D), 2.5)(x, t, cond).x0, direct)
-    assert torch.equal(D.at_guidance(x, t, cond, 2.5).x0, direct)
-    assert torch.equal(Guided(D, 1.0)(x, t, cond).x0, D(x, t, cond).x0)
-    assert torch.equal(Guided(D, 0.0)(x, t, cond).x0, D(x, t).x0)
-    close(Guided(Rescheduled(D, ALL_SCHEDULES["vp"]), 2.5)(x, f64([0.2, 0.3, 0.4]), cond).x0,
-          Rescheduled(Guided(D, 2.5), ALL_SCHEDULES["vp"])(x, f64([0.2, 0.3, 0.4]), cond).x0, 1e-12)  # fmt: skip
-    assert Guided(D, 2.5).calls == 1
-    blind = Spy(LambdaDenoiser(mlp(classes=3), ALL_SCHEDULES["cosine"], "v"))
-    assert Guided(blind, 2.5).calls == 2
-    with pytest.raises(ValueError, match="does not see the guidance scale"):
-        blind.at_guidance(x, t, cond, 2.5)
+    lam = D.schedule.lam(t)
+    direct = Prediction.of("v", net(x, lam, cond, f64([2.5, 2.5, 2.5])), x, t, D.schedule).x0  # S = 1 on this schedule
+    close(D(x, t, cond, f64([2.5, 2.5, 2.5])).x0, direct, 1e-12)
+    told = D(x, t, cond, 2.5).x0
+    close(told, direct, 1e-12)
+    assert torch.equal(Counted(D)(x, t, cond, 2.5).x0, told)
+    assert torch.equal(Conditioned(D, cond, 2.5)(x, t).x0, told)
+    close(Rescheduled(D, ALL_SCHEDULES["vp"])(x, f64([0.2, 0.3, 0.4]), cond, 2.5).x0,
+          Rescheduled(Conditioned(D, cond, 2.5), ALL_SCHEDULES["vp"])(x, f64([0.2, 0.3, 0.4])).x0, 1e-12)  # fmt: skip
+    assert torch.equal(D(x, t, cond, 1.0).x0, D(x, t, cond).x0)
+    assert torch.equal(D(x, t, cond, 0.0).x0, D(x, t).x0)
+    assert [D.calls_at(g) for g in (0, 1, 2.5)] == [1, 1, 1]
+    assert [LambdaDenoiser(mlp(classes=3), D.schedule).calls_at(g) for g in (0, 1, 2.5, f64([2.0]))] == [1, 1, 2, 2]
+
+
+def test_a_model_that_is_told_the_scale_is_never_guided_twice():
+    D = LambdaDenoiser(mlp(classes=3, guided=True), ALL_SCHEDULES["cosine"], "v")
+    x, cond = normal(3, 2), torch.tensor([0, 1, 2])
+    for wrapped in (D, Counted(D), Rescheduled(D, ALL_SCHEDULES["vp"]), Counted(Counted(D))):
+        assert wrapped.told
+        with pytest.raises(
+            ValueError, match=r"told the guidance scale, .* would guide it twice: call it as D\(x, t, cond"
+        ):
+            Guided(wrapped, 2.0)
+    # a wrapper of a user that does not hand the scale on
+    with pytest.raises(ValueError, match="Spy holds a model that is told the guidance scale, and would guide it twice"):
+        Spy(D)(x, 0.5, cond, 2.0)
+    with pytest.raises(ValueError, match="would guide it twice"):
+        solve(Spy(D), x, 3, cond=cond, guidance_scale=2.0)
+    assert torch.isfinite(Spy(D)(x, 0.5, cond).x0).all()
+
+
+class Both(torch.nn.Module):
+    """A network that makes both sides of guidance in one call of twice the batch, and counts its calls."""
+
+    batches_guidance = True
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.count, self.config = net, 0, net.config
+
+    def forward(self, x, lam, cond, guidance_scale):
+        self.count += 1
+        return self.net(x, lam, cond, guidance_scale)
+
+
+@torch.no_grad()
+def test_both_sides_in_one_call_are_the_two_calls():
+    net, on = mlp(classes=3), ALL_SCHEDULES["cosine"]
+    both, plain = LambdaDenoiser(Both(net), on, "v"), LambdaDenoiser(net, on, "v")
+    x, cond = normal(3, 2), torch.tensor([0, 1, 2])
+    for t, g in ((f64([0.2, 0.5, 0.9]), 3.0), (f64(0.4), f64([1.5, 2.0, 3.0]))):
+        before = both.net.count
+        close(both(x, t, cond, g).x0, plain(x, t, cond, g).x0, 1e-12)
+        close(both(x, t, cond, g).eps, plain(x, t, cond, g).eps, 1e-12)
+        assert both.net.count == before + 2  # of the two evaluations above, one call each
+        assert both.calls_at(g) == 2  # of half the size
 
 
 # ---- made again from what a file says

@@ -457,8 +457,10 @@ def test_labels_that_are_not_known_and_states_that_do_not_fit(checkpoints):
         D(x, 0.5, torch.tensor([12345]))
     with pytest.raises(ValueError, match=r"takes latents \(B, 4, H, W\) with H and W multiples of 2"):
         D(torch.zeros(1, 3, 8, 8), 0.5)
+    with pytest.raises(ValueError, match="guidance_scale = 2 needs a condition to guide towards"):
+        D(x, 0.5, None, 2.0)
     with pytest.raises(ValueError, match="does not see a guidance scale"):
-        D.at_guidance(x, 0.5, None, 2.0)
+        D.net(x, torch.zeros(1), None, torch.ones(1))
     with pytest.raises(ValueError, match="cond must have shape"):
         D(torch.zeros(2, 4, 8, 8), 0.5, torch.zeros(3, dtype=torch.long))
 
@@ -497,7 +499,7 @@ def test_a_unet_that_is_told_the_guidance_scale(tmp_path):
     folder = tiny_sd.save(tmp_path / "told", "sd", time_cond_proj_dim=64)
     checkpoint, pipe = StableDiffusion.load(folder), DiffusionPipeline.from_pretrained(folder)
     D = checkpoint.denoiser()
-    assert D.sees_guidance
+    assert D.told
     pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     rng = torch.Generator().manual_seed(0)

@@ -4,7 +4,7 @@ x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], t = 0 data and t = 1 noise, ever
 """
 
 from . import mixtures
-from .denoisers import Counted, Denoiser, Guided, NetDenoiser, Rescheduled
+from .denoisers import Conditioned, Counted, Denoiser, Guided, NetDenoiser, Rescheduled
 from .grids import GRIDS, time_grid
 from .mixtures import MIXTURES, Empirical, GaussianMixture, mixture
 from .prediction import KINDS, Prediction, chord, jump
@@ -14,7 +14,7 @@ from .solvers import PARALLEL, SOLVERS, ParallelSolver, Solver, Trajectory, refe
 __version__ = "0.1.0"
 
 __all__ = [
-    "GRIDS", "KINDS", "MIXTURES", "PARALLEL", "SCHEDULES", "SOLVERS", "VE", "VP", "Cosine", "Counted", "Denoiser", "Empirical", "GaussianMixture",
+    "GRIDS", "KINDS", "MIXTURES", "PARALLEL", "SCHEDULES", "SOLVERS", "VE", "VP", "Conditioned", "Cosine", "Counted", "Denoiser", "Empirical", "GaussianMixture",
     "Guided", "Linear", "NetDenoiser", "ParallelSolver", "Prediction", "Rescheduled", "Schedule", "Solver", "Tabulated", "Trajectory", "chord", "jump",
     "mixture", "mixtures", "reference", "schedule", "solve", "time_grid",
 ]  # fmt: skip

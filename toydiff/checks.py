@@ -105,6 +105,15 @@ def check_share(value: object, what: str) -> float:
     return float(value)
 
 
+def check_edge(value: object) -> float:
+    """The fraction of a batch at t = 1: a number in [0, 1)."""
+    if check_share(value, "edge") == 1:
+        raise ValueError(
+            "edge must leave some of the batch below t = 1, got 1; naive distillation trains at t = 1 alone"
+        )
+    return float(value)
+
+
 def as_generator(seed: torch.Generator | int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
     """A `torch.Generator` from a seed, a generator (returned as it is) or None (torch's global one)."""
     if seed is None or isinstance(seed, torch.Generator):

@@ -1,12 +1,22 @@
-"""The one contract between models and everything else: a Denoiser maps (x, t, cond) to a Prediction.
+"""The one contract between models and everything else: a Denoiser maps (x, t, cond, guidance_scale) to a Prediction.
 
 Solvers and losses know nothing else of a model. Here are the wrappers; exact denoisers are in `mixtures`.
+
+Guidance (arXiv 2207.12598): eps = eps_uncond + g (eps_cond - eps_uncond), and x_0 alike, g the `guidance_scale`. 1 is
+off and costs no second call; 0 is unconditional. The w of the paper and the omega of guided distillation are g - 1. The
+unconditional model is the same denoiser with cond = None. How a model is guided is its own affair: most by a second
+call, a student that is told g by its input, and some make both sides in one call; whoever calls D(x, t, cond, g) need
+not know.
 """
+
+import functools
+import inspect
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batch_of_times, check_number, check_range, check_state, unknown
+from .checks import check_batch_of_times, check_finite, check_number, check_range, check_state, unknown
 from .nets import NO_CLASS
 from .prediction import KINDS, Prediction
 from .schedules import Schedule, as_time, check_schedule, expand
@@ -15,14 +25,18 @@ from .schedules import Schedule, as_time, check_schedule, expand
 class Denoiser(nn.Module):
     """A model of x_0 and eps given x_t. A subclass sets `schedule` and `kind` and writes `forward(x, t, cond)`.
 
-    Call it with x (B, ...), t () or (B,) in [0, 1], and cond (B,) labels, or whatever the model takes, or None
-    (unconditional); it returns a `Prediction` at (x, t). `calls` is the number of network calls that one evaluation
-    costs per sample. Shapes, dtypes and times are checked before `forward` is reached; `ValueError` names what is wrong.
+    Call it with x (B, ...), t () or (B,) in [0, 1], cond (B,) labels, or whatever the model takes, or None
+    (unconditional), and the guidance_scale g, a number or one a sample (B,), 1 for off; it returns a `Prediction` at
+    (x, t). `calls` is the number of network calls that one evaluation without guidance costs per sample. Shapes, dtypes
+    and times are checked before `forward` is reached; `ValueError` names what is wrong.
+
+    With g other than 0 and 1 a `forward(x, t, cond)` is called twice, with and without the condition (classifier-free
+    guidance). A subclass that does it in its own way writes `forward(x, t, cond, guidance_scale)` and is handed g.
     """
 
     calls = 1
-    sees_guidance = False
-    """Whether the model takes the guidance scale itself, by `at_guidance`, so that guidance costs no second call."""
+    told = False
+    """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
 
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()
@@ -31,32 +45,77 @@ class Denoiser(nn.Module):
             raise unknown("kind of prediction", kind, KINDS)
         self.schedule, self.kind = schedule, kind
 
-    def __call__(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+    def __call__(
+        self, x: Tensor, t: Tensor | float, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
+    ) -> Prediction:
         check_state(x)
         t = as_time(t, x)
         check_batch_of_times(t, x)
         check_range(t)
-        belief = super().__call__(x, t, cond)
-        if not isinstance(belief, Prediction):
+        g = guidance_scale
+        if type(g) in (float, int) and g == 1:
+            p = super().__call__(x, t, cond)
+        else:
+            g = check_guidance(g, x)
+            if isinstance(g, float) and g in (0, 1):
+                p = super().__call__(x, t, cond if g else None)
+            elif cond is None:
+                raise ValueError(f"guidance_scale = {written(g)} needs a condition to guide towards, but cond is None")
+            elif _is_handed_guidance(type(self)):
+                p = super().__call__(x, t, cond, g)
+            else:
+                if any(isinstance(inside, Denoiser) and inside.told for inside in self.children()):
+                    raise ValueError(
+                        f"{type(self).__name__} holds a model that is told the guidance scale, and would guide it "
+                        "twice: write its forward(x, t, cond, guidance_scale) and hand the scale on"
+                    )
+                p = guide(super().__call__(x, t, None), super().__call__(x, t, cond), g)
+        if not isinstance(p, Prediction):
             raise ValueError(
-                f"{type(self).__name__}.forward must return a Prediction, such as Prediction.of(kind, y, x, t, schedule), "
-                f"got {type(belief).__name__}"
+                f"{type(self).__name__}.forward must return a Prediction, such as "
+                f"Prediction.of(kind, y, x, t, schedule), got {type(p).__name__}"
             )
-        return belief
+        return p
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        """The belief at (x, t)."""
+        """The prediction at (x, t)."""
         raise NotImplementedError
 
-    def at_guidance(
-        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
-    ) -> Prediction:
-        """The belief of a model that sees the guidance scale g > 0, a number or one a sample (B,): what `Guided` asks it for."""
-        raise ValueError(f"{type(self).__name__} does not see the guidance scale; wrap it as Guided(D, guidance_scale)")
+    def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
+        """Network calls per sample of one evaluation at a guidance scale."""
+        off = not isinstance(guidance_scale, Tensor) and guidance_scale in (0, 1)
+        return self.calls * (1 if off or self.told else 2)
 
-    def without_and_with(self, x: Tensor, t: Tensor, cond: Tensor) -> tuple[Prediction, Prediction]:
-        """The beliefs without a condition and with it: what guidance combines. A model may make them in one call of twice the size."""
-        return self(x, t, None), self(x, t, cond)
+
+@functools.cache
+def _is_handed_guidance(kind: type[Denoiser]) -> bool:
+    """Whether a class writes forward(x, t, cond, guidance_scale)."""
+    return "guidance_scale" in inspect.signature(kind.forward).parameters
+
+
+def guide(without: Prediction, given: Prediction, guidance_scale: Tensor | float) -> Prediction:
+    """Classifier-free guidance (arXiv 2207.12598, eq. 6): y = y_uncond + g (y_cond - y_uncond) for x_0 and eps, of
+    predictions at one (x, t)."""
+    g = guidance_scale if isinstance(guidance_scale, float) else expand(guidance_scale, without.x)
+    x0 = without.x0 + g * (given.x0 - without.x0)
+    eps = without.eps + g * (given.eps - without.eps)
+    return Prediction(without.x, without.t, x0, eps, without.schedule)
+
+
+def check_guidance(guidance_scale: object, x: Tensor) -> Tensor | float:
+    """A guidance scale, a finite number or a tensor () or (B,) of them; `ValueError` otherwise."""
+    if not isinstance(guidance_scale, Tensor):
+        return check_number(guidance_scale, "guidance_scale")
+    check_batch_of_times(guidance_scale, x, "guidance_scale")
+    check_finite(guidance_scale, "guidance_scale")
+    return guidance_scale.to(x)
+
+
+def written(guidance_scale: Tensor | float) -> str:
+    """A guidance scale in a message."""
+    if isinstance(guidance_scale, Tensor) and guidance_scale.numel() != 1:
+        return f"{float(guidance_scale.min()):g} ... {float(guidance_scale.max()):g}"
+    return f"{float(guidance_scale):g}"
 
 
 def check_denoiser(D: object) -> None:
@@ -84,11 +143,13 @@ class NetDenoiser(Denoiser):
 
 
 class LambdaDenoiser(NetDenoiser):
-    """A network that is told the noise level instead of the time, and so serves every schedule: net(x/S, lambda, cond, guidance_scale).
+    """A network that is told the noise level instead of the time, and so serves every schedule: net(x/S, lambda, cond,
+    guidance_scale).
 
-    S = sqrt(alpha^2 + sigma^2), so that the network sees the same input on every schedule wherever NSR is the same. One network may
-    then stand behind several of these, each with its own schedule and kind. It gets lambda (B,) in x's dtype, -inf where alpha = 0 and
-    +inf where sigma = 0, cond as given, and guidance_scale (B,) or None.
+    S = sqrt(alpha^2 + sigma^2), so that the network sees the same input on every schedule wherever NSR is the same. One
+    network may then stand behind several of these, each with its own schedule and kind. It gets lambda (B,) in x's
+    dtype, -inf where alpha = 0 and +inf where sigma = 0, cond as given, and guidance_scale (B,) where it is `told` one,
+    else None.
     """
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
@@ -96,26 +157,28 @@ class LambdaDenoiser(NetDenoiser):
         self._last_cond: tuple[Tensor, int | None, Tensor] | None = None
 
     @property
-    def sees_guidance(self) -> bool:
+    def told(self) -> bool:
         return bool(getattr(self.net, "config", {}).get("guided", False))
 
     def forward(
-        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float | None = None
     ) -> Prediction:
-        y = self.net(*self._seen(x, t), cond, guidance_scale)
-        return Prediction.of(self.kind, y, x, t, self.schedule)
-
-    def without_and_with(self, x: Tensor, t: Tensor, cond: Tensor) -> tuple[Prediction, Prediction]:
+        if guidance_scale is None or self.told:  # in the second case g is an input
+            g = None if guidance_scale is None else torch.as_tensor(guidance_scale).to(x).expand(len(x))
+            y = self.net(*self._seen(x, t), cond, g)
+            return Prediction.of(self.kind, y, x, t, self.schedule)
         if not getattr(self.net, "batches_guidance", False):
-            return super().without_and_with(x, t, cond)
-        both = self(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), self._doubled(cond))
-        return tuple(
+            return guide(self.forward(x, t, None), self.forward(x, t, cond), guidance_scale)
+        both = self.forward(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), self._doubled(cond))
+        without, given = (
             Prediction(x, t, x0, eps, self.schedule)
             for x0, eps in zip(both.x0.chunk(2), both.eps.chunk(2), strict=True)
         )
+        return guide(without, given, guidance_scale)
 
     def _doubled(self, cond: Tensor) -> Tensor:
-        """No condition for the first half of a batch, cond for the second; the last one is kept, since a sampler asks for it at every step."""
+        """No condition for the first half of a batch, cond for the second; the last one is kept, since a sampler
+        asks for it at every step."""
         version = None if cond.is_inference() else cond._version
         if self._last_cond is None or self._last_cond[0] is not cond or self._last_cond[1] != version:
             self._last_cond = cond, version, torch.cat([torch.full_like(cond, NO_CLASS), cond])
@@ -132,63 +195,13 @@ class LambdaDenoiser(NetDenoiser):
         scale = torch.rsqrt(alpha**2 + sigma**2).to(x)
         return expand(scale, x) * x, lam
 
-    def at_guidance(
-        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
-    ) -> Prediction:
-        check_state(x)
-        t = as_time(t, x)
-        check_batch_of_times(t, x)
-        check_range(t)
-        g = torch.as_tensor(guidance_scale, dtype=x.dtype, device=x.device)
-        check_batch_of_times(g, x, "guidance_scale")
-        return self.forward(x, t, cond, g.expand(len(x)))
 
+class Wrapper(Denoiser):
+    """A denoiser around another one, which is guided as that one is: a subclass hands guidance_scale on."""
 
-class Guided(Denoiser):
-    """Classifier-free guidance (arXiv 2207.12598): eps = eps_uncond + g (eps_cond - eps_uncond), and x_0 alike.
-
-    `guidance_scale` g: 1 is off and costs no second call; 0 is unconditional. The w of the paper and the omega of
-    guided distillation are g - 1. The unconditional model is the same denoiser with cond = None. A model that sees the guidance
-    scale itself (`sees_guidance`) is told it, in one call.
-    """
-
-    def __init__(self, denoiser: Denoiser, guidance_scale: float):
+    def __init__(self, denoiser: Denoiser, schedule: Schedule | None = None):
         check_denoiser(denoiser)
-        check_number(guidance_scale, "guidance_scale")
-        super().__init__(denoiser.schedule, denoiser.kind)
-        self.denoiser, self.guidance_scale = denoiser, guidance_scale
-
-    @property
-    def calls(self) -> int:
-        once = self.guidance_scale in (0, 1) or self.denoiser.sees_guidance
-        return self.denoiser.calls * (1 if once else 2)
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        g = self.guidance_scale
-        if g == 1:
-            return self.denoiser(x, t, cond)
-        if g == 0:
-            return self.denoiser(x, t, None)
-        if cond is None:
-            raise ValueError(f"guidance_scale = {g:g} needs a condition to guide towards, but cond is None")
-        if self.denoiser.sees_guidance:
-            return self.denoiser.at_guidance(x, t, cond, g)
-        uncond, given = self.denoiser.without_and_with(x, t, cond)
-        x0 = uncond.x0 + g * (given.x0 - uncond.x0)
-        eps = uncond.eps + g * (given.eps - uncond.eps)
-        return Prediction(x, t, x0, eps, uncond.schedule)
-
-
-class Rescheduled(Denoiser):
-    """The same model on another schedule: it is asked at the time where its own NSR equals that of the new schedule.
-
-    With n = sigma/alpha equal on both, x' = x sigma'/sigma has the same x_0 and eps. Where the new schedule is noisier
-    than the model ever saw (alpha = 0, say), the model answers at its own t = 1 for x_0, and eps follows from x.
-    """
-
-    def __init__(self, denoiser: Denoiser, schedule: Schedule):
-        check_denoiser(denoiser)
-        super().__init__(schedule, denoiser.kind)
+        super().__init__(denoiser.schedule if schedule is None else schedule, denoiser.kind)
         self.denoiser = denoiser
 
     @property
@@ -196,19 +209,113 @@ class Rescheduled(Denoiser):
         return self.denoiser.calls
 
     @property
-    def sees_guidance(self) -> bool:
-        return self.denoiser.sees_guidance
+    def told(self) -> bool:
+        return self.denoiser.told
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        belief = self.denoiser(*self._own(x, t), cond)
-        return Prediction.of("x0", belief.x0, x, t, self.schedule)
+    def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
+        return self.denoiser.calls_at(guidance_scale)
 
-    def at_guidance(
-        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
+
+class Guided(Wrapper):
+    """A denoiser with classifier-free guidance built in: Guided(D, g)(x, t, cond) is D(x, t, cond, g).
+
+    A model that is told the guidance scale has its guidance already, as an input: to wrap one, or a guided one, is a
+    `ValueError`.
+    """
+
+    def __init__(self, denoiser: Denoiser, guidance_scale: float):
+        super().__init__(denoiser)
+        self.guidance_scale = check_number(guidance_scale, "guidance_scale")
+        if denoiser.told:
+            raise ValueError(
+                "this model is told the guidance scale, and classifier-free guidance on top would guide it twice: "
+                "call it as D(x, t, cond, guidance_scale), or give the scale to solve"
+            )
+        if isinstance(denoiser, Guided):
+            raise ValueError(f"this model is guided by {denoiser.guidance_scale:g} already; guide it once")
+
+    @property
+    def calls(self) -> int:
+        return self.denoiser.calls_at(self.guidance_scale)
+
+    def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
+        return self.calls
+
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
     ) -> Prediction:
-        t = as_time(t, x)
-        belief = self.denoiser.at_guidance(*self._own(x, t), cond, guidance_scale)
-        return Prediction.of("x0", belief.x0, x, t, self.schedule)
+        if isinstance(guidance_scale, Tensor) or guidance_scale != 1:
+            raise ValueError(
+                f"this model is guided by {self.guidance_scale:g} already, "
+                f"and is asked to be by {written(guidance_scale)} as well"
+            )
+        return self.denoiser(x, t, cond, self.guidance_scale)
+
+
+@dataclass
+class Spent:
+    """What evaluations cost: `nfe`, network calls per sample, and `rounds`, evaluations that had to wait for one
+    another."""
+
+    nfe: int = 0
+    rounds: int = 0
+
+
+class Conditioned(Wrapper):
+    """A denoiser with its condition and guidance scale bound: what a solver's step calls as D(x, t), knowing neither.
+    `spent` counts.
+
+    cond and guidance_scale as `Denoiser` takes them. schedule: the denoiser's own levels, where they are known at the
+    times of a grid.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        cond: Tensor | None = None,
+        guidance_scale: Tensor | float = 1.0,
+        schedule: Schedule | None = None,
+    ):
+        super().__init__(denoiser, schedule)
+        self.cond, self.guidance_scale, self.spent = cond, guidance_scale, Spent()
+        # together, since a solver asks at every step, and attributes that are modules are slow to find
+        self._bound = denoiser, cond, guidance_scale, denoiser.calls_at(guidance_scale), self.spent
+
+    @property
+    def calls(self) -> int:
+        return self._bound[3]
+
+    def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
+        return self.calls
+
+    def __call__(
+        self, x: Tensor, t: Tensor | float, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
+    ) -> Prediction:
+        if cond is not None or type(guidance_scale) not in (float, int) or guidance_scale != 1:
+            raise ValueError("the condition and the guidance scale are bound already; call it as D(x, t)")
+        denoiser, cond, guidance_scale, calls, spent = self._bound
+        spent.nfe += calls
+        spent.rounds += 1
+        p = denoiser(x, t, cond, guidance_scale)
+        return Prediction(p.x, t if isinstance(t, Tensor) else p.t, p.x0, p.eps, self.schedule)
+
+
+class Rescheduled(Wrapper):
+    """The same model on another schedule: it is asked at the time where its own NSR equals that of the new schedule.
+
+    With n = sigma/alpha equal on both, x' = x sigma'/sigma has the same x_0 and eps. Where the new schedule is noisier
+    than the model ever saw (alpha = 0, say), the model answers at its own t = 1 for x_0, and eps follows from x.
+    """
+
+    def __init__(self, denoiser: Denoiser, schedule: Schedule):
+        check_schedule(schedule)
+        super().__init__(denoiser, schedule)
+
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
+    ) -> Prediction:
+        p = self.denoiser(*self._own(x, t), cond, guidance_scale)
+        return Prediction.of("x0", p.x0, x, t, self.schedule)
 
     def _own(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The state and time at which the model itself is asked."""
@@ -220,32 +327,24 @@ class Rescheduled(Denoiser):
         return expand(torch.where(alpha > sigma, a_own / alpha, s_own / sigma), x) * x, t_own
 
 
-class Counted(Denoiser):
+class Counted(Wrapper):
     """Counts what is spent: `nfe`, network calls per sample, and `rounds`, calls that had to wait for one another."""
 
     def __init__(self, denoiser: Denoiser):
-        check_denoiser(denoiser)
-        super().__init__(denoiser.schedule, denoiser.kind)
-        self.denoiser, self.nfe, self.rounds = denoiser, 0, 0
+        super().__init__(denoiser)
+        self.spent = Spent()
 
     @property
-    def calls(self) -> int:
-        return self.denoiser.calls
+    def nfe(self) -> int:
+        return self.spent.nfe
 
     @property
-    def sees_guidance(self) -> bool:
-        return self.denoiser.sees_guidance
+    def rounds(self) -> int:
+        return self.spent.rounds
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        self._count()
-        return self.denoiser(x, t, cond)
-
-    def at_guidance(
-        self, x: Tensor, t: Tensor | float, cond: Tensor | None, guidance_scale: Tensor | float
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
     ) -> Prediction:
-        self._count()
-        return self.denoiser.at_guidance(x, t, cond, guidance_scale)
-
-    def _count(self) -> None:
-        self.nfe += self.denoiser.calls
-        self.rounds += 1
+        self.spent.nfe += self.denoiser.calls_at(guidance_scale)
+        self.spent.rounds += 1
+        return self.denoiser(x, t, cond, guidance_scale)

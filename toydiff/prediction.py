@@ -119,6 +119,19 @@ class Prediction:
         a, b, det = expand(a, x), expand(b, x), expand(det, x)
         return cls(x, t, (b * x - s_x * y) / det, (a_x * y - a * x) / det, schedule)
 
+    @classmethod
+    def exact(cls, x0: Tensor, eps: Tensor, t: Tensor | float, schedule: Schedule) -> "Prediction":
+        """What a model that knows (x_0, eps) predicts at t, at x_t = alpha(t) x_0 + sigma(t) eps: the target of a regression, in any kind.
+
+        x0, eps (B, ...); t () or (B,). `ValueError` for what does not fit together.
+        """
+        check_state(x0, "x0")
+        check_same(x0, eps, "x0 and eps")
+        t = as_time(t, x0)
+        check_batch_of_times(t, x0)
+        alpha, sigma, _ = schedule.levels(t)
+        return cls(combine((alpha, x0), (sigma, eps)), t, x0, eps, schedule)
+
     def at(self, x: Tensor) -> "Prediction":
         """The same x_0 at a corrected state x, (B, ...): eps = (x - alpha x_0)/sigma. Needs sigma > 0."""
         alpha, sigma, _ = self.schedule.levels(self.t)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checks import as_generator, check_finite, check_grid, check_same, check_state, unknown
-from ..denoisers import Denoiser, Guided, check_denoiser
+from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
 from ..schedules import Levels, Schedule, as_time
@@ -144,37 +144,10 @@ class _OnGrid(Schedule):
         return repr(self.schedule)
 
 
-class _Run:
-    """D as a solver sees it during one `solve`: its condition bound, its schedule's levels at hand, its calls counted."""
-
-    def __init__(self, denoiser: Denoiser, schedule: _OnGrid, cond: Tensor | None):
-        self.denoiser, self.schedule, self.kind, self.cond = denoiser, schedule, denoiser.kind, cond
-        self.calls, self.nfe, self.rounds = denoiser.calls, 0, 0
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        self.nfe += self.calls
-        self.rounds += 1
-        p = self.denoiser(x, t, self.cond)
-        return Prediction(p.x, t, p.x0, p.eps, self.schedule)
-
-
-class _Rows:
-    """D as a one-step solver sees it at many points in one call: row r of the batch is sample r % B at some point of the grid."""
-
-    def __init__(self, run: _Run, cond: Tensor | None):
-        self.denoiser, self.schedule, self.kind, self.cond = run.denoiser, run.schedule, run.kind, cond
-        self.calls = 0
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        self.calls += 1
-        p = self.denoiser(x, t, self.cond)
-        return Prediction(p.x, t, p.x0, p.eps, self.schedule)
-
-
 class _Points:
     """The `Points` of one `solve`: many steps in one call, and each step's noise drawn once, in the order of a sequential walk."""
 
-    def __init__(self, run: _Run, x: Tensor, at_once: int, rng: torch.Generator | None):
+    def __init__(self, run: Conditioned, x: Tensor, at_once: int, rng: torch.Generator | None):
         self.run, self.x, self.at_once, self.rng = run, x, at_once, rng
         self.times, self.steps = run.schedule.times, len(run.schedule.times) - 1
         levels = [run.schedule.levels(t) for t in self.times]
@@ -198,14 +171,14 @@ class _Points:
             sizes = [len(job.xs) for job in mine]
             results |= zip(map(id, mine), zip(states.split(sizes), x0s.split(sizes), strict=True), strict=True)
             longest = max(longest, calls)
-        self.run.rounds += longest
+        self.run.spent.rounds += longest
         return [results[id(job)] for job in jobs]
 
     def _together(
         self, solver: Solver, xs: Tensor, starts: Sequence[int], stops: Sequence[int]
     ) -> tuple[Tensor, Tensor, int]:
         """(states, predicted x_0, calls that waited for one another) of steps from xs (n, B, ...)."""
-        B, cond = len(self.x), self.run.cond
+        B, run = len(self.x), self.run
         evaluated = longest = 0
         point, sample = torch.arange(len(xs)).repeat_interleave(B), torch.arange(B).repeat(len(xs))
         rows, states, x0s = xs.flatten(0, 1), torch.empty_like(xs), torch.empty_like(xs)
@@ -213,21 +186,29 @@ class _Points:
         noise = torch.cat([self._noise(i) for i in starts]) if solver.stochastic else None
         for first in range(0, len(rows), self.at_once):
             part = slice(first, first + self.at_once)
-            D = _Rows(self.run, None if cond is None else cond[sample[part].to(cond.device)])
-            with self.run.schedule.at(starts_[part], stops_[part]) as (t, s):
+            # row r of the batch is sample r % B at some point of the grid
+            D = Conditioned(
+                run.denoiser, *(_of(each, sample[part]) for each in (run.cond, run.guidance_scale)), run.schedule
+            )
+            with run.schedule.at(starts_[part], stops_[part]) as (t, s):
                 state, p = solver.step(D, rows[part], t, s, (), None if noise is None else noise[part])
             states.flatten(0, 1)[part], x0s.flatten(0, 1)[part] = state, p.x0
-            evaluated += D.calls * len(t)
-            longest = max(longest, D.calls)
-        self.run.nfe += self.run.calls * -(-evaluated // B)
+            evaluated += D.spent.rounds * len(t)
+            longest = max(longest, D.spent.rounds)
+        run.spent.nfe += run.calls * -(-evaluated // B)
         return states, x0s, longest
 
     def spend(self, nfe: int, rounds: int) -> None:
-        self.run.nfe += nfe
-        self.run.rounds += rounds
+        self.run.spent.nfe += nfe
+        self.run.spent.rounds += rounds
 
     def walk(self, solver: Solver, x: Tensor, stops: Sequence[int]) -> Iterator[tuple[Tensor, Prediction]]:
         return _walk(self.run, solver, x, [self.times[i] for i in stops], self.rng)
+
+
+def _of(each: object, samples: Tensor) -> object:
+    """What is given one a sample, such as conditions, of these samples, with repeats; what is given for all stays."""
+    return each[samples.to(each.device)] if isinstance(each, Tensor) and each.ndim else each
 
 
 def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
@@ -237,7 +218,7 @@ def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
 
 
 def _walk(
-    run: _Run, solver: Solver, x: Tensor, times: Sequence[Tensor], rng: torch.Generator | None
+    run: Conditioned, solver: Solver, x: Tensor, times: Sequence[Tensor], rng: torch.Generator | None
 ) -> Iterator[tuple[Tensor, Prediction]]:
     """Step by step: (x at the next time, the prediction that led there)."""
     past = deque(maxlen=max(solver.memory, 1))
@@ -257,7 +238,7 @@ def solve(
     grid: str = DEFAULT_GRID,
     ts: Tensor | None = None,
     cond: Tensor | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: Tensor | float = 1.0,
     generator: torch.Generator | int | None = None,
     keep: str = "path",
     progress: bool = False,
@@ -265,8 +246,8 @@ def solve(
     """Sample: walk x (B, ...) from the first time of a grid to its last, normally from noise at t = 1 to data at t = 0.
 
     x must be at the noise level of the first time (`Schedule.prior` draws it). `steps` N >= 1 and `grid` (a name of `GRIDS`) choose
-    the times; `ts` (N+1,), strictly decreasing in [0, 1], overrides both. `cond` and `guidance_scale` go to the denoiser (1 is
-    off). `generator`: a torch.Generator or a seed for stochastic solvers. keep: "path" for all states, "end" for the last
+    the times; `ts` (N+1,), strictly decreasing in [0, 1], overrides both. `cond` and `guidance_scale`, a number or one a sample (B,), go to
+    the denoiser (1 is off). `generator`: a torch.Generator or a seed for stochastic solvers. keep: "path" for all states, "end" for the last
     only, whose memory does not grow with N. `progress` shows a bar.
 
     A parallel solver ("picard", "anderson", "broyden", "parareal") improves the whole path sweep by sweep and returns the sweeps as well:
@@ -291,7 +272,7 @@ def solve(
     check_grid(ts)
     rng = as_generator(generator, x.device)
     schedule = _OnGrid(D.schedule, ts)
-    run = _Run(Guided(D, guidance_scale) if guidance_scale != 1 else D, schedule, cond)
+    run = Conditioned(D, cond, check_guidance(guidance_scale, x), schedule)
 
     began = time.perf_counter()
     if isinstance(solver, ParallelSolver):
@@ -303,7 +284,7 @@ def solve(
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(path["xs"][-1]).all()):
         raise unstable(solver, len(ts) - 1, x)
-    return Trajectory(ts, nfe=run.nfe, rounds=run.rounds, seconds=seconds, **path)
+    return Trajectory(ts, nfe=run.spent.nfe, rounds=run.spent.rounds, seconds=seconds, **path)
 
 
 def _walked(walk: Iterator[tuple[Tensor, Prediction]], x: Tensor, steps: int, keep: str, progress: bool) -> dict:
@@ -318,7 +299,7 @@ def _walked(walk: Iterator[tuple[Tensor, Prediction]], x: Tensor, steps: int, ke
     return {"xs": torch.stack(xs), "x0s": torch.stack(x0s)}
 
 
-def _swept(sweeps: Iterator[Sweep], run: _Run, x: Tensor, steps: int, keep: str, progress: bool) -> dict:
+def _swept(sweeps: Iterator[Sweep], run: Conditioned, x: Tensor, steps: int, keep: str, progress: bool) -> dict:
     """All sweeps of a parallel solver: the fields of a `Trajectory`. The bar shows how much of the path is accepted."""
     path, x0s = x.expand(steps + 1, *x.shape), x.new_zeros(steps if keep == "path" else 0, *x.shape)
     paths, fronts, rounds = [], [], []
@@ -327,7 +308,7 @@ def _swept(sweeps: Iterator[Sweep], run: _Run, x: Tensor, steps: int, keep: str,
             bar.set_postfix_str(f"sweep {k}", refresh=False)
             bar.update(sweep.front - bar.n)
             fronts.append(sweep.front)
-            rounds.append(run.rounds)
+            rounds.append(run.spent.rounds)
             last = sweep.first + len(sweep.xs) - 1
             if keep == "path":
                 path = torch.cat([path[: sweep.first], sweep.xs, sweep.xs[-1:].expand(steps - last, *x.shape)])

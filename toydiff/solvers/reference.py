@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_finite, check_grid, check_state
-from ..denoisers import Denoiser, Guided, check_denoiser
+from ..denoisers import Denoiser, check_denoiser
 
 
 @torch.no_grad()
@@ -16,7 +16,7 @@ def reference(
     s: float = 0.0,
     *,
     cond: Tensor | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: Tensor | float = 1.0,
     tolerance: float = 1e-12,
 ) -> Tensor:
     """The PF-ODE of D from x at time t to s, (B, ...), by scipy's adaptive Runge-Kutta DOP853, computed in float64.
@@ -31,7 +31,6 @@ def reference(
     check_state(x)
     check_finite(x)
     check_grid(torch.tensor([t, s], dtype=torch.float64))
-    D = Guided(D, guidance_scale) if guidance_scale != 1 else D
     schedule = D.schedule
     ends = torch.tensor([t, s], dtype=torch.float64, device=x.device)
     alpha, sigma = schedule.alpha(ends), schedule.sigma(ends)
@@ -47,7 +46,7 @@ def reference(
             torch.where(angle_ == theta[1], ends[1], schedule.t_of_lam(-torch.log(torch.tan(angle_)))),
         )
         scale = torch.sqrt(schedule.alpha(time) ** 2 + schedule.sigma(time) ** 2)
-        p = D(scale * torch.as_tensor(u, device=x.device).reshape(x.shape), time, cond)
+        p = D(scale * torch.as_tensor(u, device=x.device).reshape(x.shape), time, cond, guidance_scale)
         return (torch.cos(angle_) * p.eps - torch.sin(angle_) * p.x0).cpu().numpy().ravel()
 
     start = (x.to(torch.float64) / size[0]).cpu().numpy().ravel()
