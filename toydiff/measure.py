@@ -422,7 +422,7 @@ def target_variance(
 ) -> list[tuple[float, float, float]]:
     """How much the x_0 of a consistency training's target varies: rows (NSR, E|x~_0 - E[x_0 | x_t]|^2, its standard error), one a time t in ts.
 
-    x~_0 is the softmax-weighted mean over a batch of `references` draws that holds x_t's own source (arXiv 2410.18958; `distill.consistency`), so that 1 is
+    x~_0 is the softmax-weighted mean over a batch of `references` draws that holds x_t's own source (arXiv 2410.18958; `distill.sct`), so that 1 is
     consistency training's own sample; the exact score's has variance 0. `samples` x_t in batches, at least 16 of them. `ValueError` for counts below 1.
     """
     check_count(references, "references")

@@ -1,43 +1,90 @@
-"""Adversarial post-training: a few-step student is moved on by a discriminator that reads a frozen teacher's features (slides 4, 6, 9)."""
+"""Adversarial post-training (StyleGAN-T, arXiv 2301.09515; with noised samples and a teacher's features LADD, arXiv
+2403.12015; slides 4, 6, 9).
+
+A few-step student that is there, `start`, is moved on by a discriminator D, a small head on a frozen teacher's
+features:
+
+    1  (x_k, t) = the state before a random step of the student's own N-step sampling;  s, where its sample is
+    2  g = jump(D_theta(x_k, t), s)
+    3  u ~ U[s, s + reach (1 - s)],  g_u = g noised from s to u
+    4  loss = -lambda D(g_u, u) + keep |g - g_start|^2,  g_start what the student made of the same state before
+    then, `ratio` times,
+    5  g_u as in lines 1 to 3, without a gradient;  x_u = data x noised to the same u
+    6  loss_D = relu(1 - D(x_u, u)) + relu(1 + D(g_u, u)) + r1/2 |grad D(x_u, u)|^2
+
+The samples of a step that ends at s > 0 are compared with data noised to s. Without a start it is the teacher that goes
+on, as a one-step generator.
+"""
 
 import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import check_count, check_number, check_positive, check_share, unknown
-from ..denoisers import Denoiser
+from ..grids import time_grid
 from ..nets.discriminator import Discriminator
 from ..prediction import jump, noise_travel
-from ..problems.base import Problem
-from ..solvers.registry import solver_by_name
-from ..training import EMA, Draws, Turn
-from .base import Knobs, Training
+from ..solvers.registry import BLACK, solver_by_name
+from ..training import EMA, Turn
+from .base import Card, Knobs, Sampler, Training
 from .distances import mse
-from .generator import generator, generator_of
+from .generator import generator_of, noise_for, own_state
 
 SOLVERS = ("lcm", "ddim")
 FEATURES = ("teacher", "own")
 
 
+def adversarial_loss(student, before, D, x_k, t, s, cond, draws, reach=1.0, adversarial=1.0, keep=0.0):
+    """A scalar. x_k (B, ...) at t (B,) and s (B,), the student's own states (`own_state`); before, the student as it
+    was; cond (B,) or None."""
+    g = jump(student(x_k, t, cond), s)  # 2
+    u = s + (1 - s) * reach * draws.uniform(len(g))  # 3
+    g_u = noise_travel(student.schedule, g, s, u, draws.normal(*g.shape))  # 3
+    kept = mse(g, jump(before(x_k, t, cond), s)) if keep else 0.0
+    return (keep * kept - adversarial * D(g_u, u, cond)).mean()  # 4
+
+
+def discriminator_loss(D, student, x_k, t, s, cond, data, label, draws, reach=1.0, r1=0.0):
+    """A scalar, of the discriminator's turn. data (B, ...) of label (B,) or None; the other arguments are those of
+    `adversarial_loss`."""
+    u = s + (1 - s) * reach * draws.uniform(len(data))  # 5
+    with torch.no_grad():
+        g = jump(student(x_k, t, cond), s)
+    g_u = noise_travel(student.schedule, g, s, u, draws.normal(*g.shape))  # 5
+    x_u = student.schedule.mix(data, draws.normal(*data.shape), u).requires_grad_(r1 > 0)  # 5
+    loss, real = F.relu(1 + D(g_u, u, cond)), D(x_u, u, label)  # 6
+    loss = loss + F.relu(1 - real)  # 6
+    if r1:
+        [slope] = torch.autograd.grad(real.sum(), x_u, create_graph=True)
+        loss = loss + 0.5 * r1 * slope.square().flatten(1).sum(1)  # 6
+    return loss.mean()
+
+
 @dataclass(frozen=True)
 class AdversarialKnobs(Knobs):
-    """`adversarial`, the weight of the adversarial loss, and `keep`, that of the squared distance to the student as it was; `lr_d` of the discriminator, and `ratio`, its updates in one of the student; `r1`,
-    the weight of its gradient penalty (0: none); `features`, "teacher" for the frozen teacher's (an exact one has none) or "own" for a network trained from scratch; `reach`, how far up
-    samples are noised for it, as a share of the time from theirs to 1; `steps` of the student, and its `solver`, "lcm" or "ddim".
-    """
+    """Those of every method, and:"""
 
     adversarial: float = 1.0
+    """lambda, the weight of the adversarial loss."""
     keep: float = 0.0
+    """The weight of the squared distance to the student as it was."""
     lr_d: float = 1e-3
+    """The discriminator's learning rate."""
     ratio: int = 1
+    """The discriminator's updates in one of the student."""
     r1: float = 0.0
+    """The weight of its gradient penalty (0: none)."""
     features: str = "teacher"
+    """ "teacher" for the frozen teacher's (an exact one has none), or "own" for those of a network trained from
+    scratch."""
     reach: float = 1.0
+    """How far up samples are noised for it, as a fraction of the time from theirs to 1."""
     steps: int = 1
+    """N, of the student."""
     solver: str = "lcm"
+    """The student's, "lcm" or "ddim"."""
 
     def check(self) -> None:
         """`ValueError` for what no adversarial stage can have."""
@@ -54,55 +101,55 @@ class AdversarialKnobs(Knobs):
                 raise unknown(name, getattr(self, name), allowed)
 
 
-def adversarial(
-    problem: Problem, knobs: AdversarialKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
-) -> Training:
-    """Adversarial post-training of a student that is there, `start` (StyleGAN-T, arXiv 2301.09515; with noised samples and a teacher's features, LADD, arXiv 2403.12015).
-
-    D: relu(1 - D(x_u, u)) + relu(1 + D(g_u, u)), data x and the generator's g noised to the same random u, plus r1/2 |grad D(x_u)|^2. G: keep |g - g_start|^2 - lambda D(g_u, u), g_start what
-    the student made of the same state before. D is a small head on the frozen teacher's features. A student of N steps is trained at a random one of them, from its own
-    state; the samples of a step that ends at s > 0 are compared with data noised to s. Without a start it is the teacher that goes on, as a one-step generator.
-    """
+def adversarial(problem, knobs, teacher, pairs=None, start=None) -> Training:
+    """The student, what it was before, the discriminator, and their turns."""
     knobs.check()
-    student, batch = generator_of(problem, teacher, start), knobs.batch
-    schedule, before = student.schedule, copy.deepcopy(student).requires_grad_(False)
-    make = generator(problem, student, solver_by_name(knobs.solver), knobs.steps, batch)
-    D = Discriminator.on(problem, teacher if knobs.features == "teacher" else None, schedule)
+    student, solver = generator_of(problem, teacher, start), solver_by_name(knobs.solver)
+    before = copy.deepcopy(student).requires_grad_(False)
+    ts = time_grid(student.schedule, check_count(knobs.steps, "steps"), "uniform").to(torch.get_default_dtype())
+    D = Discriminator.on(problem, teacher if knobs.features == "teacher" else None, student.schedule)
 
-    def noised(x: Tensor, s: Tensor, u: Tensor, draws: Draws) -> Tensor:
-        return noise_travel(schedule, x, s, u, draws.normal(batch, *problem.shape))
+    def own(draws):
+        z, cond = noise_for(problem, student, knobs.batch, draws, asked=problem.conditional)
+        return *own_state(student, solver, ts.to(draws.device), z, cond, draws), cond  # 1
 
-    def somewhere(s: Tensor, draws: Draws) -> Tensor:
-        return s + (1 - s) * knobs.reach * draws.uniform(batch)  # u ~ U[s, 1]
+    def turn(step, draws):
+        return adversarial_loss(student, before, D, *own(draws), draws, knobs.reach, knobs.adversarial, knobs.keep)
 
-    def generate(step: int, draws: Draws) -> Tensor:
-        g = make(draws)
-        u = somewhere(g.s, draws)
-        fooled = -D(noised(g.x, g.s, u, draws), u, g.cond)
-        kept = mse(g.x, jump(before(g.state, g.t, g.cond), g.s)) if knobs.keep else 0.0
-        return (knobs.keep * kept + knobs.adversarial * fooled).mean()
-
-    def discriminate(step: int, draws: Draws) -> Tensor:
-        with torch.no_grad():
-            g = make(draws)
-        data, label = draws.rows(problem.data, batch)
-        u = somewhere(g.s, draws)
-        fake = noised(g.x, g.s, u, draws)
-        real = schedule.mix(data, draws.normal(batch, *problem.shape), u)
-        loss = F.relu(1 + D(fake, u, g.cond))
-        real.requires_grad_(knobs.r1 > 0)
-        said = D(real, u, None if g.cond is None else label)
-        loss = loss + F.relu(1 - said)
-        if knobs.r1:
-            [slope] = torch.autograd.grad(said.sum(), real, create_graph=True)
-            loss = loss + 0.5 * knobs.r1 * slope.square().flatten(1).sum(1)
-        return loss.mean()
+    def turn_of_discriminator(step, draws):
+        x_k, t, s, cond = own(draws)
+        data, label = draws.rows(problem.data, knobs.batch)
+        label = label if problem.conditional else None
+        return discriminator_loss(D, student, x_k, t, s, cond, data, label, draws, knobs.reach, knobs.r1)
 
     without_momentum = (0.0, 0.999)  # what moves one side is where the other one was
-    turns = [
-        Turn(generate, list(student.parameters()), knobs.lr, without_momentum),
-        Turn(discriminate, list(D.parameters()), knobs.lr_d, without_momentum, knobs.ratio, "discriminator"),
-    ]
     return Training(
-        student, EMA(student, knobs.ema), turns, modules={"discriminator": D, "before": before}, steps=(knobs.steps,), solver=knobs.solver
-    )  # fmt: skip
+        student,
+        EMA(student, knobs.ema),
+        [
+            Turn(turn, list(student.parameters()), knobs.lr, without_momentum),
+            Turn(
+                turn_of_discriminator, list(D.parameters()), knobs.lr_d, without_momentum, knobs.ratio, "discriminator"
+            ),
+        ],
+        modules={"discriminator": D, "before": before},
+        steps=(knobs.steps,),
+        solver=knobs.solver,
+    )
+
+
+CARD = Card(
+    id="adversarial", title="Adversarial post-training",
+    paper="arXiv 2301.09515; arXiv 2403.12015", deck="slides 4, 6, 9, reference 16",
+    equation="-D(x_u, u), D on the frozen teacher's features, x_u a student's sample noised",
+    needs="teacher", train=adversarial, knobs=AdversarialKnobs,
+    sampler=Sampler("lcm", steps=(1,)), looks=20,
+    color=BLACK, marker="X", dash="dash",
+    recipes={
+        "points": {"batch": 512, "lr": 2e-4, "updates": 1000, "ema": 0.99, "reach": 0.5},
+        "images": {  # on images D sees little at first, and a quick student runs away from it
+            "batch": 64, "lr": 1e-5, "updates": 100, "ema": 0.98, "warmup": 20, "reach": 0.5, "lr_d": 3e-3, "ratio": 4,
+        },
+        "latents": {"batch": 16, "lr": 1e-5, "updates": 2000, "ema": 0.99, "warmup": 50, "reach": 0.5, "lr_d": 1e-3},
+    },
+)  # fmt: skip

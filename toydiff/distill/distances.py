@@ -17,12 +17,14 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pseudo_huber(a: Tensor, b: Tensor, c: float = HUBER) -> Tensor:
-    """mean_i [sqrt((a_i - b_i)^2 + c^2) - c], (B,): the element-wise form of LCM, PCM and Rectified Diffusion's code."""
+    """mean_i [sqrt((a_i - b_i)^2 + c^2) - c], (B,): the element-wise form of LCM, PCM and Rectified Diffusion's
+    code."""
     return (torch.sqrt((a - b).square() + c**2) - c).flatten(1).mean(1)
 
 
 def vector_huber(a: Tensor, b: Tensor, c: float) -> Tensor:
-    """sqrt(|a - b|^2 + c^2) - c, (B,): the form of iCT (arXiv 2310.14189, eq. 7), with c = 0.00054 sqrt(d) there; ECT has c = 0.
+    """sqrt(|a - b|^2 + c^2) - c, (B,): the form of iCT (arXiv 2310.14189, eq. 7), with c = 0.00054 sqrt(d) there; ECT
+    has c = 0.
 
     Of a random goal, c -> 0 finds the geometric median and c -> infinity the mean.
     """
@@ -41,7 +43,8 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 
 def distance(name: str, c: float = HUBER) -> Between:
-    """A distance by name; `ValueError` for an unknown one, and c that is not positive (at 0 the slope would be infinite)."""
+    """A distance by name; `ValueError` for an unknown one, and c that is not positive (at 0 the slope would be
+    infinite)."""
     if name not in DISTANCES:
         raise unknown("distance", name, DISTANCES)
     check_positive(c, "c")

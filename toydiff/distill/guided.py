@@ -1,58 +1,72 @@
-"""Guided distillation: two calls become one, and the guidance scale an input of the student."""
+"""Guided distillation, stage one (Meng et al., arXiv 2210.03142, algorithm 1; slide 6).
+
+Two calls become one, and the guidance scale an input of the student, w = g - 1 in the paper:
+
+    1  x_0, c ~ data
+    2  t ~ U(0, 1),  g ~ U[g_min, g_max]
+    3  x_t = alpha_t x_0 + sigma_t eps,  eps ~ N(0, I)
+    4  y = (1 - g) x_0(x_t, t, none) + g x_0(x_t, t, c)   of the teacher, no gradient: two calls
+    5  loss = max(SNR_t, 1) |x_0 student(x_t, t, c, g) - y|^2: one call
+
+The student starts as the conditional teacher, its new input at zero.
+"""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ..checks import check_positive
-from ..denoisers import Denoiser
-from ..problems.base import Problem
-from ..schedules import expand
-from ..training import EMA, Draws, Turn
-from .base import Knobs, Training, like_teacher
+from ..solvers.registry import PURPLE
+from .base import Card, Knobs, Sampler, Training, one_turn, snr_weight, student_like
 from .distances import mse
-from .regression import snr_weight
+
+
+def guided_loss(student, teacher, x0, cond, draws, g_min=1.0, g_max=5.0):
+    """A scalar. x0 (B, ...); cond (B,)."""
+    t = draws.uniform(len(x0), 1e-3, 1.0)  # 2
+    g = draws.uniform(len(x0), g_min, g_max)  # 2
+    x_t = teacher.schedule.mix(x0, draws.normal(*x0.shape), t)  # 3
+    with torch.no_grad():
+        y = teacher(x_t, t, cond, g).x0  # 4
+    return (snr_weight(teacher.schedule, t) * mse(student(x_t, t, cond, g).x0, y)).mean()  # 5
 
 
 @dataclass(frozen=True)
 class GuidedKnobs(Knobs):
-    """`g_min`, `g_max`: the range of guidance scales that the student learns, uniformly; 1 is off."""
+    """Those of every method, and:"""
 
     g_min: float = 1.0
+    """The least guidance scale that the student learns; 1 is off."""
     g_max: float = 5.0
+    """The greatest; those between are drawn uniformly."""
 
 
-def guided(
-    problem: Problem, knobs: GuidedKnobs, teacher: Denoiser, pairs: None = None, start: Denoiser | None = None
-) -> Training:
-    """Stage one of Meng et al. (arXiv 2210.03142, alg. 1): max(SNR, 1) |x_0 student(x_t, c, g) - x_0 guided(x_t, c)|^2.
-
-    The paper's w is g - 1, drawn from [0, 4]. The student starts as the conditional teacher, its new input at zero.
-    """
+def guided(problem, knobs, teacher, pairs=None, start=None) -> Training:
+    """A student that is told g, and its one turn."""
     check_positive(knobs.g_min, "g_min")
     if not knobs.g_min < knobs.g_max:
         raise ValueError(f"g_min must be below g_max, got {knobs.g_min:g} and {knobs.g_max:g}")
     if not problem.classes:
         raise ValueError(f"guided distillation needs classes to guide towards, and {problem.name} has none")
-    student = like_teacher(problem, teacher, start, guided=True)
-    schedule, batch = teacher.schedule, knobs.batch
+    student = student_like(problem, teacher, start, guided=True)
 
-    def loss(step: int, draws: Draws) -> Tensor:
-        x0, cond = draws.rows(problem.data, batch)  # x_0, c ~ data
-        t = draws.uniform(batch, 1e-3, 1.0)  # t ~ U
-        g = draws.uniform(batch, knobs.g_min, knobs.g_max)  # g ~ U[g_min, g_max]
-        x_t = schedule.mix(x0, draws.normal(batch, *problem.shape), t)  # x_t = alpha x_0 + sigma eps
-        goal = guided_x0(teacher, x_t, t, cond, g)  # (1 - g) x_0(x_t, none) + g x_0(x_t, c)
-        p = student.at_guidance(x_t, t, cond, g)
-        return (snr_weight(schedule, t) * mse(p.x0, goal)).mean()
+    def turn(step, draws):
+        x0, cond = draws.rows(problem.data, knobs.batch)  # 1
+        return guided_loss(student, teacher, x0, cond, draws, knobs.g_min, knobs.g_max)
 
-    turn = Turn(loss, list(student.parameters()), knobs.lr)
-    return Training(student, EMA(student, knobs.ema), [turn], teacher_calls=2 * batch)
+    return one_turn(student, turn, knobs, teacher_calls=teacher.calls_at(2.0) * knobs.batch)
 
 
-@torch.no_grad()
-def guided_x0(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor, g: Tensor) -> Tensor:
-    """The guided teacher's x_0 with one scale a sample, (B, ...); `Guided` does the same with one scale for all."""
-    without, given = teacher.without_and_with(x_t, t, cond)
-    return without.x0 + expand(g, x_t) * (given.x0 - without.x0)
+CARD = Card(
+    id="guided", title="Guided distillation",
+    paper="arXiv 2210.03142, alg. 1", deck="slide 6",
+    equation="max(SNR, 1) |x_0(x_t, c, g) - x_0^g(x_t, c)|^2",
+    needs="teacher", train=guided, knobs=GuidedKnobs,
+    sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
+    color=PURPLE,
+    recipes={
+        "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
+        "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
+        "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "g_min": 1.0, "g_max": 14.0},
+    },
+)  # fmt: skip

@@ -19,12 +19,11 @@ from ..denoisers import Denoiser
 from ..files import check_folder, writable_folder, write_bytes
 from ..grids import GRIDS
 from ..prediction import chord
-from ..problems.base import Problem
+from ..problems.base import CheckpointProblem, Problem
 from ..schedules import Schedule
 from ..solvers import solve
 from ..solvers.registry import solver_by_name
 from ..training import Draws
-from .regression import Coupling, Pair
 
 FORMAT = "toydiff-pairs"
 INDEX = "pairs.json"
@@ -48,22 +47,19 @@ class Pairs:
         """Evaluations of the teacher, one sample at a time, that all of them cost."""
         return len(self) * self.about["nfe"]
 
-    def coupling(self, schedule: Schedule, batch: int) -> Coupling:
-        """Batches of pairs, as beliefs on a schedule.
+    def draw(self, schedule: Schedule, batch: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A batch of pairs on a schedule: (x_0, eps, cond), such that alpha_t x_0 + sigma_t eps leads from where the teacher started to x_0.
 
-        The teacher started at x_1 = sigma(1) noise. The pair's eps is that of the first-order path from there to x_0, the `chord`; where
-        alpha(1) = 0 it is the noise itself. Where alpha(1) > 0 the noise itself would put the path's start at alpha(1) x_0 +
-        sigma(1) noise, a state that no sampler starts from.
+        The teacher started at x_1 = sigma(1) noise. eps is that of the first-order path from there to x_0, the `chord`; where alpha(1) = 0 it is
+        the noise itself. Where alpha(1) > 0 the noise itself would put the path's start at alpha(1) x_0 + sigma(1) noise, a
+        state that no sampler starts from.
         """
-
-        def coupling(draws: Draws) -> Pair:
-            i = draws.integers(batch, len(self)).cpu()
-            noise, x0 = self.noise[i].to(draws.device), self.x0[i].to(draws.device)
-            cond = None if self.cond is None else self.cond[i].to(draws.device)
-            start = schedule.sigma(torch.ones((), dtype=x0.dtype, device=x0.device)) * noise
-            return chord(schedule, start, 1.0, x0, 0.0), cond
-
-        return coupling
+        i = draws.integers(draws.own(batch), len(self)).cpu()
+        noise, x0 = self.noise[i].to(draws.device), self.x0[i].to(draws.device)
+        cond = None if self.cond is None else self.cond[i].to(draws.device)
+        start = schedule.sigma(torch.ones((), dtype=x0.dtype, device=x0.device)) * noise
+        path = chord(schedule, start, 1.0, x0, 0.0)
+        return path.x0, path.eps, cond
 
     def shuffled(self, seed: int = 0) -> "Pairs":
         """The negative control: the same noise and samples, paired at random."""
@@ -101,13 +97,13 @@ def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[
     n = min(size, recipe.n - k * size)
     rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + k)
     noise = torch.randn(n, *problem.shape, generator=rng)
-    cond = problem.asked(n, rng)
+    cond = problem.uniform_labels(n, rng)
     device = next((p.device for p in teacher.parameters()), noise.device)
     schedule = teacher.schedule
     x = (schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
     ends = []
-    for i in range(0, n, problem.at_once):
-        part = slice(i, i + problem.at_once)
+    for i in range(0, n, problem.sizes.at_once):
+        part = slice(i, i + problem.sizes.at_once)
         path = solve(
             teacher, x[part], recipe.steps, solver=recipe.solver, grid=recipe.grid, cond=None if cond is None else cond[part].to(device),
             guidance_scale=recipe.guidance_scale, keep="end",
@@ -193,7 +189,7 @@ def load_pairs(folder: Path | str) -> Pairs:
 
 def shard_size(problem: Problem) -> int:
     """Pairs in a shard: what is lost when a generation is killed."""
-    return SHARD if problem.at_once >= SHARD else 4 * problem.at_once
+    return SHARD if problem.sizes.at_once >= SHARD else 4 * problem.sizes.at_once
 
 
 def _count(problem: Problem, recipe: Recipe) -> int:
@@ -206,7 +202,7 @@ def _name(k: int) -> str:
 
 def _about(problem: Problem, recipe: Recipe, teacher: str, nfe: int | None) -> dict:
     about = {"problem": problem.name, "teacher": teacher, **vars(recipe)}
-    if problem.settings():
+    if isinstance(problem, CheckpointProblem):
         about |= {
             "settings": problem.settings(),
             "shard": shard_size(problem),

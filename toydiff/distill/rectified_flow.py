@@ -1,47 +1,64 @@
-"""Rectified flow: reflow with a teacher's own pairs, and one-step distillation of the result."""
+"""Rectified flow, reflow (arXiv 2209.03003, algorithm 1; the deck's algorithm 3, slides 21 to 24).
+
+Flow matching again, but noise and data are paired as the previous flow's ODE pairs them; then straight lines hardly
+cross, and the flow is straighter:
+
+    1  (eps, x_0) a pair of the teacher's ODE: x_0 is where it ends from eps
+    2  t ~ U(0, 1),  t = 1 with probability `edge` (the papers: 0)
+    3  x_t = (1 - t) x_0 + t eps, with the paired eps
+    4  loss = |v_theta(x_t, t) - (eps - x_0)|^2
+
+A line that samples eps anew would undo the pairing. The result is (k + 1)-rectified where the teacher was k-rectified:
+for more rounds, make pairs with the result and run this again. A teacher that predicts something else is
+re-parameterised: its weights start the student's, but their output now has to become a velocity.
+"""
 
 from dataclasses import dataclass
 
-from ..denoisers import Denoiser
-from ..problems.base import Problem
+from ..checks import check_edge
+from ..prediction import Prediction
 from ..schedules import Linear
-from ..training import EMA, Turn
-from .base import Knobs, Training, starting_from
-from .pairs import Pairs
-from .regression import in_own_kind, only_noise, regression, uniform_times
+from ..solvers.registry import ORANGE
+from .base import Card, Knobs, Training, one_turn, uniform_times
+from .distances import mse
+
+
+def rectified_flow_loss(student, x0, eps, cond, draws, edge=0.0):
+    """A scalar. x0, eps (B, ...), a pair of the teacher's ODE; cond (B,) or None; edge, the probability of t = 1."""
+    t = uniform_times(len(x0), draws, edge)  # 2
+    x_t = Prediction.exact(x0, eps, t, student.schedule).x  # 3
+    return mse(student(x_t, t, cond).read("velocity"), eps - x0).mean()  # 4
 
 
 @dataclass(frozen=True)
 class ReflowKnobs(Knobs):
-    """`edge`, the share of a batch at t = 1, where every sampler begins and one step ends; the papers have 0."""
+    """Those of every method, and:"""
 
     edge: float = 0.0
+    """The fraction of a batch at t = 1, where every sampler begins and one step ends; the papers have 0."""
 
 
-def rectified_flow(
-    problem: Problem, knobs: ReflowKnobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
-) -> Training:
-    """Algorithm 3, reflow (arXiv 2209.03003, alg. 1): |v(x_t, t) - (eps - x_0)|^2 on x_t = (1 - t) x_0 + t eps, with the paired eps.
+def rectified_flow(problem, knobs, teacher, pairs, start=None) -> Training:
+    """A student on the linear schedule that predicts the velocity, and its one turn."""
+    check_edge(knobs.edge)
+    student = problem.student(Linear(), "velocity", start=teacher if start is None else start)
 
-    The deck's line that samples eps anew would undo the pairing. The result is k + 1-rectified where the teacher was k-rectified: for more
-    rounds, make pairs with the result and run this again. A teacher that predicts something else is re-parameterised: its weights
-    start the student's, but their output now has to become a velocity.
-    """
-    student = problem.student(Linear(), "velocity", start=starting_from(teacher, start))
-    coupling = pairs.coupling(student.schedule, knobs.batch)
-    loss = regression(student, coupling, uniform_times(knobs.batch, edge=knobs.edge), in_own_kind("velocity"))
-    return Training(student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)])
+    def turn(step, draws):
+        x0, eps, cond = pairs.draw(student.schedule, knobs.batch, draws)  # 1
+        return rectified_flow_loss(student, x0, eps, cond, draws, knobs.edge)
+
+    return one_turn(student, turn, knobs)
 
 
-def instaflow(
-    problem: Problem, knobs: Knobs, teacher: Denoiser, pairs: Pairs, start: Denoiser | None = None
-) -> Training:
-    """One-step distillation of a rectified flow (InstaFlow, arXiv 2309.06380, eq. 5): |(eps - v(eps, 1)) - x_0|^2, at t = 1 alone.
-
-    At t = 1 on the linear schedule that is |v - (eps - x_0)|^2: Algorithm 3 with one time. Nothing else is trained, so more steps are worse. The
-    teacher should be a 2-rectified flow and the pairs its own. The original uses LPIPS on images.
-    """
-    student = problem.student(Linear(), "velocity", start=starting_from(teacher, start))
-    coupling = pairs.coupling(student.schedule, knobs.batch)
-    loss = regression(student, coupling, only_noise(knobs.batch), in_own_kind("velocity"))
-    return Training(student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)], steps=(1,))
+CARD = Card(
+    id="rectified-flow", title="Rectified flow (reflow)",
+    paper="arXiv 2209.03003, alg. 1", deck="slides 21, 22, 24, algorithm 3",
+    equation="|v(x_t, t) - (eps - x_0)|^2, (eps, x_0) a pair of the teacher's ODE",
+    needs="pairs", data=False, train=rectified_flow, knobs=ReflowKnobs,
+    color=ORANGE, marker="s",
+    recipes={
+        "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
+        "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
+        "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "edge": 0.25},
+    },
+)  # fmt: skip

@@ -1,0 +1,126 @@
+"""What the score distillation methods share (slides 18 to 20): a generator is moved by the difference of two scores,
+the teacher's and that of its own samples.
+
+| method | what moves the generator | the fake model |
+|---|---|---|
+| `vsd` | w(t) (eps_psi - eps_phi) dg/dtheta | a copy of the teacher |
+| `swiftbrush` | the same, w = sigma^2 | a LoRA on the teacher |
+| `dmd` | (D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and a regression on pairs | a copy |
+| `dmd2` | the same, and a GAN on the fake model's features; no pairs | a copy, more updates than the generator |
+| `sim` | the gradient of a distance d(s_phi - s_psi), through both scores | a copy |
+
+psi is the teacher, theta the generator g, and phi the *fake* model: a diffusion model of the generator's samples,
+trained beside it. Each has its own turn. The loss that is printed for a generator is a surrogate with the right
+gradient; its value says little, and the monitor says more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..checks import check_count, check_number, check_positive
+from ..denoisers import LambdaDenoiser
+from ..measure import score_error
+from ..nets.low_rank import low_rank
+from ..prediction import jump
+from ..training import EMA, Draws, Loss, Turn
+from .base import Knobs, Training
+from .diffusion import diffusion_loss
+from .generator import generator_of, noise_for
+
+EARLIEST, LATEST = 0.02, 0.98
+"""Times at which two scores are compared: beyond them one knows nothing of the other (SwiftBrush, alg. 1; DMD's
+code)."""
+
+MONITORED = 1024
+"""Samples, at least, with which the monitor knows the generator's score."""
+
+
+@dataclass(frozen=True)
+class ScoreKnobs(Knobs):
+    """Those of every method, and:"""
+
+    guidance_scale: float = 1.0
+    """That of the teacher, which the generator then has built in (1 is off)."""
+    ratio: int = 5
+    """Updates of the fake model in one of the generator."""
+    lr_fake: float = 1e-3
+    """The fake model's learning rate."""
+    rank: int = 0
+    """That of the fake model's LoRA; 0 for a full copy of the teacher. Where the teacher has no network, the fake
+    model is a fresh one, whatever the rank."""
+
+    def __post_init__(self):
+        check_count(self.ratio, "ratio")
+        check_positive(self.lr_fake, "lr_fake")
+        check_count(self.rank, "rank", 0)
+        check_number(self.guidance_scale, "guidance_scale")
+
+
+def generator_and_fake(problem, knobs, teacher, start=None) -> tuple[LambdaDenoiser, LambdaDenoiser]:
+    """theta from `start` or psi, and phi <- psi, a LoRA on psi if `rank` asks for it."""
+    if knobs.guidance_scale != 1 and not problem.classes:
+        raise ValueError(
+            f"guidance needs classes to guide towards, and {problem.name} has none; set guidance_scale to 1"
+        )
+    student, fake = generator_of(problem, teacher, start), generator_of(problem, teacher, None)
+    if knobs.rank and isinstance(teacher, LambdaDenoiser):
+        fake.net = low_rank(fake.net, knobs.rank)
+    return student, fake
+
+
+def one_step_noise(problem, student, knobs, draws):
+    """z (B, ...) at t = 1 and cond (B,) or None for a generator of one step."""
+    z, cond = noise_for(problem, student, knobs.batch, draws, asked=problem.conditional or knobs.guidance_scale != 1)
+    draws.integers(len(z), 1)  # the step that is trained, as in DMD2: a seed gives the whole family the same z
+    return z, cond
+
+
+def one_step_samples(problem, student, knobs, draws):
+    """x = sg g_theta(z), (B, ...), and what was asked for, (B,) or None."""
+    z, cond = one_step_noise(problem, student, knobs, draws)
+    with torch.no_grad():
+        return jump(student(z, 1.0, cond), 0.0), cond
+
+
+def two_players(
+    problem, knobs, teacher, student, fake, move: Loss, learn: Loss, generate: Callable, heads: dict, **rest
+) -> Training:
+    """The turns of an update: the generator's, then `ratio` of the fake model's, with the heads on its features by
+    name; rest: fields of `Training`.
+
+    generate(draws) gives the generator's samples and their conditions, with which the monitor compares the fake model.
+    """
+    modules = {"fake": fake, **heads}
+    learners = [p for module in modules.values() for p in module.parameters()]
+    without_momentum = (0.0, 0.999)  # what moves one side is where the other one was
+    turns = [
+        Turn(move, list(student.parameters()), knobs.lr, without_momentum),
+        Turn(learn, learners, knobs.lr_fake, without_momentum, knobs.ratio, "fake"),
+    ]
+
+    def monitor():
+        if len(problem.shape) > 1:  # the true score is known for points of few dimensions
+            return {}
+        draws = Draws(0, next(student.parameters()).device)
+        with torch.no_grad():
+            xs, conds = zip(*(generate(draws) for _ in range(-(-MONITORED // knobs.batch))), strict=True)
+        return {"fake_error": score_error(fake, torch.cat(xs), cond=None if conds[0] is None else torch.cat(conds))}
+
+    calls = teacher.calls_at(knobs.guidance_scale) * knobs.batch
+    average = EMA(student, knobs.ema)
+    return Training(student, average, turns, modules=modules, teacher_calls=calls, monitor=monitor, **rest)
+
+
+def one_step_players(problem, knobs, teacher, student, fake, move: Loss) -> Training:
+    """The turns of an update for a generator of one step; the fake model's is diffusion training on x = sg
+    g_theta(z)."""
+
+    def generate(draws):
+        return one_step_samples(problem, student, knobs, draws)
+
+    def learn(step, draws):
+        return diffusion_loss(fake, *generate(draws), draws)
+
+    return two_players(problem, knobs, teacher, student, fake, move, learn, generate, {})
