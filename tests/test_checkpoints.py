@@ -1,6 +1,7 @@
 """Runs on disk: resumed bit for bit, never lost whenever the process dies, and refused in one line when damaged or foreign."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import UserSchedule
 from tiny import TinyDigits, TinyMixture
 
 from toydiff import files, runs, weights
@@ -168,6 +170,74 @@ def test_teacher_calls_are_counted():
     assert run.finish().about["teacher_calls"] == 40 * 4
     run = runs.train("progressive", PROBLEMS["points"], changes=SMALL | OWN["progressive"])
     assert run.finish().about["teacher_calls"] == UPDATES * 16 * 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "every", "left"),
+    [
+        ("run", 2, "the last good checkpoint is that of update 4 in '{}'"),
+        ("run", 100, "no checkpoint was saved in '{}' yet"),
+        (None, 1, "nothing was saved"),
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_diverges_says_what_is_left(tmp_path, folder, every, left, resume):
+    """And it continues from there, to diverge again."""
+    out = folder and tmp_path / folder
+    for again in (False, True)[: 1 + resume]:
+        run = set_up(out, resume=again, every=every)
+        [turn] = run.training.turns
+        plain = turn.loss
+        turn.loss = lambda step, draws, plain=plain: plain(step, draws) * (math.nan if step == 5 else 1)
+        seen = []
+        with pytest.raises(FloatingPointError) as found:
+            seen += [record.step for record in run]
+        assert str(found.value) == (
+            f"the loss 'loss' at update 6 is nan, with a gradient of norm nan; {left.format(out)}; try a smaller learning rate"
+        )
+        if out is not None:
+            assert len(list(out.glob("step-*"))) == (every == 2)
+
+
+class Power(UserSchedule):
+    """A user's schedule with a setting."""
+
+    def __init__(self, power=2):
+        self.power = power
+
+    def alpha(self, t):
+        return (1 - t) ** self.power
+
+
+def test_a_run_on_a_schedule_of_a_user_is_loaded_and_continued(tmp_path):
+    def run(folder, power=3, stop=None, resume=False):
+        on = TinyMixture()
+        on.schedule = Power(power)
+        for record in runs.train("diffusion", on, out=folder, changes=SMALL, every=1, resume=resume):
+            if record.step == stop:
+                break
+
+    run(tmp_path / "whole")
+    run(tmp_path / "cut", stop=5)
+    run(tmp_path / "cut", resume=True)
+    assert same(tmp_path / "cut", end_of(tmp_path / "whole"))
+    schedule = runs.load(tmp_path / "cut").denoiser.schedule
+    assert (type(schedule), schedule.power) == (Power, 3)
+    refused(lambda: run(tmp_path / "cut", power=4, resume=True), "has power = 3, not 4; resume it as it was begun")
+
+
+def test_a_problem_of_ones_own_has_the_knobs_of_its_scale():
+    own = TinyMixture()
+    own.name = "dots: mine"
+    assert (
+        runs.knobs("diffusion", own) == runs.knobs("diffusion", "mixture:spirals") == runs.knobs("diffusion", "points")
+    )
+    own.scale = "images"
+    assert runs.knobs("diffusion", own) == runs.knobs("diffusion", "digits")
+    own.scale = "clips"  # one that a method has no recipe for
+    assert runs.knobs("diffusion", own) == METHODS["diffusion"].knobs()
+    assert runs.train("diffusion", own, changes=SMALL | {"updates": 1}).finish().about["problem"] == "dots: mine"
+    refused(lambda: runs.knobs("diffusion", "dots: mine"), "unknown problem 'dots: mine'; allowed: mixture, points")
 
 
 # ---- processes that die

@@ -74,7 +74,7 @@ def test_every_knob_can_be_set_and_has_its_shorthand():
     assert {key: knobs[key] for key in ("ema", "warmup", "updates", "batch")} == {
         "ema": 0.5, "warmup": 2, "updates": 2, "batch": 8,
     }  # fmt: skip
-    assert knobs["kind"] == METHODS["diffusion"].defaults["mixture"].get("kind", "eps")
+    assert knobs["kind"] == METHODS["diffusion"].recipes["points"].get("kind", "eps")
 
 
 def test_teacher_start_and_pairs_reach_the_method(made, capsys):

@@ -10,7 +10,7 @@ import torch
 from cases import ALL_SCHEDULES, RING, close, f64
 from tiny import TinyDigits, TinyMixture
 
-from toydiff import Cosine, Linear, jump, solve
+from toydiff import Cosine, Linear, Prediction, jump, solve
 from toydiff.distill import pairs as module
 from toydiff.distill.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from toydiff.problems import MixtureProblem
@@ -215,7 +215,7 @@ def test_images_are_asked_for_by_class_and_guidance_costs_twice(tmp_path):
     assert torch.equal(plain.noise, guided.noise)
     assert not torch.equal(plain.x0, guided.x0)
     assert (plain.teacher_calls, guided.teacher_calls) == (12 * 2, 12 * 4)
-    _, cond = plain.coupling(digits.schedule, 6)(Draws(0))
+    _, _, cond = plain.draw(digits.schedule, 6, Draws(0))
     assert cond.shape == (6,)
 
 
@@ -232,32 +232,32 @@ def pairs64():
 
 def test_the_path_of_a_pair_runs_from_where_the_teacher_started_to_where_it_ended(schedule, pairs64):
     """x_1 = sigma(1) noise exactly, and x_0 as stored: whatever alpha(1) is."""
-    pair, cond = pairs64.coupling(schedule, 64)(Draws(0))
+    x0, eps, cond = pairs64.draw(schedule, 64, Draws(0))
     i = Draws(0).integers(64, 50)
     assert cond is None
     start = schedule.sigma(f64(1.0)) * pairs64.noise[i]
-    assert torch.equal(pair.x, start)
-    close(schedule.mix(pair.x0, pair.eps, 1.0), start, 1e-12)
-    close(jump(pair, 0.0), schedule.alpha(f64(0.0)) * pairs64.x0[i] + schedule.sigma(f64(0.0)) * pair.eps, 1e-12)
+    close(schedule.mix(x0, eps, 1.0), start, 1e-12)
+    at_data = Prediction(start, f64(1.0), x0, eps, schedule)
+    close(jump(at_data, 0.0), schedule.alpha(f64(0.0)) * pairs64.x0[i] + schedule.sigma(f64(0.0)) * eps, 1e-12)
     # by hand: with sigma(0) = 0 and alpha(0) = 1, eps = (start - alpha(1) x_0)/sigma(1)
     if schedule.sigma(f64(0.0)) == 0 and schedule.alpha(f64(0.0)) == 1:
-        close(pair.x0, pairs64.x0[i], 1e-12)
+        close(x0, pairs64.x0[i], 1e-12)
         by_hand = pairs64.noise[i] - schedule.alpha(f64(1.0)) / schedule.sigma(f64(1.0)) * pairs64.x0[i]
-        close(pair.eps, by_hand, 1e-12)
+        close(eps, by_hand, 1e-12)
 
 
 @pytest.mark.parametrize("schedule", [Cosine(), Linear()])
 def test_where_there_is_no_signal_the_eps_is_the_noise(schedule, pairs64):
-    pair, _ = pairs64.coupling(schedule, 32)(Draws(5))
+    x0, eps, _ = pairs64.draw(schedule, 32, Draws(5))
     i = Draws(5).integers(32, 50)
-    assert torch.equal(pair.eps, pairs64.noise[i])
-    close(pair.x0, pairs64.x0[i], 1e-15)
+    assert torch.equal(eps, pairs64.noise[i])
+    close(x0, pairs64.x0[i], 1e-15)
 
 
 def test_where_there_is_signal_the_eps_is_not_the_noise(pairs64):
     schedule = ALL_SCHEDULES["scaled-linear"]
-    pair, _ = pairs64.coupling(schedule, 32)(Draws(5))
-    assert (pair.eps - pairs64.noise[Draws(5).integers(32, 50)]).abs().max() > 0.01
+    _, eps, _ = pairs64.draw(schedule, 32, Draws(5))
+    assert (eps - pairs64.noise[Draws(5).integers(32, 50)]).abs().max() > 0.01
 
 
 def test_shuffling_breaks_the_pairing_and_nothing_else(pairs64):
@@ -272,14 +272,13 @@ def test_shuffling_breaks_the_pairing_and_nothing_else(pairs64):
 
 
 def test_all_pairs_are_drawn_and_shared_by_processes(pairs64):
-    coupling = pairs64.coupling(Linear(), 60)
-    whole, _ = coupling(Draws(2))
+    x0, eps, _ = pairs64.draw(Linear(), 60, Draws(2))
     for rank in range(3):
-        part, _ = coupling(Draws(2, rank=rank, world=3))
-        assert torch.equal(part.x0, whole.x0[rank::3])
-        assert torch.equal(part.eps, whole.eps[rank::3])
+        own_x0, own_eps, _ = pairs64.draw(Linear(), 60, Draws(2, rank=rank, world=3))
+        assert torch.equal(own_x0, x0[rank::3])
+        assert torch.equal(own_eps, eps[rank::3])
     draws = Draws(0)
-    drawn = torch.cat([coupling(draws)[0].x0 for _ in range(20)])
+    drawn = torch.cat([pairs64.draw(Linear(), 60, draws)[0] for _ in range(20)])
     assert len(torch.unique(drawn[:, 0])) == 50
 
 

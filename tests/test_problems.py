@@ -1,5 +1,7 @@
 """Problems: data, students and measures, held against closed forms and true samples."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -14,7 +16,7 @@ from toydiff.measure import Moments, frechet_distance
 from toydiff.mixtures import MIXTURES
 from toydiff.nets import MLP, UNet
 from toydiff.nets.classifier import Classifier
-from toydiff.problems import DigitsProblem, MixtureProblem, PointsProblem, problem
+from toydiff.problems import ENTRIES, PROBLEMS, DigitsProblem, MixtureProblem, PointsProblem, Sizes, problem
 from toydiff.problems.digits import Features, classifier_turn
 from toydiff.training import Draws, fit
 
@@ -63,6 +65,24 @@ def test_names_and_seeds():
     refused(lambda: problem("mixture", -1), "seed must be a whole number >= 0, got -1")
 
 
+def test_each_kind_says_its_scale_and_how_it_is_written():
+    assert {name: entry.scale for name, entry in ENTRIES.items()} == {
+        "mixture": "points", "points": "points", "digits": "images", "sd": "latents",
+    }  # fmt: skip
+    assert list(PROBLEMS) == list(ENTRIES)
+    for name, title in PROBLEMS.items():
+        assert title.startswith(name)
+    for name in ("mixture", "points:moons", "digits"):
+        assert problem(name).scale == ENTRIES[name.partition(":")[0]].scale
+    refused(lambda: problem("mixture", settings={"rank": 4}), "the problem mixture has no settings, got rank")
+
+
+def test_sizes():
+    """As many samples as it takes to tell a change from chance, and no more than there is time for."""
+    assert problem("mixture").sizes == problem("points:moons").sizes == Sizes(1000, 2000, 8000, {})
+    assert problem("digits").sizes == Sizes(1000, 1000, 1000, {})
+
+
 # ---- data
 
 
@@ -84,8 +104,20 @@ def test_training_samples_are_of_the_class_that_they_say():
 
 
 def test_labels_to_ask_for():
-    assert TinyDigits().labels(12).tolist() == [*range(10), 0, 1]
-    assert TinyMixture().labels(12) is None
+    """Every class in turn, as the data has them, and each as likely as another: three different laws."""
+    digits = TinyDigits()
+    assert digits.eval_labels(12).tolist() == [*range(10), 0, 1]
+    digits.digits = dataclasses.replace(digits.digits, train=torch.zeros(9, 1, 28, 28), train_labels=torch.tensor([3] * 8 + [5]))  # fmt: skip
+    found = torch.bincount(digits.data_labels(4000, 0), minlength=10)
+    assert found.nonzero()[:, 0].tolist() == [3, 5]
+    assert abs(float(found[5]) / 4000 - 1 / 9) < 4 * (8 / 81 / 4000) ** 0.5
+    assert torch.equal(digits.data_labels(7, 2), digits.data(7, 2)[1])
+    uniform = torch.bincount(digits.uniform_labels(4000, 0), minlength=10)
+    assert float((uniform / 4000 - 0.1).abs().max()) < 4 * (0.09 / 4000) ** 0.5
+    points = TinyMixture()
+    assert points.eval_labels(12) is None
+    assert points.uniform_labels(12) is None
+    assert set(points.data_labels(400, 0).tolist()) == set(range(8))
 
 
 def test_the_mixture_s_teacher_is_exact():
@@ -314,14 +346,14 @@ def test_a_guided_student_starts_as_the_teacher_at_every_scale(p):
     teacher = LambdaDenoiser(stirred(p.network()), p.schedule, "eps").eval().requires_grad_(False)
     student = p.student(start=teacher, guided=True)
     x, t, cond = torch.randn(4, *p.shape), torch.tensor([0.1, 0.4, 0.8, 1.0]), torch.tensor([0, 3, 5, 7])
-    assert student.sees_guidance
-    assert not teacher.sees_guidance
-    belief = student.at_guidance(x, t, cond, torch.tensor([0.5, 1.0, 2.0, 9.0]))
-    assert torch.equal(belief.x0, teacher(x, t, cond).x0)
+    assert student.told
+    assert not teacher.told
+    told = student(x, t, cond, torch.tensor([0.5, 1.0, 2.0, 9.0]))
+    assert torch.equal(told.x0, teacher(x, t, cond).x0)
     assert torch.equal(student(x, t).x0, teacher(x, t).x0)
     assert not {q.data_ptr() for q in student.parameters()} & {q.data_ptr() for q in teacher.parameters()}
     again = p.student(start=student, guided=True)  # from one that sees the scale already
-    assert torch.equal(again.at_guidance(x, t, cond, 3.0).x0, student.at_guidance(x, t, cond, 3.0).x0)
+    assert torch.equal(again(x, t, cond, 3.0).x0, student(x, t, cond, 3.0).x0)
 
 
 def test_a_student_may_change_schedule_and_kind():

@@ -1,16 +1,18 @@
 """Schedules: levels, inverses, rates, tables, and the little that a user's own schedule must write."""
 
 import copy
+import json
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
-from cases import ALL_SCHEDULES, VARIANCE_PRESERVING, derivative, f64, normal
+from cases import ALL_SCHEDULES, VARIANCE_PRESERVING, UserSchedule, derivative, f64, normal
 
-from toydiff import SCHEDULES, VE, VP, Linear, Tabulated
+from toydiff import SCHEDULES, VE, VP, Linear, Schedule, Tabulated
 from toydiff import schedule as by_name
-from toydiff.schedules import schedule_config
+from toydiff.schedules import PiecewiseLinear, schedule_config, schedule_from_config
 
 # middles of a thousandth: clear of the kinks of the tables
 TIMES = (torch.arange(10, 990, 7, dtype=torch.float64) + 0.5) / 1000
@@ -165,3 +167,165 @@ def test_levels_are_kept_for_the_same_times_only():
         assert torch.equal(torch.autograd.grad(on.sigma(again).sum(), again)[0], slope)
         copy.deepcopy(on).alpha(t)
         assert schedule_config(on) == schedule_config(by_name(name))
+
+
+# ---- as JSON, and by import path
+
+
+class Power(UserSchedule):
+    """One with settings."""
+
+    def __init__(self, power=2, scale=1.5):
+        self.power, self.scale = power, scale
+
+    def alpha(self, t):
+        return (1 - t) ** self.power
+
+    def sigma(self, t):
+        return self.scale * t
+
+
+class Doubled(Power):
+    """Its attribute is not what it was made of."""
+
+    def __init__(self, power=2):
+        super().__init__(2 * power)
+        del self.scale
+        self.scale_ = 1.0
+
+    def sigma(self, t):
+        return t
+
+
+class Unlike(VP):
+    """Made again of its attributes it is another schedule."""
+
+    def __init__(self, beta0=0.1, beta1=20.0):
+        super().__init__(beta0, beta1)
+        self.beta1 = beta1 + 1
+
+
+class Held(Linear):
+    """It holds a tensor."""
+
+    def __init__(self, table=()):
+        self.table = torch.as_tensor(table)
+
+
+class Renamed(Linear):
+    """At its place there is another class."""
+
+
+Moved, Renamed = Renamed, Linear
+HERE = __name__
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        *ALL_SCHEDULES.values(), Power(3, 1.25), VP(0.2, 15.0), VE(50.0), Tabulated.linear(1e-4, 0.02), PiecewiseLinear(Power(3), [0, 0.25, 1])
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_schedule_comes_back_from_json(on):
+    config = schedule_config(on)
+    again = schedule_from_config(json.loads(json.dumps(config)))
+    assert type(again) is type(on)
+    assert schedule_config(again) == config
+    for one, other in ((on.alpha, again.alpha), (on.sigma, again.sigma)):
+        torch.testing.assert_close(one(TIMES), other(TIMES), rtol=1e-12, atol=0)
+
+
+def test_a_schedule_of_a_user_is_its_import_path_and_settings():
+    path = f"{HERE}:Power"
+    assert schedule_config(Power(3)) == {"name": "import", "path": path, "settings": {"power": 3, "scale": 1.5}}
+    made = by_name(path)
+    assert type(made) is Power
+    assert (made.power, made.scale) == (2, 1.5)
+    assert type(by_name("toydiff.schedules:VP")) is VP
+
+
+def in_a_function():
+    class Local(Linear):
+        pass
+
+    return Local()
+
+
+def in_main():
+    made = type("Mine", (Linear,), {"__module__": "__main__"})
+    return made()
+
+
+CANNOT_BE_SAVED = {
+    "a function": (in_a_function, r"a file cannot hold the schedule Local\(\), whose class is written inside a function: put it at the top of a module"),
+    "a notebook": (in_main, r"the schedule Mine\(\), whose class is written in a notebook or the script that runs: put it"),
+    "another attribute": (lambda: Doubled(), r"its __init__ must take each under its name.*unexpected keyword argument 'scale_'"),
+    "other levels": (lambda: Unlike(), r"what is made of \{.*\} has other levels"),
+    "a tensor": (lambda: Held([0.5]), "each must be a JSON value; Object of type Tensor is not JSON serializable"),
+    "infinite": (lambda: Power(2, math.inf), "each must be a JSON value; Out of range float"),
+    "another class": (lambda: Moved(), "its import path '.*:Renamed' gives another class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CANNOT_BE_SAVED)
+def test_a_schedule_that_would_not_come_back_is_not_saved(what):
+    make, message = CANNOT_BE_SAVED[what]
+    refused(lambda: schedule_config(make()), message)
+
+
+def refused(make, match):
+    with pytest.raises(ValueError, match=match) as found:
+        make()
+    assert "\n" not in str(found.value)
+
+
+NO_PATH = "the import path of a schedule is module:Class, got"
+CANNOT_BE_LOADED = {
+    "no module": ("no_such_module:Mine", r"the schedule 'no_such_module:Mine' cannot be imported: ModuleNotFoundError: No module named"),
+    "no class": (f"{HERE}:Nothing", "cannot be imported: AttributeError: .*Nothing"),
+    "a function": (f"{HERE}:refused", "':?.*refused' is no noise schedule: that is a subclass of toydiff.Schedule"),
+    "an instance": (f"{HERE}:HERE", "is no noise schedule"),
+    "another class": ("toydiff:Denoiser", "'toydiff:Denoiser' is no noise schedule"),
+    "the base": ("toydiff:Schedule", "'toydiff:Schedule' is no noise schedule"),
+    "no name": ("toydiff:", NO_PATH),
+    "relative": (".schedules:VP", NO_PATH),
+    "a file": ("my/module.py:Mine", NO_PATH),
+    "settings needed": ("toydiff:Tabulated", "the schedule 'toydiff:Tabulated' cannot be made of the settings {}: .*alphas_bar"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CANNOT_BE_LOADED)
+def test_a_path_that_leads_to_no_schedule_is_one_line(what):
+    path, message = CANNOT_BE_LOADED[what]
+    said = f"unknown schedule '{path}'.*; allowed: vp, .*MODULE:CLASS" if message == NO_PATH else message
+    refused(lambda: by_name(path), said)
+    refused(lambda: schedule_from_config({"name": "import", "path": path, "settings": {}}), message)
+
+
+def test_a_module_that_fails_as_it_is_imported_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_schedule.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    refused(lambda: by_name("broken_schedule:Mine"), "cannot be imported: ZeroDivisionError: division by zero")
+
+
+def test_settings_that_a_file_never_has_are_one_line():
+    for config in ({"path": f"{HERE}:Power"}, {"settings": {}}, {"path": f"{HERE}:Power", "settings": {"powr": 2}}, {"path": f"{HERE}:Power", "settings": "x"}):  # fmt: skip
+        refused(lambda config=config: schedule_from_config({"name": "import"} | config), "the schedule '")
+
+
+def test_a_module_in_the_current_folder_is_found_and_the_search_path_grows_once(tmp_path, monkeypatch):
+    (tmp_path / "schedule_of_this_folder.py").write_text(
+        "from toydiff import Linear\n\n\nclass Mine(Linear):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    before = list(sys.path)
+    assert by_name("vp").name == "vp"
+    assert sys.path == before
+    made = by_name("schedule_of_this_folder:Mine")
+    by_name("schedule_of_this_folder:Mine")
+    assert isinstance(made, Schedule)
+    assert sys.path == [*before, str(tmp_path)]
+    del sys.modules["schedule_of_this_folder"]

@@ -73,9 +73,9 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
     before = everything(teacher)
     start, seen = {}, runs.fit
 
-    def watched(turns, *args, modules, **settings):
-        start.update(everything(modules["student"]))
-        return seen(turns, *args, modules=modules, **settings)
+    def watched(state, *args, **settings):
+        start.update(everything(state.modules["student"]))
+        return seen(state, *args, **settings)
 
     monkeypatch.setattr(runs, "fit", watched)
     run, losses = trained(method, the_problem)
@@ -186,7 +186,7 @@ def test_a_student_of_a_student(sd, tmp_path):
         "cd", sd, changes=FEW | SMALL["cd"], teacher=str(tmp_path / "first"), start=str(tmp_path / "first"), watch=0
     )
     D = second.training.student
-    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.4, 0.8]), sd.labels(2)
+    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.4, 0.8]), sd.eval_labels(2)
     start = runs.load(tmp_path / "first").denoiser
     torch.testing.assert_close(D(x, t, cond).x0, start(x, t, cond).x0, rtol=0, atol=1e-4)
     assert not torch.allclose(D(x, t, cond).x0, sd.teacher(x, t, cond).x0, atol=1e-3)
@@ -230,12 +230,12 @@ def test_a_lora_is_of_its_rank_and_starts_at_nothing(sd):
     student, teacher = sd.student(start=sd.teacher), sd.teacher
     downs = [p for name, p in student.named_parameters() if "lora_A" in name]
     assert {p.shape[0] for p in downs} == {4}
-    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.4, 0.8]), sd.labels(2)
+    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.4, 0.8]), sd.eval_labels(2)
     torch.testing.assert_close(student(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
     assert student.net.low_rank(16) is student.net
     told = sd.student(start=sd.teacher, guided=True)
-    assert told.sees_guidance
-    assert torch.equal(told.at_guidance(x, t, cond, 5.0).x0, told(x, t, cond).x0)
+    assert told.told
+    assert torch.equal(told(x, t, cond, 5.0).x0, told(x, t, cond).x0)
     torch.testing.assert_close(told(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
     pipe = sd.checkpoint.pipe
     for g in (1.0, 2.5, 7.5):
@@ -607,6 +607,6 @@ def test_labels_are_dropped_to_the_negative_prompt(sd):
     D, x = sd.teacher, torch.randn(2, 4, 8, 8)
     none = torch.full((2,), NO_CLASS)
     assert torch.equal(D(x, 0.5, none).eps, D(x, 0.5, None).eps)
-    assert not torch.equal(D(x, 0.5, sd.labels(2)).eps, D(x, 0.5, None).eps)
+    assert not torch.equal(D(x, 0.5, sd.eval_labels(2)).eps, D(x, 0.5, None).eps)
     assert isinstance(D.net, CheckpointUNet)
-    assert len(set(sd.labels(6).tolist())) == 3
+    assert len(set(sd.eval_labels(6).tolist())) == 3

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
 from toydiff.prediction import jump
 from toydiff.seeds import seeded
-from toydiff.training import EMA, Collapse, Draws, Turn, Watch, fit, lr_share
+from toydiff.training import EMA, Collapse, Diverged, Draws, State, Turn, Watch, fit, lr_share
 
 
 def linear(seed=0, outputs=1):
@@ -40,6 +41,14 @@ def residual(net, batch=8):
 
 def weights_of(net):
     return torch.cat([p.detach().reshape(-1).clone() for p in net.parameters()])
+
+
+def saved_by(saves, state, steps, **settings):
+    """The loop of a caller that saves: after each record, before anything else is done with it."""
+    saves.load(state)
+    for record in fit(state, steps, **settings):
+        saves.after(record, state, steps)
+        yield record
 
 
 class ByHand:
@@ -150,13 +159,42 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others():
     assert not torch.equal(run(3), run(4))
 
 
+def test_a_state_goes_on_where_it_is():
+    """Seven updates in one loop, or four and three: what the loop does not hold itself is all in the state."""
+
+    def run(*parts):
+        net = linear()
+        average = EMA(net, 0.5)
+        state = State.of(Turn(residual(net), list(net.parameters()), 0.1), averages=[average], seed=3)
+        for stop in parts:
+            for record in fit(state, 7, warmup=2):
+                if record.step == stop:
+                    break
+        assert state.step == 7
+        return weights_of(net), weights_of(average.module)
+
+    for one, other in zip(run(7), run(4, 7), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_of_several_processes_the_first_saves(tmp_path):
+    net = linear()
+    state = State.of(Turn(residual(net), list(net.parameters())), modules={"net": net})
+    state.draws = Draws(0, rank=1, world=2)
+    list(saved_by(Checkpoints(tmp_path / "run", {}, every=1), state, 3))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 # ---- draws
 
 
 def test_shares_make_the_whole_batch():
+    """Numbers are asked for by a process's own samples, as a loss that got its rows of the batch does."""
+
     def all_of(draws):
-        whole = [draws.normal(12, 2, 3), draws.uniform(12, -1.0, 4.0), draws.integers(12, 7)]
-        return [*whole, draws.rows(lambda n, rng: torch.arange(n), 12)]
+        own = draws.own(12)
+        numbers = [draws.normal(own, 2, 3), draws.uniform(own, -1.0, 4.0), draws.integers(own, 7)]
+        return [*numbers, draws.rows(lambda n, rng: torch.arange(n), 12)]
 
     whole = all_of(Draws(5))
     for world in (2, 3, 4):
@@ -316,7 +354,8 @@ def test_two_players_and_a_target_resume_bit_for_bit(tmp_path, every):
         turns[0].loss = with_target
         modules = {"generator": generator, "fake": fake, "teacher": teacher, "target": target}
         saves = Checkpoints(folder, {"what": "two players"}, every, resume)
-        for record in fit(turns, 12, averages=[target], modules=modules, checkpoints=saves, seed=5, warmup=2):
+        state = State.of(turns, averages=[target], modules=modules, seed=5)
+        for record in saved_by(saves, state, 12, warmup=2):
             if record.step == stops:
                 break
 
@@ -355,10 +394,12 @@ def watched(figures, every=2, patience=None, seed=0):
     return net, average, watch, seen
 
 
-def fit_watched(net, average, watch, updates, checkpoints=None):
-    modules = {"net": net, "average": average, "watch": watch}
+def fit_watched(net, average, watch, updates, saves=None):
     turn = Turn(residual(net), list(net.parameters()), 1e-2)
-    return fit(turn, updates, averages=[average], modules=modules, watch=watch, checkpoints=checkpoints)
+    if saves is None:
+        return fit(turn, updates, averages=[average], watch=watch)
+    state = State.of(turn, averages=[average], modules={"net": net, "average": average, "watch": watch})
+    return saved_by(saves, state, updates, watch=watch)
 
 
 def test_a_watch_keeps_the_best_average_that_it_saw():
@@ -386,6 +427,7 @@ def test_a_watch_ends_a_run_that_gets_no_better(tmp_path):
     saves = Checkpoints(tmp_path / "run", {}, every=100)
     records = list(fit_watched(net, average, watch, 50, saves))
     assert records[-1].step == 8
+    assert [record.last for record in records] == [False] * 7 + [True]
     assert watch.over
     index = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (index["step"], index["steps"]) == (8, 8)  # it is saved, and is finished
@@ -431,10 +473,9 @@ def test_a_collapse_stops_the_run_and_is_not_saved(tmp_path, figures, message):
     [(name, values)] = figures.items()
     net, average, watch, _ = watched([{"distance": 1.0, name: value} for value in values])
     saves = Checkpoints(tmp_path / "run", {}, every=3)
-    with pytest.raises(
-        Collapse, match=rf"{message}; the last good checkpoint is that of update 3 in .*run'; try a smaller"
-    ):
+    with pytest.raises(Collapse, match=rf"{message}; try a smaller learning rate, and, where there is a second model"):
         list(fit_watched(net, average, watch, 50, saves))
+    assert saves.last_good == f"the last good checkpoint is that of update 3 in {str(tmp_path / 'run')!r}"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 3
     assert issubclass(Collapse, FloatingPointError)
 
@@ -473,29 +514,27 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path
         return value + torch.sqrt(net.weight.sum() * 0)  # finite itself, but d sqrt(x) is infinite at 0
 
     saves = Checkpoints(tmp_path / "run", {}, every=3)
-    steps = fit(
-        Turn(loss, list(net.parameters())), 20, averages=[average], modules={"net": net, "average": average}, checkpoints=saves
-    )  # fmt: skip
+    turn = Turn(loss, list(net.parameters()))
+    steps = saved_by(saves, State.of(turn, averages=[average], modules={"net": net, "average": average}), 20)
     for record in steps:
         last = weights_of(net), weights_of(average.module)
         if record.step == 7:
             break
-    message = rf"^the loss 'loss' at update 8 is [^\n]*update 6 in '{tmp_path / 'run'}'; try a smaller learning rate$"
+    message = r"^the loss 'loss' at update 8 is [^\n]*, with a gradient of norm [^\n]*; try a smaller learning rate$"
     with pytest.raises(FloatingPointError, match=message):
         next(steps)
     assert torch.equal(weights_of(net), last[0])
     assert torch.equal(weights_of(average.module), last[1])
     assert [p.name for p in (tmp_path / "run").glob("step-*")] == ["step-00000006.safetensors"]
+    assert "that of update 6 in" in saves.last_good
 
 
-def test_a_loss_that_is_not_finite_says_where_nothing_was_saved(tmp_path):
-    net = linear()
-    turn = Turn(lambda step, draws: net.weight.sum() * math.nan, list(net.parameters()), name="bad")
-    with pytest.raises(FloatingPointError, match=r"the loss 'bad' at update 1 is nan.*nothing was saved"):
-        next(fit(turn, 3))
-    saves = Checkpoints(tmp_path / "run", {})
-    with pytest.raises(FloatingPointError, match=r"no checkpoint was saved in .* yet"):
-        next(fit(turn, 3, modules={"net": net}, checkpoints=saves))
+@pytest.mark.parametrize("kind", [Diverged, Collapse])
+def test_an_error_says_what_is_left_where_that_is_known(kind):
+    assert str(kind("it broke")) == f"it broke; {kind.ADVICE}"
+    told = kind("it broke", "nothing was saved")
+    assert str(told) == f"it broke; nothing was saved; {kind.ADVICE}"
+    assert str(pickle.loads(pickle.dumps(told))) == str(told)
 
 
 def test_parameters_that_a_loss_does_not_reach_stay():
@@ -533,8 +572,12 @@ BAD = {
     "a loss of two numbers": (lambda: fit(_turn(loss=lambda s, d: NET(torch.ones(2, 3).double())[:, 0]), 3), r"a loss is a scalar, got shape \(2,\)"),
     "average, one": (lambda: EMA(NET, 1.0), r"the decay of an average lies in \[0, 1\), got 1.0"),
     "average, nan": (lambda: EMA(NET, math.nan), r"lies in \[0, 1\), got nan"),
-    "an uneven share": (lambda: Draws(0, world=2).normal(3), "a batch of 3 cannot be shared evenly by 2 processes"),
-    "an empty batch": (lambda: Draws(0).normal(0), "batch must be a whole number >= 1, got 0"),
+    "an uneven share": (lambda: Draws(0, world=2).own(3), "a batch of 3 cannot be shared evenly by 2 processes"),
+    "uneven rows": (lambda: Draws(0, world=2).rows(lambda n, rng: torch.zeros(n), 3), "a batch of 3 cannot be shared evenly by 2 processes"),
+    "an empty batch": (lambda: Draws(0).own(0), "batch must be a whole number >= 1, got 0"),
+    "a seed beside a state": (lambda: fit(State.of(_turn()), 3, seed=1), "a state has its averages and its seed already"),
+    "averages beside a state": (lambda: fit(State.of(_turn()), 3, averages=[EMA(NET)]), "a state has its averages and its seed already"),
+    "a state of no turns": (lambda: State.of([]), "nothing to train"),
 }  # fmt: skip
 
 
@@ -551,10 +594,14 @@ def test_a_checkpoint_that_would_lack_weights_is_refused(tmp_path):
     average = EMA(net, 0.5)
     turns = [Turn(residual(net), list(net.parameters())), Turn(residual(other), list(other.parameters()), name="other")]
     saves = Checkpoints(tmp_path / "run", {})
-    with pytest.raises(ValueError, match="a checkpoint would lack weights of 'other'"):
-        next(fit(turns, 3, modules={"net": net}, checkpoints=saves))
-    with pytest.raises(ValueError, match="a checkpoint would lack weights of 'average 0'"):
-        next(fit(turns[0], 3, averages=[average], modules={"net": net}, checkpoints=saves))
+    lacking = {
+        "'other'": State.of(turns, modules={"net": net}),
+        "'average 0'": State.of(turns[0], averages=[average], modules={"net": net}),
+    }
+    for name, state in lacking.items():
+        for save in (lambda state=state: saves.load(state), lambda state=state: saves.save(state, 3)):
+            with pytest.raises(ValueError, match=f"a checkpoint would lack weights of {name}"):
+                save()
     assert list((tmp_path / "run").iterdir()) == []
 
 

@@ -128,6 +128,9 @@ class Checkpoints:
 
     `about` is what identifies the run (method, problem, hyper-parameters, seed): a folder that holds another run is refused. `resume`
     continues what the folder holds; without it a folder that already holds a run is refused, so that none is overwritten by mistake.
+
+    The loop that trains calls `load` before it begins and `after` with each record of `fit`. A process that is killed at any moment, `kill -9` in the middle of a
+    write included, leaves a whole run behind: the update that was last saved, from which a new process repeats the uninterrupted run bit for bit.
     """
 
     folder: Path
@@ -152,7 +155,11 @@ class Checkpoints:
         return f"the last good checkpoint is that of update {self.saved} in {str(self.folder)!r}"
 
     def load(self, state: State) -> None:
-        """Put the saved tensors and numbers into `state`; nothing happens if the folder holds no run yet."""
+        """Put the saved tensors and numbers into `state`; nothing happens if the folder holds no run yet.
+
+        `ValueError` for a run that was begun otherwise, damaged files, or a state whose `modules` lack weights that its updates change.
+        """
+        state.check_whole()
         if not (self.folder / INDEX).exists():
             return
         index = read_run(self.folder)
@@ -170,14 +177,19 @@ class Checkpoints:
         self._keep_only(index["file"])
 
     def after(self, record: Record, state: State, steps: int) -> None:
-        """Note the record, and save where it is time to."""
-        if record.step % max(1, steps // HISTORY) == 0 or record.step == steps:
+        """Note the record of a run of `steps` updates, and save the state where it is time to; of several processes only the first does."""
+        if state.draws.rank > 0:
+            return
+        if record.last:  # a watch may end a run early
+            steps = record.step
+        if record.last or record.step % max(1, steps // HISTORY) == 0:
             state.history.append([record.step, *record.losses.values()])
-        if record.step % self.every == 0 or record.step == steps:
+        if record.last or record.step % self.every == 0:
             self.save(state, steps, tuple(record.losses))
 
     def save(self, state: State, steps: int, turns: tuple[str, ...] = ()) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state, whole or not at all; `ValueError` if its `modules` lack weights that its updates change."""
+        state.check_whole()
         data = tensor_bytes(contents(state))
         name = f"step-{state.step:08d}.safetensors"
         write_bytes(self.folder / name, data)

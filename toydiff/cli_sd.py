@@ -163,6 +163,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from .adapters.sampling import sample_images
     from .cli_training import usable
     from .runs import problem_of as problem_of_run
+    from .runs import to_device
 
     out = sample_file(args.out, args.json)
     if not args.prompt:
@@ -182,10 +183,10 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     "a run knows its own checkpoint; --model, --config, --lora, --unet, --local-only and --unsafe-weights are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-        told = D.sees_guidance
+        told = D.told
     prepare(the_problem, args, device)
     if D is not None:
-        the_problem.to(torch.device(device), D)
+        to_device(torch.device(device), the_problem, D)
     size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
     settings = {
         "model": the_problem.checkpoint.source if model is None else args.model, "problem": the_problem.name, "prompts": args.prompt,

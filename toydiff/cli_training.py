@@ -298,7 +298,7 @@ def pairs(args: argparse.Namespace) -> None:
 
     from .distill.pairs import Recipe, save_pairs
     from .problems import problem
-    from .runs import teacher_of
+    from .runs import teacher_of, to_device
 
     settings = {name: value for name in vars(Recipe()) if (value := getattr(args, name)) is not None}
     check_folder(args.out)
@@ -309,9 +309,9 @@ def pairs(args: argparse.Namespace) -> None:
     else:
         cli_sd.refuse(args, f"and {args.problem} is none")
         the_problem = problem(args.problem)
-    recipe = Recipe(**{**the_problem.recipe, **settings})
+    recipe = Recipe(**{**the_problem.sizes.pairs, **settings})
     name, teacher = teacher_of(the_problem, args.teacher)
-    the_problem.to(torch.device(usable(args.device or "cpu")), teacher)
+    to_device(torch.device(usable(args.device or "cpu")), the_problem, teacher)
     began = time.perf_counter()
     try:
         made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
@@ -504,7 +504,7 @@ def evaluate(args: argparse.Namespace) -> None:
     device = usable(args.device or "cpu")
     if cli_sd.is_checkpoint(the_problem.name):
         the_problem.checkpoint.to(device, "float16" if device == "cuda" else "float32")
-    the_problem.to(torch.device(device), model.denoiser)
+    runs.to_device(torch.device(device), the_problem, model.denoiser)
     rows = runs.evaluate(
         model, the_problem, steps=args.steps, n=args.n, solver=args.solver, grid=args.grid, guidance_scale=args.guidance_scale,
         seed=args.seed, progress=show_progress(),
@@ -631,7 +631,7 @@ def _problem(parser: Parser) -> None:
         "--problem",
         metavar="NAME",
         required=True,
-        help="mixture, mixture:NAME, points:NAME, digits, digits:openml, or sd with --model",
+        help="mixture, mixture:NAME, points:NAME, digits, digits:openml, sd with --model, or another that `toydiff methods` lists",
     )
 
 

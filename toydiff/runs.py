@@ -12,15 +12,15 @@ from torch import Tensor
 from . import weights
 from .catalog import METHODS, Card
 from .checkpoints import INDEX, Checkpoints, check_out, read_run, read_tensors
-from .checks import check_count, check_positive, unknown
+from .checks import check_count, check_positive, shape, unknown
 from .denoisers import Denoiser
 from .distill.base import Knobs, Training
 from .distill.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from .grids import time_grid
-from .problems import Problem, problem
+from .problems import CheckpointProblem, Problem, entry, problem
 from .seeds import seeded
 from .solvers import Trajectory, solve
-from .training import Collapse, Look, Record, Watch, fit
+from .training import Collapse, Diverged, Look, Record, State, Watch, fit
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,13 +43,13 @@ def card(method: str) -> Card:
     return METHODS[method]
 
 
-def knobs(method: str, problem_name: str, changes: Mapping[str, object] | None = None) -> Knobs:
-    """A method's knobs for a kind of problem, with changes; `ValueError` for a knob that it does not have, or a value of another type.
+def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None = None) -> Knobs:
+    """A method's knobs by its recipe for a problem's scale, with changes; `ValueError` for a knob that it does not have, or a value of another type.
 
-    Values may be text, as on a command line.
+    on: a problem, or its name. Values may be text, as on a command line.
     """
     chosen = card(method)
-    settings = dict(chosen.defaults.get(problem_name.partition(":")[0], {}))
+    settings = dict(chosen.recipes.get(on.scale if isinstance(on, Problem) else entry(on).scale, {}))
     fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
     for name, value in (changes or {}).items():
         if name not in fields:
@@ -167,13 +167,24 @@ class Run:
     def _run(self) -> Iterator[Record]:
         training, knobs_ = self.training, self.knobs
         watched = {} if self.watch is None else {"watch": self.watch}
-        for record in fit(
-            training.turns, knobs_.updates, averages=training.averages(), modules=training.state() | watched, seed=self.seed, clip=knobs_.clip,
-            warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles), watch=self.watch, accumulate=self.accumulate, checkpoints=self.checkpoints,
-            accelerator=self.accelerator, progress=self.progress,
-        ):  # fmt: skip
-            self.seconds += record.seconds
-            yield record
+        state = State.of(
+            training.turns, averages=training.averages(), modules=training.state() | watched, seed=self.seed, accelerator=self.accelerator
+        )  # fmt: skip
+        if self.checkpoints is not None:
+            self.checkpoints.load(state)
+        records = fit(
+            state, knobs_.updates, clip=knobs_.clip, warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles),
+            watch=self.watch, accumulate=self.accumulate, progress=self.progress,
+        )  # fmt: skip
+        try:
+            for record in records:
+                if self.checkpoints is not None:
+                    self.checkpoints.after(record, state, knobs_.updates)
+                self.seconds += record.seconds
+                yield record
+        except Diverged as error:
+            saved = "nothing was saved" if self.checkpoints is None else self.checkpoints.last_good
+            raise type(error)(error.what, saved) from None
 
     def finish(self) -> Model:
         """Run to the end. The model's `seconds` are those of the updates that this process made."""
@@ -213,13 +224,13 @@ def train(
 
     teacher, start: a run's folder, bundled weights, or a denoiser; by default the problem's own teacher, whose weights the student starts
     with if it has any. pairs: a folder or `Pairs`, of that teacher; where the method needs them and none are given, they are
-    made first, by `Recipe`'s defaults. out: a folder for checkpoints; with `resume` what is there is continued. watch: measure the average every
+    made first, as the problem's `Sizes.pairs` say. out: a folder for checkpoints; with `resume` what is there is continued. watch: measure the average every
     so many updates, and keep the best (`training.Watch`); 0 for not at all, by default what the method's card says. patience: after how many
     measurements in a row that were no better the run ends; None for never. accumulate: in how many parts each batch's gradient is computed. The same seed gives
     the same bits on one machine. `ValueError` for what does not fit.
     """
     the_problem = problem(on) if isinstance(on, str) else on
-    chosen, settings = card(method), knobs(method, the_problem.name, changes)
+    chosen, settings = card(method), knobs(method, the_problem, changes)
     check_count(seed, "seed", 0)
     names = {}
     given = {}
@@ -229,15 +240,15 @@ def train(
             names[role] = type(given[role]).__name__
         elif what is not None or (role == "teacher" and chosen.needs != "nothing"):
             names[role], given[role] = teacher_of(the_problem, what, role)
-    if chosen.needs == "nothing" and "start" not in given and the_problem.start is not None:
-        names["start"], given["start"] = "own", the_problem.start
+    if chosen.needs == "nothing" and "start" not in given and isinstance(the_problem, CheckpointProblem):
+        names["start"], given["start"] = "own", the_problem.teacher
     if teacher is not None and chosen.needs == "nothing":
         raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
     if out is not None:
         check_out(out, resume)  # before any work
     target = torch.device(device)
-    the_problem.to(target, *given.values())
-    if chosen.data:
+    to_device(target, the_problem, *given.values())
+    if chosen.data and isinstance(the_problem, CheckpointProblem):
         the_problem.ready()
     if chosen.needs == "pairs" and pairs is None:
         pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
@@ -245,20 +256,19 @@ def train(
         pairs = load_pairs(pairs)
     if pairs is not None and chosen.needs != "pairs":
         raise ValueError(f"{method} uses no pairs")
-    if pairs is not None and pairs.about["problem"] != the_problem.name:
-        raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
     if pairs is not None:
-        the_problem.accept(pairs)
+        _check_pairs(pairs, the_problem)
     with seeded(seed):  # fresh weights
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
         module.to(target)
+    measurable = the_problem.distance_name is not None
     watch = (
-        (max(settings.updates // chosen.looks, 1) if chosen.looks and the_problem.measurable else 0)
+        (max(settings.updates // chosen.looks, 1) if chosen.looks and measurable else 0)
         if watch is None
         else check_count(watch, "watch", 0)
     )
-    if watch and not the_problem.measurable:
+    if watch and not measurable:
         raise ValueError(
             f"a watch measures samples, and there is nothing to compare samples of {the_problem.name} with: give it data, or set watch to 0"
         )
@@ -275,9 +285,9 @@ def train(
     check_count(accumulate, "accumulate")
     if settings.batch % accumulate:
         raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {accumulate} equal parts")
-    about |= {"settings": the_problem.settings()} if the_problem.settings() else {}
     about |= {"accumulate": accumulate} if accumulate > 1 else {}
-    about |= {"inputs": the_problem.inputs()} if the_problem.inputs() else {}
+    if isinstance(the_problem, CheckpointProblem):
+        about |= {"settings": the_problem.settings(), "inputs": the_problem.inputs()}
     mixed = "no" if accelerator is None else str(accelerator.mixed_precision)
     about |= {"mixed_precision": mixed} if mixed != "no" else {}
     watched = None
@@ -290,13 +300,33 @@ def train(
     )
 
 
+def to_device(device: torch.device, the_problem: Problem, *models: Denoiser) -> None:
+    """Move models to a device, and, where the problem is a checkpoint, what encodes its prompts."""
+    if isinstance(the_problem, CheckpointProblem):
+        the_problem.to(device, *models)
+    for D in models:
+        D.to(device)
+
+
+def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
+    """The pairs are of the problem and of its samples, whose prompts are made known to it where it has any; `ValueError` otherwise."""
+    if pairs.about["problem"] != the_problem.name:
+        raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
+    if tuple(pairs.x0.shape[1:]) != tuple(the_problem.shape):
+        raise ValueError(
+            f"the pairs have samples {shape(pairs.x0[0])}, and {the_problem.name} has {tuple(the_problem.shape)}"
+        )
+    if isinstance(the_problem, CheckpointProblem):
+        the_problem.accept(pairs)
+
+
 def looker(the_problem: Problem, about: Mapping[str, object], training: Training) -> Look:
     """What a run's watch sees of a denoiser: {distance, floor, accuracy, spread, coverage, least_share, shares} and the figures of the method's monitor.
 
-    Of 2000 points or 1000 images by the fewest steps that the method is sampled with, from noise of their own. spread: the root mean square of their distance
+    Of `Sizes.watched` samples by the fewest steps that the method is sampled with, from noise of their own. spread: the root mean square of their distance
     from their mean, over that of data; shares: what lies at each mode.
     """
-    n = the_problem.looked_at or (1000 if the_problem.conditional else 2000)
+    n = the_problem.sizes.watched
     steps = min(about["sampler"]["steps"])
     spread_of_data = deviation(the_problem.data(n, SEED_OF_NOISE)[0])
 
@@ -327,7 +357,7 @@ def _own_pairs(
     progress: bool,
 ) -> Pairs | Path:
     """Pairs for a run that was given none: in its folder, where a continued run finds them, or in memory if it has none."""
-    recipe = Recipe(**the_problem.recipe)
+    recipe = Recipe(**the_problem.sizes.pairs)
     if out is None:
         return make_pairs(the_problem, teacher, recipe, progress=progress)
     folder = Path(out) / "pairs"
@@ -359,13 +389,13 @@ def sample(
     """
     check_count(n, "n")
     D, sampler = model.denoiser, model.about["sampler"]
-    cond = the_problem.labels(n) if cond is None else cond
+    cond = the_problem.eval_labels(n) if cond is None else cond
     noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(SEED_OF_NOISE + seed))
     device = next((p.device for p in D.parameters()), noise.device)
     x = (D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
     cond = None if cond is None else cond.to(device)
     ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
-    parts, batch = [], min(batch, the_problem.at_once)
+    parts, batch = [], min(batch, the_problem.sizes.at_once)
     for i in range(0, n, batch):
         part = slice(i, i + batch)
         parts.append(
@@ -396,10 +426,10 @@ def evaluate(
 ) -> list[dict]:
     """Measure a model at each number of steps: the rows that `--json` writes everywhere.
 
-    n: 8000 points or 1000 images unless given. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
+    n: `Sizes.evaluated` samples unless given, 8000 points or 1000 images. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
     teacher_calls, seconds} and floor_std, shares (of the modes or classes, None where there are none), solver, grid, guidance_scale, n.
     """
-    n = (the_problem.looked_at or (1000 if the_problem.conditional else 8000)) if n is None else n
+    n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]
     rows = []
     for count in sampler["steps"] if steps is None else steps:

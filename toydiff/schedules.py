@@ -5,7 +5,12 @@ One convention everywhere: `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1],
 """
 
 import functools
+import importlib
+import json
 import math
+import operator
+import os
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -91,6 +96,9 @@ _KEPT: "weakref.WeakKeyDictionary[Schedule, dict]" = weakref.WeakKeyDictionary()
 
 class Schedule:
     """A noise schedule. A subclass writes `alpha(t)` and `sigma(t)` only; the rest follows from these two.
+
+    `__init_subclass__` wraps both as they are written: what rounds to 0 at its end becomes 0 there (cos(pi/2) is 6e-17 in floating point and would hide that
+    nothing but noise is left), and the values at the last tensor of times are kept, because an update of a training asks for them up to five times.
 
     `alpha` must not increase and `sigma` must not decrease with t in [0, 1], so that lambda strictly falls. Both take
     and return a tensor of times of any shape and are differentiable. `alpha(1) = 0` (flow matching) and `sigma(0) = 0`
@@ -432,21 +440,96 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 """The ready-made schedules by name."""
 
 
+IMPORTED = "import"
+"""What a file calls a schedule that a user wrote, beside its import path and its settings."""
+
+
 def schedule_config(schedule: Schedule) -> dict:
-    """A schedule as JSON: its name among the ready-made ones, and its settings. `ValueError` for a schedule that a user wrote."""
-    if isinstance(schedule, PiecewiseLinear):
+    """A schedule as JSON: its name among the ready-made ones, and its settings.
+
+    Of a schedule that a user wrote, the import path of its class, "module:Class", and its attributes, with which the class makes it again; `ValueError` where
+    that does not give the same schedule, or the class cannot be imported.
+    """
+    if type(schedule) is PiecewiseLinear:
         return {"name": schedule.name, "base": schedule_config(schedule.base), "edges": schedule.edges.tolist()}
-    if isinstance(schedule, Tabulated):
+    if type(schedule) is Tabulated:
         if schedule.name in SCHEDULES and torch.equal(schedule._log_alpha, SCHEDULES[schedule.name]()._log_alpha):
             return {"name": schedule.name}
         return {"name": "tabulated", "alphas_bar": torch.exp(2 * schedule._log_alpha[1:]).tolist()}
-    if type(schedule) not in (VP, Cosine, Linear, VE):
-        raise ValueError(f"a file can hold the library's own schedules, not {schedule!r}")
-    return {"name": schedule.name, **vars(schedule)}
+    if type(schedule) in (VP, Cosine, Linear, VE):
+        return {"name": schedule.name, **vars(schedule)}
+    return {"name": IMPORTED, "path": _import_path(schedule), "settings": _settings(schedule)}
+
+
+def _import_path(schedule: Schedule) -> str:
+    """Where the class of a user's schedule is imported from."""
+    cls = type(schedule)
+    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
+        where = "in a notebook or the script that runs" if cls.__module__ == "__main__" else "inside a function"
+        raise ValueError(
+            f"a file cannot hold the schedule {schedule!r}, whose class is written {where}: put it at the top of a module, my_module.py, and import it from there"
+        )
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    if _imported(path) is not cls:
+        raise ValueError(f"a file cannot hold the schedule {schedule!r}: its import path {path!r} gives another class")
+    return path
+
+
+def _settings(schedule: Schedule) -> dict:
+    """The attributes of a user's schedule, once its class is known to make the same one of them."""
+    cannot = (
+        f"a file cannot hold the schedule {schedule!r}, which is made again from its attributes: its __init__ must take each under its name, "
+        "and each must be a JSON value"
+    )
+    try:
+        settings = json.loads(json.dumps(vars(schedule), allow_nan=False))
+        again = type(schedule)(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{cannot}; {' '.join(str(error).split())[:200]}") from None
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    levels = ((schedule.alpha, again.alpha), (schedule.sigma, again.sigma))
+    if not all(torch.equal(own(t), other(t)) for own, other in levels):
+        raise ValueError(f"{cannot}; what is made of {settings} has other levels")
+    return settings
+
+
+def _is_import_path(text: object) -> bool:
+    """Whether this is written as module:Class."""
+    module, _, name = str(text).partition(":")
+    return all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+
+def _imported(path: str) -> type[Schedule]:
+    """The class of an import path "module:Class", looked for in the current folder as well; `ValueError` for what is no such path, or no `Schedule`."""
+    if not _is_import_path(path):
+        raise ValueError(f"the import path of a schedule is module:Class, got {path!r}")
+    module, _, name = path.partition(":")
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # the command's own search path has the folder of the command instead
+    try:
+        found = operator.attrgetter(name)(importlib.import_module(module))
+    except Exception as error:  # a module that is imported runs, and may fail in any way
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the schedule {path!r} cannot be imported: {type(error).__name__}: {reason[:200]}; it is looked for in the current folder and on Python's path"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, Schedule) and found is not Schedule):
+        raise ValueError(f"{path!r} is no noise schedule: that is a subclass of toydiff.Schedule")
+    return found
+
+
+def _made(path: str, settings: Mapping) -> Schedule:
+    """The schedule of an import path with these settings."""
+    cls = _imported(path)
+    try:
+        return cls(**settings)
+    except TypeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the schedule {path!r} cannot be made of the settings {settings}: {reason[:200]}") from None
 
 
 def schedule_from_config(config: Mapping) -> Schedule:
-    """The inverse of `schedule_config`; `ValueError` for what it never writes."""
+    """The inverse of `schedule_config`; `ValueError` for what it never writes. A user's schedule is imported, which runs its module."""
     settings = dict(config)
     name = settings.pop("name", None)
     try:
@@ -454,15 +537,22 @@ def schedule_from_config(config: Mapping) -> Schedule:
             return PiecewiseLinear(schedule_from_config(settings["base"]), settings["edges"])
         if name == "tabulated":
             return Tabulated(settings["alphas_bar"])
+        if name == IMPORTED:
+            return _made(str(settings["path"]), settings["settings"])
         if name in SCHEDULES:
             return SCHEDULES[name](**settings)
     except (TypeError, KeyError) as error:
         raise ValueError(f"the schedule {name!r} has wrong settings: {error}") from None
-    raise unknown("schedule", name, [*SCHEDULES, "tabulated", PiecewiseLinear.name])
+    raise unknown("schedule", name, [*SCHEDULES, "tabulated", PiecewiseLinear.name, IMPORTED])
 
 
 def schedule(name: str) -> Schedule:
-    """A ready-made schedule by its name, with its default settings; `ValueError` with the nearest name otherwise."""
-    if not isinstance(name, str) or name not in SCHEDULES:
-        raise unknown("schedule", name, SCHEDULES)
-    return SCHEDULES[name]()
+    """A ready-made schedule by its name, or a user's by its import path, "module:Class", with its default settings.
+
+    `ValueError` with the nearest name otherwise, or for a path that leads to no `Schedule`; a module in the current folder is found.
+    """
+    if isinstance(name, str) and name in SCHEDULES:
+        return SCHEDULES[name]()
+    if isinstance(name, str) and _is_import_path(name):
+        return _made(name, {})
+    raise unknown("schedule", name, [*SCHEDULES, "MODULE:CLASS"])

@@ -1,6 +1,7 @@
-"""The one training loop: `fit` yields a record after each update, and continues where an interrupted run was saved.
+"""The one training loop: `fit` yields a record after each update, and continues from where its state is.
 
-A method says what to minimise (`Turn`) and what to follow by an average (`EMA`); all randomness comes from one stream (`Draws`).
+A method says what to minimise (`Turn`) and what to follow by an average (`EMA`); all randomness comes from one stream (`Draws`). The loop saves
+nothing: it moves a `State`, which its caller may save after each record (`toydiff.checkpoints`).
 """
 
 import contextlib
@@ -22,8 +23,6 @@ from .checks import check_count, check_positive, unknown
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from .checkpoints import Checkpoints
 
 DECAYS = ("cosine", "constant")
 
@@ -54,30 +53,39 @@ class Draws:
         finally:
             self.rank, self.world = rank, world
 
-    def rows(self, draw: Callable[[int, torch.Generator], Drawn], n: int) -> Drawn:
-        """This process's rows of draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors and None, as `Problem.data` gives."""
+    def own(self, n: int) -> int:
+        """How many samples of a batch of n are this process's; `ValueError` if they cannot be shared evenly."""
         check_count(n, "batch")
         if n % self.world:
             raise ValueError(
                 f"a batch of {n} cannot be shared evenly by {self.world} processes, or parts that are accumulated"
             )
-        drawn = draw(n, self.generator)
-        return tuple(map(self._own, drawn)) if isinstance(drawn, tuple) else self._own(drawn)
+        return n // self.world
 
-    def _own(self, whole: Tensor | None) -> Tensor | None:
+    def rows(self, draw: Callable[[int, torch.Generator], Drawn], n: int) -> Drawn:
+        """This process's rows of a batch draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors and None, as `Problem.data` gives."""
+        self.own(n)
+        drawn = draw(n, self.generator)
+        return tuple(map(self._mine, drawn)) if isinstance(drawn, tuple) else self._mine(drawn)
+
+    def _mine(self, whole: Tensor | None) -> Tensor | None:
         return None if whole is None else whole[self.rank :: self.world].to(self.device)
 
+    def _numbers(self, draw: Callable[[int, torch.Generator], Tensor], n: int) -> Tensor:
+        """n rows for this process, of n times as many as there are processes."""
+        return self._mine(draw(n * self.world, self.generator))
+
     def normal(self, n: int, *shape: int) -> Tensor:
-        """Standard normal numbers, (n, *shape)."""
-        return self.rows(lambda m, rng: torch.randn(m, *shape, generator=rng), n)
+        """Standard normal numbers for n samples of this process, (n, *shape)."""
+        return self._numbers(lambda m, rng: torch.randn(m, *shape, generator=rng), n)
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform numbers in [low, high), (n,)."""
-        return low + (high - low) * self.rows(lambda m, rng: torch.rand(m, generator=rng), n)
+        """Uniform numbers in [low, high) for n samples of this process, (n,)."""
+        return low + (high - low) * self._numbers(lambda m, rng: torch.rand(m, generator=rng), n)
 
     def integers(self, n: int, high: int) -> Tensor:
-        """Whole numbers 0 ... high - 1, (n,)."""
-        return self.rows(lambda m, rng: torch.randint(high, (m,), generator=rng), n)
+        """Whole numbers 0 ... high - 1 for n samples of this process, (n,)."""
+        return self._numbers(lambda m, rng: torch.randint(high, (m,), generator=rng), n)
 
 
 Loss = Callable[[int, Draws], Tensor]
@@ -147,8 +155,25 @@ Look = Callable[[nn.Module], dict[str, float | None]]
 """look(average) -> figures by name: "distance", smaller is better, and, where they are known, "spread" and "coverage" of the samples."""
 
 
-class Collapse(FloatingPointError):
+class Diverged(FloatingPointError):
+    """A training that cannot go on: a loss or a gradient is not finite. what: what happened, and when; saved: what is left to go back to, where
+    a caller that saves says so.
+    """
+
+    ADVICE = "try a smaller learning rate"
+
+    def __init__(self, what: str, saved: str | None = None):
+        super().__init__(what, saved)
+        self.what, self.saved = what, saved
+
+    def __str__(self) -> str:
+        return "; ".join(part for part in (self.what, self.saved, self.ADVICE) if part is not None)
+
+
+class Collapse(Diverged):
     """A training whose samples fell together or lost their modes: it fails as one whose numbers are not finite does."""
+
+    ADVICE = f"{Diverged.ADVICE}, and, where there is a second model, more updates of it in each of the student"
 
 
 class Watch(nn.Module):
@@ -211,7 +236,7 @@ class Watch(nn.Module):
 @dataclass(frozen=True)
 class Record:
     """What one update did. `losses` and `grad_norms` by turn, the latter before clipping; `lr` as a share of each turn's own; `seconds` of this step;
-    `measured`, the figures of a `Watch`, where it looked.
+    `measured`, the figures of a `Watch`, where it looked; `last`, whether the training ends with it.
     """
 
     step: int
@@ -220,6 +245,7 @@ class Record:
     lr: float
     seconds: float
     measured: dict[str, float | None] | None = None
+    last: bool = False
 
     @property
     def loss(self) -> float:
@@ -238,23 +264,69 @@ def lr_share(step: int, steps: int, warmup: int = 0, decay: str = "cosine") -> f
 
 @dataclass
 class State:
-    """All that makes an update what it is: what a checkpoint holds. `modules` by name; their tensors are loaded in place."""
+    """All that makes an update what it is, as far as a training has come: what `fit` moves, and what a checkpoint holds.
 
+    modules: everything that has a state and that the losses use, by name, the averages and a `Watch` included; a checkpoint holds what is named here, and its tensors
+    are loaded in place. optimizers: one a turn. history and measured: rows of the loss curve, and of a watch's figures.
+    """
+
+    turns: Sequence[Turn]
+    averages: Sequence[EMA]
     modules: Mapping[str, nn.Module]
     optimizers: Sequence[torch.optim.Optimizer]
     draws: Draws
+    accelerator: "Accelerator | None" = None
     step: int = 0
     seconds: float = 0.0
     history: list = field(default_factory=list)
     measured: list = field(default_factory=list)
 
+    @classmethod
+    def of(
+        cls,
+        turns: Turn | Sequence[Turn],
+        *,
+        averages: Sequence[EMA] = (),
+        modules: Mapping[str, nn.Module] | None = None,
+        seed: int = 0,
+        accelerator: "Accelerator | None" = None,
+    ) -> "State":
+        """The state before the first update: an Adam for each turn, and a stream of random numbers from the seed.
+
+        averages follow their sources after each update. accelerator: an `accelerate.Accelerator`; a batch is then shared by its processes, whose
+        gradients are averaged. `ValueError` where there is nothing to train, or two turns have one name.
+        """
+        turns = [turns] if isinstance(turns, Turn) else list(turns)
+        if not turns:
+            raise ValueError("there is nothing to train: give at least one turn")
+        if len({turn.name for turn in turns}) < len(turns):
+            raise ValueError(f"every turn needs a name of its own, got {', '.join(turn.name for turn in turns)}")
+        device = turns[0].params[0].device
+        rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+        optimizers = [
+            torch.optim.Adam(turn.params, lr=turn.lr, betas=turn.betas, fused=device.type in ("cpu", "cuda"))
+            for turn in turns
+        ]
+        return cls(turns, averages, modules or {}, optimizers, Draws(seed, device, rank, world), accelerator)
+
+    def check_whole(self) -> None:
+        """`modules` hold every weight that an update changes; `ValueError` otherwise."""
+        saved = {id(p) for module in self.modules.values() for p in module.parameters()}
+        changed = {turn.name: turn.params for turn in self.turns} | {
+            f"average {i}": average.parameters() for i, average in enumerate(self.averages)
+        }
+        for name, params in changed.items():
+            if any(id(p) not in saved for p in params):
+                raise ValueError(
+                    f"a checkpoint would lack weights of {name!r}: name the module that holds them in `modules`"
+                )
+
 
 def fit(
-    turns: Turn | Sequence[Turn],
+    turns: Turn | Sequence[Turn] | State,
     steps: int,
     *,
     averages: Sequence[EMA] = (),
-    modules: Mapping[str, nn.Module] | None = None,
     seed: int = 0,
     clip: float | None = 1.0,
     warmup: int = 0,
@@ -262,8 +334,6 @@ def fit(
     period: int | None = None,
     watch: Watch | None = None,
     accumulate: int = 1,
-    checkpoints: "Checkpoints | None" = None,
-    accelerator: "Accelerator | None" = None,
     progress: bool = False,
 ) -> Iterator[Record]:
     """Train: a generator of one `Record` an update, yielded after the optimizers' steps and the averages' updates.
@@ -272,23 +342,25 @@ def fit(
     in all. averages follow their sources after each update. clip: the largest norm of a turn's gradient, None for no limit. The
     learning rate warms up over `warmup` updates and decays, "cosine" or "constant", over each `period` (by default the whole run).
 
-    watch: looks at an average before the first update, every so many updates and after the last; it may end the training early, and `modules` names it too.
+    watch: looks at an average before the first update, every so many updates and after the last; it may end the training early.
 
     accumulate: the batch is drawn whole, and its gradient computed in so many parts, one after the other: less memory, the same update where a loss is a mean over
     samples (a statistic over the batch, such as DMD's bound or SCT's reference batch, is then one over a part, as it is with several processes).
 
-    checkpoints: where to save and from where to continue (`toydiff.checkpoints`); then `modules` names everything that has a state and
-    that the losses use, the averages included, and a continued run repeats the uninterrupted one bit for bit. accelerator: an
-    `accelerate.Accelerator`; the batch is then shared by its processes, whose gradients are averaged.
+    A run that is saved, continued, or shared by several processes gives a `State` in the place of its turns; averages and seed are then the state's. It
+    goes on after update `state.step`, and, from a state that a checkpoint restored, repeats the uninterrupted run bit for bit. Nothing is saved here:
 
-    Stopping early is leaving the loop. Raises `FloatingPointError`, naming the step and the last good checkpoint, if a loss or gradient is
-    not finite, before any weight of that turn is touched, and its subclass `Collapse` if the watch says so; neither is saved. `ValueError` for bad input.
+        state = State.of(turns, averages=averages, modules=modules, seed=seed)
+        checkpoints.load(state)
+        for record in fit(state, steps):
+            checkpoints.after(record, state, steps)
+
+    Stopping early is leaving the loop. Raises `Diverged`, a `FloatingPointError` that names the update, if a loss or gradient is not finite, before any weight
+    of that turn is touched, and its subclass `Collapse` if the watch says so. `ValueError` for bad input.
     """
-    turns = [turns] if isinstance(turns, Turn) else list(turns)
-    if not turns:
-        raise ValueError("there is nothing to train: give at least one turn")
-    if len({turn.name for turn in turns}) < len(turns):
-        raise ValueError(f"every turn needs a name of its own, got {', '.join(turn.name for turn in turns)}")
+    if isinstance(turns, State) and (averages or seed):
+        raise ValueError("a state has its averages and its seed already: give them to State.of")
+    state = turns if isinstance(turns, State) else State.of(turns, averages=averages, seed=seed)
     check_count(steps, "steps")
     check_count(warmup, "warmup", 0)
     check_count(accumulate, "accumulate")
@@ -297,21 +369,10 @@ def fit(
         raise unknown("decay", decay, DECAYS)
     if clip is not None:
         check_positive(clip, "clip")
-    device = turns[0].params[0].device
-    if device.type == "cpu":
+    if state.draws.device.type == "cpu":
         _keep_memory()
-    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-    optimizers = [
-        torch.optim.Adam(turn.params, lr=turn.lr, betas=turn.betas, fused=device.type in ("cpu", "cuda"))
-        for turn in turns
-    ]
-    state = State(modules or {}, optimizers, Draws(seed, device, rank, world))
-    if checkpoints is not None:
-        _check_saved(turns, averages, state.modules)
-        checkpoints.load(state)
-    bar = tqdm(
-        desc="train", unit="update", total=steps, initial=state.step, disable=not progress or rank > 0, mininterval=0.5
-    )
+    silent = not progress or state.draws.rank > 0
+    bar = tqdm(desc="train", unit="update", total=steps, initial=state.step, disable=silent, mininterval=0.5)
     with bar:
         if watch is not None and state.step == 0:
             state.measured.append(watch(0))
@@ -319,43 +380,30 @@ def fit(
             began = time.perf_counter()
             share = lr_share(state.step % period, period, warmup, decay)
             losses, norms = {}, {}
-            for turn, optimizer in zip(turns, optimizers, strict=True):
+            for turn, optimizer in zip(state.turns, state.optimizers, strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = turn.lr * share
                 for _ in range(turn.repeats):
-                    losses[turn.name], norms[turn.name] = _update(
-                        turn, optimizer, state, clip, accumulate, accelerator, checkpoints
-                    )
-            for average in averages:
+                    losses[turn.name], norms[turn.name] = _update(turn, optimizer, state, clip, accumulate)
+            for average in state.averages:
                 average.follow()
             state.step += 1
             seconds = time.perf_counter() - began
-            measured = _look(watch, state, steps, norms, checkpoints)
-            record = Record(state.step, losses, norms, share, seconds, measured)
+            measured = _look(watch, state, steps, norms)
+            last = state.step == steps or (watch is not None and watch.over)
+            record = Record(state.step, losses, norms, share, seconds, measured, last)
             state.seconds += record.seconds
-            if checkpoints is not None and rank == 0:
-                ends = watch is not None and watch.over
-                checkpoints.after(record, state, state.step if ends else steps)
             bar.update()
             best = {} if watch is None else {"best": f"{float(watch.distance):.3g}"}
             bar.set_postfix(loss=f"{record.loss:.3g}", **best, refresh=False)
             yield record
 
 
-def _look(
-    watch: Watch | None, state: State, steps: int, norms: Mapping[str, float], checkpoints: "Checkpoints | None"
-) -> dict[str, float | None] | None:
+def _look(watch: Watch | None, state: State, steps: int, norms: Mapping[str, float]) -> dict[str, float | None] | None:
     """What the watch sees, where it is time to look, kept with the norms of the gradients."""
     if watch is None or (state.step % watch.every and state.step < steps):
         return None
-    try:
-        figures = watch(state.step)
-    except Collapse as collapse:
-        raise Collapse(
-            f"{collapse}; {'nothing was saved' if checkpoints is None else checkpoints.last_good}; try a smaller learning rate, and, where there is "
-            "a second model, more updates of it in each of the student"
-        ) from None
-    figures |= {f"gradient_{name}": norm for name, norm in norms.items()}
+    figures = watch(state.step) | {f"gradient_{name}": norm for name, norm in norms.items()}
     state.measured.append(figures)
     return figures
 
@@ -373,37 +421,17 @@ def _keep_memory() -> None:
         libc.mallopt(trim_threshold, 2**30)
 
 
-def _check_saved(turns: Sequence[Turn], averages: Sequence[EMA], modules: Mapping[str, nn.Module]) -> None:
-    """A checkpoint holds every weight that the run changes; `ValueError` otherwise."""
-    saved = {id(p) for module in modules.values() for p in module.parameters()}
-    changed = {turn.name: turn.params for turn in turns} | {
-        f"average {i}": a.parameters() for i, a in enumerate(averages)
-    }
-    for name, params in changed.items():
-        if any(id(p) not in saved for p in params):
-            raise ValueError(
-                f"a checkpoint would lack weights of {name!r}: name the module that holds them in `modules`"
-            )
-
-
 def _update(
-    turn: Turn,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    clip: float | None,
-    accumulate: int,
-    accelerator: "Accelerator | None",
-    checkpoints: "Checkpoints | None",
+    turn: Turn, optimizer: torch.optim.Optimizer, state: State, clip: float | None, accumulate: int
 ) -> tuple[float, float]:
     """One step of one turn's optimizer: its loss and the norm of its gradient before clipping."""
     # a loss may reach parameters of other turns; what it leaves there is not theirs to use
-    gradients = _accumulated(turn, state, accumulate, accelerator)
+    gradients = _accumulated(turn, state, accumulate)
     norm = torch.nn.utils.get_total_norm(gradients[1])
     loss, size = float(gradients[0]), float(norm)
     if not (math.isfinite(loss) and math.isfinite(size)):
-        raise FloatingPointError(
-            f"the loss {turn.name!r} at update {state.step + 1} is {loss:g}, with a gradient of norm {size:g}; "
-            f"{'nothing was saved' if checkpoints is None else checkpoints.last_good}; try a smaller learning rate"
+        raise Diverged(
+            f"the loss {turn.name!r} at update {state.step + 1} is {loss:g}, with a gradient of norm {size:g}"
         )
     for p, gradient in zip(turn.params, gradients[1], strict=True):
         p.grad = gradient
@@ -414,15 +442,13 @@ def _update(
     return loss, size
 
 
-def _accumulated(
-    turn: Turn, state: State, parts: int, accelerator: "Accelerator | None"
-) -> tuple[Tensor, list[Tensor]]:
+def _accumulated(turn: Turn, state: State, parts: int) -> tuple[Tensor, list[Tensor]]:
     """The loss and its gradient over the whole batch, computed in parts."""
     since = state.draws.generator.get_state()
     total, gradients = None, []
     for k in range(parts):
         with state.draws.part(k, parts, since):
-            loss, found = _gradients(turn, state, accelerator)
+            loss, found = _gradients(turn, state)
         if total is None:
             total, gradients = loss / parts, [g / parts for g in found] if parts > 1 else found
         else:
@@ -431,8 +457,9 @@ def _accumulated(
     return total, gradients
 
 
-def _gradients(turn: Turn, state: State, accelerator: "Accelerator | None") -> tuple[Tensor, list[Tensor]]:
+def _gradients(turn: Turn, state: State) -> tuple[Tensor, list[Tensor]]:
     """The loss and its gradient by the turn's parameters, averaged over the processes."""
+    accelerator = state.accelerator
     if accelerator is None:
         loss = turn.loss(state.step, state.draws)
         return loss.detach(), _grad(loss, turn.params)

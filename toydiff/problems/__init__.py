@@ -1,21 +1,31 @@
-"""Problems by name: what `--problem` takes."""
+# ruff: noqa: F401, I001 - the order of the imports is that of the tables
+"""Problems by name: what `--problem` takes. A new problem is one file, which holds its class and its `Entry`, and one line here."""
 
 from collections.abc import Mapping
 
 from ..checks import check_count, unknown
-from ..data import POINTS, SOURCES
-from ..mixtures import MIXTURES
-from .base import Measured, Problem
+from .base import CheckpointProblem, Entry, Measured, Problem, Sizes
 from .digits import DigitsProblem
 from .mixture import MixtureProblem, PointsProblem, mixture
 
-PROBLEMS = {
-    "mixture": f"mixture or mixture:NAME, a Gaussian mixture with its exact teacher ({', '.join(MIXTURES)})",
-    "points": f"points:NAME, a set of points in the plane, no teacher ({', '.join(POINTS)})",
-    "digits": "digits: 5,000 digits of MNIST with the bundled teacher; digits:openml, all 70,000 from the network",
-    "sd": "sd:MODEL, a Stable Diffusion checkpoint: a folder, a hub id or a .safetensors file (the extra sd)",
-}
+from .mixture import MIXTURE_ENTRY as mixture_entry
+from .mixture import POINTS_ENTRY as points_entry
+from .digits import ENTRY as digits_entry
+from .stable_diffusion import ENTRY as stable_diffusion_entry
+
+ENTRIES: dict[str, Entry] = {entry.name: entry for entry in list(globals().values()) if isinstance(entry, Entry)}
+"""The kinds of problem by name: every entry that is imported above."""
+
+PROBLEMS = {name: entry.title for name, entry in ENTRIES.items()}
 """The kinds of problem by name, each with how it is written."""
+
+
+def entry(name: str) -> Entry:
+    """The kind of a problem by the problem's name; `ValueError` with the nearest one otherwise."""
+    kind = str(name).partition(":")[0]
+    if kind not in ENTRIES:
+        raise unknown("problem", name, PROBLEMS)
+    return ENTRIES[kind]
 
 
 def problem(name: str, seed: int = 0, settings: Mapping[str, object] | None = None) -> Problem:
@@ -26,30 +36,29 @@ def problem(name: str, seed: int = 0, settings: Mapping[str, object] | None = No
     nearest name otherwise.
     """
     check_count(seed, "seed", 0)
-    kind, _, which = str(name).partition(":")
-    if kind == "sd":
-        from .stable_diffusion import StableDiffusionProblem  # its packages are an extra
-
-        if not which:
-            raise ValueError(
-                "a Stable Diffusion problem is sd:MODEL, with a folder, a hub id or a .safetensors file for MODEL"
-            )
-        return StableDiffusionProblem(which, **(settings or {}))
+    kind, which = entry(name), str(name).partition(":")[2]
+    if kind.checkpoint:
+        return kind.open(which, seed, **(settings or {}))
     if settings:
         raise ValueError(f"the problem {name} has no settings, got {', '.join(settings)}")
     which, _, own_seed = which.partition(",")
     if own_seed:
         seed = check_count(int(own_seed) if own_seed.isdecimal() else own_seed, "the seed in a problem's name", 0)
-    if kind == "mixture":
-        return mixture(which or "ring", seed)
-    if kind == "points":
-        return PointsProblem(which)
-    if kind == "digits":
-        source = which or "embedded"
-        if source not in SOURCES:
-            raise unknown("source of digits", source, SOURCES)
-        return DigitsProblem(source, seed)
-    raise unknown("problem", name, PROBLEMS)
+    return kind.open(which, seed)
 
 
-__all__ = ["PROBLEMS", "DigitsProblem", "Measured", "MixtureProblem", "PointsProblem", "Problem", "mixture", "problem"]
+__all__ = [
+    "ENTRIES",
+    "PROBLEMS",
+    "CheckpointProblem",
+    "DigitsProblem",
+    "Entry",
+    "Measured",
+    "MixtureProblem",
+    "PointsProblem",
+    "Problem",
+    "Sizes",
+    "entry",
+    "mixture",
+    "problem",
+]

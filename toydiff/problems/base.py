@@ -1,14 +1,14 @@
 """What a method is applied to: data, a teacher, students, measures. A method never knows which problem it got."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import as_generator, shape
+from ..checks import as_generator
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Schedule
 
@@ -46,33 +46,42 @@ class Measured:
         return sum(share >= 0.1 * due for share, due in zip(self.shares, self.expected, strict=True)) / len(self.shares)
 
 
-class Problem:
-    """A problem. A subclass sets `name`, `schedule`, `shape` (of one sample) and `classes` (0: none), and writes the methods below.
+@dataclass(frozen=True)
+class Sizes:
+    """How many samples of a problem are made: `at_once`, in one network call where samples are drawn, at most; `watched`, of a measurement during
+    training; `evaluated`, of one afterwards; `pairs`, how pairs are made for a method that was given none, where it differs from the usual way
+    (the fields of `toydiff.distill.pairs.Recipe`).
+    """
 
-    `teacher`: the denoiser that a student learns from, or None where a method has to train one first. `distance_name` says what `measure`
-    measures. Everything is on the processor; a run moves it.
+    at_once: int = 1000
+    watched: int = 2000
+    evaluated: int = 8000
+    pairs: Mapping[str, object] = field(default_factory=dict)
+
+
+class Problem:
+    """A problem. A subclass sets `name`, `schedule`, `shape` (of one sample), `distance_name` and, where samples have classes, how many, and writes `data`,
+    `network` and `measure`.
+
+    Everything is on the processor; a run moves it.
     """
 
     name: str
+    """What it is called in files and, where `toydiff.problems.problem` opens it, on the command line."""
     schedule: Schedule
     shape: tuple[int, ...]
+    scale: str = "points"
+    """Which of a method's recipes fits it: "points", "images" or "latents"."""
     classes: int = 0
+    """How many classes training samples have; 0 for none."""
     conditional: bool = False
     """Whether samples are asked for by class, as digits are, or drawn from the whole distribution, as points are."""
-    distance_name: str
+    distance_name: str | None = None
+    """What `measure` measures; None where there is nothing to compare samples with."""
     teacher: Denoiser | None = None
-    start: Denoiser | None = None
-    """What a method without a teacher starts from; None for fresh weights."""
-    kind: str = "eps"
-    """The kind of prediction that a diffusion model of it has, unless told otherwise."""
-    measurable: bool = True
-    """Whether there is anything to compare samples with."""
-    at_once: int = 1000
-    """Samples in one network call where samples are drawn, at most."""
-    looked_at: int | None = None
-    """Samples of a look during training and of a measurement; None for what is usual."""
-    recipe: Mapping[str, object] = {}
-    """How pairs are made for a method that was given none, where it differs from the usual way."""
+    """The denoiser that a student learns from; None where a method has to train one first."""
+    sizes: Sizes = Sizes()
+    """How many samples of it are made, and where."""
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         """n training samples (n, *shape) and their labels (n,), or None where there are no classes."""
@@ -86,42 +95,17 @@ class Problem:
         """How good samples (n, *shape) are; cond (n,), the classes that were asked for."""
         raise NotImplementedError
 
-    def labels(self, n: int) -> Tensor | None:
-        """The classes to ask for in a measurement of n samples, (n,): every class in turn, or None where none are asked for."""
+    def eval_labels(self, n: int) -> Tensor | None:
+        """What a measurement of n samples asks for, (n,): every class in turn, or None where samples are drawn without."""
         return torch.arange(n) % self.classes if self.conditional else None
 
-    def conditions(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
-        """What a student that generates without data is asked for in training, (n,): classes as the data has them, or None where there are none."""
+    def data_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
+        """Labels as the data has them, (n,), or None where it has none: what a student that generates without data is asked for in training."""
         return self.data(n, generator)[1]
 
-    def asked(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
-        """What n samples of a teacher are asked for, (n,): classes or prompts at random, each as likely as another, or None where samples are drawn without."""
+    def uniform_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
+        """Labels at random, each as likely as another, (n,), or None where samples are drawn without: what samples of a teacher are asked for."""
         return torch.randint(self.classes, (n,), generator=as_generator(generator)) if self.conditional else None
-
-    def to(self, device: torch.device, *models: Denoiser) -> None:
-        """Move models to a device, and be ready for them; most problems are, wherever they are."""
-        for D in models:
-            D.to(device)
-
-    def accept(self, pairs: "Pairs") -> None:
-        """Be ready for pairs of this problem that others made; `ValueError` where they are not of its samples."""
-        if pairs.x0.shape[1:] != self.shape:
-            raise ValueError(f"the pairs have samples {shape(pairs.x0[0])}, and {self.name} has {tuple(self.shape)}")
-
-    def inputs(self) -> dict:
-        """What else a run or a set of pairs depends on, as JSON: where it differs, neither is continued."""
-        return {}
-
-    def ready(self) -> None:
-        """Read or make the data now, and not when they are first drawn; `ValueError` where there are none."""
-
-    def texts(self) -> list[str]:
-        """The prompts that samples are asked for by, in words; none where they are not."""
-        return []
-
-    def settings(self) -> dict:
-        """What is needed beside the name to make the problem again (`toydiff.problems.problem`), as JSON."""
-        return {}
 
     def student(
         self,
@@ -142,6 +126,53 @@ class Problem:
             net = _grown(start.net) if guided else copy.deepcopy(start.net)
         net.train().requires_grad_(True)
         return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind)
+
+
+class CheckpointProblem(Problem):
+    """A problem that is a checkpoint of another library: its own model is the teacher, and prompts are the classes.
+
+    What a run has to know of it beside the rest: settings that make it again, prompts that are encoded before they are asked for, and networks that come to a
+    device together with what encodes them. A method without a teacher starts from the checkpoint's own weights.
+    """
+
+    def settings(self) -> dict:
+        """What is needed beside the name to make the problem again (`toydiff.problems.problem`), as JSON."""
+        raise NotImplementedError
+
+    def inputs(self) -> dict:
+        """What else a run or a set of pairs depends on, as JSON: where it differs, neither is continued."""
+        raise NotImplementedError
+
+    def texts(self) -> list[str]:
+        """The prompts that samples are asked for by, in words."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device, *models: Denoiser) -> None:
+        """Move the checkpoint to a device, and models of checkpoints with it."""
+        raise NotImplementedError
+
+    def ready(self) -> None:
+        """Read the data now, and not when they are first drawn; `ValueError` where there are none."""
+        raise NotImplementedError
+
+    def accept(self, pairs: "Pairs") -> None:
+        """Be ready for pairs of this problem that others made, and for their prompts."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kind of problem, as it is asked for by name: KIND or KIND:WHICH.
+
+    title: how it is written, and what it is, for people. scale: that of its problems. open(which, seed) makes one; a checkpoint's WHICH is a path, taken as it
+    is, and its `open` takes settings by name as well (`CheckpointProblem.settings`).
+    """
+
+    name: str
+    title: str
+    scale: str
+    open: Callable[..., Problem]
+    checkpoint: bool = False
 
 
 def _grown(start: nn.Module) -> nn.Module:

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import weights
-from ..checks import as_generator, check_finite, shape
-from ..data import DIGIT_CLASSES, DIGIT_SHAPE, Digits, digits
+from ..checks import as_generator, check_finite, shape, unknown
+from ..data import DIGIT_CLASSES, DIGIT_SHAPE, SOURCES, Digits, digits
 from ..denoisers import Denoiser
 from ..measure import Moments, Spread, frechet_distance, spread
 from ..nets import UNet
 from ..nets.classifier import Classifier, moved
 from ..schedules import Schedule, Tabulated
 from ..training import Draws, Turn
-from .base import Measured, Problem
+from .base import Entry, Measured, Problem, Sizes
 
 FEATURES_ID = "digits-features"
 TEACHER_ID = "digits-teacher"
@@ -29,6 +29,8 @@ class DigitsProblem(Problem):
     """
 
     distance_name = "Fréchet distance of classifier features"
+    scale = "images"
+    sizes = Sizes(watched=1000, evaluated=1000)
     conditional = True
     classes = DIGIT_CLASSES
     shape = DIGIT_SHAPE
@@ -70,7 +72,7 @@ class DigitsProblem(Problem):
         samples = samples[: len(known.held_out)].float().cpu()
         found, classes = known.net.look(samples)
         lowest = known.floor(len(samples))
-        asked = self.labels(len(samples)) if cond is None else cond[: len(samples)].cpu()
+        asked = self.eval_labels(len(samples)) if cond is None else cond[: len(samples)].cpu()
         accuracy = None if cond is None else float((classes == asked).double().mean())
         got, due = (
             torch.bincount(which, minlength=DIGIT_CLASSES).double() / len(samples) for which in (classes, asked)
@@ -78,6 +80,21 @@ class DigitsProblem(Problem):
         wanted = due > 0
         shares, expected = (tuple(values[wanted].tolist()) for values in (got, due))
         return Measured(frechet_distance(found, known.reference), lowest.mean, lowest.std, accuracy, shares, expected)
+
+
+def _open(which: str, seed: int) -> DigitsProblem:
+    source = which or "embedded"
+    if source not in SOURCES:
+        raise unknown("source of digits", source, SOURCES)
+    return DigitsProblem(source, seed)
+
+
+ENTRY = Entry(
+    name="digits",
+    title="digits: 5,000 digits of MNIST with the bundled teacher; digits:openml, all 70,000 from the network",
+    scale="images",
+    open=_open,
+)
 
 
 class Features:
@@ -132,9 +149,10 @@ def classifier_turn(net: Classifier, digits: Digits, lr: float = 2e-3, batch: in
     """The classifier's recipe: cross-entropy with smoothed labels on training digits moved, turned and scaled a little."""
 
     def loss(step: int, draws: Draws) -> Tensor:
-        i = draws.integers(batch, len(digits.train))
-        shift = torch.stack([draws.uniform(batch, -0.1, 0.1), draws.uniform(batch, -0.1, 0.1)], 1)
-        images = moved(digits.train[i], shift, draws.uniform(batch, -0.2, 0.2), draws.uniform(batch, 1 / 1.12, 1.12))
+        n = draws.own(batch)
+        i = draws.integers(n, len(digits.train))
+        shift = torch.stack([draws.uniform(n, -0.1, 0.1), draws.uniform(n, -0.1, 0.1)], 1)
+        images = moved(digits.train[i], shift, draws.uniform(n, -0.2, 0.2), draws.uniform(n, 1 / 1.12, 1.12))
         return F.cross_entropy(net(images), digits.train_labels[i], label_smoothing=0.05)
 
     return Turn(loss, list(net.parameters()), lr)

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from .. import mixtures
 from ..checks import check_count
-from ..data import points
+from ..data import POINTS, points
 from ..measure import Spread, floor, modes, sliced_wasserstein
-from ..mixtures import GaussianMixture
+from ..mixtures import MIXTURES, GaussianMixture
 from ..nets import MLP
 from ..schedules import Schedule, Tabulated
-from .base import Measured, Problem
+from .base import Entry, Measured, Problem
 
 MOST_COMPARED = 8000
 """A distance and its floor are taken over the first so many samples: they cost far more than the sampling."""
@@ -93,3 +93,18 @@ def mixture(name: str = "ring", seed: int = 0, schedule: Schedule | None = None)
     check_count(seed, "seed", 0)
     made = mixtures.random_mixture(seed) if name == "random" else mixtures.mixture(name)
     return MixtureProblem(made, f"mixture:{name},{seed}" if name == "random" and seed else f"mixture:{name}", schedule)
+
+
+MIXTURE_ENTRY = Entry(
+    name="mixture",
+    title=f"mixture or mixture:NAME, a Gaussian mixture with its exact teacher ({', '.join(MIXTURES)})",
+    scale="points",
+    open=lambda which, seed: mixture(which or "ring", seed),
+)
+
+POINTS_ENTRY = Entry(
+    name="points",
+    title=f"points:NAME, a set of points in the plane, no teacher ({', '.join(POINTS)})",
+    scale="points",
+    open=lambda which, seed: PointsProblem(which),
+)

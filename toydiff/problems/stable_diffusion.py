@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,19 @@ from ..adapters.text import text_of
 from ..adapters.unet import TRAINED, CheckpointUNet
 from ..checks import as_generator, check_count, shape, unknown
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..distill.pairs import INDEX, Pairs, about_pairs, load_pairs
 from ..measure import Spread
 from ..schedules import Linear, Schedule
-from .base import Measured, Problem
+from .base import CheckpointProblem, Entry, Measured, Sizes
 from .mixture import compare
 
+if TYPE_CHECKING:
+    from ..distill.pairs import Pairs
 
-class StableDiffusionProblem(Problem):
+PAIRS = {"n": 1000, "steps": 25, "guidance_scale": 7.5}
+"""How pairs are made for a method that was given none: far fewer than of points, and guided."""
+
+
+class StableDiffusionProblem(CheckpointProblem):
     """A checkpoint with what it is asked for and trained on. A method sees what it always sees: labels are those of prompts, samples are latents.
 
     model: what `StableDiffusion.load` takes, with its config, lora, unet, local_only and unsafe; or what it gave. prompts: texts, or a file of them, one a line. data: a folder of pictures
@@ -36,12 +42,10 @@ class StableDiffusionProblem(Problem):
     Samples are measured by the sliced Wasserstein distance of latents to those of the data. It tells a collapse or a gross error, and is no measure of the quality of images.
     """
 
-    distance_name = "sliced Wasserstein distance of latents"
+    scale = "latents"
     conditional = True
-    looked_at = 64
     progress = False
     """Whether encoding shows a bar."""
-    recipe = {"n": 1000, "steps": 25, "guidance_scale": 7.5}  # noqa: RUF012
 
     def __init__(
         self,
@@ -62,13 +66,16 @@ class StableDiffusionProblem(Problem):
         local_only: bool = False,
         unsafe: bool = False,
     ):
+        from ..distill import pairs  # it knows problems, and not the other way round
+
         if trained not in TRAINED[1:]:
             raise unknown("choice of the weights to train", trained, TRAINED[1:])
         self.trained, self.rank = trained, check_count(rank, "rank")
-        self.at_once, self.checkpointing, self.cut = check_count(at_once, "at_once"), bool(checkpointing), bool(cut)
+        self.sizes = Sizes(check_count(at_once, "at_once"), watched=64, evaluated=64, pairs=PAIRS)
+        self.checkpointing, self.cut = bool(checkpointing), bool(cut)
         self.cache = None if cache is None else Path(cache)
         self._texts = self._given(prompts)
-        self._pairs = data if data is not None and (Path(data) / INDEX).exists() else None
+        self._pairs = data if data is not None and (Path(data) / pairs.INDEX).exists() else None
         self._images = None if data is None or self._pairs is not None else image_folder(data)
         self.checkpoint = model
         if not isinstance(model, StableDiffusion):
@@ -82,12 +89,12 @@ class StableDiffusionProblem(Problem):
             "size": size if size is None or isinstance(size, int) else list(size), "trained": trained, "rank": rank,
             "checkpointing": self.checkpointing, "cut": self.cut, **{key: about[key] for key in about if key != "model"},
         }  # fmt: skip
-        self.schedule, self.kind = self.checkpoint.schedule, self.checkpoint.kind
+        self.schedule = self.checkpoint.schedule
         self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
-        self.measurable = data is not None
+        self.distance_name = None if data is None else "sliced Wasserstein distance of latents"
         self._floors: dict[int, Spread] = {}
         if self._pairs is not None:
-            self._texts = [*self._texts, *about_pairs(self._pairs).get("texts", ())]
+            self._texts = [*self._texts, *pairs.about_pairs(self._pairs).get("texts", ())]
 
     @staticmethod
     def _given(prompts: str | Path | Sequence[str]) -> list[str]:
@@ -103,8 +110,7 @@ class StableDiffusionProblem(Problem):
         captions = [caption for _, caption in self._images or ()]
         return list(dict.fromkeys([*self._texts, *captions])) or [""]
 
-    def accept(self, pairs: Pairs) -> None:
-        super().accept(pairs)
+    def accept(self, pairs: "Pairs") -> None:
         self._add(pairs.about.get("texts", ()))
         for id_ in pairs.cond.unique().tolist():
             text_of(id_)  # before any update, whose batch may not hold it
@@ -119,12 +125,10 @@ class StableDiffusionProblem(Problem):
 
     def to(self, device: torch.device, *models: Denoiser) -> None:
         self.checkpoint.to(device)
-        for D in (
-            models
-        ):  # what was made of another checkpoint, or of this one with something added, has text encoders of its own
+        for D in models:
+            # what was made of another checkpoint, or of this one with something added, has text encoders of its own
             if isinstance(D, LambdaDenoiser) and isinstance(D.net, CheckpointUNet):
                 D.net.checkpoint.to(device, self.checkpoint.unet.dtype)
-        super().to(device, *models)
 
     def ready(self) -> None:
         _ = self._latents
@@ -146,10 +150,6 @@ class StableDiffusionProblem(Problem):
         """The checkpoint's own model."""
         return self.checkpoint.denoiser()
 
-    @property
-    def start(self) -> Denoiser:
-        return self.teacher
-
     @functools.cached_property
     def _latents(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """(mean, std or None, labels) of the data."""
@@ -157,10 +157,12 @@ class StableDiffusionProblem(Problem):
         if self._images is not None:
             height, width = (side * self.checkpoint.scale for side in self.shape[1:])
             mean, std = encoded(
-                self.checkpoint, [path for path, _ in self._images], (height, width), cache=self.cache, at_once=self.at_once, progress=self.progress
+                self.checkpoint, [path for path, _ in self._images], (height, width), cache=self.cache, at_once=self.sizes.at_once, progress=self.progress
             )  # fmt: skip
             return mean, std, self._add([caption for _, caption in self._images])
         if self._pairs is not None:
+            from ..distill.pairs import load_pairs
+
             found = load_pairs(self._pairs)
             if found.x0.shape[1:] != self.shape:
                 raise ValueError(f"the pairs have latents {shape(found.x0[0])}, and this problem {self.shape}")
@@ -179,13 +181,13 @@ class StableDiffusionProblem(Problem):
             latents = latents + std[i].float() * torch.randn(latents.shape, generator=rng)
         return latents, labels[i]
 
-    def conditions(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
+    def data_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
         return self.ids[torch.randint(len(self.ids), (n,), generator=as_generator(generator))]
 
-    def asked(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
-        return self.conditions(n, generator)
+    def uniform_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
+        return self.data_labels(n, generator)
 
-    def labels(self, n: int) -> Tensor:
+    def eval_labels(self, n: int) -> Tensor:
         return self.ids[torch.arange(n) % len(self.ids)]
 
     def network(self, *, guided: bool = False) -> nn.Module:
@@ -221,7 +223,7 @@ class StableDiffusionProblem(Problem):
         return LambdaDenoiser(made.train(), schedule, kind)
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
-        if not self.measurable:
+        if self.distance_name is None:
             raise ValueError(
                 f"there is nothing to compare samples of {self.name} with: give a folder of images or of pairs (--data)"
             )
@@ -230,3 +232,20 @@ class StableDiffusionProblem(Problem):
         samples = samples.float().cpu().flatten(1)
         distance, lowest = compare(samples, lambda n, seed: self.data(n, seed)[0].flatten(1), self._floors)
         return Measured(distance, lowest.mean, lowest.std, None)
+
+
+def _open(which: str, seed: int, **settings: object) -> StableDiffusionProblem:
+    if not which:
+        raise ValueError(
+            "a Stable Diffusion problem is sd:MODEL, with a folder, a hub id or a .safetensors file for MODEL"
+        )
+    return StableDiffusionProblem(which, **settings)
+
+
+ENTRY = Entry(
+    name="sd",
+    title="sd:MODEL, a Stable Diffusion checkpoint: a folder, a hub id or a .safetensors file (the extra sd)",
+    scale="latents",
+    open=_open,
+    checkpoint=True,
+)
