@@ -213,6 +213,17 @@ def test_words_say_what_was_measured():
     assert f"C = {rows[1]['C']:.2g}" in told
 
 
+def test_without_the_second_score_each_particle_is_moved_by_its_own_noise():
+    lesson = importlib.import_module("lessons.scores")
+    on, places, z = toydiff.VP(), torch.randn(16, 2).double(), torch.randn(16, 2).double()
+    particles, psi = lesson.Particles(places, on), toydiff.mixture("ring").denoiser(on)
+    t, eps = torch.linspace(0.1, 0.9, 16).double(), torch.randn(16, 2).double()
+    draws = types.SimpleNamespace(uniform=lambda *_: t, normal=lambda *_: eps)
+    lesson.loss_of("sds: no second score", particles, psi, None, z, draws).backward()
+    moved = (on.alpha(t) / on.sigma(t))[:, None] * (psi(on.mix(places, eps, t), t).eps - eps)
+    torch.testing.assert_close(16 * particles.theta.grad, moved, rtol=0, atol=1e-9)
+
+
 # ---- links
 
 

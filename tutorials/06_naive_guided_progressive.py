@@ -40,8 +40,8 @@ import torch
 from IPython.display import Markdown, display
 
 from toydiff.catalog import METHODS
+from toydiff.distill.base import snr_weight
 from toydiff.distill.pairs import Pairs
-from toydiff.distill.regression import snr_weight
 from toydiff.measure import floor, modes, sliced_wasserstein
 from toydiff.plots import static, style
 from toydiff.problems import MixtureProblem, problem
@@ -218,18 +218,17 @@ rng = torch.Generator().manual_seed(SEED)
 x0, c = ring.sample_labelled(SAMPLES, rng)
 t = 0.02 + 0.97 * torch.rand(SAMPLES, generator=rng)
 x_t = schedule.mix(x0, torch.randn(SAMPLES, 2, generator=rng), t)
-given, without = D_ring(x_t, t, c).x0, D_ring(x_t, t).x0
 
 
-def rms(belief, g):
-    return float((belief - (without + g * (given - without))).square().sum(1).mean().sqrt())
+def rms(x0, g):
+    return float((x0 - D_ring(x_t, t, c, g).x0).square().sum(1).mean().sqrt())
 
 
 with torch.no_grad():
     errors = {
-        "student that sees g": [rms(guided.denoiser.at_guidance(x_t, t, c, g).x0, g) for g in scales],
+        "student that sees g": [rms(guided.denoiser(x_t, t, c, g).x0, g) for g in scales],
         "before training (ignores g)": [rms(teacher.denoiser(x_t, t, c).x0, g) for g in scales],
-        "best student that does not see g": [rms(without + 3.0 * (given - without), g) for g in scales],
+        "best student that does not see g": [rms(D_ring(x_t, t, c, 3.0).x0, g) for g in scales],
     }
 figure, ax = plt.subplots(figsize=(8, 4.3), layout="constrained")
 looks = (METHODS["guided"].color, style.FLOOR_COLOR, style.VERMILLION)

@@ -39,7 +39,7 @@ from IPython.display import Markdown, display
 
 from toydiff import runs
 from toydiff.distill.pairs import Recipe, make_pairs
-from toydiff.distill.regression import in_own_kind, regression, uniform_times
+from toydiff.distill.rectified_diffusion import own_mse, rectified_diffusion_loss
 from toydiff.measure import first_orderness, floor, paired_error, sliced_wasserstein, straightness
 from toydiff.plots import static, style
 from toydiff.problems import problem
@@ -287,7 +287,7 @@ assert S_linear["after"] < S_linear["teacher"]
 # the pairing away: on independent $(x_0,\varepsilon)$ the loss is that of plain diffusion training, whose minimiser is the model *before*.
 #
 # The second is finer. Where $\alpha_1>0$, as on Stable Diffusion's table, the teacher does not start from $\alpha_1x_0+\sigma_1\varepsilon$, but from $\sigma_1\varepsilon$: noise alone. The first-order path from *there* to $x_0$
-# has another $\varepsilon'=\varepsilon-x_0/\mathrm{NSR}_1$, the `chord` of the two ends (`Pairs.coupling`). With $\varepsilon$ itself, the training states would hold the answer's
+# has another $\varepsilon'=\varepsilon-x_0/\mathrm{NSR}_1$, the `chord` of the two ends (`Pairs.draw`). With $\varepsilon$ itself, the training states would hold the answer's
 # trace $\alpha_1x_0$, which no sampler can supply. On the line we know the perfect student of each choice, and sample it in one jump from $\sigma_1\varepsilon$.
 
 # %%
@@ -423,7 +423,11 @@ def train(on, kind, pairs, updates=UPDATES, batch=128):
     """The distance to the teacher's ends by 1 and by 2 steps, at updates that double: {steps: [(updates, distance)]}."""
     schedule, kind = (table if on == "own" else td.Linear()), (teacher.kind if kind == "own" else kind)
     student = ring.student(schedule, kind, start=teacher)
-    loss = regression(student, pairs.coupling(schedule, batch), uniform_times(batch), in_own_kind(kind))
+
+    def loss(step, draws):
+        x0, eps, cond = pairs.draw(schedule, batch, draws)
+        return rectified_diffusion_loss(student, x0, eps, cond, draws, compare=own_mse)
+
     average = EMA(student, 0.99)
     curve = {1: [], 2: []}
 

@@ -37,6 +37,7 @@ import torch
 from IPython.display import Markdown, display
 
 from toydiff import runs
+from toydiff.distill.distances import vector_huber
 from toydiff.measure import consistency_error, fitted_order
 from toydiff.plots import static, style
 from toydiff.problems import MixtureProblem, problem
@@ -212,7 +213,7 @@ skewed = -torch.log1p(-torch.linspace(0, 1, 200_002, dtype=torch.float64)[1:-1])
 at = torch.linspace(0.4, 1.2, 801, dtype=torch.float64)
 rows = ["| c | best answer |", "|---|---|"]
 for c_huber in (0.001, 0.1, 1.0, 10.0, 1000.0):
-    losses = [float((torch.sqrt((skewed[::50] - a) ** 2 + c_huber**2) - c_huber).mean()) for a in at]
+    losses = [float(vector_huber(skewed[::50, None], a, c_huber).mean()) for a in at]
     key[f"best answer, c = {c_huber:g}"] = float(at[int(torch.tensor(losses).argmin())])
     rows.append(f"| {c_huber:g} | {key[f'best answer, c = {c_huber:g}']:.3f} |")
 display(Markdown("\n".join([*rows, "| *median, mean* | *0.693, 1* |"])))

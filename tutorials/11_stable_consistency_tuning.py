@@ -37,7 +37,7 @@ import torch
 from IPython.display import Markdown, display
 
 from toydiff import runs
-from toydiff.distill.consistency import nearer
+from toydiff.distill.ect import nearer
 from toydiff.measure import target_variance
 from toydiff.plots import static, style
 

@@ -37,7 +37,6 @@ from IPython.display import Markdown, display
 
 from toydiff import jump, runs
 from toydiff.catalog import METHODS
-from toydiff.distill.phased_consistency import augmented_step
 from toydiff.measure import paired_error
 from toydiff.plots import static, style
 from toydiff.problems import problem
@@ -210,9 +209,7 @@ for solver in ("ddim", "heun", "dpm2"):
     rows.append(f"| {solver} | " + " | ".join(f"{gap:.1g}" for gap in gaps) + " |")
 display(Markdown("\n".join(rows)))
 assert key["heun: combining steps, w = 3"] > 0.01
-own = augmented_step(
-    D, x, torch.full((400,), t).double(), torch.full((400,), r).double(), cond, torch.full((400,), 4.0).double()
-)
+own = jump(D(x, t, cond, 4.0), r)
 assert torch.allclose(own, td.solve(D, x, ts=ts, solver="ddim", cond=cond, guidance_scale=4.0).end)
 
 # %% [markdown]

@@ -36,10 +36,13 @@ import torch
 from IPython.display import Markdown, display
 
 from toydiff import runs, weights
+from toydiff.distill.dmd import dmd_loss
 from toydiff.distill.pairs import Recipe, make_pairs
-from toydiff.distill.score_distillation import LEAST_SCALE, SLOPES
+from toydiff.distill.sim import huber_slope, l2_slope, sim_loss
+from toydiff.distill.vsd import kl_weight, vsd_loss
 from toydiff.plots import static
 from toydiff.problems import problem
+from toydiff.training import Draws
 
 # %%
 SEED = 0
@@ -57,7 +60,7 @@ key = {}  # the numbers that the last cell prints
 # and with $\omega=\alpha_t/\sigma_t$ this *is* $\nabla_\theta\,\mathrm{KL}(p_{\theta,t}\,\|\,q_t)$. (The slide leaves out the factor $\alpha_t$ of $\partial x_t/\partial\theta$; it is in $\omega$ here.) SIM
 # moves them along
 # $$\mathbb E\big[d'(y)^{\!\top}\partial_\theta s_{p_\theta}(x_t)\big]=-\partial_\theta\,\mathbb E\big[d'(y)^{\!\top}\big(s_{\mathrm{sg}[p]}(x_t)-\nabla\log q(x_t|x_0)\big)\big],\qquad y=s_p-s_q\qquad\text{(slide 20, eq. 3.6)}$$
-# whose right side needs no derivative of a score by $\theta$. Here are the derivatives by the scale $b$, at $t=0.4$, from 400,000 samples of each loss:
+# whose right side needs no derivative of a score by $\theta$. Here are the derivatives by the scale $b$ of the library's own losses, held at one time, $t=0.4$, from 400,000 samples of each:
 
 # %%
 vp = td.VP()
@@ -67,29 +70,45 @@ data = td.GaussianMixture([[0.7]], std=0.5).denoiser(vp)
 SAMPLES = 400_000
 
 
+class AtOneTime(Draws):
+    """A loss's random numbers, in double precision: normal ones as always, every time t = 0.4."""
+
+    def normal(self, n, *shape):
+        return torch.randn(n, *shape, generator=self.generator, dtype=torch.float64)
+
+    def uniform(self, n, low=0.0, high=1.0):
+        return t.expand(n)
+
+
+class Samples(td.Denoiser):
+    """A model whose x_0, row by row, is x (B, 1), whatever it is shown: as a generator, g(z) = x."""
+
+    def __init__(self, x):
+        super().__init__(vp)
+        self.made = x
+
+    def forward(self, x, t, cond=None):
+        return td.Prediction.of("x0", self.made, x, t, vp)
+
+
 def slope_by_scale(objective, a, b, seed=SEED):
-    """d/db of an objective's loss at g(z) = a + b z, and its standard error."""
-    rng = torch.Generator().manual_seed(seed)
-    z, e = (torch.randn(SAMPLES, 1, generator=rng, dtype=torch.float64) for _ in range(2))
+    """d/db of an objective at g(z) = a + b z, and its standard error."""
+    draws = AtOneTime(seed)
+    z = draws.normal(SAMPLES, 1)
     scale = torch.full(
         (SAMPLES, 1), b, dtype=torch.float64, requires_grad=True
     )  # one a sample: each has its own gradient
     own = td.GaussianMixture([[a]], std=b).denoiser(vp)  # the exact fake model
-    x = a + scale * z
-    [each] = torch.autograd.grad(objective(x, vp.mix(x, e, t), own).sum(), scale)
+    [each] = torch.autograd.grad(SAMPLES * objective(Samples(a + scale * z), own, z, draws), scale)
     return float(each.mean()), float(each.std()) / SAMPLES**0.5
 
 
-def vsd(x, x_t, own):
-    with torch.no_grad():
-        delta = alpha / sigma * (data(x_t, t).eps - own(x_t, t).eps)
-    return x * delta
+def vsd(g, own, z, draws):
+    return vsd_loss(g, data, own, kl_weight, z, None, draws)
 
 
-def sim(x, x_t, own, name="l2", keep=True):
-    p, q = own(x_t, t), data(x_t, t)
-    u = SLOPES[name](p.read("score") - q.read("score"), 0.5)
-    return -(u if keep else u.detach()) * alpha / sigma**2 * (p.x0 - x)
+def sim(g, own, z, draws, slope=l2_slope):
+    return alpha / sigma**2 * sim_loss(g, data, own, slope, z, None, draws)  # its w, sigma^2/alpha, made 1
 
 
 def kl_slope(b):
@@ -98,12 +117,8 @@ def kl_slope(b):
     return float(alpha**2 * b * (1 / S_q - 1 / S_p))
 
 
-def dmd(x, x_t, own):
-    with torch.no_grad():
-        D_phi, D_psi = own(x_t, t).x0, data(x_t, t).x0
-        scale = (x - D_psi).abs()
-        delta = (D_phi - D_psi) / scale.clamp(min=LEAST_SCALE * float(scale.mean()))
-    return x * delta
+def dmd(g, own, z, draws):
+    return dmd_loss(g, data, own, z, None, draws)
 
 
 def rescaled(objective):
@@ -137,15 +152,16 @@ for b in (0.15, 0.9):
 # %% [markdown]
 # Negative: the samples spread. Positive: they contract. Zero exactly where they are the data, for all three; elsewhere DMD (whose denominator weighs samples differently) and SIM (another divergence) pull with other strength.
 #
-# **Break it 1: whose score?** Without the second one, put the noise itself in its place, $\varepsilon_\psi(x_t,t)-\varepsilon$: score distillation *sampling* (DreamFusion). And **break it 2**: in SIM, detach $d'(y)$ from the graph.
+# **Break it 1: whose score?** Instead of a model of *all* samples, take one that knows each of them alone. It answers with the noise itself, and what moves a sample is $\varepsilon_\psi(x_t,t)-\varepsilon$: score distillation *sampling* (DreamFusion). And **break it 2**: in SIM, detach $d'(y)$ from the graph.
 
 
 # %%
-def sds(x, x_t, own):
-    with torch.no_grad():
-        noise = (x_t - alpha * x) / sigma
-        delta = alpha / sigma * (data(x_t, t).eps - noise)
-    return x * delta
+def sds(g, own, z, draws):
+    return vsd_loss(g, data, g, kl_weight, z, None, draws)  # the generator's own samples, row by row, are known
+
+
+def detached(g, own, z, draws):
+    return sim(g, own, z, draws, slope=lambda y, c: l2_slope(y, c).detach())
 
 
 # SIM's exact slope for the squared distance: E d(s_p - s_q) with the law of x_t held, differentiated by b
@@ -157,7 +173,7 @@ def sim_slope(b):
 figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.3), layout="constrained")
 for axis, name, rows, exact, words in (
     (axes[0], "SDS: without the second score", [(b, *slope_by_scale(sds, 0.7, b)) for b in scales], kl_slope, "KL"),
-    (axes[1], "SIM with d' detached", [(b, *slope_by_scale(lambda *v: sim(*v, keep=False), 0.7, b)) for b in scales], sim_slope, "E |s_p − s_q|²"),
+    (axes[1], "SIM with d' detached", [(b, *slope_by_scale(detached, 0.7, b)) for b in scales], sim_slope, "E |s_p − s_q|²"),
 ):  # fmt: skip
     axis.axhline(0, color="#999999", lw=0.8)
     axis.plot(fine, [exact(b) for b in fine], color="#D9D9D9", lw=6, label=f"{words}, closed form")
@@ -169,7 +185,7 @@ for axis, name, rows, exact, words in (
 plt.show()
 key["SDS's slope at the data"] = slope_by_scale(sds, 0.7, 0.5)[0]
 key["SIM's slope at b = 0.9"], error = slope_by_scale(sim, 0.7, 0.9)
-key["SIM's slope at b = 0.9, detached"] = slope_by_scale(lambda *v: sim(*v, keep=False), 0.7, 0.9)[0]
+key["SIM's slope at b = 0.9, detached"] = slope_by_scale(detached, 0.7, 0.9)[0]
 assert abs(key["SIM's slope at b = 0.9"] - sim_slope(0.9)) < 4 * error
 assert key["SDS's slope at the data"] > 0.1
 assert key["SIM's slope at b = 0.9, detached"] < 0.8 * sim_slope(0.9)
@@ -376,7 +392,7 @@ answer_3 = None
 answer_3 = 1.0 if answer_3 is None else answer_3
 
 # %%
-far = float(SLOPES["huber"](torch.tensor([[3e4, -4e4]]), 0.5).norm())
+far = float(huber_slope(torch.tensor([[3e4, -4e4]]), 0.5).norm())
 assert abs(answer_3 - far) < 1e-3, "not yet"
 print("exercise 3: right; the squared distance's would be", 2 * 5e4)
 

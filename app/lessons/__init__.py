@@ -1,15 +1,16 @@
-"""The pages, in the order of the menu: a page is one file and one entry here."""
+# ruff: noqa: F401, I001 - the order of the imports is that of the menu
+"""The pages, in the order of the menu: a page is one file and one line here."""
 
-from . import consistency, digits, lines, orders, paths, picard, reflow, scores, stable_diffusion
+from screen.lesson import Lesson
 
-LESSONS = (
-    paths.LESSON,
-    orders.LESSON,
-    picard.LESSON,
-    lines.LESSON,
-    reflow.LESSON,
-    consistency.LESSON,
-    scores.LESSON,
-    digits.LESSON,
-    stable_diffusion.LESSON,
-)
+from .paths import LESSON as paths
+from .orders import LESSON as orders
+from .picard import LESSON as picard
+from .lines import LESSON as lines
+from .reflow import LESSON as reflow
+from .consistency import LESSON as consistency
+from .scores import LESSON as scores
+from .digits import LESSON as digits
+from .stable_diffusion import LESSON as stable_diffusion
+
+LESSONS = tuple(lesson for lesson in list(globals().values()) if isinstance(lesson, Lesson))

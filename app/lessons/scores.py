@@ -2,15 +2,18 @@
 
 import plotly.graph_objects as go
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import toydiff
 from toydiff.catalog import METHODS
-from toydiff.distill.score_distillation import EARLIEST, LATEST, LEAST_SCALE, SLOPES, WEIGHTS
+from toydiff.distill.dmd import dmd_loss
+from toydiff.distill.sim import huber_slope, sim_loss
+from toydiff.distill.vsd import kl_weight, sigma2_weight, vsd_loss
 from toydiff.measure import floor, modes, sliced_wasserstein
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import lecture
 from toydiff.solvers.registry import GREY
+from toydiff.training import Draws
 
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson
@@ -20,62 +23,68 @@ STARTS = ("the middle", "one mode", "noise")
 PARTICLES, LR, ARROWS = 256, 0.05, 80
 
 
-def direction(
-    method: str, x: Tensor, x_t: Tensor, t: Tensor, eps: Tensor, psi: toydiff.Denoiser, phi: toydiff.Denoiser
+class Particles(toydiff.Denoiser):
+    """A generator that is its samples, g = theta: whatever the noise, its x_0 is theta, (B, 2)."""
+
+    def __init__(self, places: Tensor, schedule: toydiff.Schedule):
+        super().__init__(schedule)
+        self.theta = nn.Parameter(places)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> toydiff.Prediction:
+        return toydiff.Prediction.of("x0", self.theta, x, t, self.schedule)
+
+
+def loss_of(
+    method: str, particles: Particles, psi: toydiff.Denoiser, phi: toydiff.Denoiser, z: Tensor, draws: Draws
 ) -> Tensor:
-    """What a particle x is moved against, (B, 2): psi is the teacher, phi knows the particles."""
-    on = psi.schedule
-    alpha, sigma = on.alpha(t)[:, None], on.sigma(t)[:, None]
-    p, q = phi(x_t, t), psi(x_t, t)
-    if method == "vsd":  # arXiv 2305.16213, eq. 9
-        return WEIGHTS["kl"](alpha, sigma) * (q.eps - p.eps)
-    if method == "swiftbrush":  # arXiv 2312.05239, alg. 1
-        return WEIGHTS["sigma2"](alpha, sigma) * (q.eps - p.eps)
-    if method == "dmd":  # arXiv 2311.18828, eq. 7 and 8
-        scale = (x - q.x0).abs().mean(1, keepdim=True)
-        return (p.x0 - q.x0) / scale.clamp(min=LEAST_SCALE * float(scale.mean()))
-    if method == "sim":  # arXiv 2410.16794, alg. 1
-        u = SLOPES["huber"](p.read("score") - q.read("score"), 1.0)
-        return torch.autograd.grad(-(u * (p.x0 - x)).sum(), x)[0]
-    return WEIGHTS["kl"](alpha, sigma) * (q.eps - eps)  # DreamFusion, arXiv 2209.14988, eq. 3
+    """What the particles descend, a scalar: psi is the teacher, phi the second score."""
+    if method == "vsd":
+        return vsd_loss(particles, psi, phi, kl_weight, z, None, draws)
+    if method == "swiftbrush":
+        return vsd_loss(particles, psi, phi, sigma2_weight, z, None, draws)
+    if method == "dmd":
+        return dmd_loss(particles, psi, phi, z, None, draws)
+    if method == "sim":
+        return sim_loss(particles, psi, phi, huber_slope, z, None, draws)
+    # DreamFusion (arXiv 2209.14988, eq. 3): a second model that knows each particle alone answers with its very noise
+    return vsd_loss(particles, psi, particles, kl_weight, z, None, draws)
 
 
 def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates: int) -> tuple[go.Figure, list[dict]]:
     """Particles in the place of a generator: both scores are exact, the second one that of the particles `lag` updates ago."""
     psi, color = mixture.denoiser(toydiff.VP()), METHODS[method].color if method in METHODS else GREY
-    rng = torch.Generator().manual_seed(0)
-    noise = torch.randn(PARTICLES, 2, generator=rng)
+    draws = Draws(0)
+    noise = draws.normal(PARTICLES, 2)
     places = {
         "the middle": psi(noise, torch.ones(())).x0 + 0.15 * noise,  # the teacher's one-step guess is a blob
         "one mode": mixture.means[0].float() + 0.15 * noise,
         "noise": noise,
     }
-    x = places[start].clone().requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=LR, betas=(0.0, 0.99))
+    particles = Particles(places[start].clone(), psi.schedule)
+    optimizer = torch.optim.Adam(particles.parameters(), lr=LR, betas=(0.0, 0.99))
     true, past, frames, shares, rows = mixture.sample(PARTICLES, 1), [], {}, {}, []
     least = floor(sliced_wasserstein, mixture.sample, PARTICLES).mean
     shown = {round(updates * (k / 30) ** 1.5) for k in range(31)}
     for step in range(updates + 1):
-        past = [*past[-lag:], x.detach().clone()] if lag else [x.detach().clone()]
+        now = particles.theta.detach().clone()
+        past = [*past[-lag:], now] if lag else [now]
         phi = toydiff.Empirical(past[0]).denoiser(psi.schedule)  # knows where the particles are, or were
         if step in shown:
             level = psi.schedule.t_of_lam(-torch.log(torch.tensor(0.25)))
-            at = psi.schedule.alpha(level) * past[-1][:ARROWS]
-            frames[step] = past[-1], past[-1][:ARROWS], psi(at, level).x0 - phi(at, level).x0
-            found = modes(mixture, past[-1])
+            at = psi.schedule.alpha(level) * now[:ARROWS]
+            frames[step] = now, now[:ARROWS], psi(at, level).x0 - phi(at, level).x0
+            found = modes(mixture, now)
             shares[step] = (found.weights / found.expected).tolist()
             rows.append(
                 {
-                    "method": method, "updates": step, "distance": sliced_wasserstein(past[-1], true), "coverage": found.coverage,
-                    "outside": found.outside, "spread": float(past[-1].std(0).norm() / true.std(0).norm()),
+                    "method": method, "updates": step, "distance": sliced_wasserstein(now, true), "coverage": found.coverage,
+                    "outside": found.outside, "spread": float(now.std(0).norm() / true.std(0).norm()),
                     "floor": least,
                 }
             )  # fmt: skip
-        t = EARLIEST + (LATEST - EARLIEST) * torch.rand(PARTICLES, generator=rng)
-        eps = torch.randn(PARTICLES, 2, generator=rng)
-        with torch.set_grad_enabled(method == "sim"):  # which alone differentiates through both scores
-            x_t = psi.schedule.mix(x, eps, t)
-            x.grad = direction(method, x, x_t, t, eps, psi, phi).detach()
+        optimizer.zero_grad()
+        loss = loss_of(method, particles, psi, phi, noise, draws)
+        (PARTICLES * loss).backward()  # a loss is the mean over particles, and each follows its own
         optimizer.step()
     return lecture.score_coverage(frames, shares, mixture, color=color), rows
 
@@ -111,7 +120,7 @@ LESSON = Lesson(
         Number("updates", "Updates", (20, 40, 80, 120, 160, 240, 320), 160),
     ),
     figure=scores,
-    uses=(direction,),
+    uses=(Particles, loss_of),
     words=words,
     presets={
         "Without the second score": {"method": WAYS[-1]},

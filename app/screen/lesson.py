@@ -33,7 +33,7 @@ STYLE = (Path(__file__).parent / "page.css").read_text()
 class Lesson:
     """One page. `figure(**values)` returns (figure, rows): what is drawn, and the numbers behind it.
 
-    uses: functions that `figure` calls, shown above it in the code. words(rows): two or three sentences, with what was measured. presets: named
+    uses: functions and classes that `figure` needs, shown above it in the code. words(rows): two or three sentences, with what was measured. presets: named
     states for a lecture, {title: {control: value}}. live(values): what else is on the page, below the figure. long(values): why the figure takes so long that
     it is made on request only, None where it does not.
     """
