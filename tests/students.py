@@ -40,12 +40,9 @@ class Table(Denoiser):
         self.values = nn.Parameter(torch.zeros(*shape, dtype=torch.float64))
         self.asked = None
 
-    def forward(self, x, t, cond=None, g=None):
-        self.asked = (x, t, cond, g)
+    def forward(self, x, t, cond=None, guidance_scale=None):
+        self.asked = (x, t, cond, guidance_scale)
         return Prediction.of(self.kind, self.values, x, t, self.schedule)
-
-    def at_guidance(self, x, t, cond, g):
-        return self.forward(x, t, cond, g)
 
 
 class Known(Denoiser):
@@ -106,22 +103,26 @@ class With(MixtureProblem):
 class Designed(Draws):
     """Values of a test's choice in the place of random ones, each repeated to the size of the batch. What is not given is random.
 
-    uniforms: one tensor in [0, 1) for each draw of uniform numbers of a loss, in their order.
+    normals: one tensor for all draws of normal numbers, or a list with one for each draw of a loss, in their order. uniforms: such a list of tensors
+    in [0, 1).
     """
 
     def __init__(self, *, normals=None, uniforms=(), indices=None, seed=0):
         super().__init__(seed)
-        self.normals, self.uniforms, self.indices, self.next = normals, uniforms, indices, 0
+        self.normals = [normals] if isinstance(normals, torch.Tensor) else normals or []
+        self.uniforms, self.indices, self.drawn = uniforms, indices, [0, 0]
 
     def normal(self, n, *shape):
-        return super().normal(n, *shape) if self.normals is None else tiled(self.normals, n)
+        return self._next(0, self.normals, n) if self.normals else super().normal(n, *shape)
 
     def uniform(self, n, low=0.0, high=1.0):
         if not self.uniforms:
             return super().uniform(n, low, high)
-        chosen = self.uniforms[self.next % len(self.uniforms)]
-        self.next += 1
-        return low + (high - low) * tiled(chosen, n)
+        return low + (high - low) * self._next(1, self.uniforms, n)
+
+    def _next(self, which, values, n):
+        self.drawn[which] += 1
+        return tiled(values[(self.drawn[which] - 1) % len(values)], n)
 
     def integers(self, n, high):
         return super().integers(n, high) if self.indices is None else tiled(self.indices, n) % high

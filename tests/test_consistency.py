@@ -1,19 +1,38 @@
 """The consistency family through its own losses: fixed points against closed forms, where neighbours come from, edges, guidance, the sampler."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from cases import ALL_SCHEDULES, M1, N1, R2, RING, close, f64, normal
-from students import Designed, Spline, With, corners, ddim, minimise, walk
+from students import Designed, Spline, Table, With, corners, ddim, minimise, walk
 from torch import nn
 
-from toydiff import KINDS, SCHEDULES, Denoiser, Linear, Prediction, chord, jump, runs, schedule, solve, time_grid
+from toydiff import (
+    KINDS,
+    SCHEDULES,
+    Denoiser,
+    GaussianMixture,
+    Linear,
+    Prediction,
+    chord,
+    jump,
+    runs,
+    schedule,
+    solve,
+    time_grid,
+)
 from toydiff.catalog import METHODS
-from toydiff.denoisers import LambdaDenoiser
-from toydiff.distill import consistency as c
-from toydiff.distill import phased_consistency as pc
-from toydiff.distill.distances import DISTANCES, distance
+from toydiff.denoisers import Conditioned, LambdaDenoiser
+from toydiff.distill.base import batch_of
+from toydiff.distill.consistency import target_jump
+from toydiff.distill.ct import CURRICULA, ct_loss, lognormal_mass
+from toydiff.distill.distances import DISTANCES, distance, mse
+from toydiff.distill.ect import ect_loss, nearer
+from toydiff.distill.lcm import lcm_loss
+from toydiff.distill.pcm import phase_neighbours
+from toydiff.distill.sct import sct_loss
 from toydiff.measure import consistency_error, fitted_order, target_variance
 from toydiff.nets.discriminator import Discriminator
 from toydiff.prediction import noise_travel
@@ -196,14 +215,14 @@ def test_residual_of_the_exact_function_falls_with_the_solvers_local_order(solve
     f, D = Exact(M1, on), M1.denoiser(on)
     for N in gaps:
         t, r = (on.t_of_lam(f64(v)) for v in (0.3, 0.3 + 3.2 / N))
-        x_r = c.step_of(solver, D, x, t.expand(41), r.expand(41), None)
+        x_r, _ = solver.step(D, x, t.expand(41), r.expand(41))
         errors.append(float((jump(f(x, t), 0.0) - jump(f(x_r, r), 0.0)).abs().mean()))
     assert fitted_order(gaps, errors) == pytest.approx(order, abs=0.25)
 
 
 def test_bias_of_the_sampled_target_is_of_second_order():
     """E[f(x_r)|x_t] - f(E[x_r|x_t]) for the exact f: a quarter when the gap is halved (methods E2). Posterior by a fine quadrature."""
-    on, f = schedule("vp"), None
+    on = schedule("vp")
     f = Exact(M1, on)
     t = on.t_of_lam(f64(0.0))
     x = f64([[-0.6]])
@@ -224,43 +243,77 @@ def test_bias_of_the_sampled_target_is_of_second_order():
 # ---- where neighbours come from
 
 
-def test_neighbours_of_training_share_sample_and_noise():
+class Both:
+    """A student and its target, which keep what they were asked, and the distance between what they say, which keeps that."""
+
+    def __init__(self, on, *shape):
+        self.student, self.target = Table(on, "x0", *shape), Table(on, "x0", *shape)
+        with torch.no_grad():
+            for k, D in enumerate((self.student, self.target)):
+                D.values.copy_(normal(*shape, seed=10 + k))
+        self.compared = None
+
+    def __iter__(self):
+        return iter((self.student, self.target))
+
+    def between(self, a, b):
+        self.compared = a, b
+        return mse(a, b)
+
+
+def levels(nsr, r_of_t):
+    """The knobs with which the tuning methods draw one level for all of a batch, NSR, and its neighbour at r_of_t times as much."""
+    return {"mean": math.log(nsr), "std": 0.0, "stage": 0, "k": 0.0, "q": 1 / (1 - r_of_t)}
+
+
+@pytest.mark.parametrize("method", ["ct", "ect"])
+def test_neighbours_of_training_share_sample_and_noise(method):
     on, x0, eps = schedule("vp"), normal(32, 2, seed=1), normal(32, 2, seed=2)
-    problem = With(R2, on, "v", data=x0)
-    t, r = torch.linspace(0.2, 1, 32).double(), torch.linspace(0.1, 0.8, 32).double()
-    n = c.sampled(problem, on, lambda step, draws: (t, r), 32)(0, Designed(normals=eps))
-    close(n.x, on.mix(x0, eps, t), 0.0)
-    close(n.x_r, on.mix(x0, eps, r), 0.0)
-    assert not bool(n.edge.any())
+    both, another = Both(on, 32, 2), normal(32, 2, seed=3)
+    if method == "ct":
+        times = torch.linspace(0.1, 1, 33).double()
+        upto = torch.linspace(1 / 32, 1, 32)
+        draws = Designed(normals=[eps, another], uniforms=[(torch.arange(32) + 0.5) / 32])
+        loss = ct_loss(*both, times, upto, torch.linspace(1, 2, 32), both.between, x0, None, draws)
+        t, r, weight = times[1:], times[:-1], torch.linspace(1, 2, 32)
+    else:
+        logs = torch.linspace(-2, 2, 32)
+        loss = ect_loss(*both, both.between, x0, None, Designed(normals=[logs, eps, another]), 3, mean=0.0, std=1.0)
+        t, r = (on.t_of_lam(-torch.log(nsr)) for nsr in (logs.exp(), nearer(logs.exp(), 3, 2.0, 8.0, 1.0)))
+        weight = 1 / (on.nsr(t) - on.nsr(r))
+    close(both.student.asked[0], on.mix(x0, eps, t), 0.0)
+    close(both.target.asked[0], on.mix(x0, eps, r), 0.0)
+    close(both.student.asked[1], t, 0.0)
+    close(both.target.asked[1], r, 0.0)
+    # both jump to the data
+    found = [D.values.detach() for D in both]
+    close(torch.stack(both.compared).detach(), torch.stack(found), 0.0)
+    close(loss.detach(), (weight * (found[0] - found[1]).square().mean(1)).mean(), 1e-12)
 
 
 LEVELS = (0.25, 0.6, 1.0, 2.0, 5.0)  # NSR
 
 
 def stable_targets(nsr, n, repeats, *, leave_out=False):
-    """(x~_0, the source, the exact mean, x_t) of SCT's own pairing over many reference batches of n, (repeats * n, 1) each."""
+    """(x~_0, the source, the exact mean, x_t) of SCT's own neighbours over many reference batches of n, (repeats, n, 1) each."""
     on = schedule("vp")
     problem = With(M1, on, "v")
     rng = Draws(7)
     t = on.t_of_lam(-torch.log(f64(nsr)))
-    r = t / 2
+    both = Both(on, n, 1)
     rows = []
     for _ in range(repeats):
+        x0 = rng.rows(problem.data, n)[0]
         if leave_out:
-            x0 = rng.rows(problem.data, n)[0]
             x = on.mix(x0, rng.normal(n, 1), t)
             others = torch.stack([torch.cat([x0[:i], x0[i + 1 :]]) for i in range(n)])  # (n, n - 1, 1)
             logw = -(x[:, None] - on.alpha(t) * others).square().sum(2) / (2 * on.sigma(t) ** 2)
             goal = (torch.softmax(logw, 1)[..., None] * others).sum(1)
-            source = x0
         else:
-            kept = {}
-            seen = With(M1, on, "v")
-            seen.data = lambda m, g=None, kept=kept: (kept.setdefault("x0", problem.data(m, g)[0]), None)
-            pairing = c.referenced(seen, on, lambda step, draws: (t.expand(n), r.expand(n)), n)
-            found = pairing(0, rng)
-            goal, x, source = chord(on, found.x, found.t, found.x_r, found.r).x0, found.x, kept["x0"]
-        rows.append((goal, source, x))
+            sct_loss(*both, both.between, x0, None, rng, **levels(nsr, 0.5))
+            (x, at, *_), (x_r, r, *_) = (D.asked for D in both)
+            goal = chord(on, x, at, x_r, r).x0
+        rows.append((goal, x0, x))
     goal, source, x = (torch.stack(part) for part in zip(*rows, strict=True))  # (repeats, n, 1)
     mean = M1.denoiser(on)(x.flatten(0, 1), t).x0.view_as(x)
     return goal, source, mean, x
@@ -289,66 +342,80 @@ def test_target_of_sct_is_biased_without_its_source():
 
 
 def test_sct_with_a_batch_of_one_is_ect():
-    on, x0, eps = schedule("vp"), normal(1, 2, seed=1), normal(1, 2, seed=2)
-    problem = With(R2, on, "v", data=x0)
-    t, r = f64([0.7]), f64([0.4])
-    a = c.referenced(problem, on, lambda step, draws: (t, r), 1)(0, Designed(normals=eps))
-    b = c.sampled(problem, on, lambda step, draws: (t, r), 1)(0, Designed(normals=eps))
-    close(a.x_r, b.x_r, 1e-12)
+    on, x0, draws = schedule("vp"), normal(1, 2, seed=1), [f64([0.7]), normal(1, 2, seed=2)]
+    stable, easy = Both(on, 1, 2), Both(on, 1, 2)
+    a = sct_loss(*stable, stable.between, x0, None, Designed(normals=draws), 3)
+    b = ect_loss(*easy, easy.between, x0, None, Designed(normals=draws), 3)
+    close(stable.target.asked[0], easy.target.asked[0], 1e-12)
+    close(a.detach(), b.detach(), 1e-12)
 
 
 def test_sct_takes_references_of_the_same_class_only():
     on = schedule("vp")
-    problem = With(RING, on, "v", conditional=True)
-    t, r = torch.full((256,), 0.9).double(), torch.full((256,), 0.3).double()
-    n = c.referenced(problem, on, lambda step, draws: (t, r), 256)(0, Draws(0))
-    x0 = chord(on, n.x, n.t, n.x_r, n.r).x0
+    nsr = float(on.nsr(f64(0.9)))
+
+    def reference(conditional):
+        draws, both = Draws(0), Both(on, 256, 2)
+        x0, cond = batch_of(With(RING, on, "v", conditional=conditional), 256, draws)
+        sct_loss(*both, both.between, x0, cond, draws, **levels(nsr, 0.02))
+        (x, t, told, _), (x_r, r, *_) = (D.asked for D in both)
+        return chord(on, x, t, x_r, r).x0, told
+
+    x0, cond = reference(True)
     # at this level everything but the class is all but lost: the mean of the class is what is left
-    assert float((x0 - RING.means[n.cond].to(x0)).norm(dim=1).max()) < 0.75
-    n = c.referenced(With(RING, on, "v"), on, lambda step, draws: (t, r), 256)(0, Draws(0))
-    assert float(chord(on, n.x, n.t, n.x_r, n.r).x0.norm(dim=1).mean()) < 1.5
-    assert n.cond is None
+    assert float((x0 - RING.means[cond].to(x0)).norm(dim=1).max()) < 0.75
+    x0, cond = reference(False)
+    assert float(x0.norm(dim=1).mean()) < 1.5
+    assert cond is None
 
 
 def test_tuning_draws_nearer():
     nsr = torch.logspace(-2.5, 1.8, 200).double()
     before = torch.zeros_like(nsr)
     for stage in range(12):
-        now = c.nearer(nsr, stage, 2.0, 8.0, 1.0)
+        now = nearer(nsr, stage, 2.0, 8.0, 1.0)
         assert bool((now <= nsr).all())
         assert bool((now >= before).all())
         before = now
-    assert not bool(c.nearer(nsr, 0, 2.0, 8.0, 1.0)[nsr < 2].any())
+    assert not bool(nearer(nsr, 0, 2.0, 8.0, 1.0)[nsr < 2].any())
     assert bool((before / nsr > 0.995).all())
 
 
 def test_tuning_at_stage_0_is_diffusion_training_near_data():
     """Where r = 0 the target is the clean sample, and the loss that of a denoiser."""
     on, x0, eps = schedule("vp"), normal(16, 2, seed=1), normal(16, 2, seed=2)
-    problem = With(R2, on, "v", data=x0)
-    D = problem.student(on, "v")
-    t = on.t_of_lam(-torch.log(torch.linspace(0.05, 1.5, 16).double()))
-    n = c.sampled(problem, on, lambda step, draws: (t, torch.zeros_like(t)), 16)(0, Designed(normals=eps))
-    close(c.target_state(D, n), x0, 1e-12)
+    both = Both(on, 16, 2)
+    logs = torch.log(torch.linspace(0.05, 1.5, 16))
+    loss = ect_loss(*both, both.between, x0, None, Designed(normals=[logs, eps]), 0, mean=0.0, std=1.0)
+    close(both.compared[1], x0, 1e-12)
+    close(loss.detach(), (mse(both.student.values.detach(), x0) / logs.exp()).mean(), 1e-10)
 
 
 def test_curricula_as_their_papers_have_them():
-    cm, ict = c.CURRICULA["cm"], c.CURRICULA["ict"]
-    assert [cm.intervals(k, 2, 150) for k in (0.0, 1.0)] == [1, 150]
-    assert cm.target_ema(1, 2, 0.95) == pytest.approx(0.9025)
-    assert cm.target_ema(150, 2, 0.95) == pytest.approx(0.9993, abs=1e-4)
-    found = [ict.intervals(k / 800, 10, 1280) for k in range(800)]
+    cm, ict = CURRICULA["cm"], CURRICULA["ict"]
+    assert [cm(k, 2, 150) for k in (0.0, 1.0)] == [1, 150]
+    found = [ict(k / 800, 10, 1280) for k in range(800)]
     assert sorted(set(found)) == [10 * 2**i for i in range(8)]
     assert {found.count(n) for n in set(found)} == {100}
-    assert ict.intervals(1.0, 10, 1280) == 1280
+    assert ict(1.0, 10, 1280) == 1280
+
+
+@pytest.mark.parametrize(("curriculum", "decays"), [("cm", (0.9025, 0.9993)), ("ict", (0.0, 0.0))])
+def test_the_target_of_training_follows_by_its_curriculum(curriculum, decays):
+    """From 1 interval to 150."""
+    problem = With(R2, schedule("vp"), "v")
+    training = train("ct", problem, batch=8, updates=10, curriculum=curriculum, first=2, last=150, target_ema=0.95)
+    for step, decay in zip((0, 10), decays, strict=True):
+        training.turns[0].loss(step, Draws(0))
+        assert training.targets["target"].decay == pytest.approx(decay, abs=1e-4)
 
 
 def test_ict_draws_intervals_by_their_noise():
     on = schedule("vp")
-    ts = time_grid(on, 40, "karras")
-    shares = c._lognormal_shares(on, ts, -1.1, 2.0)
-    assert len(shares) == 40
-    middle = float(on.nsr(ts.flip(0)[1:])[(shares.cumsum(0) / shares.sum() > 0.5).nonzero()[0, 0]])
+    times = time_grid(on, 40, "karras").flip(0)
+    mass = lognormal_mass(on, times, -1.1, 2.0)
+    assert len(mass) == 40
+    middle = float(on.nsr(times[1:])[(mass.cumsum(0) / mass.sum() > 0.5).nonzero()[0, 0]])
     assert 0.2 < middle < 0.6  # e^-1.1 = 0.33
 
 
@@ -371,9 +438,8 @@ def test_every_network_is_the_identity_at_the_edge(name, kind):
 def test_a_neighbour_at_the_edge_is_the_target():
     on = Linear()
     D = With(R2, on, "velocity").student(on, "velocity")
-    x, x_r = normal(4, 2, seed=1), normal(4, 2, seed=2)
-    n = c.Neighbours(x, f64([0.5] * 4), x_r, f64([0.0, 0.25, 0.3, 0.25]), f64([0.0, 0.25, 0.25, 0.0]))
-    y = c.target_state(D, n)
+    x_r = normal(4, 2, seed=2)
+    y = target_jump(D, x_r, f64([0.0, 0.25, 0.3, 0.25]), f64([0.0, 0.25, 0.25, 0.0]), t=f64([0.5] * 4))
     assert torch.equal(y[:2], x_r[:2])
     close(
         y[2:],
@@ -392,11 +458,12 @@ def test_the_sampler_of_phases_has_no_noise():
 @pytest.mark.parametrize("phases", [1, 2, 4, 8])
 def test_neighbours_stay_within_their_phase(phases):
     problem = With(R2, schedule("vp"), "v")
-    knobs = pc.PhasedConsistencyKnobs(batch=512, intervals=40, phases=phases)
-    n = pc.guided_pairing(problem, problem.teacher, knobs, phases, seen=False)(0, Draws(0))
-    assert bool((n.edge <= n.r + 1e-12).all())
-    assert bool((n.t <= n.edge + 1 / phases + 1e-12).all())
-    close(n.t - n.r, torch.full_like(n.t, 1 / 40), 1e-12)
+    draws = Draws(0)
+    x0, cond = batch_of(problem, 512, draws)
+    _, t, _, r, edge = phase_neighbours(problem.teacher, 40, phases, x0, cond, draws)
+    assert bool((edge <= r + 1e-12).all())
+    assert bool((t <= edge + 1 / phases + 1e-12).all())
+    close(t - r, torch.full_like(t, 1 / 40), 1e-12)
 
 
 def test_phases_must_divide_the_grid():
@@ -410,8 +477,8 @@ def test_phases_must_divide_the_grid():
 # ---- guidance
 
 
-def psi(D, x, t, r, cond):
-    return jump(D(x, t, cond), r)
+def psi(D, x, t, r, cond, guidance_scale=1.0):
+    return jump(D(x, t, cond, guidance_scale), r)
 
 
 def test_the_augmented_step_is_linear_in_the_guidance_scale():
@@ -419,14 +486,14 @@ def test_the_augmented_step_is_linear_in_the_guidance_scale():
     problem = With(RING, on, "eps")
     x, t, r = normal(16, 2, seed=3), torch.linspace(0.3, 1, 16).double(), torch.linspace(0.1, 0.8, 16).double()
     cond, D = torch.arange(16) % 8, problem.teacher
-    steps = [pc.augmented_step(D, x, t, r, cond, torch.full((16,), g).double()) for g in (1.0, 2.0, 4.0)]
+    steps = [psi(D, x, t, r, cond, torch.full((16,), g).double()) for g in (1.0, 2.0, 4.0)]
     close(steps[2] - steps[0], 3 * (steps[1] - steps[0]), 1e-10)
     close(steps[0], psi(D, x, t, r, cond), 1e-10)
     w = 3.0  # g - 1
     close(steps[2], (1 + w) * psi(D, x, t, r, cond) - w * psi(D, x, t, r, None), 1e-10)
     each = torch.linspace(0.5, 6, 16).double()
     close(
-        pc.augmented_step(D, x, t, r, cond, each),
+        psi(D, x, t, r, cond, each),
         psi(D, x, t, r, None) + each[:, None] * (psi(D, x, t, r, cond) - psi(D, x, t, r, None)),
         1e-10,
     )
@@ -434,8 +501,6 @@ def test_the_augmented_step_is_linear_in_the_guidance_scale():
 
 def test_heuns_step_is_not_linear_in_the_guidance_scale():
     """A negative control: of a second-order step the combination of results is not the step of the combination."""
-    from toydiff import Guided
-
     on = schedule("vp")
     D = RING.denoiser(on)
     x, t, r, cond = (
@@ -444,22 +509,32 @@ def test_heuns_step_is_not_linear_in_the_guidance_scale():
         torch.full((16,), 0.5).double(),
         torch.arange(16) % 8,
     )
-    both = c.step_of(Heun(), Guided(D, 4.0), x, t, r, cond)
-    apart = 4 * c.step_of(Heun(), D, x, t, r, cond) - 3 * c.step_of(Heun(), D, x, t, r, None)
-    assert float((both - apart).abs().max()) > 0.05
+    both, given, without = (
+        Heun().step(asked, x, t, r)[0]
+        for asked in (Conditioned(D, cond, 4.0), Conditioned(D, cond), Conditioned(D, None))
+    )
+    assert float((both - (4 * given - 3 * without)).abs().max()) > 0.05
 
 
 def test_lcm_is_told_the_scale_that_its_teacher_was_guided_by():
     problem = With(RING, schedule("vp"), "eps", conditional=True)
-    knobs = pc.LCMKnobs(batch=256, g_min=1.5, g_max=4.0)
-    n = pc.guided_pairing(problem, problem.teacher, knobs, 1, seen=True)(0, Draws(0))
-    assert float(n.guidance_scale.min()) >= 1.5
-    assert float(n.guidance_scale.max()) <= 4.0
-    close(n.x_r, pc.augmented_step(problem.teacher, n.x, n.t, n.r, n.cond, n.guidance_scale), 0.0)
+    both, draws = Both(problem.schedule, 256, 2), Draws(0)
+    x0, cond = batch_of(problem, 256, draws)
+    lcm_loss(*both, problem.teacher, 50, both.between, x0, cond, draws, 1.5, 4.0)
+    (x, t, asked, g), (x_r, r, asked_of_target, g_of_target) = (D.asked for D in both)
+    assert float(g.min()) >= 1.5
+    assert float(g.max()) <= 4.0
+    assert g.shape == (256,)
+    assert torch.equal(g, g_of_target)
+    assert torch.equal(asked, cond)
+    assert torch.equal(asked_of_target, cond)
+    r = torch.where(t < 1.5 / 50, 0.0, r)  # of a neighbour at 0 the target is asked at t
+    close(t - r, torch.full_like(t, 1 / 50), 1e-12)
+    close(x_r, psi(problem.teacher, x, t, r, cond, g), 0.0)
     training = train("lcm", problem, problem.teacher, batch=8, g_min=1.5, g_max=4.0)
-    assert training.student.sees_guidance
+    assert training.student.told
     assert training.teacher_calls == 16
-    assert not train("lcm", problem, problem.teacher, batch=8).student.sees_guidance
+    assert not train("lcm", problem, problem.teacher, batch=8).student.told
 
 
 @pytest.mark.parametrize(
@@ -476,8 +551,6 @@ def test_lcm_is_told_the_scale_that_its_teacher_was_guided_by():
     ],
 )
 def test_bad_knobs_are_one_line(changes, words):
-    from toydiff import GaussianMixture
-
     problem = With(GaussianMixture([[0.0, 0.0], [1.0, 1.0]], std=0.3), schedule("vp"), "v")
     with pytest.raises(ValueError, match=words) as caught:
         train("pcm", problem, problem.teacher, **changes)

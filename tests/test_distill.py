@@ -10,6 +10,7 @@ from students import LEAST, Designed, Spline, Table, With, corners, ddim, minimi
 from toydiff import (
     KINDS,
     SCHEDULES,
+    Denoiser,
     GaussianMixture,
     Guided,
     Linear,
@@ -22,13 +23,13 @@ from toydiff import (
 )
 from toydiff.catalog import METHODS
 from toydiff.denoisers import LambdaDenoiser
-from toydiff.distill.base import drop_labels
-from toydiff.distill.guided import guided_x0
+from toydiff.distill.diffusion import diffusion_loss
+from toydiff.distill.flow_matching import flow_matching_loss
 from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.distill.progressive import stages
-from toydiff.distill.regression import in_own_kind
+from toydiff.distill.rectified_diffusion import own_mse
 from toydiff.nets import MLP, NO_CLASS
-from toydiff.training import Draws, fit
+from toydiff.training import Draws, State, fit
 
 LABELLED = GaussianMixture([[-1.2], [0.4], [1.5]], std=[0.3, 0.2, 0.4], labels=[0, 0, 1])
 PLAIN = GaussianMixture(normal(3, 2, seed=5).tolist(), std=0.3)
@@ -176,8 +177,8 @@ def test_kinds_are_weights_of_one_loss(name):
     on, t = ALL_SCHEDULES[name], f64([0.2345, 0.4565, 0.6785, 0.9015])  # clear of the tables' kinks
     x0, eps = normal(4, 3, seed=1), normal(4, 3, seed=2)
     x = on.mix(x0, eps, t)
-    pair, found = Prediction(x, t, x0, eps, on), Prediction.of("x0", normal(4, 3, seed=3), x, t, on)
-    loss = {kind: in_own_kind(kind)(found, pair) for kind in KINDS}
+    true, found = Prediction.exact(x0, eps, t, on), Prediction.of("x0", normal(4, 3, seed=3), x, t, on)
+    loss = {kind: own_mse(found, true, kind) for kind in KINDS}
     alpha, sigma = on.alpha(t), on.sigma(t)
     slope = derivative(on.lam, t, 1e-5)
     close(loss["eps"] / ((alpha / sigma) ** 2 * loss["x0"]), torch.ones(4), 1e-10)
@@ -253,15 +254,22 @@ def test_pure_noise_is_refused_by_kinds_that_say_nothing_there(name, kind):
             training.turns[0].loss(0, Draws())
 
 
-def test_labels_are_dropped_in_the_share_that_is_asked():
-    cond = torch.arange(20_000) % 3
-    assert torch.equal(drop_labels(cond, 0.0, Draws(), 20_000), cond)
-    assert bool((drop_labels(cond, 1.0, Draws(), 20_000) == NO_CLASS).all())
-    some = drop_labels(cond, 0.1, Draws(), 20_000)
+@pytest.mark.parametrize("loss", [diffusion_loss, flow_matching_loss])
+def test_labels_are_dropped_in_the_share_that_is_asked(loss):
+    cond, student = torch.arange(20_000) % 3, Table(Linear(), "velocity", 20_000, 1)
+
+    def told(cond, drop):
+        loss(student, torch.zeros(20_000, 1), cond, Draws(), drop)
+        return student.asked[2]
+
+    assert torch.equal(told(cond, 0.0), cond)
+    assert bool((told(cond, 1.0) == NO_CLASS).all())
+    some = told(cond, 0.1)
     dropped = some == NO_CLASS
     assert torch.equal(some[~dropped], cond[~dropped])
     assert abs(float(dropped.double().mean()) - 0.1) < 5 * (0.1 * 0.9 / 20_000) ** 0.5
-    assert drop_labels(None, 0.1, Draws(), 20_000) is None
+    assert told(None, 0.1) is None
+    assert torch.equal(told(cond, None), cond)
 
 
 @pytest.mark.parametrize("method", ["diffusion", "flow-matching"])
@@ -325,7 +333,7 @@ def test_a_student_begins_as_its_teacher():
     student = train("guided", problem, teacher=teacher).student
     cond = torch.arange(8)
     for g in (1.0, 3.0):
-        assert torch.equal(student.at_guidance(x, t, cond, g).x0, teacher(x, t, cond).x0)
+        assert torch.equal(student(x, t, cond, g).x0, teacher(x, t, cond).x0)
 
 
 # ---- guided distillation
@@ -346,7 +354,7 @@ def test_the_target_of_guided_distillation_is_the_guided_teacher(mixture):
         one = slice(i, i + 1)
         exact = Guided(problem.teacher, float(g[i]))(x[one], t[one], cond[one]).x0
         close(target[one], exact, 1e-11)
-        close(guided_x0(problem.teacher, x[one], t[one], cond[one], g[one]), exact, 1e-13)
+        close(problem.teacher(x[one], t[one], cond[one], g[one]).x0, exact, 1e-13)
     plain = g == 1
     close(target[plain], problem.teacher(x[plain], t[plain], cond[plain]).x0, 1e-11)
     assert float((target - problem.teacher(x, t, cond).x0)[~plain].abs().max()) > 1e-2
@@ -496,17 +504,41 @@ MIXTURES = {"1": M1, "1-labels": LABELLED, "2": PLAIN, "2-labels": RING, "5": FI
 
 AT_NOISE = ("naive", "progressive", "perflow", "rectified-diffusion-phased", "multistep-consistency",
             "vsd", "swiftbrush", "dmd", "dmd2", "sim", "adversarial")  # fmt: skip
-"""Methods that ask a student, or a teacher, at t = 1 itself."""
+"""Methods that ask a student, or a teacher, at t = 1 itself, in its own kind."""
 
-COPIES = ("vsd", "swiftbrush", "sim")
-"""Methods that are moved by the difference to a second model alone, which starts as its teacher's copy."""
+BELOW = ("guided", "rectified-flow", "instaflow", "rectified-diffusion", "cd", "ect", "sct", "lcm", "pcm")
+"""Methods that do not, here; of a method in neither list, the test finds out."""
+
+
+def guides(card):
+    """Whether a method guides its teacher unless told otherwise, for which there must be classes."""
+    return any(getattr(card.knobs(), name, 1.0) != 1 for name in ("guidance_scale", "g_max"))
+
+
+def moved_by_a_copy(card, training):
+    """Whether a student is moved by the difference to a second model alone, which starts as its teacher's copy."""
+    return set(training.modules) == {"fake"} and card.needs != "pairs"
+
+
+def asked_in_vain(*modules):
+    """A list that grows whenever one of the denoisers in these modules is asked where its kind says nothing about x_0."""
+    found = []
+
+    def note(D, args):
+        if D.kind in ("eps", "score") and bool((D.schedule.alpha(args[1]) == 0).any()):
+            found.append(D)
+
+    for D in {D for module in modules for D in module.modules() if isinstance(D, Denoiser)}:
+        D.register_forward_pre_hook(note)
+    return found
+
 
 CASES = [
     (method, on, conditional)
-    for method in METHODS
+    for method, card in METHODS.items()
     for on, mixture in MIXTURES.items()
     for conditional in (False, True)
-    if mixture.labels is not None or not (conditional or method == "guided")
+    if mixture.labels is not None or not (conditional or guides(card))
 ]
 
 
@@ -525,7 +557,7 @@ def test_every_method_trains_its_student_alone(method, on, conditional, kind_of_
     given = None if card.needs == "nothing" else teacher
     training = card.train(problem, settings_of(method), given, pairs, None)
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
-    sides = [training.student, *(m for name, m in training.modules.items() if name != "before")]
+    sides = [training.student, *training.modules.values()]
     for k, turn in enumerate(training.turns):
         loss = turn.loss(0, Draws(1))
         assert loss.ndim == 0
@@ -533,7 +565,7 @@ def test_every_method_trains_its_student_alone(method, on, conditional, kind_of_
         if k == 0:
             slopes = torch.autograd.grad(loss, turn.params, allow_unused=True)
             # a fake model that is its teacher's copy has no difference to tell yet
-            moves = not (method in COPIES and kind_of_teacher == "network")
+            moves = not (moved_by_a_copy(card, training) and kind_of_teacher == "network")
             assert any(g is not None and bool((g.abs() > 1e-6).any()) for g in slopes) == moves
     # whose turn it is moves, and nobody else: not the other side, not the teacher
     own = [{id(p) for p in turn.params} for turn in training.turns]
@@ -548,15 +580,14 @@ def test_every_method_trains_its_student_alone(method, on, conditional, kind_of_
         assert all(torch.equal(p, was) for p, was in still)
 
     start = [p.detach().clone() for p in training.student.parameters()]
-    records = list(
-        fit(training.turns, 3, averages=[training.average], modules=training.state(), period=training.period)
-    )
-    assert len(records) == 3
+    state = State.of(training.turns, averages=[training.average], modules=training.state())
+    state.check_whole()
+    assert len(list(fit(state, 3, period=training.period))) == 3
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
     assert any(not torch.equal(p, q) for p, q in zip(training.student.parameters(), start, strict=True))
     # what is sampled is the average, and it can be
     D, x, t = training.average.module, torch.randn(4, mixture.dim), torch.ones(4)
-    belief = D.at_guidance(x, t, torch.zeros(4).long(), 2.0) if method == "guided" else D(x, t, problem.labels(4))
+    belief = D(x, t, torch.zeros(4).long(), 2.0) if D.told else D(x, t, problem.eval_labels(4))
     assert bool(torch.isfinite(belief.x0).all())
 
 
@@ -575,19 +606,25 @@ def test_a_teacher_on_every_schedule_of_every_kind(method, name, kind):
     torch.manual_seed(0)
     problem = Small(RING, schedule(name), kind)
     teacher = small_teacher(problem, kind)
-    pairs = pairs_of(normal(32, 2), 2 * normal(32, 2, seed=1)) if METHODS[method].needs == "pairs" else None
-    training = METHODS[method].train(problem, settings_of(method), teacher, pairs, None)
-    # a loss that asks at t = 1 itself, of the teacher or of the student
-    at_noise = method in AT_NOISE
-    if at_noise and kind in ("eps", "score") and name in NOISELESS_END:
-        with pytest.raises(ValueError, match=rf"kind '{kind}' cannot be used where alpha = 0"):
-            training.turns[0].loss(0, Draws(1))
+    card = METHODS[method]
+    pairs = pairs_of(normal(32, 2), 2 * normal(32, 2, seed=1)) if card.needs == "pairs" else None
+    training = card.train(problem, settings_of(method), teacher, pairs, None)
+    in_vain = asked_in_vain(teacher, *training.state().values())
+    refused = None
+    try:
+        loss = training.turns[0].loss(0, Draws(1))
+    except ValueError as error:
+        refused = str(error)
+    assert (refused is not None) == bool(in_vain)
+    if method in AT_NOISE + BELOW:
+        assert bool(in_vain) == (method in AT_NOISE and kind in ("eps", "score") and name in NOISELESS_END)
+    if in_vain:
+        assert f"kind '{kind}' cannot be used where alpha = 0" in refused
         return
-    loss = training.turns[0].loss(0, Draws(1))
     assert bool(torch.isfinite(loss))
     slopes = torch.autograd.grad(loss, training.turns[0].params, allow_unused=True)
     assert all(bool(torch.isfinite(g).all()) for g in slopes if g is not None)
-    assert any(g is not None and bool((g.abs() > 1e-12).any()) for g in slopes) == (method not in COPIES)
+    assert any(g is not None and bool((g.abs() > 1e-12).any()) for g in slopes) != moved_by_a_copy(card, training)
 
 
 class Bare(torch.nn.Module):
@@ -602,7 +639,7 @@ class Bare(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    "method", [name for name, card in METHODS.items() if card.needs != "nothing" and name != "guided"]
+    "method", [name for name, card in METHODS.items() if card.needs != "nothing" and not guides(card)]
 )
 def test_a_users_network_may_teach(method):
     torch.manual_seed(0)

@@ -82,7 +82,7 @@ def printed(block, capsys):
 
 
 def test_python_blocks_run(capsys):
-    first, parallel, training, _ = blocks()
+    first, parallel, training, method, _ = blocks()
     (fast_nfe, fast_error), (slow_nfe, slow_error) = printed(first, capsys)
     # the example's lesson: the same ten calls, far closer
     assert fast_nfe == slow_nfe == "10"
@@ -98,6 +98,9 @@ def test_python_blocks_run(capsys):
     assert step == "300"
     assert 0 < float(loss) < 1.5  # that of a network which predicts nothing is about 1.6
     assert 0 < float(distance) < 0.2
+    # the fourth: one value of a method's pure loss
+    [(loss,)] = printed(method, capsys)
+    assert 0 < float(loss) < 1
 
 
 def test_the_python_of_a_checkpoint_runs(checkpoints):

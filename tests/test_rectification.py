@@ -26,9 +26,11 @@ from students import (
 
 from toydiff import SCHEDULES, Guided, Linear, Prediction, chord, jump, schedule, solve
 from toydiff.catalog import METHODS
+from toydiff.distill.base import batch_of, uniform_times
 from toydiff.distill.pairs import Pairs, Recipe, make_pairs
-from toydiff.distill.phased import PhasedKnobs, window_chord, window_times
-from toydiff.distill.regression import uniform_times
+from toydiff.distill.perflow import perflow_loss
+from toydiff.distill.rectified_diffusion_phased import rectified_diffusion_phased_loss
+from toydiff.distill.windows import window_ends
 from toydiff.measure import first_orderness, straightness
 from toydiff.prediction import row
 from toydiff.schedules import PiecewiseLinear
@@ -68,14 +70,16 @@ def at_noise(on, noise):
 def test_the_path_of_a_pair_runs_from_the_teachers_start_to_its_end(name):
     on = ALL_SCHEDULES[name]
     pairs = pairs_of(normal(16, 2), normal(16, 2, seed=1), torch.arange(16) % 3)
-    belief, cond = pairs.coupling(on, 16)(Designed(indices=torch.arange(16)))
-    close(jump(belief, 1.0), at_noise(on, pairs.noise), 1e-12)
-    close(jump(belief, 0.0), pairs.x0, 1e-14)
+    x0, eps, cond = pairs.draw(on, 16, Designed(indices=torch.arange(16)))
+    true = Prediction.exact(x0, eps, 1.0, on)
+    close(true.x, at_noise(on, pairs.noise), 1e-12)
+    close(jump(true, 1.0), at_noise(on, pairs.noise), 1e-12)
+    close(jump(true, 0.0), pairs.x0, 1e-14)
     assert torch.equal(cond, pairs.cond)
     one = torch.ones(())
-    close(belief.eps, pairs.noise - on.alpha(one) / on.sigma(one) * pairs.x0, 1e-12)
+    close(eps, pairs.noise - on.alpha(one) / on.sigma(one) * pairs.x0, 1e-12)
     if on.alpha(one) == 0:
-        close(belief.eps, pairs.noise, 1e-15)
+        close(eps, pairs.noise, 1e-15)
 
 
 @pytest.mark.parametrize("name", FOUR)
@@ -394,13 +398,16 @@ def test_the_chord_of_a_window(name, straight, M, K):
     problem = With(M1, on, KIND_AT_NOISE[name], data=x0)
     path = PiecewiseLinear(on, torch.linspace(0, 1, M + 1)) if straight else on
     draws = Designed(normals=eps, indices=torch.arange(M))
-    knobs = PhasedKnobs(batch=n, windows=M, substeps=K)
-    p, high, low, x_low, cond = window_chord(problem, problem.teacher, path, knobs, draws)
+    data, cond = batch_of(problem, n, draws)
+    assert torch.equal(data, x0)
     assert cond is None
+    x_top, high, x_low, low = window_ends(problem.teacher, M, K, data, cond, draws)
+    p = chord(path, x_top, high, x_low, low)
     m = torch.arange(n) % M
     close(high, (m + 1) / M, 1e-15)
     close(low, m / M, 1e-15)
     x_high = on.alpha(high)[:, None] * x0 + on.sigma(high)[:, None] * eps
+    close(x_top, x_high, 1e-15)
     close(jump(p, high), x_high, 1e-12)
     close(x_low, walk(problem.teacher, x_high, [high + (low - high) * k / K for k in range(K)] + [low]), 1e-11)
     # from any point of the path, by its eps alone, to the window's lower end
@@ -519,12 +526,14 @@ def test_perflow_bends_where_first_order_does_not():
             assert 0.01 < max(gaps) < 0.16
 
 
+@pytest.mark.parametrize("loss", [perflow_loss, rectified_diffusion_phased_loss])
 @pytest.mark.parametrize("edge", [0.0, 0.25, 1.0])
-def test_a_share_of_the_batch_is_at_its_windows_upper_edge(edge):
-    n, draws = 4000, Draws(0)
-    m = draws.integers(n, 4)
+def test_a_share_of_the_batch_is_at_its_windows_upper_edge(edge, loss):
+    n, on = 4000, Linear()
+    student, draws = Table(on, "velocity", n, 1), Designed(indices=torch.arange(4))
+    loss(student, N1.denoiser(on, "velocity"), 4, 1, N1.sample(n, 0, dtype=torch.float64), None, draws, edge)
+    m, t = torch.arange(n) % 4, student.asked[1]
     low, high = m / 4, (m + 1) / 4
-    t = window_times(high, low, PhasedKnobs(batch=n, edge=edge), draws)
     assert bool(((t > low) & (t <= high)).all())
     assert float((t == high).double().mean()) == pytest.approx(edge, abs=0.03)
     inside = ((high - t) * 4)[t < high]
@@ -576,7 +585,7 @@ def test_windows_and_substeps_are_counts(method, knob):
 def test_a_share_of_the_batch_is_at_noise(method, edge):
     """The rest stays uniform below, and without a share the times are those of before."""
     n = 20_000
-    t = uniform_times(n, edge=edge)(Draws(0))
+    t = uniform_times(n, Draws(0), edge)
     assert float((t == 1).double().mean()) == pytest.approx(edge, abs=0.02)
     below = t[t < 1]
     assert float(below.double().mean()) == pytest.approx(0.5, abs=0.01)
@@ -584,7 +593,8 @@ def test_a_share_of_the_batch_is_at_noise(method, edge):
     if edge == 0:
         assert torch.equal(t, Draws(0).uniform(n, LEAST, 1.0))
     assert METHODS[method].knobs().edge == 0  # the papers have none
+    problem, pairs = With(N1, Linear(), "velocity"), pairs_of(normal(8, 1), normal(8, 1))
     with pytest.raises(ValueError, match="edge must leave some of the batch below t = 1"):
-        uniform_times(n, edge=1.0)
+        train(method, problem, pairs=pairs, edge=1.0)
     with pytest.raises(ValueError, match="edge, a share, must lie in"):
-        uniform_times(n, edge=-0.1)
+        train(method, problem, pairs=pairs, edge=-0.1)

@@ -7,15 +7,21 @@ import numpy
 import pytest
 import torch
 from cases import M1, N1, R2, RING, close, f64, normal
-from students import Table, With, exact_pairs
+from students import Designed, Table, With, exact_pairs
 from torch import nn
 
-from toydiff import Denoiser, GaussianMixture, NetDenoiser, Prediction, schedule, solve
+from toydiff import Denoiser, GaussianMixture, NetDenoiser, Prediction, jump, schedule, solve
 from toydiff.catalog import METHODS
 from toydiff.denoisers import LambdaDenoiser
-from toydiff.distill import score_distillation as sd
-from toydiff.distill.generator import generator
+from toydiff.distill import dmd
+from toydiff.distill.dmd import DMDKnobs, dmd_direction, dmd_loss
+from toydiff.distill.dmd2 import DMD2Knobs
+from toydiff.distill.generator import noise_for, own_state
 from toydiff.distill.pairs import Recipe, make_pairs
+from toydiff.distill.scores import EARLIEST, LATEST, one_step_noise
+from toydiff.distill.sim import SLOPES
+from toydiff.distill.swiftbrush import SwiftBrushKnobs
+from toydiff.distill.vsd import VSDKnobs, vsd_loss
 from toydiff.measure import score_error
 from toydiff.mixtures import Empirical
 from toydiff.nets import MLP, UNet
@@ -27,7 +33,7 @@ from toydiff.training import Draws, fit
 
 NAMES = ["vp", "cosine", "linear", "scaled-linear"]
 TIMES = f64([0.1, 0.35, 0.6, 0.9])
-SHARES = (TIMES - sd.EARLIEST) / (sd.LATEST - sd.EARLIEST)
+SHARES = (TIMES - EARLIEST) / (LATEST - EARLIEST)
 """The uniform numbers that become these times."""
 
 
@@ -165,27 +171,37 @@ def test_vsd_against_the_kl_divergence_to_a_mixture():
         close(found[k], f64([by_a, by_b]), 1e-3)
 
 
-def test_the_surrogates_value_is_half_the_square_of_the_gradient():
-    x, delta = normal(5, 3).requires_grad_(), normal(5, 3, seed=1)
-    loss = sd.towards(x, delta)
-    close(loss.detach(), 0.5 * delta.square().sum(1), 1e-12)
-    close(torch.autograd.grad(loss.sum(), x)[0], delta, 1e-12)
+@pytest.mark.parametrize("method", ["vsd", "dmd"])
+def test_the_surrogates_value_is_half_the_square_of_the_gradient(method):
+    """Of tables, which say the same whatever they are asked, the direction is known."""
+    on = schedule("vp")
+    student, teacher, fake = tables = [Table(on, "x0", 5, 3) for _ in range(3)]
+    for k, table in enumerate(tables):
+        table.values.data = normal(5, 3, seed=k)
+    u, z, e = torch.linspace(0.1, 0.9, 5), normal(5, 3, seed=3), normal(5, 3, seed=4)
+    x, D_psi, D_phi = (table.values.detach() for table in tables)
+    if method == "vsd":
+        t = EARLIEST + (LATEST - EARLIEST) * u
+        loss = vsd_loss(student, teacher, fake, lambda alpha, sigma: sigma / alpha, z, None, Sequence([e], [u]))
+        delta = D_phi - D_psi
+        gap = teacher(x, t).eps - fake(x, t).eps
+        close((on.sigma(t) / on.alpha(t))[:, None] * gap.detach(), delta, 1e-12)
+    else:
+        loss = dmd_loss(student, teacher, fake, z, None, Sequence([e], [u]))
+        delta = (D_phi - D_psi) / (x - D_psi).abs().mean(1, keepdim=True)
+    close(loss.detach(), 0.5 * delta.square().sum(1).mean(), 1e-12)
+    close(torch.autograd.grad(loss, student.values)[0], delta / 5, 1e-12)
 
 
 # ---- DMD
-
-
-def stage(on, teacher, fake, batch):
-    """Players without a generator, for what is said of two denoisers alone."""
-    return sd.Players(None, None, teacher, fake, With(R2, on, "x0"), sd.DMDKnobs(batch=batch))
 
 
 def test_dmds_direction_is_vsds_in_x0_normalised():
     on = schedule("scaled-linear")
     teacher, fake = R2.denoiser(on), GaussianMixture([[0.3, -0.2]], std=0.8).denoiser(on)
     x, e, u = normal(16, 2), normal(16, 2, seed=1), torch.linspace(0.3, 0.95, 16).double()
-    found = sd.matched(stage(on, teacher, fake, 16), x, None, Sequence([e], [u]))
-    t = sd.EARLIEST + (sd.LATEST - sd.EARLIEST) * u
+    found = dmd_direction(teacher, fake, x, None, Sequence([e], [u]))
+    t = EARLIEST + (LATEST - EARLIEST) * u
     x_t = on.mix(x, e, t)
     p, q = fake(x_t, t), teacher(x_t, t)
     gap = (on.sigma(t) / on.alpha(t))[:, None] * (q.eps - p.eps)
@@ -202,28 +218,28 @@ def test_dmds_direction_is_free_of_the_datas_scale_and_never_nan():
             table.values.data = scale * value
         x = scale * values[2]
         x[0] = tables[0].values[0].detach()  # at the teacher's own answer the paper's denominator is 0
-        found.append(sd.matched(stage(on, *tables, 6), x, None, Draws(0)))
+        found.append(dmd_direction(*tables, x, None, Draws(0)))
     close(found[0], found[1], 1e-12)
     assert bool(torch.isfinite(found[0]).all())
     for table in tables:
         table.values.data = x.clone()
-    assert bool((sd.matched(stage(on, *tables, 6), x, None, Draws(0)) == 0).all())
+    assert bool((dmd_direction(*tables, x, None, Draws(0)) == 0).all())
 
 
 def test_dmds_regression_is_that_of_naive_distillation():
     on = schedule("vp")
     pairs = exact_pairs(N1, on, normal(64, 1))
     problem = With(N1, on, "x0", lambda on, kind: Affine(on, batch=1))
-    dmd, naive = (METHODS[m] for m in ("dmd", "naive"))
-    both = dmd.train(problem, sd.DMDKnobs(batch=64, regression=0.5), problem.teacher, pairs, None)
-    alone = dmd.train(problem, sd.DMDKnobs(batch=64, regression=0.0), problem.teacher, pairs, None)
+    card, naive = (METHODS[m] for m in ("dmd", "naive"))
+    both = card.train(problem, DMDKnobs(batch=64, regression=0.5), problem.teacher, pairs, None)
+    alone = card.train(problem, DMDKnobs(batch=64, regression=0.0), problem.teacher, pairs, None)
     plain = naive.train(problem, naive.knobs(batch=64), problem.teacher, pairs, None)
 
     def gap(draws):
         return float((both.turns[0].loss(0, draws()) - alone.turns[0].loss(0, draws())).detach())
 
     after = Draws(4)
-    sd.players(problem, sd.DMDKnobs(batch=64), problem.teacher, None).samples(after)
+    one_step_noise(problem, both.student, DMDKnobs(batch=64), after)
     after.uniform(64), after.normal(64, 1)  # the regression comes last in the stream
     assert gap(lambda: Draws(4)) == pytest.approx(0.5 * float(plain.turns[0].loss(0, after).detach()), rel=1e-9)
 
@@ -234,8 +250,8 @@ def test_dmds_regression_is_that_of_naive_distillation():
 def test_dmd2s_head_reads_the_fake_models_features_and_learns_with_it():
     torch.manual_seed(0)
     problem, teacher = small()
-    training = METHODS["dmd2"].train(problem, sd.DMD2Knobs(batch=64, gan=0.5, gan_fake=0.7), teacher, None, None)
-    plain = METHODS["dmd2"].train(problem, sd.DMD2Knobs(batch=64, gan=0.0, gan_fake=0.0), teacher, None, None)
+    training = METHODS["dmd2"].train(problem, DMD2Knobs(batch=64, gan=0.5, gan_fake=0.7), teacher, None, None)
+    plain = METHODS["dmd2"].train(problem, DMD2Knobs(batch=64, gan=0.0, gan_fake=0.0), teacher, None, None)
     head, fake = training.modules["head"], training.modules["fake"]
     for p in head.parameters():
         nn.init.zeros_(p)
@@ -253,7 +269,7 @@ def test_dmd2s_head_reads_the_fake_models_features_and_learns_with_it():
 def test_dmd2s_head_learns_to_take_data_for_data():
     torch.manual_seed(0)
     problem, teacher = small()
-    training = METHODS["dmd2"].train(problem, sd.DMD2Knobs(batch=128, gan_fake=1.0, lr_fake=5e-3), teacher, None, None)
+    training = METHODS["dmd2"].train(problem, DMD2Knobs(batch=128, gan_fake=1.0, lr_fake=5e-3), teacher, None, None)
     C = Discriminator.shared(training.modules["fake"])
     C.head = training.modules["head"]
     made = training.student(problem.schedule.sigma(f64(1.0)) * normal(500, 2), 1.0).x0.detach()
@@ -282,47 +298,51 @@ def test_a_generator_of_several_steps_is_trained_at_each_from_its_own_state():
     on = schedule("vp")
     problem = With(R2, on, "v")
     D = R2.denoiser(on, "v")
-    ts = torch.linspace(1, 0, 5).double()
-    z = normal(64, 2, seed=5)
-
-    class Steps(Draws):
-        def normal(self, n, *shape):
-            return z if not self.drawn.__len__() else super().normal(n, *shape)
-
-        def integers(self, n, high):
-            assert high == 4
-            return torch.arange(n) % 4
-
-    draws = Steps(0)
-    draws.drawn = []
-    made = generator(problem, D, DDIM(), 4, 64)(draws)
-    path = solve(D, on.sigma(f64(1.0)) * z, 4, solver="ddim", grid="uniform")
+    ts, noise, index = torch.linspace(1, 0, 5).double(), normal(64, 2, seed=5), torch.arange(4)
+    z, cond = noise_for(problem, D, 64, Designed(normals=noise), asked=False)
+    close(z, on.sigma(f64(1.0)) * noise, 0.0)
+    assert cond is None
+    x_k, t, s = own_state(D, DDIM(), ts, z, cond, Designed(indices=index))
+    path = solve(D, z, 4, solver="ddim", grid="uniform")
     k = torch.arange(64) % 4
-    close(made.t, ts[k], 1e-12)
-    close(made.s, ts[k + 1], 1e-12)
-    close(made.state, path.xs[k, torch.arange(64)], 1e-9)
-    close(made.x, path.xs[k + 1, torch.arange(64)], 1e-9)
+    close(t, ts[k], 1e-12)
+    close(s, ts[k + 1], 1e-12)
+    close(x_k, path.xs[k, torch.arange(64)], 1e-9)
+    close(jump(D(x_k, t), s), path.xs[k + 1, torch.arange(64)], 1e-9)
     # with a solver that noises again, every step's sample is its x_0
-    again = generator(problem, D, LCM(), 4, 64)(Draws(0))
-    assert bool((again.s == 0).all())
-    close(again.x, D(again.state, again.t).x0, 1e-12)
+    x_k, t, s = own_state(D, LCM(), ts, z, cond, Draws(0))
+    assert bool((s == 0).all())
+    assert set(t.tolist()) == set(ts[:-1].tolist())
+    close(jump(D(x_k, t), s), D(x_k, t).x0, 1e-12)
 
 
-def test_gradients_flow_through_the_last_step_alone():
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize("method", ["dmd2", "adversarial"])
+def test_gradients_flow_through_the_last_step_alone(method, turn):
     on = schedule("vp")
-    problem = With(N1, on, "x0")
-
-    grads = []
+    grads, kept = [], []
 
     class Counting(Affine):
         def forward(self, x, t, cond=None):
+            p = super().forward(x, t, cond)
             grads.append(torch.is_grad_enabled())
-            return super().forward(x, t, cond)
+            kept.append(p.x0)
+            return p
 
     D = Counting(on, batch=1)
-    generator(problem, D, LCM(), 3, 8)(Draws(0)).x.sum().backward()
-    assert grads == [False, False, True]
-    close(D.a.grad, f64([[8.0]]), 1e-12)
+    problem = Small(N1, on, "x0")
+    fake = problem.student(on, "x0")
+    made = [D, fake]
+    problem.student = lambda *a, **k: made.pop(0)
+    card = METHODS[method]
+    loss = card.train(problem, card.knobs(batch=8, steps=3), problem.teacher, None, None).turns[turn].loss(0, Draws(0))
+    # the discriminator's turn of DMD2 makes samples twice, and takes no gradient of any
+    assert grads == ([False, False, True] if turn == 0 else [False] * (6 if method == "dmd2" else 3))
+    if turn == 0:
+        [by_x] = torch.autograd.grad(loss, kept[-1], retain_graph=True)
+        [by_a] = torch.autograd.grad(loss, D.a)
+        close(by_a, by_x.sum().reshape(1, 1), 1e-12)
+        assert float(by_a.abs()) > 0
 
 
 # ---- score implicit matching
@@ -365,18 +385,17 @@ def test_slopes_are_those_of_their_distances():
         "huber": lambda y: (torch.sqrt(y.square().sum(1) + c**2) - c).sum(),
         "element-huber": lambda y: (torch.sqrt(y.square() + c**2) - c).sum(),
     }.items():
-        close(sd.SLOPES[name](y, c).detach(), torch.autograd.grad(d(y), y)[0], 1e-12)
-    assert float(sd.SLOPES["huber"](1e6 * y.detach(), c).flatten(1).norm(dim=1).max()) <= 1
-    close(sd.SLOPES["element-huber"](y, 1e-9).detach(), y.detach().sign(), 1e-6)  # tends to |y|_1
+        close(SLOPES[name](y, c).detach(), torch.autograd.grad(d(y), y)[0], 1e-12)
+    assert float(SLOPES["huber"](1e6 * y.detach(), c).flatten(1).norm(dim=1).max()) <= 1
+    close(SLOPES["element-huber"](y, 1e-9).detach(), y.detach().sign(), 1e-6)  # tends to |y|_1
 
 
 @pytest.mark.parametrize("distance", ["l2", "huber"])
 def test_the_theorem_fails_with_the_detach_in_the_wrong_place(monkeypatch, distance):
     """Without the gradient through d' the derivative by the shift is still right, that by the scale is not."""
-    schedule("vp")
     right = gradients(line("vp", "sim", distance=distance, c=0.5))
-    slope = sd.SLOPES[distance]
-    monkeypatch.setitem(sd.SLOPES, distance, lambda y, c: slope(y, c).detach())
+    slope = SLOPES[distance]
+    monkeypatch.setitem(SLOPES, distance, lambda y, c: slope(y, c).detach())
     wrong = gradients(line("vp", "sim", distance=distance, c=0.5))
     if distance == "l2":
         close(wrong[:, 0], right[:, 0], 1e-9)
@@ -421,8 +440,8 @@ def test_with_the_exact_fake_score_descent_reaches_the_data(method, knobs):
 def test_without_a_bound_dmd_drifts_on_the_line(monkeypatch):
     """One over a number that may be near 0 has no mean: what the bound is for. Where it goes is chance."""
     ends = {}
-    for bound in (sd.LEAST_SCALE, 0.0):
-        monkeypatch.setattr(sd, "LEAST_SCALE", bound)
+    for bound in (dmd.LEAST_SCALE, 0.0):
+        monkeypatch.setattr(dmd, "LEAST_SCALE", bound)
         found = [descended("dmd", seed, regression=0.0) for seed in range(3)]
         ends[bound] = [abs(a - 0.7) + abs(b - 0.5) for a, b in found]
     bounded, free = ends.values()
@@ -474,7 +493,7 @@ def test_the_fake_model_learns_the_generators_score():
     network = problem.student(on, "v")
     made.append(network)
     problem.student = lambda *a, **k: made.pop(0)
-    training = METHODS["vsd"].train(problem, sd.VSDKnobs(batch=256), problem.teacher, None, None)
+    training = METHODS["vsd"].train(problem, VSDKnobs(batch=256), problem.teacher, None, None)
     before = training.monitor()["fake_error"]
     turn = training.turns[1]
     assert turn.name == "fake"
@@ -493,7 +512,7 @@ def test_the_fake_model_learns_the_generators_score():
 def test_a_lora_is_the_teacher_at_first_and_leaves_its_weights_alone():
     torch.manual_seed(0)
     problem, teacher = small()
-    training = METHODS["swiftbrush"].train(problem, sd.SwiftBrushKnobs(batch=16, rank=3), teacher, None, None)
+    training = METHODS["swiftbrush"].train(problem, SwiftBrushKnobs(batch=16, rank=3), teacher, None, None)
     fake = training.modules["fake"]
     x, t = normal(8, 2), torch.linspace(0.1, 0.9, 8).double()
     assert torch.equal(fake(x, t).eps, teacher(x, t).eps)
@@ -505,11 +524,11 @@ def test_a_lora_is_the_teacher_at_first_and_leaves_its_weights_alone():
     list(fit([training.turns[1]], 3))
     assert not torch.equal(fake(x, t).eps, teacher(x, t).eps)
     assert all(torch.equal(p, dict(fake.named_parameters())[name]) for name, p in frozen.items())
-    judged = METHODS["dmd2"].train(problem, sd.DMD2Knobs(batch=16, rank=3), teacher, None, None)  # shares the network
+    judged = METHODS["dmd2"].train(problem, DMD2Knobs(batch=16, rank=3), teacher, None, None)  # shares the network
     base = [p for name, p in judged.modules["fake"].named_parameters() if "original" in name]
     assert base
     assert not any(p.requires_grad for p in base)
-    whole = METHODS["swiftbrush"].train(problem, sd.SwiftBrushKnobs(batch=16, rank=0), teacher, None, None)
+    whole = METHODS["swiftbrush"].train(problem, SwiftBrushKnobs(batch=16, rank=0), teacher, None, None)
     assert all(p.requires_grad for p in whole.modules["fake"].parameters())
 
 
@@ -531,16 +550,28 @@ def test_low_rank_changes_have_their_rank(net):
 
 def test_guidance_is_in_the_teacher_and_conditions_are_asked_for():
     problem = Small(RING, schedule("scaled-linear"), "eps")
-    on = sd.players(problem, sd.VSDKnobs(batch=16, guidance_scale=2.0), problem.teacher, None)
-    _, cond = on.samples(Draws(0))
+    told = []
+    problem.teacher.register_forward_pre_hook(lambda D, args: told.append(args[2]))
+
+    def trained(problem, **knobs):
+        return METHODS["vsd"].train(problem, VSDKnobs(batch=16, **knobs), problem.teacher, None, None)
+
+    guided = trained(problem, guidance_scale=2.0)
+    _, cond = one_step_noise(problem, guided.student, VSDKnobs(batch=16, guidance_scale=2.0), Draws(0))
     assert cond.shape == (16,)
     assert len(cond.unique()) > 2
-    assert on.training(lambda step, draws: None).teacher_calls == 32
-    plain = sd.players(problem, sd.VSDKnobs(batch=16), problem.teacher, None)
-    assert plain.samples(Draws(0))[1] is None
+    assert guided.teacher_calls == 32
+    guided.turns[0].loss(0, Draws(0))
+    assert told[0] is None  # the teacher is asked without the condition as well
+    assert torch.equal(told[1], cond)
+    assert len(told) == 2
+    plain = trained(problem)
+    assert one_step_noise(problem, plain.student, VSDKnobs(batch=16), Draws(0))[1] is None
+    plain.turns[0].loss(0, Draws(0))
+    assert told[2:] == [None]
     unlabelled = Small(GaussianMixture([[0.0, 1.0]], std=0.3), schedule("vp"), "eps")
     with pytest.raises(ValueError, match="guidance needs classes"):
-        sd.players(unlabelled, sd.VSDKnobs(guidance_scale=2.0), unlabelled.teacher, None)
+        trained(unlabelled, guidance_scale=2.0)
 
 
 def test_a_student_of_another_method_keeps_its_own_schedule_and_kind():
@@ -567,7 +598,7 @@ def test_a_student_of_another_method_keeps_its_own_schedule_and_kind():
 @pytest.mark.parametrize("method", ["vsd", "swiftbrush", "dmd", "dmd2", "sim", "adversarial"])
 def test_two_processes_see_one_batch(monkeypatch, method):
     """The mean of two processes' losses is the loss of one with the whole batch, of each turn; DMD's bound alone sees only its own part."""
-    monkeypatch.setattr(sd, "LEAST_SCALE", 0.0)
+    monkeypatch.setattr(dmd, "LEAST_SCALE", 0.0)
     problem, teacher = small(RING, conditional=True)
     card = METHODS[method]
     pairs = make_pairs(problem, teacher, Recipe(n=40, solver="ddim", steps=2)) if card.needs == "pairs" else None
@@ -604,7 +635,7 @@ def test_bad_knobs_are_named():
             card.train(problem, card.knobs(batch=8, **knobs), teacher, None, None)
     with pytest.raises(ValueError, match="regression, a weight"):
         METHODS["dmd"].train(
-            problem, sd.DMDKnobs(regression=-1.0), teacher, exact_pairs(N1, schedule("vp"), normal(4, 1)), None
+            problem, DMDKnobs(regression=-1.0), teacher, exact_pairs(N1, schedule("vp"), normal(4, 1)), None
         )
 
 

@@ -71,11 +71,15 @@ def measure(the_problem, seed: int, exact: bool, methods: list[str] | None) -> l
         if methods and name not in methods:
             continue
         tutor = the_problem.teacher if exact and teacher == "teacher" else made[teacher].denoiser
-        if runs.card(method).needs == "pairs" and teacher not in pairs:
+        needs, given = runs.card(method).needs, {}
+        if needs == "pairs" and teacher not in pairs:
             pairs[teacher] = make_pairs(the_problem, tutor, PAIRS)
-        made[name] = runs.train(
-            method, the_problem, seed=seed, changes=changes, teacher=tutor, start=made[start[0] if start else teacher], pairs=pairs.get(teacher) if runs.card(method).needs == "pairs" else None
-        ).finish()  # fmt: skip
+        if needs != "nothing":
+            given["teacher"] = tutor
+        if needs == "pairs":
+            given["pairs"] = pairs[teacher]
+        given["start"] = made[start[0] if start else teacher]
+        made[name] = runs.train(method, the_problem, seed=seed, changes=changes, **given).finish()
         note(name, made[name], steps)
     return rows
 

@@ -25,11 +25,11 @@ from torch import nn
 
 from toydiff import Tabulated
 from toydiff.denoisers import LambdaDenoiser
-from toydiff.distill.regression import in_own_kind, independent, regression, uniform_times
+from toydiff.distill.diffusion import diffusion_loss
 from toydiff.mixtures import GaussianMixture, ring
 from toydiff.nets import MLP, UNet
 from toydiff.problems import MixtureProblem
-from toydiff.training import EMA, Turn, fit
+from toydiff.training import EMA, Draws, Turn, fit
 
 
 def smalldiffusion_loop(net: nn.Module, batches: Callable[[], torch.Tensor], batch: int, lr: float) -> Iterator[None]:
@@ -59,7 +59,10 @@ def smalldiffusion_loop(net: nn.Module, batches: Callable[[], torch.Tensor], bat
 def our_loop(net: nn.Module, problem: MixtureProblem, batch: int, lr: float) -> Iterator[None]:
     """`fit` as `toydiff train diffusion` calls it."""
     D = LambdaDenoiser(net, Tabulated.scaled_linear(), "eps")
-    loss = regression(D, independent(problem, D.schedule, batch, 0.1), uniform_times(batch), in_own_kind("eps"))
+
+    def loss(step: int, draws: Draws) -> torch.Tensor:
+        return diffusion_loss(D, *draws.rows(problem.data, batch), draws, 0.1)
+
     return fit(Turn(loss, list(D.parameters()), lr), 10**9, averages=[EMA(D)], decay="constant")
 
 

@@ -18,12 +18,11 @@ from common import versions, write
 
 from toydiff import Linear, runs, solve
 from toydiff.distill.pairs import Pairs, Recipe, load_pairs, make_pairs
-from toydiff.distill.rectified_diffusion import x0_huber
-from toydiff.distill.regression import in_own_kind, regression, uniform_times
+from toydiff.distill.rectified_diffusion import own_mse, rectified_diffusion_loss, x0_huber
 from toydiff.measure import spread
 from toydiff.problems import Problem, problem
 from toydiff.problems.digits import TEACHER_ID
-from toydiff.training import EMA, Turn, fit
+from toydiff.training import EMA, Draws, Turn, fit
 from toydiff.zoo import PAIR_RECIPES
 
 STEPS = (1, 2, 4)
@@ -50,20 +49,31 @@ def teacher_and_pairs(the_problem: Problem, seed: int, work: Path | None) -> tup
     return model, make_pairs(the_problem, the_problem.teacher, Recipe(n=50_000, seed=seed))
 
 
+class Below:
+    """The random numbers of a training, without times above `top`."""
+
+    def __init__(self, draws: Draws, top: float):
+        self.draws, self.top = draws, top
+
+    def uniform(self, n: int, low: float, high: float) -> torch.Tensor:
+        return self.draws.uniform(n, low, high).clamp(max=self.top)
+
+
 def curve(the_problem: Problem, teacher: runs.Model, pairs: Pairs, name: str, seed: int, updates: int) -> list[dict]:
     """One student's distances at updates FIRST, 2 FIRST, ... ; the learning rate is constant after a warm-up of 20 updates."""
     schedule, kind, how = STUDENTS[name]
     schedule = teacher.denoiser.schedule if schedule is None else schedule
     schedule = Linear() if how == "linear" else schedule
-    settings = runs.knobs("rectified-flow", the_problem.name)
+    settings = runs.knobs("rectified-flow", the_problem)
     student = the_problem.student(schedule, kind, start=teacher.denoiser)
-    distance = x0_huber if how == "x0-huber" else in_own_kind(kind)
+    compare = x0_huber if how == "x0-huber" else own_mse
     # on the linear schedule a network that predicts eps says nothing at t = 1: stay a little below
     top = 1.0 if kind != "eps" or float(schedule.alpha(torch.ones(()))) > 0 else 0.998
-    times = uniform_times(settings.batch)
-    loss = regression(
-        student, pairs.coupling(schedule, settings.batch), lambda draws: times(draws).clamp(max=top), distance
-    )
+
+    def loss(step: int, draws: Draws) -> torch.Tensor:
+        drawn = pairs.draw(schedule, settings.batch, draws)
+        return rectified_diffusion_loss(student, *drawn, Below(draws, top), compare=compare)
+
     average = EMA(student, settings.ema)
     sampler = {"solver": "ddim", "grid": "uniform", "steps": STEPS}
     rows, due = [], FIRST
@@ -99,7 +109,7 @@ def sample_and_measure(model: runs.Model, the_problem: Problem, steps: int, top:
     n = 1000 if the_problem.conditional else 8000
     ts = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     ts[0] = top
-    cond = the_problem.labels(n)
+    cond = the_problem.eval_labels(n)
     noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(runs.SEED_OF_NOISE))
     end = solve(model.denoiser, top * noise, ts=ts, solver="ddim", cond=cond, keep="end").end
     measured = the_problem.measure(end, cond)

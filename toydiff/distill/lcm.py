@@ -50,7 +50,7 @@ class GuidedConsistencyKnobs(ConsistencyKnobs):
     g_min: float = 1.0
     """The teacher's least guidance scale."""
     g_max: float = 1.0
-    """The greatest; those d are drawn uniformly (1 and 1: no guidance)."""
+    """The greatest; those between are drawn uniformly (1 and 1: no guidance)."""
     distance: str = "element-huber"
     """ "l2", "huber" (of the vector) or "element-huber"."""
 
