@@ -289,10 +289,12 @@ class Conditioned(Wrapper):
         return self.calls
 
     def __call__(
-        self, x: Tensor, t: Tensor | float, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
+        self, x: Tensor, t: Tensor | float, cond: Tensor | None = None, guidance_scale: Tensor | float | None = None
     ) -> Prediction:
-        if cond is not None or type(guidance_scale) not in (float, int) or guidance_scale != 1:
-            raise ValueError("the condition and the guidance scale are bound already; call it as D(x, t)")
+        if cond is not None or guidance_scale is not None:
+            off = not isinstance(guidance_scale, Tensor) and guidance_scale in (None, 1)
+            if cond is not None or not off:
+                raise ValueError("the condition and the guidance scale are bound already; call it as D(x, t)")
         denoiser, cond, guidance_scale, calls, spent = self._bound
         spent.nfe += calls
         spent.rounds += 1

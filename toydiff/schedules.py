@@ -134,7 +134,9 @@ class Schedule:
     def levels(self, t: Tensor) -> Levels:
         """alpha, sigma and lambda at t: tensors like t here; plain numbers at the times of a grid that `solve` walks."""
         check_range(t)
-        return Levels(self.alpha(t), self.sigma(t), self.lam(t))
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        own = type(self).lam is not Schedule.lam
+        return Levels(alpha, sigma, self.lam(t) if own else torch.log(alpha) - torch.log(sigma))
 
     def part_way(self, t: Tensor, s: Tensor, r: float) -> Tensor:
         """The time at lambda_t + r (lambda_s - lambda_t): a fraction r of the way from t to s in lambda."""
