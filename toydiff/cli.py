@@ -504,7 +504,9 @@ def _sample_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--mixture", metavar="NAME", help="what to sample without a RUN (default: ring); `random` depends on the seed"
     )
-    parser.add_argument("--schedule", metavar="NAME", help="noise schedule, a name or MODULE:CLASS, without a RUN (default: vp)")
+    parser.add_argument(
+        "--schedule", metavar="NAME", help="noise schedule, a name or MODULE:CLASS, without a RUN (default: vp)"
+    )
     parser.add_argument(
         "--solver",
         metavar="NAME",
