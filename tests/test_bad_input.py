@@ -29,6 +29,7 @@ from toydiff import (
     NetDenoiser,
     Prediction,
     Rescheduled,
+    Solver,
     Tabulated,
     chord,
     jump,
@@ -54,6 +55,7 @@ from toydiff.solvers import (
     parareal_rounds,
     solver_by_name,
 )
+from toydiff.solvers.entry import Entry
 
 vp = VP()
 D, G = R2.denoiser(vp), RING.denoiser(vp)
@@ -508,3 +510,15 @@ def test_a_schedule_is_no_name_and_a_model_returns_a_prediction():
 
     with pytest.raises(ValueError, match=r"Bare\.forward must return a Prediction.*got Tensor"):
         solve(Bare(Linear()), torch.zeros(2, 2), 2)
+
+
+class Plain(Solver):
+    """A solver without settings, which is no dataclass."""
+
+
+def test_a_solver_without_settings_has_a_name(monkeypatch):
+    plain = Entry(name="plain", solver=Plain(), title="", paper="", color="#000000")
+    monkeypatch.setitem(SOLVERS, "plain", plain)
+    assert solver_by_name("plain") is plain.solver
+    with pytest.raises(ValueError, match=r"unknown setting of plain 'eta'; allowed: "):
+        solver_by_name("plain:eta=1")

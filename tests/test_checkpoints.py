@@ -17,10 +17,10 @@ from tiny import TinyDigits, TinyMixture
 
 from toydiff import files, runs, weights
 from toydiff.catalog import METHODS
-from toydiff.checkpoints import checksum, read_index, read_tensors, tensor_bytes, write_index
+from toydiff.checkpoints import Checkpoints, checksum, read_index, read_tensors, tensor_bytes, write_index
 from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.problems import mixture
-from toydiff.training import laid_out_as
+from toydiff.training import State, Turn, fit, laid_out_as
 
 UPDATES = 12
 SMALL = {"updates": UPDATES, "batch": 16, "warmup": 3, "ema": 0.9}
@@ -145,6 +145,27 @@ def test_another_seed_or_batch_is_another_run(tmp_path):
         ends.append(end_of(tmp_path / str(k))[0]["module.student.net.head.weight"])
     assert not torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
+
+
+def test_what_identifies_a_run_is_json(tmp_path):
+    """The file gives lists back where tuples were given, and a run of one's own is continued all the same."""
+    net = torch.nn.Linear(1, 1)
+
+    def fitted(steps):
+        state = State.of(
+            Turn(lambda step, draws: net(draws.normal(4, 1)).square().mean(), list(net.parameters())),
+            modules={"net": net},
+        )
+        checkpoints = Checkpoints(tmp_path / "own", {"widths": (4, 4)}, every=1, resume=True)
+        checkpoints.load(state)
+        for record in fit(state, steps):
+            checkpoints.after(record, state, steps)
+        return state.step
+
+    assert fitted(2) == 2
+    assert fitted(3) == 3
+    with pytest.raises(ValueError, match="about, which identifies a run, must be JSON"):
+        Checkpoints(tmp_path / "other", {"net": net})
 
 
 def test_an_unfinished_run_and_a_finished_one_load(tmp_path):

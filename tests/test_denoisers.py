@@ -108,6 +108,18 @@ def test_a_forward_that_takes_the_scale_is_handed_it():
     assert inner_.count == 2 + 2 + 1
 
 
+class WithoutDefault(Denoiser):
+    """A forward that is handed the scale and cannot do without."""
+
+    def forward(self, x, t, cond, guidance_scale):
+        raise AssertionError
+
+
+def test_a_forward_that_takes_the_scale_can_be_called_without():
+    with pytest.raises(ValueError, match=r"WithoutDefault\.forward needs a default for guidance_scale"):
+        WithoutDefault(ALL_SCHEDULES["vp"])
+
+
 def test_conditioned_is_the_denoiser_with_both_bound():
     D, x = RING.denoiser(ALL_SCHEDULES["vp"]), normal(2, 2)
     bound = Conditioned(D, LABELS, 3.0)

@@ -126,11 +126,21 @@ def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
 class Checkpoints:
     """Where a run is saved, every `every` updates and at its end, and from where it continues.
 
-    `about` is what identifies the run (method, problem, hyper-parameters, seed): a folder that holds another run is refused. `resume`
-    continues what the folder holds; without it a folder that already holds a run is refused, so that none is overwritten by mistake.
+    `about` is what identifies the run (method, problem, hyper-parameters, seed), as JSON: a folder that holds another run is refused. `resume`
+    continues what the folder holds, and begins in an empty one; without it a folder that already holds a run is refused, so that none is
+    overwritten by mistake.
 
-    The loop that trains calls `load` before it begins and `after` with each record of `fit`. A process that is killed at any moment, `kill -9` in the middle of a
-    write included, leaves a whole run behind: the update that was last saved, from which a new process repeats the uninterrupted run bit for bit.
+    The loop that trains calls `load` before it begins and `after` with each record of `fit`:
+
+        checkpoints = Checkpoints(folder, {"method": "mine", "seed": 0}, resume=True)
+        state = State.of(turns, averages=[average], modules={"student": student, "average": average})
+        checkpoints.load(state)
+        for record in fit(state, 1000):
+            checkpoints.after(record, state, 1000)
+
+    A process that is killed at any moment, `kill -9` in the middle of a write included, leaves a whole run behind: the update that was last
+    saved, from which a new process repeats the uninterrupted run bit for bit. A loop of another kind moves `state.step` itself and calls
+    `save(state, steps)`. `ValueError` for settings that are not JSON.
     """
 
     folder: Path
@@ -141,6 +151,10 @@ class Checkpoints:
 
     def __post_init__(self):
         check_count(self.every, "every")
+        try:  # as the file will give it back: its lists are no tuples
+            self.about = json.loads(json.dumps(self.about))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"about, which identifies a run, must be JSON: {error}") from None
         self.folder = check_out(self.folder, self.resume)
         # a process killed in the middle of a write leaves its temporary file
         for part in self.folder.glob(".*.part"):

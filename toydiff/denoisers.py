@@ -30,8 +30,10 @@ class Denoiser(nn.Module):
     (x, t). `calls` is the number of network calls that one evaluation without guidance costs per sample. Shapes, dtypes
     and times are checked before `forward` is reached; `ValueError` names what is wrong.
 
-    With g other than 0 and 1 a `forward(x, t, cond)` is called twice, with and without the condition (classifier-free
-    guidance). A subclass that does it in its own way writes `forward(x, t, cond, guidance_scale)` and is handed g.
+    `forward` returns Prediction.of(self.kind, y, x, t, self.schedule) of the model's output y, say. With g other than 0 and 1 a
+    forward(x, t, cond) is called twice, with and without the condition (classifier-free guidance). A subclass that does it in its own way
+    writes forward(x, t, cond=None, guidance_scale=1.0), and is handed g, a float or a tensor () or (B,), where it is neither 0 nor 1: a
+    model whose input it is, which sets `told = True`, or a wrapper, which hands it on (see `Wrapper`).
     """
 
     calls = 1
@@ -43,6 +45,11 @@ class Denoiser(nn.Module):
         check_schedule(schedule)
         if kind not in KINDS:
             raise unknown("kind of prediction", kind, KINDS)
+        if _guidance_of(type(self)) is inspect.Parameter.empty:
+            raise ValueError(
+                f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance is off: "
+                "forward(x, t, cond=None, guidance_scale=1.0)"
+            )
         self.schedule, self.kind = schedule, kind
 
     def __call__(
@@ -61,7 +68,7 @@ class Denoiser(nn.Module):
                 p = super().__call__(x, t, cond if g else None)
             elif cond is None:
                 raise ValueError(f"guidance_scale = {written(g)} needs a condition to guide towards, but cond is None")
-            elif _is_handed_guidance(type(self)):
+            elif _guidance_of(type(self)) is not NO_GUIDANCE:
                 p = super().__call__(x, t, cond, g)
             else:
                 if any(isinstance(inside, Denoiser) and inside.told for inside in self.children()):
@@ -87,10 +94,15 @@ class Denoiser(nn.Module):
         return self.calls * (1 if off or self.told else 2)
 
 
+NO_GUIDANCE = object()
+"""Stands for the default of guidance_scale in a forward that does not take it."""
+
+
 @functools.cache
-def _is_handed_guidance(kind: type[Denoiser]) -> bool:
-    """Whether a class writes forward(x, t, cond, guidance_scale)."""
-    return "guidance_scale" in inspect.signature(kind.forward).parameters
+def _guidance_of(kind: type[Denoiser]) -> object:
+    """The default of guidance_scale in a class's forward."""
+    parameters = inspect.signature(kind.forward).parameters
+    return parameters["guidance_scale"].default if "guidance_scale" in parameters else NO_GUIDANCE
 
 
 def guide(without: Prediction, given: Prediction, guidance_scale: Tensor | float) -> Prediction:
@@ -197,7 +209,8 @@ class LambdaDenoiser(NetDenoiser):
 
 
 class Wrapper(Denoiser):
-    """A denoiser around another one, which is guided as that one is: a subclass hands guidance_scale on."""
+    """A denoiser around another one, `denoiser`, which is guided as that one is: a subclass's forward(x, t, cond=None, guidance_scale=1.0)
+    asks self.denoiser(x, t, cond, guidance_scale)."""
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule | None = None):
         check_denoiser(denoiser)

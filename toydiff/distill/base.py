@@ -81,14 +81,17 @@ class Card:
     title: str
     paper: str
     deck: str
+    """Where the source deck has it."""
     equation: str
+    """What is minimised, as text."""
     needs: str
     """"nothing", "teacher", or "pairs" (of a teacher)."""
     train: Callable[..., Training]
-    """train(problem, knobs, teacher, pairs, start) -> the `Training` that `fit` runs."""
+    """train(problem, knobs, teacher, pairs, start) -> the `Training` that `fit` runs. teacher, a `Denoiser`, is None if nothing is needed; pairs, `Pairs` of
+    the teacher's ODE, are None unless they are needed; start, a `Denoiser` whose weights the student starts with, is None for the teacher's."""
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
-    """Knobs that differ from their own defaults, by the problem's scale: "points", "images", "latents"."""
+    """Knobs that differ from their own defaults, by the problem's scale: "points", "images", "latents"; a scale that is left out has the defaults."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -133,9 +136,9 @@ def snr_weight(schedule: Schedule, t: Tensor) -> Tensor:
     return (schedule.alpha(t) / schedule.sigma(t)).square().clamp(min=1)
 
 
-def one_turn(student: Denoiser, turn: Loss, knobs: Knobs, targets: Mapping[str, EMA] | None = None, **rest) -> Training:
+def one_turn(student: Denoiser, loss: Loss, knobs: Knobs, targets: Mapping[str, EMA] | None = None, **rest) -> Training:
     """The training of a student that alone moves in an update: turn(step, draws) is its loss; rest: fields of
     `Training`."""
     return Training(
-        student, EMA(student, knobs.ema), [Turn(turn, list(student.parameters()), knobs.lr)], targets or {}, **rest
+        student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)], targets or {}, **rest
     )

@@ -88,7 +88,8 @@ class Problem:
         raise NotImplementedError
 
     def network(self, *, guided: bool = False) -> nn.Module:
-        """A fresh network of the size that this problem needs; `guided`: it also sees the guidance scale."""
+        """A fresh network of the size that this problem needs, for `LambdaDenoiser`: net(x/S, lambda, cond, guidance_scale), with `config`, the arguments
+        that make it again, such as `toydiff.nets.MLP`. guided: it is also told the guidance scale."""
         raise NotImplementedError
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:

@@ -1,11 +1,6 @@
 """What a table of solvers says of one of them, and the colours that figures draw it in."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .base import Solver
-    from .parallel import ParallelSolver
 
 # Okabe and Ito's palette, which the colour-blind can tell apart: one colour a family, one marker and dash a member
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
@@ -18,7 +13,8 @@ class Entry:
     """A solver as the command, the app and `solve` offer it. `elsewhere`: the names that other libraries and user interfaces use for it."""
 
     name: str
-    solver: "Solver | ParallelSolver"
+    solver: object
+    """A `Solver` or a `ParallelSolver`, with its default settings."""
     title: str
     paper: str
     color: str

@@ -1,18 +1,18 @@
 """Parareal (Lions, Maday and Turinici 2001), as SRDS samples by it (arXiv 2412.08292, algorithm 1).
 
-A coarse step G over each of B blocks of the path guesses, in sequence, where the blocks begin; then fine walks F go through all blocks at
-once, and what they find corrects the next coarse walk.
+The path is cut into N blocks. One coarse step G a block guesses, block after block, where the blocks begin; then fine walks F go through
+all blocks at once, and what they find corrects the next coarse walk.
 
-    1   U^0_0 = x,  U^0_{n+1} = G_n(U^0_n),  n = 0 ... B-1           the coarse walk
-    2   for k = 0 ... B-1:
-    3       F_n(U^k_n),  n = 0 ... B-1                               the fine walks, in parallel
+    1   U^0_0 = x,  U^0_{n+1} = G_n(U^0_n),  n = 0 ... N-1           the coarse walk
+    2   for k = 0 ... N-1:
+    3       F_n(U^k_n),  n = 0 ... N-1                               the fine walks, in parallel
     4       U^{k+1}_0 = x
-    5       U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n),  n = 0 ... B-1
-    6       if rms(U^{k+1}_n - U^k_n) <= tolerance sigma for all n: stop
-    7   return U^{k+1}_B
+    5       U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n),  n = 0 ... N-1
+    6       if rms(U^{k+1}_n - U^k_n) <= tolerance sigma_n for n = 1 ... N: stop       where sigma = 0, that of the point before
+    7   return U^{k+1}_N
 
-U_n is the state where block n begins. After k iterations the first k blocks are those of the fine walk: there G cancels. `parareal` is
-the recursion alone; the sampler computes the same U to the last bit, each as early as it can (pipeline.py).
+U_n is the state where block n begins, U_N the sample. After k iterations the first k blocks are those of the fine walk: there G cancels. `parareal`
+is the recursion alone; the sampler computes the same U, each as soon as what it needs is known (pipeline.py).
 """
 
 import math
@@ -35,9 +35,9 @@ Propagator = Callable[[int, Tensor], Tensor]
 
 
 def parareal(x: Tensor, blocks: int, G: Propagator, F: Propagator) -> Iterator[list[Tensor]]:
-    """The iterates U^0, U^1, ... of Parareal, as many as there are blocks after the first: each the list U_0 ... U_B of states like x (B, ...).
+    """The iterates U^0, U^1, ... of Parareal, as many as there are blocks after the first: each the list U_0 ... U_N of states like x.
 
-    It adds F before what is left of G, which is then exactly 0 where U_n did not change.
+    The two G are subtracted first: their difference is exactly 0 where U_n did not change.
     """
     U = [x]
     for n in range(blocks):
@@ -47,7 +47,7 @@ def parareal(x: Tensor, blocks: int, G: Propagator, F: Propagator) -> Iterator[l
         fine = [F(n, U[n]) for n in range(blocks)]  # 3
         new = [x]  # 4
         for n in range(blocks):
-            new.append(fine[n] + (G(n, new[n]) - G(n, U[n])))  # 5
+            new.append(fine[n] + (G(n, new[n]) - G(n, U[n])))  # 5; the last G is known from the iteration before
         U = new
         yield U
 
@@ -57,11 +57,11 @@ class Parareal(ParallelSolver):
     """U^{k+1}_{n+1} = G(U^{k+1}_n) + F(U^k_n) - G(U^k_n) (SRDS, arXiv 2412.08292, alg. 1): U_n is the state where block n begins.
 
     F is the fine walk through a block, all steps of the grid there with `fine`; G is one step of `coarse` over the block. U^0 comes from G
-    alone. After k iterations the first k blocks are those of the sequential walk. `blocks` B must divide the grid; None takes the
-    divisor of T nearest to sqrt(T), SRDS's choice.
+    alone. After k iterations the first k blocks are those of the sequential walk. `blocks` N must divide the grid of T steps; None takes the
+    divisor of T nearest to sqrt(T), which is SRDS's choice (of a prime T that is 1: one block, and nothing in parallel).
 
     The work is pipelined, as SRDS proposes: a block's fine walk begins as soon as its U is known, whatever iteration it belongs to, so
-    that k iterations take k T/B + B - k rounds (see `parareal_rounds`), never more than T. `tolerance` holds for the states U.
+    that k iterations take k T/N + N - k rounds (see `parareal_rounds`), never more than T. `tolerance` holds for the states U.
     """
 
     fine: Solver = field(default_factory=DDIM)
@@ -89,17 +89,17 @@ class Parareal(ParallelSolver):
         check_blocks(steps, self.blocks or 1)
 
     def blocks_of(self, steps: int) -> int:
-        """B for a grid of so many steps."""
+        """N for a grid of so many steps."""
         return self.blocks or min(divisors(steps), key=lambda b: abs(b - math.sqrt(steps)))
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
-        T, B = points.steps, self.blocks_of(points.steps)
-        m, pipeline = T // B, Pipeline(points, self.fine, self.coarse, x, B)
-        path = straight(pipeline.coarse_walk(), m)  # 1
-        yield Sweep(0, path, x.new_empty(0, *x.shape), 0, torch.empty(0))
-        for k in range(B):  # 2
+        T, N = points.steps, self.blocks_of(points.steps)
+        m, pipeline = T // N, Pipeline(points, self.fine, self.coarse, x, N)
+        path = straight(pipeline.coarse_walk(), m)  # 1, and lines between the U
+        yield Sweep(first=0, xs=path, x0s=x.new_empty(0, *x.shape), front=0, change=torch.empty(0))
+        for k in range(N):  # 2
             first, old = k * m, path  # block k is the first that is not exact
-            states, x0s, overflowed = pipeline.iteration(k + 1)  # 3, 4, 5
+            states, x0s, overflowed = pipeline.iteration(k + 1)  # 3 to 5, in pipeline.py
             path = torch.cat([old[:1], states])
             check_exact(path[m], self.fine, T)
             change = distance(path[1:], old[1:]).masked_fill(overflowed, math.inf)
@@ -112,7 +112,7 @@ class Parareal(ParallelSolver):
 
 
 def straight(U: list[Tensor], m: int) -> Tensor:
-    """A path of m steps a block, (B m + 1, B, ...), on straight lines from each state to the next."""
+    """A path of m steps a block, (N m + 1, B, ...), on straight lines from each of the states U_0 ... U_N to the next."""
     share = column([i / m for i in range(1, m + 1)], U[0])
     lines = [torch.lerp(U[n], U[n + 1], share) for n in range(len(U) - 1)]
     return torch.cat([U[0][None], *lines])
@@ -133,8 +133,8 @@ def divisors(steps: int) -> list[int]:
 def parareal_rounds(steps: int, blocks: int, iterations: int, *, pipelined: bool = True) -> int:
     """Rounds of Parareal with one call a step: what `Parareal` takes, or would take with all of an iteration before the next.
 
-    Pipelined, the longest chain of calls: k fine walks of T/B steps and B - k coarse steps. One iteration after the other: B coarse steps,
-    and T/B + B - 1 - j for iteration j = 0 ... k - 1, whose first j + 1 blocks need no new guess. `ValueError` for numbers that do not fit.
+    Pipelined, the longest chain of calls: k fine walks of T/N steps and N - k coarse steps. One iteration after the other: N coarse steps,
+    and T/N + N - 1 - j for iteration j = 0 ... k - 1, whose first j + 1 blocks need no new guess. `ValueError` for numbers that do not fit.
     """
     check_count(steps, "steps")
     check_blocks(steps, check_count(blocks, "blocks"))

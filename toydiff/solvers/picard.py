@@ -1,23 +1,25 @@
 """Picard iteration over the time of a path (ParaDiGMS, arXiv 2305.16317, algorithm 1).
 
 All steps of a window of the path are taken at once, from where the last sweep left the points, and their moves are summed up to the next
-path. Points that hardly changed are accepted, and the window slides on over them.
+path. Points that hardly changed are accepted, and the one after them, since it is the step of an accepted point; the window slides on
+over them.
 
     1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps
-    2   xi_i ~ N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once
+    2   xi_i ~ N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once, when first needed
     3   x_i = x_0,  i = 1 ... e                          the first guess
     4   while b < T:
-    5       phi_i = Phi_i(x_i, xi_i),  i = b ... e-1     all steps in one network call
-    6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j)  Picard: where their moves lead
+    5       phi_i = Phi_i(x_i, xi_i),  i = b ... e-1     all steps in one round
+    6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j),  i = b ... e-1,  x'_b = x_b      Picard: where their moves lead
     7       change_i = rms(x'_i - x_i),  i = b+1 ... e
     8       stride = 1 + leading points with change_i <= tolerance sigma_i,  at most e - b
-    9       x'_{e+j} = x'_e,  j = 1 ... stride           points that enter the window
+    9       x'_{e+j} = x'_e,  j = 1 ... stride,  e + j <= T     points that enter; with another guess, moved as that moves
     10      b, x = b + stride, x'
     11      e = min(b + W, T)
     12  return x_T
 
-The paper writes t for b, p for W and y_i for phi_i - x_i. Its threshold is tau^2 times the variance of a DDPM step; here sigma_i is the
-noise level of the schedule.
+x_i is the state at grid point i: x_0 the noise, x_T the sample (what a model predicts of the data is called x0s here); Phi_i is the solver's
+step from point i to i + 1. The paper writes t for b, and bounds the squared change by tau^2 times the variance of a DDPM step; here sigma_i
+is the noise level of the schedule.
 """
 
 import numbers
@@ -120,11 +122,11 @@ class Picard(ParallelSolver):
         return lambda i, j: path[i:j]
 
     def scale(self, points: Points) -> list[float]:
-        """The size of a state at each point, (T+1,): an error is carried on in proportion to it. Plain Picard carries it unchanged."""
+        """The size of a state at each point, (T+1,): an error is carried on in proportion to it. Plain Picard carries it unchanged; anderson.py has another."""
         return [1.0] * (points.steps + 1)
 
     def history(self) -> object:
-        """What `update` remembers of earlier sweeps: nothing here."""
+        """What `update` remembers of earlier sweeps: nothing; for the accelerations of anderson.py."""
 
     def update(self, past: object, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
         """One sweep over the window. x (n+1, B, ...): its states, the first at point `first`; phi (n, B, ...): where the steps from them
@@ -135,8 +137,8 @@ class Picard(ParallelSolver):
 def picard_sweep(x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
     """x'_{i+1} = phi_i + (S_{i+1}/S_i) (x'_i - x_i), and x' - x of the points after the first.
 
-    With S = 1 that is Picard's sum (line 6), term by term: x'_i - x_i = sum_{j<i} (phi_j - x_{j+1}). Written so, a point whose predecessor
-    did not move is Phi of it to the last bit.
+    With S = 1 that is line 6, rearranged: x'_i - x_i = sum_{j=b..i-1} (phi_j - x_{j+1}). Written so, a point whose predecessor did not move
+    is Phi of it to the last bit.
     """
     moved = S[1:] * ((phi - x[1:]) / S[1:]).cumsum(0)  # 6
     carried = torch.cat([torch.zeros_like(moved[:1]), S[2:] / S[1:-1] * moved[:-1]])

@@ -1,6 +1,6 @@
 """Parareal's iterations, pipelined (SRDS, arXiv 2412.08292): nothing waits for an iteration to end, only for what it needs itself.
 
-The recursion U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n) needs three states, and each begins when its U is known. In a round,
+The recursion U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n) (line 5 of parareal.py's box, whose numbers are here too) needs three states, and each begins when its U is known. In a round,
 all walks F that are under way take their next step, and all new U their coarse step G; then follows every U for which all is there. So the
 first fine walks are under way while the coarse walk still goes from block to block, and later iterations while earlier ones do.
 """
@@ -36,7 +36,7 @@ class Pipeline:
         self.G: dict[tuple[int, int], Tensor] = {}
         self.F: dict[tuple[int, int], Walk] = {}
         self.overflowed: set[tuple[int, int]] = set()
-        self._begin(0, 0, x)
+        self._begin(0, 0, x)  # 1
 
     def coarse_walk(self) -> list[Tensor]:
         """U^0_0 ... U^0_B, by rounds until they are known."""
@@ -65,7 +65,7 @@ class Pipeline:
                 self._follow(*key)
 
     def _round(self) -> None:
-        """The next step of every walk, and G wherever U is new."""
+        """The next step of every walk F (line 3), and G wherever U is new."""
         walking = [key for key, walk in self.F.items() if not self._arrived(*key)]
         guessing = [key for key in self.F if key not in self.G]
         at = [n * self.m + len(self.F[k, n].x0s) for k, n in walking]
@@ -83,14 +83,14 @@ class Pipeline:
         """U^0_{n+1} = G(U^0_n), and U^{k+1}_{n+1} by the recursion, as soon as all that they need is known."""
         G, F, U = self.G, self.F, self.U
         if k == 0 and (0, n + 1) not in U:
-            self._begin(0, n + 1, G[0, n])
+            self._begin(0, n + 1, G[0, n])  # 1
         if (k + 1, n + 1) in U or not self._arrived(k, n):
             return
         end = F[k, n].states[-1]
         if n == k:  # U^k_k was exact, so that both G are one
-            self._begin(k + 1, n + 1, end)
+            self._begin(k + 1, n + 1, end)  # 5
         elif (k + 1, n) in G:
-            u, whole = finite_or(end + (G[k + 1, n] - G[k, n]), end, G[k + 1, n], U[k + 1, n])
+            u, whole = finite_or(end + (G[k + 1, n] - G[k, n]), end, G[k + 1, n], U[k + 1, n])  # 5
             self.overflowed |= set() if whole else {(k + 1, n + 1)}
             self._begin(k + 1, n + 1, u)
 

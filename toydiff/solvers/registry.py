@@ -49,7 +49,8 @@ def solver_by_name(name: str) -> Solver | ParallelSolver:
     if word not in everyone:
         raise unknown("solver", word, everyone)
     solver = everyone[word].solver
-    readers = {f.name: reader for f in dataclasses.fields(solver) if (reader := _reader(solver, f))}
+    fields = dataclasses.fields(solver) if dataclasses.is_dataclass(solver) else ()  # without, it has no settings
+    readers = {f.name: reader for f in fields if (reader := _reader(solver, f))}
     changes = {}
     for setting in filter(None, settings.split(",")):
         key, _, value = (part.strip() for part in setting.partition("="))
@@ -60,7 +61,7 @@ def solver_by_name(name: str) -> Solver | ParallelSolver:
 
 
 def _reader(solver: Solver | ParallelSolver, f: dataclasses.Field) -> Callable[[str, str], object] | None:
-    """How a setting is read from text; None for a field that a name cannot set. A solver's other whole numbers are part of its name."""
+    """How a setting is read from text; None for a field that a name cannot set. A sequential solver's whole numbers cannot be set: they are in its name."""
     if isinstance(getattr(solver, f.name), Solver):
         return lambda text, _: solver_by_name(text)
     kind = str(f.type)
