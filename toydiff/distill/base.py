@@ -87,11 +87,14 @@ class Card:
     needs: str
     """"nothing", "teacher", or "pairs" (of a teacher)."""
     train: Callable[..., Training]
-    """train(problem, knobs, teacher, pairs, start) -> the `Training` that `fit` runs. teacher, a `Denoiser`, is None if nothing is needed; pairs, `Pairs` of
-    the teacher's ODE, are None unless they are needed; start, a `Denoiser` whose weights the student starts with, is None for the teacher's."""
+    """train(problem, knobs, teacher, pairs, start) -> the `Training` that `fit` runs.
+
+    teacher, a `Denoiser`, is None if nothing is needed; pairs, `Pairs` of the teacher's ODE, are None unless they are
+    needed; start, a `Denoiser` whose weights the student starts with, is None for the teacher's."""
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
-    """Knobs that differ from their own defaults, by the problem's scale: "points", "images", "latents"; a scale that is left out has the defaults."""
+    """Knobs that differ from their own defaults, by the problem's scale: "points", "images", "latents"; a scale that is
+    left out has the defaults."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -137,8 +140,7 @@ def snr_weight(schedule: Schedule, t: Tensor) -> Tensor:
 
 
 def one_turn(student: Denoiser, loss: Loss, knobs: Knobs, targets: Mapping[str, EMA] | None = None, **rest) -> Training:
-    """The training of a student that alone moves in an update: turn(step, draws) is its loss; rest: fields of
-    `Training`."""
+    """The training of a student that alone moves in an update, by loss(step, draws); rest: fields of `Training`."""
     return Training(
         student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)], targets or {}, **rest
     )

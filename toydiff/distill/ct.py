@@ -68,8 +68,7 @@ def cm_intervals(k: float, s0: int, s1: int) -> int:
 
 
 def ict_intervals(k: float, s0: int, s1: int) -> int:
-    """min(s0 2^floor(k/K'), s1), K' = 1/(log2(s1/s0) + 1) of the training, k from 0 to 1 (arXiv 2310.14189, sec.
-    3.4)."""
+    """min(s0 2^floor(k/K'), s1), K' = 1/(log2(s1/s0) + 1) of the training, k in [0, 1]: arXiv 2310.14189, sec. 3.4."""
     stages = math.floor(math.log2(s1 / s0)) + 1
     return min(s0 * 2 ** math.floor(min(k, 1 - 1e-9) * stages), s1)
 
@@ -79,8 +78,7 @@ CURRICULA = {"cm": cm_intervals, "ict": ict_intervals}
 
 
 def lognormal_mass(schedule: Schedule, times: Tensor, mean: float, std: float) -> Tensor:
-    """The mass of a normal distribution of log NSR in each interval of rising times, (N,) (arXiv 2310.14189, eq.
-    10)."""
+    """The mass of a normal distribution of log NSR in each interval of rising times, (N,): arXiv 2310.14189, eq. 10."""
     log_nsr = -schedule.lam(times)
     return torch.erf((log_nsr - mean) / (math.sqrt(2) * check_positive(std, "std"))).diff().clamp(min=1e-12)
 

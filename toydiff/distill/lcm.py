@@ -1,7 +1,7 @@
 """Latent consistency model, LCM (arXiv 2310.04378, algorithm 1; slides 13 to 15).
 
-Consistency distillation with skip steps and a guided teacher, whose guidance scale is an input of the student, w = g -
-1 in the paper:
+Consistency distillation with skip steps and a guided teacher, whose guidance scale is an input of the student
+(w = g - 1 in the paper):
 
     1  x_0, c ~ data,  i ~ U{0 ... N-1},  t = (i + 1)/N,  r = i/N,  g ~ U[g_min, g_max]
     2  x_t = alpha_t x_0 + sigma_t eps,  eps ~ N(0, I)
