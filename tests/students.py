@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from toydiff import Denoiser, Prediction
-from toydiff.distill.pairs import Pairs
 from toydiff.problems import MixtureProblem
+from toydiff.problems.pairs import Pairs
 from toydiff.training import Draws
 
 LEAST = 1e-3

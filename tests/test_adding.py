@@ -14,8 +14,8 @@ import torch
 
 import toydiff
 from toydiff.catalog import METHODS
-from toydiff.checkpoints import read_tensors
 from toydiff.cli import main
+from toydiff.training.checkpoints import read_tensors
 
 
 @pytest.fixture
@@ -215,11 +215,11 @@ def test_where_a_schedule_of_a_user_is_not_found_the_command_says_so(tmp_path, m
 CHECKERBOARD = """
 import torch
 
-from ..checks import as_generator
+from ..support.checks import as_generator
 from ..nets import MLP
 from ..schedules import Tabulated
 from .base import Entry, Measured, Problem
-from .mixture import compare
+from .mixture import distance_and_floor
 
 
 class Checkerboard(Problem):
@@ -240,7 +240,7 @@ class Checkerboard(Problem):
         return MLP(2, guided=guided)
 
     def measure(self, samples, cond=None):
-        distance, lowest = compare(samples, lambda n, seed: self.data(n, seed)[0], self._floors)
+        distance, lowest = distance_and_floor(samples, lambda n, seed: self.data(n, seed)[0], self._floors)
         return Measured(distance, lowest.mean, lowest.std, None)
 
 

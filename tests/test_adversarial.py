@@ -208,7 +208,7 @@ def test_a_student_of_several_steps_is_sampled_as_it_was_trained():
         "adversarial", "mixture", start="ring-pcm", teacher="ring-teacher", changes=changes, watch=0
     ).finish()
     assert model.about["sampler"] == {"solver": "ddim", "grid": "uniform", "steps": [4]}
-    [row] = runs.evaluate(model, runs.problem("mixture"), n=200)
+    [row] = runs.evaluate(model, runs.problem_of(model), n=200)
     assert (row["solver"], row["nfe"]) == ("ddim", 4)
 
 

@@ -20,7 +20,9 @@ sys.path.insert(0, str(browser.APP))
 from streamlit.testing.v1 import AppTest
 
 import toydiff
-from toydiff import cli, cli_app, weights
+from toydiff import weights
+from toydiff.cli import app as cli_app
+from toydiff.cli import command as cli
 
 from lessons import LESSONS
 from screen import lesson as frame
@@ -512,7 +514,7 @@ def test_app_command_says_what_is_missing(monkeypatch, capsys, tmp_path):
     assert cli.main(["app"]) == 2
     assert "pip install 'toydiff[app]'" in capsys.readouterr().err
     monkeypatch.undo()
-    monkeypatch.setattr(cli_app, "__file__", str(tmp_path / "toydiff" / "cli_app.py"))
+    monkeypatch.setattr(cli_app, "__file__", str(tmp_path / "toydiff" / "cli" / "app.py"))
     assert cli.main(["app"]) == 2
     assert "the app's files are missing" in capsys.readouterr().err
     monkeypatch.undo()

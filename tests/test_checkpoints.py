@@ -15,12 +15,13 @@ import torch
 from cases import UserSchedule
 from tiny import TinyDigits, TinyMixture
 
-from toydiff import files, runs, weights
+from toydiff import runs, weights
 from toydiff.catalog import METHODS
-from toydiff.checkpoints import Checkpoints, checksum, read_index, read_tensors, tensor_bytes, write_index
-from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.problems import mixture
+from toydiff.problems.pairs import Recipe, make_pairs
+from toydiff.support import files
 from toydiff.training import State, Turn, fit, laid_out_as
+from toydiff.training.checkpoints import Checkpoints, checksum, read_index, read_tensors, tensor_bytes, write_index
 
 UPDATES = 12
 SMALL = {"updates": UPDATES, "batch": 16, "warmup": 3, "ema": 0.9}

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 import toydiff
-import toydiff.demo
-import toydiff.parallel
-from toydiff import cli, files
-from toydiff.convergence import DEFAULT_SCHEDULES, DEFAULT_STEPS
+import toydiff.studies.demo
+import toydiff.studies.parallel_sampling
+from toydiff.cli import command as cli
 from toydiff.grids import DEFAULT_GRID
 from toydiff.solvers import DEFAULT_SOLVER
+from toydiff.studies.orders import DEFAULT_SCHEDULES, DEFAULT_STEPS
+from toydiff.support import files
 
 COMMAND = [sys.executable, "-m", "toydiff.cli"]
 ROW = {
@@ -255,13 +256,13 @@ def test_parallel_prints_the_rows_that_it_writes(capsys):
 
 def test_parallel_options_reach_the_comparison(monkeypatch):
     asked = []
-    words = inspect.signature(toydiff.parallel.compare)
+    words = inspect.signature(toydiff.studies.parallel_sampling.compare)
 
     def fake(*given, **named):
         asked.append(words.bind(*given, **named).arguments)
         return [row_of("sequential", 1.0, 1.0), row_of("picard", 2.0, 0.5)]
 
-    monkeypatch.setattr("toydiff.parallel.compare", fake)
+    monkeypatch.setattr("toydiff.studies.parallel_sampling.compare", fake)
     assert run("parallel") == 0
     assert {key: asked[0][key] for key in asked[0]} == {
         key: option.default for key, option in words.parameters.items()
@@ -336,7 +337,7 @@ def test_convergence_options_reach_the_computation(monkeypatch, capsys):
         asked.update(settings, mixture=mixture)
         return [{"solver": "x", "schedule": "y", "declared": 1, "measured": 1.0, "nfe": [1, 2], "error": [0.2, 0.1]}]
 
-    monkeypatch.setattr("toydiff.convergence.convergence", fake)
+    monkeypatch.setattr("toydiff.studies.orders.convergence", fake)
     assert run("convergence", "--mixture", "ring", "--seed", 7) == 0
     assert torch.equal(asked["mixture"].means, toydiff.mixture("ring").means)
     assert (asked["solvers"], asked["schedules"], asked["seed"]) == (None, DEFAULT_SCHEDULES, 7)
@@ -345,8 +346,10 @@ def test_convergence_options_reach_the_computation(monkeypatch, capsys):
 
 
 def test_demo_makes_its_folder_and_runs_in_it(monkeypatch, capsys):
-    asked, words = [], inspect.signature(toydiff.demo.run)
-    monkeypatch.setattr("toydiff.demo.run", lambda *given, **named: asked.append(words.bind(*given, **named).arguments))
+    asked, words = [], inspect.signature(toydiff.studies.demo.run)
+    monkeypatch.setattr(
+        "toydiff.studies.demo.run", lambda *given, **named: asked.append(words.bind(*given, **named).arguments)
+    )
     assert run("demo", "--out", "a/b") == 0
     assert asked == [{"out": Path("a/b"), "progress": False}]
     assert Path("a/b").is_dir()
@@ -484,7 +487,10 @@ def test_bad_input_is_one_line_and_code_2(words, said, capsys, monkeypatch):
     Path("folder.npz").mkdir()
     Path("file").write_text("mine")
     before = written()
-    for module in (toydiff.solvers.driver, toydiff.parallel):  # nothing is sampled before the mistake is found
+    for module in (
+        toydiff.solvers.driver,
+        toydiff.studies.parallel_sampling,
+    ):  # nothing is sampled before the mistake is found
         monkeypatch.setattr(module, "tqdm", forbidden)
     assert run(*words) == 2
     out, err = capsys.readouterr()
@@ -508,9 +514,9 @@ def test_a_folder_that_refuses_is_found_before_the_work(capsys, monkeypatch):
 
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(cli, "draw", forbidden)
-    monkeypatch.setattr("toydiff.convergence.convergence", forbidden)
-    monkeypatch.setattr("toydiff.parallel.compare", forbidden)
-    monkeypatch.setattr("toydiff.demo.run", forbidden)
+    monkeypatch.setattr("toydiff.studies.orders.convergence", forbidden)
+    monkeypatch.setattr("toydiff.studies.parallel_sampling.compare", forbidden)
+    monkeypatch.setattr("toydiff.studies.demo.run", forbidden)
     jsons = [[word, "--json", "c.json"] for word in ("convergence", "parallel", "methods")]
     for words in (S, ["demo", "--out", "d"], *jsons):
         assert run(*words) == 2
@@ -551,7 +557,7 @@ def test_interrupted_while_comparing(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     Path("p.json").write_text("the old one")
-    monkeypatch.setattr("toydiff.parallel.solve", interrupt)
+    monkeypatch.setattr("toydiff.studies.parallel_sampling.solve", interrupt)
     assert run("parallel", "--json", "p.json") == 130
     assert capsys.readouterr().err == "toydiff: interrupted\n"
     assert written() == ["p.json"]

@@ -12,12 +12,14 @@ import pytest
 import torch
 from test_cli import ROW, png_text, run, written
 
-import toydiff.zoo
-from toydiff import cli, cli_training, runs, weights
+import toydiff.runs.zoo
+from toydiff import runs, weights
 from toydiff.catalog import METHODS
-from toydiff.checkpoints import Checkpoints, read_run
-from toydiff.distill.pairs import Recipe, load_pairs, make_pairs
+from toydiff.cli import command as cli
+from toydiff.cli import training as cli_training
 from toydiff.problems import PROBLEMS, problem
+from toydiff.problems.pairs import Recipe, load_pairs, make_pairs
+from toydiff.training.checkpoints import Checkpoints, read_run
 
 TINY = ["--updates", 3, "--batch", 16]
 
@@ -257,7 +259,7 @@ def test_a_pair_making_method_refuses_a_used_folder_before_the_work(made, capsys
     def forbidden(*args, **kwargs):
         raise AssertionError("this must not be reached")
 
-    monkeypatch.setattr(runs, "make_pairs", forbidden)
+    monkeypatch.setattr(runs.run, "make_pairs", forbidden)
     assert run("train", "naive", "--problem", "mixture", *TINY, "--out", made / "teacher") == 2
     assert "already holds a run" in capsys.readouterr().err
 
@@ -357,7 +359,7 @@ def test_pairs_are_the_teachers_and_are_kept(capsys):
 
 
 def test_pairs_that_were_interrupted_continue(capsys, monkeypatch):
-    import toydiff.distill.pairs as library
+    import toydiff.problems.pairs as library
 
     monkeypatch.setattr(library, "SHARD", 10)
     words = ["pairs", "--problem", "mixture", "--n", 25, "--steps", 2]
@@ -538,7 +540,7 @@ FEATURES = ENTRY | {"id": "x-features", "rows": [{"accuracy": 0.99, "floor": 1.0
 
 
 def test_zoo_lists_what_is_bundled(capsys, monkeypatch):
-    monkeypatch.setattr(toydiff.zoo, "listing", lambda: [FEATURES, ENTRY])
+    monkeypatch.setattr(toydiff.runs.zoo, "listing", lambda: [FEATURES, ENTRY])
     assert run("zoo", "--json", "zoo.json") == 0
     assert json.loads(Path("zoo.json").read_text()) == [FEATURES, ENTRY]
     out = capsys.readouterr().out
@@ -560,7 +562,7 @@ def test_zoo_lists_what_is_bundled(capsys, monkeypatch):
     ]
     [line] = [line for line in out.splitlines() if line.startswith("x-features")]
     assert line.split()[7:] == ["-", "-", "99.0%", "61"]
-    monkeypatch.setattr(toydiff.zoo, "listing", list)
+    monkeypatch.setattr(toydiff.runs.zoo, "listing", list)
     assert run("zoo") == 0
     assert "no weights are bundled" in capsys.readouterr().out
 
@@ -580,7 +582,7 @@ def test_zoo_build_hands_its_words_on(capsys, monkeypatch):
         if chosen is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(toydiff.zoo, "build", build)
+    monkeypatch.setattr(toydiff.runs.zoo, "build", build)
     words = ["zoo", "build", "digits-features", "--work", "w", "digits-teacher", "--out", "o/o"]
     assert run(*words, "--json", "built.json") == 0
     assert asked == [(["digits-features", "digits-teacher"], Path("w"), Path("o/o"), False)]
@@ -785,7 +787,7 @@ def test_damaged_files_are_one_line(what, damage, made, capsys):
 def test_help_does_not_import_what_trains():
     program = (
         "import sys; from toydiff import cli; cli.parse(['sample', '--out', 'a.npz']); "
-        "print(*{'toydiff.training', 'toydiff.catalog', 'toydiff.runs', 'toydiff.zoo', 'accelerate', 'sklearn', 'matplotlib'} & set(sys.modules))"
+        "print(*{'toydiff.training', 'toydiff.catalog', 'toydiff.runs', 'toydiff.runs.zoo', 'accelerate', 'sklearn', 'matplotlib'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"

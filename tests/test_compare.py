@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import toydiff.parallel
+import toydiff.studies.parallel_sampling
 from toydiff import Counted, reference, schedule, solve
 from toydiff.mixtures import random_mixture, ring
-from toydiff.parallel import METHODS, FixedCost, compare
+from toydiff.studies.parallel_sampling import METHODS, FixedCost, compare
 
 KEYS = [
     "method", "solver", "problem", "schedule", "grid", "steps", "samples", "seed", "tolerance", "sweeps", "rounds", "nfe", "calls", "seconds",
@@ -203,7 +203,7 @@ def test_bad_input_is_found_before_the_work(given, said, monkeypatch):
         raise AssertionError("nothing may be computed")
 
     for name in ("solve", "reference", "tqdm"):
-        monkeypatch.setattr(toydiff.parallel, name, forbidden)
+        monkeypatch.setattr(toydiff.studies.parallel_sampling, name, forbidden)
     with pytest.raises(ValueError, match=said):
         small(**given)
 

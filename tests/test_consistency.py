@@ -37,9 +37,9 @@ from toydiff.measure import consistency_error, fitted_order, target_variance
 from toydiff.nets.discriminator import Discriminator
 from toydiff.prediction import noise_travel
 from toydiff.solvers.ddim import DDIM
-from toydiff.solvers.driver import Trajectory
 from toydiff.solvers.heun import Heun
 from toydiff.solvers.lcm import LCM
+from toydiff.solvers.trajectory import Trajectory
 from toydiff.training import Draws, fit
 
 FAMILY = ["cd", "ct", "ect", "sct", "multistep-consistency", "lcm", "pcm"]

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from toydiff.convergence import DEFAULT_SCHEDULES, convergence, deterministic
 from toydiff.mixtures import random_mixture, ring
 from toydiff.solvers import DDIM, SOLVERS, registry
+from toydiff.studies.orders import DEFAULT_SCHEDULES, convergence, deterministic
 
 KEYS = ["solver", "schedule", "declared", "measured", "nfe", "error"]
 

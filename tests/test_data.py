@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from toydiff import data
-from toydiff.data import POINTS, SOURCES, digits, points
+from toydiff.problems import data
+from toydiff.problems.data import POINTS, SOURCES, digits, points
 
 
 def refused(make, match):

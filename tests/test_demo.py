@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import toydiff
-from toydiff import demo
-from toydiff.convergence import deterministic
 from toydiff.grids import GRIDS
 from toydiff.solvers import PARALLEL
+from toydiff.studies import demo
+from toydiff.studies.orders import deterministic
 
 NAMES = ("1-trajectories", "2-straight-lines", "3-convergence", "4-time-grids", "5-picard")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from toydiff import Tabulated, jump, mixtures, solve
-from toydiff.solvers import (  # fmt: skip
+from toydiff.solvers import (
     DATA,
     DDIM,
     DDPM,

@@ -22,13 +22,13 @@ from toydiff import (
     solve,
 )
 from toydiff.catalog import METHODS
-from toydiff.denoisers import LambdaDenoiser
+from toydiff.denoisers import NO_CLASS, LambdaDenoiser
 from toydiff.distill.diffusion import diffusion_loss
 from toydiff.distill.flow_matching import flow_matching_loss
-from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.distill.progressive import stages
 from toydiff.distill.rectified_diffusion import own_mse
-from toydiff.nets import MLP, NO_CLASS
+from toydiff.nets import MLP
+from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.training import Draws, State, fit
 
 LABELLED = GaussianMixture([[-1.2], [0.4], [1.5]], std=[0.3, 0.2, 0.4], labels=[0, 0, 1])

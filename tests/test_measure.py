@@ -12,18 +12,7 @@ from cases import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toydiff import (
-    VP,
-    Cosine,
-    Denoiser,
-    Empirical,
-    GaussianMixture,
-    Linear,
-    Prediction,
-    jump,
-    mixture,
-    solve,
-)
+from toydiff import VP, Cosine, Denoiser, Empirical, GaussianMixture, Linear, Prediction, jump, mixture, solve
 from toydiff.measure import (
     PairedError,
     energy_distance,

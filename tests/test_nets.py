@@ -6,10 +6,11 @@ from cases import ALL_SCHEDULES, VARIANCE_PRESERVING, Spy, close, f64, inner, no
 from torch import nn
 
 from toydiff import Conditioned, Counted, Guided, Prediction, Rescheduled, solve
-from toydiff.denoisers import LambdaDenoiser, NetDenoiser
-from toydiff.nets import MLP, NO_CLASS, UNet, make_net, name_of
-from toydiff.nets.classifier import Classifier, moved
+from toydiff.denoisers import NO_CLASS, LambdaDenoiser, NetDenoiser
+from toydiff.nets import MLP, UNet
 from toydiff.nets.embedding import Embedding
+from toydiff.problems.classifier import Classifier, moved
+from toydiff.weights.networks import make_net, name_of
 
 POINTS, IMAGES = (2,), (1, 8, 8)
 
@@ -345,8 +346,8 @@ def test_moving_images():
 
 def test_looking_does_not_depend_on_chunks_or_on_the_batch():
     net, images = Classifier().train(), torch.randn(7, 1, 28, 28)
-    features, classes = net.look(images)
-    again, classes_again = net.look(images, chunk=2)
+    features, classes = net.features_of(images)
+    again, classes_again = net.features_of(images, chunk=2)
     torch.testing.assert_close(again, features)
     assert torch.equal(classes, classes_again)
     assert torch.equal(classes, net(images).argmax(1))

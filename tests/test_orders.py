@@ -1,6 +1,6 @@
 """Orders: what every deterministic solver declares is what it shows, on every schedule, and what is broken on purpose shows it.
 
-Orders are measured by `toydiff.convergence` between two inner noise levels (see its `WINDOW`). Here are the mixtures that it does not take by
+Orders are measured by `toydiff.studies.orders` between two inner noise levels (see its `WINDOW`). Here are the mixtures that it does not take by
 itself, grids that are not even, the moments of the stochastic solvers, and the negative controls.
 """
 
@@ -12,12 +12,12 @@ import torch
 from cases import ALL_SCHEDULES, M1, N1, R2, affine_moments, close, draw, f64, gauss
 
 from toydiff import SCHEDULES, SOLVERS, Prediction, reference, solve, time_grid
-from toydiff.convergence import WINDOW, convergence, deterministic
 from toydiff.measure import fitted_order
 from toydiff.prediction import jump
 from toydiff.solvers import DATA, DEIS, NOISE, AdamsBashforth, Heun, Multistep3, Multistep3Published
 from toydiff.solvers.deis import adams_bashforth
 from toydiff.solvers.dpm import multistep_second, multistep_third, usable
+from toydiff.studies.orders import WINDOW, convergence, deterministic
 
 STEPS = (40, 80, 160)
 

@@ -11,9 +11,9 @@ from cases import ALL_SCHEDULES, RING, close, f64
 from tiny import TinyDigits, TinyMixture
 
 from toydiff import Cosine, Linear, Prediction, jump, solve
-from toydiff.distill import pairs as module
-from toydiff.distill.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from toydiff.problems import MixtureProblem
+from toydiff.problems import pairs as module
+from toydiff.problems.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from toydiff.training import Draws
 
 PROBLEM = TinyMixture()

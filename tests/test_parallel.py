@@ -40,9 +40,9 @@ from toydiff.solvers import (
     parareal_rounds,
     solver_by_name,
 )
-from toydiff.solvers.anderson import Differences, secants
-from toydiff.solvers.parallel import distance
-from toydiff.solvers.parareal import parareal
+from toydiff.solvers.parallel.anderson import Differences, secants
+from toydiff.solvers.parallel.base import distance
+from toydiff.solvers.parallel.parareal import parareal
 
 EXACT = 1e-10
 ONE_STEP = {n: solver_by_name(n) for n in ("ddim", "euler", "heun", "dpm2", "ddpm", "ddim:eta=0.5", "euler-maruyama")}

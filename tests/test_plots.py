@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import toydiff
-from toydiff.parallel import METHODS, compare
 from toydiff.plots import interactive, static, style
 from toydiff.solvers.registry import PARALLEL, SKY, SOLVERS
+from toydiff.studies.parallel_sampling import METHODS, compare
 
 VP = toydiff.VP()
 RING = toydiff.mixture("ring")

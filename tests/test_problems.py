@@ -10,13 +10,13 @@ from cases import RING, close, f64, normal
 from tiny import TinyDigits, TinyMixture
 
 from toydiff import Cosine, GaussianMixture, Linear, solve
-from toydiff.data import Digits
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.measure import Moments, frechet_distance
 from toydiff.mixtures import MIXTURES
 from toydiff.nets import MLP, UNet
-from toydiff.nets.classifier import Classifier
 from toydiff.problems import ENTRIES, PROBLEMS, DigitsProblem, MixtureProblem, PointsProblem, Sizes, problem
+from toydiff.problems.classifier import Classifier
+from toydiff.problems.data import Digits
 from toydiff.problems.digits import Features, classifier_turn
 from toydiff.training import Draws, fit
 
@@ -177,7 +177,7 @@ class Pixels(Classifier):
     def features(self, images):
         return images.flatten(1) @ self.patches
 
-    def look(self, images, chunk=1000):
+    def features_of(self, images, chunk=1000):
         features = self.features(images)
         return features, features[:, :10].argmax(1)
 
@@ -259,7 +259,7 @@ def test_features_come_back_from_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "load", lambda id_: load(id_, tmp_path))
     again = Features.bundled.__wrapped__(Features)
     images = torch.rand(5, 1, 28, 28)
-    assert torch.equal(again.net.look(images)[0], net.look(images)[0])
+    assert torch.equal(again.net.features_of(images)[0], net.features_of(images)[0])
     assert torch.equal(again.reference.cov, known.reference.cov)
     torch.testing.assert_close(again.held_out, known.held_out, rtol=1e-3, atol=1e-3)  # half precision
 
@@ -271,7 +271,7 @@ def test_the_classifier_learns_by_its_recipe():
     digits = Digits(images, labels, images, labels, "bars")
     losses = [record.loss for record in fit(classifier_turn(net, digits, batch=16), 30)]
     assert losses[-1] < 0.5 * losses[0]
-    assert (net.look(images)[1] == digits.train_labels).double().mean() > 0.9
+    assert (net.features_of(images)[1] == digits.train_labels).double().mean() > 0.9
     assert torch.isfinite(classifier_turn(net, digits, batch=4).loss(0, Draws(0)))
 
 

@@ -27,12 +27,12 @@ from students import (
 from toydiff import SCHEDULES, Guided, Linear, Prediction, chord, jump, schedule, solve
 from toydiff.catalog import METHODS
 from toydiff.distill.base import batch_of, uniform_times
-from toydiff.distill.pairs import Pairs, Recipe, make_pairs
 from toydiff.distill.perflow import perflow_loss
 from toydiff.distill.rectified_diffusion_phased import rectified_diffusion_phased_loss
 from toydiff.distill.windows import window_ends
 from toydiff.measure import first_orderness, straightness
 from toydiff.prediction import row
+from toydiff.problems.pairs import Pairs, Recipe, make_pairs
 from toydiff.schedules import PiecewiseLinear
 from toydiff.training import Draws
 

@@ -17,7 +17,6 @@ from toydiff.distill import dmd
 from toydiff.distill.dmd import DMDKnobs, dmd_direction, dmd_loss
 from toydiff.distill.dmd2 import DMD2Knobs
 from toydiff.distill.generator import noise_for, own_state
-from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.distill.scores import EARLIEST, LATEST, one_step_noise
 from toydiff.distill.sim import SLOPES
 from toydiff.distill.swiftbrush import SwiftBrushKnobs
@@ -27,6 +26,7 @@ from toydiff.mixtures import Empirical
 from toydiff.nets import MLP, UNet
 from toydiff.nets.discriminator import Discriminator
 from toydiff.nets.low_rank import LowRank, low_rank
+from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.solvers.ddim import DDIM
 from toydiff.solvers.lcm import LCM
 from toydiff.training import Draws, fit

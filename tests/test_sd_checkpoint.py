@@ -15,8 +15,7 @@ from toydiff import Linear, Tabulated, solve
 from toydiff.adapters.checkpoint import StableDiffusion, table_of
 from toydiff.adapters.sampling import sample_images
 from toydiff.adapters.text import prompt_id
-from toydiff.denoisers import Guided
-from toydiff.nets import NO_CLASS
+from toydiff.denoisers import NO_CLASS, Guided
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from toydiff import cli
 from toydiff.adapters.checkpoint import UNFILTERED, StableDiffusion
 from toydiff.adapters.images import as_bytes
 from toydiff.adapters.sampling import sample_images
+from toydiff.cli import command as cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -11,9 +11,9 @@ from toydiff import reference, solve
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.sampling import sample_images
 from toydiff.adapters.schedulers import COMPARABLE, like_scheduler
-from toydiff.convergence import WINDOW
 from toydiff.measure import fitted_order
 from toydiff.solvers.registry import SOLVERS
+from toydiff.studies.orders import WINDOW
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 PROMPTS = tiny_sd.PROMPTS[:2]

@@ -23,12 +23,12 @@ from toydiff.adapters.sampling import sample_images
 from toydiff.adapters.text import prompt_id
 from toydiff.adapters.unet import CheckpointUNet, guidance_embedding
 from toydiff.catalog import METHODS
-from toydiff.checkpoints import read_tensors
-from toydiff.distill.pairs import Recipe, load_pairs, make_pairs, save_pairs
-from toydiff.nets import NO_CLASS
+from toydiff.denoisers import NO_CLASS
 from toydiff.problems import problem
+from toydiff.problems.pairs import Recipe, load_pairs, make_pairs, save_pairs
 from toydiff.problems.stable_diffusion import StableDiffusionProblem
 from toydiff.training import EMA
+from toydiff.training.checkpoints import read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 FEW = {"updates": 2, "batch": 4, "warmup": 0, "ema": 0.0}
@@ -71,13 +71,13 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
     the_problem = {"mixture": TinyMixture, "digits": TinyDigits}.get(on, lambda: request.getfixturevalue("sd"))()
     teacher = the_problem.teacher
     before = everything(teacher)
-    start, seen = {}, runs.fit
+    start, seen = {}, runs.run.fit
 
     def watched(state, *args, **settings):
         start.update(everything(state.modules["student"]))
         return seen(state, *args, **settings)
 
-    monkeypatch.setattr(runs, "fit", watched)
+    monkeypatch.setattr(runs.run, "fit", watched)
     run, losses = trained(method, the_problem)
     assert len(losses) == 2
     assert all(torch.isfinite(torch.tensor(list(record.values()))).all() for record in losses)

@@ -16,12 +16,12 @@ from cases import RING, f64
 from torch import nn
 
 from toydiff import Cosine
-from toydiff.checkpoints import Checkpoints, read_tensors
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
 from toydiff.prediction import jump
-from toydiff.seeds import seeded
+from toydiff.support.seeds import seeded
 from toydiff.training import EMA, Collapse, Diverged, Draws, State, Turn, Watch, fit, lr_share
+from toydiff.training.checkpoints import Checkpoints, read_tensors
 
 
 def linear(seed=0, outputs=1):

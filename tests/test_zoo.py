@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from toydiff import runs, weights, zoo
+from toydiff import runs, weights
 from toydiff.catalog import METHODS
 from toydiff.problems import problem
-from toydiff.zoo import Recipe
+from toydiff.runs import zoo
+from toydiff.runs.zoo import WeightsRecipe
 
 MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 15e6
 ONE_STEP = ["digits-naive", "digits-rectified-flow", "digits-instaflow", "digits-rectified-diffusion"]
@@ -144,8 +145,10 @@ def test_a_change_of_weights_is_small_and_close():
 def test_build_makes_measures_and_stores(tmp_path, monkeypatch):
     tiny = {"updates": 4, "batch": 16, "warmup": 1}
     recipes = [
-        Recipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny, steps=(2,), solvers=(None, "ddim")),
-        Recipe("tiny-student", "rectified-diffusion", "mixture:ring", "tiny-teacher", changes=tiny, steps=(1, 2)),
+        WeightsRecipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny, steps=(2,), solvers=(None, "ddim")),
+        WeightsRecipe(
+            "tiny-student", "rectified-diffusion", "mixture:ring", "tiny-teacher", changes=tiny, steps=(1, 2)
+        ),
     ]
     monkeypatch.setattr(zoo, "RECIPES", {recipe.id: recipe for recipe in recipes})
     monkeypatch.setattr(zoo, "PAIR_RECIPES", {"tiny-teacher": zoo.PairRecipe(n=50, steps=2)})
@@ -168,9 +171,11 @@ def test_build_makes_measures_and_stores(tmp_path, monkeypatch):
 def test_large_students_are_stored_as_a_change_of_their_start(tmp_path, monkeypatch):
     tiny = {"updates": 3, "batch": 16, "warmup": 1}
     recipes = [
-        Recipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny, steps=(2,)),
-        Recipe("tiny-student", "ect", "mixture:ring", "tiny-teacher", changes=tiny, steps=(1,)),
-        Recipe("tiny-grandchild", "cd", "mixture:ring", "tiny-teacher", "tiny-student", changes=tiny, steps=(1,)),
+        WeightsRecipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny, steps=(2,)),
+        WeightsRecipe("tiny-student", "ect", "mixture:ring", "tiny-teacher", changes=tiny, steps=(1,)),
+        WeightsRecipe(
+            "tiny-grandchild", "cd", "mixture:ring", "tiny-teacher", "tiny-student", changes=tiny, steps=(1,)
+        ),
     ]
     monkeypatch.setattr(zoo, "RECIPES", {recipe.id: recipe for recipe in recipes})
     monkeypatch.setattr(zoo, "LARGE", 1000)
@@ -189,7 +194,7 @@ def test_large_students_are_stored_as_a_change_of_their_start(tmp_path, monkeypa
     monkeypatch.setitem(
         zoo.RECIPES,
         "tiny-teacher",
-        Recipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny | {"lr": 1e-2}, steps=(2,)),
+        WeightsRecipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny | {"lr": 1e-2}, steps=(2,)),
     )
     list(zoo.build(["tiny-teacher"], tmp_path / "other", out))
     for id_, base in (("tiny-student", "tiny-teacher"), ("tiny-grandchild", "tiny-teacher")):

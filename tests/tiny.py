@@ -5,10 +5,10 @@ import functools
 import torch
 from cases import RING
 
-from toydiff.data import DIGIT_CLASSES, Digits
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP, UNet
 from toydiff.problems import DigitsProblem, MixtureProblem
+from toydiff.problems.data import DIGIT_CLASSES, Digits
 
 
 class TinyMixture(MixtureProblem):

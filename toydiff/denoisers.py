@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batch_of_times, check_finite, check_number, check_range, check_state, unknown
-from .nets import NO_CLASS
 from .prediction import KINDS, Prediction
 from .schedules import Schedule, as_time, check_schedule, expand
+from .support.checks import check_batch_of_times, check_finite, check_number, check_range, check_state, unknown
+
+NO_CLASS = -1
+"""The label of a sample without one, as classifier-free guidance needs; cond = None gives it to the whole batch."""
 
 
 class Denoiser(nn.Module):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_grid, check_positive, unknown
 from .schedules import Schedule, check_schedule
+from .support.checks import check_count, check_grid, check_positive, unknown
 
 FIRST_NSR = 30.0
 """Where a grid in noise levels enters after the jump from alpha = 0, unless told otherwise."""

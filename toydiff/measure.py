@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_finite, check_positive, check_same, check_state, shape, unknown
 from .denoisers import Denoiser
 from .mixtures import Empirical, GaussianMixture
 from .prediction import jump
 from .schedules import Schedule, expand
 from .solvers import Trajectory
+from .support.checks import check_count, check_finite, check_positive, check_same, check_state, shape, unknown
 
 ENTRIES = 2**22
 """Float64 numbers in the largest intermediate of a chunked computation (32 MiB)."""

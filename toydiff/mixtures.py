@@ -11,10 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import as_generator, check_count, check_finite, check_positive, check_range, check_state, shape, unknown
 from .denoisers import Denoiser
 from .prediction import Prediction
 from .schedules import Schedule, as_time
+from .support.checks import (
+    as_generator,
+    check_count,
+    check_finite,
+    check_positive,
+    check_range,
+    check_state,
+    shape,
+    unknown,
+)
 
 Seed = torch.Generator | int | None
 """A generator, a whole number, or None for torch's global generator."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_batch_of_times, check_range, check_same, check_state, unknown
 from .schedules import Schedule, as_time, combine, expand
+from .support.checks import check_batch_of_times, check_range, check_same, check_state, unknown
 
 SIGMA_DATA = 1.0
 """Standard deviation of the data that the `preconditioned` kind assumes (EDM's sigma_data)."""

@@ -18,7 +18,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import as_generator, check_batch_of_times, check_positive, check_range, check_same, check_state, unknown
+from .support.checks import (
+    as_generator,
+    check_batch_of_times,
+    check_positive,
+    check_range,
+    check_same,
+    check_state,
+    unknown,
+)
 
 Coefficient = Tensor | float
 """What multiplies a state: a number, one tensor (), or one a sample (B,)."""

@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
-from toydiff.convergence import FLOOR, convergence, deterministic
+from toydiff.studies.orders import FLOOR, convergence, deterministic
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
 from toydiff.prediction import jump

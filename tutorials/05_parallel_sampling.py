@@ -39,10 +39,10 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
-from toydiff.parallel import compare
+from toydiff.studies.parallel_sampling import compare
 from toydiff.plots import static, style
 from toydiff.solvers import DDPM
-from toydiff.solvers.parareal import parareal_rounds
+from toydiff.solvers.parallel.parareal import parareal_rounds
 
 # %%
 SEED = 0

@@ -41,7 +41,7 @@ from IPython.display import Markdown, display
 
 from toydiff.catalog import METHODS
 from toydiff.distill.base import snr_weight
-from toydiff.distill.pairs import Pairs
+from toydiff.problems.pairs import Pairs
 from toydiff.measure import floor, modes, sliced_wasserstein
 from toydiff.plots import static, style
 from toydiff.problems import MixtureProblem, problem

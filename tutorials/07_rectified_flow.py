@@ -40,7 +40,7 @@ from IPython.display import Markdown, display
 
 from toydiff.catalog import METHODS
 from toydiff.distill.flow_matching import flow_matching_loss
-from toydiff.distill.pairs import Pairs, Recipe, make_pairs
+from toydiff.problems.pairs import Pairs, Recipe, make_pairs
 from toydiff.distill.rectified_flow import rectified_flow_loss
 from toydiff.measure import floor, sliced_wasserstein, straightness, wasserstein2
 from toydiff.plots import static, style

@@ -38,7 +38,7 @@ import torch
 from IPython.display import Markdown, display
 
 from toydiff import runs
-from toydiff.distill.pairs import Recipe, make_pairs
+from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.distill.rectified_diffusion import own_mse, rectified_diffusion_loss
 from toydiff.measure import first_orderness, floor, paired_error, sliced_wasserstein, straightness
 from toydiff.plots import static, style

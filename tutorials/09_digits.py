@@ -37,9 +37,10 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
 
-from toydiff import runs, weights, zoo
+from toydiff import runs, weights
+from toydiff.runs import zoo
 from toydiff.catalog import METHODS
-from toydiff.data import DIGIT_CLASSES
+from toydiff.problems.data import DIGIT_CLASSES
 from toydiff.measure import Moments, frechet_distance
 from toydiff.plots import static, style
 from toydiff.problems import problem
@@ -113,7 +114,7 @@ changed = {
     "with noise": real.test + 0.3 * torch.randn(real.test.shape, generator=rng),
     "blurred": blurred(real.test),
 }
-known, new, average = (ruler.net.look(images) for images in (real.train, real.test, means))
+known, new, average = (ruler.net.features_of(images) for images in (real.train, real.test, means))
 
 
 def part(images, labels, seen, i):
@@ -127,7 +128,10 @@ controls = {
     "copies, classes at random": part(real.train, real.train_labels, known, any_class),
     "held-out digits": (real.test, real.test_labels, *new),
     "held out, asked for in another order": (real.test, real.test_labels[order], *new),
-    **{f"held out, {how}": (images, real.test_labels, *ruler.net.look(images)) for how, images in changed.items()},
+    **{
+        f"held out, {how}": (images, real.test_labels, *ruler.net.features_of(images))
+        for how, images in changed.items()
+    },
     "held-out zeros and ones only": part(real.test, real.test_labels, new, two),
     "the mean image of each class": part(means, torch.arange(DIGIT_CLASSES), average, real.test_labels),
 }

@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 
 from toydiff import runs, weights
 from toydiff.distill.dmd import dmd_loss
-from toydiff.distill.pairs import Recipe, make_pairs
+from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.distill.sim import huber_slope, l2_slope, sim_loss
 from toydiff.distill.vsd import kl_weight, vsd_loss
 from toydiff.plots import static

@@ -48,8 +48,8 @@ from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.export import export
 from toydiff.adapters.reading import quietly
 from toydiff.adapters.sampling import sample_images
-from toydiff.convergence import WINDOW
-from toydiff.distill.pairs import Recipe, make_pairs
+from toydiff.studies.orders import WINDOW
+from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.measure import fitted_order
 from toydiff.problems import problem
 from toydiff.solvers.registry import SOLVERS

@@ -12,7 +12,7 @@ from screen.controls import Choice, Number, Several
 from screen.lesson import Lesson, remember
 
 MAP, SAME, EDGES, VARIANCE = "map from noise", "same noise", "edges", "variance"
-METHODS = ("cd", "ct", "ect", "sct", "lcm", "pcm")
+SHOWN = ("cd", "ct", "ect", "sct", "lcm", "pcm")
 PHASED = {1: None, 2: "ring-pcm-2", 4: "ring-pcm", 8: "ring-pcm-8"}
 """PCM's students: each knows as many steps as it has phases."""
 EXACT = "exact flow"
@@ -125,7 +125,7 @@ LESSON = Lesson(
     source="Consistency models, arXiv 2303.01469; ECT 2406.14548; SCT 2410.18958; LCM 2310.04378; PCM 2405.18407. f jumps to data, PCM's to its phase's edge.",
     controls=(
         Choice("view", "Show", (MAP, SAME, EDGES, VARIANCE), MAP, "*map from noise*: where each noise goes in the fewest steps. *same noise*: in 1, 2, 4, 8 steps. *edges*: where jumps go, and by how much they miss. *variance*: of the target's x₀"),
-        Several("methods", "Methods", METHODS, ("cd", "ct", "pcm"), "*same noise* shows the first two"),
+        Several("methods", "Methods", SHOWN, ("cd", "ct", "pcm"), "*same noise* shows the first two"),
         Number("noises", "Noises", (50, 100, 200, 400, 800, 1600), 200),
     ),
     figure=consistency,

@@ -6,7 +6,7 @@ import torch
 from toydiff import runs, weights
 from toydiff.plots import interactive, lecture
 from toydiff.problems import problem
-from toydiff.zoo import RECIPES
+from toydiff.runs.zoo import RECIPES
 
 from screen.controls import Choice, Number, Several
 from screen.lesson import Lesson, remember

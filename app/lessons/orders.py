@@ -6,11 +6,11 @@ import plotly.graph_objects as go
 import torch
 
 import toydiff
-from toydiff.convergence import FLOOR, WINDOW
 from toydiff.measure import fitted_order, paired_error
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import lecture
 from toydiff.solvers import SOLVERS
+from toydiff.studies.orders import FLOOR, WINDOW
 
 from screen.controls import Choice, Mixture, Several
 from screen.lesson import Lesson, remember

@@ -5,9 +5,9 @@ import torch
 
 import toydiff
 from toydiff.mixtures import GaussianMixture
-from toydiff.parallel import compare
 from toydiff.plots import interactive, lecture
 from toydiff.solvers import PARALLEL, Parareal
+from toydiff.studies.parallel_sampling import compare
 
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson

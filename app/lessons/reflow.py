@@ -8,12 +8,12 @@ import torch
 
 import toydiff
 from toydiff import runs
-from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.measure import floor, meeting, paired_error, sliced_wasserstein, straightness
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive, lecture
 from toydiff.plots.screen import for_screen
 from toydiff.problems import MixtureProblem
+from toydiff.problems.pairs import Recipe, make_pairs
 
 from screen import chart
 from screen.controls import Choice, Mixture, Number

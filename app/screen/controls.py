@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from toydiff.checks import unknown
 from toydiff.mixtures import MIXTURES
+from toydiff.support.checks import unknown
 
 from . import editor
 from .mixtures import code_of, mixture_of

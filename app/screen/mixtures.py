@@ -3,8 +3,8 @@
 import functools
 import math
 
-from toydiff.checks import unknown
 from toydiff.mixtures import MIXTURES, GaussianMixture, mixture, random_mixture
+from toydiff.support.checks import unknown
 
 MOST = 128
 """Components at most; every particle looks at each of them in every call."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from toydiff.files import write_json
+from toydiff.support.files import write_json
 
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)

@@ -20,8 +20,8 @@ from common import versions, write
 from torch import Tensor, nn
 
 from toydiff import Denoiser, GaussianMixture, NetDenoiser, Trajectory, mixtures, schedule, solve, time_grid
-from toydiff.parallel import FixedCost, Watched
 from toydiff.solvers import Anderson, Broyden, Parareal, Picard
+from toydiff.studies.parallel_sampling import FixedCost, Watched
 
 GOAL = 1e-2
 STEPS_BEFORE = 25

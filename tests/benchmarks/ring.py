@@ -16,9 +16,9 @@ import torch
 from common import versions, write
 
 from toydiff import runs
-from toydiff.distill.pairs import Recipe, make_pairs
 from toydiff.measure import spread
 from toydiff.problems import problem
+from toydiff.problems.pairs import Recipe, make_pairs
 
 # what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at; and what it starts from, if not from who teaches
 EARLY = "cd, 400 updates"

@@ -81,7 +81,7 @@ def updates(args: argparse.Namespace, checkpoint: StableDiffusion) -> list[dict]
     """Seconds of the second of two updates of each method, and the most memory that was in use, on random latents."""
     from toydiff import runs
     from toydiff.catalog import METHODS
-    from toydiff.distill.pairs import Pairs
+    from toydiff.problems.pairs import Pairs
     from toydiff.problems.stable_diffusion import StableDiffusionProblem
 
     rows = []
@@ -131,7 +131,7 @@ def counts() -> None:
     from toydiff import runs
     from toydiff.adapters.unet import CheckpointUNet, _lora_config
     from toydiff.catalog import METHODS
-    from toydiff.distill.pairs import Pairs
+    from toydiff.problems.pairs import Pairs
     from toydiff.problems.stable_diffusion import StableDiffusionProblem
 
     for name, config in (("SD 1.5", UNET), ("SDXL", XL)):

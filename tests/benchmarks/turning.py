@@ -17,13 +17,13 @@ import torch
 from common import versions, write
 
 from toydiff import Linear, runs, solve
-from toydiff.distill.pairs import Pairs, Recipe, load_pairs, make_pairs
 from toydiff.distill.rectified_diffusion import own_mse, rectified_diffusion_loss, x0_huber
 from toydiff.measure import spread
 from toydiff.problems import Problem, problem
 from toydiff.problems.digits import TEACHER_ID
+from toydiff.problems.pairs import Pairs, Recipe, load_pairs, make_pairs
+from toydiff.runs.zoo import PAIR_RECIPES
 from toydiff.training import EMA, Draws, Turn, fit
-from toydiff.zoo import PAIR_RECIPES
 
 STEPS = (1, 2, 4)
 FIRST = 25

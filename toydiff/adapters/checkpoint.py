@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checks import check_count, check_finite, check_state, shape, unknown
 from ..denoisers import LambdaDenoiser
 from ..schedules import Linear, Schedule, Tabulated
+from ..support.checks import check_count, check_finite, check_state, shape, unknown
 from .images import stamps
 from .reading import one_line, quietly, read, whole
 from .text import Encoded, Prompts
@@ -269,3 +269,12 @@ def table_of(scheduler: object) -> Tabulated:
             f"the scheduler {type(scheduler).__name__} has no table of noise levels (alphas_cumprod) to make a schedule of"
         )
     return Tabulated(scheduler.alphas_cumprod.double())
+
+
+def unet_from(
+    checkpoint: dict, trained: str, rank: int, guided: bool, flow: bool, rounded: bool = False
+) -> CheckpointUNet:
+    """A network from its `config`, the weights that were trained still to be loaded."""
+    net = CheckpointUNet.of(StableDiffusion.load(**checkpoint)).to_train(trained, rank, guided=guided, flow=flow)
+    net.rounded = rounded
+    return net

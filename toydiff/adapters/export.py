@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..checkpoints import versions
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..files import check_folder, writable_folder, write_json, write_text
 from ..schedules import Linear, PiecewiseLinear, Tabulated
+from ..support.files import check_folder, writable_folder, write_json, write_text
+from ..training.checkpoints import versions
 from .checkpoint import KINDS
 from .reading import EXPORTED, quietly
 from .unet import CheckpointUNet

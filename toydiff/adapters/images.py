@@ -5,18 +5,14 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoints import read_tensors, tensor_bytes
-from ..files import writable_folder, write_bytes
-
-if TYPE_CHECKING:
-    from .checkpoint import StableDiffusion
+from ..support.files import writable_folder, write_bytes
+from ..training.checkpoints import read_tensors, tensor_bytes
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 CAPTIONS = "metadata.jsonl"
@@ -104,7 +100,7 @@ def stamps(paths: Sequence[Path]) -> list[list]:
 
 
 def encoded(
-    checkpoint: "StableDiffusion",
+    checkpoint,
     paths: Sequence[Path],
     size: tuple[int, int],
     *,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_count, unknown
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..grids import GRIDS, time_grid
 from ..schedules import Tabulated
 from ..solvers import Trajectory, solve
 from ..solvers.parallel import ParallelSolver
 from ..solvers.registry import PARALLEL, solver_by_name
+from ..support.checks import check_count, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
 from .schedulers import SPACINGS, like_scheduler
 from .unet import CheckpointUNet

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoints import read_tensors, tensor_bytes
-from ..checks import check_batch_of_times
-from ..files import writable_folder, write_bytes
-from ..nets import NO_CLASS
+from ..denoisers import NO_CLASS
+from ..support.checks import check_batch_of_times
+from ..support.files import writable_folder, write_bytes
+from ..training.checkpoints import read_tensors, tensor_bytes
 
 AT_ONCE = 32
 """Prompts that are encoded in one call, and kept in one file."""

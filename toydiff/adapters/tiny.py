@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ..checks import unknown
-from ..files import check_folder
-from ..seeds import seeded
+from ..support.checks import unknown
+from ..support.files import check_folder
+from ..support.seeds import seeded
 from .reading import quietly
 
 with quietly():  # both speak of a package for image processing that nothing here uses

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_count, shape, unknown
 from ..nets import DIFFUSERS
+from ..support.checks import check_count, shape, unknown
 from .text import Encoded
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-    from .checkpoint import StableDiffusion
 
 TRAINED = ("none", "lora", "full")
 """Which weights of a network are its own: none, all of them, or a low-rank change of the shared ones."""
@@ -47,7 +46,7 @@ class CheckpointUNet(nn.Module):
 
     def __init__(
         self,
-        checkpoint: "StableDiffusion",
+        checkpoint,
         unet: "UNet2DConditionModel",
         *,
         trained: str = "none",
@@ -65,25 +64,14 @@ class CheckpointUNet(nn.Module):
         self.register_load_state_dict_post_hook(_shared_is_there)
 
     @classmethod
-    def of(cls, checkpoint: "StableDiffusion") -> "CheckpointUNet":
+    def of(cls, checkpoint) -> "CheckpointUNet":
         """The checkpoint's own network, frozen; it shares the checkpoint's weights."""
         unet = checkpoint.unet
         return cls(checkpoint, unet, guided=unet.config.time_cond_proj_dim is not None, flow=checkpoint.flow)
 
-    @classmethod
-    def make(
-        cls, checkpoint: dict, trained: str, rank: int, guided: bool, flow: bool, rounded: bool = False
-    ) -> "CheckpointUNet":
-        """From `config`, the weights that were trained still to be loaded."""
-        from .checkpoint import StableDiffusion
-
-        net = cls.of(StableDiffusion.load(**checkpoint)).to_train(trained, rank, guided=guided, flow=flow)
-        net.rounded = rounded
-        return net
-
     @property
     def config(self) -> dict:
-        """What `make` needs to make it again."""
+        """What `adapters.checkpoint.unet_from` needs to make it again."""
         return {
             "checkpoint": self.checkpoint.about, "trained": self.trained, "rank": self.rank, "guided": self.guided, "flow": self.flow,
             "rounded": self.rounded,

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..checks import check_count, check_number, check_positive, check_share, unknown
 from ..grids import time_grid
 from ..nets.discriminator import Discriminator
 from ..prediction import jump, noise_travel
 from ..solvers.registry import BLACK, solver_by_name
+from ..support.checks import check_count, check_number, check_positive, check_share, unknown
 from ..training import EMA, Turn
 from .base import Card, Knobs, Sampler, Training
 from .distances import mse

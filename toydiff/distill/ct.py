@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_positive, unknown
 from ..grids import time_grid
 from ..prediction import jump
 from ..schedules import Schedule
 from ..solvers.registry import GREY
+from ..support.checks import check_count, check_positive, unknown
 from ..training import EMA
 from .base import Card, Sampler, Training, batch_of, one_turn
 from .consistency import ConsistencyKnobs, target_jump

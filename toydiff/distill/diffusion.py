@@ -14,11 +14,11 @@ Which kind is which weight of one loss, for their errors at one prediction are p
 
 from dataclasses import dataclass
 
-from ..checks import check_share, unknown
-from ..nets import NO_CLASS
+from ..denoisers import NO_CLASS
 from ..prediction import KINDS, Prediction
 from ..schedules import schedule
 from ..solvers.registry import BLACK
+from ..support.checks import check_share, unknown
 from .base import Card, Knobs, Sampler, Training, one_turn
 from .distances import mse
 

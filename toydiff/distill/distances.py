@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import check_positive, unknown
+from ..support.checks import check_positive, unknown
 
 HUBER = 1e-3
 """c of the element-wise pseudo-Huber distance in the code of LCM, PCM and Rectified Diffusion."""

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_number
 from ..prediction import jump
 from ..schedules import expand
 from ..solvers.registry import BLUE
+from ..support.checks import check_number
 from .base import Card, Sampler, Training
 from .naive import naive_loss
 from .scores import EARLIEST, LATEST, ScoreKnobs, generator_and_fake, one_step_noise, one_step_players

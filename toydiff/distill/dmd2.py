@@ -20,12 +20,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..checks import check_count, check_number
 from ..grids import time_grid
 from ..nets.discriminator import Discriminator
 from ..prediction import jump
 from ..solvers.lcm import LCM
 from ..solvers.registry import GREEN
+from ..support.checks import check_count, check_number
 from .base import Card, Sampler, Training
 from .diffusion import diffusion_loss
 from .dmd import dmd_direction

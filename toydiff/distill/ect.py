@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_number, check_positive
 from ..prediction import jump
 from ..solvers.registry import SKY
+from ..support.checks import check_count, check_number, check_positive
 from .base import Card, Sampler, Training, batch_of, one_turn
 from .consistency import ConsistencyKnobs, consistency_student, target_jump, target_of
 from .distances import distance

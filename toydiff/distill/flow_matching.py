@@ -13,11 +13,11 @@ velocity: the velocity's error is that of eps over 1 - t.
 
 from dataclasses import dataclass
 
-from ..checks import check_share
-from ..nets import NO_CLASS
+from ..denoisers import NO_CLASS
 from ..prediction import Prediction
 from ..schedules import Linear
 from ..solvers.registry import GREY
+from ..support.checks import check_share
 from .base import Card, Knobs, Sampler, Training, one_turn
 from .distances import mse
 

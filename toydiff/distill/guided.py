@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_positive
 from ..solvers.registry import PURPLE
+from ..support.checks import check_positive
 from .base import Card, Knobs, Sampler, Training, one_turn, snr_weight, student_like
 from .distances import mse
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_count, check_number, check_positive
 from ..prediction import jump
 from ..problems.base import Problem
 from ..solvers.registry import ORANGE
+from ..support.checks import check_count, check_number, check_positive
 from .base import Card, Sampler, Training, one_turn
 from .consistency import ConsistencyKnobs, consistency_student, target_jump, target_of
 from .distances import distance

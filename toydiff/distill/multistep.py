@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_count, check_share
 from ..prediction import chord, jump
 from ..solvers.registry import PURPLE
+from ..support.checks import check_count, check_share
 from .base import Card, Sampler, Training, batch_of, one_turn, snr_weight
 from .consistency import ConsistencyKnobs, consistency_student, target_jump, target_of
 from .distances import distance

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..checks import check_count, check_number
 from ..nets.discriminator import Discriminator
 from ..prediction import jump, noise_travel
 from ..solvers.registry import VERMILLION
+from ..support.checks import check_count, check_number
 from ..training import EMA, Turn
 from .base import Card, Sampler, Training
 from .consistency import consistency_student, target_jump, target_of

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_count
 from ..prediction import chord, jump
 from ..solvers.registry import GREEN
+from ..support.checks import check_count
 from ..training import EMA, Turn
 from .base import Card, Knobs, Sampler, Training, batch_of, snr_weight, student_like
 from .distances import mse

@@ -14,9 +14,9 @@ Diffusion's table, and one-step quality depends on it. A fraction `edge` of the 
 
 from dataclasses import dataclass
 
-from ..checks import check_edge, unknown
 from ..prediction import Prediction
 from ..solvers.registry import BLUE
+from ..support.checks import check_edge, unknown
 from .base import Card, Training, one_turn, student_like, uniform_times
 from .distances import mse, pseudo_huber
 from .rectified_flow import ReflowKnobs

@@ -15,10 +15,10 @@ re-parameterised: its weights start the student's, but their output now has to b
 
 from dataclasses import dataclass
 
-from ..checks import check_edge
 from ..prediction import Prediction
 from ..schedules import Linear
 from ..solvers.registry import ORANGE
+from ..support.checks import check_edge
 from .base import Card, Knobs, Training, one_turn, uniform_times
 from .distances import mse
 

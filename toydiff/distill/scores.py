@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_count, check_number, check_positive
 from ..denoisers import LambdaDenoiser
 from ..measure import score_error
 from ..nets.low_rank import low_rank
 from ..prediction import jump
+from ..support.checks import check_count, check_number, check_positive
 from ..training import EMA, Draws, Loss, Turn
 from .base import Knobs, Training
 from .diffusion import diffusion_loss

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_positive, unknown
 from ..prediction import jump
 from ..schedules import expand
 from ..solvers.registry import ORANGE
+from ..support.checks import check_positive, unknown
 from .base import Card, Sampler, Training
 from .scores import EARLIEST, LATEST, ScoreKnobs, generator_and_fake, one_step_noise, one_step_players
 

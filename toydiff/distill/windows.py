@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checks import check_count, check_share
 from ..prediction import jump
+from ..support.checks import check_count, check_share
 from .base import Knobs
 
 

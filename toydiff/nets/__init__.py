@@ -1,43 +1,9 @@
 """Networks conditioned on lambda, so that one network serves every schedule: `LambdaDenoiser` puts them behind the contract."""
 
-from torch import nn
-
-from ..checks import unknown
-from .embedding import NO_CLASS
 from .mlp import MLP
 from .unet import UNet
-
-NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
-"""The library's networks by name, as checkpoints name them; each has `config`, the arguments that it was made with."""
 
 DIFFUSERS = "diffusers-unet"
 """The name of a Stable Diffusion checkpoint's network, which is made by `toydiff.adapters`."""
 
-
-def make_net(name: str, config: dict) -> nn.Module:
-    """A fresh network by its name and arguments; `ValueError` for a name or an argument that it does not have."""
-    try:
-        if name == DIFFUSERS:
-            from ..adapters.unet import CheckpointUNet  # an extra, and what it needs is not needed here
-
-            return CheckpointUNet.make(**config)
-        if name not in NETS:
-            raise unknown("network", name, [*NETS, DIFFUSERS])
-        return NETS[name](**config)
-    except TypeError as error:
-        raise ValueError(f"the network {name!r} cannot be made: {error}") from None
-
-
-def name_of(net: nn.Module) -> str:
-    """The name of a network; `ValueError` for one of another kind."""
-    for name, kind in NETS.items():
-        if type(net) is kind:
-            return name
-    if getattr(net, "name", None) == DIFFUSERS:
-        return DIFFUSERS
-    raise ValueError(
-        f"a checkpoint holds networks of toydiff ({', '.join(NETS)}) and UNets of diffusers, got {type(net).__name__}"
-    )
-
-
-__all__ = ["DIFFUSERS", "MLP", "NETS", "NO_CLASS", "UNet", "make_net", "name_of"]
+__all__ = ["DIFFUSERS", "MLP", "UNet"]

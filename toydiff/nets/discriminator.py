@@ -1,16 +1,12 @@
 """A discriminator of noised samples: small heads on the features of a denoiser's network (arXiv 2403.12015; PCM's, arXiv 2405.18407)."""
 
 import copy
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Schedule
-
-if TYPE_CHECKING:
-    from ..problems.base import Problem
 
 HIDDEN = 128
 
@@ -29,7 +25,7 @@ class Discriminator(nn.Module):
         )  # fmt: skip
 
     @classmethod
-    def on(cls, problem: "Problem", teacher: Denoiser | None, schedule: Schedule) -> "Discriminator":
+    def on(cls, problem, teacher: Denoiser | None, schedule: Schedule) -> "Discriminator":
         """On a frozen copy of the teacher's network, for samples on a schedule; on a fresh one that is trained with the heads if there is none."""
         if isinstance(teacher, LambdaDenoiser):
             return cls(copy.deepcopy(teacher.net).requires_grad_(False), schedule)

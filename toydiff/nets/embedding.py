@@ -5,13 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_count
+from ..denoisers import NO_CLASS
+from ..support.checks import check_count
 
 LAM_RANGE = (-7.0, 7.0)
 """Where lambda is clamped: at both ends of a schedule it may be infinite, and beyond these bounds x_t is all noise or all data anyway."""
-
-NO_CLASS = -1
-"""The label of a sample without one, as classifier-free guidance needs; cond = None gives it to the whole batch."""
 
 
 def fourier(value: Tensor, frequencies: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..checks import check_count
+from ..support.checks import check_count
 
 
 class LowRank(nn.Module):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_count
+from ..support.checks import check_count
 from .embedding import Embedding
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_count, shape
+from ..support.checks import check_count, shape
 from .embedding import Embedding
 
 GROUPS = 8

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..solvers.driver import Trajectory
+from ..solvers.trajectory import Trajectory
 from . import style
 from .style import Density
 

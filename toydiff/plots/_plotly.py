@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers.driver import Trajectory
+from ..solvers.trajectory import Trajectory
 from . import style
 from .style import Density
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..checks import check_count
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
-from ..solvers.driver import Trajectory
+from ..solvers.trajectory import Trajectory
+from ..support.checks import check_count
 from . import style
 from ._plotly import (
     MOST_FRAMES,

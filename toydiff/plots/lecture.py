@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..checks import check_count, check_finite, shape, unknown
 from ..measure import first_orderness, straightness
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
-from ..solvers.driver import Trajectory
+from ..solvers.trajectory import Trajectory
+from ..support.checks import check_count, check_finite, shape, unknown
 from . import score_style, style, training_style
 from ._plotly import _joined, _level, _log_ticks, _picture, _plane, _round_ticks, _slider, _subplots
 from .score_interactive import score_arrows

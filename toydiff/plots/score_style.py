@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ..checks import check_count, check_finite, shape
 from ..mixtures import GaussianMixture
+from ..support.checks import check_count, check_finite, shape
 from .style import Density, Look, as_density, check_points, padded
 from .training_style import looks
 

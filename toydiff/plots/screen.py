@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..checks import check_count
+from ..support.checks import check_count
 from . import style
 from ._plotly import _source
 

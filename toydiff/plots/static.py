@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
-from ..solvers.driver import Trajectory
+from ..solvers.trajectory import Trajectory
 from . import style
 from ._matplotlib import _figure, _path_planes, _plane, _round_ticks, _styled, png
 from .score_static import gradients, mode_shares, score_arrows

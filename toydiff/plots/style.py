@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_positive, shape, unknown
 from ..measure import first_orderness, straightness
 from ..mixtures import GaussianMixture
 from ..schedules import Schedule
-from ..solvers.driver import Trajectory
 from ..solvers.registry import BLUE, GREEN, GREY, ORANGE, PARALLEL, PURPLE, SKY, SOLVERS, VERMILLION, Entry
+from ..solvers.trajectory import Trajectory
+from ..support.checks import check_count, check_positive, shape, unknown
 
 PATH_COLORS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 """One colour a path, where the paths of one figure must be told apart."""

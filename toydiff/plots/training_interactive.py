@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..checks import check_count
 from ..mixtures import GaussianMixture
-from ..solvers.driver import Trajectory
+from ..solvers.trajectory import Trajectory
+from ..support.checks import check_count
 from . import style, training_style
 from ._plotly import _dots, _level, _log_ticks, _path_planes, _picture, _plane, _subplots
 from .style import Density

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ..mixtures import GaussianMixture
-from ..solvers.driver import Trajectory
+from ..solvers.trajectory import Trajectory
 from . import style, training_style
 from ._matplotlib import DPI, _figure, _path_planes, _plane, _round_ticks, _styled
 from .style import Density

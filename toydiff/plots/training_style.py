@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..catalog import METHODS
-from ..checks import check_count, check_finite, check_positive, shape, unknown
 from ..measure import paired_error, straightness
-from ..solvers.driver import Trajectory
 from ..solvers.registry import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from ..solvers.trajectory import Trajectory
+from ..support.checks import check_count, check_finite, check_positive, shape, unknown
 from .style import (
     INK,
     LINES,

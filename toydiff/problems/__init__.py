@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 
-from ..checks import check_count, unknown
+from ..support.checks import check_count, unknown
 from .base import CheckpointProblem, Entry, Measured, Problem, Sizes
 from .digits import DigitsProblem
 from .mixture import MixtureProblem, PointsProblem, mixture

@@ -3,17 +3,13 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import as_generator
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Schedule
-
-if TYPE_CHECKING:
-    from ..distill.pairs import Pairs
+from ..support.checks import as_generator
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Measured:
 class Sizes:
     """How many samples of a problem are made: `at_once`, in one network call where samples are drawn, at most; `watched`, of a measurement during
     training; `evaluated`, of one afterwards; `pairs`, how pairs are made for a method that was given none, where it differs from the usual way
-    (the fields of `toydiff.distill.pairs.Recipe`).
+    (the fields of `toydiff.problems.pairs.Recipe`).
     """
 
     at_once: int = 1000
@@ -156,8 +152,8 @@ class CheckpointProblem(Problem):
         """Read the data now, and not when they are first drawn; `ValueError` where there are none."""
         raise NotImplementedError
 
-    def accept(self, pairs: "Pairs") -> None:
-        """Be ready for pairs of this problem that others made, and for their prompts."""
+    def accept(self, pairs) -> None:
+        """Be ready for `Pairs` of this problem that others made, and for their prompts."""
         raise NotImplementedError
 
 

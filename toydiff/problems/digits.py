@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import weights
-from ..checks import as_generator, check_finite, shape, unknown
-from ..data import DIGIT_CLASSES, DIGIT_SHAPE, SOURCES, Digits, digits
 from ..denoisers import Denoiser
 from ..measure import Moments, Spread, frechet_distance, spread
 from ..nets import UNet
-from ..nets.classifier import Classifier, moved
 from ..schedules import Schedule, Tabulated
+from ..support.checks import as_generator, check_finite, shape, unknown
 from ..training import Draws, Turn
 from .base import Entry, Measured, Problem, Sizes
+from .classifier import Classifier, moved
+from .data import DIGIT_CLASSES, DIGIT_SHAPE, SOURCES, Digits, digits
 
 FEATURES_ID = "digits-features"
 TEACHER_ID = "digits-teacher"
@@ -24,7 +24,7 @@ TEACHER_ID = "digits-teacher"
 class DigitsProblem(Problem):
     """Digits by class, on Stable Diffusion's table, with the bundled teacher, measured by the Fréchet distance of classifier features.
 
-    `source` and `seed` choose the digits and their split (`toydiff.data.digits`). The reference is the training part; the floor is what the
+    `source` and `seed` choose the digits and their split (`toydiff.problems.data.digits`). The reference is the training part; the floor is what the
     held-out digits show against it. Without the package that carries the digits, everything but training works.
     """
 
@@ -70,7 +70,7 @@ class DigitsProblem(Problem):
         known = self._features
         # a Fréchet distance is biased upwards by few samples: both sides of the comparison get the same number
         samples = samples[: len(known.held_out)].float().cpu()
-        found, classes = known.net.look(samples)
+        found, classes = known.net.features_of(samples)
         lowest = known.floor(len(samples))
         asked = self.eval_labels(len(samples)) if cond is None else cond[: len(samples)].cpu()
         accuracy = None if cond is None else float((classes == asked).double().mean())
@@ -106,7 +106,9 @@ class Features:
     @classmethod
     def of(cls, net: Classifier, digits: Digits) -> "Features":
         """Those of a set of digits."""
-        return cls(net, Moments.of(net.look(digits.train)[0]), net.look(digits.test)[0], digits.test_labels)
+        return cls(
+            net, Moments.of(net.features_of(digits.train)[0]), net.features_of(digits.test)[0], digits.test_labels
+        )
 
     @classmethod
     @functools.cache

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from .. import mixtures
-from ..checks import check_count
-from ..data import POINTS, points
 from ..measure import Spread, floor, modes, sliced_wasserstein
 from ..mixtures import MIXTURES, GaussianMixture
 from ..nets import MLP
 from ..schedules import Schedule, Tabulated
+from ..support.checks import check_count
 from .base import Entry, Measured, Problem
+from .data import POINTS, points
 
 MOST_COMPARED = 8000
 """A distance and its floor are taken over the first so many samples: they cost far more than the sampling."""
@@ -47,7 +47,7 @@ class MixtureProblem(Problem):
             return mixture.sample(n, seed, cond=cond, dtype=dtype)
 
         known = self._floors if cond is None else {}  # the classes asked for are another law
-        distance, lowest = compare(samples, truth, known)
+        distance, lowest = distance_and_floor(samples, truth, known)
         if cond is not None:
             return Measured(distance, lowest.mean, lowest.std, mixture.accuracy(samples, cond))
         found = modes(mixture, samples)
@@ -56,7 +56,7 @@ class MixtureProblem(Problem):
 
 
 class PointsProblem(Problem):
-    """A set of points in the plane (`toydiff.data.POINTS`), known by its samples only."""
+    """A set of points in the plane (`toydiff.problems.data.POINTS`), known by its samples only."""
 
     distance_name = "sliced Wasserstein distance"
 
@@ -75,11 +75,13 @@ class PointsProblem(Problem):
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
         samples = samples[:MOST_COMPARED].float().cpu()
-        distance, lowest = compare(samples, lambda n, seed: points(self.set, n, seed), self._floors)
+        distance, lowest = distance_and_floor(samples, lambda n, seed: points(self.set, n, seed), self._floors)
         return Measured(distance, lowest.mean, lowest.std, None)
 
 
-def compare(samples: Tensor, truth: Callable[[int, int], Tensor], floors: dict[int, Spread]) -> tuple[float, Spread]:
+def distance_and_floor(
+    samples: Tensor, truth: Callable[[int, int], Tensor], floors: dict[int, Spread]
+) -> tuple[float, Spread]:
     """The mean sliced Wasserstein distance of samples (n, d) to three draws truth(n, seed), and its floor, kept in `floors` by n: most of the time."""
     n = len(samples)
     if n not in floors:

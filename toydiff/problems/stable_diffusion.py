@@ -15,15 +15,15 @@ from ..adapters.images import encoded, image_folder, read_text
 from ..adapters.reading import whole
 from ..adapters.text import text_of
 from ..adapters.unet import TRAINED, CheckpointUNet
-from ..checks import as_generator, check_count, shape, unknown
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
 from ..schedules import Linear, Schedule
+from ..support.checks import as_generator, check_count, shape, unknown
 from .base import CheckpointProblem, Entry, Measured, Sizes
-from .mixture import compare
+from .mixture import distance_and_floor
 
 if TYPE_CHECKING:
-    from ..distill.pairs import Pairs
+    from .pairs import Pairs
 
 PAIRS = {"n": 1000, "steps": 25, "guidance_scale": 7.5}
 """How pairs are made for a method that was given none: far fewer than of points, and guided."""
@@ -66,7 +66,7 @@ class StableDiffusionProblem(CheckpointProblem):
         local_only: bool = False,
         unsafe: bool = False,
     ):
-        from ..distill import pairs  # it knows problems, and not the other way round
+        from . import pairs  # it knows problems, and not the other way round
 
         if trained not in TRAINED[1:]:
             raise unknown("choice of the weights to train", trained, TRAINED[1:])
@@ -161,7 +161,7 @@ class StableDiffusionProblem(CheckpointProblem):
             )  # fmt: skip
             return mean, std, self._add([caption for _, caption in self._images])
         if self._pairs is not None:
-            from ..distill.pairs import load_pairs
+            from .pairs import load_pairs
 
             found = load_pairs(self._pairs)
             if found.x0.shape[1:] != self.shape:
@@ -230,7 +230,7 @@ class StableDiffusionProblem(CheckpointProblem):
         if samples.shape[1:] != self.shape:
             raise ValueError(f"latents have shape {('n', *self.shape)} here, got {shape(samples)}")
         samples = samples.float().cpu().flatten(1)
-        distance, lowest = compare(samples, lambda n, seed: self.data(n, seed)[0].flatten(1), self._floors)
+        distance, lowest = distance_and_floor(samples, lambda n, seed: self.data(n, seed)[0].flatten(1), self._floors)
         return Measured(distance, lowest.mean, lowest.std, None)
 
 

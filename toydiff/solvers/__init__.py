@@ -1,20 +1,21 @@
 """Solvers: from noise to data in N steps. `solve` runs any of them; `reference` is the truth to compare with."""
 
 from .adams import AdamsBashforth
-from .anderson import Anderson, Broyden
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
 from .deis import DEIS
 from .dpm import DATA, NOISE, Multistep2, Multistep3, Multistep3Published, SDEMultistep2, Singlestep2, Singlestep3
-from .driver import Trajectory, solve
+from .driver import solve
 from .euler import Euler, EulerMaruyama
 from .heun import Heun
 from .parallel import ParallelSolver
-from .parareal import Parareal, parareal_rounds
-from .picard import Picard
+from .parallel.anderson import Anderson, Broyden
+from .parallel.parareal import Parareal, parareal_rounds
+from .parallel.picard import Picard
 from .reference import reference
 from .registry import DEFAULT_SOLVER, PARALLEL, SOLVERS, Entry, solver_by_name
+from .trajectory import Trajectory
 from .unipc import UniPC
 
 __all__ = [

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ..checks import check_positive
 from ..denoisers import Denoiser
 from ..grids import SHIFT
 from ..prediction import Prediction, jump
 from ..schedules import Schedule, combine
+from ..support.checks import check_positive
 from .base import Solver
 from .entry import VERMILLION, Entry
 from .quadrature import lagrange_weights

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..checks import check_number
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule, combine
+from ..support.checks import check_number
 from .base import Solver, at_least_zero, root
 from .entry import BLACK, Entry
 

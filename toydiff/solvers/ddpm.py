@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..checks import unknown
 from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import combine
+from ..support.checks import unknown
 from .base import Solver, at_least_zero, root
 from .ddim import posterior_variance
 from .entry import PURPLE, Entry

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_number
 from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import Schedule, expand
+from ..support.checks import check_number
 from .base import InnerStep, Solver
 from .entry import GREY, PURPLE, Entry
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_number
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import combine, expand
+from ..support.checks import check_number
 from .base import InnerStep
 from .entry import GREY, Entry
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_finite, check_grid, check_state
 from ..denoisers import Denoiser, check_denoiser
+from ..support.checks import check_finite, check_grid, check_state
 
 
 @torch.no_grad()

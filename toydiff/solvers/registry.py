@@ -7,7 +7,7 @@ A solver's file ends with its `Entry`, in a list whose name ends in _ENTRIES; a 
 import dataclasses
 from collections.abc import Callable
 
-from ..checks import unknown
+from ..support.checks import unknown
 from .base import Solver
 from .entry import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Entry
 from .parallel import ParallelSolver
@@ -24,9 +24,9 @@ from .ddpm import DDPM_ENTRIES
 from .euler import EULER_MARUYAMA_ENTRIES
 from .dpm import SDE_DPM_ENTRIES
 from .lcm import LCM_ENTRIES
-from .picard import PICARD_ENTRIES
-from .anderson import ANDERSON_ENTRIES
-from .parareal import PARAREAL_ENTRIES
+from .parallel.picard import PICARD_ENTRIES
+from .parallel.anderson import ANDERSON_ENTRIES
+from .parallel.parareal import PARAREAL_ENTRIES
 
 _ALL = [entry for name, entries in list(globals().items()) if name.endswith("_ENTRIES") for entry in entries]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
-from ..checks import unknown
 from ..denoisers import LambdaDenoiser
-from ..files import write_bytes
-from ..nets import make_net, name_of
 from ..schedules import schedule_config, schedule_from_config
+from ..support.checks import unknown
+from ..support.files import write_bytes
+from ..training.checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
+from .networks import make_net, name_of
 
 FOLDER = Path(__file__).parent
 FORMAT = "toydiff-weights"

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .files import json_text, writable_file, write_text
+from ..support.checks import unknown
+from ..support.files import json_text, writable_file, write_text
 
 MOST_SAMPLES = 100_000
 MOST_STEPS = 100_000
 MOST_SEED = 2**63 - 1
 SUFFIXES = (".png", ".npz")
+DEVICES = ("cpu", "cuda", "mps")
 
 
 class Parser(argparse.ArgumentParser):
@@ -167,3 +169,30 @@ def is_first_process() -> bool:
 def runs_with_others() -> bool:
     """Whether a launcher started several processes with this command."""
     return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
+def usable(device: str) -> str:
+    """A device by its name, once it is known to be there."""
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[device]:
+        raise ValueError(
+            f"this machine has no device {device!r} that torch can use; there is {', '.join(k for k in DEVICES if there[k])}"
+        )
+    return device
+
+
+def add_device(parser: Parser) -> None:
+    """The option --device of a command that samples."""
+    parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu)")
+
+
+def refuse_device(args: argparse.Namespace) -> None:
+    """`ValueError` for a device where nothing heavy is computed."""
+    if args.device is not None:
+        raise ValueError(
+            "--device is for trained models and checkpoints; a mixture's exact denoiser runs on the processor"
+        )

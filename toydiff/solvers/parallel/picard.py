@@ -30,12 +30,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..checks import check_count
-from .base import Solver
-from .ddim import DDIM
-from .entry import BLUE, Entry
-from .guards import check_exact, restarted, safeguarded, thresholds
-from .parallel import (
+from ...support.checks import check_count
+from ..base import Solver
+from ..ddim import DDIM
+from ..entry import BLUE, Entry
+from .base import (
     AT_ONCE,
     Job,
     ParallelSolver,
@@ -49,9 +48,10 @@ from .parallel import (
     resampled,
     rms,
 )
+from .guards import check_exact, restarted, safeguarded, thresholds
 
 if TYPE_CHECKING:
-    from .driver import Trajectory
+    from ..trajectory import Trajectory
 
 
 @dataclass(frozen=True)

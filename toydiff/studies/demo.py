@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .convergence import FLOOR, WINDOW, convergence
-from .denoisers import Denoiser
-from .files import writable_folder, write_bytes, write_json, write_text
-from .grids import DEFAULT_GRID, GRIDS, time_grid
-from .measure import first_orderness, fitted_order, paired_error
-from .mixtures import Empirical, GaussianMixture, random_mixture, ring
-from .schedules import VP, schedule
-from .solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS, Trajectory, reference, solve
+from ..denoisers import Denoiser
+from ..grids import DEFAULT_GRID, GRIDS, time_grid
+from ..measure import first_orderness, fitted_order, paired_error
+from ..mixtures import Empirical, GaussianMixture, random_mixture, ring
+from ..schedules import VP, schedule
+from ..solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS, Trajectory, reference, solve
+from ..support.files import writable_folder, write_bytes, write_json, write_text
+from .orders import FLOOR, WINDOW, convergence
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -105,7 +105,7 @@ def run(out: Path | str, *, progress: bool = True, fast: bool = False) -> dict:
 
 
 def _write(folder: Path, picture: Picture) -> None:
-    from .plots import interactive, static
+    from ..plots import interactive, static
 
     write_bytes(folder / f"{picture.name}.png", static.png(picture.static))
     write_text(folder / f"{picture.name}.html", interactive.page(picture.interactive))
@@ -150,7 +150,7 @@ def _first(path: Trajectory, n: int) -> Trajectory:
 
 
 def _trajectories(size: Size) -> Picture:
-    from .plots import interactive, static
+    from ..plots import interactive, static
 
     mixture = ring()
     truth = _truth(mixture.denoiser(SCHEDULE), _noise(size.samples))
@@ -190,7 +190,7 @@ def _trajectories(size: Size) -> Picture:
 
 
 def _lines(size: Size) -> Picture:
-    from .plots import interactive, static
+    from ..plots import interactive, static
 
     place, mixture = torch.tensor([[1.4, 1.4]], dtype=torch.float64), ring()
     # a point has no density: a narrow Gaussian marks where it is
@@ -234,7 +234,7 @@ def _lines(size: Size) -> Picture:
 
 
 def _orders(size: Size) -> Picture:
-    from .plots import interactive, static
+    from ..plots import interactive, static
 
     few = size.steps[-3:]
     rows = [
@@ -307,7 +307,7 @@ def calls_to_reach(nfe: Sequence[int], error: Sequence[float], goal: float) -> f
 
 
 def _grids(size: Size) -> Picture:
-    from .plots import interactive, static
+    from ..plots import interactive, static
 
     nfe = 10
     noise = _noise(size.samples // 4)
@@ -353,7 +353,7 @@ def _grids(size: Size) -> Picture:
 
 
 def _picard(size: Size) -> Picture:
-    from .plots import interactive, static
+    from ..plots import interactive, static
 
     steps, goal, mixture, table = 100, 0.01, random_mixture(SEED), schedule("scaled-linear")
     noise = mixture.marginal(table, 1.0).sample(size.samples, SEED, dtype=torch.float64)

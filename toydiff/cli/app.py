@@ -18,7 +18,7 @@ FOLDERS = ("toydiff_app", "app")
 
 def folder() -> Path:
     """The folder of the app's files; `ValueError` where there is none."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     for name in FOLDERS:
         if (root / name / "main.py").is_file() and (root / name / "lessons").is_dir():
             return root / name
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
     import ot  # noqa: F401
     from streamlit.web import cli
 
-    from . import runs  # noqa: F401
-    from .plots import interactive  # noqa: F401
+    from .. import runs  # noqa: F401
+    from ..plots import interactive  # noqa: F401
 
     if not args.no_browser:
         threading.Thread(target=_open, args=(args.host, args.port), daemon=True).start()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_count
-from .entry import ORANGE, VERMILLION, Entry
-from .parallel import Points
+from ...support.checks import check_count
+from ..entry import ORANGE, VERMILLION, Entry
+from .base import Points
 from .picard import Picard, picard_sweep
 
 BLUR = 300

@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..checks import check_count
-from .base import Solver
-from .ddim import DDIM
-from .entry import GREEN, Entry
+from ...support.checks import check_count
+from ..base import Solver
+from ..ddim import DDIM
+from ..entry import GREEN, Entry
+from .base import AT_ONCE, ParallelSolver, Points, Sweep, check_one_step, check_settings, column, distance
 from .guards import check_exact, thresholds
-from .parallel import AT_ONCE, ParallelSolver, Points, Sweep, check_one_step, check_settings, column, distance
 from .pipeline import Pipeline
 
 Propagator = Callable[[int, Tensor], Tensor]

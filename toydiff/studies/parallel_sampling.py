@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .checks import check_count, check_number, check_positive, unknown
-from .denoisers import Counted, Denoiser, check_denoiser
-from .grids import time_grid
-from .mixtures import GaussianMixture, random_mixture
-from .mixtures import mixture as mixture_by_name
-from .prediction import Prediction
-from .schedules import schedule as schedule_by_name
-from .solvers import DDIM, PARALLEL, ParallelSolver, Solver, Trajectory, reference, solve, solver_by_name
-from .solvers.parallel import Points, Sweep
+from ..denoisers import Counted, Denoiser, check_denoiser
+from ..grids import time_grid
+from ..mixtures import GaussianMixture, random_mixture
+from ..mixtures import mixture as mixture_by_name
+from ..prediction import Prediction
+from ..schedules import schedule as schedule_by_name
+from ..solvers import DDIM, PARALLEL, ParallelSolver, Solver, Trajectory, reference, solve, solver_by_name
+from ..solvers.parallel import Points, Sweep
+from ..support.checks import check_count, check_number, check_positive, unknown
 
 METHODS = ("sequential", "picard", "window", "anderson", "broyden", "parareal")
 """What is compared: the walk step by step, and the ways to compute the same path in fewer rounds. `window` is Picard on a quarter of the grid."""

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from . import runs, weights
-from .checks import unknown
-from .denoisers import LambdaDenoiser
-from .distill.pairs import Recipe as PairRecipe
-from .distill.pairs import save_pairs
-from .nets.classifier import Classifier
-from .problems import DigitsProblem, problem
-from .problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
-from .seeds import seeded
-from .training import fit
+from .. import runs, weights
+from ..denoisers import LambdaDenoiser
+from ..problems import DigitsProblem, problem
+from ..problems.classifier import Classifier
+from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
+from ..problems.pairs import Recipe as PairRecipe
+from ..problems.pairs import save_pairs
+from ..support.checks import unknown
+from ..support.seeds import seeded
+from ..training import fit
 
 GUIDANCE = 1.5
 """The guidance scale of the digits' teacher wherever one is built into a student or measured. More makes the digits more certain and less alike
@@ -39,7 +39,7 @@ LARGE = 100_000
 
 
 @dataclass(frozen=True)
-class Recipe:
+class WeightsRecipe:
     """How one set of weights is made: the method, what it starts from, its knobs, and where it is measured.
 
     teacher: the id of the weights that teach; where the method needs pairs, they are this teacher's. start: those to start with, where not the
@@ -75,46 +75,46 @@ _LONG = {"updates": 6000, "edge": 0.5}
 """Half of each batch at t = 1: one step needs it, and few updates do not get there without."""
 
 _RECIPES = [
-    Recipe(TEACHER_ID, "diffusion", steps=(10, 25), guidance_scale=GUIDANCE, solvers=(None, "sde-dpm++2m")),
-    Recipe("digits-flow-matching", "flow-matching", start=TEACHER_ID, changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1}, steps=(10, 25), guidance_scale=GUIDANCE),
-    Recipe("digits-naive", "naive", teacher=TEACHER_ID, steps=(1,)),
-    Recipe(GUIDED_ID, "guided", teacher=TEACHER_ID, steps=(10, 25), guidance_scale=GUIDANCE),
-    Recipe("digits-progressive", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4, "updates": 600} | _BAKED, steps=(4,)),
-    Recipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID, changes=_LONG),
-    Recipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow", changes={"updates": 500}),
-    Recipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes=_LONG),
-    Recipe("digits-perflow", "perflow", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
-    Recipe("digits-rectified-diffusion-phased", "rectified-diffusion-phased", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
-    Recipe("digits-cd", "cd", teacher=TEACHER_ID, start="digits-rectified-diffusion", changes=_BAKED),
-    Recipe("digits-ct", "ct", start=TEACHER_ID),
-    Recipe("digits-ect", "ect", teacher=TEACHER_ID),
-    Recipe("digits-sct", "sct", teacher=TEACHER_ID),
-    Recipe("digits-multistep-consistency", "multistep-consistency", teacher=TEACHER_ID, changes=_BAKED, steps=(4,)),
-    Recipe("digits-lcm", "lcm", teacher=TEACHER_ID, changes={"g_min": 1.0, "g_max": 3.0}, guidance_scale=GUIDANCE),
-    Recipe("digits-pcm", "pcm", teacher=TEACHER_ID, start="digits-rectified-diffusion-phased", changes={"g_min": GUIDANCE, "g_max": GUIDANCE}, steps=(4,)),
-    *(Recipe(f"digits-{method}", method, teacher=TEACHER_ID, start="digits-rectified-flow", changes=_BAKED, steps=(1,)) for method in ("vsd", "swiftbrush", "dmd", "dmd2", "sim")),
-    Recipe("digits-adversarial", "adversarial", teacher=TEACHER_ID, start="digits-cd", steps=(1,)),
-    Recipe("ring-teacher", "diffusion", "mixture:ring", steps=(10, 20)),
-    Recipe("ring-flow-matching", "flow-matching", "mixture:ring", steps=(1, 2, 4, 20)),
-    Recipe("ring-naive", "naive", "mixture:ring", "ring-teacher", steps=(1,)),
-    Recipe("ring-progressive", "progressive", "mixture:ring", "ring-teacher", changes={"first": 16, "last": 4}, steps=(4,)),
-    Recipe("ring-rectified-flow", "rectified-flow", "mixture:ring", "ring-flow-matching"),
-    Recipe("ring-rectified-flow-2", "rectified-flow", "mixture:ring", "ring-rectified-flow"),
-    Recipe("ring-rectified-diffusion", "rectified-diffusion", "mixture:ring", "ring-teacher"),
-    Recipe("ring-perflow", "perflow", "mixture:ring", "ring-teacher", steps=(4, 8)),
-    Recipe("ring-rectified-diffusion-phased", "rectified-diffusion-phased", "mixture:ring", "ring-teacher", steps=(4, 8)),
-    Recipe("ring-cd", "cd", "mixture:ring", "ring-teacher"),
-    Recipe("ring-ct", "ct", "mixture:ring", start="ring-teacher"),
-    Recipe("ring-ect", "ect", "mixture:ring", "ring-teacher"),
-    Recipe("ring-sct", "sct", "mixture:ring", "ring-teacher"),
-    Recipe("ring-multistep-consistency", "multistep-consistency", "mixture:ring", "ring-teacher", steps=(4,)),
-    Recipe("ring-lcm", "lcm", "mixture:ring", "ring-teacher", steps=(1, 2, 4, 8)),
-    Recipe("ring-pcm-2", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 2}, steps=(2,)),
-    Recipe("ring-pcm", "pcm", "mixture:ring", "ring-teacher", steps=(4,)),
-    Recipe("ring-pcm-8", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 8}, steps=(8,)),
+    WeightsRecipe(TEACHER_ID, "diffusion", steps=(10, 25), guidance_scale=GUIDANCE, solvers=(None, "sde-dpm++2m")),
+    WeightsRecipe("digits-flow-matching", "flow-matching", start=TEACHER_ID, changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1}, steps=(10, 25), guidance_scale=GUIDANCE),
+    WeightsRecipe("digits-naive", "naive", teacher=TEACHER_ID, steps=(1,)),
+    WeightsRecipe(GUIDED_ID, "guided", teacher=TEACHER_ID, steps=(10, 25), guidance_scale=GUIDANCE),
+    WeightsRecipe("digits-progressive", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4, "updates": 600} | _BAKED, steps=(4,)),
+    WeightsRecipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID, changes=_LONG),
+    WeightsRecipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow", changes={"updates": 500}),
+    WeightsRecipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes=_LONG),
+    WeightsRecipe("digits-perflow", "perflow", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
+    WeightsRecipe("digits-rectified-diffusion-phased", "rectified-diffusion-phased", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
+    WeightsRecipe("digits-cd", "cd", teacher=TEACHER_ID, start="digits-rectified-diffusion", changes=_BAKED),
+    WeightsRecipe("digits-ct", "ct", start=TEACHER_ID),
+    WeightsRecipe("digits-ect", "ect", teacher=TEACHER_ID),
+    WeightsRecipe("digits-sct", "sct", teacher=TEACHER_ID),
+    WeightsRecipe("digits-multistep-consistency", "multistep-consistency", teacher=TEACHER_ID, changes=_BAKED, steps=(4,)),
+    WeightsRecipe("digits-lcm", "lcm", teacher=TEACHER_ID, changes={"g_min": 1.0, "g_max": 3.0}, guidance_scale=GUIDANCE),
+    WeightsRecipe("digits-pcm", "pcm", teacher=TEACHER_ID, start="digits-rectified-diffusion-phased", changes={"g_min": GUIDANCE, "g_max": GUIDANCE}, steps=(4,)),
+    *(WeightsRecipe(f"digits-{method}", method, teacher=TEACHER_ID, start="digits-rectified-flow", changes=_BAKED, steps=(1,)) for method in ("vsd", "swiftbrush", "dmd", "dmd2", "sim")),
+    WeightsRecipe("digits-adversarial", "adversarial", teacher=TEACHER_ID, start="digits-cd", steps=(1,)),
+    WeightsRecipe("ring-teacher", "diffusion", "mixture:ring", steps=(10, 20)),
+    WeightsRecipe("ring-flow-matching", "flow-matching", "mixture:ring", steps=(1, 2, 4, 20)),
+    WeightsRecipe("ring-naive", "naive", "mixture:ring", "ring-teacher", steps=(1,)),
+    WeightsRecipe("ring-progressive", "progressive", "mixture:ring", "ring-teacher", changes={"first": 16, "last": 4}, steps=(4,)),
+    WeightsRecipe("ring-rectified-flow", "rectified-flow", "mixture:ring", "ring-flow-matching"),
+    WeightsRecipe("ring-rectified-flow-2", "rectified-flow", "mixture:ring", "ring-rectified-flow"),
+    WeightsRecipe("ring-rectified-diffusion", "rectified-diffusion", "mixture:ring", "ring-teacher"),
+    WeightsRecipe("ring-perflow", "perflow", "mixture:ring", "ring-teacher", steps=(4, 8)),
+    WeightsRecipe("ring-rectified-diffusion-phased", "rectified-diffusion-phased", "mixture:ring", "ring-teacher", steps=(4, 8)),
+    WeightsRecipe("ring-cd", "cd", "mixture:ring", "ring-teacher"),
+    WeightsRecipe("ring-ct", "ct", "mixture:ring", start="ring-teacher"),
+    WeightsRecipe("ring-ect", "ect", "mixture:ring", "ring-teacher"),
+    WeightsRecipe("ring-sct", "sct", "mixture:ring", "ring-teacher"),
+    WeightsRecipe("ring-multistep-consistency", "multistep-consistency", "mixture:ring", "ring-teacher", steps=(4,)),
+    WeightsRecipe("ring-lcm", "lcm", "mixture:ring", "ring-teacher", steps=(1, 2, 4, 8)),
+    WeightsRecipe("ring-pcm-2", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 2}, steps=(2,)),
+    WeightsRecipe("ring-pcm", "pcm", "mixture:ring", "ring-teacher", steps=(4,)),
+    WeightsRecipe("ring-pcm-8", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 8}, steps=(8,)),
 ]  # fmt: skip
 
-RECIPES: dict[str, Recipe] = {recipe.id: recipe for recipe in _RECIPES}
+RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
 """The recipes by id, in the order in which they can be built: a teacher before its students."""
 
 
@@ -161,7 +161,7 @@ def build_features(out: Path, progress: bool = False) -> dict:
         for _ in fit(classifier_turn(net, digits), CLASSIFIER_UPDATES, warmup=50, progress=progress):
             pass
     seconds = time.perf_counter() - began
-    _, classes = net.look(digits.test)
+    _, classes = net.features_of(digits.test)
     known = Features.of(net, digits)
     about = {
         "title": "Classifier of digits, with the features of the real ones", "method": None, "problem": "digits", "seed": 0, "updates": CLASSIFIER_UPDATES,
@@ -172,7 +172,7 @@ def build_features(out: Path, progress: bool = False) -> dict:
     return weights.read_about(FEATURES_ID, out)
 
 
-def build_one(recipe: Recipe, work: Path, out: Path, progress: bool = False) -> dict:
+def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = False) -> dict:
     """Train one recipe, store its average (`_stored`), and measure what was stored."""
     the_problem = problem(recipe.problem)
     teacher, pairs = None, None
@@ -211,7 +211,7 @@ def build_one(recipe: Recipe, work: Path, out: Path, progress: bool = False) -> 
     return weights.read_about(recipe.id, out)
 
 
-def _stored(recipe: Recipe, D: LambdaDenoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
+def _stored(recipe: WeightsRecipe, D: LambdaDenoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
     """What is written of a denoiser's weights, the weights that come back from it, and what its JSON says of the weights that it is a change of.
 
     Half precision, or, of a large network that started from bundled weights, its change of them.

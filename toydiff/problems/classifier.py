@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import shape
-from ..data import DIGIT_CLASSES, DIGIT_SHAPE
+from ..support.checks import shape
+from .data import DIGIT_CLASSES, DIGIT_SHAPE
 
 FEATURES = 64
 
@@ -33,7 +33,7 @@ class Classifier(nn.Module):
         return self.head(F.relu(self.features(images)))
 
     @torch.no_grad()
-    def look(self, images: Tensor, chunk: int = 1000) -> tuple[Tensor, Tensor]:
+    def features_of(self, images: Tensor, chunk: int = 1000) -> tuple[Tensor, Tensor]:
         """Features (n, 64) and the most probable class (n,) of images, in evaluation mode, in chunks."""
         self.eval()
         parts = [(f, self.head(F.relu(f)).argmax(1)) for f in (self.features(x.float()) for x in images.split(chunk))]

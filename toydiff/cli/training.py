@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cli_sd
-from .checks import unknown
-from .files import check_folder, writable_folder, write_bytes
+from ..support.checks import unknown
+from ..support.files import check_folder, writable_folder, write_bytes
+from . import sd as cli_sd
 from .terminal import (
+    DEVICES,
     MOST_SAMPLES,
     MOST_STEPS,
     Parser,
+    add_device,
     add_json,
     cell,
     finite,
@@ -27,6 +29,7 @@ from .terminal import (
     sample_text,
     show_progress,
     table,
+    usable,
     whole,
 )
 
@@ -35,18 +38,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from .plots.style import Density
-    from .problems import Problem
-    from .solvers import Trajectory
+    from ..plots.style import Density
+    from ..problems import Problem
+    from ..solvers import Trajectory
 
 MOST_UPDATES = 100_000_000
 MOST_BATCH = 1_000_000
 MOST_PAIRS = 10_000_000
-MOST_SEED = 10**12
+MOST_SEED_OF_RUN = 10**12
 """Pairs derive a seed for each shard from theirs, which has to fit in 64 bits."""
 SHORTHANDS = ("updates", "batch", "lr")
 """Knobs that every method has, with options of their own."""
-DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("no", "bf16")
 POINTS, IMAGES = 2000, 100
 """How many points and images `toydiff sample` makes unless told otherwise."""
@@ -86,8 +88,8 @@ def train(args: argparse.Namespace) -> None:
         raise ValueError("--out must name a folder, got ''")
     changes = knob_changes(args)
     accelerator = make_accelerator(args)
-    from . import runs
-    from .checkpoints import read_run
+    from .. import runs
+    from ..training.checkpoints import read_run
 
     device = usable(args.device or "cpu") if accelerator is None else str(accelerator.device)
     the_problem = args.problem
@@ -134,7 +136,7 @@ def best_of(measured: Sequence[Mapping]) -> dict[str, float]:
 
 def how_to_continue(out: str) -> str:
     """What an interrupted run left in its folder, and what to do next."""
-    from .checkpoints import read_run
+    from ..training.checkpoints import read_run
 
     try:
         index = read_run(out)
@@ -174,33 +176,6 @@ def knob_changes(args: argparse.Namespace) -> dict[str, object]:
                 raise ValueError(f"the knob {name} is given twice, by --{name} and by --set")
             changes[name] = getattr(args, name)
     return changes
-
-
-def usable(device: str) -> str:
-    """A device by its name, once it is known to be there."""
-    if device not in DEVICES:
-        raise unknown("device", device, DEVICES)
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[device]:
-        raise ValueError(
-            f"this machine has no device {device!r} that torch can use; there is {', '.join(k for k in DEVICES if there[k])}"
-        )
-    return device
-
-
-def add_device(parser: Parser) -> None:
-    """The option --device of a command that samples."""
-    parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu)")
-
-
-def refuse_device(args: argparse.Namespace) -> None:
-    """`ValueError` for a device where nothing heavy is computed."""
-    if args.device is not None:
-        raise ValueError(
-            "--device is for trained models and checkpoints; a mixture's exact denoiser runs on the processor"
-        )
 
 
 def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
@@ -296,9 +271,9 @@ def pairs(args: argparse.Namespace) -> None:
         raise ValueError("--out must name a folder, got ''")
     import torch
 
-    from .distill.pairs import Recipe, save_pairs
-    from .problems import problem
-    from .runs import teacher_of, to_device
+    from ..problems import problem
+    from ..problems.pairs import Recipe, save_pairs
+    from ..runs import teacher_of, to_device
 
     settings = {name: value for name in vars(Recipe()) if (value := getattr(args, name)) is not None}
     check_folder(args.out)
@@ -353,8 +328,8 @@ def pairs_arguments(parser: Parser) -> None:
 def sample(args: argparse.Namespace) -> None:
     """`toydiff sample RUN`: a model's samples, where `cli.sample` has those of a mixture with its exact denoiser."""
     out = sample_file(args.out, args.json)
-    from . import runs
-    from .problems import problem
+    from .. import runs
+    from ..problems import problem
 
     model = runs.load(args.model)
     if cli_sd.is_checkpoint(model.about["problem"]):
@@ -426,7 +401,7 @@ def as_png(
     settings: Mapping,
 ) -> bytes:
     """A picture of the samples, with the settings as JSON in the PNG's text field `toydiff`."""
-    from .plots.static import digits
+    from ..plots.static import digits
 
     title = f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}, floor {row['floor']:.3g}"
     if len(the_problem.shape) > 1:
@@ -440,8 +415,8 @@ def as_png(
 
 def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None", row: Mapping) -> "Figure":
     """A model's points beside true ones, over the density: a mixture's own, or that of many true points."""
-    from .plots import static
-    from .problems import MixtureProblem
+    from ..plots import static
+    from ..problems import MixtureProblem
 
     drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
     true = f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}"
@@ -459,7 +434,7 @@ def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells:
     """The density of points that nobody knows, as a histogram of n of them, wide enough to hold all `states` (m, 2)."""
     import numpy as np
 
-    from .plots.style import Density
+    from ..plots.style import Density
 
     x = the_problem.data(n, 0)[0].double().numpy()
     everything = np.concatenate([x, states.double().numpy()])
@@ -497,7 +472,7 @@ def evaluate(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     import torch
 
-    from . import runs
+    from .. import runs
 
     model = runs.load(args.model)
     the_problem = runs.problem_of(model)
@@ -569,8 +544,8 @@ def zoo(args: argparse.Namespace) -> None:
         for option in ("work", "out"):
             if getattr(args, option) is not None:
                 raise ValueError(f"--{option} is for toydiff zoo build")
-    from . import weights
-    from . import zoo as library
+    from .. import weights
+    from ..runs import zoo as library
 
     if not args.words:
         found = library.listing()
@@ -636,4 +611,4 @@ def _problem(parser: Parser) -> None:
 
 
 def _seed(parser: Parser, what: str) -> None:
-    parser.add_argument("--seed", metavar="N", type=whole(0, MOST_SEED), default=0, help=f"{what} (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=whole(0, MOST_SEED_OF_RUN), default=0, help=f"{what} (default: 0)")

@@ -13,9 +13,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import __version__, cli_app, cli_sd, cli_training
-from .checks import unknown
-from .files import writable_folder, write_bytes
+from .. import __version__
+from ..support.checks import unknown
+from ..support.files import writable_folder, write_bytes
+from . import app as cli_app
+from . import sd as cli_sd
+from . import training as cli_training
 from .terminal import (
     MOST_SAMPLES,
     MOST_SEED,
@@ -28,6 +31,7 @@ from .terminal import (
     is_first_process,
     one_thread,
     output_file,
+    refuse_device,
     report,
     sample_file,
     sample_text,
@@ -39,8 +43,8 @@ from .terminal import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .mixtures import GaussianMixture
-    from .solvers import Trajectory
+    from ..mixtures import GaussianMixture
+    from ..solvers import Trajectory
 
 MOST_COMPARED = 10_000
 """Distances and their floors are taken over the first so many samples: they cost far more than the sampling."""
@@ -72,7 +76,7 @@ def demo(args: argparse.Namespace) -> None:
     if not args.out:
         raise ValueError("--out must name a folder, got ''")
     out = writable_folder(args.out)
-    from .demo import run
+    from ..studies.demo import run
 
     one_thread()
     run(out, progress=show_progress())
@@ -81,7 +85,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def measure_orders(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
-    from .convergence import DEFAULT_SCHEDULES, convergence
+    from ..studies.orders import DEFAULT_SCHEDULES, convergence
 
     one_thread()
     rows = convergence(
@@ -118,7 +122,7 @@ def orders_text(rows: Sequence[Mapping], mixture: str) -> str:
 
 def compare_parallel(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
-    from .parallel import DEFAULT_STEPS, METHODS, compare
+    from ..studies.parallel_sampling import DEFAULT_STEPS, METHODS, compare
 
     one_thread()
     rows = compare(
@@ -204,7 +208,7 @@ def given(word: str | None, default: str) -> str:
 
 def seeded_mixture(name: str, seed: int) -> "GaussianMixture":
     """A ready-made mixture; `random` depends on the seed."""
-    from .mixtures import mixture, random_mixture
+    from ..mixtures import mixture, random_mixture
 
     return random_mixture(seed) if name == "random" else mixture(name)
 
@@ -235,9 +239,9 @@ def sample(args: argparse.Namespace) -> None:
         (cli_training if args.problem is None else cli_sd).sample(args)
         return
     cli_sd.refuse(args, "and none is given: add --problem sd, or a run on one")
-    cli_training.refuse_device(args)
-    from .grids import DEFAULT_GRID
-    from .solvers.registry import DEFAULT_SOLVER
+    refuse_device(args)
+    from ..grids import DEFAULT_GRID
+    from ..solvers.registry import DEFAULT_SOLVER
 
     out = sample_file(args.out, args.json)
     settings = {
@@ -256,10 +260,10 @@ def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
     """Start from the mixture's own marginal at t = 1, so that every error is the solver's, and walk to t = 0."""
     import torch
 
-    from .grids import time_grid
-    from .measure import floor, sliced_wasserstein
-    from .schedules import schedule
-    from .solvers import solve
+    from ..grids import time_grid
+    from ..measure import floor, sliced_wasserstein
+    from ..schedules import schedule
+    from ..solvers import solve
 
     n, label, guidance_scale = settings["n"], settings["label"], settings["guidance_scale"]
     noise_schedule = schedule(settings["schedule"])
@@ -317,7 +321,7 @@ def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> by
     """The samples beside true ones over the density, with the settings as JSON in the PNG's text field `toydiff`."""
     import io
 
-    from .plots.static import samples
+    from ..plots.static import samples
 
     row = result.row
     drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
@@ -342,13 +346,13 @@ def methods(args: argparse.Namespace) -> None:
 
 def registry() -> dict[str, list[dict]]:
     """All that can be named on the command line: solvers, parallel samplers, grids, schedules, mixtures, methods and problems."""
-    from .catalog import METHODS
-    from .grids import DEFAULT_GRID, GRIDS
-    from .mixtures import MIXTURES
-    from .problems import PROBLEMS
-    from .runs import knobs
-    from .schedules import SCHEDULES
-    from .solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS
+    from ..catalog import METHODS
+    from ..grids import DEFAULT_GRID, GRIDS
+    from ..mixtures import MIXTURES
+    from ..problems import PROBLEMS
+    from ..runs import knobs
+    from ..schedules import SCHEDULES
+    from ..solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS
 
     def described(makers: Mapping[str, Callable]) -> list[dict]:
         return [{"name": name, "title": inspect.getdoc(make).splitlines()[0]} for name, make in makers.items()]
@@ -472,7 +476,7 @@ def _demo_arguments(parser: Parser) -> None:
 
 
 def _convergence_arguments(parser: Parser) -> None:
-    from .convergence import DEFAULT_SCHEDULES
+    from ..studies.orders import DEFAULT_SCHEDULES
 
     add_json(parser)
     parser.add_argument("--solver", metavar="NAME", nargs="+", action="extend", help="default: all deterministic ones")
@@ -492,8 +496,8 @@ def _convergence_arguments(parser: Parser) -> None:
 
 
 def _sample_arguments(parser: Parser) -> None:
-    from .grids import DEFAULT_GRID
-    from .solvers.registry import DEFAULT_SOLVER, PARALLEL
+    from ..grids import DEFAULT_GRID
+    from ..solvers.registry import DEFAULT_SOLVER, PARALLEL
 
     parser.add_argument(
         "model",
@@ -548,9 +552,9 @@ def _sample_arguments(parser: Parser) -> None:
 
 
 def _parallel_arguments(parser: Parser) -> None:
-    from .grids import GRIDS
-    from .parallel import DEFAULT_STEPS, METHODS
-    from .schedules import SCHEDULES
+    from ..grids import GRIDS
+    from ..schedules import SCHEDULES
+    from ..studies.parallel_sampling import DEFAULT_STEPS, METHODS
 
     add_json(parser)
     parser.add_argument(

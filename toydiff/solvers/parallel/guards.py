@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from .base import Solver
-from .parallel import Points, distance, unstable
+from ..base import Solver
+from .base import Points, distance, unstable
 
 ROUNDINGS = 128
 """A change of so many roundings of a state of size sqrt(alpha^2 + sigma^2) cannot be told from none."""

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checks import unknown
-from .files import write_bytes
-from .terminal import MOST_SAMPLES, Parser, report, sample_file, show_progress, whole
+from ..support.checks import unknown
+from ..support.files import write_bytes
+from .terminal import MOST_SAMPLES, Parser, report, sample_file, show_progress, usable, whole
 
 if TYPE_CHECKING:
-    from .adapters.sampling import Images
-    from .problems.stable_diffusion import StableDiffusionProblem
-    from .runs import Model
+    from ..adapters.sampling import Images
+    from ..problems.stable_diffusion import StableDiffusionProblem
+    from ..runs import Model
 
 KIND = "sd"
 GUIDANCE_SCALE = 7.5
@@ -124,7 +124,7 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
         raise ValueError("--problem sd needs --model: a folder in diffusers' layout, a hub id, or a .safetensors file")
     if args.dtype is not None and args.dtype not in DTYPES:
         raise unknown("dtype", args.dtype, DTYPES)
-    from .problems.stable_diffusion import StableDiffusionProblem
+    from ..problems.stable_diffusion import StableDiffusionProblem
 
     settings = {
         "config": args.config, "lora": tuple(args.lora or ()), "unet": args.unet, "local_only": bool(args.local_only), "unsafe": bool(args.unsafe_weights),
@@ -159,11 +159,10 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     """Images of a checkpoint, or, given its model, of a student of one."""
     import torch
 
-    from .adapters.checkpoint import UNFILTERED
-    from .adapters.sampling import sample_images
-    from .cli_training import usable
-    from .runs import problem_of as problem_of_run
-    from .runs import to_device
+    from ..adapters.checkpoint import UNFILTERED
+    from ..adapters.sampling import sample_images
+    from ..runs import problem_of as problem_of_run
+    from ..runs import to_device
 
     out = sample_file(args.out, args.json)
     if not args.prompt:
@@ -219,7 +218,7 @@ def text(row: Mapping, out: Path) -> str:
 
 def as_png(made: "Images", settings: Mapping) -> bytes:
     """The images, a prompt's in a row, with the settings as JSON in the PNG's text field `toydiff`."""
-    from .adapters.images import as_bytes, sheet_png
+    from ..adapters.images import as_bytes, sheet_png
 
     return sheet_png(
         as_bytes(made.images), settings["n"] if len(settings["prompts"]) > 1 else min(settings["n"], 8), dict(settings)
@@ -230,7 +229,7 @@ def as_npz(made: "Images", settings: Mapping) -> bytes:
     """Arrays `images` (n, H, W, 3) in bytes, `latents` (n, C, h, w), `ts` (N+1,), and `settings`, JSON text. No clock."""
     import numpy as np
 
-    from .adapters.images import as_bytes
+    from ..adapters.images import as_bytes
 
     out = io.BytesIO()
     np.savez(
@@ -243,8 +242,8 @@ def as_npz(made: "Images", settings: Mapping) -> bytes:
 
 
 def export(args: argparse.Namespace) -> None:
-    from . import runs
-    from .adapters.export import export as write
+    from .. import runs
+    from ..adapters.export import export as write
     from .terminal import output_file
 
     json_to = output_file(args.json)

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from tqdm import tqdm
 
-from .checks import check_count
-from .measure import fitted_order, paired_error
-from .mixtures import GaussianMixture, random_mixture
-from .schedules import Schedule, schedule
-from .solvers import SOLVERS, Solver, reference, solve, solver_by_name
+from ..measure import fitted_order, paired_error
+from ..mixtures import GaussianMixture, random_mixture
+from ..schedules import Schedule, schedule
+from ..solvers import SOLVERS, Solver, reference, solve, solver_by_name
+from ..support.checks import check_count
 
 DEFAULT_SCHEDULES = ("vp", "cosine", "linear", "scaled-linear")
 """The schedules whose orders are measured unless others are named."""

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
-from ..checks import check_count, check_number, unknown
 from ..denoisers import Denoiser
-from ..files import check_folder, writable_folder, write_bytes
 from ..grids import GRIDS
 from ..prediction import chord
-from ..problems.base import CheckpointProblem, Problem
 from ..schedules import Schedule
 from ..solvers import solve
 from ..solvers.registry import solver_by_name
+from ..support.checks import check_count, check_number, unknown
+from ..support.files import check_folder, writable_folder, write_bytes
 from ..training import Draws
+from ..training.checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
+from .base import CheckpointProblem, Problem
 
 FORMAT = "toydiff-pairs"
 INDEX = "pairs.json"

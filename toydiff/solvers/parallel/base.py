@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_positive
-from ..prediction import Prediction, jump
-from .base import Solver
-from .ddim import DDIM
+from ...prediction import Prediction, jump
+from ...support.checks import check_count, check_positive
+from ..base import Solver
+from ..ddim import DDIM
 
 if TYPE_CHECKING:
-    from .driver import Trajectory
+    from ..trajectory import Trajectory
 
 AT_ONCE = 16_384
 """States (points x samples) that one network call evaluates, unless told otherwise: what bounds the memory."""

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checks import check_count
-from .files import check_folder, json_text, writable_folder, write_bytes, write_text
-from .training import Record, State, laid_out_as
+from ..support.checks import check_count
+from ..support.files import check_folder, json_text, writable_folder, write_bytes, write_text
+from .loop import Record, State, laid_out_as
 
 FORMAT = "toydiff-run"
 VERSION = 1
@@ -27,7 +27,7 @@ HISTORY = 500
 
 def versions() -> dict[str, str]:
     """What a file was made with."""
-    from . import __version__
+    from .. import __version__
 
     return {"toydiff": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version()}
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .base import Solver
+from ..base import Solver
+from .base import Job, Points
 from .guards import finite_or
-from .parallel import Job, Points
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Runs: train a method on a problem into a folder, load what came out, measure it. What the command, the weights' recipes and notebooks use."""
+"""A training run: a method on a problem, into a folder."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,133 +9,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import weights
-from .catalog import METHODS, Card
-from .checkpoints import INDEX, Checkpoints, check_out, read_run, read_tensors
-from .checks import check_count, check_positive, shape, unknown
-from .denoisers import Denoiser
-from .distill.base import Knobs, Training
-from .distill.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
-from .grids import time_grid
-from .problems import CheckpointProblem, Problem, entry, problem
-from .seeds import seeded
-from .solvers import Trajectory, solve
-from .training import Collapse, Diverged, Look, Record, State, Watch, fit
+from .. import weights
+from ..denoisers import Denoiser
+from ..distill.base import Knobs, Training
+from ..problems import CheckpointProblem, Problem, problem
+from ..problems.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
+from ..support.checks import check_count, shape
+from ..support.seeds import seeded
+from ..training import Collapse, Diverged, Look, Record, State, Watch, fit
+from ..training.checkpoints import Checkpoints, check_out
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SEED_OF_NOISE = 1_000_000
-"""Added to the seed of a measurement, so that no student is measured on noise that it was trained on."""
-
+from .evaluation import SEED_OF_NOISE, sample
+from .models import Model, card, knobs, teacher_of
 
 SEED_OF_LOOKS = 500_000
 """The seed of a watch's noise, so that its choice of the best is not measured on the same samples."""
-
-ABOUT = ("method", "problem", "seed", "denoiser", "sampler", "pair_calls", "calls_per_update")
-"""What the file of a run says at least."""
-
-
-def card(method: str) -> Card:
-    """A method's card by its name; `ValueError` with the nearest name otherwise."""
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    return METHODS[method]
-
-
-def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None = None) -> Knobs:
-    """A method's knobs by its recipe for a problem's scale, with changes; `ValueError` for a knob that it does not have, or a value of another type.
-
-    on: a problem, or its name. Values may be text, as on a command line.
-    """
-    chosen = card(method)
-    settings = dict(chosen.recipes.get(on.scale if isinstance(on, Problem) else entry(on).scale, {}))
-    fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
-    for name, value in (changes or {}).items():
-        if name not in fields:
-            raise unknown(f"knob of {method}", name, fields)
-        settings[name] = _typed(value, fields[name].type, f"the knob {name} of {method}")
-    made = chosen.knobs(**settings)
-    check_count(made.updates, "updates")
-    check_count(made.batch, "batch")
-    check_count(made.warmup, "warmup", 0)
-    check_count(made.cycles, "cycles")
-    check_positive(made.lr, "lr")
-    check_positive(made.clip, "clip")
-    return made
-
-
-def _typed(value: object, kind: type, what: str) -> object:
-    try:
-        made = kind(value) if isinstance(value, str) or kind is float else value
-    except (TypeError, ValueError):
-        made = None
-    if not isinstance(made, kind) or isinstance(value, bool) or (kind is float and made != made):
-        names = {int: "a whole number", float: "a number", str: "a word"}
-        raise ValueError(f"{what} is {names[kind]}, got {value!r}")
-    return made
-
-
-@dataclass(frozen=True)
-class Model:
-    """Something to sample: a denoiser, and what is known about how it came to be (method, problem, seed, updates, teacher_calls, sampler)."""
-
-    denoiser: Denoiser
-    about: Mapping[str, object]
-
-
-def load(source: str | Path) -> Model:
-    """A model by the folder of its run, or by the id of bundled weights; `ValueError` in one line for anything else.
-
-    Of an unfinished run, what was last saved. It is the average of the weights that is loaded, frozen; of a run that was watched, the average at the
-    look where its distance was smallest, update `best`.
-    """
-    folder = Path(source)
-    if (folder / INDEX).exists():
-        index = read_run(folder)
-        about = index["about"]
-        missing = [key for key in ABOUT if key not in about]
-        if missing:
-            raise ValueError(f"the run in {str(source)!r} does not say its {missing[0]!r}, and cannot be loaded")
-        tensors = read_tensors(folder / index["file"], index["sha256"])
-        watched = bool(about.get("watch"))
-        prefix = "module.watch.best.net." if watched else "module.average.module.net."
-        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        done = {
-            "updates": index["step"],
-            "teacher_calls": about["pair_calls"] + index["step"] * about["calls_per_update"],
-        } | ({"best": int(tensors["module.watch.step"])} if watched else {})
-        return Model(weights.build(about["denoiser"], own), about | done | {"seconds": index["seconds"]})
-    if str(source) in weights.bundled():
-        return Model(weights.load_denoiser(str(source)), weights.read_about(str(source)))
-    if folder.is_dir():
-        raise ValueError(f"the folder {str(source)!r} holds no run of toydiff: it has no {INDEX}")
-    raise unknown("run or bundled weights", str(source), weights.bundled())
-
-
-def problem_of(model: Model, *, with_data: bool = True) -> Problem:
-    """The problem that a model was trained on; without its data and prompts, which sampling does not need and which may be gone."""
-    settings = model.about.get("settings")
-    if settings and not with_data:
-        settings = settings | {"data": None, "prompts": []}
-    return problem(model.about["problem"], settings=settings)
-
-
-def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser]:
-    """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called in files.
-
-    role: what an error calls it, also "start". `ValueError` if there is none, or it is another problem's.
-    """
-    if name is None:
-        if the_problem.teacher is None:
-            raise ValueError(
-                f"the problem {the_problem.name} has no teacher of its own: train one (toydiff train diffusion) and name its folder with --teacher"
-            )
-        return "own", the_problem.teacher
-    found = load(name)
-    if found.about["problem"] != the_problem.name:
-        raise ValueError(f"the {role} {name!r} is of the problem {found.about['problem']}, not {the_problem.name}")
-    return name, found.denoiser
 
 
 @dataclass
@@ -366,92 +257,3 @@ def _own_pairs(
     if accelerator is not None:
         accelerator.wait_for_everyone()
     return folder
-
-
-def sample(
-    model: Model,
-    the_problem: Problem,
-    n: int,
-    steps: int,
-    *,
-    solver: str | None = None,
-    grid: str | None = None,
-    guidance_scale: float = 1.0,
-    cond: Tensor | None = None,
-    seed: int = 0,
-    batch: int = 1000,
-    progress: bool = False,
-) -> tuple[Trajectory, Tensor | None]:
-    """n samples of a model in `steps` steps, from standard noise times sigma(1), and the classes that were asked for (n,) or None.
-
-    solver and grid: by default those of the model's method. The noise depends on the seed and n alone, so that models are compared from the
-    same noise. The trajectory keeps the end only.
-    """
-    check_count(n, "n")
-    D, sampler = model.denoiser, model.about["sampler"]
-    cond = the_problem.eval_labels(n) if cond is None else cond
-    noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(SEED_OF_NOISE + seed))
-    device = next((p.device for p in D.parameters()), noise.device)
-    x = (D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
-    cond = None if cond is None else cond.to(device)
-    ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
-    parts, batch = [], min(batch, the_problem.sizes.at_once)
-    for i in range(0, n, batch):
-        part = slice(i, i + batch)
-        parts.append(
-            solve(
-                D, x[part], ts=ts, solver=sampler["solver"] if solver is None else solver, cond=None if cond is None else cond[part],
-                guidance_scale=guidance_scale, generator=seed + i, keep="end", progress=progress,
-            )
-        )  # fmt: skip
-    first = parts[0]
-    end = torch.cat([part.end for part in parts]).cpu()
-    seconds = sum(part.seconds for part in parts)
-    return Trajectory(
-        first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds
-    ), None if cond is None else cond.cpu()
-
-
-def evaluate(
-    model: Model,
-    the_problem: Problem,
-    *,
-    steps: Sequence[int] | None = None,
-    n: int | None = None,
-    solver: str | None = None,
-    grid: str | None = None,
-    guidance_scale: float = 1.0,
-    seed: int = 0,
-    progress: bool = False,
-) -> list[dict]:
-    """Measure a model at each number of steps: the rows that `--json` writes everywhere.
-
-    n: `Sizes.evaluated` samples unless given, 8000 points or 1000 images. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
-    teacher_calls, seconds} and floor_std, shares (of the modes or classes, None where there are none), solver, grid, guidance_scale, n.
-    """
-    n = the_problem.sizes.evaluated if n is None else n
-    sampler = model.about["sampler"]
-    rows = []
-    for count in sampler["steps"] if steps is None else steps:
-        path, cond = sample(
-            model,
-            the_problem,
-            n,
-            count,
-            solver=solver,
-            grid=grid,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            progress=progress,
-        )
-        measured = the_problem.measure(path.end, cond)
-        rows.append(
-            {
-                "method": model.about["method"], "problem": the_problem.name, "steps": count, "distance": measured.distance, "floor": measured.floor,
-                "accuracy": measured.accuracy, "seed": seed, "nfe": path.nfe, "rounds": path.rounds, "updates": model.about["updates"],
-                "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds, "floor_std": measured.floor_std,
-                "shares": None if measured.shares is None else list(measured.shares),
-                "solver": sampler["solver"] if solver is None else solver, "grid": sampler["grid"] if grid is None else grid, "guidance_scale": guidance_scale, "n": n,
-            }
-        )  # fmt: skip
-    return rows

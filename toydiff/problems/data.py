@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_count, unknown
+from ..support.checks import check_count, unknown
 
 DIGIT_SHAPE = (1, 28, 28)
 DIGIT_CLASSES = 10

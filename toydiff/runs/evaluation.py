@@ -1,0 +1,109 @@
+"""Sample a model, and measure what comes out."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..grids import time_grid
+from ..problems import Problem
+from ..solvers import Trajectory, solve
+from ..support.checks import check_count
+
+if TYPE_CHECKING:
+    pass
+
+from .models import Model
+
+SEED_OF_NOISE = 1_000_000
+"""Added to the seed of a measurement, so that no student is measured on noise that it was trained on."""
+
+
+def sample(
+    model: Model,
+    the_problem: Problem,
+    n: int,
+    steps: int,
+    *,
+    solver: str | None = None,
+    grid: str | None = None,
+    guidance_scale: float = 1.0,
+    cond: Tensor | None = None,
+    seed: int = 0,
+    batch: int = 1000,
+    progress: bool = False,
+) -> tuple[Trajectory, Tensor | None]:
+    """n samples of a model in `steps` steps, from standard noise times sigma(1), and the classes that were asked for (n,) or None.
+
+    solver and grid: by default those of the model's method. The noise depends on the seed and n alone, so that models are compared from the
+    same noise. The trajectory keeps the end only.
+    """
+    check_count(n, "n")
+    D, sampler = model.denoiser, model.about["sampler"]
+    cond = the_problem.eval_labels(n) if cond is None else cond
+    noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(SEED_OF_NOISE + seed))
+    device = next((p.device for p in D.parameters()), noise.device)
+    x = (D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
+    cond = None if cond is None else cond.to(device)
+    ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
+    parts, batch = [], min(batch, the_problem.sizes.at_once)
+    for i in range(0, n, batch):
+        part = slice(i, i + batch)
+        parts.append(
+            solve(
+                D, x[part], ts=ts, solver=sampler["solver"] if solver is None else solver, cond=None if cond is None else cond[part],
+                guidance_scale=guidance_scale, generator=seed + i, keep="end", progress=progress,
+            )
+        )  # fmt: skip
+    first = parts[0]
+    end = torch.cat([part.end for part in parts]).cpu()
+    seconds = sum(part.seconds for part in parts)
+    return Trajectory(
+        first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds
+    ), None if cond is None else cond.cpu()
+
+
+def evaluate(
+    model: Model,
+    the_problem: Problem,
+    *,
+    steps: Sequence[int] | None = None,
+    n: int | None = None,
+    solver: str | None = None,
+    grid: str | None = None,
+    guidance_scale: float = 1.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[dict]:
+    """Measure a model at each number of steps: the rows that `--json` writes everywhere.
+
+    n: `Sizes.evaluated` samples unless given, 8000 points or 1000 images. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
+    teacher_calls, seconds} and floor_std, shares (of the modes or classes, None where there are none), solver, grid, guidance_scale, n.
+    """
+    n = the_problem.sizes.evaluated if n is None else n
+    sampler = model.about["sampler"]
+    rows = []
+    for count in sampler["steps"] if steps is None else steps:
+        path, cond = sample(
+            model,
+            the_problem,
+            n,
+            count,
+            solver=solver,
+            grid=grid,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            progress=progress,
+        )
+        measured = the_problem.measure(path.end, cond)
+        rows.append(
+            {
+                "method": model.about["method"], "problem": the_problem.name, "steps": count, "distance": measured.distance, "floor": measured.floor,
+                "accuracy": measured.accuracy, "seed": seed, "nfe": path.nfe, "rounds": path.rounds, "updates": model.about["updates"],
+                "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds, "floor_std": measured.floor_std,
+                "shares": None if measured.shares is None else list(measured.shares),
+                "solver": sampler["solver"] if solver is None else solver, "grid": sampler["grid"] if grid is None else grid, "guidance_scale": guidance_scale, "n": n,
+            }
+        )  # fmt: skip
+    return rows

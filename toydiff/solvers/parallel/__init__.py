@@ -1,0 +1,5 @@
+"""Parallel-in-time samplers: they improve a whole path sweep by sweep, and pay in calls for fewer rounds."""
+
+from .base import AT_ONCE, Job, ParallelSolver, Points, Sweep
+
+__all__ = ["AT_ONCE", "Job", "ParallelSolver", "Points", "Sweep"]

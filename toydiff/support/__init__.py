@@ -1,0 +1,1 @@
+"""What everything uses and what knows nothing of diffusion: messages for people, whole files, seeds."""

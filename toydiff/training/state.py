@@ -1,0 +1,107 @@
+"""What is minimised (`Turn`), and how far a training has come (`State`)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..support.checks import check_count, check_positive
+from .average import EMA
+from .draws import Draws
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+Loss = Callable[[int, Draws], Tensor]
+"""loss(step, draws) -> a scalar; step counts from 0."""
+
+
+@dataclass
+class Turn:
+    """One player of an update: what it minimises, and what it moves. `repeats`: how many of its own updates an update of the run holds.
+
+    Most methods have one turn. Where a second model is trained beside the student, each has its turn, in the order given, and
+    touches only its own parameters.
+    """
+
+    loss: Loss
+    params: Sequence[nn.Parameter]
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    repeats: int = 1
+    name: str = "loss"
+
+    def __post_init__(self):
+        self.params = [p for p in self.params if p.requires_grad]
+        if not self.params:
+            raise ValueError(f"the turn {self.name!r} has no parameters to train")
+        check_positive(self.lr, "lr")
+        check_count(self.repeats, "repeats")
+
+
+@dataclass
+class State:
+    """All that makes an update what it is, as far as a training has come: what `fit` moves, and what a checkpoint holds.
+
+    modules: everything that has a state and that the losses use, by name, the averages and a `Watch` included; a checkpoint holds what is named here, and its tensors
+    are loaded in place. optimizers: one a turn. history and measured: rows of the loss curve, and of a watch's figures.
+    """
+
+    turns: Sequence[Turn]
+    averages: Sequence[EMA]
+    modules: Mapping[str, nn.Module]
+    optimizers: Sequence[torch.optim.Optimizer]
+    draws: Draws
+    accelerator: "Accelerator | None" = None
+    step: int = 0
+    seconds: float = 0.0
+    history: list = field(default_factory=list)
+    measured: list = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        turns: Turn | Sequence[Turn],
+        *,
+        averages: Sequence[EMA] = (),
+        modules: Mapping[str, nn.Module] | None = None,
+        seed: int = 0,
+        accelerator: "Accelerator | None" = None,
+    ) -> "State":
+        """The state before the first update: an Adam for each turn, and a stream of random numbers from the seed.
+
+        averages follow their sources after each update. accelerator: an `accelerate.Accelerator`; a batch is then shared by its processes, whose
+        gradients are averaged. `ValueError` where there is nothing to train, or two turns have one name.
+        """
+        turns = [turns] if isinstance(turns, Turn) else list(turns)
+        if not turns:
+            raise ValueError("there is nothing to train: give at least one turn")
+        if len({turn.name for turn in turns}) < len(turns):
+            raise ValueError(f"every turn needs a name of its own, got {', '.join(turn.name for turn in turns)}")
+        device = turns[0].params[0].device
+        rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+        optimizers = [
+            torch.optim.Adam(turn.params, lr=turn.lr, betas=turn.betas, fused=device.type in ("cpu", "cuda"))
+            for turn in turns
+        ]
+        return cls(turns, averages, modules or {}, optimizers, Draws(seed, device, rank, world), accelerator)
+
+    def check_whole(self) -> None:
+        """`modules` hold every weight that an update changes; `ValueError` otherwise."""
+        saved = {id(p) for module in self.modules.values() for p in module.parameters()}
+        changed = {turn.name: turn.params for turn in self.turns} | {
+            f"average {i}": average.parameters() for i, average in enumerate(self.averages)
+        }
+        for name, params in changed.items():
+            if any(id(p) not in saved for p in params):
+                raise ValueError(
+                    f"a checkpoint would lack weights of {name!r}: name the module that holds them in `modules`"
+                )
+
+
+def laid_out_as(p: Tensor, value: Tensor) -> Tensor:
+    """value in p's memory layout: a fused optimizer walks the raw memory of weights, gradients and moments side by side."""
+    return value if value.stride() == p.stride() else torch.empty_like(p).copy_(value)
