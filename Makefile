@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: help app demo test test-fast lint format notebooks benchmark clean
+.PHONY: help app demo test test-fast lint format notebooks readme benchmark clean
 
 help:
 	@echo "make app         the lessons in a browser"
@@ -12,6 +12,7 @@ help:
 	@echo "make test        the whole test suite        make test-fast   the part that takes under a minute"
 	@echo "make lint        ruff: lint and format check  make format      let ruff rewrite"
 	@echo "make notebooks   execute the tutorials again  make benchmark   beside other libraries, and in parallel"
+	@echo "make readme      tables and pictures of the READMEs again"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,9 @@ format: $(VENV)/.installed-dev
 
 notebooks: $(VENV)/.installed-dev
 	$(BIN)/python tutorials/execute.py
+
+readme: $(VENV)/.installed-dev
+	$(BIN)/python tutorials/readme.py
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quality.py

@@ -1,31 +1,63 @@
-"""The README keeps its word: its tables of names are the registries', its counts are measured, and its code runs."""
+"""The READMEs keep their word: tables are the registries' and the weights', counts are measured, code runs, commands
+parse, links lead somewhere."""
 
+import importlib.util
+import io
+import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from toydiff import cli, weights
-from toydiff.parallel import compare
+from toydiff import weights
+from toydiff.catalog import METHODS
+from toydiff.cli import command as cli
+from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import PARALLEL, SOLVERS
-from toydiff.zoo import RECIPES
+from toydiff.studies.parallel_sampling import compare
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+
+spec = importlib.util.spec_from_file_location("readme", ROOT / "tutorials" / "readme.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
+
+READMES = {str(path.parent.relative_to(ROOT)): path.read_text() for path in make.READMES}
+"""The text of each, by its folder; the one at the top is "."."""
+
+SD = "toydiff/adapters"
+MOST_BYTES, MOST_WORDS, MOST_PICTURES = 10_000, 80, 1_500_000
+everywhere = pytest.mark.parametrize("place", READMES)
 
 
-def section(title):
-    """From one heading to the next of its kind."""
-    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)[1]
+def section(place, title):
+    """From one heading of a README to the next of its kind."""
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", READMES[place], re.MULTILINE | re.DOTALL)[1]
 
 
-def named_rows(title):
-    """The rows of a section's table whose first cell is a name: (name, cell, cell, cell)."""
-    return re.findall(r"^\| `([^`]+)` \| (.*) \| (.*) \| (.*) \|$", section(title), re.MULTILINE)
+def named_rows(text):
+    """The rows of a table whose first cell is a name: (name, cell, cell, cell)."""
+    return re.findall(r"^\| `([^`]+)` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+
+
+# ---- tables
+
+
+@everywhere
+def test_generated_tables_are_fresh(place):
+    """If not: python tutorials/readme.py tables."""
+    assert READMES[place] == make.with_tables(READMES[place])
+
+
+def test_each_generated_table_stands_once():
+    text = "\n".join(READMES.values())
+    assert sorted(found[1] for found in make.PLACE.findall(text)) == sorted(make.TABLES)
+    assert text.count("<!-- made by") == text.count("<!-- end -->") == len(make.TABLES)
 
 
 def test_table_of_names_is_the_registry():
-    rows = named_rows("Names elsewhere")
+    rows = named_rows(section("toydiff/solvers", "Names elsewhere"))
     written = {name: dict(zip(("diffusers", "k-diffusion", "UI"), cells, strict=True)) for name, *cells in rows}
     assert list(written) == list(SOLVERS)
     for name, cells in written.items():
@@ -33,7 +65,7 @@ def test_table_of_names_is_the_registry():
 
 
 def test_table_of_parallel_samplers_is_the_registry():
-    rows = named_rows("Parallel sampling")
+    rows = named_rows(READMES["toydiff/solvers/parallel"])
     assert [(name, title, paper) for name, title, _, paper in rows] == [
         (entry.name, entry.title, entry.paper) for entry in PARALLEL.values()
     ]
@@ -44,7 +76,9 @@ def test_table_of_parallel_samplers_is_the_registry():
 def test_counts_of_parallel_samplers_are_those_of_the_command(steps):
     """Rounds and calls; the seconds are another machine's."""
     written = re.findall(
-        rf"^\| {steps} \| `([^`]+)` \| (\d+), (\d+) \| (\d+) \| (\d+) \|", section("Parallel sampling"), re.MULTILINE
+        rf"^\| {steps} \| `([^`]+)` \| (\d+), (\d+) \| (\d+) \| (\d+) \|",
+        READMES["toydiff/solvers/parallel"],
+        re.MULTILINE,
     )
     keys = ("solver", "rounds_to_goal", "rounds_to_goal_p95", "rounds", "nfe")
     assert written == [tuple(str(row[key]) for key in keys) for row in compare(steps=(steps,), cost=0)]
@@ -53,7 +87,7 @@ def test_counts_of_parallel_samplers_are_those_of_the_command(steps):
 def test_tables_of_bundled_weights_are_those_of_their_files():
     written = re.findall(
         r"^\| `([^`]+)` \| `([^`]+)` \| (\d+) \| (\d+) \| ([\d.]+) \| (\S+) \| (\d+) \|$",
-        section("Training and distillation"),
+        READMES["toydiff/distill"],
         re.MULTILINE,
     )
     rows = [(id_, weights.read_about(id_), row) for id_ in RECIPES for row in weights.read_about(id_)["rows"]]
@@ -71,40 +105,87 @@ def test_tables_of_bundled_weights_are_those_of_their_files():
     ]
 
 
-def blocks():
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_every_method_has_one_number():
+    """That of one row of its weights' file, and no other row is better."""
+    written = re.findall(
+        r"^\| `([^`]+)` \| (.*) \| (.*) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", READMES["."], re.MULTILINE
+    )
+    assert [row[:3] for row in written] == [(card.id, card.title, card.paper) for card in METHODS.values()]
+    for method, _, _, nfe, distance, floor in written:
+        rows = [
+            (row["distance"], row["nfe"], row["floor"])
+            for id_, recipe in RECIPES.items()
+            if id_.startswith("digits") and recipe.method == method
+            for row in weights.read_about(id_)["rows"]
+        ]
+        best = min(rows)
+        assert (distance, nfe, floor) == (f"{best[0]:.2f}", str(best[1]), f"{best[2]:.2f}"), method
 
 
-def printed(block, capsys):
-    """What a block of the README prints: the words of each line, tensors as their numbers."""
-    exec(block, {})
-    return [re.sub(r"tensor\(([^,)]*).*\)", r"\1", line).split() for line in capsys.readouterr().out.splitlines()]
+# ---- code
 
 
-def test_python_blocks_run(capsys):
-    first, parallel, training, method, _ = blocks()
-    (fast_nfe, fast_error), (slow_nfe, slow_error) = printed(first, capsys)
-    # the example's lesson: the same ten calls, far closer
+def of_minute(first):
+    """The lesson: the same ten calls, far closer."""
+    (fast_nfe, fast_error), (slow_nfe, slow_error) = first
     assert fast_nfe == slow_nfe == "10"
     assert float(fast_error) < 0.2 * float(slow_error)
-    # the second: the same path in a fraction of the rounds, for more calls
-    [(walk_rounds, rounds, nfe, error)] = printed(parallel, capsys)
+
+
+def of_parallel(lines):
+    """The same path in a fraction of the rounds, for more calls."""
+    [(walk_rounds, rounds, nfe, error)] = lines
     assert walk_rounds == "100"
     assert int(rounds) < 20
     assert int(nfe) > 200
     assert float(error) < 1e-3
-    # the third: a run of 300 updates, and one bundled student in one step
-    [(step, loss), (distance,)] = printed(training, capsys)
+
+
+def of_training(lines):
+    """A run of 300 updates, and one bundled student in one step."""
+    [(step, loss), (distance,)] = lines
     assert step == "300"
     assert 0 < float(loss) < 1.5  # that of a network which predicts nothing is about 1.6
     assert 0 < float(distance) < 0.2
-    # the fourth: one value of a method's pure loss
-    [(loss,)] = printed(method, capsys)
+
+
+def of_method(lines):
+    """One value of a method's pure loss."""
+    [(loss,)] = lines
     assert 0 < float(loss) < 1
 
 
+CHECKS = {
+    (".", 0): of_minute,
+    ("toydiff/solvers/parallel", 0): of_parallel,
+    ("toydiff/distill", 0): of_training,
+    ("toydiff/distill", 1): of_method,
+}
+"""What is asked of what a block prints, by its README and number; the one of a checkpoint has a test of its own."""
+
+
+def blocks(place, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", READMES[place], re.DOTALL)
+
+
+def printed(block, capsys):
+    """What a block of a README prints: the words of each line, tensors as their numbers."""
+    exec(block, {})
+    return [re.sub(r"tensor\(([^,)]*).*\)", r"\1", line).split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_every_python_block_is_run():
+    found = {(place, k) for place in READMES for k in range(len(blocks(place)))}
+    assert found == {*CHECKS, (SD, 0)}
+
+
+@pytest.mark.parametrize(("place", "k"), CHECKS)
+def test_python_blocks_run(place, k, capsys):
+    CHECKS[place, k](printed(blocks(place)[k], capsys))
+
+
 def test_the_python_of_a_checkpoint_runs(checkpoints):
-    *_, block = blocks()
+    [block] = blocks(SD)
     block = block.replace('"path/to/checkpoint"', repr(checkpoints["sd"])).replace(
         '.to("cuda", "float16")', '.to("cpu", "float32")'
     )
@@ -114,12 +195,46 @@ def test_the_python_of_a_checkpoint_runs(checkpoints):
     assert found["made"].trajectory.nfe == 40
 
 
+# ---- commands
+
+
+def command_lines(place):
+    """The `toydiff` lines of a README's blocks, without their remarks."""
+    text = "\n".join(blocks(place, "sh"))
+    return [re.sub(r"\s+#.*", "", line) for line in text.splitlines() if line.startswith("toydiff ")]
+
+
+def parsed(line):
+    """The arguments of a command line, options in brackets and the words that stand for something filled in."""
+    line = re.sub(r"[\[\]]", "", line).replace("$MODEL", "tiny-sd").replace("--port N", "--port 8501")
+    return cli.parse(shlex.split(line)[1:])
+
+
+@everywhere
+def test_command_lines_parse(place):
+    assert len(command_lines(place)) >= {".": 10, "toydiff/distill": 5, SD: 6, "app": 1}.get(place, 0)
+    for line in command_lines(place):
+        parsed(line)
+    # every such line stands in a block of shell, where it is found
+    outside = re.sub(r"```sh\n.*?```", "", READMES[place], flags=re.DOTALL)
+    assert not re.search(r"^(\$ )?toydiff ", outside, re.MULTILINE)
+
+
+@everywhere
+def test_commands_in_sentences_are_right(place):
+    """`toydiff WORD` names a command; with more words, it parses."""
+    text = re.sub(r"```.*?```", "", READMES[place], flags=re.DOTALL)
+    for words in map(shlex.split, re.findall(r"`(toydiff [^`]+)`", text)):
+        if "$ON" in words:
+            continue  # a row of the deck's table, below
+        assert words[1] in cli.COMMANDS, words
+        if len(words) > 2:
+            parsed(shlex.join(words))
+
+
 def test_the_commands_on_checkpoints_are_right():
-    lines = re.findall(r"^(toydiff .*?)(?:  +#.*)?$", section("Stable Diffusion"), re.MULTILINE)
-    assert len(lines) >= 6
-    for line in lines:
-        cli.parse(shlex.split(line.replace("$MODEL", "tiny-sd"))[1:])
-    rows = re.findall(r"^\| [^|]+ \| (`.*`) \|$", section("Stable Diffusion"), re.MULTILINE)
+    assert len(command_lines(SD)) >= 6
+    rows = re.findall(r"^\| [^|]+ \| (`.*`) \|$", READMES[SD], re.MULTILINE)
     on = "--problem sd --model tiny-sd --device cuda"
     commands = [
         command
@@ -133,3 +248,107 @@ def test_the_commands_on_checkpoints_are_right():
         if words[1] in ("pairs", "sample", "train") and "--out" not in words:
             words += ["--out", "x.png"]
         cli.parse(words[1:])
+
+
+@everywhere
+def test_files_and_targets_that_are_named_exist(place):
+    text = READMES[place]
+    for file in re.findall(r"(?:python |`)((?:tests|tutorials|toydiff|app)/[\w/.]+\w)", text):
+        assert (ROOT / file).exists(), file
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE):
+        assert target in targets, target
+
+
+# ---- what a reader sees
+
+
+def test_the_list_of_readmes_is_whole():
+    found = {ROOT / "README.md"}
+    for room in ("app", "tests", "toydiff", "tutorials"):
+        for folder, rooms, files in os.walk(ROOT / room):
+            rooms[:] = [name for name in rooms if not name.startswith((".", "_"))]
+            found |= {Path(folder) / name for name in files if name == "README.md"}
+    assert found == {path.resolve() for path in make.READMES}
+
+
+def test_the_first_page_is_short():
+    assert len(READMES["."].encode()) <= MOST_BYTES
+
+
+@everywhere
+def test_paragraphs_are_short(place):
+    text = re.sub(r"```.*?```|<!--.*?-->", "", READMES[place], flags=re.DOTALL)
+    for paragraph in re.split(r"\n\s*\n|\n(?=- |\d+\. |\|)", text):
+        if not paragraph.lstrip().startswith("|"):
+            assert len(paragraph.split()) <= MOST_WORDS, paragraph
+
+
+def anchors(text):
+    """The places in a page that a link can name, as code hosts call them."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@everywhere
+def test_links_lead_somewhere(place):
+    for target in re.findall(r"\]\(([^)\s]+)\)", READMES[place]):
+        file, _, anchor = target.partition("#")
+        path = (ROOT / place / file).resolve()
+        assert path.is_file(), target
+        assert not anchor or anchor in anchors(path.read_text()), target
+
+
+def test_every_page_is_reached_from_the_first_one():
+    linked = {
+        (ROOT / target.partition("#")[0]).resolve()
+        for target in re.findall(r"\]\(([^)\s]*README\.md[^)\s]*)\)", READMES["."])
+    }
+    assert linked | {ROOT.resolve() / "README.md"} == {path.resolve() for path in make.READMES}
+
+
+# ---- pictures
+
+
+def test_pictures_are_shown_with_words_and_are_small():
+    from PIL import Image
+
+    shown = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", READMES["."])
+    assert {ROOT / file for _, file in shown} == set((ROOT / "tutorials" / "pictures").iterdir())
+    assert all(len(words.split()) >= 10 for words, _ in shown)
+    assert sum((ROOT / file).stat().st_size for _, file in shown) <= MOST_PICTURES
+    for _, file in shown:
+        with Image.open(ROOT / file) as image:
+            assert image.width == make.WIDTH
+            assert getattr(image, "n_frames", 1) > 20 or not file.endswith(".gif")
+
+
+def test_the_animation_is_made_of_its_frames():
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(make.animation(make.flow(steps=2, between=1, hold=1, samples=3))))
+    assert image.format == "GIF"
+    assert image.info["loop"] == 0
+    durations = []
+    for k in range(image.n_frames):
+        image.seek(k)
+        durations.append(image.info["duration"])
+    # two frames on the way, then rest: equal frames are one
+    assert durations[:2] == [90] * 2
+    assert sum(durations) == 90 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("orders", {"steps": (10, 20, 40), "starts": 4}),
+        ("reflow", {"samples": 4}),
+        ("picard", {"steps": 10, "samples": 4}),
+    ],
+)
+def test_stills_are_made(name, size):
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(make.still(make.FIGURES[name](**size))))
+    assert image.format == "PNG"
+    assert image.width == make.WIDTH

@@ -1,5 +1,6 @@
 # ruff: noqa: F401, I001 - the order of the imports is that of the tables
-"""The catalog: one `Card` a method, beside the method itself. The command, the app and the tutorials read it: a new method is one file and one line here."""
+"""The catalog: one `Card` a method, beside the method itself. The command, the app and the tutorials read it: a new
+method is one file and one line here."""
 
 from .distill.base import Card
 from .distill.diffusion import CARD as diffusion
@@ -27,4 +28,5 @@ from .distill.sim import CARD as sim
 from .distill.adversarial import CARD as adversarial
 
 METHODS: dict[str, Card] = {card.id: card for card in list(globals().values()) if isinstance(card, Card)}
-"""The methods that train something, by name, in the order in which tables list them: every card that is imported above."""
+"""The methods that train something, by name, in the order in which tables list them: every card that is imported
+above."""

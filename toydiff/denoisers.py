@@ -32,10 +32,11 @@ class Denoiser(nn.Module):
     (x, t). `calls` is the number of network calls that one evaluation without guidance costs per sample. Shapes, dtypes
     and times are checked before `forward` is reached; `ValueError` names what is wrong.
 
-    `forward` returns Prediction.of(self.kind, y, x, t, self.schedule) of the model's output y, say. With g other than 0 and 1 a
-    forward(x, t, cond) is called twice, with and without the condition (classifier-free guidance). A subclass that does it in its own way
-    writes forward(x, t, cond=None, guidance_scale=1.0), and is handed g, a float or a tensor () or (B,), where it is neither 0 nor 1: a
-    model whose input it is, which sets `told = True`, or a wrapper, which hands it on (see `Wrapper`).
+    `forward` returns Prediction.of(self.kind, y, x, t, self.schedule) of the model's output y, say. With g other than 0
+    and 1 a forward(x, t, cond) is called twice, with and without the condition (classifier-free guidance). A subclass
+    that does it in its own way writes forward(x, t, cond=None, guidance_scale=1.0), and is handed g, a float or a
+    tensor () or (B,), where it is neither 0 nor 1: a model whose input it is, which sets `told = True`, or a wrapper,
+    which hands it on (see `Wrapper`).
     """
 
     calls = 1
@@ -211,8 +212,8 @@ class LambdaDenoiser(NetDenoiser):
 
 
 class Wrapper(Denoiser):
-    """A denoiser around another one, `denoiser`, which is guided as that one is: a subclass's forward(x, t, cond=None, guidance_scale=1.0)
-    asks self.denoiser(x, t, cond, guidance_scale)."""
+    """A denoiser around another one, `denoiser`, which is guided as that one is: a subclass's forward(x, t,
+    cond=None, guidance_scale=1.0) asks self.denoiser(x, t, cond, guidance_scale)."""
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule | None = None):
         check_denoiser(denoiser)

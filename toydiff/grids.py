@@ -17,15 +17,18 @@ FIRST_NSR = 30.0
 
 
 SHIFT = (0.17, 2.0)
-"""(a, b) of the shifted-lambda grid, in NSR, for data whose standard deviation is about 1 and whose details are a tenth of that. Chosen
-once, together with the default solver, on ready-made and random mixtures at 5, 10 and 20 steps; `tests/benchmarks/quality.py` measures it."""
+"""(a, b) of the shifted-lambda grid, in NSR, for data whose standard deviation is about 1 and whose details are a
+tenth of that. Chosen once, together with the default solver, on ready-made and random mixtures at 5, 10 and 20
+steps; `tests/benchmarks/quality.py` measures it."""
 
 SHIFTS = {"shifted-lambda": SHIFT, "shifted-lambda-wide": (0.1, 5.0), "shifted-lambda-narrow": (0.08, 1.0)}
-"""The shifted-lambda grids: the default, one for data that spread twice as wide, and one for data with finer details."""
+"""The shifted-lambda grids: the default, one for data that spread twice as wide, and one for data with finer
+details."""
 
 
 def warp(alpha: Tensor, sigma: Tensor, shift: tuple[float, float] = SHIFT) -> Tensor:
-    """u = log((sigma + a alpha)/(sigma + b alpha)): about -lambda between NSR a and b, and finite where alpha or sigma is 0."""
+    """u = log((sigma + a alpha)/(sigma + b alpha)): about -lambda between NSR a and b, and finite where alpha or
+    sigma is 0."""
     a, b = shift
     return torch.log((sigma + a * alpha) / (sigma + b * alpha))
 
@@ -64,11 +67,12 @@ def time_grid(
 ) -> Tensor:
     """The times of N = `steps` steps, (N + 1,), float64, strictly decreasing from 1 to 0.
 
-    `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), see `SHIFTS`. `uniform` (t = i/N) and `quadratic` (t = (i/N)^2, arXiv
-    2010.02502, app. D.2) are laid out in t. `lambda` (uniform in log NSR, arXiv 2206.00927, sec. 3.4) and `karras` (uniform in
-    NSR^(1/rho), arXiv 2206.00364, eq. 5) are laid out in noise levels, N of them and then 0: from NSR(1), or, where that is infinite
-    or `first` is given, by one step from t = 1 to NSR `first`, down to NSR `last`, from where the last step jumps to data.
-    Only these two take `first` > `last` > 0, and only `karras` uses `rho` > 0. `ValueError` for anything else.
+    `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), see `SHIFTS`. `uniform` (t = i/N)
+    and `quadratic` (t = (i/N)^2, arXiv 2010.02502, app. D.2) are laid out in t. `lambda` (uniform in log NSR, arXiv
+    2206.00927, sec. 3.4) and `karras` (uniform in NSR^(1/rho), arXiv 2206.00364, eq. 5) are laid out in noise levels, N
+    of them and then 0: from NSR(1), or, where that is infinite or `first` is given, by one step from t = 1 to NSR
+    `first`, down to NSR `last`, from where the last step jumps to data. Only these two take `first` > `last` > 0, and
+    only `karras` uses `rho` > 0. `ValueError` for anything else.
     """
     check_schedule(schedule)
     check_count(steps, "steps")

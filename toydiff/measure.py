@@ -1,7 +1,9 @@
-"""Measures: how fast an error falls, how far two sets of samples are apart, which modes were found, how straight a path is.
+"""Measures: how fast an error falls, how far two sets of samples are apart, which modes were found, how straight a path
+is.
 
-Tensors and trajectories go in, Python numbers come out. Everything is computed in float64 on the CPU, whatever the dtype of the input.
-A distance between two finite sets is not 0 even if both come from the same distribution: report its `floor` beside it.
+Tensors and trajectories go in, Python numbers come out. Everything is computed in float64 on the CPU, whatever the
+dtype of the input. A distance between two finite sets is not 0 even if both come from the same distribution: report its
+`floor` beside it.
 """
 
 import math
@@ -26,15 +28,17 @@ ENTRIES = 2**22
 
 
 def fitted_order(steps: Sequence[float] | Tensor, errors: Sequence[float] | Tensor, *, floor: float = 0.0) -> float:
-    """The p of error = C steps^-p by least squares: minus the slope of log(error) against log(steps). Positive where errors fall.
+    """The p of error = C steps^-p by least squares: minus the slope of log(error) against log(steps). Positive where
+    errors fall.
 
-    steps (n,): numbers of steps, or of network calls, > 0; errors (n,): >= 0. Points whose error is at or below `floor` are left
-    out, because rounding, not the method, made them: in float64 on data of size 1, and against a reference solved to 1e-12, 1e-11
-    is a fair floor. With floor = 0, the default, no point is left out, and an error of 0 is refused, since it has no logarithm.
-    All other points weigh the same; whether they lie where the power law holds is for the caller to see to.
+    steps (n,): numbers of steps, or of network calls, > 0; errors (n,): >= 0. Points whose error is at or below `floor`
+    are left out, because rounding, not the method, made them: in float64 on data of size 1, and against a reference
+    solved to 1e-12, 1e-11 is a fair floor. With floor = 0, the default, no point is left out, and an error of 0 is
+    refused, since it has no logarithm. All other points weigh the same; whether they lie where the power law holds is
+    for the caller to see to.
 
-    Raises `ValueError` for numbers that are negative, NaN or infinite, for lengths that differ, and for fewer than two points, or two
-    different numbers of steps, above the floor.
+    Raises `ValueError` for numbers that are negative, NaN or infinite, for lengths that differ, and for fewer than two
+    points, or two different numbers of steps, above the floor.
     """
     steps, errors = _numbers(steps, "steps"), _numbers(errors, "errors")
     if steps.shape != errors.shape:
@@ -68,11 +72,12 @@ class PairedError:
 
 
 def paired_error(a: Tensor, b: Tensor) -> PairedError:
-    """Euclidean distances between sample i of a and sample i of b, summarised: the error to the exact flow, where b is that.
+    """Euclidean distances between sample i of a and sample i of b, summarised: the error to the exact flow, where b is
+    that.
 
-    a, b: (B, ...), of the same shape and dtype, B >= 1; a sample's distance is over all its dimensions. The median tells of the
-    typical sample; the root mean square is dominated by the few that an unstable or coarse solver throws to another mode.
-    Raises `ValueError` for shapes or dtypes that differ, NaN and infinity.
+    a, b: (B, ...), of the same shape and dtype, B >= 1; a sample's distance is over all its dimensions. The median
+    tells of the typical sample; the root mean square is dominated by the few that an unstable or coarse solver throws
+    to another mode. Raises `ValueError` for shapes or dtypes that differ, NaN and infinity.
     """
     for x, name in ((a, "a"), (b, "b")):
         _check_samples(x, name)
@@ -92,11 +97,11 @@ def paired_error(a: Tensor, b: Tensor) -> PairedError:
 def wasserstein2(a: Tensor, b: Tensor, *, limit: int = 5000) -> float:
     """The exact Wasserstein-2 distance of two sets of points: sqrt(min over couplings of sum_ij pi_ij |a_i - b_j|^2).
 
-    a (n, d) and b (m, d), every point with equal weight; in the unit of the data. The coupling is found by POT's network simplex
-    (`ot.emd2`; Bonneel et al. 2011), with n m numbers of memory and time that grows about as n^2: under a second at
-    n = m = 2000, several at 5000. A set larger than `limit` is a `ValueError`; raise the limit, or use
-    `sliced_wasserstein`. Also a `ValueError`: dimensions or dtypes that differ, empty sets, NaN. `RuntimeError` if the simplex stops
-    before it has found the optimum.
+    a (n, d) and b (m, d), every point with equal weight; in the unit of the data. The coupling is found by POT's
+    network simplex (`ot.emd2`; Bonneel et al. 2011), with n m numbers of memory and time that grows about as n^2: under
+    a second at n = m = 2000, several at 5000. A set larger than `limit` is a `ValueError`; raise the limit, or use
+    `sliced_wasserstein`. Also a `ValueError`: dimensions or dtypes that differ, empty sets, NaN. `RuntimeError` if the
+    simplex stops before it has found the optimum.
     """
     _check_sets(a, b)
     check_count(limit, "limit")
@@ -116,12 +121,13 @@ def wasserstein2(a: Tensor, b: Tensor, *, limit: int = 5000) -> float:
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 128, seed: int = 0) -> float:
-    """The sliced Wasserstein-2 distance: sqrt(mean over directions u of W2^2 of the points' shadows on u) (Bonneel et al. 2015).
+    """The sliced Wasserstein-2 distance: sqrt(mean over directions u of W2^2 of the points' shadows on u) (Bonneel et
+    al. 2015).
 
-    a (n, d) and b (m, d), equal weights; in the unit of the data. A shift by c has the value |c|/sqrt(d). A shadow costs a sort, so n =
-    10^4 takes about a second; memory is bounded by chunks. The directions are `projections` random unit vectors, the same for the
-    same `seed` and d: two methods compared with one seed are compared along the same directions. Computed by POT. `ValueError` as
-    for `wasserstein2`.
+    a (n, d) and b (m, d), equal weights; in the unit of the data. A shift by c has the value |c|/sqrt(d). A shadow
+    costs a sort, so n = 10^4 takes about a second; memory is bounded by chunks. The directions are `projections` random
+    unit vectors, the same for the same `seed` and d: two methods compared with one seed are compared along the same
+    directions. Computed by POT. `ValueError` as for `wasserstein2`.
     """
     _check_sets(a, b)
     check_count(projections, "projections")
@@ -141,9 +147,9 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 128, seed: in
 def energy_distance(a: Tensor, b: Tensor) -> float:
     """The energy distance D = sqrt(2 E|a - b| - E|a - a'| - E|b - b'|), a metric (Szekely and Rizzo 2013).
 
-    a (n, d) and b (m, d), equal weights. The means run over all pairs, a point with itself included, so that D >= 0, and D = 0
-    exactly when the two multisets are equal (the root turns rounding of 1e-16 into 1e-8). In one dimension this is
-    `scipy.stats.energy_distance`. Time n m, memory bounded by chunks. `ValueError` as for `wasserstein2`.
+    a (n, d) and b (m, d), equal weights. The means run over all pairs, a point with itself included, so that D >= 0,
+    and D = 0 exactly when the two multisets are equal (the root turns rounding of 1e-16 into 1e-8). In one dimension
+    this is `scipy.stats.energy_distance`. Time n m, memory bounded by chunks. `ValueError` as for `wasserstein2`.
     """
     _check_sets(a, b)
     a, b = _double(a), _double(b)
@@ -177,11 +183,13 @@ class Moments:
 
 
 def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): the squared Fréchet distance of two Gaussians with these moments (Heusel et al., arXiv 1706.08500, eq. 6).
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): the squared Fréchet distance of two Gaussians with these
+    moments (Heusel et al., arXiv 1706.08500, eq. 6).
 
-    a, b: features (n, d), or their `Moments`. On features of a classifier this is what FID measures; its value depends on the features, and
-    it is biased upwards by about d^2/n for finite sets, so compare sets of one size, and with a floor. In the squared unit of the features.
-    `ValueError` for dimensions that differ, NaN, and sets of fewer than two.
+    a, b: features (n, d), or their `Moments`. On features of a classifier this is what FID measures; its value depends
+    on the features, and it is biased upwards by about d^2/n for finite sets, so compare sets of one size, and with a
+    floor. In the squared unit of the features. `ValueError` for dimensions that differ, NaN, and sets of fewer than
+    two.
     """
     a, b = (x if isinstance(x, Moments) else Moments.of(x) for x in (a, b))
     if a.mean.shape != b.mean.shape:
@@ -223,9 +231,9 @@ def floor(
 ) -> Spread:
     """What a distance reads between two sets of n true samples: no sampler's figure below it means anything.
 
-    `draw(n, seed)` returns n true samples, (n, d), such as `mixture.sample`; each s in `seeds` gives the independent draws of seeds
-    2s and 2s + 1. `distance` is any function of two sets; set its options with a lambda or functools.partial.
-    `ValueError` for fewer than two seeds, or seeds that repeat or are not whole numbers >= 0.
+    `draw(n, seed)` returns n true samples, (n, d), such as `mixture.sample`; each s in `seeds` gives the independent
+    draws of seeds 2s and 2s + 1. `distance` is any function of two sets; set its options with a lambda or
+    functools.partial. `ValueError` for fewer than two seeds, or seeds that repeat or are not whole numbers >= 0.
     """
     check_count(n, "n")
     seeds = [check_count(seed, "each of the seeds", 0) for seed in seeds]
@@ -241,9 +249,9 @@ def floor(
 class Modes:
     """Which modes of a mixture a set of samples found, and how often.
 
-    weights, expected: (K,) float64, the share of the samples at each mode and the mode's true weight; outside: the share of the
-    samples at no mode, so that weights sum to 1 - outside. coverage: the share of the modes that were found.
-    total_variation: (sum_k |weights_k - expected_k| + outside)/2, in [0, 1].
+    weights, expected: (K,) float64, the share of the samples at each mode and the mode's true weight; outside: the
+    share of the samples at no mode, so that weights sum to 1 - outside. coverage: the share of the modes that were
+    found. total_variation: (sum_k |weights_k - expected_k| + outside)/2, in [0, 1].
     """
 
     weights: Tensor
@@ -263,16 +271,16 @@ def modes(
 ) -> Modes:
     """Compare where samples (n, d) lie with a mixture's weights.
 
-    A sample counts for a component only if it is near it: its Mahalanobis distance is below the one that the component's own samples
-    exceed with probability `tail` in [0, 1) (chi-squared, d degrees of freedom). Of the near components it counts for the
-    one with the greatest posterior probability. A sample near none counts for none and adds to `outside`; true
-    samples do so with probability `tail` at most, and with tail = 0 none do. A mode is found, and counts as covered, if its share of the
-    samples is at least `fraction` in (0, 1] of its weight. by: "component", or "label" for the classes of a labelled mixture,
-    sorted.
+    A sample counts for a component only if it is near it: its Mahalanobis distance is below the one that the
+    component's own samples exceed with probability `tail` in [0, 1) (chi-squared, d degrees of freedom). Of the near
+    components it counts for the one with the greatest posterior probability. A sample near none counts for none and
+    adds to `outside`; true samples do so with probability `tail` at most, and with tail = 0 none do. A mode is found,
+    and counts as covered, if its share of the samples is at least `fraction` in (0, 1] of its weight. by: "component",
+    or "label" for the classes of a labelled mixture, sorted.
 
-    Where components overlap, hard assignment moves some share from one to another even for true samples: compare the total
-    variation with its value for true samples, or use labels. `ValueError` for samples of another dimension, NaN, and options
-    out of range.
+    Where components overlap, hard assignment moves some share from one to another even for true samples: compare the
+    total variation with its value for true samples, or use labels. `ValueError` for samples of another dimension, NaN,
+    and options out of range.
     """
     if by not in ("component", "label"):
         raise unknown("by", by, ("component", "label"))
@@ -298,7 +306,8 @@ def modes(
 
 
 def mode_weights(mixture: GaussianMixture, samples: Tensor, *, tail: float = 1e-3) -> Tensor:
-    """The share of samples (n, d) at each component, (K,) float64; `modes` says when a sample counts. Sums to 1 where none is outside."""
+    """The share of samples (n, d) at each component, (K,) float64; `modes` says when a sample counts. Sums to 1
+    where none is outside."""
     return _mode_counts(mixture, samples, tail).double() / len(samples)
 
 
@@ -337,16 +346,18 @@ def _mode_counts(mixture: GaussianMixture, samples: Tensor, tail: float) -> Tens
 
 
 def straightness(trajectory: Trajectory, *, normalised: bool = False) -> float:
-    """Rectified flow's straightness S = int_0^1 E|(x_end - x_start) - dx/du|^2 du (arXiv 2209.03003, sec. 2.2): 0 for a straight path at constant speed.
+    """Rectified flow's straightness S = int_0^1 E|(x_end - x_start) - dx/du|^2 du (arXiv 2209.03003, sec. 2.2): 0 for a
+    straight path at constant speed.
 
-    u = (t_first - t)/(t_first - t_last) runs from 0 to 1 along the trajectory. The integral is that of the polygon through its states, exactly:
-    S = sum_i w_i E|(x_end - x_start) - (x_{i+1} - x_i)/w_i|^2 with w_i the step in u. It never exceeds that of the smooth path
-    through the same states, approaches it as steps are added, and is 0 for a single step. `normalised` divides by
-    E|x_end - x_start|^2, which makes it free of the data's unit. It is about x in the time of the schedule: off the linear
-    schedule an exact first-order path is curved all the same, see `first_orderness`.
+    u = (t_first - t)/(t_first - t_last) runs from 0 to 1 along the trajectory. The integral is that of the polygon
+    through its states, exactly: S = sum_i w_i E|(x_end - x_start) - (x_{i+1} - x_i)/w_i|^2 with w_i the step in u. It
+    never exceeds that of the smooth path through the same states, approaches it as steps are added, and is 0 for a
+    single step. `normalised` divides by E|x_end - x_start|^2, which makes it free of the data's unit. It is about x in
+    the time of the schedule: off the linear schedule an exact first-order path is curved all the same, see
+    `first_orderness`.
 
-    The trajectory needs its states (solve with keep = "path"), else `ValueError`; also for NaN, and for normalised = True where every path
-    ends where it starts.
+    The trajectory needs its states (solve with keep = "path"), else `ValueError`; also for NaN, and for normalised =
+    True where every path ends where it starts.
     """
     ts, xs, _ = _path(trajectory)
     w = expand((ts[:-1] - ts[1:]) / (ts[0] - ts[-1]), xs)
@@ -361,11 +372,13 @@ def straightness(trajectory: Trajectory, *, normalised: bool = False) -> float:
 
 
 def meeting(noise: Tensor, data: Tensor, *, within: float) -> Tensor:
-    """Which of the straight lines x_t = (1 - t) x_0 + t eps of pairs come as near as `within` to another one at the same time, on the way: (B,), true or false.
+    """Which of the straight lines x_t = (1 - t) x_0 + t eps of pairs come as near as `within` to another one at the
+    same time, on the way: (B,), true or false.
 
-    noise, data: (B, D). At such a place a velocity field can follow but one of the lines, so that regression takes their mean (arXiv 2209.03003, sec. 2.1).
-    The distance of two lines is smallest at t* = -<a, b>/|b|^2 with a the difference of their x_0 and b that of their velocities, and counts for 0 < t* < 1
-    only: lines that are nearest at an end do not meet. `ValueError` for shapes that differ, NaN, and `within` that is not above 0.
+    noise, data: (B, D). At such a place a velocity field can follow but one of the lines, so that regression takes
+    their mean (arXiv 2209.03003, sec. 2.1). The distance of two lines is smallest at t* = -<a, b>/|b|^2 with a the
+    difference of their x_0 and b that of their velocities, and counts for 0 < t* < 1 only: lines that are nearest at an
+    end do not meet. `ValueError` for shapes that differ, NaN, and `within` that is not above 0.
     """
     for x, name in ((noise, "noise"), (data, "data")):
         _check_samples(x, name)
@@ -382,18 +395,20 @@ def meeting(noise: Tensor, data: Tensor, *, within: float) -> Tensor:
 def first_orderness(
     trajectory: Trajectory, schedule: Schedule, *, kind: str = "eps", normalised: bool = False
 ) -> float:
-    """How far a path is from first order: C = E mean_i |eps_i - mean_j eps_j|^2 over its N predictions (arXiv 2410.07303, sec. 3.3).
+    """How far a path is from first order: C = E mean_i |eps_i - mean_j eps_j|^2 over its N predictions (arXiv
+    2410.07303, sec. 3.3).
 
-    eps_i = (x_{t_i} - alpha x_0,i)/sigma, from the states and the predictions of x_0 of a trajectory on `schedule`. C is 0 exactly when
-    the model's (x_0, eps) are constant along each path: then the ODE is first order, z = x/alpha is a straight line in NSR, and one
-    jump is exact. It is 0 for N = 1, too, which says nothing. kind = "x0" measures the predictions of x_0 instead: these are the
-    velocity of y = x/sigma = eps + x_0/NSR, which is straight in 1/NSR for the same paths. `normalised` divides by the
-    mean square, E mean_i |eps_i|^2: the part, in [0, 1], of what is predicted that varies along the path.
+    eps_i = (x_{t_i} - alpha x_0,i)/sigma, from the states and the predictions of x_0 of a trajectory on `schedule`. C
+    is 0 exactly when the model's (x_0, eps) are constant along each path: then the ODE is first order, z = x/alpha is a
+    straight line in NSR, and one jump is exact. It is 0 for N = 1, too, which says nothing. kind = "x0" measures the
+    predictions of x_0 instead: these are the velocity of y = x/sigma = eps + x_0/NSR, which is straight in 1/NSR for
+    the same paths. `normalised` divides by the mean square, E mean_i |eps_i|^2: the part, in [0, 1], of what is
+    predicted that varies along the path.
 
     The mean weighs the grid's points alike, so compare on the same grid. Rounding enters as its size over sigma, so
-    that float32 shows about 1e-4 in eps at sigma = 1e-3. A path with noise added on the way (eta, churn, SDE solvers) is not the ODE's.
-    Raises `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, for another `kind`, and for
-    normalised = True where all predictions are 0.
+    that float32 shows about 1e-4 in eps at sigma = 1e-3. A path with noise added on the way (eta, churn, SDE solvers)
+    is not the ODE's. Raises `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, for
+    another `kind`, and for normalised = True where all predictions are 0.
     """
     if kind not in ("eps", "x0"):
         raise unknown("kind to compare along a path", kind, ("eps", "x0"))
@@ -420,10 +435,12 @@ def target_variance(
     samples: int = 4096,
     seed: int = 0,
 ) -> list[tuple[float, float, float]]:
-    """How much the x_0 of a consistency training's target varies: rows (NSR, E|x~_0 - E[x_0 | x_t]|^2, its standard error), one a time t in ts.
+    """How much the x_0 of a consistency training's target varies: rows (NSR, E|x~_0 - E[x_0 | x_t]|^2, its standard
+    error), one a time t in ts.
 
-    x~_0 is the softmax-weighted mean over a batch of `references` draws that holds x_t's own source (arXiv 2410.18958; `distill.sct`), so that 1 is
-    consistency training's own sample; the exact score's has variance 0. `samples` x_t in batches, at least 16 of them. `ValueError` for counts below 1.
+    x~_0 is the softmax-weighted mean over a batch of `references` draws that holds x_t's own source (arXiv 2410.18958;
+    `distill.sct`), so that 1 is consistency training's own sample; the exact score's has variance 0. `samples` x_t in
+    batches, at least 16 of them. `ValueError` for counts below 1.
     """
     check_count(references, "references")
     batches = max(check_count(samples, "samples") // references, 16)
@@ -453,11 +470,12 @@ def score_error(
     ts: Sequence[float] | Tensor = (0.1, 0.3, 0.5, 0.7, 0.9),
     seed: int = 0,
 ) -> float:
-    """How far a denoiser is from the best one of the distribution that samples (n, ...) come from: root mean square of eps_D - eps*, a number, over n and ts.
+    """How far a denoiser is from the best one of the distribution that samples (n, ...) come from: root mean square of
+    eps_D - eps*, a number, over n and ts.
 
-    eps* is that of the samples themselves (`mixtures.Empirical`), each noised once at every time in ts; a sample counts among the points, so that eps* is
-    unbiased. It is noisy where few samples are near: take thousands of them, in few dimensions. An ignorant D that says eps = 0 reads about 1. cond (n,) or None,
-    labels of the samples, told to D.
+    eps* is that of the samples themselves (`mixtures.Empirical`), each noised once at every time in ts; a sample counts
+    among the points, so that eps* is unbiased. It is noisy where few samples are near: take thousands of them, in few
+    dimensions. An ignorant D that says eps = 0 reads about 1. cond (n,) or None, labels of the samples, told to D.
     """
     _check_samples(samples, "samples")
     best = Empirical(samples, cond).denoiser(D.schedule)
@@ -472,10 +490,12 @@ def score_error(
 
 
 def consistency_error(D: Denoiser, trajectory: Trajectory, cond: Tensor | None = None) -> list[float]:
-    """How far the jumps from a trajectory's states to its last time land from its end: root mean square over samples, (N,), from its first time on.
+    """How far the jumps from a trajectory's states to its last time land from its end: root mean square over samples,
+    (N,), from its first time on.
 
-    |jump(D(x_t, t, cond), t_end) - x_end|: 0 everywhere for the trajectory's exact consistency function (arXiv 2303.01469, eq. 1). The trajectory, a
-    teacher's or an exact one, lies on D's schedule and has its states, else `ValueError`. cond (B,) or None is D's condition.
+    |jump(D(x_t, t, cond), t_end) - x_end|: 0 everywhere for the trajectory's exact consistency function (arXiv
+    2303.01469, eq. 1). The trajectory, a teacher's or an exact one, lies on D's schedule and has its states, else
+    `ValueError`. cond (B,) or None is D's condition.
     """
     _path(trajectory)
     last = float(trajectory.ts[-1])

@@ -1,7 +1,7 @@
 """Distributions whose diffusion is known exactly: Gaussian mixtures in any dimension, and finite data sets.
 
-With x_t = alpha x_0 + sigma eps and x_0 ~ sum_k pi_k N(m_k, C_k), every marginal is again a mixture, with means alpha m_k and
-covariances alpha^2 C_k + sigma^2 I, so the score, the best denoiser and the density are closed forms.
+With x_t = alpha x_0 + sigma eps and x_0 ~ sum_k pi_k N(m_k, C_k), every marginal is again a mixture, with means alpha
+m_k and covariances alpha^2 C_k + sigma^2 I, so the score, the best denoiser and the density are closed forms.
 """
 
 import math
@@ -42,10 +42,11 @@ def _rows(values: object, what: str) -> Tensor:
 class GaussianMixture:
     """sum_k pi_k N(m_k, C_k) in d dimensions.
 
-    means: (K, d). Spread, one of the two: `std`, standard deviations of shape () or (K,) (isotropic) or (K, d) (diagonal); or
-    `cov`, covariances (d, d) or (K, d, d), symmetric positive definite. weights: (K,), positive, summing to 1 (equal by default).
-    labels: (K,) whole numbers >= 0, the class of each component; without them the mixture has no classes.
-    `ValueError` says which of these does not hold. Parameters are kept in float64; results follow the dtype and device of x.
+    means: (K, d). Spread, one of the two: `std`, standard deviations of shape () or (K,) (isotropic) or (K, d)
+    (diagonal); or `cov`, covariances (d, d) or (K, d, d), symmetric positive definite. weights: (K,), positive, summing
+    to 1 (equal by default). labels: (K,) whole numbers >= 0, the class of each component; without them the mixture has
+    no classes. `ValueError` says which of these does not hold. Parameters are kept in float64; results follow the dtype
+    and device of x.
     """
 
     def __init__(
@@ -148,7 +149,8 @@ class GaussianMixture:
         return out
 
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        """log density at x (B, d), natural logarithm, (B,); of the class `cond` (B,) where given. At time t: `marginal(schedule, t).log_prob`."""
+        """log density at x (B, d), natural logarithm, (B,); of the class `cond` (B,) where given. At time t:
+        `marginal(schedule, t).log_prob`."""
         return torch.logsumexp(self._log_joint_clean(x, cond), 1) - 0.5 * self.dim * math.log(2 * math.pi)
 
     def responsibilities(self, x: Tensor) -> Tensor:
@@ -164,15 +166,16 @@ class GaussianMixture:
         return float((best == cond.cpu()).double().mean())
 
     def denoiser(self, schedule: Schedule, kind: str = "x0") -> "MixtureDenoiser":
-        """The exact denoiser of this mixture on a schedule: E[x_0 | x_t] and E[eps | x_t]. cond: labels (B,), or None."""
+        """The exact denoiser of this mixture on a schedule: E[x_0 | x_t] and E[eps | x_t]. cond: labels (B,), or
+        None."""
         return MixtureDenoiser(self, schedule, kind)
 
     def flow(self, schedule: Schedule, x: Tensor, t: Tensor | float, s: Tensor | float) -> Tensor:
         """The exact PF-ODE map from time t to s, (B, d): closed form for one Gaussian, by quantiles in one dimension.
 
-        One Gaussian: x_s = alpha_s m + (S_s/S_t)(x - alpha_t m) along each axis of C, S^2 = alpha^2 c^2 + sigma^2. In one dimension
-        x_s = F_s^-1(F_t(x)), with F the marginal's distribution function. `ValueError` for a mixture in several dimensions:
-        its flow has no closed form, see `toydiff.solvers.reference`.
+        One Gaussian: x_s = alpha_s m + (S_s/S_t)(x - alpha_t m) along each axis of C, S^2 = alpha^2 c^2 + sigma^2. In
+        one dimension x_s = F_s^-1(F_t(x)), with F the marginal's distribution function. `ValueError` for a mixture in
+        several dimensions: its flow has no closed form, see `toydiff.solvers.reference`.
         """
         self._check(x)
         if self.components > 1 and self.dim > 1:
@@ -232,8 +235,8 @@ class GaussianMixture:
 class MixtureDenoiser(Denoiser):
     """The exact denoiser of a `GaussianMixture`, class-conditional where labels are given as cond.
 
-    With r_k = softmax_k[log pi_k + log N(x; alpha m_k, V_k)] and V_k = alpha^2 C_k + sigma^2 I:
-    x_0 = sum_k r_k [m_k + alpha C_k V_k^-1 (x - alpha m_k)], eps = sigma sum_k r_k V_k^-1 (x - alpha m_k). Both are finite at both ends.
+    With r_k = softmax_k[log pi_k + log N(x; alpha m_k, V_k)] and V_k = alpha^2 C_k + sigma^2 I: x_0 = sum_k r_k [m_k +
+    alpha C_k V_k^-1 (x - alpha m_k)], eps = sigma sum_k r_k V_k^-1 (x - alpha m_k). Both are finite at both ends.
     """
 
     def __init__(self, mixture: GaussianMixture, schedule: Schedule, kind: str = "x0"):
@@ -357,15 +360,17 @@ class Empirical:
         return torch.randint(len(self.points), (n,), generator=as_generator(seed))
 
     def denoiser(self, schedule: Schedule, kind: str = "x0", chunk: int = 4096) -> "EmpiricalDenoiser":
-        """The ideal denoiser of this data set. `chunk`: the most (sample, point) rows of distances held at once per sample."""
+        """The ideal denoiser of this data set. `chunk`: the most (sample, point) rows of distances held at once per
+        sample."""
         return EmpiricalDenoiser(self, schedule, kind, chunk)
 
 
 class EmpiricalDenoiser(Denoiser):
-    """The denoiser that a network trained on a finite data set would become if it could memorise it (arXiv 2206.00364, app. B.3).
+    """The denoiser that a network trained on a finite data set would become if it could memorise it (arXiv 2206.00364,
+    app. B.3).
 
-    x_0 = sum_i w_i x_0^(i), w = softmax_i(-|x - alpha x_0^(i)|^2 / (2 sigma^2)); at sigma = 0, the nearest point. The sum runs over
-    chunks of `chunk` points, so memory is O(B chunk) for distances, whatever the size of the data set.
+    x_0 = sum_i w_i x_0^(i), w = softmax_i(-|x - alpha x_0^(i)|^2 / (2 sigma^2)); at sigma = 0, the nearest point. The
+    sum runs over chunks of `chunk` points, so memory is O(B chunk) for distances, whatever the size of the data set.
     """
 
     def __init__(self, data: Empirical, schedule: Schedule, kind: str = "x0", chunk: int = 4096):
@@ -409,7 +414,8 @@ class EmpiricalDenoiser(Denoiser):
 
 
 def _relative(gap: Tensor, sigma: Tensor) -> Tensor:
-    """exp(gap/sigma^2) for gap <= 0; at sigma = 0 one where gap = 0, else zero. A gap of -inf - (-inf) counts as no point yet."""
+    """exp(gap/sigma^2) for gap <= 0; at sigma = 0 one where gap = 0, else zero. A gap of -inf - (-inf) counts as no
+    point yet."""
     gap = torch.where(gap.isnan(), -math.inf, gap)
     return torch.where(sigma > 0, torch.exp(gap / torch.where(sigma > 0, sigma, 1) ** 2), (gap == 0).to(gap.dtype))
 
@@ -441,7 +447,8 @@ def spirals(modes: int = 40, turns: float = 1.5, std: float = 0.08) -> GaussianM
 
 
 def checkerboard(cells: int = 4, fill: int = 4) -> GaussianMixture:
-    """The dark squares of a cells x cells board of side 4, each filled with fill x fill small Gaussians; label = square."""
+    """The dark squares of a cells x cells board of side 4, each filled with fill x fill small Gaussians; label =
+    square."""
     check_count(cells, "cells", 2)
     check_count(fill, "fill")
     side = 4 / cells
@@ -454,7 +461,8 @@ def checkerboard(cells: int = 4, fill: int = 4) -> GaussianMixture:
 
 
 def random_mixture(seed: int = 0, modes: int = 5, dim: int = 2) -> GaussianMixture:
-    """A mixture with random means, full covariances and weights; label = component. The same seed gives the same mixture."""
+    """A mixture with random means, full covariances and weights; label = component. The same seed gives the same
+    mixture."""
     check_count(modes, "modes")
     check_count(dim, "dim")
     rng = as_generator(check_count(seed, "seed", 0))
@@ -467,7 +475,8 @@ def random_mixture(seed: int = 0, modes: int = 5, dim: int = 2) -> GaussianMixtu
 
 
 def fit(points: Tensor | Sequence, modes: int = 30, seed: int = 0) -> GaussianMixture:
-    """A mixture of full Gaussians fitted to points (N, d) by scikit-learn's expectation maximisation; label = component."""
+    """A mixture of full Gaussians fitted to points (N, d) by scikit-learn's expectation maximisation; label =
+    component."""
     from sklearn.mixture import GaussianMixture as Fitted
 
     data = _rows(points, "points").numpy()

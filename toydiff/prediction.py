@@ -83,8 +83,8 @@ class Prediction:
         """The belief behind a network's output `y` of the given kind, at state `x` and time `t`.
 
         Solves a x_0 + b eps = y, alpha x_0 + sigma eps = x. At sigma = 0 the state says nothing about the noise: x0 is
-        then x/alpha for every kind that does not predict x0 itself, and eps, where the kind leaves it open, its mean, 0.
-        Raises `ValueError` where the system has no unique x0: `eps` and `score` at alpha = 0, `velocity` where the
+        then x/alpha for every kind that does not predict x0 itself, and eps, where the kind leaves it open, its mean,
+        0. Raises `ValueError` where the system has no unique x0: `eps` and `score` at alpha = 0, `velocity` where the
         rates are infinite or both 0 (VP and tables at t = 0, VE at t = 0).
         """
         check_state(x)
@@ -121,7 +121,8 @@ class Prediction:
 
     @classmethod
     def exact(cls, x0: Tensor, eps: Tensor, t: Tensor | float, schedule: Schedule) -> "Prediction":
-        """What a model that knows (x_0, eps) predicts at t, at x_t = alpha(t) x_0 + sigma(t) eps: the target of a regression, in any kind.
+        """What a model that knows (x_0, eps) predicts at t, at x_t = alpha(t) x_0 + sigma(t) eps: the target of a
+        regression, in any kind.
 
         x0, eps (B, ...); t () or (B,). `ValueError` for what does not fit together.
         """
@@ -138,7 +139,8 @@ class Prediction:
         return Prediction(x, self.t, self.x0, combine((1 / sigma, x), (-alpha / sigma, self.x0)), self.schedule)
 
     def read(self, kind: str) -> Tensor:
-        """The same belief in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at sigma = 0)."""
+        """The same belief in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at
+        sigma = 0)."""
         a, b = row(kind, self.schedule, self.t)
         if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
             raise ValueError(
@@ -150,9 +152,9 @@ class Prediction:
 def jump(prediction: Prediction, s: Tensor | float) -> Tensor:
     """x_s = alpha(s) x_0 + sigma(s) eps with x_0 and eps held fixed.
 
-    s: () or (B,) in [0, 1]; returns (B, ...). The DDIM step (arXiv 2010.02502, eq. 12 with eta = 0), DPM-Solver-1 (arXiv
-    2206.00927, eq. 3.7), the Euler step of a flow on the linear schedule, a consistency function (s = 0). It is exact
-    exactly when x_0 and eps stay constant along the ODE: a first-order ODE (arXiv 2410.07303).
+    s: () or (B,) in [0, 1]; returns (B, ...). The DDIM step (arXiv 2010.02502, eq. 12 with eta = 0), DPM-Solver-1
+    (arXiv 2206.00927, eq. 3.7), the Euler step of a flow on the linear schedule, a consistency function (s = 0). It is
+    exact exactly when x_0 and eps stay constant along the ODE: a first-order ODE (arXiv 2410.07303).
     """
     s = as_time(s, prediction.x)
     check_batch_of_times(s, prediction.x, "s")
@@ -161,9 +163,11 @@ def jump(prediction: Prediction, s: Tensor | float) -> Tensor:
 
 
 def noise_travel(schedule: Schedule, x_s: Tensor, s: Tensor | float, u: Tensor | float, noise: Tensor) -> Tensor:
-    """Forward from s to a noisier u: x_u = (alpha_u/alpha_s) x_s + sqrt(sigma_u^2 - (alpha_u/alpha_s)^2 sigma_s^2) noise, q(x_u | x_s).
+    """Forward from s to a noisier u: x_u = (alpha_u/alpha_s) x_s + sqrt(sigma_u^2 - (alpha_u/alpha_s)^2 sigma_s^2)
+    noise, q(x_u | x_s).
 
-    Keeps the marginals: x_s of p_s becomes x_u of p_u. x_s and noise (B, ...), s and u () or (B,), s <= u, alpha_s > 0. `ValueError` otherwise.
+    Keeps the marginals: x_s of p_s becomes x_u of p_u. x_s and noise (B, ...), s and u () or (B,), s <= u, alpha_s > 0.
+    `ValueError` otherwise.
     """
     check_state(x_s, "x_s")
     check_same(x_s, noise, "x_s and noise")
@@ -183,8 +187,8 @@ def noise_travel(schedule: Schedule, x_s: Tensor, s: Tensor | float, u: Tensor |
 def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Tensor | float) -> Prediction:
     """The one belief (x_0, eps) that lies on both states: the inverse of `jump`, placed at (x_t, t).
 
-    Solves alpha_t x_0 + sigma_t eps = x_t and alpha_s x_0 + sigma_s eps = x_s. In z = x/alpha its eps is
-    delta z / delta NSR (arXiv 2410.07303, sec. 3.3); its x_0 is progressive distillation's target (arXiv 2202.00512, alg. 2).
+    Solves alpha_t x_0 + sigma_t eps = x_t and alpha_s x_0 + sigma_s eps = x_s. In z = x/alpha its eps is delta z /
+    delta NSR (arXiv 2410.07303, sec. 3.3); its x_0 is progressive distillation's target (arXiv 2202.00512, alg. 2).
     x_t, x_s: (B, ...); t, s: () or (B,), at different noise levels, else `ValueError`.
     """
     check_state(x_t, "x_t")

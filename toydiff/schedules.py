@@ -42,7 +42,8 @@ def expand(c: Coefficient, x: Tensor) -> Coefficient:
 def combine(*terms: tuple[Coefficient, Tensor]) -> Tensor:
     """The sum of coefficient * value over the terms; the values have one shape (B, ...).
 
-    A number and a tensor of that number give the same bits, so that a step at many times in one call is that of one time.
+    A number and a tensor of that number give the same bits, so that a step at many times in one call is that of one
+    time.
     """
     (first, value), *rest = terms
     total = expand(first, value) * value
@@ -63,7 +64,8 @@ class Levels(NamedTuple):
 
 
 def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
-    """A time as a tensor: on x's device, in x's dtype but never below float32 (half precision cannot tell times apart)."""
+    """A time as a tensor: on x's device, in x's dtype but never below float32 (half precision cannot tell times
+    apart)."""
     if isinstance(t, Tensor):
         return t if t.is_floating_point() else t.to(torch.get_default_dtype())
     try:
@@ -75,9 +77,11 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
 
 
 def _exact_at_its_end(level: Callable, end: float) -> Callable:
-    """A level that is 0 at its end is 0 there exactly: cos(pi/2) is 6e-17 in float64, -4e-8 in float32, and would hide pure noise.
+    """A level that is 0 at its end is 0 there exactly: cos(pi/2) is 6e-17 in float64, -4e-8 in float32, and would hide
+    pure noise.
 
-    The last value is kept with its time: one update of a training asks for the levels at the same tensor of times up to five times.
+    The last value is kept with its time: one update of a training asks for the levels at the same tensor of times up to
+    five times.
     """
 
     @functools.wraps(level)
@@ -105,8 +109,9 @@ _KEPT: "weakref.WeakKeyDictionary[Schedule, dict]" = weakref.WeakKeyDictionary()
 class Schedule:
     """A noise schedule. A subclass writes `alpha(t)` and `sigma(t)` only; the rest follows from these two.
 
-    `__init_subclass__` wraps both as they are written: what rounds to 0 at its end becomes 0 there (cos(pi/2) is 6e-17 in floating point and would hide that
-    nothing but noise is left), and the values at the last tensor of times are kept, because an update of a training asks for them up to five times.
+    `__init_subclass__` wraps both as they are written: what rounds to 0 at its end becomes 0 there (cos(pi/2) is 6e-17
+    in floating point and would hide that nothing but noise is left), and the values at the last tensor of times are
+    kept, because an update of a training asks for them up to five times.
 
     `alpha` must not increase and `sigma` must not decrease with t in [0, 1], so that lambda strictly falls. Both take
     and return a tensor of times of any shape and are differentiable. `alpha(1) = 0` (flow matching) and `sigma(0) = 0`
@@ -130,7 +135,8 @@ class Schedule:
         raise NotImplementedError
 
     def lam(self, t: Tensor) -> Tensor:
-        """lambda(t) = log(alpha/sigma): half the log signal-to-noise ratio; +inf where sigma = 0, -inf where alpha = 0."""
+        """lambda(t) = log(alpha/sigma): half the log signal-to-noise ratio; +inf where sigma = 0, -inf where alpha =
+        0."""
         t = as_time(t)
         return torch.log(self.alpha(t)) - torch.log(self.sigma(t))
 
@@ -140,7 +146,8 @@ class Schedule:
         return self.sigma(t) / self.alpha(t)
 
     def levels(self, t: Tensor) -> Levels:
-        """alpha, sigma and lambda at t: tensors like t here; plain numbers at the times of a grid that `solve` walks."""
+        """alpha, sigma and lambda at t: tensors like t here; plain numbers at the times of a grid that `solve`
+        walks."""
         check_range(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
         own = type(self).lam is not Schedule.lam
@@ -152,7 +159,8 @@ class Schedule:
         return self.t_of_lam(lam_t + r * (self.lam(s) - lam_t))
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha'(t), sigma'(t)): derivatives with respect to t, exact, by automatic differentiation; infinite where a root starts."""
+        """(alpha'(t), sigma'(t)): derivatives with respect to t, exact, by automatic differentiation; infinite where
+        a root starts."""
         t = as_time(t).detach()
         with torch.enable_grad():
             t = t.requires_grad_()
@@ -209,7 +217,8 @@ def check_schedule(schedule: object) -> None:
 
 
 class VP(Schedule):
-    """Variance preserving (arXiv 2011.13456, eq. 11): alpha = exp(-(beta1 - beta0) t^2/4 - beta0 t/2), alpha^2 + sigma^2 = 1.
+    """Variance preserving (arXiv 2011.13456, eq. 11): alpha = exp(-(beta1 - beta0) t^2/4 - beta0 t/2), alpha^2 +
+    sigma^2 = 1.
 
     The defaults beta0 = 0.1, beta1 = 20 give alpha(1) = 0.00657: never 0, so every kind of prediction works at t = 1.
     """
@@ -232,7 +241,8 @@ class VP(Schedule):
         return torch.sqrt(0.0 - torch.expm1(2 * self._log_alpha(as_time(t))))
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
-        """Closed form: q = 2 (beta1 - beta0) log(1 + e^(-2 lambda)); t = q / ((sqrt(beta0^2 + q) + beta0)(beta1 - beta0))."""
+        """Closed form: q = 2 (beta1 - beta0) log(1 + e^(-2 lambda)); t = q / ((sqrt(beta0^2 + q) + beta0)(beta1 -
+        beta0))."""
         lam = torch.as_tensor(lam)
         q = 2 * (self.beta1 - self.beta0) * torch.nn.functional.softplus(-2 * lam, threshold=1e6)
         t = q / ((torch.sqrt(self.beta0**2 + q) + self.beta0) * (self.beta1 - self.beta0))
@@ -273,11 +283,12 @@ class Linear(Schedule):
 
 
 class VE(Schedule):
-    """Variance exploding in the time of Karras et al. (EDM, arXiv 2206.00364, eq. 5): alpha = 1, sigma = sigma_max t^rho.
+    """Variance exploding in the time of Karras et al. (EDM, arXiv 2206.00364, eq. 5): alpha = 1, sigma = sigma_max
+    t^rho.
 
     This is their rho-spaced map with sigma_min = 0, so that t = 0 is data here as on every schedule; where their last
-    noise level 0.002 belongs is the time grid (`time_grid(..., "karras", last=0.002)`), which then appends 0 as they do.
-    Noise at t = 1 has standard deviation sigma_max: start from `sigma_max * randn`.
+    noise level 0.002 belongs is the time grid (`time_grid(..., "karras", last=0.002)`), which then appends 0 as they
+    do. Noise at t = 1 has standard deviation sigma_max: start from `sigma_max * randn`.
     """
 
     name = "ve"
@@ -303,7 +314,8 @@ class Tabulated(Schedule):
     first, is clean data (alpha = 1). This is the interpolation of DPM-Solver (arXiv 2206.00927, app. D.4).
 
     `alphas_bar` (K,): the products of (1 - beta), called `alphas_cumprod` in other libraries; strictly decreasing in
-    (0, 1); the last may be 0 (zero terminal SNR, arXiv 2305.08891), and alpha itself is then linear over the last interval. Raises `ValueError` otherwise.
+    (0, 1); the last may be 0 (zero terminal SNR, arXiv 2305.08891), and alpha itself is then linear over the last
+    interval. Raises `ValueError` otherwise.
     """
 
     name = "tabulated"
@@ -349,7 +361,8 @@ class Tabulated(Schedule):
         return self._tables[key]
 
     def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """log alpha between the table's steps; and, of a table that ends in 0, by what alpha is multiplied over the last interval (None: by nothing)."""
+        """log alpha between the table's steps; and, of a table that ends in 0, by what alpha is multiplied over the
+        last interval (None: by nothing)."""
         table = self._table(t)
         place = t * (len(table) - 1)
         k = place.detach().floor().clamp(0, len(table) - 2).long()
@@ -390,8 +403,9 @@ class Tabulated(Schedule):
 class PiecewiseLinear(Schedule):
     """A schedule made of straight pieces: alpha and sigma of `base` at the edges, linear in t between them.
 
-    On it x_t = alpha x_0 + sigma eps moves on a straight line at constant speed within each piece, whatever the base: PeRFlow's path
-    (arXiv 2405.07510, sec. 3) is first-order on this schedule, with one (x_0, eps) a piece, and an Euler step in t is a jump.
+    On it x_t = alpha x_0 + sigma eps moves on a straight line at constant speed within each piece, whatever the base:
+    PeRFlow's path (arXiv 2405.07510, sec. 3) is first-order on this schedule, with one (x_0, eps) a piece, and an Euler
+    step in t is a jump.
 
     `edges` (M + 1,): increasing times, from 0 to 1. Raises `ValueError` otherwise.
     """
@@ -422,7 +436,8 @@ class PiecewiseLinear(Schedule):
         return self._between(self._levels_at_edges[1], as_time(t))
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
-        """Exact: within a piece sigma/alpha = n is linear in the share w of the piece, w = (n a - s)/((s' - s) - n (a' - a))."""
+        """Exact: within a piece sigma/alpha = n is linear in the share w of the piece, w = (n a - s)/((s' - s) - n
+        (a' - a))."""
         lam = torch.as_tensor(lam)
         alpha, sigma = (level.to(lam) for level in self._levels_at_edges)
         edges, n = self.edges.to(lam), torch.exp(-lam)
@@ -457,8 +472,8 @@ IMPORTED = "import"
 def schedule_config(schedule: Schedule) -> dict:
     """A schedule as JSON: its name among the ready-made ones, and its settings.
 
-    Of a schedule that a user wrote, the import path of its class, "module:Class", and its attributes, with which the class makes it again; `ValueError` where
-    that does not give the same schedule, or the class cannot be imported.
+    Of a schedule that a user wrote, the import path of its class, "module:Class", and its attributes, with which the
+    class makes it again; `ValueError` where that does not give the same schedule, or the class cannot be imported.
     """
     if type(schedule) is PiecewiseLinear:
         return {"name": schedule.name, "base": schedule_config(schedule.base), "edges": schedule.edges.tolist()}
@@ -510,7 +525,8 @@ def _is_import_path(text: object) -> bool:
 
 
 def _imported(path: str) -> type[Schedule]:
-    """The class of an import path "module:Class", looked for in the current folder as well; `ValueError` for what is no such path, or no `Schedule`."""
+    """The class of an import path "module:Class", looked for in the current folder as well; `ValueError` for what is
+    no such path, or no `Schedule`."""
     if not _is_import_path(path):
         raise ValueError(f"the import path of a schedule is module:Class, got {path!r}")
     module, _, name = path.partition(":")
@@ -539,7 +555,8 @@ def _made(path: str, settings: Mapping) -> Schedule:
 
 
 def schedule_from_config(config: Mapping) -> Schedule:
-    """The inverse of `schedule_config`; `ValueError` for what it never writes. A user's schedule is imported, which runs its module."""
+    """The inverse of `schedule_config`; `ValueError` for what it never writes. A user's schedule is imported, which
+    runs its module."""
     settings = dict(config)
     name = settings.pop("name", None)
     try:
@@ -559,7 +576,8 @@ def schedule_from_config(config: Mapping) -> Schedule:
 def schedule(name: str) -> Schedule:
     """A ready-made schedule by its name, or a user's by its import path, "module:Class", with its default settings.
 
-    `ValueError` with the nearest name otherwise, or for a path that leads to no `Schedule`; a module in the current folder is found.
+    `ValueError` with the nearest name otherwise, or for a path that leads to no `Schedule`; a module in the current
+    folder is found.
     """
     if isinstance(name, str) and name in SCHEDULES:
         return SCHEDULES[name]()

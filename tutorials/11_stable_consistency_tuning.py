@@ -175,7 +175,7 @@ assert key["ring-sct, 1 steps"] < key["ring-ect, 1 steps"]
 
 # %% [markdown]
 # On the ring it does. On digits neither is good: some hundred updates from samples alone are far too few there, consistency *distillation* with a teacher's steps is at a tenth of these distances (tutorial 10), and the
-# order of one pair of runs says nothing. Over three seeds at 200 updates the spread is larger than the difference (README). The papers train for days.
+# order of one pair of runs says nothing. Over three seeds at 200 updates the spread is larger than the difference (toydiff/distill/README.md). The papers train for days.
 #
 # Why is there so little to gain on images?
 #

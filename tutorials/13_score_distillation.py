@@ -258,7 +258,7 @@ if not FAST:
         assert min(rows[-1][1]) > 0.05, f"{method} has lost a mode"
 
 # %% [markdown]
-# No mode is lost here, with full-size batches neither: the generator starts from a blob that covers everything. The longer trainings of the benchmark (three seeds, README) end with all eight modes between 9 % and 16 %.
+# No mode is lost here, with full-size batches neither: the generator starts from a blob that covers everything. The longer trainings of the benchmark (three seeds, toydiff/distill/README.md) end with all eight modes between 9 % and 16 %.
 # It can go wrong, though.
 #
 # **Break it 3: a stale fake model.** $\phi$ must keep up with a generator that moves. Here the generator is ten times faster, and $\phi$ ten times slower:

@@ -159,7 +159,7 @@ plt.show()
 # ## 4 · What is left to gain?
 #
 # The full benchmark (`python tests/benchmarks/ring.py`, three seeds) says: from CD after 400 updates the stage takes most of the distance away; from CD after 2,500 updates, which is at the floor already, it takes nothing,
-# because there is nothing (README has the figures). On digits:
+# because there is nothing (toydiff/distill/README.md has the figures). On digits:
 
 # %%
 rows = ["| student | network calls | distance over the floor | as asked | updates |", "|---" * 5 + "|"]

@@ -291,7 +291,7 @@ key["the student's image in diffusers is ours, to 1/255"] = float(difference <= 
 print(f"{made.what}, {made.scheduler}: largest difference {difference:.0e}")
 
 # %% [markdown]
-# On a real checkpoint the same from a shell, on one GPU (the README says what memory and time to expect):
+# On a real checkpoint the same from a shell, on one GPU (toydiff/adapters/README.md says what memory and time to expect):
 #
 # ```sh
 # toydiff pairs --problem sd --model $MODEL --prompts prompts.txt --n 20000 --guidance-scale 7.5 --steps 25 --device cuda --out pairs
@@ -308,7 +308,7 @@ display(
 | the deck | measured here |
 |---|---|
 | the same methods on Stable Diffusion (slides 29 to 31) | every card of the catalog runs on a checkpoint by the function that trains on points (tests: method × mixture, digits, sd) |
-| FID of SD 1.5 and SDXL | **not measured**: no checkpoint of that size is here, and random weights have no FID. The README names the command of each row |
+| FID of SD 1.5 and SDXL | **not measured**: no checkpoint of that size is here, and random weights have no FID. toydiff/adapters/README.md names the command of each row |
 | Picard's bound: exact after as many sweeps as points (slides 7, 8) | {walk.trajectory.rounds} rounds become {picard.trajectory.rounds} at a tolerance of {tolerance:g}, for {picard.trajectory.nfe / walk.trajectory.nfe:.1f} times the calls |
 | *(not said)* rounding to timesteps | DPM-Solver-3 has order {key["order of DPM-Solver-3, fractions of timesteps"]:.1f} at fractions; whole timesteps stop at an error of {key["error at 160 steps, whole timesteps"]:.0e} |
 """)

@@ -1,7 +1,9 @@
-"""A Stable Diffusion checkpoint in this library's terms: a schedule from its table, a kind from its prediction type, a denoiser, prompts, latents.
+"""A Stable Diffusion checkpoint in this library's terms: a schedule from its table, a kind from its prediction type, a
+denoiser, prompts, latents.
 
-SD 1.x and 2.x (eps and v prediction, zero terminal SNR) and SDXL, from a folder in diffusers' layout, a hub id, or a single .safetensors file. diffusers
-and transformers read the files and hold the networks; what is asked of them, and when, is this library's.
+SD 1.x and 2.x (eps and v prediction, zero terminal SNR) and SDXL, from a folder in diffusers' layout, a hub id, or a
+single .safetensors file. diffusers and transformers read the files and hold the networks; what is asked of them, and
+when, is this library's.
 """
 
 import functools
@@ -38,7 +40,8 @@ UNFILTERED = "the checkpoint's safety checker is not loaded: images are not filt
 
 
 def _by_itself(method: Callable) -> Callable:
-    """What is kept for later is computed without gradients, and by none of the modes that a caller is in: mixed precision, or inference, whose tensors no gradient passes."""
+    """What is kept for later is computed without gradients, and by none of the modes that a caller is in: mixed
+    precision, or inference, whose tensors no gradient passes."""
 
     @functools.wraps(method)
     def computed(self: "StableDiffusion", *args, **settings):
@@ -53,8 +56,9 @@ _LOADED: "weakref.WeakValueDictionary[str, StableDiffusion]" = weakref.WeakValue
 
 
 class StableDiffusion:
-    """A checkpoint that was read: `load` makes it. `unet`, `vae`: diffusers' modules, frozen; `schedule`, `kind`: how the UNet was trained; `prompts`;
-    `scale`: pixels a latent is wide; `channels`, of a latent; `resolution`, (height, width) in pixels that it was trained at; `timesteps` K of the `table`.
+    """A checkpoint that was read: `load` makes it. `unet`, `vae`: diffusers' modules, frozen; `schedule`, `kind`:
+    how the UNet was trained; `prompts`; `scale`: pixels a latent is wide; `channels`, of a latent; `resolution`,
+    (height, width) in pixels that it was trained at; `timesteps` K of the `table`.
     """
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict):
@@ -104,12 +108,14 @@ class StableDiffusion:
     ) -> "StableDiffusion":
         """A checkpoint from a folder in diffusers' layout, a hub id such as "org/name", or a single .safetensors file.
 
-        config: for a single file, a folder in diffusers' layout (its JSON and tokenizers suffice) or a hub id that says what the file holds; None for
-        diffusers' guess, which asks the hub. lora: files or folders of LoRAs, added to the weights for good, in this order. unet: a folder of
-        another UNet in the place of the checkpoint's. local_only: never ask the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
+        config: for a single file, a folder in diffusers' layout (its JSON and tokenizers suffice) or a hub id that says
+        what the file holds; None for diffusers' guess, which asks the hub. lora: files or folders of LoRAs, added to
+        the weights for good, in this order. unet: a folder of another UNet in the place of the checkpoint's.
+        local_only: never ask the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
 
-        The same arguments give the same object in one process, as long as anyone holds it: `to` moves it for all, and its prompts are everyone's. At first it is on the processor, in float32. `ValueError` in
-        one line for what is not there, or is no such checkpoint; without the packages of the extra `sd` too.
+        The same arguments give the same object in one process, as long as anyone holds it: `to` moves it for all, and
+        its prompts are everyone's. At first it is on the processor, in float32. `ValueError` in one line for what is
+        not there, or is no such checkpoint; without the packages of the extra `sd` too.
         """
         lora = [lora] if isinstance(lora, str | Path) else lora
         about = {
@@ -123,9 +129,11 @@ class StableDiffusion:
         return loaded
 
     def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
-        """Move networks to a device, and the UNet and text encoders to a dtype; the VAE stays in float32. None leaves what is.
+        """Move networks to a device, and the UNet and text encoders to a dtype; the VAE stays in float32. None leaves
+        what is.
 
-        What a narrower dtype has rounded stays so. `ValueError` for float16 on the processor, or a device or dtype that is not there.
+        What a narrower dtype has rounded stays so. `ValueError` for float16 on the processor, or a device or dtype that
+        is not there.
         """
         try:
             device = self.device if device is None else torch.device(device)
@@ -157,14 +165,16 @@ class StableDiffusion:
     def denoiser(self, *, rounded: bool = False, negative_prompt: str | None = None) -> LambdaDenoiser:
         """The checkpoint's model behind the contract, frozen: cond is the labels of `prompts.add`.
 
-        rounded: the UNet is told whole timesteps, as it was trained, and as diffusers does; a solver of high order then loses its order.
+        rounded: the UNet is told whole timesteps, as it was trained, and as diffusers does; a solver of high order then
+        loses its order.
         """
         net = CheckpointUNet.of(self)
         net.rounded, net.negative = rounded, negative_prompt
         return LambdaDenoiser(net, self.schedule, self.kind).eval().requires_grad_(False)
 
     def latent_shape(self, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
-        """(channels, H, W) of a latent for an image of size (height, width) pixels, or a square; None for the checkpoint's own."""
+        """(channels, H, W) of a latent for an image of size (height, width) pixels, or a square; None for the
+        checkpoint's own."""
         if not isinstance(size, int | tuple | None) or (isinstance(size, tuple) and len(size) != 2):
             raise ValueError(f"a size is a number of pixels, or (height, width), got {size!r}")
         height, width = (size, size) if isinstance(size, int) else self.resolution if size is None else size
@@ -215,7 +225,8 @@ class StableDiffusion:
         return column(mean).view(1, -1, 1, 1), column(std).view(1, -1, 1, 1) / self.vae.config.scaling_factor
 
     def stamp(self, *parts: str) -> list:
-        """By which the weights of some components are known as the same as before: where they were read from, and what the files looked like."""
+        """By which the weights of some components are known as the same as before: where they were read from, and
+        what the files looked like."""
         place = Path(self.source)
         files = (
             [place] if place.is_file() else sorted(p for part in parts for p in (place / part).glob("*") if p.is_file())
@@ -231,7 +242,8 @@ class StableDiffusion:
 
     @_by_itself
     def _encode_text(self, texts: Sequence[str] | None) -> Encoded:
-        """By the pipeline's own encoders; None is what it gives the model for no prompt: of SDXL zeros, if its configuration says so."""
+        """By the pipeline's own encoders; None is what it gives the model for no prompt: of SDXL zeros, if its
+        configuration says so."""
         with quietly():
             if not self.xl:
                 found, _ = self.pipe.encode_prompt([""] if texts is None else list(texts), self.device, 1, False)
@@ -263,7 +275,8 @@ class StableDiffusion:
 
 
 def table_of(scheduler: object) -> Tabulated:
-    """The schedule of a diffusers scheduler: its table of alphas_cumprod, whose last entry may be 0 (zero terminal SNR)."""
+    """The schedule of a diffusers scheduler: its table of alphas_cumprod, whose last entry may be 0 (zero terminal
+    SNR)."""
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(
             f"the scheduler {type(scheduler).__name__} has no table of noise levels (alphas_cumprod) to make a schedule of"

@@ -1,4 +1,5 @@
-"""Students for diffusers: a LoRA or a UNet, the scheduler that samples it as it was trained, and the lines of Python that load both."""
+"""Students for diffusers: a LoRA or a UNet, the scheduler that samples it as it was trained, and the lines of Python
+that load both."""
 
 import copy
 import tempfile
@@ -28,7 +29,8 @@ SCHEDULERS = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler", "dpm++2m": "DPMSol
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the folder, "lora" or "unet", the scheduler's class, the steps it is meant for, and the Python that uses it."""
+    """What was written: the folder, "lora" or "unet", the scheduler's class, the steps it is meant for, and the
+    Python that uses it."""
 
     folder: Path
     what: str
@@ -38,10 +40,13 @@ class Exported:
 
 
 def export(D: Denoiser, about: Mapping[str, object], out: Path | str, *, whole: bool = False) -> Exported:
-    """Write a student for diffusers into a folder that holds none yet: its LoRA, or its UNet where it is more than that, or where `whole` asks for it; and its scheduler.
+    """Write a student for diffusers into a folder that holds none yet: its LoRA, or its UNet where it is more than
+    that, or where `whole` asks for it; and its scheduler.
 
-    about: what its run says (`runs.Model.about`). With diffusers' own pipeline, scheduler and these weights, the same seed gives the images that `sample_images` gives at whole timesteps, at the
-    steps that the method is meant for. `ValueError` for what is no student of a checkpoint, is on a schedule that no scheduler has, or a folder that is in use.
+    about: what its run says (`runs.Model.about`). With diffusers' own pipeline, scheduler and these weights, the same
+    seed gives the images that `sample_images` gives at whole timesteps, at the steps that the method is meant for.
+    `ValueError` for what is no student of a checkpoint, is on a schedule that no scheduler has, or a folder that is in
+    use.
     """
     if not isinstance(D, LambdaDenoiser) or not isinstance(D.net, CheckpointUNet):
         raise ValueError(
@@ -98,7 +103,8 @@ def _save_lora(net: CheckpointUNet, folder: Path) -> None:
 
 
 def merged(net: CheckpointUNet) -> "UNet2DConditionModel":
-    """The student's UNet as diffusers has it, in float32 on the processor: a copy, with its LoRA added to the weights."""
+    """The student's UNet as diffusers has it, in float32 on the processor: a copy, with its LoRA added to the
+    weights."""
     unet = copy.deepcopy(net.unet).cpu().float()
     if net.trained == "lora":
         unet.fuse_lora()
@@ -107,7 +113,8 @@ def merged(net: CheckpointUNet) -> "UNet2DConditionModel":
 
 
 def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "SchedulerMixin":
-    """The scheduler of diffusers that samples a denoiser as a solver on uniform times does; `ValueError` where there is none."""
+    """The scheduler of diffusers that samples a denoiser as a solver on uniform times does; `ValueError` where there
+    is none."""
     import diffusers
 
     checkpoint, schedule = D.net.checkpoint, D.schedule
@@ -116,7 +123,8 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
             raise ValueError(
                 "no scheduler of diffusers that these pipelines take noises a flow again, as the solver lcm does; train on the checkpoint's own schedule"
             )
-        # FlowMatchEulerDiscreteScheduler lacks what these pipelines ask of a scheduler; UniPC of order 1 without its corrector is Euler's step
+        # FlowMatchEulerDiscreteScheduler lacks what these pipelines ask of a scheduler; UniPC of order 1 without its
+        # corrector is Euler's step
         return diffusers.UniPCMultistepScheduler(
             solver_order=1, disable_corrector=list(range(1000)), prediction_type="flow_prediction", use_flow_sigmas=True, final_sigmas_type="zero"
         )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Pictures to train on: a folder of images with captions, encoded once into latents, and pictures to look at: sheets with their settings inside."""
+"""Pictures to train on: a folder of images with captions, encoded once into latents, and pictures to look at: sheets
+with their settings inside."""
 
 import hashlib
 import io
@@ -37,8 +38,8 @@ def read_text(path: Path) -> str:
 def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
     """The images of a folder and of those in it, sorted, with their captions.
 
-    A caption is the "text" of the line of metadata.jsonl with this "file_name", or what is in a .txt file of the image's name. `ValueError` if there
-    is no image, or one without a caption.
+    A caption is the "text" of the line of metadata.jsonl with this "file_name", or what is in a .txt file of the
+    image's name. `ValueError` if there is no image, or one without a caption.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -108,7 +109,8 @@ def encoded(
     at_once: int = 8,
     progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(mean, std) of the latents of images, (n, C, h, w) each, in half precision; kept shard by shard in the folder `cache`, where the next run finds them."""
+    """(mean, std) of the latents of images, (n, C, h, w) each, in half precision; kept shard by shard in the folder
+    `cache`, where the next run finds them."""
     means, stds = [], []
     for i in tqdm(range(0, len(paths), SHARD), desc="encode", unit="shard", disable=not progress):
         part = paths[i : i + SHARD]

@@ -1,4 +1,5 @@
-"""Reading a checkpoint's files: by diffusers and transformers, whole or not at all, with one line for whatever is wrong."""
+"""Reading a checkpoint's files: by diffusers and transformers, whole or not at all, with one line for whatever is
+wrong."""
 
 import contextlib
 import importlib
@@ -29,7 +30,8 @@ INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydif
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """diffusers and transformers speak of what is intended here: no safety checker, CPU, a cut that was agreed to; and their bars are of files that take a second each."""
+    """diffusers and transformers speak of what is intended here: no safety checker, CPU, a cut that was agreed to;
+    and their bars are of files that take a second each."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
@@ -66,7 +68,8 @@ def whole(path: str | Path) -> str:
 def read(
     model: str, config: str | None, lora: Sequence[str], unet: str | None, local_only: bool, unsafe: bool
 ) -> "DiffusionPipeline":
-    """The pipeline of a checkpoint, in float32 on the processor: see `StableDiffusion.load`. `ValueError` in one line for whatever is wrong with it."""
+    """The pipeline of a checkpoint, in float32 on the processor: see `StableDiffusion.load`. `ValueError` in one
+    line for whatever is wrong with it."""
     try:
         import diffusers
         import peft  # noqa: F401
@@ -151,7 +154,8 @@ def _parts(index: Path) -> dict:
 
 
 def _network(folder: Path, class_: Sequence[str], unsafe: bool) -> torch.nn.Module:
-    """A network of a checkpoint, every weight of which is in its files: the libraries fill in what is missing with random numbers, and go on."""
+    """A network of a checkpoint, every weight of which is in its files: the libraries fill in what is missing with
+    random numbers, and go on."""
     library, name = class_
     if library not in ("diffusers", "transformers"):
         raise ValueError(f"its {folder.name} is a {name} of {library}, which is not known here")
@@ -255,7 +259,8 @@ def _from_hub(model: str, local_only: bool, unsafe: bool) -> "DiffusionPipeline"
 
 
 def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: bool):
-    """A UNet alone, such as the published students of PeRFlow and Rectified Diffusion, and those that `toydiff export` writes."""
+    """A UNet alone, such as the published students of PeRFlow and Rectified Diffusion, and those that `toydiff
+    export` writes."""
     from diffusers import UNet2DConditionModel
 
     path = Path(unet)
@@ -283,7 +288,8 @@ def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: 
 
 
 def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bool) -> None:
-    """Add a LoRA to the weights for good: LCM-LoRA, PCM-LoRA, those that `toydiff export` writes. `ValueError` if it is not there or does not fit."""
+    """Add a LoRA to the weights for good: LCM-LoRA, PCM-LoRA, those that `toydiff export` writes. `ValueError` if it
+    is not there or does not fit."""
     path = Path(lora)
     if not path.exists() and (lora.count("/") != 1 or lora.startswith((".", "/", "~"))):
         raise ValueError(f"there is no LoRA at {lora!r}")
@@ -311,7 +317,8 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
 
 
 def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
-    """A student that `toydiff export` wrote says how it is sampled: a flow, say, has another schedule and kind than the checkpoint it was made of."""
+    """A student that `toydiff export` wrote says how it is sampled: a flow, say, has another schedule and kind than
+    the checkpoint it was made of."""
     if student is None or not (Path(student) / EXPORTED).exists():
         return
     import diffusers

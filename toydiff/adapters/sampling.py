@@ -1,4 +1,5 @@
-"""Images from a checkpoint or a student of one: any solver, grid and parallel sampler of the library, from the noise that diffusers would draw."""
+"""Images from a checkpoint or a student of one: any solver, grid and parallel sampler of the library, from the noise
+that diffusers would draw."""
 
 import copy
 import dataclasses
@@ -22,7 +23,8 @@ from .unet import CheckpointUNet
 
 @dataclass(frozen=True)
 class Images:
-    """What was made: images (n, 3, H, W) in [0, 1], None where only latents were asked for; latents (n, C, h, w); the labels of their prompts, (n,); what it cost.
+    """What was made: images (n, 3, H, W) in [0, 1], None where only latents were asked for; latents (n, C, h, w); the
+    labels of their prompts, (n,); what it cost.
 
     The trajectory keeps the states of the first batch only where all were asked for, and the end of all otherwise.
     """
@@ -66,11 +68,14 @@ def sample_images(
 ) -> Images:
     """`each` images of every prompt, one prompt's after the other's.
 
-    denoiser: a student; None for the checkpoint itself. The start is standard normal noise of all images, drawn on the processor from the seed, as a pipeline of diffusers does
-    given torch.Generator("cpu").manual_seed(seed); the solver's own noise follows from the same stream. grid: one of `GRIDS`, or a spacing of diffusers' schedulers, with which
-    the sampler is theirs in all details (`schedulers.like_scheduler`): the same settings then give the same images, as long as a solver that draws noise makes them in one batch.
-    at_once: latents in one network call, twice as many with guidance; a parallel sampler evaluates so many
-    points x images at once. rounded: whole timesteps, as spacings have them anyway. ts: times that override `steps` and `grid`. cut: a prompt that is too long loses its end, instead of `ValueError`.
+    denoiser: a student; None for the checkpoint itself. The start is standard normal noise of all images, drawn on the
+    processor from the seed, as a pipeline of diffusers does given torch.Generator("cpu").manual_seed(seed); the
+    solver's own noise follows from the same stream. grid: one of `GRIDS`, or a spacing of diffusers' schedulers, with
+    which the sampler is theirs in all details (`schedulers.like_scheduler`): the same settings then give the same
+    images, as long as a solver that draws noise makes them in one batch. at_once: latents in one network call, twice as
+    many with guidance; a parallel sampler evaluates so many points x images at once. rounded: whole timesteps, as
+    spacings have them anyway. ts: times that override `steps` and `grid`. cut: a prompt that is too long loses its end,
+    instead of `ValueError`.
 
     A student that sees the guidance scale is told it. `ValueError` for bad input.
     """

@@ -1,7 +1,7 @@
 """A sampler down to the details of diffusers' schedulers: which timesteps, where it ends, how the noise is scaled.
 
-The library's grids are times, and a model is asked at fractions of a timestep. A grid named as a scheduler's `timestep_spacing` is that scheduler's instead, for who wants
-the same images from the same seed.
+The library's grids are times, and a model is asked at fractions of a timestep. A grid named as a scheduler's
+`timestep_spacing` is that scheduler's instead, for who wants the same images from the same seed.
 """
 
 import re
@@ -42,9 +42,11 @@ BOUNDARY = 10.0, 0.5
 
 @dataclass(frozen=True)
 class LCMScheduler(LCM):
-    """Consistency sampling with LCM's boundary condition: x_0 = c_skip x + c_out x_0', c_skip = s^2/(k'^2 + s^2), c_out = k'/sqrt(k'^2 + s^2) (arXiv 2310.04378, sec. 3).
+    """Consistency sampling with LCM's boundary condition: x_0 = c_skip x + c_out x_0', c_skip = s^2/(k'^2 + s^2), c_out
+    = k'/sqrt(k'^2 + s^2) (arXiv 2310.04378, sec. 3).
 
-    k' = 10 k of the timestep k = K t - 1, s = 1/2: 7e-6 and 1 already at k = 19. A jump to t = 0 needs no such condition; the difference is seen in large latents alone.
+    k' = 10 k of the timestep k = K t - 1, s = 1/2: 7e-6 and 1 already at k = 19. A jump to t = 0 needs no such
+    condition; the difference is seen in large latents alone.
     """
 
     timesteps: int = 1000
@@ -62,7 +64,8 @@ class LCMScheduler(LCM):
 
 @dataclass(frozen=True)
 class AsScheduled:
-    """How a scheduler samples: the model as it sees it, the solver, its times (steps + 1,), and by what standard normal noise is multiplied for a start."""
+    """How a scheduler samples: the model as it sees it, the solver, its times (steps + 1,), and by what standard
+    normal noise is multiplied for a start."""
 
     denoiser: Denoiser
     solver: Solver
@@ -73,12 +76,14 @@ class AsScheduled:
 def like_scheduler(
     checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, spacing: str
 ) -> AsScheduled:
-    """What diffusers' scheduler of a solver does at a `timestep_spacing` ("lcm": LCM's own choice), with the rest of the checkpoint's scheduler configuration.
+    """What diffusers' scheduler of a solver does at a `timestep_spacing` ("lcm": LCM's own choice), with the rest of
+    the checkpoint's scheduler configuration.
 
-    The scheduler itself gives its timesteps, its levels, its table and the scale of its noise. So DDIM's ends at the table's first level, not at 0, if the configuration says
-    set_alpha_to_one = false; Heun's starts from sigma times the noise, not from noise, at "trailing" and "linspace"; schedulers that work in NSR put 2^-24 in the
-    place of a table's last 0, and Heun's knows no zero terminal SNR; LCM's has a boundary condition. `ValueError` where a scheduler's walk is none over a grid, or where a
-    solver has no scheduler.
+    The scheduler itself gives its timesteps, its levels, its table and the scale of its noise. So DDIM's ends at the
+    table's first level, not at 0, if the configuration says set_alpha_to_one = false; Heun's starts from sigma times
+    the noise, not from noise, at "trailing" and "linspace"; schedulers that work in NSR put 2^-24 in the place of a
+    table's last 0, and Heun's knows no zero terminal SNR; LCM's has a boundary condition. `ValueError` where a
+    scheduler's walk is none over a grid, or where a solver has no scheduler.
     """
     import diffusers
 

@@ -1,6 +1,8 @@
-"""Prompts: encoded once, known by a number that depends on their text alone, so that a batch of them is a tensor of labels (B,).
+"""Prompts: encoded once, known by a number that depends on their text alone, so that a batch of them is a tensor of
+labels (B,).
 
-So everything that works with classes works with prompts: labels that are dropped for guidance, pairs on disk, rows shared by several processes.
+So everything that works with classes works with prompts: labels that are dropped for guidance, pairs on disk, rows
+shared by several processes.
 """
 
 import hashlib
@@ -21,11 +23,13 @@ AT_ONCE = 32
 """Prompts that are encoded in one call, and kept in one file."""
 REMEMBERED = 4
 IN_FULL = 4096
-"""Prompts that are kept as they were encoded, a quarter of a megabyte each of SD 1.x; more of them, for training, are kept in half precision."""
+"""Prompts that are kept as they were encoded, a quarter of a megabyte each of SD 1.x; more of them, for training,
+are kept in half precision."""
 
 
 class Encoded(NamedTuple):
-    """hidden (n, tokens, width): what cross-attention reads; pooled (n, width) or None: SDXL's vector of the whole prompt."""
+    """hidden (n, tokens, width): what cross-attention reads; pooled (n, width) or None: SDXL's vector of the whole
+    prompt."""
 
     hidden: Tensor
     pooled: Tensor | None
@@ -52,7 +56,8 @@ def text_of(id_: int) -> str:
 class Prompts:
     """The prompts that a checkpoint's text encoders have read.
 
-    encode(texts) -> `Encoded`, or for None the prompt of a model that is given none, of one row; too_long(text) -> what is wrong with one that has too many tokens, or None.
+    encode(texts) -> `Encoded`, or for None the prompt of a model that is given none, of one row; too_long(text) -> what
+    is wrong with one that has too many tokens, or None.
     """
 
     def __init__(self, encode: Callable[[Sequence[str] | None], Encoded], too_long: Callable[[str], str | None]):
@@ -70,7 +75,8 @@ class Prompts:
         key: str = "",
         progress: bool = False,
     ) -> Tensor:
-        """Encode prompts that are new, and give the labels of all, (n,). `ValueError` for one that is too long, unless `cut`: its end is then lost.
+        """Encode prompts that are new, and give the labels of all, (n,). `ValueError` for one that is too long, unless
+        `cut`: its end is then lost.
 
         cache: a folder where encoded prompts are kept for the next time; `key` says by which encoders.
         """
@@ -102,7 +108,8 @@ class Prompts:
         return _apart(encoded)
 
     def rows(self, cond: Tensor | None, like: Tensor, negative: str | None = None) -> Encoded:
-        """What the network reads for labels cond (B,), or None for the whole batch like (B, ...): on its device, in its dtype.
+        """What the network reads for labels cond (B,), or None for the whole batch like (B, ...): on its device, in its
+        dtype.
 
         `NO_CLASS` is the negative prompt, or with None what the checkpoint is given for no prompt.
         """
@@ -129,7 +136,8 @@ class Prompts:
         return self._rows[key]
 
     def forget(self, *, all_: bool = False) -> None:
-        """Forget what was put on a device, since it was moved; `all_` that was encoded, since the encoders changed: it is encoded anew when it is asked for."""
+        """Forget what was put on a device, since it was moved; `all_` that was encoded, since the encoders changed:
+        it is encoded anew when it is asked for."""
         self._last = []
         if all_:
             self._rows = {}

@@ -1,6 +1,8 @@
-"""A Stable Diffusion checkpoint of random weights, some 100,000 of them, in the real layout: to try code on where gigabytes are not at hand.
+"""A Stable Diffusion checkpoint of random weights, some 100,000 of them, in the real layout: to try code on where
+gigabytes are not at hand.
 
-`python -m toydiff.adapters.tiny FOLDER [sd | sd-v | xl]` writes one. Its images are noise; its files, schedule, tokenizer and text encoders are read as a real one's are.
+`python -m toydiff.adapters.tiny FOLDER [sd | sd-v | xl]` writes one. Its images are noise; its files, schedule,
+tokenizer and text encoders are read as a real one's are.
 """
 
 import json
@@ -89,7 +91,8 @@ def vae() -> AutoencoderKL:
 
 
 def pipeline(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: object) -> DiffusionPipeline:
-    """A pipeline of random weights; its tokenizer's files are put into the folder. changes: to the UNet's configuration. `ValueError` for an unknown kind."""
+    """A pipeline of random weights; its tokenizer's files are put into the folder. changes: to the UNet's
+    configuration. `ValueError` for an unknown kind."""
     if kind not in KINDS:
         raise unknown("kind of checkpoint", kind, KINDS)
     words = tokenizer(Path(folder) / "words")

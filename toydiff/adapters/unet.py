@@ -1,7 +1,8 @@
-"""A checkpoint's UNet as a network of this library: net(x, lam, cond, guidance_scale), told the noise level and the prompts' labels.
+"""A checkpoint's UNet as a network of this library: net(x, lam, cond, guidance_scale), told the noise level and the
+prompts' labels.
 
-With that it stands behind `LambdaDenoiser`, and so on any schedule and in any kind of prediction, like the small networks of `nets`. Copies of it share
-what is not trained, and a checkpoint of a run holds only what is.
+With that it stands behind `LambdaDenoiser`, and so on any schedule and in any kind of prediction, like the small
+networks of `nets`. Copies of it share what is not trained, and a checkpoint of a run holds only what is.
 """
 
 import copy
@@ -33,11 +34,13 @@ GUIDANCE_WIDTH = 256
 
 
 class CheckpointUNet(nn.Module):
-    """The UNet of a Stable Diffusion checkpoint. x (B, C, H, W) latents over S = sqrt(alpha^2 + sigma^2), lam (B,), cond (B,) labels of prompts or None.
+    """The UNet of a Stable Diffusion checkpoint. x (B, C, H, W) latents over S = sqrt(alpha^2 + sigma^2), lam (B,),
+    cond (B,) labels of prompts or None.
 
-    The timestep that the UNet is told is where the checkpoint's own table has this lambda, K t - 1 of K timesteps, a fraction in general; `rounded` makes it whole.
-    trained: "none", "lora" or "full" (`TRAINED`). guided: it is told the guidance scale. flow: it is on the linear schedule, as flow models of
-    diffusers are: it sees x itself and the timestep 1000 t, 999 at most. negative: the prompt that stands for no label; None is the checkpoint's own.
+    The timestep that the UNet is told is where the checkpoint's own table has this lambda, K t - 1 of K timesteps, a
+    fraction in general; `rounded` makes it whole. trained: "none", "lora" or "full" (`TRAINED`). guided: it is told the
+    guidance scale. flow: it is on the linear schedule, as flow models of diffusers are: it sees x itself and the
+    timestep 1000 t, 999 at most. negative: the prompt that stands for no label; None is the checkpoint's own.
     """
 
     name = DIFFUSERS
@@ -95,7 +98,8 @@ class CheckpointUNet(nn.Module):
         return [*self.unet.down_blocks, *(() if self.unet.mid_block is None else (self.unet.mid_block,))]
 
     def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
-        """The channels of each level on the way down, and of the middle, averaged over the image, (B, feature_width)."""
+        """The channels of each level on the way down, and of the middle, averaged over the image, (B,
+        feature_width)."""
         found: list[Tensor] = []
 
         def note(module: nn.Module, args: tuple, out: Tensor | tuple) -> None:
@@ -173,7 +177,8 @@ class CheckpointUNet(nn.Module):
     def to_train(
         self, trained: str, rank: int = 0, *, guided: bool = False, flow: bool = False, checkpointing: bool = False
     ) -> "CheckpointUNet":
-        """A copy with these weights its own, and trainable: it starts where this one is. checkpointing: activations are computed twice, not kept.
+        """A copy with these weights its own, and trainable: it starts where this one is. checkpointing: activations are
+        computed twice, not kept.
 
         A change of low rank stays of its rank, and of a network that is trained whole all weights stay its own.
         """
@@ -217,7 +222,8 @@ class CheckpointUNet(nn.Module):
         self._shared -= names
 
     def _see_guidance(self) -> None:
-        """Add the guidance scale as an input that does nothing yet; or, where it is there already, make it trainable."""
+        """Add the guidance scale as an input that does nothing yet; or, where it is there already, make it
+        trainable."""
         embedding = self.unet.time_embedding
         there, weight = embedding.cond_proj, embedding.linear_1.weight
         width = GUIDANCE_WIDTH if there is None else there.in_features
@@ -255,7 +261,8 @@ def _lora_config(rank: int):
 
 
 def guidance_embedding(guidance_scale: Tensor, width: int) -> Tensor:
-    """Sines and cosines of 1000 (g - 1) at `width`/2 frequencies from 1 to 1e-4, (B, width): how LCM's students are told the scale."""
+    """Sines and cosines of 1000 (g - 1) at `width`/2 frequencies from 1 to 1e-4, (B, width): how LCM's students are
+    told the scale."""
     half = width // 2
     frequencies = torch.exp(
         -math.log(10000.0) / (half - 1) * torch.arange(half, dtype=torch.float32, device=guidance_scale.device)

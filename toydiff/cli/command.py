@@ -1,6 +1,8 @@
-"""The `toydiff` command. A wrong word is one line on stderr that names what is allowed, and exit code 2; never a traceback.
+"""The `toydiff` command. A wrong word is one line on stderr that names what is allowed, and exit code 2; never a
+traceback.
 
-Everything that is heavy is imported by the command that needs it, and every output is proven writable before the work starts.
+Everything that is heavy is imported by the command that needs it, and every output is proven writable before the work
+starts.
 """
 
 import argparse
@@ -172,7 +174,8 @@ def parallel_text(rows: Sequence[Mapping]) -> str:
 
 
 def parallel_verdicts(rows: Sequence[Mapping]) -> list[str]:
-    """Where wall-clock is won and where it is lost, a sentence for each kind of network; none where there is nothing to compare."""
+    """Where wall-clock is won and where it is lost, a sentence for each kind of network; none where there is nothing
+    to compare."""
     by_steps: dict[int, dict[bool, list[Mapping]]] = {}
     for row in rows:
         by_steps.setdefault(row["steps"], {True: [], False: []})[row["method"] == "sequential"].append(row)
@@ -214,7 +217,8 @@ def seeded_mixture(name: str, seed: int) -> "GaussianMixture":
 
 
 class Samples(NamedTuple):
-    """A run of `toydiff sample`: where it started, what came out, and true samples to compare with. Points are (n, 2), truth (m, 2)."""
+    """A run of `toydiff sample`: where it started, what came out, and true samples to compare with. Points are (n,
+    2), truth (m, 2)."""
 
     start: "Tensor"
     trajectory: "Trajectory"
@@ -301,7 +305,8 @@ def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
 
 
 def as_npz(result: Samples, settings: Mapping) -> bytes:
-    """Arrays `samples` (n, 2), `start` (n, 2), `ts` (N+1,), and `settings`, JSON text. No clock, so one seed gives one file."""
+    """Arrays `samples` (n, 2), `start` (n, 2), `ts` (N+1,), and `settings`, JSON text. No clock, so one seed gives
+    one file."""
     import io
 
     import numpy as np
@@ -345,7 +350,8 @@ def methods(args: argparse.Namespace) -> None:
 
 
 def registry() -> dict[str, list[dict]]:
-    """All that can be named on the command line: solvers, parallel samplers, grids, schedules, mixtures, methods and problems."""
+    """All that can be named on the command line: solvers, parallel samplers, grids, schedules, mixtures, methods and
+    problems."""
     from ..catalog import METHODS
     from ..grids import DEFAULT_GRID, GRIDS
     from ..mixtures import MIXTURES
@@ -355,7 +361,10 @@ def registry() -> dict[str, list[dict]]:
     from ..solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS
 
     def described(makers: Mapping[str, Callable]) -> list[dict]:
-        return [{"name": name, "title": inspect.getdoc(make).splitlines()[0]} for name, make in makers.items()]
+        return [
+            {"name": name, "title": " ".join(inspect.getdoc(make).split("\n\n")[0].split())}
+            for name, make in makers.items()
+        ]
 
     return {
         "solvers": [
@@ -689,7 +698,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check_options(argv: Sequence[str], program: str, options: Sequence[str]) -> None:
-    """Every word that looks like an option is one; argparse would first complain of what is missing, and suggests nothing."""
+    """Every word that looks like an option is one; argparse would first complain of what is missing, and suggests
+    nothing."""
     for arg in argv:
         name = arg.partition("=")[0]
         if re.match(r"--?[A-Za-z]", name) and name not in [*options, "-h"]:
@@ -697,7 +707,8 @@ def check_options(argv: Sequence[str], program: str, options: Sequence[str]) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted, 141 when the reader has left."""
+    """Run the command; returns its exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted, 141 when
+    the reader has left."""
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by the caller
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
@@ -745,7 +756,8 @@ def complain(message: str, code: int) -> int:
 
 
 def abandon_stdout() -> None:
-    """What is still buffered has nowhere to go; without this the interpreter would try again as it leaves, and complain."""
+    """What is still buffered has nowhere to go; without this the interpreter would try again as it leaves, and
+    complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

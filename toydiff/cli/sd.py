@@ -1,4 +1,5 @@
-"""The commands on Stable Diffusion checkpoints: what they are told beside the rest, images, and students for diffusers. Thin: the work is in `adapters`."""
+"""The commands on Stable Diffusion checkpoints: what they are told beside the rest, images, and students for
+diffusers. Thin: the work is in `adapters`."""
 
 import argparse
 import dataclasses
@@ -226,7 +227,8 @@ def as_png(made: "Images", settings: Mapping) -> bytes:
 
 
 def as_npz(made: "Images", settings: Mapping) -> bytes:
-    """Arrays `images` (n, H, W, 3) in bytes, `latents` (n, C, h, w), `ts` (N+1,), and `settings`, JSON text. No clock."""
+    """Arrays `images` (n, H, W, 3) in bytes, `latents` (n, C, h, w), `ts` (N+1,), and `settings`, JSON text. No
+    clock."""
     import numpy as np
 
     from ..adapters.images import as_bytes

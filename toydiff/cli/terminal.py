@@ -18,7 +18,8 @@ DEVICES = ("cpu", "cuda", "mps")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises `ValueError` instead of leaving, and remembers its options so that a misspelt one gets a suggestion."""
+    """A parser that raises `ValueError` instead of leaving, and remembers its options so that a misspelt one gets a
+    suggestion."""
 
     def __init__(self, *args, **kwargs):
         self.options: list[str] = []
@@ -116,7 +117,8 @@ def sample_file(text: str, json_to: str | None) -> Path:
 
 
 def report(json_to: str | None, obj: object, text: str) -> None:
-    """Print the text for people, and write the JSON where it was asked for. `--json -` prints the JSON alone, for pipes."""
+    """Print the text for people, and write the JSON where it was asked for. `--json -` prints the JSON alone, for
+    pipes."""
     if json_to == "-":
         sys.stdout.write(json_text(obj))
         return
@@ -150,7 +152,8 @@ def cell(value: float | None, as_: str = "") -> str:
 
 
 def one_thread() -> None:
-    """Keep torch to one thread: the batches are too small to share, and on a busy machine threads only wait for one another."""
+    """Keep torch to one thread: the batches are too small to share, and on a busy machine threads only wait for one
+    another."""
     import torch
 
     torch.set_num_threads(1)
@@ -162,7 +165,8 @@ def show_progress() -> bool:
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks: the only one, or the first of those that a launcher such as `accelerate launch` started together."""
+    """Whether this process speaks: the only one, or the first of those that a launcher such as `accelerate launch`
+    started together."""
     return not runs_with_others() or os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,5 @@
-"""The commands about trained models: train, pairs, sample (of a model), evaluate and zoo. Thin: the work is in `runs`, `distill.pairs` and `zoo`."""
+"""The commands about trained models: train, pairs, sample (of a model), evaluate and zoo. Thin: the work is in
+`runs`, `distill.pairs` and `zoo`."""
 
 import argparse
 import io
@@ -122,7 +123,8 @@ def train(args: argparse.Namespace) -> None:
 
 
 def best_of(measured: Sequence[Mapping]) -> dict[str, float]:
-    """Of what was measured on the way: the update at which the distance was smallest, which is what is kept, that distance, the first one and the floor."""
+    """Of what was measured on the way: the update at which the distance was smallest, which is what is kept, that
+    distance, the first one and the floor."""
     if not measured:
         return {}
     best = min(measured, key=lambda row: row["distance"])
@@ -367,7 +369,8 @@ def sample(args: argparse.Namespace) -> None:
 
 
 def asked_for(the_problem: "Problem", n: int, args: argparse.Namespace) -> "Tensor | None":
-    """The classes that --label asks for, (n,), or None for the problem's own choice; `ValueError` for a class that is not there."""
+    """The classes that --label asks for, (n,), or None for the problem's own choice; `ValueError` for a class that
+    is not there."""
     if args.label is None:
         if args.guidance_scale not in (0, 1) and not the_problem.conditional:
             raise ValueError(f"--guidance-scale {args.guidance_scale:g} needs a class to guide towards: give --label")
@@ -383,7 +386,8 @@ def asked_for(the_problem: "Problem", n: int, args: argparse.Namespace) -> "Tens
 
 
 def as_npz(path: "Trajectory", cond: "Tensor | None", settings: Mapping) -> bytes:
-    """Arrays `samples` (n, ...), `labels` (n,) where classes were asked for, `ts` (N+1,), and `settings`, JSON text. No clock."""
+    """Arrays `samples` (n, ...), `labels` (n,) where classes were asked for, `ts` (N+1,), and `settings`, JSON text.
+    No clock."""
     import numpy as np
 
     out = io.BytesIO()
@@ -447,7 +451,8 @@ def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells:
 
 
 def rows_of_images(images: "Tensor", cond: "Tensor | None") -> dict[str, "Tensor"]:
-    """At most a hundred images as rows of ten named by class, the last ones filled up with paper: all of one class, or a row of each."""
+    """At most a hundred images as rows of ten named by class, the last ones filled up with paper: all of one class,
+    or a row of each."""
     import torch
 
     classes = [None] if cond is None else cond.unique().tolist()

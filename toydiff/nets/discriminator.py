@@ -1,4 +1,5 @@
-"""A discriminator of noised samples: small heads on the features of a denoiser's network (arXiv 2403.12015; PCM's, arXiv 2405.18407)."""
+"""A discriminator of noised samples: small heads on the features of a denoiser's network (arXiv 2403.12015; PCM's,
+arXiv 2405.18407)."""
 
 import copy
 
@@ -26,7 +27,8 @@ class Discriminator(nn.Module):
 
     @classmethod
     def on(cls, problem, teacher: Denoiser | None, schedule: Schedule) -> "Discriminator":
-        """On a frozen copy of the teacher's network, for samples on a schedule; on a fresh one that is trained with the heads if there is none."""
+        """On a frozen copy of the teacher's network, for samples on a schedule; on a fresh one that is trained with
+        the heads if there is none."""
         if isinstance(teacher, LambdaDenoiser):
             return cls(copy.deepcopy(teacher.net).requires_grad_(False), schedule)
         return cls(problem.network(), schedule)

@@ -9,7 +9,8 @@ from ..denoisers import NO_CLASS
 from ..support.checks import check_count
 
 LAM_RANGE = (-7.0, 7.0)
-"""Where lambda is clamped: at both ends of a schedule it may be infinite, and beyond these bounds x_t is all noise or all data anyway."""
+"""Where lambda is clamped: at both ends of a schedule it may be infinite, and beyond these bounds x_t is all noise
+or all data anyway."""
 
 
 def fourier(value: Tensor, frequencies: Tensor) -> Tensor:
@@ -19,16 +20,19 @@ def fourier(value: Tensor, frequencies: Tensor) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """(lambda, label, guidance scale) -> (B, width): an MLP of lambda's Fourier features, plus a vector a class, plus features of log g.
+    """(lambda, label, guidance scale) -> (B, width): an MLP of lambda's Fourier features, plus a vector a class, plus
+    features of log g.
 
-    Labels are 0 ... classes - 1, or `NO_CLASS`. `guided` adds the guidance scale g > 0 as an input (guided distillation, arXiv
-    2210.03142, sec. 3.1). Its weights start at zero and its features vanish at g = 1, so that a student starts as its teacher.
+    Labels are 0 ... classes - 1, or `NO_CLASS`. `guided` adds the guidance scale g > 0 as an input (guided
+    distillation, arXiv 2210.03142, sec. 3.1). Its weights start at zero and its features vanish at g = 1, so that a
+    student starts as its teacher.
     """
 
     def __init__(self, width: int, classes: int = 0, guided: bool = False, features: int = 16):
         super().__init__()
         check_count(classes, "classes", 0)
-        # periods from a quarter of lambda's range to four times as much: what changes quickly with the noise level, and slowly
+        # periods from a quarter of lambda's range to four times as much: what changes quickly with the noise level,
+        # and slowly
         frequencies = torch.logspace(math.log10(0.1), math.log10(4.0), features)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.classes = classes

@@ -1,4 +1,5 @@
-"""Low-rank adapters, LoRA (arXiv 2106.09685): a trained network is frozen, and what is trained is a change of low rank in each of its matrices."""
+"""Low-rank adapters, LoRA (arXiv 2106.09685): a trained network is frozen, and what is trained is a change of low
+rank in each of its matrices."""
 
 import math
 
@@ -10,7 +11,8 @@ from ..support.checks import check_count
 
 
 class LowRank(nn.Module):
-    """W -> W + B A, with A (rank, columns) random and B (rows, rank) zero at first, so that nothing is changed before training.
+    """W -> W + B A, with A (rank, columns) random and B (rows, rank) zero at first, so that nothing is changed before
+    training.
 
     Of a convolution's kernel, the columns are all but the first axis.
     """
@@ -28,9 +30,11 @@ class LowRank(nn.Module):
 
 
 def low_rank(net: nn.Module, rank: int) -> nn.Module:
-    """Freeze a network, and put an adapter of this rank on each of its linear layers and convolutions; returns the network itself.
+    """Freeze a network, and put an adapter of this rank on each of its linear layers and convolutions; returns the
+    network itself.
 
-    One that has adapters of its own kind (`low_rank`), as that of a Stable Diffusion checkpoint has, says itself what it becomes.
+    One that has adapters of its own kind (`low_rank`), as that of a Stable Diffusion checkpoint has, says itself what
+    it becomes.
     """
     check_count(rank, "rank")
     if hasattr(net, "low_rank"):

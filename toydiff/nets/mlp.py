@@ -10,8 +10,8 @@ from .embedding import Embedding
 class MLP(nn.Module):
     """net(x, lam, cond, guidance_scale) on points (B, dim): residual layers, each shifted by the embedding.
 
-    `hidden` is the width, `depth` the number of residual layers. The output is a head's plus s(lam) x: a multiple of the input that
-    depends on the noise level is part of every kind of prediction, and is exact this way.
+    `hidden` is the width, `depth` the number of residual layers. The output is a head's plus s(lam) x: a multiple of
+    the input that depends on the noise level is part of every kind of prediction, and is exact this way.
     """
 
     def __init__(self, dim: int = 2, hidden: int = 128, depth: int = 3, classes: int = 0, guided: bool = False):

@@ -11,7 +11,8 @@ GROUPS = 8
 
 
 class Block(nn.Module):
-    """x + conv(silu(shift + (1 + scale) conv(silu(norm x)))): a residual block that the embedding modulates (arXiv 2105.05233, sec. 3)."""
+    """x + conv(silu(shift + (1 + scale) conv(silu(norm x)))): a residual block that the embedding modulates (arXiv
+    2105.05233, sec. 3)."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -31,8 +32,9 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """net(x, lam, cond, guidance_scale) on images (B, channels, H, W), H and W multiples of 4.
 
-    Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4; `widths` are their
-    channels (multiples of 8) and `blocks` the residual blocks a level and direction. Output as in `MLP`: a head's, plus s(lam) x.
+    Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4; `widths` are
+    their channels (multiples of 8) and `blocks` the residual blocks a level and direction. Output as in `MLP`: a
+    head's, plus s(lam) x.
     """
 
     def __init__(

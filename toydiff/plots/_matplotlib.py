@@ -83,7 +83,8 @@ def _path_planes(
     ring_name: str,
     title: str,
 ) -> "Figure":
-    """Paths in the plane, a panel each with its head, colour and, where it has some, rings (B, 2). States are dots while there are few."""
+    """Paths in the plane, a panel each with its head, colour and, where it has some, rings (B, 2). States are dots
+    while there are few."""
     heads = list(heads)
     lines = max(head.count("\n") for head in heads)
     with _styled():

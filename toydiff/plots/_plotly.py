@@ -82,9 +82,11 @@ def _plane(figure: "go.Figure", background: Density, row: int, column: int) -> N
 def _picture(
     figure: "go.Figure", pixels: np.ndarray, extent: tuple[float, float, float, float], row: int, column: int, name: str
 ) -> None:
-    """Pixels (H, W, 3), the first row on top, below a panel's traces: a heatmap trace is lost when an animation moves other traces.
+    """Pixels (H, W, 3), the first row on top, below a panel's traces: a heatmap trace is lost when an animation moves
+    other traces.
 
-    name: "density", "ink", "heat" or "image", what the pixels mean: `for_screen` turns the first two around in the dark.
+    name: "density", "ink", "heat" or "image", what the pixels mean: `for_screen` turns the first two around in the
+    dark.
     """
     left, right, bottom, top = extent
     figure.add_layout_image(
@@ -123,7 +125,8 @@ def _round_ticks(limits: Sequence[float]) -> dict[str, list]:
 
 
 def _level(figure: "go.Figure", y: float, words: str, row: int = 1, column: int = 1) -> None:
-    """A dashed line at a level of a logarithmic axis, with its words at the right end. Plotly's own label of such a line stands at 10^y."""
+    """A dashed line at a level of a logarithmic axis, with its words at the right end. Plotly's own label of such a
+    line stands at 10^y."""
     figure.add_hline(y=y, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5}, row=row, col=column)
     figure.add_annotation(
         text=words, xref="x domain", x=1, xanchor="right", y=np.log10(y), yanchor="bottom", showarrow=False, row=row, col=column
@@ -179,7 +182,8 @@ def _time_slider(figure: "go.Figure", times: Sequence[float]) -> None:
 
 
 def _frame_times(paths: Mapping[str, Trajectory]) -> list[float]:
-    """The times at which any path has a state that is drawn, from noise to data; those of the longest path spread by `thin`."""
+    """The times at which any path has a state that is drawn, from noise to data; those of the longest path spread by
+    `thin`."""
     longest = max(paths.values(), key=lambda path: len(path.ts))
     others = [path.ts for path in paths.values() if path is not longest and len(path.ts) <= MOST_FRAMES // 2]
     times = torch.cat([longest.ts[style.thin(longest, MOST_FRAMES)], *others]).double()
@@ -201,7 +205,8 @@ def _path_planes(
     title: str,
     most: int | None = None,
 ) -> "go.Figure":
-    """Paths in the plane with a time slider, a panel each with its head, colour and, where it has some, rings (B, 2); `most` lines and rings."""
+    """Paths in the plane with a time slider, a panel each with its head, colour and, where it has some, rings (B,
+    2); `most` lines and rings."""
     import plotly.graph_objects as go
 
     heads = [head.replace("\n", "<br>") for head in heads]

@@ -81,8 +81,9 @@ def trajectories(
 ) -> "go.Figure":
     """Paths in the plane over the data's density with a time slider, one panel an entry of `paths` (title: trajectory).
 
-    The slider moves all panels to the same time: a sampler with few steps waits where its last step left it. lines: of how many samples the
-    path and the exact end are drawn, None for all; the others are dots. Other arguments and errors as in `static.trajectories`. Axes stay fixed in all frames.
+    The slider moves all panels to the same time: a sampler with few steps waits where its last step left it. lines: of
+    how many samples the path and the exact end are drawn, None for all; the others are dots. Other arguments and errors
+    as in `static.trajectories`. Axes stay fixed in all frames.
     """
     style.check_planes(paths)
     if lines is not None:
@@ -102,9 +103,11 @@ def rescaled(
     measured: bool = False,
     title: str = "",
 ) -> "go.Figure":
-    """The same paths in the plane, as x_1 against t, and as y_1 = x_1/sigma against e^lambda = alpha/sigma, with one slider for all panels.
+    """The same paths in the plane, as x_1 against t, and as y_1 = x_1/sigma against e^lambda = alpha/sigma, with one
+    slider for all panels.
 
-    Arguments, errors and reading as in `static.rescaled`. Once a path has left the frame at alpha/sigma = `reach`, its dot waits there.
+    Arguments, errors and reading as in `static.rescaled`. Once a path has left the frame at alpha/sigma = `reach`, its
+    dot waits there.
     """
     import plotly.graph_objects as go
 
@@ -188,7 +191,8 @@ def _heads(path: Trajectory, y: Trajectory, snr: Tensor, t: float) -> list["go.S
 
 
 def convergence(rows: Sequence[Mapping], *, floor: float | None = None, title: str = "") -> "go.Figure":
-    """Error against NFE on log-log axes, a panel a declared order, slopes in each panel's legend; as `static.convergence`.
+    """Error against NFE on log-log axes, a panel a declared order, slopes in each panel's legend; as
+    `static.convergence`.
 
     A click on a legend's line hides a curve; hovering names a point's solver, NFE and error.
     """
@@ -284,7 +288,8 @@ def time_grids(
     floor: float | None = None,
     title: str = "",
 ) -> "go.Figure":
-    """Where each grid's steps lie, in t and in NSR, and the error that each costs; as `static.time_grids`, with the numbers on hover."""
+    """Where each grid's steps lie, in t and in NSR, and the error that each costs; as `static.time_grids`, with the
+    numbers on hover."""
     import plotly.graph_objects as go
 
     places, nsr_range = style.grid_places(grids, schedule)
@@ -357,7 +362,8 @@ def samples(
     solvers: Mapping[str, str] | None = None,
     title: str = "",
 ) -> "go.Figure":
-    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in the plane.
+    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in
+    the plane.
 
     solvers: the registry's name of each panel's solver, for its colour.
     """
@@ -375,7 +381,8 @@ def samples(
 
 
 def sweep_errors(path: Trajectory, exact: Tensor | None = None, *, title: str = "") -> "go.Figure":
-    """How wrong the path is after each sweep: a heat map, iteration against time; as `static.sweep_errors`, with the numbers on hover."""
+    """How wrong the path is after each sweep: a heat map, iteration against time; as `static.sweep_errors`, with the
+    numbers on hover."""
     figure = _subplots(1, 1, [""], title, 560)
     _heat(figure, path, exact, 1)
     return figure
@@ -447,7 +454,8 @@ def sweeps(
     samples: int = 24,
     title: str = "",
 ) -> "go.Figure":
-    """The paths of a parallel sampler over the data's density, with a slider over its sweeps; as `static.sweeps`. most: frames."""
+    """The paths of a parallel sampler over the data's density, with a slider over its sweeps; as `static.sweeps`.
+    most: frames."""
     shown = style.shown_sweeps(path, exact, most, samples)
     figure = _subplots(1, 1, [""], title, 680)
     _sweep_frames(figure, path, background, exact, shown, samples)
@@ -463,7 +471,8 @@ def staircase(
     samples: int = 24,
     title: str = "",
 ) -> "go.Figure":
-    """The paths beside the heat map of their errors, with one slider over the sweeps: `sweeps` and `sweep_errors` in one figure.
+    """The paths beside the heat map of their errors, with one slider over the sweeps: `sweeps` and `sweep_errors` in
+    one figure.
 
     A frame in the heat map marks the row of the sweep on show.
     """
@@ -491,7 +500,8 @@ def _sweep_frames(
     *,
     cursor: int | None = None,
 ) -> None:
-    """The paths in the first panel, and a frame a sweep; it starts at the third, where the samples have begun to find their places.
+    """The paths in the first panel, and a frame a sweep; it starts at the third, where the samples have begun to find
+    their places.
 
     cursor: the trace that marks a sweep's row in the heat map, where there is one.
     """
@@ -552,7 +562,8 @@ def _row_frame(path: Trajectory, k: int) -> "go.Scatter":
 
 
 def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "") -> "go.Figure":
-    """Rounds against T, error against rounds, and wall-clock beside rounds; as `static.rounds`, with the numbers on hover.
+    """Rounds against T, error against rounds, and wall-clock beside rounds; as `static.rounds`, with the numbers on
+    hover.
 
     A click on a method in the legend hides it in all panels.
     """
@@ -624,7 +635,8 @@ def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "
 
 
 def _method_lines(method: str, *, ahead: int = 0) -> tuple[dict, dict]:
-    """How a method's median is drawn, and its 95th percentile. Equal curves would hide one another: one with others `ahead` is wider."""
+    """How a method's median is drawn, and its 95th percentile. Equal curves would hide one another: one with others
+    `ahead` is wider."""
     seen = style.method_look(method)
     line = {"color": seen.color, "dash": seen.dash}
     return (

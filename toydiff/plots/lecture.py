@@ -1,4 +1,5 @@
-"""Figures in plotly for a lecture: one thing in one row. The app draws them, and `toydiff.plots.screen.for_screen` makes them readable from the back row."""
+"""Figures in plotly for a lecture: one thing in one row. The app draws them, and `toydiff.plots.screen.for_screen`
+makes them readable from the back row."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,12 @@ SPACES = ("x", "y")
 def work_precision(
     rows: Sequence[Mapping], *, slopes: bool = True, floor: float | None = None, title: str = ""
 ) -> "go.Figure":
-    """Error against NFE on log-log axes, all solvers in one panel; rows as for `static.convergence`, whose slopes the legend tells.
+    """Error against NFE on log-log axes, all solvers in one panel; rows as for `static.convergence`, whose slopes the
+    legend tells.
 
-    A slope that is NaN was not measured: too few errors are more than rounding. slopes: False for a legend that does not give them away, for readers who are to guess. Errors at or below `floor` are rounding: a dashed line.
-    A click on the legend hides a curve. `ValueError` for a table without rows, or rows that lack something.
+    A slope that is NaN was not measured: too few errors are more than rounding. slopes: False for a legend that does
+    not give them away, for readers who are to guess. Errors at or below `floor` are rounding: a dashed line. A click on
+    the legend hides a curve. `ValueError` for a table without rows, or rows that lack something.
     """
     import plotly.graph_objects as go
 
@@ -70,11 +73,13 @@ def lines(
     samples: int = 24,
     title: str = "",
 ) -> "go.Figure":
-    """The first coordinate of paths, a panel an entry of `paths`: x against t, or y = x/sigma = (alpha/sigma) x_0 + eps against alpha/sigma (arXiv 2410.07303).
+    """The first coordinate of paths, a panel an entry of `paths`: x against t, or y = x/sigma = (alpha/sigma) x_0 + eps
+    against alpha/sigma (arXiv 2410.07303).
 
-    In "y" a first-order path is a straight line, whatever the schedule; dashed is the line that each path ends on. Panels share their axes. reach: the
-    largest alpha/sigma that is drawn; samples: how many paths are. Heads say how far all of them are from straight in x (S) and from first order (C), normalised. `ValueError` for
-    another space, paths that are not in the plane or have no schedule, and a reach with fewer than two states.
+    In "y" a first-order path is a straight line, whatever the schedule; dashed is the line that each path ends on.
+    Panels share their axes. reach: the largest alpha/sigma that is drawn; samples: how many paths are. Heads say how
+    far all of them are from straight in x (S) and from first order (C), normalised. `ValueError` for another space,
+    paths that are not in the plane or have no schedule, and a reach with fewer than two states.
     """
     import plotly.graph_objects as go
 
@@ -134,9 +139,11 @@ def pairs(
     *,
     title: str = "",
 ) -> "go.Figure":
-    """The straight lines between pairs (eps (B, 2), x_0 (B, 2)), a panel a coupling; those of `meeting` (B,), true or false, stand out.
+    """The straight lines between pairs (eps (B, 2), x_0 (B, 2)), a panel a coupling; those of `meeting` (B,), true or
+    false, stand out.
 
-    Where two lines are at one place at one time, a flow can follow but one of them (arXiv 2209.03003, fig. 2). `ValueError` for other shapes.
+    Where two lines are at one place at one time, a flow can follow but one of them (arXiv 2209.03003, fig. 2).
+    `ValueError` for other shapes.
     """
     import plotly.graph_objects as go
 
@@ -184,7 +191,8 @@ def pairs(
 def jump_errors(
     curves: Mapping[str, Sequence[tuple[float, float]]], *, edges: Sequence[float] = (), title: str = ""
 ) -> "go.Figure":
-    """How far jumps from a path miss their goal, by the time t they start from: rows (t, error) by method, and `edges`, the times where phases meet.
+    """How far jumps from a path miss their goal, by the time t they start from: rows (t, error) by method, and `edges`,
+    the times where phases meet.
 
     Errors are on a logarithmic axis; those that are 0 are left out. `ValueError` for other tables.
     """
@@ -214,7 +222,8 @@ def jump_errors(
 
 
 def quality(rows: Sequence[Mapping], *, title: str = "") -> "go.Figure":
-    """Distance over its floor against NFE, both logarithmic: rows {student, steps, nfe, distance_over_floor}, a curve a student, the dashed line the floor.
+    """Distance over its floor against NFE, both logarithmic: rows {student, steps, nfe, distance_over_floor}, a curve a
+    student, the dashed line the floor.
 
     `ValueError` for a table without rows.
     """
@@ -246,7 +255,8 @@ def quality(rows: Sequence[Mapping], *, title: str = "") -> "go.Figure":
 
 
 def images(pictures: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
-    """Pictures (3, H, W) with numbers in [0, 1] side by side, each below its name. `ValueError` for other shapes, and NaN."""
+    """Pictures (3, H, W) with numbers in [0, 1] side by side, each below its name. `ValueError` for other shapes,
+    and NaN."""
     if not pictures:
         raise ValueError("there is nothing to draw: give at least one picture")
     for name, picture in pictures.items():
@@ -275,7 +285,8 @@ def images(pictures: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
 
 
 def spent(rows: Sequence[Mapping], *, cost: float = 0.02, title: str = "") -> "go.Figure":
-    """What parallel samplers spend at one T: rounds, network calls, seconds here, and seconds if each round took `cost` more; rows as `static.rounds` takes them.
+    """What parallel samplers spend at one T: rounds, network calls, seconds here, and seconds if each round took `cost`
+    more; rows as `static.rounds` takes them.
 
     `ValueError` for rows that lack something, or are of several T.
     """
@@ -320,7 +331,8 @@ def score_coverage(
     color: str = style.BLUE,
     title: str = "",
 ) -> "go.Figure":
-    """`score_arrows` beside the share of each mode, under one slider over updates; shares: by updates, over what each should be, (K,).
+    """`score_arrows` beside the share of each mode, under one slider over updates; shares: by updates, over what each
+    should be, (K,).
 
     `ValueError` as `score_arrows`, and for shares of other updates, or of another number of modes.
     """

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def score_arrows(
     frames: Mapping[int, Scene], background: GaussianMixture | Density, *, color: str = style.BLUE, title: str = ""
 ) -> "go.Figure":
-    """A generator's samples, and arrows of the score difference, with a slider over updates; arguments, errors and reading as in `static.score_arrows`."""
+    """A generator's samples, and arrows of the score difference, with a slider over updates; arguments, errors and
+    reading as in `static.score_arrows`."""
     import plotly.graph_objects as go
 
     drawn = score_style.scenes(frames, background)
@@ -52,7 +53,8 @@ def _places(drawn: score_style.Scenes, step: int) -> list[dict[str, np.ndarray]]
 
 
 def mode_shares(curves: Mapping[str, Sequence], expected: Sequence[float] | Tensor, *, title: str = "") -> "go.Figure":
-    """The share of each mode during training, a panel a method; as `static.mode_shares`. Hovering a line names its mode."""
+    """The share of each mode during training, a panel a method; as `static.mode_shares`. Hovering a line names its
+    mode."""
     import plotly.graph_objects as go
 
     drawn = score_style.shares(curves, expected)

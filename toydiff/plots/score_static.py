@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 def score_arrows(
     frames: Mapping[int, Scene], background: GaussianMixture | Density, *, color: str = style.BLUE, title: str = ""
 ) -> "Figure":
-    """A generator's samples after several numbers of updates, a panel each, and arrows along which the difference of two scores moves them.
+    """A generator's samples after several numbers of updates, a panel each, and arrows along which the difference of
+    two scores moves them.
 
-    frames: updates: (samples (B, 2), arrows' starts (A, 2), their directions (A, 2)). All arrows have one scale: where they are short, little is left to do.
-    `ValueError` for other shapes, and NaN.
+    frames: updates: (samples (B, 2), arrows' starts (A, 2), their directions (A, 2)). All arrows have one scale: where
+    they are short, little is left to do. `ValueError` for other shapes, and NaN.
     """
     drawn = score_style.scenes(frames, background)
     with _styled():
@@ -44,9 +45,11 @@ def score_arrows(
 
 
 def mode_shares(curves: Mapping[str, Sequence], expected: Sequence[float] | Tensor, *, title: str = "") -> "Figure":
-    """How much of the samples lies at each mode during training, a panel a method: a line a mode, over what it should be, which is dashed.
+    """How much of the samples lies at each mode during training, a panel a method: a line a mode, over what it should
+    be, which is dashed.
 
-    curves: method: rows (updates, shares (K,)), as a run's watch has them; expected (K,). A line at 0 is a mode that is lost. `ValueError` for other tables.
+    curves: method: rows (updates, shares (K,)), as a run's watch has them; expected (K,). A line at 0 is a mode that is
+    lost. `ValueError` for other tables.
     """
     drawn = score_style.shares(curves, expected)
     with _styled():
@@ -76,7 +79,8 @@ def gradients(
     exact_name: str = "exact",
     title: str = "",
 ) -> "Figure":
-    """Gradients, or any quantity, of several methods against the exact one: dots with their spread on a thick curve where they agree.
+    """Gradients, or any quantity, of several methods against the exact one: dots with their spread on a thick curve
+    where they agree.
 
     curves: method: rows (x, value) or (x, value, spread); exact: rows (x, value). `ValueError` for other tables.
     """

@@ -24,8 +24,8 @@ Scene = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Scenes:
-    """What `score_arrows` draws: the density behind; by number of updates, samples (B, 2), and arrows' starts and ends (A, 2) on one scale; how long
-    the longest one is.
+    """What `score_arrows` draws: the density behind; by number of updates, samples (B, 2), and arrows' starts and
+    ends (A, 2) on one scale; how long the longest one is.
     """
 
     behind: Density
@@ -62,7 +62,8 @@ def scenes(frames: Mapping[int, Scene], background: GaussianMixture | Density) -
 
 @dataclass(frozen=True)
 class Shares:
-    """What `mode_shares` draws: by method, updates (n,) and each mode's share over what it should be (n, K); looks, and ranges of both axes."""
+    """What `mode_shares` draws: by method, updates (n,) and each mode's share over what it should be (n, K); looks,
+    and ranges of both axes."""
 
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
     looks: dict[str, Look]
@@ -103,7 +104,8 @@ class Slopes:
 
 
 def slopes(curves: Mapping[str, Sequence], exact: Sequence) -> Slopes:
-    """Rows (x, value) or (x, value, spread) by name, and rows (x, value) of the exact curve; `ValueError` for other tables."""
+    """Rows (x, value) or (x, value, spread) by name, and rows (x, value) of the exact curve; `ValueError` for other
+    tables."""
     if not curves:
         raise ValueError("there is nothing to draw: give at least one curve")
     drawn = {name: _table(f"the curve {name!r}", rows, (2, 3)) for name, rows in curves.items()}

@@ -25,9 +25,11 @@ _DARK = {
 
 
 def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "go.Figure":
-    """The figure for a projected page, changed in place and returned: letters of `size` points, as high as its place on the page, and dark if wanted.
+    """The figure for a projected page, changed in place and returned: letters of `size` points, as high as its place on
+    the page, and dark if wanted.
 
-    In the dark ink is white, densities are light where they are high, and digits are white ink on black. `ValueError` for a size below 1.
+    In the dark ink is white, densities are light where they are high, and digits are white ink on black. `ValueError`
+    for a size below 1.
     """
     check_count(size, "size")
     paper, ink = (DARK_PAPER, DARK_INK) if dark else (PAPER, style.INK)
@@ -46,7 +48,8 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
 
 
 def _break_heads(figure: "go.Figure", size: int) -> int:
-    """Break the panels' heads where they would run into one another; how many lines there are above the panels, a legend's among them."""
+    """Break the panels' heads where they would run into one another; how many lines there are above the panels, a
+    legend's among them."""
     heads = [
         note
         for note in figure.layout.annotations

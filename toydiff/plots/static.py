@@ -1,6 +1,8 @@
-"""The figures in matplotlib, for files and papers. Each returns a `matplotlib.figure.Figure` that belongs to nobody else.
+"""The figures in matplotlib, for files and papers. Each returns a `matplotlib.figure.Figure` that belongs to nobody
+else.
 
-Arguments are those of `toydiff.plots.interactive`, which draws the same with sliders. Save with `png(figure)` or `figure.savefig`.
+Arguments are those of `toydiff.plots.interactive`, which draws the same with sliders. Save with `png(figure)` or
+`figure.savefig`.
 """
 
 import math
@@ -57,8 +59,9 @@ def trajectories(
 ) -> "Figure":
     """Paths in the plane over the data's density, one panel an entry of `paths` (title: trajectory).
 
-    solvers: the registry's name of each panel's solver, for its colour. exact (B, 2): where the exact flow ends from the same noise,
-    drawn as rings. States are dots while there are few. `ValueError` if a trajectory is not in the plane or kept its end only.
+    solvers: the registry's name of each panel's solver, for its colour. exact (B, 2): where the exact flow ends from
+    the same noise, drawn as rings. States are dots while there are few. `ValueError` if a trajectory is not in the
+    plane or kept its end only.
     """
     style.check_planes(paths)
     behind = style.as_density(background, [path.xs for path in paths.values()])
@@ -76,12 +79,14 @@ def rescaled(
     measured: bool = False,
     title: str = "",
 ) -> "Figure":
-    """The same paths three times, a row an entry of `paths`: in the plane, x_1 against t, and y_1 = x_1/sigma against e^lambda = alpha/sigma.
+    """The same paths three times, a row an entry of `paths`: in the plane, x_1 against t, and y_1 = x_1/sigma against
+    e^lambda = alpha/sigma.
 
-    y = (alpha/sigma) x_0 + eps is a straight line in alpha/sigma exactly where x_0 and eps stay constant, i.e. where the ODE is
-    first-order; dashed is the straight line that each path ends on. The last column ends at alpha/sigma = `reach`, since t = 0 is at infinity.
-    backgrounds: a mixture or density for each name. measured: the second column's title holds the straightness of each row's paths, the third's
-    their first-orderness, both normalised. `ValueError` as in `trajectories`, or where a background is missing, or nothing can be measured.
+    y = (alpha/sigma) x_0 + eps is a straight line in alpha/sigma exactly where x_0 and eps stay constant, i.e. where
+    the ODE is first-order; dashed is the straight line that each path ends on. The last column ends at alpha/sigma =
+    `reach`, since t = 0 is at infinity. backgrounds: a mixture or density for each name. measured: the second column's
+    title holds the straightness of each row's paths, the third's their first-orderness, both normalised. `ValueError`
+    as in `trajectories`, or where a background is missing, or nothing can be measured.
     """
     style.check_planes(paths)
     style.check_backgrounds(paths, backgrounds)
@@ -116,9 +121,9 @@ def rescaled(
 def convergence(rows: Sequence[Mapping], *, floor: float | None = None, title: str = "") -> "Figure":
     """Error against NFE on log-log axes: a panel for each declared order, the fitted slopes in its legend.
 
-    rows: a table {solver, declared, measured, nfe: [...], error: [...]} as `toydiff convergence --json` writes it. Behind each
-    panel's curves are all the others, pale; dashed, a line of the declared slope. floor: the error of the reference itself, a
-    dashed line, or a note where it lies below the frame.
+    rows: a table {solver, declared, measured, nfe: [...], error: [...]} as `toydiff convergence --json` writes it.
+    Behind each panel's curves are all the others, pale; dashed, a line of the declared slope. floor: the error of the
+    reference itself, a dashed line, or a note where it lies below the frame.
     """
     groups = style.by_order(rows)
     columns = min(2, len(groups))
@@ -190,8 +195,8 @@ def time_grids(
 ) -> "Figure":
     """Where each grid's steps lie, one row a grid: against t, against NSR = sigma/alpha, and what it costs in error.
 
-    grids: name: times (N+1,). errors: solver: {grid: error}, drawn in the solver's colour. NSR is 0 at t = 0 and infinite where
-    alpha = 0: such steps sit at the frame's edge as arrows. floor: as in `convergence`.
+    grids: name: times (N+1,). errors: solver: {grid: error}, drawn in the solver's colour. NSR is 0 at t = 0 and
+    infinite where alpha = 0: such steps sit at the frame's edge as arrows. floor: as in `convergence`.
     """
     places, nsr_range = style.grid_places(grids, schedule)
     rows = {name: len(grids) - 1 - k for k, name in enumerate(grids)}
@@ -247,7 +252,8 @@ def samples(
     solvers: Mapping[str, str] | None = None,
     title: str = "",
 ) -> "Figure":
-    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in the plane.
+    """Samples over the density, one panel an entry of `points` (title: (n, 2)). `ValueError` for points that are not in
+    the plane.
 
     solvers: the registry's name of each panel's solver, for its colour.
     """
@@ -267,10 +273,10 @@ def samples(
 def sweep_errors(path: Trajectory, exact: Tensor | None = None, *, title: str = "") -> "Figure":
     """How wrong the path is after each sweep of a parallel sampler: a heat map, iteration against time.
 
-    Colour is the median over the samples of the distance to `exact` (N+1, B, ...), such as the sequential path; None: to where the sweeps
-    arrived. Lines: the staircase that is guaranteed, the first k points exact after k sweeps, and the points that were accepted.
-    A tolerance accepts points that are slightly wrong, and they stay so: only with tolerance=None is all left of the staircase exact.
-    `ValueError` if no sweeps were kept, or the shapes differ.
+    Colour is the median over the samples of the distance to `exact` (N+1, B, ...), such as the sequential path; None:
+    to where the sweeps arrived. Lines: the staircase that is guaranteed, the first k points exact after k sweeps, and
+    the points that were accepted. A tolerance accepts points that are slightly wrong, and they stay so: only with
+    tolerance=None is all left of the staircase exact. `ValueError` if no sweeps were kept, or the shapes differ.
     """
     with _styled():
         figure = _figure(9.0, 4.8 if title else 4.4, title)
@@ -312,10 +318,11 @@ def sweeps(
     samples: int = 24,
     title: str = "",
 ) -> "Figure":
-    """The paths of a parallel sampler after some of its sweeps, over the data's density: what is accepted, and what still moves.
+    """The paths of a parallel sampler after some of its sweeps, over the data's density: what is accepted, and what
+    still moves.
 
-    exact (N+1, B, 2): the path to arrive at, its ends drawn as rings; None: where the sweeps arrived. most: panels. samples: how many are drawn.
-    `ValueError` if no sweeps were kept, or states are not in the plane.
+    exact (N+1, B, 2): the path to arrive at, its ends drawn as rings; None: where the sweeps arrived. most: panels.
+    samples: how many are drawn. `ValueError` if no sweeps were kept, or states are not in the plane.
     """
     shown = style.shown_sweeps(path, exact, most, samples)
     behind = style.as_density(background, [path.xs])
@@ -378,11 +385,13 @@ def staircase(
 
 
 def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "") -> "Figure":
-    """What parallel samplers save, from the rows of `toydiff parallel --json`: rounds against T, error against rounds, and seconds.
+    """What parallel samplers save, from the rows of `toydiff parallel --json`: rounds against T, error against rounds,
+    and seconds.
 
-    goal: the first panel shows the rounds after which the median error is so small, thin the 95th percentile's; None: all that were spent.
-    The other panels are of the largest T that all methods have. Errors are distances to the sequential end. In the last panel a
-    method wins where its mark is left of the sequential line of its kind. `ValueError` for rows that cannot be drawn.
+    goal: the first panel shows the rounds after which the median error is so small, thin the 95th percentile's; None:
+    all that were spent. The other panels are of the largest T that all methods have. Errors are distances to the
+    sequential end. In the last panel a method wins where its mark is left of the sequential line of its kind.
+    `ValueError` for rows that cannot be drawn.
     """
     groups = style.by_method(rows)
     steps = style.shared_steps(groups)

@@ -46,11 +46,14 @@ SECONDS_LABEL = "wall-clock (s)"
 SEQUENTIAL_ERROR_LABEL = "distance to the sequential end"
 
 SWEEP_COLORS = "magma_r"
-"""Errors of sweeps, the small ones light. Its lightness alone tells it, with or without red and green; matplotlib and plotly know it."""
+"""Errors of sweeps, the small ones light. Its lightness alone tells it, with or without red and green; matplotlib
+and plotly know it."""
 SWEEP_ERRORS = 1e-10, 1e3
-"""What their colours tell apart at most: below, rounding has all but equalled the paths; above, an iterate has exploded."""
+"""What their colours tell apart at most: below, rounding has all but equalled the paths; above, an iterate has
+exploded."""
 ACCEPTED_COLOR, MOVING_COLOR, CURSOR_COLOR = BLUE, ORANGE, GREEN
-"""The accepted points of a sweep, those that still move, and the row of a heat map that belongs to the sweep on show."""
+"""The accepted points of a sweep, those that still move, and the row of a heat map that belongs to the sweep on
+show."""
 GUARANTEED_NAME, ACCEPTED_NAME, MOVING_NAME, GOAL_NAME = (
     "guaranteed: the first k points", "accepted", "not yet accepted", "end to reach",
 )  # fmt: skip
@@ -84,7 +87,8 @@ def panel_color(name: str, solvers: Mapping[str, str] | None) -> str:
 
 
 def look(solver: str) -> Look:
-    """The fixed look of a solver, step by step or parallel, from its `Entry`; `ValueError` for a name in neither registry."""
+    """The fixed look of a solver, step by step or parallel, from its `Entry`; `ValueError` for a name in neither
+    registry."""
     everyone = SOLVERS | PARALLEL
     if solver not in everyone:
         raise unknown("solver", solver, everyone)
@@ -107,7 +111,8 @@ def method_look(method: str) -> Look:
 
 @dataclass(frozen=True)
 class Density:
-    """A density on a lattice of the plane: x (W,) and y (H,) its coordinates, p (H, W) its values up to a common factor, not negative."""
+    """A density on a lattice of the plane: x (W,) and y (H,) its coordinates, p (H, W) its values up to a common
+    factor, not negative."""
 
     x: np.ndarray
     y: np.ndarray
@@ -132,9 +137,11 @@ class Density:
 
 
 def density(mixture: GaussianMixture, states: Sequence[Tensor] = (), points: int = 121) -> Density:
-    """A two-dimensional mixture's density on points x points of the smallest square that holds what matters, with some air.
+    """A two-dimensional mixture's density on points x points of the smallest square that holds what matters, with some
+    air.
 
-    That is three standard deviations about every component, and all `states` (..., 2). `ValueError` for another dimension than 2.
+    That is three standard deviations about every component, and all `states` (..., 2). `ValueError` for another
+    dimension than 2.
     """
     if mixture.dim != 2:
         raise ValueError(f"a density is drawn in the plane, for mixtures of dimension 2, got dimension {mixture.dim}")
@@ -192,7 +199,8 @@ def check_points(points: Mapping[str, Tensor]) -> None:
 
 
 def thin(path: Trajectory, most: int = 120) -> Tensor:
-    """Which states of a long path to draw: indices (M,), increasing, M <= most, the first and the last state among them.
+    """Which states of a long path to draw: indices (M,), increasing, M <= most, the first and the last state among
+    them.
 
     They are spread evenly over the way that the states cover, in x (relative to its extent) and in t together, so that
     bends keep their points and a stretch where nothing moves keeps few.
@@ -217,10 +225,11 @@ def drawn(path: Trajectory, most: int = 120) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rescale(path: Trajectory, schedule: Schedule, reach: float) -> tuple[Tensor, Trajectory]:
-    """y = x/sigma = (alpha/sigma) x_0 + eps against e^lambda = alpha/sigma (arXiv 2410.07303): where a first-order path is straight.
+    """y = x/sigma = (alpha/sigma) x_0 + eps against e^lambda = alpha/sigma (arXiv 2410.07303): where a first-order path
+    is straight.
 
-    Returns (e^lambda (M,), the path of those M states whose e^lambda is at most `reach`, with y in the place of x). At t = 0 both are
-    infinite, so `reach` cuts the end off. `ValueError` if fewer than two states are left.
+    Returns (e^lambda (M,), the path of those M states whose e^lambda is at most `reach`, with y in the place of x). At
+    t = 0 both are infinite, so `reach` cuts the end off. `ValueError` if fewer than two states are left.
     """
     check_positive(reach, "reach")
     ts = path.ts.double().cpu()
@@ -235,14 +244,16 @@ def rescale(path: Trajectory, schedule: Schedule, reach: float) -> tuple[Tensor,
 
 
 def path_numbers(path: Trajectory, schedule: Schedule) -> tuple[str, str]:
-    """How straight a path is in x (S) and how near to first order (C), normalised, in words; `ValueError` where that cannot be measured."""
+    """How straight a path is in x (S) and how near to first order (C), normalised, in words; `ValueError` where that
+    cannot be measured."""
     bent = straightness(path, normalised=True)
     varying = first_orderness(path, schedule, normalised=True)
     return f"S = {number(bent)} (0: straight)", f"C = {number(varying)} (0: first-order)"
 
 
 def extended(levels: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The straight line that a path (M,), (M, B) ends on, from its first level to its last: levels (2,) and values (2, B)."""
+    """The straight line that a path (M,), (M, B) ends on, from its first level to its last: levels (2,) and values
+    (2, B)."""
     slope = (ys[-1] - ys[-2]) / (levels[-1] - levels[-2])
     return levels[[0, -1]], np.stack([ys[-1] - slope * (levels[-1] - levels[0]), ys[-1]])
 
@@ -254,7 +265,8 @@ def padded(low: float, high: float, share: float = 0.05) -> tuple[float, float]:
 
 
 def padded_log(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
-    """A range for a logarithmic axis, as values (not exponents), with some air at both ends; non-positive values do not count."""
+    """A range for a logarithmic axis, as values (not exponents), with some air at both ends; non-positive values do
+    not count."""
     logs = [math.log10(v) for v in values if v > 0 and math.isfinite(v)]
     if not logs:
         raise ValueError("a logarithmic axis needs at least one finite value above 0")
@@ -326,7 +338,8 @@ def grid_places(
 
 
 def check_sweeps(path: Trajectory, exact: Tensor | None) -> Tensor:
-    """The path that sweeps are compared with, (N+1, B, ...): `exact`, or where they arrived. `ValueError` if none were kept, or shapes differ."""
+    """The path that sweeps are compared with, (N+1, B, ...): `exact`, or where they arrived. `ValueError` if none
+    were kept, or shapes differ."""
     if path.sweeps is None:
         raise ValueError("there are no sweeps to draw: solve with a parallel solver, such as picard, and keep='path'")
     if exact is None:
@@ -339,9 +352,11 @@ def check_sweeps(path: Trajectory, exact: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class SweepErrors:
-    """log10 of the median error after sweep k at point i, (K+1, N+1), not below the least that is told apart; and the colours' range.
+    """log10 of the median error after sweep k at point i, (K+1, N+1), not below the least that is told apart; and the
+    colours' range.
 
-    `guaranteed` and `accepted`, each x and y along a staircase between cells: right of its steps points may still be wrong, and may still move.
+    `guaranteed` and `accepted`, each x and y along a staircase between cells: right of its steps points may still be
+    wrong, and may still move.
     """
 
     logs: np.ndarray
@@ -366,7 +381,8 @@ def _stairs(fronts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def error_ticks(low: float, high: float) -> tuple[list[int], list[str]]:
-    """Powers of ten on a scale of logarithms, not more than seven, as exponents and as text; the least of all says that it is a bound."""
+    """Powers of ten on a scale of logarithms, not more than seven, as exponents and as text; the least of all says
+    that it is a bound."""
     first, last = math.ceil(low), math.floor(high)
     places = list(range(first, last + 1, 1 + (last - first) // 7))
     return places, [
@@ -382,7 +398,8 @@ def point_ticks(ts: Tensor, most: int = 5) -> tuple[list[int], list[str]]:
 
 
 def shown_sweeps(path: Trajectory, exact: Tensor | None, most: int, samples: int) -> list[int]:
-    """Which sweeps to show: all of 0 ... K, or about `most` of them, each a like factor after the one before: 0, 1, 2, 4, 8, 16.
+    """Which sweeps to show: all of 0 ... K, or about `most` of them, each a like factor after the one before: 0, 1, 2,
+    4, 8, 16.
 
     `ValueError` if no sweeps were kept, states are not in the plane, or a number does not fit.
     """
@@ -396,7 +413,8 @@ def shown_sweeps(path: Trajectory, exact: Tensor | None, most: int, samples: int
 
 
 def sweep_paths(path: Trajectory, k: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """The path after sweep k, cut at its front: the accepted points (M, B, 2) and those that still move, thinned; both have the front."""
+    """The path after sweep k, cut at its front: the accepted points (M, B, 2) and those that still move, thinned;
+    both have the front."""
     kept = thin(path)
     front = path.fronts[k]
     xs = path.sweeps[k, :, :samples].double().cpu()
@@ -419,9 +437,11 @@ _ROW_KEYS = ("method", "steps", "rounds", "seconds", "seconds_with_cost", "cost_
 
 
 def by_method(rows: Sequence[Mapping]) -> dict[str, list[Mapping]]:
-    """The rows of a comparison of parallel samplers by method, each group by T; a row is what `toydiff parallel --json` writes.
+    """The rows of a comparison of parallel samplers by method, each group by T; a row is what `toydiff parallel --json`
+    writes.
 
-    `ValueError` for a table without rows, rows that lack something, and two rows of one method and T, which a figure cannot tell apart.
+    `ValueError` for a table without rows, rows that lack something, and two rows of one method and T, which a figure
+    cannot tell apart.
     """
     if not rows:
         raise ValueError("there is nothing to draw: the comparison has no rows")
@@ -445,7 +465,8 @@ def by_method(rows: Sequence[Mapping]) -> dict[str, list[Mapping]]:
 
 
 def shared_steps(groups: Mapping[str, Sequence[Mapping]]) -> int:
-    """The largest T at which most methods have a curve of errors; the sequential walk has none. `ValueError` if no row has one."""
+    """The largest T at which most methods have a curve of errors; the sequential walk has none. `ValueError` if no
+    row has one."""
     drawable = [row["steps"] for group in groups.values() for row in group if row["curve"]["rounds"]]
     if not drawable:
         raise ValueError("there is nothing to draw: no row has a curve of errors, so none is of a parallel sampler")
@@ -453,7 +474,8 @@ def shared_steps(groups: Mapping[str, Sequence[Mapping]]) -> int:
 
 
 def rounds_needed(row: Mapping, goal: float | None, which: str = "median") -> float:
-    """The rounds after which the error first is `goal` or less, NaN if never; those of the whole run where there is no goal.
+    """The rounds after which the error first is `goal` or less, NaN if never; those of the whole run where there is no
+    goal.
 
     A sequential walk reaches its own end when it is over.
     """
@@ -476,7 +498,8 @@ def rounds_heads(goal: float | None, steps: int) -> tuple[str, str, str]:
 def rounds_ranges(
     groups: Mapping[str, Sequence[Mapping]], steps: int, goal: float | None
 ) -> dict[str, tuple[float, float]]:
-    """The ranges of the logarithmic axes of `rounds`: T and the rounds of the first panel, rounds and errors of the second, seconds."""
+    """The ranges of the logarithmic axes of `rounds`: T and the rounds of the first panel, rounds and errors of the
+    second, seconds."""
     rows = [row for group in groups.values() for row in group]
     shown = [row for row in rows if row["steps"] == steps]
     kinds = ("median",) if goal is None else ("median", "p95")
@@ -492,7 +515,8 @@ def rounds_ranges(
 
 @dataclass(frozen=True)
 class Curve:
-    """An error against rounds, as a logarithmic plot can show it: from the first round on, and not below what is told apart."""
+    """An error against rounds, as a logarithmic plot can show it: from the first round on, and not below what is
+    told apart."""
 
     rounds: np.ndarray
     errors: np.ndarray
@@ -511,7 +535,8 @@ def clock(groups: Mapping[str, Sequence[Mapping]], steps: int) -> tuple[list[Map
 
 
 def clock_kinds(rows: Sequence[Mapping]) -> dict[str, tuple[str, str]]:
-    """The two runs whose seconds are shown: their key, what they are called, and the dash of the sequential one's line."""
+    """The two runs whose seconds are shown: their key, what they are called, and the dash of the sequential one's
+    line."""
     cost = f"{1000 * rows[0]['cost_per_call']:g} ms added to each call"
     return {"seconds": ("as it is", "dot"), "seconds_with_cost": (cost, "dash")}
 

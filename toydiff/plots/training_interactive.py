@@ -32,7 +32,8 @@ def reflow(
 ) -> "go.Figure":
     """Rounds of reflow side by side with one time slider; arguments, errors and reading as in `static.reflow`.
 
-    lines: of how many samples the path and the end after one step are drawn, None for all; the others are dots, and all are measured.
+    lines: of how many samples the path and the end after one step are drawn, None for all; the others are dots, and all
+    are measured.
     """
     if lines is not None:
         check_count(lines, "lines")
@@ -46,7 +47,8 @@ def reflow(
 def one_step_maps(
     noise: Tensor, maps: Mapping[str, Tensor], exact: Tensor | None = None, *, title: str = ""
 ) -> "go.Figure":
-    """Maps on the line from noise to sample in one step, against the exact one; as `static.one_step_maps`. A click on a method hides its curve."""
+    """Maps on the line from noise to sample in one step, against the exact one; as `static.one_step_maps`. A click
+    on a method hides its curve."""
     import plotly.graph_objects as go
 
     drawn = training_style.line_maps(noise, maps, exact)
@@ -206,7 +208,8 @@ def against_noise(curves: Mapping[str, Sequence], *, ylabel: str, note: str = ""
 def same_noise(
     ends: Mapping[str, Mapping[int, Tensor]], background: GaussianMixture | Density, *, title: str = ""
 ) -> "go.Figure":
-    """What the same noise becomes, a row a method, a column a number of steps; as `static.same_noise`. Hovering a point names its noise's number."""
+    """What the same noise becomes, a row a method, a column a number of steps; as `static.same_noise`. Hovering a
+    point names its noise's number."""
     training_style.check_same_noise(ends)
     behind = style.as_density(background, [cloud for by_steps in ends.values() for cloud in by_steps.values()])
     drawn = training_style.same_noise_panels(ends, behind)
@@ -249,7 +252,8 @@ def same_noise(
 
 
 def digits(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
-    """Images as black ink on white paper, a row an entry of `rows`; as `static.digits`. Hovering a digit names its row and column."""
+    """Images as black ink on white paper, a row an entry of `rows`; as `static.digits`. Hovering a digit names its
+    row and column."""
     import plotly.graph_objects as go
 
     sheet = training_style.digit_sheet(rows)

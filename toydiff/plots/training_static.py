@@ -30,12 +30,13 @@ def reflow(
     one_step: Mapping[str, Tensor] | None = None,
     title: str = "",
 ) -> "Figure":
-    """Rounds of reflow side by side: paths in the plane over the data's density, a panel an entry of `paths` (title: trajectory).
+    """Rounds of reflow side by side: paths in the plane over the data's density, a panel an entry of `paths` (title:
+    trajectory).
 
-    A title holds the normalised straightness S of the paths (`measure.straightness`, 0 where they are straight and of constant speed).
-    one_step: of some or all panels, where one step from the same noise ends, (B, 2), drawn as rings: a dot in its ring needs no second step.
-    Their root mean square distance to the paths' ends is in the title. `ValueError` for paths that are not in the plane, or kept their ends
-    only, and for ends of another name or shape.
+    A title holds the normalised straightness S of the paths (`measure.straightness`, 0 where they are straight and of
+    constant speed). one_step: of some or all panels, where one step from the same noise ends, (B, 2), drawn as rings: a
+    dot in its ring needs no second step. Their root mean square distance to the paths' ends is in the title.
+    `ValueError` for paths that are not in the plane, or kept their ends only, and for ends of another name or shape.
     """
     one_step = one_step or {}
     heads = training_style.reflow_heads(paths, one_step)
@@ -47,10 +48,12 @@ def reflow(
 def one_step_maps(
     noise: Tensor, maps: Mapping[str, Tensor], exact: Tensor | None = None, *, title: str = ""
 ) -> "Figure":
-    """Maps on the line from noise to sample in one step, one curve an entry of `maps` (method: (N,)), against the exact one behind them.
+    """Maps on the line from noise to sample in one step, one curve an entry of `maps` (method: (N,)), against the exact
+    one behind them.
 
-    noise (N,), in any order; exact (N,): where the exact ODE ends, on the line the increasing map between the quantiles of noise and data.
-    Curves have the colours of the catalog where a name is a method's id. `ValueError` for other shapes, and NaN.
+    noise (N,), in any order; exact (N,): where the exact ODE ends, on the line the increasing map between the quantiles
+    of noise and data. Curves have the colours of the catalog where a name is a method's id. `ValueError` for other
+    shapes, and NaN.
     """
     drawn = training_style.line_maps(noise, maps, exact)
     with _styled():
@@ -71,10 +74,11 @@ def one_step_maps(
 def one_step_planes(
     noise: Tensor, ends: Mapping[str, Tensor], background: GaussianMixture | Density, *, title: str = ""
 ) -> "Figure":
-    """Maps in the plane from noise to sample, a column an entry of `ends` (method: (B, 2)): above the noise, below where it is taken.
+    """Maps in the plane from noise to sample, a column an entry of `ends` (method: (B, 2)): above the noise, below
+    where it is taken.
 
-    The colour of a point is, above and below, the direction of its end from the data's mean: above, one colour is all the noise that
-    goes the same way. noise (B, 2). `ValueError` for other shapes.
+    The colour of a point is, above and below, the direction of its end from the data's mean: above, one colour is all
+    the noise that goes the same way. noise (B, 2). `ValueError` for other shapes.
     """
     training_style.check_plane_maps(noise, ends)
     behind = style.as_density(background, list(ends.values()))
@@ -109,10 +113,11 @@ def training_curves(
 ) -> "Figure":
     """Training in time: the loss of each run, and how good its samples are at several numbers of steps.
 
-    runs: method: rows (updates, loss), drawn as means over blocks of updates, the 5th to the 95th percentile pale. Losses of different methods
-    are different quantities. quality: method: {steps: rows (updates, distance)}, on logarithmic axes, so that what is measured before the
-    first update is not seen; colour tells the method (the catalog's where the name is an id), the line the number of steps. floor: what true samples
-    show among themselves, dashed. distance: what the axis calls the distance. Either of runs and quality may be empty. `ValueError` for rows
+    runs: method: rows (updates, loss), drawn as means over blocks of updates, the 5th to the 95th percentile pale.
+    Losses of different methods are different quantities. quality: method: {steps: rows (updates, distance)}, on
+    logarithmic axes, so that what is measured before the first update is not seen; colour tells the method (the
+    catalog's where the name is an id), the line the number of steps. floor: what true samples show among themselves,
+    dashed. distance: what the axis calls the distance. Either of runs and quality may be empty. `ValueError` for rows
     that are not pairs, nothing to draw, and no value above 0.
     """
     drawn = training_style.training_numbers(runs, quality, floor)
@@ -165,10 +170,12 @@ def _quality(axes: "Axes", drawn: Curves) -> None:
 
 
 def against_noise(curves: Mapping[str, Sequence], *, ylabel: str, note: str = "", title: str = "") -> "Figure":
-    """A quantity against the noise level, one curve an entry of `curves` (method: rows (NSR, value) or (NSR, value, spread), the spread pale).
+    """A quantity against the noise level, one curve an entry of `curves` (method: rows (NSR, value) or (NSR, value,
+    spread), the spread pale).
 
-    Both axes are logarithmic; what is not above 0 is left out, and `note` may say so. ylabel: the quantity with its unit. Such as the variance of a
-    target, or the consistency error along a path. `ValueError` for other tables, and curves of which nothing is left.
+    Both axes are logarithmic; what is not above 0 is left out, and `note` may say so. ylabel: the quantity with its
+    unit. Such as the variance of a target, or the consistency error along a path. `ValueError` for other tables, and
+    curves of which nothing is left.
     """
     drawn = training_style.level_curves(curves)
     with _styled():
@@ -193,8 +200,9 @@ def same_noise(
 ) -> "Figure":
     """What the same noise becomes, a row an entry of `ends` (method: {steps: (B, 2)}), a column a number of steps.
 
-    A noise keeps its colour along the row: the direction, from the data's mean, of where the fewest steps take it. Colours that mix are noise
-    that goes elsewhere with more steps; the title has the root mean square of how far. `ValueError` for other shapes.
+    A noise keeps its colour along the row: the direction, from the data's mean, of where the fewest steps take it.
+    Colours that mix are noise that goes elsewhere with more steps; the title has the root mean square of how far.
+    `ValueError` for other shapes.
     """
     training_style.check_same_noise(ends)
     behind = style.as_density(background, [cloud for by_steps in ends.values() for cloud in by_steps.values()])
@@ -223,10 +231,11 @@ def same_noise(
 
 
 def digits(rows: Mapping[str, Tensor], *, title: str = "") -> "Figure":
-    """Images as black ink on white paper, a row an entry of `rows` (its name at the left: (k, 1, H, W) in [-1, 1], -1 paper and 1 ink).
+    """Images as black ink on white paper, a row an entry of `rows` (its name at the left: (k, 1, H, W) in [-1, 1], -1
+    paper and 1 ink).
 
-    A column is one noise: a row a number of steps, or a method. Values beyond [-1, 1] are drawn as paper and ink. `ValueError` for rows that are
-    not images, or not as many of the same size in each, and for NaN.
+    A column is one noise: a row a number of steps, or a method. Values beyond [-1, 1] are drawn as paper and ink.
+    `ValueError` for rows that are not images, or not as many of the same size in each, and for NaN.
     """
     sheet = training_style.digit_sheet(rows)
     with _styled():

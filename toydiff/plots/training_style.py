@@ -50,7 +50,8 @@ TEACHER = "teacher"
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """How each of several methods is drawn: as its card says where the name is a method's id, a teacher in ink, others in colours that are still free."""
+    """How each of several methods is drawn: as its card says where the name is a method's id, a teacher in ink,
+    others in colours that are still free."""
     names = list(names)
     cards = {name: METHODS[name] for name in names if name in METHODS}
     taken = {card.color for card in cards.values()}
@@ -71,9 +72,11 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def reflow_heads(paths: Mapping[str, Trajectory], one_step: Mapping[str, Tensor]) -> list[str]:
-    """Each panel's title: the name, and below it the normalised straightness of the paths and the root mean square error of one step.
+    """Each panel's title: the name, and below it the normalised straightness of the paths and the root mean square
+    error of one step.
 
-    `ValueError` for paths that are not in the plane, ends of a name that has no path, and ends (B, 2) that are not as many as the path's.
+    `ValueError` for paths that are not in the plane, ends of a name that has no path, and ends (B, 2) that are not as
+    many as the path's.
     """
     check_planes(paths)
     for name, ends in one_step.items():
@@ -97,7 +100,8 @@ def reflow_heads(paths: Mapping[str, Trajectory], one_step: Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps on the line in the order of their noise: noise (N,), the ends of each (N,), the exact ends or None; and ranges for both axes."""
+    """Maps on the line in the order of their noise: noise (N,), the ends of each (N,), the exact ends or None; and
+    ranges for both axes."""
 
     noise: np.ndarray
     ends: dict[str, np.ndarray]
@@ -161,7 +165,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Curves:
-    """What `training_curves` draws: losses by method, qualities by method and steps as (updates, distance), looks, dashes, and log ranges."""
+    """What `training_curves` draws: losses by method, qualities by method and steps as (updates, distance), looks,
+    dashes, and log ranges."""
 
     losses: dict[str, Loss]
     quality: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]]
@@ -231,7 +236,8 @@ def steps_name(steps: int) -> str:
 
 @dataclass(frozen=True)
 class LevelCurves:
-    """Curves against NSR by name, each (NSR (n,), value (n,), spread (n,) or None), positive values only; looks, and log ranges of both axes."""
+    """Curves against NSR by name, each (NSR (n,), value (n,), spread (n,) or None), positive values only; looks, and
+    log ranges of both axes."""
 
     curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]
     looks: dict[str, Look]
@@ -239,7 +245,8 @@ class LevelCurves:
 
 
 def level_curves(curves: Mapping[str, Sequence]) -> LevelCurves:
-    """Rows (NSR, value) or (NSR, value, spread) by name; `ValueError` for others, and where no NSR and value is above 0 and finite."""
+    """Rows (NSR, value) or (NSR, value, spread) by name; `ValueError` for others, and where no NSR and value is
+    above 0 and finite."""
     if not curves:
         raise ValueError("there is nothing to draw: give at least one curve")
     drawn = {}
@@ -264,7 +271,8 @@ def level_curves(curves: Mapping[str, Sequence]) -> LevelCurves:
 
 @dataclass(frozen=True)
 class SameNoise:
-    """What `same_noise` draws: method: {steps: (ends, title)}, the colour of each noise by method, and all numbers of steps."""
+    """What `same_noise` draws: method: {steps: (ends, title)}, the colour of each noise by method, and all numbers
+    of steps."""
 
     panels: dict[str, dict[int, tuple[np.ndarray, str]]]
     colors: dict[str, np.ndarray]
@@ -301,7 +309,8 @@ def same_noise_panels(ends: Mapping[str, Mapping[int, Tensor]], behind: Density)
 
 
 def digit_sheet(rows: Mapping[str, Tensor]) -> np.ndarray:
-    """Rows of images (k, 1, H, W) as one picture, (rows (H + gap) - gap, k (W + gap) - gap), -1 paper and 1 ink, with paper in the gaps.
+    """Rows of images (k, 1, H, W) as one picture, (rows (H + gap) - gap, k (W + gap) - gap), -1 paper and 1 ink, with
+    paper in the gaps.
 
     `ValueError` for no rows, rows that are not images, or not as many as large as the first one's, or NaN.
     """

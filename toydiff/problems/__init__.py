@@ -1,5 +1,6 @@
 # ruff: noqa: F401, I001 - the order of the imports is that of the tables
-"""Problems by name: what `--problem` takes. A new problem is one file, which holds its class and its `Entry`, and one line here."""
+"""Problems by name: what `--problem` takes. A new problem is one file, which holds its class and its `Entry`, and
+one line here."""
 
 from collections.abc import Mapping
 
@@ -29,11 +30,12 @@ def entry(name: str) -> Entry:
 
 
 def problem(name: str, seed: int = 0, settings: Mapping[str, object] | None = None) -> Problem:
-    """A problem by name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml", "sd:CHECKPOINT".
+    """A problem by name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml",
+    "sd:CHECKPOINT".
 
-    `seed` matters to the mixture `random` and to the split of digits; a problem's own name has it after a comma unless it is 0, as in
-    "mixture:random,3", and gives the problem back. `settings`: those of `StableDiffusionProblem`, which the others do not have. `ValueError` with the
-    nearest name otherwise.
+    `seed` matters to the mixture `random` and to the split of digits; a problem's own name has it after a comma unless
+    it is 0, as in "mixture:random,3", and gives the problem back. `settings`: those of `StableDiffusionProblem`, which
+    the others do not have. `ValueError` with the nearest name otherwise.
     """
     check_count(seed, "seed", 0)
     kind, which = entry(name), str(name).partition(":")[2]

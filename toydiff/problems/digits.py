@@ -22,10 +22,12 @@ TEACHER_ID = "digits-teacher"
 
 
 class DigitsProblem(Problem):
-    """Digits by class, on Stable Diffusion's table, with the bundled teacher, measured by the Fréchet distance of classifier features.
+    """Digits by class, on Stable Diffusion's table, with the bundled teacher, measured by the Fréchet distance of
+    classifier features.
 
-    `source` and `seed` choose the digits and their split (`toydiff.problems.data.digits`). The reference is the training part; the floor is what the
-    held-out digits show against it. Without the package that carries the digits, everything but training works.
+    `source` and `seed` choose the digits and their split (`toydiff.problems.data.digits`). The reference is the
+    training part; the floor is what the held-out digits show against it. Without the package that carries the digits,
+    everything but training works.
     """
 
     distance_name = "Fréchet distance of classifier features"
@@ -98,7 +100,8 @@ ENTRY = Entry(
 
 
 class Features:
-    """The classifier, the moments of the training digits' features, and the features (n, 64) and labels (n,) of the held-out ones."""
+    """The classifier, the moments of the training digits' features, and the features (n, 64) and labels (n,) of the
+    held-out ones."""
 
     def __init__(self, net: Classifier, reference: Moments, held_out: Tensor, labels: Tensor):
         self.net, self.reference, self.held_out, self.labels = net.eval(), reference, held_out, labels
@@ -127,9 +130,11 @@ class Features:
         return net | moments | {"held_out": self.held_out.half(), "labels": self.labels.to(torch.uint8)}
 
     def floor(self, n: int) -> Spread:
-        """The distance that n held-out digits, every class in turn as a measurement asks for them, have to the training digits; over ten draws.
+        """The distance that n held-out digits, every class in turn as a measurement asks for them, have to the training
+        digits; over ten draws.
 
-        Of all held-out digits there is one set: its distance, with the spread of sets resampled from it class by class (the bootstrap).
+        Of all held-out digits there is one set: its distance, with the spread of sets resampled from it class by class
+        (the bootstrap).
         """
         rng = torch.Generator().manual_seed(0)
         asked = torch.bincount(torch.arange(n) % DIGIT_CLASSES, minlength=DIGIT_CLASSES).tolist()
@@ -148,7 +153,8 @@ class Features:
 
 
 def classifier_turn(net: Classifier, digits: Digits, lr: float = 2e-3, batch: int = 128) -> Turn:
-    """The classifier's recipe: cross-entropy with smoothed labels on training digits moved, turned and scaled a little."""
+    """The classifier's recipe: cross-entropy with smoothed labels on training digits moved, turned and scaled a
+    little."""
 
     def loss(step: int, draws: Draws) -> Tensor:
         n = draws.own(batch)

@@ -1,4 +1,5 @@
-"""Points in the plane, or in any dimension: Gaussian mixtures, whose teacher is exact, and sets of points, which have none."""
+"""Points in the plane, or in any dimension: Gaussian mixtures, whose teacher is exact, and sets of points, which
+have none."""
 
 from collections.abc import Callable
 
@@ -82,7 +83,8 @@ class PointsProblem(Problem):
 def distance_and_floor(
     samples: Tensor, truth: Callable[[int, int], Tensor], floors: dict[int, Spread]
 ) -> tuple[float, Spread]:
-    """The mean sliced Wasserstein distance of samples (n, d) to three draws truth(n, seed), and its floor, kept in `floors` by n: most of the time."""
+    """The mean sliced Wasserstein distance of samples (n, d) to three draws truth(n, seed), and its floor, kept in
+    `floors` by n: most of the time."""
     n = len(samples)
     if n not in floors:
         floors[n] = floor(sliced_wasserstein, truth, n, seeds=range(10))

@@ -1,7 +1,8 @@
 """Pairs (noise, sample) of a teacher's ODE: generated once, stored in shards, drawn in training.
 
-A folder of pairs holds `pairs.json`, written last, and `pairs-00000.safetensors` ...: `noise`, `x0`, and `cond` where samples have
-classes. Shard k depends on the seed and k alone, so an interrupted generation continues with the first shard that is missing.
+A folder of pairs holds `pairs.json`, written last, and `pairs-00000.safetensors` ...: `noise`, `x0`, and `cond` where
+samples have classes. Shard k depends on the seed and k alone, so an interrupted generation continues with the first
+shard that is missing.
 """
 
 import math
@@ -32,7 +33,8 @@ SHARD = 1000
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """noise (n, ...), standard normal; x0 (n, ...), where the teacher's ODE took it; cond (n,) or None; about, how they were made."""
+    """noise (n, ...), standard normal; x0 (n, ...), where the teacher's ODE took it; cond (n,) or None; about, how
+    they were made."""
 
     noise: Tensor
     x0: Tensor
@@ -48,11 +50,12 @@ class Pairs:
         return len(self) * self.about["nfe"]
 
     def draw(self, schedule: Schedule, batch: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A batch of pairs on a schedule: (x_0, eps, cond), such that alpha_t x_0 + sigma_t eps leads from where the teacher started to x_0.
+        """A batch of pairs on a schedule: (x_0, eps, cond), such that alpha_t x_0 + sigma_t eps leads from where the
+        teacher started to x_0.
 
-        The teacher started at x_1 = sigma(1) noise. eps is that of the first-order path from there to x_0, the `chord`; where alpha(1) = 0 it is
-        the noise itself. Where alpha(1) > 0 the noise itself would put the path's start at alpha(1) x_0 + sigma(1) noise, a
-        state that no sampler starts from.
+        The teacher started at x_1 = sigma(1) noise. eps is that of the first-order path from there to x_0, the `chord`;
+        where alpha(1) = 0 it is the noise itself. Where alpha(1) > 0 the noise itself would put the path's start at
+        alpha(1) x_0 + sigma(1) noise, a state that no sampler starts from.
         """
         i = draws.integers(draws.own(batch), len(self)).cpu()
         noise, x0 = self.noise[i].to(draws.device), self.x0[i].to(draws.device)
@@ -69,7 +72,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How pairs are made: by which solver on which grid in how many steps, with which guidance, from which seed, how many."""
+    """How pairs are made: by which solver on which grid in how many steps, with which guidance, from which seed, how
+    many."""
 
     n: int = 10_000
     solver: str = "dpm++2m"
@@ -114,7 +118,8 @@ def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[
 
 
 def make_pairs(problem: Problem, teacher: Denoiser, recipe: Recipe, *, progress: bool = False) -> Pairs:
-    """Pairs in memory; see `save_pairs` for those on disk. Deterministic solvers only: a pair is a point and where it is taken."""
+    """Pairs in memory; see `save_pairs` for those on disk. Deterministic solvers only: a pair is a point and where
+    it is taken."""
     parts, calls = zip(*_shards(problem, teacher, recipe, range(_count(problem, recipe)), progress), strict=True)
     return _joined(parts, _about(problem, recipe, "in memory", calls[0]))
 

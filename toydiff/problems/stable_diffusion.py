@@ -1,4 +1,5 @@
-"""A Stable Diffusion checkpoint as a problem: its own model is the teacher, prompts are the classes, latents the data."""
+"""A Stable Diffusion checkpoint as a problem: its own model is the teacher, prompts are the classes, latents the
+data."""
 
 import functools
 import hashlib
@@ -30,16 +31,21 @@ PAIRS = {"n": 1000, "steps": 25, "guidance_scale": 7.5}
 
 
 class StableDiffusionProblem(CheckpointProblem):
-    """A checkpoint with what it is asked for and trained on. A method sees what it always sees: labels are those of prompts, samples are latents.
+    """A checkpoint with what it is asked for and trained on. A method sees what it always sees: labels are those of
+    prompts, samples are latents.
 
-    model: what `StableDiffusion.load` takes, with its config, lora, unet, local_only and unsafe; or what it gave. prompts: texts, or a file of them, one a line. data: a folder of pictures
-    with captions (`adapters.images.image_folder`), or one that `toydiff pairs` wrote, whose samples are the data then; the captions, or the pairs' prompts, are prompts as well.
-    Methods that need no data do with prompts. size: (height, width) in pixels, or a square; None is the checkpoint's own.
+    model: what `StableDiffusion.load` takes, with its config, lora, unet, local_only and unsafe; or what it gave.
+    prompts: texts, or a file of them, one a line. data: a folder of pictures with captions
+    (`adapters.images.image_folder`), or one that `toydiff pairs` wrote, whose samples are the data then; the captions,
+    or the pairs' prompts, are prompts as well. Methods that need no data do with prompts. size: (height, width) in
+    pixels, or a square; None is the checkpoint's own.
 
-    trained: a student's own weights, "lora", of that `rank`, or "full". checkpointing: activations of students are computed twice, not kept. at_once: latents in one call where
-    samples are drawn. cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one line for what does not fit.
+    trained: a student's own weights, "lora", of that `rank`, or "full". checkpointing: activations of students are
+    computed twice, not kept. at_once: latents in one call where samples are drawn. cache: a folder for encoded images
+    and prompts. cut: prompts that are too long lose their end. `ValueError` in one line for what does not fit.
 
-    Samples are measured by the sliced Wasserstein distance of latents to those of the data. It tells a collapse or a gross error, and is no measure of the quality of images.
+    Samples are measured by the sliced Wasserstein distance of latents to those of the data. It tells a collapse or a
+    gross error, and is no measure of the quality of images.
     """
 
     scale = "latents"
@@ -207,8 +213,8 @@ class StableDiffusionProblem(CheckpointProblem):
     ) -> LambdaDenoiser:
         """A trainable denoiser that starts as `start`, or as the checkpoint: a LoRA on its UNet, or all its weights.
 
-        On the linear schedule it is a flow model as diffusers has them, which sees x itself and the timestep 1000 t (InstaFlow); on all others it is told the noise level by the
-        checkpoint's own table.
+        On the linear schedule it is a flow model as diffusers has them, which sees x itself and the timestep 1000 t
+        (InstaFlow); on all others it is told the noise level by the checkpoint's own table.
         """
         schedule = self.schedule if schedule is None else schedule
         net = (

@@ -1,4 +1,5 @@
-"""Runs: train a method on a problem into a folder, load what came out, measure it. What the command, the weights' recipes and notebooks use."""
+"""Runs: train a method on a problem into a folder, load what came out, measure it. What the command, the weights'
+recipes and notebooks use."""
 
 from .evaluation import SEED_OF_NOISE, evaluate, sample
 from .models import Model, card, knobs, load, problem_of, teacher_of

@@ -34,10 +34,11 @@ def sample(
     batch: int = 1000,
     progress: bool = False,
 ) -> tuple[Trajectory, Tensor | None]:
-    """n samples of a model in `steps` steps, from standard noise times sigma(1), and the classes that were asked for (n,) or None.
+    """n samples of a model in `steps` steps, from standard noise times sigma(1), and the classes that were asked for
+    (n,) or None.
 
-    solver and grid: by default those of the model's method. The noise depends on the seed and n alone, so that models are compared from the
-    same noise. The trajectory keeps the end only.
+    solver and grid: by default those of the model's method. The noise depends on the seed and n alone, so that models
+    are compared from the same noise. The trajectory keeps the end only.
     """
     check_count(n, "n")
     D, sampler = model.denoiser, model.about["sampler"]
@@ -78,8 +79,9 @@ def evaluate(
 ) -> list[dict]:
     """Measure a model at each number of steps: the rows that `--json` writes everywhere.
 
-    n: `Sizes.evaluated` samples unless given, 8000 points or 1000 images. A row is {method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates,
-    teacher_calls, seconds} and floor_std, shares (of the modes or classes, None where there are none), solver, grid, guidance_scale, n.
+    n: `Sizes.evaluated` samples unless given, 8000 points or 1000 images. A row is {method, problem, steps, distance,
+    floor, accuracy, seed, nfe, rounds, updates, teacher_calls, seconds} and floor_std, shares (of the modes or classes,
+    None where there are none), solver, grid, guidance_scale, n.
     """
     n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]

@@ -1,4 +1,5 @@
-"""Models by name: a run's folder or bundled weights, a method's card and knobs, the problem that a model was trained on."""
+"""Models by name: a run's folder or bundled weights, a method's card and knobs, the problem that a model was trained
+on."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,7 +31,8 @@ def card(method: str) -> Card:
 
 
 def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None = None) -> Knobs:
-    """A method's knobs by its recipe for a problem's scale, with changes; `ValueError` for a knob that it does not have, or a value of another type.
+    """A method's knobs by its recipe for a problem's scale, with changes; `ValueError` for a knob that it does not
+    have, or a value of another type.
 
     on: a problem, or its name. Values may be text, as on a command line.
     """
@@ -64,7 +66,8 @@ def _typed(value: object, kind: type, what: str) -> object:
 
 @dataclass(frozen=True)
 class Model:
-    """Something to sample: a denoiser, and what is known about how it came to be (method, problem, seed, updates, teacher_calls, sampler)."""
+    """Something to sample: a denoiser, and what is known about how it came to be (method, problem, seed, updates,
+    teacher_calls, sampler)."""
 
     denoiser: Denoiser
     about: Mapping[str, object]
@@ -73,8 +76,8 @@ class Model:
 def load(source: str | Path) -> Model:
     """A model by the folder of its run, or by the id of bundled weights; `ValueError` in one line for anything else.
 
-    Of an unfinished run, what was last saved. It is the average of the weights that is loaded, frozen; of a run that was watched, the average at the
-    look where its distance was smallest, update `best`.
+    Of an unfinished run, what was last saved. It is the average of the weights that is loaded, frozen; of a run that
+    was watched, the average at the look where its distance was smallest, update `best`.
     """
     folder = Path(source)
     if (folder / INDEX).exists():
@@ -100,7 +103,8 @@ def load(source: str | Path) -> Model:
 
 
 def problem_of(model: Model, *, with_data: bool = True) -> Problem:
-    """The problem that a model was trained on; without its data and prompts, which sampling does not need and which may be gone."""
+    """The problem that a model was trained on; without its data and prompts, which sampling does not need and which
+    may be gone."""
     settings = model.about.get("settings")
     if settings and not with_data:
         settings = settings | {"data": None, "prompts": []}
@@ -108,7 +112,8 @@ def problem_of(model: Model, *, with_data: bool = True) -> Problem:
 
 
 def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser]:
-    """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called in files.
+    """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called
+    in files.
 
     role: what an error calls it, also "start". `ValueError` if there is none, or it is another problem's.
     """

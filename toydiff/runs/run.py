@@ -31,7 +31,8 @@ SEED_OF_LOOKS = 500_000
 
 @dataclass
 class Run:
-    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result so far, `watch.best` the best.
+    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result
+    so far, `watch.best` the best.
 
     It runs once: what iterates it again, or `finish`, goes on where the last loop was left.
     """
@@ -113,12 +114,13 @@ def train(
 ) -> Run:
     """Set up the training of a method on a problem; iterate the result, or call its `finish`.
 
-    teacher, start: a run's folder, bundled weights, or a denoiser; by default the problem's own teacher, whose weights the student starts
-    with if it has any. pairs: a folder or `Pairs`, of that teacher; where the method needs them and none are given, they are
-    made first, as the problem's `Sizes.pairs` say. out: a folder for checkpoints; with `resume` what is there is continued. watch: measure the average every
-    so many updates, and keep the best (`training.Watch`); 0 for not at all, by default what the method's card says. patience: after how many
-    measurements in a row that were no better the run ends; None for never. accumulate: in how many parts each batch's gradient is computed. The same seed gives
-    the same bits on one machine. `ValueError` for what does not fit.
+    teacher, start: a run's folder, bundled weights, or a denoiser; by default the problem's own teacher, whose weights
+    the student starts with if it has any. pairs: a folder or `Pairs`, of that teacher; where the method needs them and
+    none are given, they are made first, as the problem's `Sizes.pairs` say. out: a folder for checkpoints; with
+    `resume` what is there is continued. watch: measure the average every so many updates, and keep the best
+    (`training.Watch`); 0 for not at all, by default what the method's card says. patience: after how many measurements
+    in a row that were no better the run ends; None for never. accumulate: in how many parts each batch's gradient is
+    computed. The same seed gives the same bits on one machine. `ValueError` for what does not fit.
     """
     the_problem = problem(on) if isinstance(on, str) else on
     chosen, settings = card(method), knobs(method, the_problem, changes)
@@ -200,7 +202,8 @@ def to_device(device: torch.device, the_problem: Problem, *models: Denoiser) -> 
 
 
 def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
-    """The pairs are of the problem and of its samples, whose prompts are made known to it where it has any; `ValueError` otherwise."""
+    """The pairs are of the problem and of its samples, whose prompts are made known to it where it has any;
+    `ValueError` otherwise."""
     if pairs.about["problem"] != the_problem.name:
         raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
     if tuple(pairs.x0.shape[1:]) != tuple(the_problem.shape):
@@ -212,10 +215,11 @@ def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
 
 
 def looker(the_problem: Problem, about: Mapping[str, object], training: Training) -> Look:
-    """What a run's watch sees of a denoiser: {distance, floor, accuracy, spread, coverage, least_share, shares} and the figures of the method's monitor.
+    """What a run's watch sees of a denoiser: {distance, floor, accuracy, spread, coverage, least_share, shares} and the
+    figures of the method's monitor.
 
-    Of `Sizes.watched` samples by the fewest steps that the method is sampled with, from noise of their own. spread: the root mean square of their distance
-    from their mean, over that of data; shares: what lies at each mode.
+    Of `Sizes.watched` samples by the fewest steps that the method is sampled with, from noise of their own. spread: the
+    root mean square of their distance from their mean, over that of data; shares: what lies at each mode.
     """
     n = the_problem.sizes.watched
     steps = min(about["sampler"]["steps"])
@@ -247,7 +251,8 @@ def _own_pairs(
     accelerator: "Accelerator | None",
     progress: bool,
 ) -> Pairs | Path:
-    """Pairs for a run that was given none: in its folder, where a continued run finds them, or in memory if it has none."""
+    """Pairs for a run that was given none: in its folder, where a continued run finds them, or in memory if it has
+    none."""
     recipe = Recipe(**the_problem.sizes.pairs)
     if out is None:
         return make_pairs(the_problem, teacher, recipe, progress=progress)

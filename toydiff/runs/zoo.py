@@ -1,6 +1,7 @@
 """The bundled weights: what there is, and how each is made again from scratch.
 
-`toydiff zoo build` runs the recipes below, measures what was stored, and writes weights and JSON. A better teacher later costs only compute.
+`toydiff zoo build` runs the recipes below, measures what was stored, and writes weights and JSON. A better teacher
+later costs only compute.
 """
 
 import time
@@ -22,9 +23,9 @@ from ..support.seeds import seeded
 from ..training import fit
 
 GUIDANCE = 1.5
-"""The guidance scale of the digits' teacher wherever one is built into a student or measured. More makes the digits more certain and less alike
-real ones: at 1.5, 1.6 and 1.75 `toydiff evaluate digits-teacher --steps 25 --guidance-scale G` (seed 0) reads 3.5, 3.9 and 4.8 floors, and an accuracy of
-0.962, 0.973 and 0.978."""
+"""The guidance scale of the digits' teacher wherever one is built into a student or measured. More makes the digits
+more certain and less alike real ones: at 1.5, 1.6 and 1.75 `toydiff evaluate digits-teacher --steps 25
+--guidance-scale G` (seed 0) reads 3.5, 3.9 and 4.8 floors, and an accuracy of 0.962, 0.973 and 0.978."""
 
 GUIDED_ID = "digits-guided"
 """The guided student teaches where a method calls its teacher in every update: it has the guidance in one call."""
@@ -42,8 +43,8 @@ LARGE = 100_000
 class WeightsRecipe:
     """How one set of weights is made: the method, what it starts from, its knobs, and where it is measured.
 
-    teacher: the id of the weights that teach; where the method needs pairs, they are this teacher's. start: those to start with, where not the
-    teacher's. guidance_scale, solvers: at measuring; None is the method's own solver.
+    teacher: the id of the weights that teach; where the method needs pairs, they are this teacher's. start: those to
+    start with, where not the teacher's. guidance_scale, solvers: at measuring; None is the method's own solver.
     """
 
     id: str
@@ -124,7 +125,8 @@ def ids() -> list[str]:
 
 
 def listing() -> list[dict]:
-    """What is bundled, each with id, title, bytes, seconds (of training), command and rows (measured); nothing is loaded."""
+    """What is bundled, each with id, title, bytes, seconds (of training), command and rows (measured); nothing is
+    loaded."""
     found = {id_: weights.read_about(id_) for id_ in weights.bundled()}
     known = [id_ for id_ in ids() if id_ in found]
     return [_entry(found[id_]) for id_ in [*known, *sorted(set(found) - set(known))]]
@@ -137,7 +139,8 @@ def _entry(about: Mapping) -> dict:
 def build(
     chosen: Sequence[str] | None, work: Path, out: Path = weights.FOLDER, progress: bool = False
 ) -> Iterator[dict]:
-    """Build and measure the weights named, or all, in the order of `ids`; yields each one's entry of `listing` when it is done.
+    """Build and measure the weights named, or all, in the order of `ids`; yields each one's entry of `listing` when it
+    is done.
 
     Runs and pairs lie in `work`; an interrupted build continues there. `ValueError` for an unknown id.
     """
@@ -212,7 +215,8 @@ def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = Fal
 
 
 def _stored(recipe: WeightsRecipe, D: LambdaDenoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
-    """What is written of a denoiser's weights, the weights that come back from it, and what its JSON says of the weights that it is a change of.
+    """What is written of a denoiser's weights, the weights that come back from it, and what its JSON says of the
+    weights that it is a change of.
 
     Half precision, or, of a large network that started from bundled weights, its change of them.
     """

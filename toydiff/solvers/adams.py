@@ -1,8 +1,9 @@
 """Adams-Bashforth on the PF-ODE in angle form, which is finite at both ends of every schedule.
 
-With S^2 = sigma^2 + sigma_d^2 alpha^2 and theta = atan(NSR/sigma_d), the state w = x/S obeys dw/dtheta = -F, where F is EDM's
-preconditioned prediction (arXiv 2206.00364, eq. 7); for sigma_d = 1 on a variance-preserving schedule this is v-prediction on TrigFlow (arXiv
-2410.11081, eq. 4). Gaussian data of standard deviation sigma_d have F = 0: the solver's error is what the data differ from that.
+With S^2 = sigma^2 + sigma_d^2 alpha^2 and theta = atan(NSR/sigma_d), the state w = x/S obeys dw/dtheta = -F, where F is
+EDM's preconditioned prediction (arXiv 2206.00364, eq. 7); for sigma_d = 1 on a variance-preserving schedule this is
+v-prediction on TrigFlow (arXiv 2410.11081, eq. 4). Gaussian data of standard deviation sigma_d have F = 0: the solver's
+error is what the data differ from that.
 """
 
 import math
@@ -24,12 +25,13 @@ from .quadrature import lagrange_weights
 
 @dataclass(frozen=True)
 class AdamsBashforth(Solver):
-    """w_s = w_t - sum_j C_j F_j, C_j = int L_j (dtheta/du) du, with L_j Lagrange's polynomials in u through q model values.
+    """w_s = w_t - sum_j C_j F_j, C_j = int L_j (dtheta/du) du, with L_j Lagrange's polynomials in u through q model
+    values.
 
-    u = log((sigma + a alpha)/(sigma + b alpha)), (a, b) = `grids.SHIFT`, is log NSR in between and finite where alpha = 0 or sigma = 0. So no
-    step of several need be a jump, and the order q holds from pure noise to clean data. The first step knows one value only; for q = 3
-    the next call's value corrects it (Adams-Moulton, as UniPC's corrector does), which costs no call and saves the order.
-    `sigma_data` > 0: the scale of the data that the angle is measured by.
+    u = log((sigma + a alpha)/(sigma + b alpha)), (a, b) = `grids.SHIFT`, is log NSR in between and finite where alpha =
+    0 or sigma = 0. So no step of several need be a jump, and the order q holds from pure noise to clean data. The first
+    step knows one value only; for q = 3 the next call's value corrects it (Adams-Moulton, as UniPC's corrector does),
+    which costs no call and saves the order. `sigma_data` > 0: the scale of the data that the angle is measured by.
     """
 
     q: int = 3
@@ -64,7 +66,8 @@ class AdamsBashforth(Solver):
         here, there, *known = (tuple(map(float, schedule.levels(t)[:2])) for t in (base.t, s, *(p.t for p in values)))
 
         def dtheta(u: np.ndarray) -> np.ndarray:
-            # NSR(u) = (b e^u - a)/(1 - e^u), so dtheta/du = sigma_d e^u (b - a) / ((b e^u - a)^2 + sigma_d^2 (1 - e^u)^2)
+            # NSR(u) = (b e^u - a)/(1 - e^u), so
+            # dtheta/du = sigma_d e^u (b - a) / ((b e^u - a)^2 + sigma_d^2 (1 - e^u)^2)
             e = np.exp(u)
             return scale * (b - a) * e / ((b * e - a) ** 2 + (scale * (1 - e)) ** 2)
 

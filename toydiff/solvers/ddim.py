@@ -14,7 +14,8 @@ from .entry import BLACK, Entry
 
 
 def posterior_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Coefficient:
-    """beta~ of q(x_s | x_t, x_0) (arXiv 2006.11239, eq. 7): (sigma_s^2/sigma_t^2) (sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2)."""
+    """beta~ of q(x_s | x_t, x_0) (arXiv 2006.11239, eq. 7): (sigma_s^2/sigma_t^2) (sigma_t^2 - (alpha_t/alpha_s)^2
+    sigma_s^2)."""
     (alpha_t, sigma_t, _), (alpha_s, sigma_s, _) = schedule.levels(t), schedule.levels(s)
     return (sigma_s / sigma_t) ** 2 * at_least_zero(sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2)
 

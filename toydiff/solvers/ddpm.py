@@ -16,11 +16,12 @@ from .entry import PURPLE, Entry
 
 @dataclass(frozen=True)
 class DDPM(Solver):
-    """x_s ~ N(mu, v I), mu = (alpha_ts sigma_s^2/sigma_t^2) x_t + (alpha_s sigma_ts^2/sigma_t^2) x_0 (arXiv 2006.11239, eq. 7, 11).
+    """x_s ~ N(mu, v I), mu = (alpha_ts sigma_s^2/sigma_t^2) x_t + (alpha_s sigma_ts^2/sigma_t^2) x_0 (arXiv 2006.11239,
+    eq. 7, 11).
 
-    alpha_ts = alpha_t/alpha_s, sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2. `variance`: "small", v = beta~ = sigma_ts^2
-    sigma_s^2/sigma_t^2, exact for one data point; "large", v = sigma_ts^2, exact for standard normal data (sec. 3.2). No noise
-    is added on the step to sigma = 0.
+    alpha_ts = alpha_t/alpha_s, sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2. `variance`: "small", v = beta~ =
+    sigma_ts^2 sigma_s^2/sigma_t^2, exact for one data point; "large", v = sigma_ts^2, exact for standard normal data
+    (sec. 3.2). No noise is added on the step to sigma = 0.
     """
 
     variance: str = "small"

@@ -1,4 +1,5 @@
-"""DEIS (arXiv 2204.13902) in log NSR, the exponential Adams-Bashforth family; with uniform steps in n it would be iPNDM."""
+"""DEIS (arXiv 2204.13902) in log NSR, the exponential Adams-Bashforth family; with uniform steps in n it would be
+iPNDM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from .quadrature import lagrange_weights
 
 @dataclass(frozen=True)
 class DEIS(InnerStep):
-    """z_s = z_t + sum_j C_j eps_j, C_j = int_{n_t}^{n_s} L_j dn, with L_j Lagrange's polynomials in log n through q model values.
+    """z_s = z_t + sum_j C_j eps_j, C_j = int_{n_t}^{n_s} L_j dn, with L_j Lagrange's polynomials in log n through q
+    model values.
 
-    z = x/alpha, n = NSR (arXiv 2204.13902, eq. 14 and 15). Until q - 1 values are known the steps are singlestep: none for q = 2, which starts with a
-    jump; one of DPM-Solver-2 for q = 3 (one call more); two of DPM-Solver-3 for q = 4 (two calls more each). Then comes one Adams-Bashforth
-    step through q - 1 values, whose single error does no harm. So the order is q.
+    z = x/alpha, n = NSR (arXiv 2204.13902, eq. 14 and 15). Until q - 1 values are known the steps are singlestep: none
+    for q = 2, which starts with a jump; one of DPM-Solver-2 for q = 3 (one call more); two of DPM-Solver-3 for q = 4
+    (two calls more each). Then comes one Adams-Bashforth step through q - 1 values, whose single error does no harm. So
+    the order is q.
     """
 
     q: int = 3
@@ -49,7 +52,8 @@ class DEIS(InnerStep):
 
 
 def adams_bashforth(schedule: Schedule, p: Prediction, s: Tensor, olds: Sequence[Prediction]) -> Tensor:
-    """The step through p and `olds` (newest first): C_j = -int e^-lambda L_j dlambda, since n = e^-lambda. Times are ()."""
+    """The step through p and `olds` (newest first): C_j = -int e^-lambda L_j dlambda, since n = e^-lambda. Times are
+    ()."""
     values = [p, *olds]
     (alpha_t, _, lam_t), (alpha_s, _, lam_s) = (map(float, schedule.levels(time)) for time in (p.t, s))
     C = lagrange_weights(lam_t, lam_s, [float(schedule.levels(v.t).lam) for v in values], lambda lam: -np.exp(-lam))

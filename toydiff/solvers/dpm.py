@@ -5,14 +5,14 @@ The exact solution of the PF-ODE over a step t -> s, h = lambda_s - lambda_t, in
     noise:  x_s = (alpha_s/alpha_t) x_t - alpha_s int e^-lambda eps dlambda     (arXiv 2206.00927, eq. 3.4)
     data:   x_s = (sigma_s/sigma_t) x_t + sigma_s int e^lambda x_0 dlambda      (arXiv 2211.01095, eq. 8)
 
-Replacing (sigma, h, eps) of the first by (alpha, -h, x_0) gives the second. So each formula stands here once, in a `Form`:
-with a, b = alpha, sigma (noise) or sigma, alpha (data), H = h or -h, and m the model's eps or x_0, a Taylor expansion
-m + r D1 + r^2 D2/2 of the model over the step (r from 0 to 1) is integrated exactly to
+Replacing (sigma, h, eps) of the first by (alpha, -h, x_0) gives the second. So each formula stands here once, in a
+`Form`: with a, b = alpha, sigma (noise) or sigma, alpha (data), H = h or -h, and m the model's eps or x_0, a Taylor
+expansion m + r D1 + r^2 D2/2 of the model over the step (r from 0 to 1) is integrated exactly to
 
     x_s = (a_s/a_t) x_t - b_s [phi1 m + phi2 D1 + phi3 D2],   phi1 = e^H - 1, phi2 = phi1/H - 1, phi3 = phi2/H - 1/2.
 
-DPM-Solver++(2M), the most used of them (`multistep_second` of `DATA`), written out: D1 = (x0_t - x0_prev) h/h_prev from the step before, of
-length h_prev in lambda, and phi1/2 in the place of phi2, to which it is equal up to O(h^2):
+DPM-Solver++(2M), the most used of them (`multistep_second` of `DATA`), written out: D1 = (x0_t - x0_prev) h/h_prev from
+the step before, of length h_prev in lambda, and phi1/2 in the place of phi2, to which it is equal up to O(h^2):
 
     x_s = (sigma_s/sigma_t) x_t - alpha_s (e^-h - 1) (x0_t + (x0_t - x0_prev) h/(2 h_prev))
 """
@@ -64,7 +64,8 @@ DATA = Form("x0", -1)
 
 
 def second_order(form: Form, D: Denoiser, p: Prediction, s: Tensor) -> Tensor:
-    """Singlestep, one inner node at r = 1/2: DPM-Solver-2 (arXiv 2206.00927, alg. 1), DPM-Solver++(2S) (2211.01095, alg. 1)."""
+    """Singlestep, one inner node at r = 1/2: DPM-Solver-2 (arXiv 2206.00927, alg. 1), DPM-Solver++(2S) (2211.01095,
+    alg. 1)."""
     schedule, r = D.schedule, 0.5
     h = schedule.levels(s).lam - schedule.levels(p.t).lam
     middle = schedule.part_way(p.t, s, r)
@@ -151,8 +152,8 @@ def multistep_third(
 ) -> Tensor:
     """x_s = (a_s/a_t) x - b_s (phi1 m_0 + phi2 D1 + phi3 D2), from three model values.
 
-    D1 = D1_0 + r_0/(r_0 + r_1) (D1_0 - D1_1); D2 = 2 (D1_0 - D1_1)/(r_0 + r_1), the second derivative of the parabola through the three
-    values. `second_difference` is its factor 2, which the published update lacks.
+    D1 = D1_0 + r_0/(r_0 + r_1) (D1_0 - D1_1); D2 = 2 (D1_0 - D1_1)/(r_0 + r_1), the second derivative of the parabola
+    through the three values. `second_difference` is its factor 2, which the published update lacks.
     """
     h, m_0, (r_0, r_1), (D1_0, D1_1) = _differences(form, schedule, p, s, olds[:2])
     phi1, phi2, phi3 = form.phis(h)
@@ -186,8 +187,8 @@ class Multistep2(InnerStep):
 class Multistep3(InnerStep):
     """DPM-Solver multistep 3 (noise form) or DPM-Solver++(3M) (data form), corrected; see `multistep_third`.
 
-    It starts with one singlestep second-order step (one call more) and one 2M step: each costs O(h^3) once, so the order
-    stays 3. Starting with a jump, as others do, costs O(h^2) once and holds the whole run at order 2.
+    It starts with one singlestep second-order step (one call more) and one 2M step: each costs O(h^3) once, so the
+    order stays 3. Starting with a jump, as others do, costs O(h^2) once and holds the whole run at order 2.
     """
 
     form: Form
@@ -227,8 +228,8 @@ class Multistep3Published(Multistep2):
 class SDEMultistep2(InnerStep):
     """SDE-DPM-Solver++(2M) (arXiv 2211.01095, eq. 18): the data form of the reverse SDE, two values.
 
-    x_s = (sigma_s/sigma_t) e^-h x_t + alpha_s (1 - e^-2h)(x_0 + D1_0/2) + sigma_s sqrt(1 - e^-2h) xi. The step to sigma = 0 is a jump;
-    leaving alpha = 0 it is x_s = alpha_s x_0 + sigma_s xi, the limit h -> infinity.
+    x_s = (sigma_s/sigma_t) e^-h x_t + alpha_s (1 - e^-2h)(x_0 + D1_0/2) + sigma_s sqrt(1 - e^-2h) xi. The step to sigma
+    = 0 is a jump; leaving alpha = 0 it is x_s = alpha_s x_0 + sigma_s xi, the limit h -> infinity.
     """
 
     order = 1

@@ -23,10 +23,11 @@ from .trajectory import Trajectory
 
 
 class _OnGrid(Schedule):
-    """A schedule that has computed its levels at the times of a grid ahead, all at once, and gives them as plain numbers.
+    """A schedule that has computed its levels at the times of a grid ahead, all at once, and gives them as plain
+    numbers.
 
-    A step's coefficients are then arithmetic in Python, many times cheaper than in tensors of one number, and wait for no
-    device. It knows the grid's times by identity; at any other time it is the schedule itself.
+    A step's coefficients are then arithmetic in Python, many times cheaper than in tensors of one number, and wait for
+    no device. It knows the grid's times by identity; at any other time it is the schedule itself.
     """
 
     def __init__(self, schedule: Schedule, ts: Tensor):
@@ -103,7 +104,8 @@ class _OnGrid(Schedule):
 
 
 class _Points:
-    """The `Points` of one `solve`: many steps in one call, and each step's noise drawn once, in the order of a sequential walk."""
+    """The `Points` of one `solve`: many steps in one call, and each step's noise drawn once, in the order of a
+    sequential walk."""
 
     def __init__(self, run: Conditioned, x: Tensor, at_once: int, rng: torch.Generator | None):
         self.run, self.x, self.at_once, self.rng = run, x, at_once, rng
@@ -170,7 +172,8 @@ def _of(each: object, samples: Tensor) -> object:
 
 
 def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
-    """Noise shaped like x, drawn where the generator is: one on the processor gives the same numbers for every device."""
+    """Noise shaped like x, drawn where the generator is: one on the processor gives the same numbers for every
+    device."""
     device = x.device if rng is None else rng.device
     return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=device).to(x.device)
 
@@ -203,16 +206,19 @@ def solve(
 ) -> Trajectory:
     """Sample: walk x (B, ...) from the first time of a grid to its last, normally from noise at t = 1 to data at t = 0.
 
-    x must be at the noise level of the first time (`Schedule.prior` draws it). `steps` N >= 1 and `grid` (a name of `GRIDS`) choose
-    the times; `ts` (N+1,), strictly decreasing in [0, 1], overrides both. `cond` and `guidance_scale`, a number or one a sample (B,), go to
-    the denoiser (1 is off). `generator`: a torch.Generator or a seed for stochastic solvers. keep: "path" for all states, "end" for the last
-    only, whose memory does not grow with N. `progress` shows a bar.
+    x must be at the noise level of the first time (`Schedule.prior` draws it). `steps` N >= 1 and `grid` (a name of
+    `GRIDS`) choose the times; `ts` (N+1,), strictly decreasing in [0, 1], overrides both. `cond` and `guidance_scale`,
+    a number or one a sample (B,), go to the denoiser (1 is off). `generator`: a torch.Generator or a seed for
+    stochastic solvers. keep: "path" for all states, "end" for the last only, whose memory does not grow with N.
+    `progress` shows a bar.
 
-    A parallel solver ("picard", "anderson", "broyden", "parareal") improves the whole path sweep by sweep and returns the sweeps as well:
-    fewer rounds, more calls. It computes the path of a one-step solver, ddim unless told otherwise ("picard:solver=ddpm,window=20").
+    A parallel solver ("picard", "anderson", "broyden", "parareal") improves the whole path sweep by sweep and returns
+    the sweeps as well: fewer rounds, more calls. It computes the path of a one-step solver, ddim unless told otherwise
+    ("picard:solver=ddpm,window=20").
 
-    The defaults are the most accurate general choice, also for few steps. But guidance makes a model stiff, and they overshoot with 5 steps
-    from a scale of 3, with 10 from 7.5: give it 20 steps, or solver = "ddim", which is the most robust (see tutorial 04).
+    The defaults are the most accurate general choice, also for few steps. But guidance makes a model stiff, and they
+    overshoot with 5 steps from a scale of 3, with 10 from 7.5: give it 20 steps, or solver = "ddim", which is the most
+    robust (see tutorial 04).
 
     Runs without gradients. Raises `ValueError` for bad input, `FloatingPointError` if the states overflow on the way.
     """

@@ -10,7 +10,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A solver as the command, the app and `solve` offer it. `elsewhere`: the names that other libraries and user interfaces use for it."""
+    """A solver as the command, the app and `solve` offer it. `elsewhere`: the names that other libraries and user
+    interfaces use for it."""
 
     name: str
     solver: object

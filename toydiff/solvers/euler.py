@@ -42,9 +42,9 @@ class Euler(Solver):
 class EulerMaruyama(InnerStep):
     """x_s = x_t + (s - t) [f x - (1 + eta^2)/2 g^2 score] + eta g sqrt(t - s) xi.
 
-    All eta have the same marginals (arXiv 2206.00364, eq. 6; arXiv 2011.13456, eq. 6 is eta = 1); eta = 0 is Euler on the
-    PF-ODE. f x - g^2 score/2 = alpha' x_0 + sigma' eps and g^2 = -2 sigma^2 lambda'. The steps from alpha = 0, where g is
-    infinite, and to sigma = 0 are jumps without noise.
+    All eta have the same marginals (arXiv 2206.00364, eq. 6; arXiv 2011.13456, eq. 6 is eta = 1); eta = 0 is Euler on
+    the PF-ODE. f x - g^2 score/2 = alpha' x_0 + sigma' eps and g^2 = -2 sigma^2 lambda'. The steps from alpha = 0,
+    where g is infinite, and to sigma = 0 are jumps without noise.
     """
 
     eta: float = 1.0

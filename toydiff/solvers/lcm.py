@@ -14,10 +14,12 @@ from .entry import PURPLE, Entry
 
 @dataclass(frozen=True)
 class LCM(Solver):
-    """x_s = alpha_s x_0 + sigma_s xi: all of the predicted noise is replaced by fresh noise; at sigma_s = 0 none is added.
+    """x_s = alpha_s x_0 + sigma_s xi: all of the predicted noise is replaced by fresh noise; at sigma_s = 0 none is
+    added.
 
-    Made for a model whose x_0 is where the ODE ends: then every step starts from the right distribution, whatever the number of steps.
-    An ordinary denoiser's x_0 is a mean, and more steps never bring it to the data: `order` is 0. In one step it is a `jump`, as DDIM is.
+    Made for a model whose x_0 is where the ODE ends: then every step starts from the right distribution, whatever the
+    number of steps. An ordinary denoiser's x_0 is a mean, and more steps never bring it to the data: `order` is 0. In
+    one step it is a `jump`, as DDIM is.
     """
 
     order = 0

@@ -13,8 +13,8 @@ def lagrange_weights(
 ) -> list[float]:
     """int_start^end L_j(u) kernel(u) du for Lagrange's polynomials L_j, which are 1 at places[j] and 0 at the others.
 
-    By Gauss and Legendre's rule with 16 nodes: exact to rounding for e^-u times a cubic over steps up to 10, and, unlike closed forms in
-    phi functions, without loss of digits over small ones.
+    By Gauss and Legendre's rule with 16 nodes: exact to rounding for e^-u times a cubic over steps up to 10, and,
+    unlike closed forms in phi functions, without loss of digits over small ones.
     """
     u = start + (end - start) * _NODES
     density = (end - start) * _WEIGHTS * kernel(u)

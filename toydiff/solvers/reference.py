@@ -21,9 +21,10 @@ def reference(
 ) -> Tensor:
     """The PF-ODE of D from x at time t to s, (B, ...), by scipy's adaptive Runge-Kutta DOP853, computed in float64.
 
-    It runs in the angle theta = atan(sigma/alpha), in which x/sqrt(alpha^2 + sigma^2) = u obeys du/dtheta = cos(theta) eps - sin(theta) x_0:
-    finite at both ends of every schedule, and independent of how the schedule runs through t. `tolerance` is relative and
-    absolute, per step. Costs hundreds of calls. Raises `ValueError` for bad input, `RuntimeError` if the integration fails.
+    It runs in the angle theta = atan(sigma/alpha), in which x/sqrt(alpha^2 + sigma^2) = u obeys du/dtheta = cos(theta)
+    eps - sin(theta) x_0: finite at both ends of every schedule, and independent of how the schedule runs through t.
+    `tolerance` is relative and absolute, per step. Costs hundreds of calls. Raises `ValueError` for bad input,
+    `RuntimeError` if the integration fails.
     """
     from scipy.integrate import solve_ivp
 

@@ -34,13 +34,15 @@ SOLVERS: dict[str, Entry] = {entry.name: entry for entry in _ALL if isinstance(e
 """The solvers by name, in the order in which tables and figures list them."""
 
 PARALLEL: dict[str, Entry] = {entry.name: entry for entry in _ALL if isinstance(entry.solver, ParallelSolver)}
-"""The parallel samplers by name: they compute the path of a one-step solver, ddim unless told otherwise, in fewer rounds."""
+"""The parallel samplers by name: they compute the path of a one-step solver, ddim unless told otherwise, in fewer
+rounds."""
 
 DEFAULT_SOLVER = "ab3"
 
 
 def solver_by_name(name: str) -> Solver | ParallelSolver:
-    """A solver from its name, settings after a colon: "ddim:eta=0.5", "heun:gamma=0.2,s_noise=1.003", "picard:window=20,tolerance=none,solver=ddpm".
+    """A solver from its name, settings after a colon: "ddim:eta=0.5", "heun:gamma=0.2,s_noise=1.003",
+    "picard:window=20,tolerance=none,solver=ddpm".
 
     `ValueError` names the nearest solver, or the settings that the solver has.
     """
@@ -61,7 +63,8 @@ def solver_by_name(name: str) -> Solver | ParallelSolver:
 
 
 def _reader(solver: Solver | ParallelSolver, f: dataclasses.Field) -> Callable[[str, str], object] | None:
-    """How a setting is read from text; None for a field that a name cannot set. A sequential solver's whole numbers cannot be set: they are in its name."""
+    """How a setting is read from text; None for a field that a name cannot set. A sequential solver's whole numbers
+    cannot be set: they are in its name."""
     if isinstance(getattr(solver, f.name), Solver):
         return lambda text, _: solver_by_name(text)
     kind = str(f.type)

@@ -17,9 +17,10 @@ from .entry import GREEN, Entry
 class UniPC(Solver):
     """UniPC-p in data prediction with B(h) = e^h - 1 (arXiv 2302.04867, alg. 5 to 8).
 
-    Predictor (UniP-p): x_s = (sigma_s/sigma_t) x^c_t - alpha_s (phi1 m_0 + B sum_i a_i (m_i - m_0)/r_i). When the model has been called at
-    x_s, the corrector (UniC-p) takes that value in as one more, and x^c_s replaces x_s as the base of the next step; it costs no
-    call. Start-up raises p by one each step. The prediction returned carries the corrected state.
+    Predictor (UniP-p): x_s = (sigma_s/sigma_t) x^c_t - alpha_s (phi1 m_0 + B sum_i a_i (m_i - m_0)/r_i). When the model
+    has been called at x_s, the corrector (UniC-p) takes that value in as one more, and x^c_s replaces x_s as the base
+    of the next step; it costs no call. Start-up raises p by one each step. The prediction returned carries the
+    corrected state.
     """
 
     p: int = 2
@@ -52,7 +53,8 @@ class UniPC(Solver):
 def _update(
     schedule: Schedule, base: Prediction, s: Tensor, olds: Sequence[Prediction], ahead: Prediction | None
 ) -> Tensor:
-    """One UniP (ahead None) or UniC step from `base` to s, using the model values of `olds`, newest first, and of `ahead` at s."""
+    """One UniP (ahead None) or UniC step from `base` to s, using the model values of `olds`, newest first, and of
+    `ahead` at s."""
     lam = schedule.levels(base.t).lam
     h = schedule.levels(s).lam - lam
     values, ratios = [old.x0 for old in olds], [(schedule.levels(old.t).lam - lam) / h for old in olds]
@@ -66,7 +68,8 @@ def _update(
 
 
 def _weights(H: Coefficient, B: Coefficient, ratios: Sequence[Coefficient]) -> list[Coefficient]:
-    """a_i with sum_i a_i r_i^(k-1) = k! phi_k+1(H)/B for k = 1 ... p (arXiv 2302.04867, eq. 11); 1/2 for p = 1 (app. F)."""
+    """a_i with sum_i a_i r_i^(k-1) = k! phi_k+1(H)/B for k = 1 ... p (arXiv 2302.04867, eq. 11); 1/2 for p = 1 (app.
+    F)."""
     p = len(ratios)
     if p == 1:
         return [0.5]

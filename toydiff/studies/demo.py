@@ -1,6 +1,8 @@
-"""The five pictures of the deck on exact mixtures, as `toydiff demo` makes them: PNG, interactive pages, an index and a report.
+"""The five pictures of the deck on exact mixtures, as `toydiff demo` makes them: PNG, interactive pages, an index and a
+report.
 
-Nothing is trained: the score of a mixture is known, so every error here is the sampler's own, measured against `toydiff.reference`.
+Nothing is trained: the score of a mixture is known, so every error here is the sampler's own, measured against
+`toydiff.reference`.
 """
 
 import dataclasses
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
 SEED = 0
 SCHEDULE = VP()
 FINE = 3e-14
-"""The tolerance of a second reference; its distance to the first one is the floor, the error of the reference itself."""
+"""The tolerance of a second reference; its distance to the first one is the floor, the error of the reference
+itself."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is computed: samples per measurement, paths drawn, steps of the convergence figure, random mixtures of the last one."""
+    """How much is computed: samples per measurement, paths drawn, steps of the convergence figure, random mixtures
+    of the last one."""
 
     samples: int
     paths: int
@@ -67,9 +71,9 @@ class Picture:
 def run(out: Path | str, *, progress: bool = True, fast: bool = False) -> dict:
     """Make the demo in the folder `out`: five PNG, five pages that need no network, `index.html` and `report.json`.
 
-    Returns the report: {seed, schedule, versions, seconds, pictures: [...]}, with every number that is drawn or said. Existing files of
-    these names are replaced, each whole or not at all. `progress` shows a bar; `fast` computes less, for tests.
-    `ValueError` if the folder cannot be written, before anything is computed.
+    Returns the report: {seed, schedule, versions, seconds, pictures: [...]}, with every number that is drawn or said.
+    Existing files of these names are replaced, each whole or not at all. `progress` shows a bar; `fast` computes less,
+    for tests. `ValueError` if the folder cannot be written, before anything is computed.
     """
     folder = writable_folder(out)
     began = time.perf_counter()
@@ -116,7 +120,8 @@ def _write(folder: Path, picture: Picture) -> None:
 
 @dataclass(frozen=True)
 class _Truth:
-    """A denoiser with noise to start from and where the exact flow ends from it; `floor`: the error of that end itself."""
+    """A denoiser with noise to start from and where the exact flow ends from it; `floor`: the error of that end
+    itself."""
 
     D: Denoiser
     noise: Tensor
@@ -296,7 +301,8 @@ def _race(rows: Sequence[dict], goal: float) -> dict:
 
 
 def calls_to_reach(nfe: Sequence[int], error: Sequence[float], goal: float) -> float | None:
-    """The calls at which a curve, straight between its points on log-log axes, first falls to an error `goal`; None if it does not."""
+    """The calls at which a curve, straight between its points on log-log axes, first falls to an error `goal`; None
+    if it does not."""
     for k, e in enumerate(error):
         if e <= goal:
             if k == 0:

@@ -18,11 +18,12 @@ DEFAULT_STEPS = (40, 80, 160)
 """On the default window the slopes have settled by then, and order 4 is still far from rounding."""
 
 WINDOW = (0.0, 2.0)
-"""The lambdas between which orders are measured: NSR 1 to 0.14, where a mixture's modes part and eps varies from the first step on.
+"""The lambdas between which orders are measured: NSR 1 to 0.14, where a mixture's modes part and eps varies from the
+first step on.
 
-From noisier levels the flow is all but linear at first, so that a lower-order start-up step costs almost nothing there: some multistep
-solvers then show an order too many until the steps number thousands (UniPC-3 from lambda = -2: 4.0 at 160 to 320 steps, 3.1 at 1280 to 2560),
-others one too few while two errors cancel.
+From noisier levels the flow is all but linear at first, so that a lower-order start-up step costs almost nothing there:
+some multistep solvers then show an order too many until the steps number thousands (UniPC-3 from lambda = -2: 4.0 at
+160 to 320 steps, 3.1 at 1280 to 2560), others one too few while two errors cancel.
 """
 
 FLOOR = 1e-11
@@ -45,17 +46,18 @@ def convergence(
     seed: int = 0,
     progress: bool = False,
 ) -> list[dict]:
-    """Measured orders, a row for each solver x schedule: `{solver, schedule, declared, measured, nfe: [...], error: [...]}`.
+    """Measured orders, a row for each solver x schedule: `{solver, schedule, declared, measured, nfe: [...], error:
+    [...]}`.
 
-    Every solver walks from the same `starts` draws of the mixture's marginal, in float64, on grids of N steps uniform in lambda for each N in
-    `steps`, between two inner `lambdas` (the noisier first), where nothing is singular. error: the root mean square distance over the starts to
-    `reference` at the lower end; nfe: network calls per sample. measured: the p of error = C N^-p by least squares, errors that are
-    rounding left out. It is the order only as far as the smallest N already lies in the range of the power law: narrow or crowded
-    mixtures need more steps.
+    Every solver walks from the same `starts` draws of the mixture's marginal, in float64, on grids of N steps uniform
+    in lambda for each N in `steps`, between two inner `lambdas` (the noisier first), where nothing is singular. error:
+    the root mean square distance over the starts to `reference` at the lower end; nfe: network calls per sample.
+    measured: the p of error = C N^-p by least squares, errors that are rounding left out. It is the order only as far
+    as the smallest N already lies in the range of the power law: narrow or crowded mixtures need more steps.
 
-    mixture: by default `random_mixture(seed)`; seed also draws the starts. solvers: names, settings allowed ("euler-maruyama:eta=0"), by
-    default all the deterministic ones. `progress` shows a bar. `ValueError` for an unknown name, a stochastic solver, lambdas outside a
-    schedule's range, or fewer than two different numbers of steps.
+    mixture: by default `random_mixture(seed)`; seed also draws the starts. solvers: names, settings allowed
+    ("euler-maruyama:eta=0"), by default all the deterministic ones. `progress` shows a bar. `ValueError` for an unknown
+    name, a stochastic solver, lambdas outside a schedule's range, or fewer than two different numbers of steps.
     """
     mixture = random_mixture(seed) if mixture is None else mixture
     chosen = _chosen(deterministic() if solvers is None else solvers)

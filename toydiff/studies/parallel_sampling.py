@@ -21,7 +21,8 @@ from ..solvers.parallel import Points, Sweep
 from ..support.checks import check_count, check_number, check_positive, unknown
 
 METHODS = ("sequential", "picard", "window", "anderson", "broyden", "parareal")
-"""What is compared: the walk step by step, and the ways to compute the same path in fewer rounds. `window` is Picard on a quarter of the grid."""
+"""What is compared: the walk step by step, and the ways to compute the same path in fewer rounds. `window` is Picard
+on a quarter of the grid."""
 
 DEFAULT_STEPS = (25, 100, 1000)
 
@@ -38,8 +39,8 @@ MOST_STATES = 4_000_000
 class FixedCost(Denoiser):
     """A denoiser whose every call takes `seconds` longer, whatever the size of the batch: a device with room to spare.
 
-    That is where parallel sampling pays. A processor that is already busy with one sample is the other extreme: there a call on n
-    points takes n times as long.
+    That is where parallel sampling pays. A processor that is already busy with one sample is the other extreme: there a
+    call on n points takes n times as long.
     """
 
     def __init__(self, denoiser: Denoiser, seconds: float):
@@ -108,21 +109,24 @@ def compare(
     seed: int = 0,
     progress: bool = False,
 ) -> list[dict]:
-    """Parallel samplers against the sequential walk on an exact mixture, in float64: a row for each number of steps x method.
+    """Parallel samplers against the sequential walk on an exact mixture, in float64: a row for each number of steps x
+    method.
 
-    Every run starts from the same draws of the mixture's marginal at t = 1. In a row, all errors are Euclidean distances of the samples at
-    t = 0, one a sample: `error_to_sequential`, `_p95` and `_max`, the median, the 95th percentile and the largest distance to the walk step
-    by step with the same one-step solver (DDIM unless a method's settings say otherwise) and the same noise; `error_to_exact` and `_p95`
-    to the exact flow, None for a stochastic solver. `sweeps`: iterations; `rounds`: calls that waited for one another; `nfe`: calls per sample;
-    `calls`: batches that went through the network, more than `rounds` where one was larger than `at_once`, or where fine and coarse solver differ. `curve`:
-    the rounds spent by each sweep, from the first guess on, and the error to the sequential walk there. `rounds_to_goal` and `_p95`:
-    the rounds by which the median and the 95th percentile were first at most `goal`, None if never. `seconds`: the median of a few
-    runs; `seconds_with_cost`: one run in which every network call takes `cost` seconds longer, see `FixedCost`.
+    Every run starts from the same draws of the mixture's marginal at t = 1. In a row, all errors are Euclidean
+    distances of the samples at t = 0, one a sample: `error_to_sequential`, `_p95` and `_max`, the median, the 95th
+    percentile and the largest distance to the walk step by step with the same one-step solver (DDIM unless a method's
+    settings say otherwise) and the same noise; `error_to_exact` and `_p95` to the exact flow, None for a stochastic
+    solver. `sweeps`: iterations; `rounds`: calls that waited for one another; `nfe`: calls per sample; `calls`: batches
+    that went through the network, more than `rounds` where one was larger than `at_once`, or where fine and coarse
+    solver differ. `curve`: the rounds spent by each sweep, from the first guess on, and the error to the sequential
+    walk there. `rounds_to_goal` and `_p95`: the rounds by which the median and the 95th percentile were first at most
+    `goal`, None if never. `seconds`: the median of a few runs; `seconds_with_cost`: one run in which every network call
+    takes `cost` seconds longer, see `FixedCost`.
 
-    mixture: a name of `MIXTURES` ("random" depends on the seed) or a mixture. methods: names of `METHODS`, settings allowed
-    ("parareal:blocks=10"). tolerance: of all parallel methods, None goes on to the exact end. window: the points that method
-    `window` takes at a time, by default T/4. `progress` shows a bar. `ValueError` for an unknown name and for settings that do not fit
-    the numbers of steps, before anything is computed.
+    mixture: a name of `MIXTURES` ("random" depends on the seed) or a mixture. methods: names of `METHODS`, settings
+    allowed ("parareal:blocks=10"). tolerance: of all parallel methods, None goes on to the exact end. window: the
+    points that method `window` takes at a time, by default T/4. `progress` shows a bar. `ValueError` for an unknown
+    name and for settings that do not fit the numbers of steps, before anything is computed.
     """
     name, mixture = _named(mixture, check_count(seed, "seed", 0))
     ready = schedule_by_name(schedule)
@@ -166,7 +170,8 @@ def _named(mixture: str | GaussianMixture, seed: int) -> tuple[str, GaussianMixt
 
 
 def _case(method: str, steps: int, tolerance: float | None, window: int | None) -> _Case:
-    """A method with its settings, checked against the number of steps; what the method itself says comes last, and so wins."""
+    """A method with its settings, checked against the number of steps; what the method itself says comes last, and
+    so wins."""
     word, _, given = str(method).partition(":")
     if word not in METHODS:
         raise unknown("method", word, METHODS)

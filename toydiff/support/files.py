@@ -1,6 +1,7 @@
 """Writing files whole or not at all: a temporary file in the same folder, then a rename.
 
-An interrupted run leaves the old file, or none, never half a file. What cannot be written is a `ValueError` with one sentence.
+An interrupted run leaves the old file, or none, never half a file. What cannot be written is a `ValueError` with one
+sentence.
 """
 
 import json
@@ -25,14 +26,16 @@ def writable_folder(path: Path | str) -> Path:
 
 
 def check_folder(path: Path | str) -> Path:
-    """The folder `path`, proven writable, or, where it is still to be made, its nearest parent that is there; makes nothing. `ValueError` if not."""
+    """The folder `path`, proven writable, or, where it is still to be made, its nearest parent that is there; makes
+    nothing. `ValueError` if not."""
     folder = Path(path)
     writable_folder(next(place for place in (folder, *folder.parents) if place.exists()))
     return folder
 
 
 def writable_file(path: Path | str) -> Path:
-    """A path where a file can be written: its folder exists and can be written, and it is no folder itself; else `ValueError`."""
+    """A path where a file can be written: its folder exists and can be written, and it is no folder itself; else
+    `ValueError`."""
     file = Path(path)
     if file.is_dir():
         raise ValueError(f"cannot write the file {str(file)!r}: it is a folder")
@@ -54,7 +57,8 @@ def _is_device(file: Path) -> bool:
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:
-    """Write `data` to the file `path`, whole or not at all, and return the path; `ValueError` if it cannot be written."""
+    """Write `data` to the file `path`, whole or not at all, and return the path; `ValueError` if it cannot be
+    written."""
     file = writable_file(path)
     temporary = None
     try:
@@ -87,5 +91,6 @@ def json_text(obj: object) -> str:
 
 
 def write_json(path: Path | str, obj: object) -> Path:
-    """Write `obj` as JSON to the file `path`, whole or not at all; `ValueError` for NaN or infinity, or see `write_bytes`."""
+    """Write `obj` as JSON to the file `path`, whole or not at all; `ValueError` for NaN or infinity, or see
+    `write_bytes`."""
     return write_text(path, json_text(obj))

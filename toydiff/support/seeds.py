@@ -13,8 +13,8 @@ _ONE = threading.RLock()
 def seeded(seed: int) -> Iterator[None]:
     """Within, torch's global generator on the processor starts from `seed`; afterwards it is where it was.
 
-    One thread at a time: two trainings that start together in one process, as two readers of the app's live training do, draw what each alone would.
-    A thread that draws from the global generator without this is not held back.
+    One thread at a time: two trainings that start together in one process, as two readers of the app's live training
+    do, draw what each alone would. A thread that draws from the global generator without this is not held back.
     """
     with _ONE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,5 @@
-"""Training: one loop that moves a state (`fit`), its random numbers, averages and watches, and runs on disk (`checkpoints`)."""
+"""Training: one loop that moves a state (`fit`), its random numbers, averages and watches, and runs on disk
+(`checkpoints`)."""
 
 from .average import EMA
 from .draws import Draws

@@ -6,11 +6,12 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class EMA(AveragedModel):
-    """An exponential moving average of a module's parameters: a = d a + (1 - d) theta, d = min(decay, (1 + n)/(10 + n)) at update n.
+    """An exponential moving average of a module's parameters: a = d a + (1 - d) theta, d = min(decay, (1 + n)/(10 + n))
+    at update n.
 
-    Its `module` is a copy of the source with the averaged weights. The decay starts low, so that the first, bad weights are forgotten
-    in short runs too; without `warm` it is d = decay from the start, as a target network's is. decay in [0, 1); 0 is the source
-    itself, a stop-gradient copy.
+    Its `module` is a copy of the source with the averaged weights. The decay starts low, so that the first, bad weights
+    are forgotten in short runs too; without `warm` it is d = decay from the start, as a target network's is. decay in
+    [0, 1); 0 is the source itself, a stop-gradient copy.
     """
 
     def __init__(self, source: nn.Module, decay: float = 0.999, *, warm: bool = True):

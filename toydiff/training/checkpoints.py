@@ -1,7 +1,8 @@
 """Runs on disk: safetensors and JSON, written so that a process killed at any moment leaves a whole run behind.
 
-A run is a folder. Tensors go to `step-N.safetensors` first; then `run.json`, which names that file and its checksum, is replaced in one
-rename. Until then the old pair stands; only afterwards is the old file of tensors deleted. So the folder always holds one whole checkpoint.
+A run is a folder. Tensors go to `step-N.safetensors` first; then `run.json`, which names that file and its checksum, is
+replaced in one rename. Until then the old pair stands; only afterwards is the old file of tensors deleted. So the
+folder always holds one whole checkpoint.
 """
 
 import hashlib
@@ -50,7 +51,8 @@ def write_index(path: Path | str, index: dict) -> None:
 def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = ()) -> dict:
     """The JSON object in a file, once it is known to be of this format and to have these keys.
 
-    `ValueError` in one line for a file that is truncated or foreign, or was altered; one without a checksum of itself is taken as it is.
+    `ValueError` in one line for a file that is truncated or foreign, or was altered; one without a checksum of itself
+    is taken as it is.
     """
     path = Path(path)
     try:
@@ -77,7 +79,8 @@ def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = 
 
 
 def read_run(folder: Path | str) -> dict:
-    """The index of the run in a folder: about, step, steps, file, sha256, seconds, turns, history, measured, versions; `ValueError` if there is none."""
+    """The index of the run in a folder: about, step, steps, file, sha256, seconds, turns, history, measured,
+    versions; `ValueError` if there is none."""
     keys = ("about", "step", "steps", "file", "sha256", "seconds", "turns", "history")
     index = read_index(Path(folder) / INDEX, FORMAT, "run of toydiff", keys)
     if not isinstance(index["about"], dict):
@@ -86,7 +89,8 @@ def read_run(folder: Path | str) -> dict:
 
 
 def check_out(folder: Path | str, resume: bool) -> Path:
-    """The folder can take a run: it can be written, and holds none that would be lost. Makes nothing; `ValueError` if not."""
+    """The folder can take a run: it can be written, and holds none that would be lost. Makes nothing; `ValueError`
+    if not."""
     folder = check_folder(folder)
     if (folder / INDEX).exists() and not resume:
         raise ValueError(
@@ -126,9 +130,9 @@ def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
 class Checkpoints:
     """Where a run is saved, every `every` updates and at its end, and from where it continues.
 
-    `about` is what identifies the run (method, problem, hyper-parameters, seed), as JSON: a folder that holds another run is refused. `resume`
-    continues what the folder holds, and begins in an empty one; without it a folder that already holds a run is refused, so that none is
-    overwritten by mistake.
+    `about` is what identifies the run (method, problem, hyper-parameters, seed), as JSON: a folder that holds another
+    run is refused. `resume` continues what the folder holds, and begins in an empty one; without it a folder that
+    already holds a run is refused, so that none is overwritten by mistake.
 
     The loop that trains calls `load` before it begins and `after` with each record of `fit`:
 
@@ -138,9 +142,9 @@ class Checkpoints:
         for record in fit(state, 1000):
             checkpoints.after(record, state, 1000)
 
-    A process that is killed at any moment, `kill -9` in the middle of a write included, leaves a whole run behind: the update that was last
-    saved, from which a new process repeats the uninterrupted run bit for bit. A loop of another kind moves `state.step` itself and calls
-    `save(state, steps)`. `ValueError` for settings that are not JSON.
+    A process that is killed at any moment, `kill -9` in the middle of a write included, leaves a whole run behind: the
+    update that was last saved, from which a new process repeats the uninterrupted run bit for bit. A loop of another
+    kind moves `state.step` itself and calls `save(state, steps)`. `ValueError` for settings that are not JSON.
     """
 
     folder: Path
@@ -171,7 +175,8 @@ class Checkpoints:
     def load(self, state: State) -> None:
         """Put the saved tensors and numbers into `state`; nothing happens if the folder holds no run yet.
 
-        `ValueError` for a run that was begun otherwise, damaged files, or a state whose `modules` lack weights that its updates change.
+        `ValueError` for a run that was begun otherwise, damaged files, or a state whose `modules` lack weights that its
+        updates change.
         """
         state.check_whole()
         if not (self.folder / INDEX).exists():
@@ -191,7 +196,8 @@ class Checkpoints:
         self._keep_only(index["file"])
 
     def after(self, record: Record, state: State, steps: int) -> None:
-        """Note the record of a run of `steps` updates, and save the state where it is time to; of several processes only the first does."""
+        """Note the record of a run of `steps` updates, and save the state where it is time to; of several processes
+        only the first does."""
         if state.draws.rank > 0:
             return
         if record.last:  # a watch may end a run early

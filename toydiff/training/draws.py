@@ -16,9 +16,9 @@ Drawn = TypeVar("Drawn", Tensor, tuple[Tensor, Tensor | None])
 class Draws:
     """The random numbers of a training run: one stream, shared by all its processes, of which each takes its own rows.
 
-    Every process draws the whole batch and keeps rows rank, rank + world, ...; so P processes together see exactly the batch that one
-    would, and their mean gradient is its gradient. Numbers are drawn on the processor and moved to `device`, so that a seed gives
-    the same ones everywhere.
+    Every process draws the whole batch and keeps rows rank, rank + world, ...; so P processes together see exactly the
+    batch that one would, and their mean gradient is its gradient. Numbers are drawn on the processor and moved to
+    `device`, so that a seed gives the same ones everywhere.
     """
 
     def __init__(self, seed: int = 0, device: torch.device | str = "cpu", rank: int = 0, world: int = 1):
@@ -27,7 +27,8 @@ class Draws:
 
     @contextlib.contextmanager
     def part(self, k: int, parts: int, since: Tensor) -> Iterator[None]:
-        """For a while, this process's k-th of `parts` parts of its rows, of the batch that is drawn from the stream's state `since` on."""
+        """For a while, this process's k-th of `parts` parts of its rows, of the batch that is drawn from the
+        stream's state `since` on."""
         rank, world = self.rank, self.world
         self.generator.set_state(since)
         self.rank, self.world = rank * parts + k, world * parts
@@ -46,7 +47,8 @@ class Draws:
         return n // self.world
 
     def rows(self, draw: Callable[[int, torch.Generator], Drawn], n: int) -> Drawn:
-        """This process's rows of a batch draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors and None, as `Problem.data` gives."""
+        """This process's rows of a batch draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors
+        and None, as `Problem.data` gives."""
         self.own(n)
         drawn = draw(n, self.generator)
         return tuple(map(self._mine, drawn)) if isinstance(drawn, tuple) else self._mine(drawn)

@@ -1,7 +1,8 @@
 """The one training loop: `fit` yields a record after each update, and continues from where its state is.
 
-A method says what to minimise (`Turn`) and what to follow by an average (`EMA`); all randomness comes from one stream (`Draws`). The loop saves
-nothing: it moves a `State`, which its caller may save after each record (`toydiff.training.checkpoints`).
+A method says what to minimise (`Turn`) and what to follow by an average (`EMA`); all randomness comes from one stream
+(`Draws`). The loop saves nothing: it moves a `State`, which its caller may save after each record
+(`toydiff.training.checkpoints`).
 """
 
 import contextlib
@@ -26,8 +27,9 @@ DECAYS = ("cosine", "constant")
 
 @dataclass(frozen=True)
 class Record:
-    """What one update did. `losses` and `grad_norms` by turn, the latter before clipping; `lr` as a share of each turn's own; `seconds` of this step;
-    `measured`, the figures of a `Watch`, where it looked; `last`, whether the training ends with it.
+    """What one update did. `losses` and `grad_norms` by turn, the latter before clipping; `lr` as a share of each
+    turn's own; `seconds` of this step; `measured`, the figures of a `Watch`, where it looked; `last`, whether the
+    training ends with it.
     """
 
     step: int
@@ -45,7 +47,8 @@ class Record:
 
 
 def lr_share(step: int, steps: int, warmup: int = 0, decay: str = "cosine") -> float:
-    """The learning rate of update `step` (from 0) of a period of `steps`, as a share: linear warm-up, then to 1 percent by a cosine, or constant."""
+    """The learning rate of update `step` (from 0) of a period of `steps`, as a share: linear warm-up, then to 1
+    percent by a cosine, or constant."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if decay == "constant":
@@ -69,25 +72,30 @@ def fit(
 ) -> Iterator[Record]:
     """Train: a generator of one `Record` an update, yielded after the optimizers' steps and the averages' updates.
 
-    turns: what to minimise, one after the other; each loss gets (step, draws) and takes all its randomness from draws. steps: updates
-    in all. averages follow their sources after each update. clip: the largest norm of a turn's gradient, None for no limit. The
-    learning rate warms up over `warmup` updates and decays, "cosine" or "constant", over each `period` (by default the whole run).
+    turns: what to minimise, one after the other; each loss gets (step, draws) and takes all its randomness from draws.
+    steps: updates in all. averages follow their sources after each update. clip: the largest norm of a turn's gradient,
+    None for no limit. The learning rate warms up over `warmup` updates and decays, "cosine" or "constant", over each
+    `period` (by default the whole run).
 
-    watch: looks at an average before the first update, every so many updates and after the last; it may end the training early.
+    watch: looks at an average before the first update, every so many updates and after the last; it may end the
+    training early.
 
-    accumulate: the batch is drawn whole, and its gradient computed in so many parts, one after the other: less memory, the same update where a loss is a mean over
-    samples (a statistic over the batch, such as DMD's bound or SCT's reference batch, is then one over a part, as it is with several processes).
+    accumulate: the batch is drawn whole, and its gradient computed in so many parts, one after the other: less memory,
+    the same update where a loss is a mean over samples (a statistic over the batch, such as DMD's bound or SCT's
+    reference batch, is then one over a part, as it is with several processes).
 
-    A run that is saved, continued, or shared by several processes gives a `State` in the place of its turns; averages and seed are then the state's. It
-    goes on after update `state.step`, and, from a state that a checkpoint restored, repeats the uninterrupted run bit for bit. Nothing is saved here:
+    A run that is saved, continued, or shared by several processes gives a `State` in the place of its turns; averages
+    and seed are then the state's. It goes on after update `state.step`, and, from a state that a checkpoint restored,
+    repeats the uninterrupted run bit for bit. Nothing is saved here:
 
         state = State.of(turns, averages=averages, modules=modules, seed=seed)
         checkpoints.load(state)
         for record in fit(state, steps):
             checkpoints.after(record, state, steps)
 
-    Stopping early is leaving the loop. Raises `Diverged`, a `FloatingPointError` that names the update, if a loss or gradient is not finite, before any weight
-    of that turn is touched, and its subclass `Collapse` if the watch says so. `ValueError` for bad input.
+    Stopping early is leaving the loop. Raises `Diverged`, a `FloatingPointError` that names the update, if a loss or
+    gradient is not finite, before any weight of that turn is touched, and its subclass `Collapse` if the watch says so.
+    `ValueError` for bad input.
     """
     if isinstance(turns, State) and (averages or seed):
         raise ValueError("a state has its averages and its seed already: give them to State.of")
@@ -141,7 +149,8 @@ def _look(watch: Watch | None, state: State, steps: int, norms: Mapping[str, flo
 
 @functools.cache
 def _keep_memory() -> None:
-    """Tell glibc to keep what is freed, up to 1 GiB: otherwise each update's activations go back to the system and are faulted in again, page by page.
+    """Tell glibc to keep what is freed, up to 1 GiB: otherwise each update's activations go back to the system and are
+    faulted in again, page by page.
 
     For the whole process, once; elsewhere than on glibc nothing happens.
     """

@@ -21,10 +21,11 @@ Loss = Callable[[int, Draws], Tensor]
 
 @dataclass
 class Turn:
-    """One player of an update: what it minimises, and what it moves. `repeats`: how many of its own updates an update of the run holds.
+    """One player of an update: what it minimises, and what it moves. `repeats`: how many of its own updates an update
+    of the run holds.
 
-    Most methods have one turn. Where a second model is trained beside the student, each has its turn, in the order given, and
-    touches only its own parameters.
+    Most methods have one turn. Where a second model is trained beside the student, each has its turn, in the order
+    given, and touches only its own parameters.
     """
 
     loss: Loss
@@ -44,10 +45,12 @@ class Turn:
 
 @dataclass
 class State:
-    """All that makes an update what it is, as far as a training has come: what `fit` moves, and what a checkpoint holds.
+    """All that makes an update what it is, as far as a training has come: what `fit` moves, and what a checkpoint
+    holds.
 
-    modules: everything that has a state and that the losses use, by name, the averages and a `Watch` included; a checkpoint holds what is named here, and its tensors
-    are loaded in place. optimizers: one a turn. history and measured: rows of the loss curve, and of a watch's figures.
+    modules: everything that has a state and that the losses use, by name, the averages and a `Watch` included; a
+    checkpoint holds what is named here, and its tensors are loaded in place. optimizers: one a turn. history and
+    measured: rows of the loss curve, and of a watch's figures.
     """
 
     turns: Sequence[Turn]
@@ -73,8 +76,9 @@ class State:
     ) -> "State":
         """The state before the first update: an Adam for each turn, and a stream of random numbers from the seed.
 
-        averages follow their sources after each update. accelerator: an `accelerate.Accelerator`; a batch is then shared by its processes, whose
-        gradients are averaged. `ValueError` where there is nothing to train, or two turns have one name.
+        averages follow their sources after each update. accelerator: an `accelerate.Accelerator`; a batch is then
+        shared by its processes, whose gradients are averaged. `ValueError` where there is nothing to train, or two
+        turns have one name.
         """
         turns = [turns] if isinstance(turns, Turn) else list(turns)
         if not turns:
@@ -103,5 +107,6 @@ class State:
 
 
 def laid_out_as(p: Tensor, value: Tensor) -> Tensor:
-    """value in p's memory layout: a fused optimizer walks the raw memory of weights, gradients and moments side by side."""
+    """value in p's memory layout: a fused optimizer walks the raw memory of weights, gradients and moments side by
+    side."""
     return value if value.stride() == p.stride() else torch.empty_like(p).copy_(value)

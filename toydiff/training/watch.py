@@ -11,12 +11,13 @@ from ..support.checks import check_count
 from .average import EMA
 
 Look = Callable[[nn.Module], dict[str, float | None]]
-"""look(average) -> figures by name: "distance", smaller is better, and, where they are known, "spread" and "coverage" of the samples."""
+"""look(average) -> figures by name: "distance", smaller is better, and, where they are known, "spread" and
+"coverage" of the samples."""
 
 
 class Diverged(FloatingPointError):
-    """A training that cannot go on: a loss or a gradient is not finite. what: what happened, and when; saved: what is left to go back to, where
-    a caller that saves says so.
+    """A training that cannot go on: a loss or a gradient is not finite. what: what happened, and when; saved: what
+    is left to go back to, where a caller that saves says so.
     """
 
     ADVICE = "try a smaller learning rate"
@@ -36,12 +37,14 @@ class Collapse(Diverged):
 
 
 class Watch(nn.Module):
-    """Looks at an average every `every` updates: keeps the best weights that it saw, ends a training that gets no better, and stops one that collapsed.
+    """Looks at an average every `every` updates: keeps the best weights that it saw, ends a training that gets no
+    better, and stops one that collapsed.
 
-    best: a copy of the average at its smallest distance, `distance`, at update `step`. patience: how many looks in a row may be no better before
-    the training ends, None for no end. last: the update of the last look. A collapse is a spread, over the data's, of at most half of
-    the largest one seen (or of 1, where that was more), or at most half as many modes as the most that were found.
-    All that it knows is in its state, so that a continued run goes on as if it had not been interrupted.
+    best: a copy of the average at its smallest distance, `distance`, at update `step`. patience: how many looks in a
+    row may be no better before the training ends, None for no end. last: the update of the last look. A collapse is a
+    spread, over the data's, of at most half of the largest one seen (or of 1, where that was more), or at most half as
+    many modes as the most that were found. All that it knows is in its state, so that a continued run goes on as if it
+    had not been interrupted.
     """
 
     LEAST = 0.5

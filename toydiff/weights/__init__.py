@@ -1,6 +1,8 @@
-"""Weights that ship with the package: for each id a file of tensors, and a JSON file that says how it was made and what it measures.
+"""Weights that ship with the package: for each id a file of tensors, and a JSON file that says how it was made and what
+it measures.
 
-A student that started from other bundled weights is stored as its change of those, in 8 bits a number: half the size of half precision.
+A student that started from other bundled weights is stored as its change of those, in 8 bits a number: half the size of
+half precision.
 """
 
 from collections.abc import Mapping
@@ -50,7 +52,8 @@ WHOLE, SCALE = 127, ".scale"
 
 
 def change(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as they differ from those of a base, by name: matrices and kernels in whole numbers -127 ... 127 with one scale a row.
+    """Tensors as they differ from those of a base, by name: matrices and kernels in whole numbers -127 ... 127 with one
+    scale a row.
 
     What the base lacks, vectors, and the scales are in half precision.
     """
@@ -79,7 +82,8 @@ def changed(stored: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[st
 
 
 def network_tensors(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor], dict]:
-    """The weights of an id's network, whole, and its JSON. `ValueError` if the weights that they are a change of were built anew since."""
+    """The weights of an id's network, whole, and its JSON. `ValueError` if the weights that they are a change of
+    were built anew since."""
     tensors, about = load(id_, folder)
     if about.get("base") is None:
         return tensors, about
@@ -105,7 +109,8 @@ def describe(D: LambdaDenoiser) -> dict:
 
 
 def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser:
-    """The denoiser of a description with these weights, frozen; half-precision ones become float32. `ValueError` if they do not fit."""
+    """The denoiser of a description with these weights, frozen; half-precision ones become float32. `ValueError` if
+    they do not fit."""
     try:
         net = make_net(description["net"], description["config"])
         D = LambdaDenoiser(net, schedule_from_config(description["schedule"]), description["kind"])

@@ -1,4 +1,5 @@
-"""Picard iteration that learns from its own sweeps: ParaTAA's triangular Anderson acceleration, and Broyden's secants point by point."""
+"""Picard iteration that learns from its own sweeps: ParaTAA's triangular Anderson acceleration, and Broyden's
+secants point by point."""
 
 import math
 from collections import deque
@@ -17,7 +18,8 @@ BLUR = 300
 
 
 class Differences:
-    """The last `memory` differences between sweeps of two quantities a and b, (n, B, ...), newest first; 0 at points without a past."""
+    """The last `memory` differences between sweeps of two quantities a and b, (n, B, ...), newest first; 0 at points
+    without a past."""
 
     def __init__(self, memory: int):
         self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
@@ -47,10 +49,12 @@ def _shifted(d: Tensor, shift: int, n: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Accelerated(Picard):
-    """What both accelerations share: `memory` differences between sweeps, and errors measured in units of sqrt(alpha^2 + sigma^2).
+    """What both accelerations share: `memory` differences between sweeps, and errors measured in units of sqrt(alpha^2
+    + sigma^2).
 
-    That is the size of a state where the data have variance 1. It makes the method the same on all schedules, VE among them, where
-    plain Picard pays for states of size 80: there errors are carried on as the flow of standard normal data would carry them.
+    That is the size of a state where the data have variance 1. It makes the method the same on all schedules, VE among
+    them, where plain Picard pays for states of size 80: there errors are carried on as the flow of standard normal data
+    would carry them.
     """
 
     memory: int = 2
@@ -68,14 +72,17 @@ class Accelerated(Picard):
 
 @dataclass(frozen=True)
 class Anderson(Accelerated):
-    """Triangular Anderson acceleration (ParaTAA, arXiv 2402.09970, TAA): each sweep is corrected by the last ones' differences.
+    """Triangular Anderson acceleration (ParaTAA, arXiv 2402.09970, TAA): each sweep is corrected by the last ones'
+    differences.
 
-    With R the change that a Picard sweep would make, and dX, dR (memory columns) the last differences of the path and of R,
+    With R the change that a Picard sweep would make, and dX, dR (memory columns) the last differences of the path and
+    of R,
 
         gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2,    x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i,
 
-    for each sample by itself. Only points up to i count for gamma_i, since later ones are further from done (triangular);
-    and the first point after the front is taken as Picard gives it, so that it is exact (their safeguard).
+    for each sample by itself. Only points up to i count for gamma_i, since later ones are further from done
+    (triangular); and the first point after the front is taken as Picard gives it, so that it is exact (their
+    safeguard).
     """
 
     memory: int = 3
@@ -95,9 +102,11 @@ class Anderson(Accelerated):
 
 
 def triangular_least_squares(dR: Tensor, R: Tensor) -> Tensor:
-    """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, (n, B, m), in float64. R (n, B, D), dR (m, n, B, D).
+    """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, (n, B, m), in float64. R (n, B, D), dR (m, n, B,
+    D).
 
-    By normal equations of unit columns, with a ridge, since columns may be all but parallel; those that are empty, or have exploded, get 0.
+    By normal equations of unit columns, with a ridge, since columns may be all but parallel; those that are empty, or
+    have exploded, get 0.
     """
     rows, goal = dR.double(), R.double()
     gram = torch.einsum("anbd,cnbd->nbac", rows, rows).cumsum(0)
@@ -112,14 +121,15 @@ def triangular_least_squares(dR: Tensor, R: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Broyden(Accelerated):
-    """Newton's method on the path, with secants in the place of Jacobians: each point learns from what its own step did before.
+    """Newton's method on the path, with secants in the place of Jacobians: each point learns from what its own step did
+    before.
 
         x^{k+1}_{i+1} = Phi_i(x^k_i) + J_i (x^{k+1}_i - x^k_i)
 
-    is Picard for J_i = 1 and Newton for the derivative of Phi_i. J_i is what the last differences at point i say, J_i dx = dPhi_i
-    for `memory` of them (generalized Broyden: Fang and Saad 2009, doi 10.1002/nla.617), and S_{i+1}/S_i, which is `scale`, in all
-    other directions. Anderson mixes whole paths; here every point has its own coefficients. A secant is trusted no further than it
-    was measured: its share is that of a step not longer than the longest dx.
+    is Picard for J_i = 1 and Newton for the derivative of Phi_i. J_i is what the last differences at point i say, J_i
+    dx = dPhi_i for `memory` of them (generalized Broyden: Fang and Saad 2009, doi 10.1002/nla.617), and S_{i+1}/S_i,
+    which is `scale`, in all other directions. Anderson mixes whole paths; here every point has its own coefficients. A
+    secant is trusted no further than it was measured: its share is that of a step not longer than the longest dx.
     """
 
     def update(self, past: Differences, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,10 +154,11 @@ class Broyden(Accelerated):
 
 
 def secants(pairs: list[tuple[Tensor, Tensor]], blur: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-    """The linear map W of least rank with W dx = dy for all pairs (dx, dy), newest first, as orthonormal q and w = W q: W d = sum w (q . d).
+    """The linear map W of least rank with W dx = dy for all pairs (dx, dy), newest first, as orthonormal q and w = W q:
+    W d = sum w (q . d).
 
-    All are (n, B, D), flattened. A direction that earlier pairs (almost) span says nothing new and is left out, and so is one not longer
-    than `blur` (n, B, 1). Also returns the longest dx, (n, B, 1).
+    All are (n, B, D), flattened. A direction that earlier pairs (almost) span says nothing new and is left out, and so
+    is one not longer than `blur` (n, B, 1). Also returns the longest dx, (n, B, 1).
     """
     basis: list[tuple[Tensor, Tensor]] = []
     lengths = []

@@ -21,10 +21,11 @@ AT_ONCE = 16_384
 
 
 class Sweep(NamedTuple):
-    """One sweep: the states xs (n+1, B, ...) of the points from `first` on, and the x_0 (n, B, ...) predicted to get there.
+    """One sweep: the states xs (n+1, B, ...) of the points from `first` on, and the x_0 (n, B, ...) predicted to get
+    there.
 
-    `front`: all points up to this one are accepted, and will not change. `change` (n,): what this sweep still saw wrong at the points
-    after `first`: the root mean square over the data, the largest over the samples.
+    `front`: all points up to this one are accepted, and will not change. `change` (n,): what this sweep still saw wrong
+    at the points after `first`: the root mean square over the data, the largest over the samples.
     """
 
     first: int
@@ -35,7 +36,8 @@ class Sweep(NamedTuple):
 
 
 class Job(NamedTuple):
-    """n steps that do not depend on one another: from the states xs (n, B, ...) at the points `starts` to the points `stops`."""
+    """n steps that do not depend on one another: from the states xs (n, B, ...) at the points `starts` to the points
+    `stops`."""
 
     solver: Solver
     xs: Tensor
@@ -52,10 +54,12 @@ class Points(Protocol):
     sigma: list[float]
 
     def step(self, *jobs: "Job") -> list[tuple[Tensor, Tensor]]:
-        """All jobs in one round. Each gives the states where its steps lead and the x_0 predicted on the way, (n, B, ...) both."""
+        """All jobs in one round. Each gives the states where its steps lead and the x_0 predicted on the way, (n, B,
+        ...) both."""
 
     def walk(self, solver: Solver, x: Tensor, stops: Sequence[int]) -> Iterator[tuple[Tensor, Prediction]]:
-        """The plain walk through some of the points, a round or more a step: (x at the next stop, the prediction before it)."""
+        """The plain walk through some of the points, a round or more a step: (x at the next stop, the prediction
+        before it)."""
 
     def spend(self, nfe: int, rounds: int) -> None:
         """Count what was spent elsewhere, on a path to start from."""
@@ -64,11 +68,12 @@ class Points(Protocol):
 class ParallelSolver:
     """A sampler over the whole grid: `sweeps` yields better and better paths, the last of them the result.
 
-    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call. `tolerance`: a point is accepted
-    when a sweep changes no sample by more than tolerance x sigma there, root mean square over the data; None goes on to the exact end.
-    It bounds what is left at a point, which later steps may enlarge: a sample between two modes, or a chaotic model, ends further off.
-    `at_once`: states (points x samples) in one network call at most, which bounds the memory. A sweep split by it is still one
-    round, because its parts do not wait for one another.
+    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call. `tolerance`: a
+    point is accepted when a sweep changes no sample by more than tolerance x sigma there, root mean square over the
+    data; None goes on to the exact end. It bounds what is left at a point, which later steps may enlarge: a sample
+    between two modes, or a chaotic model, ends further off. `at_once`: states (points x samples) in one network call at
+    most, which bounds the memory. A sweep split by it is still one round, because its parts do not wait for one
+    another.
     """
 
     tolerance: float | None
@@ -94,7 +99,8 @@ class ParallelSolver:
         """`ValueError` where the settings do not fit a grid of so many steps."""
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
-        """The path that is guessed before the first sweep (`front` 0, no `change`), and then sweeps until all points are accepted.
+        """The path that is guessed before the first sweep (`front` 0, no `change`), and then sweeps until all points
+        are accepted.
 
         `FloatingPointError` if a state of the sequential walk is not finite.
         """
@@ -120,7 +126,8 @@ def check_settings(solver: ParallelSolver) -> None:
 
 
 def rms(d: Tensor) -> Tensor:
-    """The root mean square over the data, the largest over the samples: (n, B, ...) gives (n,). Not finite is infinite."""
+    """The root mean square over the data, the largest over the samples: (n, B, ...) gives (n,). Not finite is
+    infinite."""
     square = d.flatten(2).square().mean(2).amax(1).cpu().double()  # few numbers, for decisions that Python takes
     return torch.where(torch.isfinite(square), square, math.inf).sqrt()
 
@@ -158,7 +165,8 @@ def coarse_path(points: Points, x: Tensor, steps: int) -> Tensor:
 
 
 def resampled(previous: "Trajectory", points: Points, x: Tensor) -> Tensor:
-    """A path on another grid, linear between its times, (T+1, B, ...), beginning at x. `ValueError` if it does not fit x."""
+    """A path on another grid, linear between its times, (T+1, B, ...), beginning at x. `ValueError` if it does not
+    fit x."""
     if len(previous.xs) != len(previous.ts):
         raise ValueError("a trajectory to start from needs all its states: solve it with keep='path'")
     if previous.xs.shape[1:] != x.shape:

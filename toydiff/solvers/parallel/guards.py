@@ -1,4 +1,5 @@
-"""What keeps a parallel sampler's iterates finite, and its decisions above rounding. None of it changes a path that has no need of it."""
+"""What keeps a parallel sampler's iterates finite, and its decisions above rounding. None of it changes a path that
+has no need of it."""
 
 import math
 
@@ -13,7 +14,8 @@ ROUNDINGS = 128
 
 
 def thresholds(points: Points, tolerance: float | None, i: int, j: int, dtype: torch.dtype) -> Tensor:
-    """The change with which the points i ... j - 1 are accepted, (j - i,): tolerance x sigma; at sigma = 0, that of the point before.
+    """The change with which the points i ... j - 1 are accepted, (j - i,): tolerance x sigma; at sigma = 0, that of the
+    point before.
 
     Never less than rounding, which no sweep can go below; without a tolerance, nothing.
     """
@@ -39,7 +41,8 @@ def check_exact(state: Tensor, solver: Solver, steps: int) -> None:
 
 
 def restarted(new: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-    """States (n+1, B, ...) and how much all but the first changed, (n,): what overflowed starts anew from the first, and is not accepted.
+    """States (n+1, B, ...) and how much all but the first changed, (n,): what overflowed starts anew from the first,
+    and is not accepted.
 
     Beyond the accepted points an iterate may leave the range of numbers, although the path does not.
     """
@@ -49,10 +52,12 @@ def restarted(new: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def safeguarded(x: Tensor, new: Tensor, phi: Tensor, S: Tensor, stride: int, limits: Tensor) -> tuple[Tensor, int]:
-    """The new states (n+1, B, ...), and how many of them are accepted: `stride`, the last of which has not shown that it hardly changes.
+    """The new states (n+1, B, ...), and how many of them are accepted: `stride`, the last of which has not shown that
+    it hardly changes.
 
-    It is as good as those before if it is where Picard's sweep takes it from them. If an acceleration, or a restart, put it elsewhere, it is
-    moved there; if there is no number there, it is not accepted. x, phi, S as in `Picard.update`; limits (n,): `thresholds`.
+    It is as good as those before if it is where Picard's sweep takes it from them. If an acceleration, or a restart,
+    put it elsewhere, it is moved there; if there is no number there, it is not accepted. x, phi, S as in
+    `Picard.update`; limits (n,): `thresholds`.
     """
     step = phi[stride - 1] + S[stride] / S[stride - 1] * (new[stride - 1] - x[stride - 1])
     if not bool(torch.isfinite(step).all()):
@@ -63,7 +68,8 @@ def safeguarded(x: Tensor, new: Tensor, phi: Tensor, S: Tensor, stride: int, lim
 
 
 def finite_or(x: Tensor, *others: Tensor) -> tuple[Tensor, bool]:
-    """x (B, ...), each sample that is not finite replaced by the first of the others that is; and whether all of x was."""
+    """x (B, ...), each sample that is not finite replaced by the first of the others that is; and whether all of x
+    was."""
     whole = bool(torch.isfinite(x).all())
     for other in () if whole else others:
         good = torch.isfinite(x).flatten(1).all(1).reshape(-1, *[1] * (x.ndim - 1))

@@ -1,18 +1,19 @@
 """Parareal (Lions, Maday and Turinici 2001), as SRDS samples by it (arXiv 2412.08292, algorithm 1).
 
-The path is cut into N blocks. One coarse step G a block guesses, block after block, where the blocks begin; then fine walks F go through
-all blocks at once, and what they find corrects the next coarse walk.
+The path is cut into N blocks. One coarse step G a block guesses, block after block, where the blocks begin; then fine
+walks F go through all blocks at once, and what they find corrects the next coarse walk.
 
     1   U^0_0 = x,  U^0_{n+1} = G_n(U^0_n),  n = 0 ... N-1           the coarse walk
     2   for k = 0 ... N-1:
     3       F_n(U^k_n),  n = 0 ... N-1                               the fine walks, in parallel
     4       U^{k+1}_0 = x
     5       U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n),  n = 0 ... N-1
-    6       if rms(U^{k+1}_n - U^k_n) <= tolerance sigma_n for n = 1 ... N: stop       where sigma = 0, that of the point before
+    6       if rms(U^{k+1}_n - U^k_n) <= tolerance sigma_n for n = 1 ... N: stop   (sigma = 0: that of the point before)
     7   return U^{k+1}_N
 
-U_n is the state where block n begins, U_N the sample. After k iterations the first k blocks are those of the fine walk: there G cancels. `parareal`
-is the recursion alone; the sampler computes the same U, each as soon as what it needs is known (pipeline.py).
+U_n is the state where block n begins, U_N the sample. After k iterations the first k blocks are those of the fine walk:
+there G cancels. `parareal` is the recursion alone; the sampler computes the same U, each as soon as what it needs is
+known (pipeline.py).
 """
 
 import math
@@ -35,7 +36,8 @@ Propagator = Callable[[int, Tensor], Tensor]
 
 
 def parareal(x: Tensor, blocks: int, G: Propagator, F: Propagator) -> Iterator[list[Tensor]]:
-    """The iterates U^0, U^1, ... of Parareal, as many as there are blocks after the first: each the list U_0 ... U_N of states like x.
+    """The iterates U^0, U^1, ... of Parareal, as many as there are blocks after the first: each the list U_0 ... U_N of
+    states like x.
 
     The two G are subtracted first: their difference is exactly 0 where U_n did not change.
     """
@@ -54,14 +56,17 @@ def parareal(x: Tensor, blocks: int, G: Propagator, F: Propagator) -> Iterator[l
 
 @dataclass(frozen=True)
 class Parareal(ParallelSolver):
-    """U^{k+1}_{n+1} = G(U^{k+1}_n) + F(U^k_n) - G(U^k_n) (SRDS, arXiv 2412.08292, alg. 1): U_n is the state where block n begins.
+    """U^{k+1}_{n+1} = G(U^{k+1}_n) + F(U^k_n) - G(U^k_n) (SRDS, arXiv 2412.08292, alg. 1): U_n is the state where block
+    n begins.
 
-    F is the fine walk through a block, all steps of the grid there with `fine`; G is one step of `coarse` over the block. U^0 comes from G
-    alone. After k iterations the first k blocks are those of the sequential walk. `blocks` N must divide the grid of T steps; None takes the
-    divisor of T nearest to sqrt(T), which is SRDS's choice (of a prime T that is 1: one block, and nothing in parallel).
+    F is the fine walk through a block, all steps of the grid there with `fine`; G is one step of `coarse` over the
+    block. U^0 comes from G alone. After k iterations the first k blocks are those of the sequential walk. `blocks` N
+    must divide the grid of T steps; None takes the divisor of T nearest to sqrt(T), which is SRDS's choice (of a prime
+    T that is 1: one block, and nothing in parallel).
 
-    The work is pipelined, as SRDS proposes: a block's fine walk begins as soon as its U is known, whatever iteration it belongs to, so
-    that k iterations take k T/N + N - k rounds (see `parareal_rounds`), never more than T. `tolerance` holds for the states U.
+    The work is pipelined, as SRDS proposes: a block's fine walk begins as soon as its U is known, whatever iteration it
+    belongs to, so that k iterations take k T/N + N - k rounds (see `parareal_rounds`), never more than T. `tolerance`
+    holds for the states U.
     """
 
     fine: Solver = field(default_factory=DDIM)
@@ -112,7 +117,8 @@ class Parareal(ParallelSolver):
 
 
 def straight(U: list[Tensor], m: int) -> Tensor:
-    """A path of m steps a block, (N m + 1, B, ...), on straight lines from each of the states U_0 ... U_N to the next."""
+    """A path of m steps a block, (N m + 1, B, ...), on straight lines from each of the states U_0 ... U_N to the
+    next."""
     share = column([i / m for i in range(1, m + 1)], U[0])
     lines = [torch.lerp(U[n], U[n + 1], share) for n in range(len(U) - 1)]
     return torch.cat([U[0][None], *lines])
@@ -131,10 +137,12 @@ def divisors(steps: int) -> list[int]:
 
 
 def parareal_rounds(steps: int, blocks: int, iterations: int, *, pipelined: bool = True) -> int:
-    """Rounds of Parareal with one call a step: what `Parareal` takes, or would take with all of an iteration before the next.
+    """Rounds of Parareal with one call a step: what `Parareal` takes, or would take with all of an iteration before the
+    next.
 
-    Pipelined, the longest chain of calls: k fine walks of T/N steps and N - k coarse steps. One iteration after the other: N coarse steps,
-    and T/N + N - 1 - j for iteration j = 0 ... k - 1, whose first j + 1 blocks need no new guess. `ValueError` for numbers that do not fit.
+    Pipelined, the longest chain of calls: k fine walks of T/N steps and N - k coarse steps. One iteration after the
+    other: N coarse steps, and T/N + N - 1 - j for iteration j = 0 ... k - 1, whose first j + 1 blocks need no new
+    guess. `ValueError` for numbers that do not fit.
     """
     check_count(steps, "steps")
     check_blocks(steps, check_count(blocks, "blocks"))

@@ -1,8 +1,8 @@
 """Picard iteration over the time of a path (ParaDiGMS, arXiv 2305.16317, algorithm 1).
 
-All steps of a window of the path are taken at once, from where the last sweep left the points, and their moves are summed up to the next
-path. Points that hardly changed are accepted, and the one after them, since it is the step of an accepted point; the window slides on
-over them.
+All steps of a window of the path are taken at once, from where the last sweep left the points, and their moves are
+summed up to the next path. Points that hardly changed are accepted, and the one after them, since it is the step of an
+accepted point; the window slides on over them.
 
     1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps
     2   xi_i ~ N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once, when first needed
@@ -12,14 +12,14 @@ over them.
     6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j),  i = b ... e-1,  x'_b = x_b      Picard: where their moves lead
     7       change_i = rms(x'_i - x_i),  i = b+1 ... e
     8       stride = 1 + leading points with change_i <= tolerance sigma_i,  at most e - b
-    9       x'_{e+j} = x'_e,  j = 1 ... stride,  e + j <= T     points that enter; with another guess, moved as that moves
+    9       x'_{e+j} = x'_e,  j = 1 ... stride,  e + j <= T     points that enter (of another guess, moved as it moves)
     10      b, x = b + stride, x'
     11      e = min(b + W, T)
     12  return x_T
 
-x_i is the state at grid point i: x_0 the noise, x_T the sample (what a model predicts of the data is called x0s here); Phi_i is the solver's
-step from point i to i + 1. The paper writes t for b, and bounds the squared change by tau^2 times the variance of a DDPM step; here sigma_i
-is the noise level of the schedule.
+x_i is the state at grid point i: x_0 the noise, x_T the sample (what a model predicts of the data is called x0s here);
+Phi_i is the solver's step from point i to i + 1. The paper writes t for b, and bounds the squared change by tau^2 times
+the variance of a DDPM step; here sigma_i is the noise level of the schedule.
 """
 
 import numbers
@@ -58,13 +58,14 @@ if TYPE_CHECKING:
 class Picard(ParallelSolver):
     """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j), for all points i of the grid at once (arXiv 2305.16317).
 
-    Phi_j is the step of `solver` from point j to j + 1; its noise, where it is stochastic, is drawn once and stays. After k sweeps the
-    first k points are those of the sequential walk (the deck's lower bound), so T sweeps always suffice.
+    Phi_j is the step of `solver` from point j to j + 1; its noise, where it is stochastic, is drawn once and stays.
+    After k sweeps the first k points are those of the sequential walk (the deck's lower bound), so T sweeps always
+    suffice.
 
-    `window`: only so many points are iterated at a time, from the first that is not accepted; None takes the whole grid. The
-    window moves on over accepted points, and points that enter it start where its last one is, moved on as the first guess moves there.
-    `start`: that guess: 0, every point where the walk starts; n >= 1, a coarse solve of n DDIM steps; a `Trajectory`, an earlier result,
-    interpolated to this grid. Their calls and rounds are counted.
+    `window`: only so many points are iterated at a time, from the first that is not accepted; None takes the whole
+    grid. The window moves on over accepted points, and points that enter it start where its last one is, moved on as
+    the first guess moves there. `start`: that guess: 0, every point where the walk starts; n >= 1, a coarse solve of n
+    DDIM steps; a `Trajectory`, an earlier result, interpolated to this grid. Their calls and rounds are counted.
     """
 
     solver: Solver = field(default_factory=DDIM)
@@ -122,23 +123,25 @@ class Picard(ParallelSolver):
         return lambda i, j: path[i:j]
 
     def scale(self, points: Points) -> list[float]:
-        """The size of a state at each point, (T+1,): an error is carried on in proportion to it. Plain Picard carries it unchanged; anderson.py has another."""
+        """The size of a state at each point, (T+1,): an error is carried on in proportion to it. Plain Picard
+        carries it unchanged; anderson.py has another."""
         return [1.0] * (points.steps + 1)
 
     def history(self) -> object:
         """What `update` remembers of earlier sweeps: nothing; for the accelerations of anderson.py."""
 
     def update(self, past: object, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-        """One sweep over the window. x (n+1, B, ...): its states, the first at point `first`; phi (n, B, ...): where the steps from them
-        lead; S (n+1, 1, ...): `scale`. Returns the new states (n+1, B, ...), and how wrong the old ones were, (n, B, ...)."""
+        """One sweep over the window. x (n+1, B, ...): its states, the first at point `first`; phi (n, B, ...): where
+        the steps from them lead; S (n+1, 1, ...): `scale`. Returns the new states (n+1, B, ...), and how wrong the
+        old ones were, (n, B, ...)."""
         return picard_sweep(x, phi, S)
 
 
 def picard_sweep(x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
     """x'_{i+1} = phi_i + (S_{i+1}/S_i) (x'_i - x_i), and x' - x of the points after the first.
 
-    With S = 1 that is line 6, rearranged: x'_i - x_i = sum_{j=b..i-1} (phi_j - x_{j+1}). Written so, a point whose predecessor did not move
-    is Phi of it to the last bit.
+    With S = 1 that is line 6, rearranged: x'_i - x_i = sum_{j=b..i-1} (phi_j - x_{j+1}). Written so, a point whose
+    predecessor did not move is Phi of it to the last bit.
     """
     moved = S[1:] * ((phi - x[1:]) / S[1:]).cumsum(0)  # 6
     carried = torch.cat([torch.zeros_like(moved[:1]), S[2:] / S[1:-1] * moved[:-1]])

@@ -1,8 +1,10 @@
-"""Parareal's iterations, pipelined (SRDS, arXiv 2412.08292): nothing waits for an iteration to end, only for what it needs itself.
+"""Parareal's iterations, pipelined (SRDS, arXiv 2412.08292): nothing waits for an iteration to end, only for what it
+needs itself.
 
-The recursion U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n) (line 5 of parareal.py's box, whose numbers are here too) needs three states, and each begins when its U is known. In a round,
-all walks F that are under way take their next step, and all new U their coarse step G; then follows every U for which all is there. So the
-first fine walks are under way while the coarse walk still goes from block to block, and later iterations while earlier ones do.
+The recursion U^{k+1}_{n+1} = G_n(U^{k+1}_n) + F_n(U^k_n) - G_n(U^k_n) (line 5 of parareal.py's box, whose numbers are
+here too) needs three states, and each begins when its U is known. In a round, all walks F that are under way take their
+next step, and all new U their coarse step G; then follows every U for which all is there. So the first fine walks are
+under way while the coarse walk still goes from block to block, and later iterations while earlier ones do.
 """
 
 from dataclasses import dataclass, field
@@ -17,14 +19,16 @@ from .guards import finite_or
 
 @dataclass
 class Walk:
-    """A fine walk through a block, as far as it has come: its states (B, ...), from U on, and the x_0 predicted on the way."""
+    """A fine walk through a block, as far as it has come: its states (B, ...), from U on, and the x_0 predicted on
+    the way."""
 
     states: list[Tensor]
     x0s: list[Tensor] = field(default_factory=list)
 
 
 class Pipeline:
-    """What is known so far, by (k, n), iteration and block: the states U, the coarse steps G from them, and the fine walks F.
+    """What is known so far, by (k, n), iteration and block: the states U, the coarse steps G from them, and the fine
+    walks F.
 
     A U that overflowed is replaced by a state that did not, and noted in `overflowed`.
     """
@@ -46,7 +50,8 @@ class Pipeline:
     def iteration(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """The path of iteration k >= 1, by rounds until it is known, from the first block that was not exact before it.
 
-        Its states after U_{k-1}, (n, B, ...), the x_0 (n, B, ...) predicted to get there, and which of the states overflowed, (n,).
+        Its states after U_{k-1}, (n, B, ...), the x_0 (n, B, ...) predicted to get there, and which of the states
+        overflowed, (n,).
         """
         self._forget(k - 1)
         self._run(k)

@@ -1,0 +1,253 @@
+"""The generated parts of the READMEs: tables between markers, and the pictures in tutorials/pictures.
+
+    python tutorials/readme.py              both
+    python tutorials/readme.py tables       solvers' names from the registry, and what the weights' JSON says that they measure
+    python tutorials/readme.py pictures     the animation and the three figures of README.md, seed 0
+
+A table stands between `<!-- made by tutorials/readme.py: NAME -->` and `<!-- end -->`; tests/test_readme.py says when it is
+stale.
+"""
+
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+import toydiff
+from toydiff import runs, weights
+from toydiff.catalog import METHODS
+from toydiff.measure import fitted_order, paired_error
+from toydiff.plots import static, style
+from toydiff.runs.zoo import RECIPES
+from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
+from toydiff.studies.orders import FLOOR, WINDOW, convergence
+from toydiff.support.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / "tutorials" / "pictures"
+SEED = 0
+WIDTH = 1000
+"""Pixels of a picture: as wide as a code host shows a README."""
+
+READMES = [
+    ROOT / place / "README.md"
+    for place in (
+        ".",
+        "toydiff/solvers",
+        "toydiff/solvers/parallel",
+        "toydiff/distill",
+        "toydiff/adapters",
+        "app",
+        "tutorials",
+        "tests",
+        "tests/benchmarks",
+    )
+]
+
+
+# ---- tables
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("|" + "|".join(line) + "|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines)
+
+
+def names() -> str:
+    """Our solvers, and what others call them."""
+    places = {"diffusers": "diffusers", "k-diffusion": "k-diffusion", "UI": "user interfaces"}
+    rows = [[f"`{entry.name}`", *(entry.elsewhere.get(place, "—") for place in places)] for entry in SOLVERS.values()]
+    return table(["ours", *places.values()], rows)
+
+
+def solvers() -> str:
+    """Our solvers: what they are, the order they declare, their evaluations a step, and their papers."""
+    rows = [
+        [f"`{entry.name}`", entry.title, f"{entry.solver.order:g}", str(entry.solver.nfe_per_step), entry.paper]
+        for entry in SOLVERS.values()
+    ]
+    return table(["`solver=`", "what it is", "order", "NFE a step", "paper"], rows)
+
+
+def bundled(problem: str) -> str:
+    """All that the bundled weights of a problem measure, `digits` or `ring`."""
+    rows = []
+    for id_ in RECIPES:
+        if id_.startswith(f"{problem}-"):
+            about = weights.read_about(id_)
+            for row in about["rows"]:
+                distance = f"{row['distance'] / row['floor']:.2f}"
+                accuracy = "—" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}%"
+                spent = str(row["steps"]), str(row["nfe"])
+                rows.append([f"`{id_}`", f"`{row['solver']}`", *spent, distance, accuracy, str(about["updates"])])
+    return table(["weights", "solver", "steps", "NFE", "distance / floor", "accuracy", "updates"], rows)
+
+
+def methods() -> str:
+    """Every method with one number: the digits' weights at the number of steps where their distance is least."""
+    of = {recipe.method: id_ for id_, recipe in RECIPES.items() if id_.startswith("digits-")}
+    rows = []
+    for card in METHODS.values():
+        best = min(weights.read_about(of[card.id])["rows"], key=lambda row: row["distance"])
+        number = [str(best["nfe"]), f"{best['distance']:.2f}", f"{best['floor']:.2f}"]
+        rows.append([f"`{card.id}`", card.title, card.paper, *number])
+    return table(["`toydiff train`", "method", "paper", "NFE", "distance", "floor"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "names": names,
+    "solvers": solvers,
+    "digits": lambda: bundled("digits"),
+    "ring": lambda: bundled("ring"),
+    "methods": methods,
+}
+
+PLACE = re.compile(r"(<!-- made by tutorials/readme\.py: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(text: str) -> str:
+    """A README's text with its tables as they are now; `KeyError` for a marker that names none."""
+    return PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[4]}", text)
+
+
+# ---- pictures
+
+
+def flow(steps: int = 6, between: int = 6, hold: int = 16, samples: int = 32) -> Iterator["Figure"]:
+    """Frames: DDIM and the default solver go from the same noise to the ring; in the end rings are where the exact flow
+    ends.
+
+    steps: evaluations of each. between: frames a step, on the straight line that the step takes. hold: frames at the
+    end.
+    """
+    mixture = toydiff.mixtures.ring()
+    D = mixture.denoiser(toydiff.VP())
+    noise = D.schedule.prior((samples, 2), SEED, dtype=torch.float64)
+    exact = toydiff.reference(D, noise)
+    solvers = {"DDIM, order 1": "ddim", "Adams-Bashforth, order 3": DEFAULT_SOLVER}
+    paths = {name: toydiff.solve(D, noise, steps, solver=solver) for name, solver in solvers.items()}
+    behind = style.density(mixture, [path.xs for path in paths.values()])
+    for frame in range(steps * between + 1 + hold):
+        n, part = divmod(frame, between)
+        ended = n >= steps
+        shown, named = {}, {}
+        for name, path in paths.items():
+            error = paired_error(path.end, exact).rms
+            told = f"ends {error:.2g} from the exact flow" if ended else f"evaluation {n + 1} of {steps}"
+            head = f"{name}\n{told}"
+            shown[head], named[head] = path if ended else _until(path, n, part / between), solvers[name]
+        # the rings are drawn at the end; before it they are beyond the frame, so that the legend does not move
+        figure = static.trajectories(shown, behind, solvers=named, exact=exact if ended else exact + 1e3)
+        figure.set_size_inches(9.0, 5.2)
+        yield figure
+
+
+def _until(path: Trajectory, n: int, part: float) -> Trajectory:
+    """A path up to a part of its step n."""
+    ts, xs = (torch.cat([each[: n + 1], torch.lerp(each[n], each[n + 1], part)[None]]) for each in (path.ts, path.xs))
+    return dataclasses.replace(path, ts=ts, xs=xs, x0s=path.x0s[: n + 1])
+
+
+def animation(frames: Iterator["Figure"], milliseconds: int = 90) -> bytes:
+    """Figures as an endless GIF that rests on its last one."""
+    from PIL import Image
+
+    images = []
+    for figure in frames:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=WIDTH / figure.get_figwidth())
+        images.append(Image.open(buffer).convert("RGB"))
+    # one palette for all frames, that of the last: what does not move is the same in each
+    palette = images[-1].quantize(64)
+    drawn = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    out = io.BytesIO()
+    drawn[0].save(
+        out, format="GIF", save_all=True, append_images=drawn[1:], duration=milliseconds, loop=0, optimize=True
+    )
+    return out.getvalue()
+
+
+def orders(steps: Sequence[int] = (10, 20, 40, 80, 160, 320), starts: int = 64) -> "Figure":
+    """Error against evaluations, with the slopes."""
+    chosen = ["ddim", "heun", "dpm++2m", "dpm3", "dpm++3m", "ab3", "deis4"]
+    rows = [
+        row | {"measured": fitted_order(steps[-3:], row["error"][-3:], floor=FLOOR)}
+        for row in convergence(
+            toydiff.mixtures.random_mixture(SEED),
+            lambdas=WINDOW,
+            schedules=["vp"],
+            solvers=chosen,
+            steps=steps,
+            starts=starts,
+            seed=SEED,
+        )
+    ]
+    figure = static.convergence(rows, floor=FLOOR)
+    figure.set_size_inches(11.5, 6.4)
+    return figure
+
+
+def reflow(samples: int = 24) -> "Figure":
+    """Flow matching, and a round of reflow: paths, and where one step ends."""
+    bundled = {"flow matching": "ring-flow-matching", "reflow, once": "ring-rectified-flow"}
+    noise = toydiff.Linear().prior((samples, 2), SEED)
+    flows = {name: runs.load(id_).denoiser for name, id_ in bundled.items()}
+    paths = {name: toydiff.solve(D, noise, 50, solver="ddim", grid="uniform") for name, D in flows.items()}
+    once = {name: toydiff.solve(D, noise, 1, solver="ddim", grid="uniform").end for name, D in flows.items()}
+    figure = static.reflow(paths, toydiff.mixtures.ring(), one_step=once)
+    figure.set_size_inches(10.4, 6.0)
+    return figure
+
+
+def picard(steps: int = 100, samples: int = 256) -> "Figure":
+    """Paths after some sweeps, and the errors of all points after each."""
+    mixture, schedule = toydiff.mixtures.random_mixture(SEED), toydiff.schedule("scaled-linear")
+    noise = mixture.marginal(schedule, 1.0).sample(samples, SEED, dtype=torch.float64)
+    D = mixture.denoiser(schedule)
+    walk, path = (
+        toydiff.solve(D, noise, steps, solver=solver, grid="uniform") for solver in ("ddim", "picard:tolerance=1e-8")
+    )
+    figure = static.staircase(path, mixture, exact=walk.xs, most=4)
+    figure.set_size_inches(12.0, 6.8)
+    return figure
+
+
+FIGURES: dict[str, Callable[[], "Figure"]] = {"orders": orders, "reflow": reflow, "picard": picard}
+
+
+def still(figure: "Figure") -> bytes:
+    """A figure as a PNG of few colours, `WIDTH` pixels wide."""
+    from PIL import Image
+
+    buffer, out = io.BytesIO(), io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=WIDTH / figure.get_figwidth())
+    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def main(words: Sequence[str]) -> None:
+    """The command."""
+    parts = list(words) or ["tables", "pictures"]
+    if wrong := set(parts) - {"tables", "pictures"}:
+        raise SystemExit(f"tutorials/readme.py makes tables or pictures, not {', '.join(sorted(wrong))}")
+    if "tables" in parts:
+        for readme in READMES:
+            write_text(readme, with_tables(readme.read_text()))
+    if "pictures" in parts:
+        PICTURES.mkdir(exist_ok=True)
+        for name, figure in FIGURES.items():
+            write_bytes(PICTURES / f"{name}.png", still(figure()))
+        write_bytes(PICTURES / "flow.gif", animation(flow()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
