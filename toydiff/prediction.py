@@ -1,4 +1,4 @@
-"""Parameterizations of one belief, and the two verbs that every method is built from: jump and chord.
+"""Parameterizations of one prediction, and the two verbs that every method is built from: jump and chord.
 
 Whatever a network predicts, it is a row (a, b): y = a x_0 + b eps. Together with x_t = alpha x_0 + sigma eps it is a
 2x2 linear system whose solution (x_0, eps) is all that a solver or a loss needs to know.
@@ -67,7 +67,7 @@ def row(kind: str, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser believes at (x, t): x = alpha(t) x_0 + sigma(t) eps.
+    """What a denoiser predicts at (x, t), in any kind: x = alpha(t) x_0 + sigma(t) eps.
 
     x, x0, eps: (B, ...); t: () or (B,) in [0, 1].
     """
@@ -80,7 +80,7 @@ class Prediction:
 
     @classmethod
     def of(cls, kind: str, y: Tensor, x: Tensor, t: Tensor | float, schedule: Schedule) -> "Prediction":
-        """The belief behind a network's output `y` of the given kind, at state `x` and time `t`.
+        """The prediction behind a network's output `y` of the given kind, at state `x` and time `t`.
 
         Solves a x_0 + b eps = y, alpha x_0 + sigma eps = x. At sigma = 0 the state says nothing about the noise: x0 is
         then x/alpha for every kind that does not predict x0 itself, and eps, where the kind leaves it open, its mean,
@@ -139,7 +139,7 @@ class Prediction:
         return Prediction(x, self.t, self.x0, combine((1 / sigma, x), (-alpha / sigma, self.x0)), self.schedule)
 
     def read(self, kind: str) -> Tensor:
-        """The same belief in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at
+        """The same prediction in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at
         sigma = 0)."""
         a, b = row(kind, self.schedule, self.t)
         if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
@@ -185,7 +185,7 @@ def noise_travel(schedule: Schedule, x_s: Tensor, s: Tensor | float, u: Tensor |
 
 
 def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Tensor | float) -> Prediction:
-    """The one belief (x_0, eps) that lies on both states: the inverse of `jump`, placed at (x_t, t).
+    """The one prediction (x_0, eps) that lies on both states: the inverse of `jump`, placed at (x_t, t).
 
     Solves alpha_t x_0 + sigma_t eps = x_t and alpha_s x_0 + sigma_s eps = x_s. In z = x/alpha its eps is delta z /
     delta NSR (arXiv 2410.07303, sec. 3.3); its x_0 is progressive distillation's target (arXiv 2202.00512, alg. 2).

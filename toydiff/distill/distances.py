@@ -26,7 +26,7 @@ def vector_huber(a: Tensor, b: Tensor, c: float) -> Tensor:
     """sqrt(|a - b|^2 + c^2) - c, (B,): the form of iCT (arXiv 2310.14189, eq. 7), with c = 0.00054 sqrt(d) there; ECT
     has c = 0.
 
-    Of a random goal, c -> 0 finds the geometric median and c -> infinity the mean.
+    Of a random target, c -> 0 finds the geometric median and c -> infinity the mean.
     """
     return torch.sqrt((a - b).square().flatten(1).sum(1) + c**2) - c
 
