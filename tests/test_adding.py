@@ -379,7 +379,7 @@ import json
 
 from streamlit.testing.v1 import AppTest
 
-from toydiff import cli_app
+from toydiff.cli import app as cli_app
 
 at = AppTest.from_file(str(cli_app.folder() / "main.py"), default_timeout=60).run()  # what `toydiff app` serves
 assert not at.exception, at.exception[0].value
