@@ -5,7 +5,7 @@ import torch
 from cases import ALL_SCHEDULES, VARIANCE_PRESERVING, Spy, close, f64, inner, normal
 from torch import nn
 
-from toydiff import Conditioned, Counted, Guided, Prediction, Rescheduled, solve
+from toydiff import Conditioned, Counted, Denoiser, Guided, Prediction, Rescheduled, solve
 from toydiff.denoisers import NO_CLASS, LambdaDenoiser, NetDenoiser
 from toydiff.nets import MLP, UNet
 from toydiff.nets.embedding import Embedding
@@ -263,6 +263,17 @@ def test_a_model_that_is_told_the_scale_is_told_it_through_every_wrapper():
     assert [LambdaDenoiser(mlp(classes=3), D.schedule).calls_at(g) for g in (0, 1, 2.5, f64([2.0]))] == [1, 1, 2, 2]
 
 
+class HandsOn(Denoiser):
+    """A wrapper of a user that hands the scale on."""
+
+    def __init__(self, denoiser):
+        super().__init__(denoiser.schedule, denoiser.kind)
+        self.denoiser = denoiser
+
+    def forward(self, x, t, cond=None, guidance_scale=1.0):
+        return self.denoiser(x, t, cond, guidance_scale)
+
+
 def test_a_model_that_is_told_the_scale_is_never_guided_twice():
     D = LambdaDenoiser(mlp(classes=3, guided=True), ALL_SCHEDULES["cosine"], "v")
     x, cond = normal(3, 2), torch.tensor([0, 1, 2])
@@ -272,7 +283,13 @@ def test_a_model_that_is_told_the_scale_is_never_guided_twice():
             ValueError, match=r"told the guidance scale, .* would guide it twice: call it as D\(x, t, cond"
         ):
             Guided(wrapped, 2.0)
-    # a wrapper of a user that does not hand the scale on
+    # a wrapper of a user that hands the scale on costs what the model inside does
+    counted = Counted(HandsOn(D))
+    p = counted(x, 0.5, cond, 2.0)
+    assert torch.equal(p.x0, D(x, 0.5, cond, 2.0).x0)
+    assert counted.nfe == HandsOn(D).calls_at(2.0) == 1
+    assert HandsOn(LambdaDenoiser(mlp(classes=3), D.schedule)).calls_at(2.0) == 2
+    # and one that does not
     with pytest.raises(ValueError, match="Spy holds a model that is told the guidance scale, and would guide it twice"):
         Spy(D)(x, 0.5, cond, 2.0)
     with pytest.raises(ValueError, match="would guide it twice"):

@@ -50,8 +50,8 @@ class Denoiser(nn.Module):
             raise unknown("kind of prediction", kind, KINDS)
         if _guidance_of(type(self)) is inspect.Parameter.empty:
             raise ValueError(
-                f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance is off: "
-                "forward(x, t, cond=None, guidance_scale=1.0)"
+                f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance is "
+                "off: forward(x, t, cond=None, guidance_scale=1.0)"
             )
         self.schedule, self.kind = schedule, kind
 
@@ -74,7 +74,7 @@ class Denoiser(nn.Module):
             elif _guidance_of(type(self)) is not NO_GUIDANCE:
                 p = super().__call__(x, t, cond, g)
             else:
-                if any(isinstance(inside, Denoiser) and inside.told for inside in self.children()):
+                if any(inside.told for inside in self._inside()):
                     raise ValueError(
                         f"{type(self).__name__} holds a model that is told the guidance scale, and would guide it "
                         "twice: write its forward(x, t, cond, guidance_scale) and hand the scale on"
@@ -93,8 +93,15 @@ class Denoiser(nn.Module):
 
     def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
         """Network calls per sample of one evaluation at a guidance scale."""
-        off = not isinstance(guidance_scale, Tensor) and guidance_scale in (0, 1)
-        return self.calls * (1 if off or self.told else 2)
+        if not isinstance(guidance_scale, Tensor) and guidance_scale in (0, 1):
+            return self.calls
+        hands_on = _guidance_of(type(self)) is not NO_GUIDANCE
+        told = self.told or (hands_on and any(inside.told for inside in self._inside()))
+        return self.calls * (1 if told else 2)
+
+    def _inside(self) -> "list[Denoiser]":
+        """The denoisers that this one is wrapped around."""
+        return [child for child in self.children() if isinstance(child, Denoiser)]
 
 
 NO_GUIDANCE = object()
