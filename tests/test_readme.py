@@ -80,7 +80,7 @@ def test_counts_of_parallel_samplers_are_those_of_the_command(steps):
         READMES["toydiff/solvers/parallel"],
         re.MULTILINE,
     )
-    keys = ("solver", "rounds_to_goal", "rounds_to_goal_p95", "rounds", "nfe")
+    keys = ("solver", "rounds_to_target", "rounds_to_target_p95", "rounds", "nfe")
     assert written == [tuple(str(row[key]) for key in keys) for row in compare(steps=(steps,), cost=0)]
 
 

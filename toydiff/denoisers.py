@@ -35,12 +35,12 @@ class Denoiser(nn.Module):
     `forward` returns Prediction.of(self.kind, y, x, t, self.schedule) of the model's output y, say. With g other than 0
     and 1 a forward(x, t, cond) is called twice, with and without the condition (classifier-free guidance). A subclass
     that does it in its own way writes forward(x, t, cond=None, guidance_scale=1.0), and is handed g, a float or a
-    tensor () or (B,), where it is neither 0 nor 1: a model whose input it is, which sets `told = True`, or a wrapper,
-    which hands it on (see `Wrapper`).
+    tensor () or (B,), where it is neither 0 nor 1: a model whose input it is, which sets `scale_conditioned = True`,
+    or a wrapper, which hands it on (see `Wrapper`).
     """
 
     calls = 1
-    told = False
+    scale_conditioned = False
     """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
 
     def __init__(self, schedule: Schedule, kind: str = "x0"):
@@ -74,7 +74,7 @@ class Denoiser(nn.Module):
             elif _guidance_of(type(self)) is not NO_GUIDANCE:
                 p = super().__call__(x, t, cond, g)
             else:
-                if any(inside.told for inside in self._inside()):
+                if any(inside.scale_conditioned for inside in self._inside()):
                     raise ValueError(
                         f"{type(self).__name__} holds a model that is told the guidance scale, and would guide it "
                         "twice: write its forward(x, t, cond, guidance_scale) and hand the scale on"
@@ -96,7 +96,7 @@ class Denoiser(nn.Module):
         if not isinstance(guidance_scale, Tensor) and guidance_scale in (0, 1):
             return self.calls
         hands_on = _guidance_of(type(self)) is not NO_GUIDANCE
-        told = self.told or (hands_on and any(inside.told for inside in self._inside()))
+        told = self.scale_conditioned or (hands_on and any(inside.scale_conditioned for inside in self._inside()))
         return self.calls * (1 if told else 2)
 
     def _inside(self) -> "list[Denoiser]":
@@ -179,13 +179,13 @@ class LambdaDenoiser(NetDenoiser):
         self._last_cond: tuple[Tensor, int | None, Tensor] | None = None
 
     @property
-    def told(self) -> bool:
+    def scale_conditioned(self) -> bool:
         return bool(getattr(self.net, "config", {}).get("guided", False))
 
     def forward(
         self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float | None = None
     ) -> Prediction:
-        if guidance_scale is None or self.told:  # in the second case g is an input
+        if guidance_scale is None or self.scale_conditioned:  # in the second case g is an input
             g = None if guidance_scale is None else torch.as_tensor(guidance_scale).to(x).expand(len(x))
             y = self.net(*self._seen(x, t), cond, g)
             return Prediction.of(self.kind, y, x, t, self.schedule)
@@ -232,8 +232,8 @@ class Wrapper(Denoiser):
         return self.denoiser.calls
 
     @property
-    def told(self) -> bool:
-        return self.denoiser.told
+    def scale_conditioned(self) -> bool:
+        return self.denoiser.scale_conditioned
 
     def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
         return self.denoiser.calls_at(guidance_scale)
@@ -249,7 +249,7 @@ class Guided(Wrapper):
     def __init__(self, denoiser: Denoiser, guidance_scale: float):
         super().__init__(denoiser)
         self.guidance_scale = check_number(guidance_scale, "guidance_scale")
-        if denoiser.told:
+        if denoiser.scale_conditioned:
             raise ValueError(
                 "this model is told the guidance scale, and classifier-free guidance on top would guide it twice: "
                 "call it as D(x, t, cond, guidance_scale), or give the scale to solve"

@@ -52,7 +52,7 @@ LENGTHS = (25, 100) if FAST else (25, 100, 400)
 SEEDS = range(2 if FAST else 8)
 SAMPLES = 256
 T = 100
-GOAL = 1e-2
+TARGET = 1e-2
 COST = 0.003  # seconds that a network call is made to take in section 9
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
@@ -168,9 +168,9 @@ def quantile(path, truth, q):
     return path.errors(truth)[:, -1].quantile(q, dim=1)
 
 
-def rounds_to_goal(path, truth, q=0.5):
+def rounds_to_target(path, truth, q=0.5):
     """The rounds spent when that quantile was first at most the goal."""
-    return path.sweep_rounds[int((quantile(path, truth, q) <= GOAL).nonzero()[0])]
+    return path.sweep_rounds[int((quantile(path, truth, q) <= TARGET).nonzero()[0])]
 
 
 long = td.solve(D, x, solver="picard:tolerance=1e-12", ts=ts)
@@ -193,7 +193,7 @@ for q, color, line, name in (
     )
 left.semilogy(to_exact, "s-", ms=3, color=style.GREY, label="median, to the exact flow")
 left.axhline(floor, color=style.FLOOR_COLOR, ls="--", lw=1)
-left.axhline(GOAL, color=style.INK, ls=":", lw=1)
+left.axhline(TARGET, color=style.INK, ls=":", lw=1)
 left.set(
     xlabel=style.SWEEP_LABEL,
     ylabel="distance at the sample",
@@ -209,7 +209,7 @@ right.legend()
 plt.show()
 
 for q, name in ((0.5, "median"), (0.95, "p95"), (1.0, "slowest")):
-    key[f"picard rounds to 1e-2, {name}"] = rounds_to_goal(long, walk.xs, q)
+    key[f"picard rounds to 1e-2, {name}"] = rounds_to_target(long, walk.xs, q)
 print({name: value for name, value in key.items() if "rounds" in name})
 beyond = next(k for k, value in enumerate(median) if value < floor)
 print(
@@ -305,7 +305,7 @@ for seed in SEEDS:
     for method in METHODS:
         run = td.solve(D_, start, solver=f"{method}:tolerance=1e-6", ts=ts)
         for q, found in spent[method].items():
-            found.append(rounds_to_goal(run, truth, q))
+            found.append(rounds_to_target(run, truth, q))
         if seed == SEED:
             curves[method] = run.sweep_rounds, quantile(run, truth, 0.5), quantile(run, truth, 0.95), run.nfe
 
@@ -316,7 +316,7 @@ for method, (rounds, typical, slow, _) in curves.items():
     drawn = slice(1, None) if rounds[0] == 0 else slice(None)  # a guess that cost nothing has no place on a log axis
     left.loglog(rounds[drawn], typical[drawn], marker=seen_as.marker, ms=5, label=method, **look)
     left.loglog(rounds[drawn], slow[drawn], lw=0.8, **look)
-left.axhline(GOAL, color=style.INK, ls=":", lw=1)
+left.axhline(TARGET, color=style.INK, ls=":", lw=1)
 left.axvline(T, color=style.INK, lw=1.2)
 left.text(T, 3e-6, "sequential ", ha="right", color=style.INK, rotation=90)
 left.set(
@@ -375,7 +375,7 @@ assert mean["anderson", "p95"] > mean["picard", "p95"]
 # %%
 for method in METHODS[:3]:
     constant, coarse = (
-        rounds_to_goal(td.solve(D, x, solver=f"{method}:tolerance=1e-6{more}", ts=ts), walk.xs)
+        rounds_to_target(td.solve(D, x, solver=f"{method}:tolerance=1e-6{more}", ts=ts), walk.xs)
         for more in ("", ",start=3")
     )
     print(f"{method:9} constant start: {constant} rounds; a coarse start of 3 steps: {coarse} rounds, its own counted")
@@ -414,13 +414,13 @@ for (name, (model, start, times, truth)), dash in zip(problems.items(), ("-", "-
     found = {}
     for method in METHODS[:3]:
         run = td.solve(model, start, solver=f"{method}:tolerance=1e-6", ts=times)
-        found[method] = rounds_to_goal(run, truth.xs)
+        found[method] = rounds_to_target(run, truth.xs)
         key[f"{name}: {method}"] = found[method]
         if method != "anderson":
             errors = quantile(run, truth.xs, 0.5)
             ax.semilogy(errors[:26], dash, color=style.look(method).color, lw=2, label=f"{method}, {name}")
     lines.append(f"| {name} | " + " | ".join(str(n) for n in found.values()) + " |")
-ax.axhline(GOAL, color=style.INK, ls=":", lw=1)
+ax.axhline(TARGET, color=style.INK, ls=":", lw=1)
 ax.set(
     xlabel=style.SWEEP_LABEL,
     ylabel="median distance to the sequential end",
@@ -452,7 +452,7 @@ for guess_name, guess in (("constant", start_z.expand(T + 1, *x.shape)), ("scale
         ("scaled", lambda path: lambda i, y: S[i + 1] / S[i] * y),
     ):
         errors = (iterate(steps_z, G, guess, 15)[:, -1] - walk.end).norm(dim=2).median(1).values.numpy()
-        needed = int(np.argmax(errors <= GOAL))
+        needed = int(np.argmax(errors <= TARGET))
         late = np.arange(5, 14)
         L_of[sum_name] = float(np.median(late * errors[late] / errors[late - 1]))
         key[f"z: {guess_name} guess, {sum_name} sum"] = needed
@@ -599,7 +599,7 @@ assert slipped[1][-1] < 1e-10 < 1e-2 < slipped[0][-1]
 # %%
 for method in METHODS[:3]:
     run = td.solve(D, x, solver=f"{method}:solver=ddpm,tolerance=1e-6", ts=ts, generator=SEED)
-    key[f"ddpm: {method}"] = rounds_to_goal(run, ancestral.xs)
+    key[f"ddpm: {method}"] = rounds_to_target(run, ancestral.xs)
     print(f"DDPM by {method:9}: {key[f'ddpm: {method}']} rounds to 0.01 instead of {T}")
 
 # %% [markdown]
@@ -627,7 +627,7 @@ sensitivity = torch.linalg.svdvals(torch.stack(columns, 2))[:, 0]
 
 def last_above(path, truth):
     """The rounds by which each sample's error has gone below the goal for good, (B,)."""
-    above = path.errors(truth)[:, -1] > GOAL
+    above = path.errors(truth)[:, -1] > TARGET
     return above.flip(0).cummax(0).values.sum(0)
 
 
@@ -705,7 +705,9 @@ for method in METHODS[:3]:
         asked = {"ts": ts, "cond": labels, "guidance_scale": g}
         truth = td.solve(ring.denoiser(table), noise, solver="ddim", **asked)
         found.append(
-            rounds_to_goal(td.solve(ring.denoiser(table), noise, solver=f"{method}:tolerance=1e-6", **asked), truth.xs)
+            rounds_to_target(
+                td.solve(ring.denoiser(table), noise, solver=f"{method}:tolerance=1e-6", **asked), truth.xs
+            )
         )
         if method == "picard":
             key[f"g = {g:g}: picard"] = found[-1]
@@ -714,7 +716,7 @@ for method in METHODS[:3]:
     for a in rates:
         model = Chaotic(table, a)
         truth = td.solve(model, x[:16], solver="ddim", ts=ts)
-        found.append(rounds_to_goal(td.solve(model, x[:16], solver=f"{method}:tolerance=none", ts=ts), truth.xs))
+        found.append(rounds_to_target(td.solve(model, x[:16], solver=f"{method}:tolerance=none", ts=ts), truth.xs))
         if method == "picard" and a in (1, 100):  # in between, chaos makes a number of the last digit
             key[f"a = {a}: picard"] = found[-1]
     axes[1].semilogx(rates, found, **look)
@@ -750,7 +752,7 @@ for setting in ("none", "1e-6"):
 
 # %%
 rows = compare("random", steps=LENGTHS, samples=64, seed=SEED, cost=COST)
-static.rounds(rows, goal=GOAL, title="What is won, and what it costs")
+static.rounds(rows, target=TARGET, title="What is won, and what it costs")
 
 # %%
 lines = []
@@ -846,10 +848,10 @@ for blocks in (4, 5, 10, 20, 25):
     run = td.solve(D, x, solver=f"parareal:blocks={blocks},tolerance=none", ts=ts)
     predicted = [parareal_rounds(T, blocks, k) for k in range(blocks + 1)]
     model_agrees &= list(run.sweep_rounds) == predicted
-    k = int((quantile(run, walk.xs, 0.5) <= GOAL).nonzero()[0])
+    k = int((quantile(run, walk.xs, 0.5) <= TARGET).nonzero()[0])
     key[f"parareal {blocks} blocks: rounds"] = run.sweep_rounds[k]
     lines.append(
-        f"| {blocks} | {k} | {run.sweep_rounds[k]} | {predicted[k]} | {parareal_rounds(T, blocks, k, pipelined=False)} | {rounds_to_goal(run, walk.xs, 0.95)} |"
+        f"| {blocks} | {k} | {run.sweep_rounds[k]} | {predicted[k]} | {parareal_rounds(T, blocks, k, pipelined=False)} | {rounds_to_target(run, walk.xs, 0.95)} |"
     )
 assert model_agrees
 head = "| blocks | iterations to 0.01 (median) | rounds, counted | rounds, formula | not pipelined | rounds, 95th percentile |"
@@ -934,7 +936,7 @@ if answer_3(None) is None:
 
 # %%
 errors = (iterate(steps_z, answer_3, start_z.expand(T + 1, *x.shape), 8)[:, -1] - walk.end).norm(dim=2).median(1).values
-needed = int(np.argmax(errors.numpy() <= GOAL)) if errors.min() <= GOAL else 99
+needed = int(np.argmax(errors.numpy() <= TARGET)) if errors.min() <= TARGET else 99
 assert needed <= 7, "not yet: 8 sweeps do not reach 0.01" if needed == 99 else f"not yet: {needed} sweeps"
 print(f"exercise 3: right, {needed} sweeps instead of {key['z: constant guess, plain sum']}")
 

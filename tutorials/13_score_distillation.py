@@ -235,7 +235,7 @@ for method in ("vsd", "dmd", "sim"):
             x = samples_of(student)
             frames[record.step] = x, x[:80], moved(fake, x[:80])
         if record.measured:
-            shares.append((record.step, record.measured["shares"]))
+            shares.append((record.step, record.measured["fractions"]))
     watched[method], models[method] = shares, run.finish()
 display(static.score_arrows(frames, ring.mixture, title="VSD: samples go where the teacher's score exceeds their own"))
 
@@ -249,7 +249,7 @@ display(static.score_arrows(frames, ring.mixture, title="VSD: samples go where t
 
 # %%
 display(
-    static.mode_shares(
+    static.mode_fractions(
         watched, [1 / 8] * 8, title=f"The eight modes' shares during {UPDATES} updates (1: as many as in the data)"
     )
 )
@@ -305,7 +305,7 @@ rows = [
 ids = ["digits-rectified-flow", "digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim"]
 for id_ in ids:
     row = next(row for row in runs.load(id_).about["rows"] if row["steps"] == 1)
-    rarest = f"{10 * min(row['shares']):.0%}" if row.get("shares") else "—"
+    rarest = f"{10 * min(row['fractions']):.0%}" if row.get("fractions") else "—"
     rows.append(f"| {id_} | 1 | {row['distance'] / row['floor']:.2f} | {row['accuracy']:.1%} | {rarest} |")
     key[f"{id_}, 1 step"] = row["distance"] / row["floor"]
 best = next(row for row in runs.load("digits-teacher").about["rows"] if row["steps"] == 25)

@@ -120,7 +120,7 @@ display(
         title="An unfinished one-step student, and its adversarial stage",
     )
 )
-print(f"rarest mode: {before.least_share:.2f} of its share before, {best.least_share:.2f} after")
+print(f"rarest mode: {before.least_fraction:.2f} of its share before, {best.least_fraction:.2f} after")
 if not FAST:
     assert best.distance < 0.8 * before.distance
     assert best.coverage == 1

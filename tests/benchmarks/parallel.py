@@ -23,7 +23,7 @@ from toydiff import Denoiser, GaussianMixture, NetDenoiser, Trajectory, mixtures
 from toydiff.solvers import Anderson, Broyden, Parareal, Picard
 from toydiff.studies.parallel_sampling import FixedCost, Watched
 
-GOAL = 1e-2
+TARGET = 1e-2
 STEPS_BEFORE = 25
 """Steps of the earlier trajectory that some runs start from."""
 
@@ -105,7 +105,7 @@ class Ends:
     def to_goal(self, share: float) -> int | None:
         """Rounds until this share of the samples was within the goal; None for never."""
         errors = self.errors.quantile(share, dim=1).tolist()
-        return next((spent for spent, error in zip(self.spent, errors, strict=True) if error <= GOAL), None)
+        return next((spent for spent, error in zip(self.spent, errors, strict=True) if error <= TARGET), None)
 
     def after(self, rounds: int) -> Tensor:
         """The errors (B,) when so many rounds were spent."""
@@ -124,7 +124,7 @@ def measure_devices(options: argparse.Namespace) -> list[dict]:
     ready = problems(options)
     walks = {group: [solve(*of[:2], solver="ddim", ts=of[2], keep="end").end for of in ready[group]] for group in ready}
     print(
-        f"\nrounds to {GOAL:g}, T = {options.steps}, {options.samples} samples: median | 95th percentile (sequential: {options.steps})"
+        f"\nrounds to {TARGET:g}, T = {options.steps}, {options.samples} samples: median | 95th percentile (sequential: {options.steps})"
     )
     print(
         f"{'':28s}"

@@ -60,7 +60,7 @@ def measure(the_problem, seed: int, exact: bool, methods: list[str] | None) -> l
             row |= {"name": name, "training_seconds": model.about["seconds"]}
             rows.append(row)
             print(
-                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  modes {min(row['shares']):.3f} to {max(row['shares']):.3f}  {model.about['seconds']:4.0f} s",
+                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  modes {min(row['fractions']):.3f} to {max(row['fractions']):.3f}  {model.about['seconds']:4.0f} s",
                 flush=True,
             )
 
@@ -106,7 +106,7 @@ def main() -> None:
         ratios = [row["distance"] / row["floor"] for row in found]
         text = f"{ratios[0]:.2f}" if len(ratios) < 2 else f"{spread(ratios).mean:.2f} ± {spread(ratios).std:.2f}"
         longest = max(row["training_seconds"] for row in found)
-        low, high = (pick(pick(row["shares"]) for row in found) for pick in (min, max))
+        low, high = (pick(pick(row["fractions"]) for row in found) for pick in (min, max))
         print(
             f"{name:34} {steps:3} steps  {text:14}  modes {low:.3f} to {high:.3f}  {longest:4.0f} s of training at most"
         )

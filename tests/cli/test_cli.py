@@ -248,7 +248,7 @@ def test_parallel_prints_the_rows_that_it_writes(capsys):
             "-" if row["sweeps"] is None else str(row["sweeps"]), str(row["rounds"]), str(row["calls"]), str(row["nfe"]),
             f"{row['seconds']:.3g}", f"{row['seconds_with_cost']:.3g}",
             *(f"{row[key]:.1e}" for key in ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95")),
-            str(row["rounds_to_goal"]), str(row["rounds_to_goal_p95"]),
+            str(row["rounds_to_target"]), str(row["rounds_to_target_p95"]),
         ]  # fmt: skip
     assert run("parallel", "--steps", 4, "--samples", 5, "--cost", 0, "--json", "-") == 0
     assert len(json.loads(capsys.readouterr().out)) == 6
@@ -283,13 +283,13 @@ def test_parallel_options_reach_the_comparison(monkeypatch):
 def row_of(method, seconds, with_cost, steps=10):
     """What the text needs of a row."""
     row = dict.fromkeys(
-        ("sweeps", "rounds", "calls", "nfe", "samples", "seed", "rounds_to_goal", "rounds_to_goal_p95"), 1
+        ("sweeps", "rounds", "calls", "nfe", "samples", "seed", "rounds_to_target", "rounds_to_target_p95"), 1
     )
     row |= dict.fromkeys(
         ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95"), 0.5
     )
     row |= {"method": method, "solver": method, "steps": steps, "seconds": seconds, "seconds_with_cost": with_cost}
-    return row | {"problem": "mixture:x", "schedule": "vp", "grid": "uniform", "goal": 0.01, "cost_per_call": 0.02}
+    return row | {"problem": "mixture:x", "schedule": "vp", "grid": "uniform", "target": 0.01, "cost_per_call": 0.02}
 
 
 def test_what_is_said_about_wall_clock_follows_from_the_rows():
@@ -309,7 +309,7 @@ def test_what_is_said_about_wall_clock_follows_from_the_rows():
 
 def test_a_number_that_is_none_is_a_dash(capsys):
     cli.report(
-        None, [], cli.parallel_text([row_of("picard", 1.0, 1.0) | {"rounds_to_goal": None, "error_to_exact": None}])
+        None, [], cli.parallel_text([row_of("picard", 1.0, 1.0) | {"rounds_to_target": None, "error_to_exact": None}])
     )
     line = next(line.split() for line in capsys.readouterr().out.splitlines() if " picard " in line)
     assert line.count("-") == 2

@@ -151,8 +151,8 @@ def test_a_watched_run_keeps_its_best_and_says_so(capsys):
     distances = {m["step"]: m["distance"] for m in index["measured"]}
     assert row["best"] == min(distances, key=distances.get)
     assert (row["best_distance"], row["first_distance"]) == (min(distances.values()), distances[0])
-    assert {"spread", "coverage", "least_share", "shares", "gradient_loss"} <= set(index["measured"][-1])
-    assert len(index["measured"][-1]["shares"]) == 8
+    assert {"spread", "coverage", "least_fraction", "fractions", "gradient_loss"} <= set(index["measured"][-1])
+    assert len(index["measured"][-1]["fractions"]) == 8
     assert f"that of update {row['best']}" in capsys.readouterr().out
     model = runs.load("run")
     assert model.about["best"] == row["best"]
@@ -404,7 +404,7 @@ def test_evaluate_rows_are_the_librarys_and_the_table_shows_them(made, capsys):
         assert list(row)[: len(ROW)] == [
             "method", "problem", "steps", "distance", "floor", "accuracy", "seed", "nfe", "rounds", "updates", "teacher_calls", "seconds",
         ]  # fmt: skip
-        assert set(row) - ROW == {"floor_std", "shares", "solver", "grid", "guidance_scale", "n"}
+        assert set(row) - ROW == {"floor_std", "fractions", "solver", "grid", "guidance_scale", "n"}
         assert row | {"seconds": 0} == other | {"seconds": 0}
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in rows:

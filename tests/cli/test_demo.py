@@ -91,10 +91,10 @@ def test_the_numbers_teach_what_the_titles_say(made):
     assert all(row["nfe"] <= 10 for row in grids["rows"])
     walk, *parallel = picard["rows"]
     assert [row["method"] for row in picard["rows"]] == ["sequential", *PARALLEL]
-    assert walk["rounds"] == walk["nfe"] == walk["rounds_to_goal"] == picard["steps"]
+    assert walk["rounds"] == walk["nfe"] == walk["rounds_to_target"] == picard["steps"]
     for row in parallel:
-        assert 1 < row["rounds_to_goal"] <= row["rounds"] < walk["rounds"] < row["nfe"]
-        assert row["error_to_sequential"] < picard["goal"] / 50
+        assert 1 < row["rounds_to_target"] <= row["rounds"] < walk["rounds"] < row["nfe"]
+        assert row["error_to_sequential"] < picard["target"] / 50
         assert row["error"] == pytest.approx(walk["error"], rel=0.05)  # the same path, so the same error
     # what is drawn: the guarantee is a point a sweep, and the front is far ahead of it
     accepted, missed = picard["drawn"]["accepted"], picard["drawn"]["error_to_sequential"]
@@ -111,7 +111,7 @@ def test_a_sentence_quotes_the_run(made):
     assert f"{few['error']:.2g}" in first
     assert f"with {better['nfe']} calls" in second
     picard = made[1]["pictures"][4]
-    needed = {row["method"]: row["rounds_to_goal"] for row in picard["rows"]}
+    needed = {row["method"]: row["rounds_to_target"] for row in picard["rows"]}
     first, second = picard["sentences"]
     assert f"after {needed['picard']} rounds" in first
     assert f"Anderson acceleration needs {needed['anderson']} rounds" in second
@@ -133,8 +133,8 @@ def test_rounds_to_the_goal_are_where_the_median_sample_arrives():
             n: float((sweep[-1] - walk.end).norm(dim=1).quantile(0.5))
             for n, sweep in zip(path.sweep_rounds, path.sweeps, strict=True)
         }
-        assert by_rounds[row["rounds_to_goal"]] <= 0.01
-        assert all(miss > 0.01 for n, miss in by_rounds.items() if n < row["rounds_to_goal"])
+        assert by_rounds[row["rounds_to_target"]] <= 0.01
+        assert all(miss > 0.01 for n, miss in by_rounds.items() if n < row["rounds_to_target"])
 
 
 def test_the_index_counts_its_pictures(made):
@@ -193,5 +193,5 @@ def test_the_whole_demo_is_quick(tmp_path):
     slopes = {row["solver"]: row["measured"] for row in report["pictures"][2]["rows"]}
     assert slopes["ddim"] == pytest.approx(1, abs=0.15)
     assert slopes["heun"] == pytest.approx(2, abs=0.15)
-    needed = {row["method"]: row["rounds_to_goal"] for row in report["pictures"][4]["rows"]}
+    needed = {row["method"]: row["rounds_to_target"] for row in report["pictures"][4]["rows"]}
     assert needed["anderson"] < needed["picard"] < 10 < needed["parareal"] < needed["sequential"] == 100

@@ -278,7 +278,7 @@ def test_a_model_that_is_told_the_scale_is_never_guided_twice():
     D = LambdaDenoiser(mlp(classes=3, guided=True), ALL_SCHEDULES["cosine"], "v")
     x, cond = normal(3, 2), torch.tensor([0, 1, 2])
     for wrapped in (D, Counted(D), Rescheduled(D, ALL_SCHEDULES["vp"]), Counted(Counted(D))):
-        assert wrapped.told
+        assert wrapped.scale_conditioned
         with pytest.raises(
             ValueError, match=r"told the guidance scale, .* would guide it twice: call it as D\(x, t, cond"
         ):

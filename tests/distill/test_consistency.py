@@ -532,9 +532,9 @@ def test_lcm_is_told_the_scale_that_its_teacher_was_guided_by():
     close(t - r, torch.full_like(t, 1 / 50), 1e-12)
     close(x_r, psi(problem.teacher, x, t, r, cond, g), 0.0)
     training = train("lcm", problem, problem.teacher, batch=8, g_min=1.5, g_max=4.0)
-    assert training.student.told
+    assert training.student.scale_conditioned
     assert training.teacher_calls == 16
-    assert not train("lcm", problem, problem.teacher, batch=8).student.told
+    assert not train("lcm", problem, problem.teacher, batch=8).student.scale_conditioned
 
 
 @pytest.mark.parametrize(
@@ -569,7 +569,7 @@ def test_bad_knobs_are_one_line(changes, words):
         ("ect", {"stages": 0}, "stages"),
         ("ect", {"q": 1.0}, "q must exceed 1"),
         ("sct", {"std": 0.0}, "std"),
-        ("multistep-consistency", {"edge": 1.5}, "edge, a share, must lie in"),
+        ("multistep-consistency", {"edge": 1.5}, "edge, a fraction, must lie in"),
     ],
 )
 def test_bad_knobs_of_the_others_are_one_line(method, changes, words):

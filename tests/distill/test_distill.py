@@ -587,7 +587,7 @@ def test_every_method_trains_its_student_alone(method, on, conditional, kind_of_
     assert any(not torch.equal(p, q) for p, q in zip(training.student.parameters(), start, strict=True))
     # what is sampled is the average, and it can be
     D, x, t = training.average.module, torch.randn(4, mixture.dim), torch.ones(4)
-    belief = D(x, t, torch.zeros(4).long(), 2.0) if D.told else D(x, t, problem.eval_labels(4))
+    belief = D(x, t, torch.zeros(4).long(), 2.0) if D.scale_conditioned else D(x, t, problem.eval_labels(4))
     assert bool(torch.isfinite(belief.x0).all())
 
 
@@ -659,5 +659,5 @@ def test_a_users_network_may_teach(method):
 @pytest.mark.parametrize("method", ["diffusion", "flow-matching"])
 @pytest.mark.parametrize("drop", [-0.1, 7.0])
 def test_a_share_of_labels_is_a_share(method, drop):
-    with pytest.raises(ValueError, match=r"drop, a share, must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"drop, a fraction, must lie in \[0, 1\]"):
         runs.train(method, "mixture", changes={"drop": drop})

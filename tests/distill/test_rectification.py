@@ -596,5 +596,5 @@ def test_a_share_of_the_batch_is_at_noise(method, edge):
     problem, pairs = With(N1, Linear(), "velocity"), pairs_of(normal(8, 1), normal(8, 1))
     with pytest.raises(ValueError, match="edge must leave some of the batch below t = 1"):
         train(method, problem, pairs=pairs, edge=1.0)
-    with pytest.raises(ValueError, match="edge, a share, must lie in"):
+    with pytest.raises(ValueError, match="edge, a fraction, must lie in"):
         train(method, problem, pairs=pairs, edge=-0.1)

@@ -299,7 +299,7 @@ def test_a_generator_of_several_steps_is_trained_at_each_from_its_own_state():
     problem = With(R2, on, "v")
     D = R2.denoiser(on, "v")
     ts, noise, index = torch.linspace(1, 0, 5).double(), normal(64, 2, seed=5), torch.arange(4)
-    z, cond = noise_for(problem, D, 64, Designed(normals=noise), asked=False)
+    z, cond = noise_for(problem, D, 64, Designed(normals=noise), labelled=False)
     close(z, on.sigma(f64(1.0)) * noise, 0.0)
     assert cond is None
     x_k, t, s = own_state(D, DDIM(), ts, z, cond, Designed(indices=index))
@@ -462,8 +462,8 @@ def test_a_generator_finds_the_ring(method):
     model = run.finish()
     [row] = runs.evaluate(model, run.problem, steps=[1], n=2000)
     assert row["distance"] < 5 * row["floor"]
-    assert min(row["shares"]) > 0.04
-    assert sum(row["shares"]) > 0.5
+    assert min(row["fractions"]) > 0.04
+    assert sum(row["fractions"]) > 0.5
 
 
 # ---- the fake model

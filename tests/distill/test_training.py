@@ -20,7 +20,7 @@ from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
 from toydiff.prediction import jump
 from toydiff.support.seeds import seeded
-from toydiff.training import EMA, Collapse, Diverged, Draws, State, Turn, Watch, fit, lr_share
+from toydiff.training import EMA, Collapse, Diverged, Draws, State, Turn, Watch, fit, lr_factor
 from toydiff.training.checkpoints import Checkpoints, read_tensors
 
 
@@ -124,12 +124,12 @@ def test_the_average_follows_a_source_that_was_moved():
 
 
 def test_learning_rate():
-    shares = [lr_share(k, 10, 3, "cosine") for k in range(10)]
+    shares = [lr_factor(k, 10, 3, "cosine") for k in range(10)]
     assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
     assert shares[3:] == sorted(shares[3:], reverse=True)
-    assert lr_share(10, 10, 3) == pytest.approx(0.01)
-    assert [lr_share(k, 10, 2, "constant") for k in range(4)] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0, 1.0]
-    assert all(0 < lr_share(k, 5, 5) <= 1 for k in range(5))
+    assert lr_factor(10, 10, 3) == pytest.approx(0.01)
+    assert [lr_factor(k, 10, 2, "constant") for k in range(4)] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0, 1.0]
+    assert all(0 < lr_factor(k, 5, 5) <= 1 for k in range(5))
 
 
 def test_a_record_comes_after_the_step_and_leaving_stops():

@@ -654,7 +654,7 @@ def test_the_rows_of_a_comparison_are_grouped_and_sorted():
 
 
 def test_static_rounds():
-    figure = static.rounds(COMPARED, goal=0.01)
+    figure = static.rounds(COMPARED, target=0.01)
     growth, decay, clock = figure.axes
     assert all(axes.get_xscale() == "log" for axes in figure.axes)
     assert (growth.get_xlabel(), growth.get_ylabel()) == (style.STEPS_LABEL, style.ROUNDS_LABEL)
@@ -698,7 +698,7 @@ def test_static_rounds():
 
 
 def test_interactive_rounds():
-    figure = interactive.rounds(COMPARED, goal=0.01)
+    figure = interactive.rounds(COMPARED, target=0.01)
     panels = {axis: [t for t in figure.data if t.xaxis == axis] for axis in ("x", "x2", "x3")}
     growth = {t.name: t for t in panels["x"] if t.showlegend}
     assert list(growth["picard"].x) == [25, 100, 1000]
@@ -763,9 +763,9 @@ def test_a_comparison_that_cannot_be_drawn_is_one_sentence(module):
 
 def test_the_figure_draws_the_rows_that_are_measured():
     rows = compare(steps=[4, 8], samples=8, cost=0.0)
-    figure = static.rounds(rows, goal=0.01)
+    figure = static.rounds(rows, target=0.01)
     assert len(figure.axes[0].get_legend_handles_labels()[1]) == len(METHODS)
-    assert len(interactive.rounds(rows, goal=0.01).layout.yaxis3.categoryarray) == len(METHODS)
+    assert len(interactive.rounds(rows, target=0.01).layout.yaxis3.categoryarray) == len(METHODS)
 
 
 # ---- samples

@@ -56,12 +56,12 @@ def test_shares_are_over_what_they_should_be():
     updates, ratio = drawn.curves["vsd"]
     np.testing.assert_allclose(updates, [0, 50, 100])
     np.testing.assert_allclose(ratio[2], [0.8, 1.2] * 4)
-    figure = static.mode_shares(SHARES, [0.125] * 8)
+    figure = static.mode_fractions(SHARES, [0.125] * 8)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["vsd", "dmd"]
     for axes, name in zip(figure.axes, SHARES, strict=True):
         assert len(axes.lines) == 8 + 1
         assert axes.lines[0].get_color() == METHODS[name].color
-    page = interactive.mode_shares(SHARES, torch.full((8,), 0.125))
+    page = interactive.mode_fractions(SHARES, torch.full((8,), 0.125))
     assert len(page.data) == 16
     assert {trace.line.color for trace in page.data} == {METHODS["vsd"].color, METHODS["dmd"].color}
 
@@ -99,7 +99,7 @@ def test_bad_input_is_named(module):
         ({"vsd": [(0, [1.0])]}, [0.0], "above 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            module.mode_shares(curves, expected)
+            module.mode_fractions(curves, expected)
     for curves, exact, message in (
         ({}, EXACT, "at least one curve"),
         ({"vsd": [(1, 2, 3, 4)]}, EXACT, "'vsd' must be a table"),

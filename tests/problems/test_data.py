@@ -43,7 +43,7 @@ def which(images):
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.07])
 def test_the_split_is_stratified_disjoint_and_whole(own_source, share):
     pixels, labels = own_source
-    d = digits(seed=4, test_share=share)
+    d = digits(seed=4, test_fraction=share)
     train, test = which(d.train), which(d.test)
     assert sorted(train + test) == list(range(len(labels)))
     assert d.train_labels.tolist() == [labels[i] for i in train]
@@ -125,8 +125,8 @@ def test_the_full_set_is_read_as_it_comes(monkeypatch):
             r"unknown source of digits 'opneml' \(did you mean 'openml'\?\); allowed: embedded, openml",
         ),
         (lambda: digits(seed=-1), "seed must be a whole number >= 0, got -1"),
-        (lambda: digits(test_share=1.0), r"test_share must lie in \(0, 1\), got 1.0"),
-        (lambda: digits(test_share=float("nan")), r"test_share must lie in \(0, 1\), got nan"),
+        (lambda: digits(test_fraction=1.0), r"test_fraction must lie in \(0, 1\), got 1.0"),
+        (lambda: digits(test_fraction=float("nan")), r"test_fraction must lie in \(0, 1\), got nan"),
         (lambda: points("moon", 3), r"unknown set of points 'moon' \(did you mean 'moons'\?\)"),
         (lambda: points("moons", 0), "n must be a whole number >= 1, got 0"),
     ],

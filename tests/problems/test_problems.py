@@ -186,22 +186,22 @@ def test_shares_of_modes_and_what_is_lost():
     uneven = GaussianMixture([[-3.0, 0.0], [3.0, 0.0], [0.0, 4.0]], std=0.3, weights=[0.6, 0.3, 0.1])
     p = MixtureProblem(uneven)
     true = p.measure(uneven.sample(4000, 0))
-    np.testing.assert_allclose(true.shares, [0.6, 0.3, 0.1], atol=0.03)
+    np.testing.assert_allclose(true.fractions, [0.6, 0.3, 0.1], atol=0.03)
     np.testing.assert_allclose(true.expected, [0.6, 0.3, 0.1])
     assert true.coverage == 1
-    assert true.least_share == pytest.approx(1, abs=0.2)
+    assert true.least_fraction == pytest.approx(1, abs=0.2)
     two = uneven.sample(4000, 1)
     half = p.measure(two[two[:, 1] < 2])
-    assert (half.least_share, half.coverage) == (0, 2 / 3)
+    assert (half.least_fraction, half.coverage) == (0, 2 / 3)
     nowhere = p.measure(torch.full((50, 2), 9.0) + normal(50, 2).float())
-    assert (nowhere.shares, nowhere.coverage) == ((0, 0, 0), 0)
+    assert (nowhere.fractions, nowhere.coverage) == ((0, 0, 0), 0)
     # samples of a class that was asked for have another law, and points without modes none
     ring = MixtureProblem(RING)
     asked = torch.zeros(50, dtype=torch.long)
-    assert ring.measure(RING.sample(50, 0, cond=asked), asked).shares is None
+    assert ring.measure(RING.sample(50, 0, cond=asked), asked).fractions is None
     moons = problem("points:moons")
     found = moons.measure(moons.data(50, 0)[0])
-    assert (found.shares, found.least_share, found.coverage) == (None, None, None)
+    assert (found.fractions, found.least_fraction, found.coverage) == (None, None, None)
 
 
 def test_digits_are_measured_by_their_features():
@@ -242,11 +242,11 @@ def test_shares_of_digits_are_those_of_the_classes_asked_for():
     p._features = Features.of(net, p.digits)
     images = net.patches.T[torch.tensor([3, 3, 3, 5, 5, 7, 7, 7])].reshape(8, 1, 28, 28)  # each is read as this class
     found = p.measure(images, torch.tensor([3, 3, 3, 3, 5, 5, 5, 5]))
-    assert (found.shares, found.expected) == ((3 / 8, 2 / 8), (0.5, 0.5))
-    assert (found.least_share, found.coverage, found.accuracy) == (0.5, 1, 4 / 8)
+    assert (found.fractions, found.expected) == ((3 / 8, 2 / 8), (0.5, 0.5))
+    assert (found.least_fraction, found.coverage, found.accuracy) == (0.5, 1, 4 / 8)
     every = p.measure(images)  # nothing was asked for: every class in turn
-    assert len(every.shares) == 8
-    assert every.least_share == 0
+    assert len(every.fractions) == 8
+    assert every.least_fraction == 0
 
 
 def test_features_come_back_from_a_file(tmp_path, monkeypatch):
@@ -346,8 +346,8 @@ def test_a_guided_student_starts_as_the_teacher_at_every_scale(p):
     teacher = LambdaDenoiser(stirred(p.network()), p.schedule, "eps").eval().requires_grad_(False)
     student = p.student(start=teacher, guided=True)
     x, t, cond = torch.randn(4, *p.shape), torch.tensor([0.1, 0.4, 0.8, 1.0]), torch.tensor([0, 3, 5, 7])
-    assert student.told
-    assert not teacher.told
+    assert student.scale_conditioned
+    assert not teacher.scale_conditioned
     told = student(x, t, cond, torch.tensor([0.5, 1.0, 2.0, 9.0]))
     assert torch.equal(told.x0, teacher(x, t, cond).x0)
     assert torch.equal(student(x, t).x0, teacher(x, t).x0)

@@ -114,7 +114,7 @@ def test_generators_that_scores_or_a_judge_moved(id_):
     assert found["nfe"] == 1
     assert found["distance"] <= 3 * teacher["distance"]
     assert found["accuracy"] >= 0.95
-    assert min(found["shares"]) >= 0.5 / 10
+    assert min(found["fractions"]) >= 0.5 / 10
     start = weights.read_about(id_)["start"]
     assert found["distance"] < row(start, 1)["distance"]
 

@@ -498,7 +498,7 @@ def test_a_unet_that_is_told_the_guidance_scale(tmp_path):
     folder = tiny_sd.save(tmp_path / "told", "sd", time_cond_proj_dim=64)
     checkpoint, pipe = StableDiffusion.load(folder), DiffusionPipeline.from_pretrained(folder)
     D = checkpoint.denoiser()
-    assert D.told
+    assert D.scale_conditioned
     pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     rng = torch.Generator().manual_seed(0)

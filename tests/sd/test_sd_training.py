@@ -234,7 +234,7 @@ def test_a_lora_is_of_its_rank_and_starts_at_nothing(sd):
     torch.testing.assert_close(student(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
     assert student.net.low_rank(16) is student.net
     told = sd.student(start=sd.teacher, guided=True)
-    assert told.told
+    assert told.scale_conditioned
     assert torch.equal(told(x, t, cond, 5.0).x0, told(x, t, cond).x0)
     torch.testing.assert_close(told(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
     pipe = sd.checkpoint.pipe

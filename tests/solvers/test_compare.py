@@ -11,7 +11,7 @@ from toydiff.studies.parallel_sampling import METHODS, FixedCost, compare
 KEYS = [
     "method", "solver", "problem", "schedule", "grid", "steps", "samples", "seed", "tolerance", "sweeps", "rounds", "nfe", "calls", "seconds",
     "cost_per_call", "seconds_with_cost", "error_to_sequential", "error_to_sequential_p95", "error_to_sequential_max",
-    "error_to_exact", "error_to_exact_p95", "goal", "rounds_to_goal", "rounds_to_goal_p95", "curve",
+    "error_to_exact", "error_to_exact_p95", "target", "rounds_to_target", "rounds_to_target_p95", "curve",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.slow
@@ -72,22 +72,22 @@ def test_errors_and_curve_are_those_of_a_run_that_keeps_its_path():
 
 def test_rounds_to_the_goal():
     walk, *others = small()
-    assert (walk["rounds_to_goal"], walk["rounds_to_goal_p95"]) == (12, 12)
+    assert (walk["rounds_to_target"], walk["rounds_to_target_p95"]) == (12, 12)
     for row in others:
         curve = row["curve"]
-        for key, errors in (("rounds_to_goal", curve["median"]), ("rounds_to_goal_p95", curve["p95"])):
+        for key, errors in (("rounds_to_target", curve["median"]), ("rounds_to_target_p95", curve["p95"])):
             k = curve["rounds"].index(row[key])
-            assert errors[k] <= row["goal"] == 1e-2
-            assert all(error > row["goal"] for error in errors[:k])
+            assert errors[k] <= row["target"] == 1e-2
+            assert all(error > row["target"] for error in errors[:k])
     [picard] = small("picard", tolerance=1e3)  # satisfied with the first sweep
-    assert (picard["sweeps"], picard["rounds_to_goal"], picard["rounds_to_goal_p95"]) == (1, None, None)
+    assert (picard["sweeps"], picard["rounds_to_target"], picard["rounds_to_target_p95"]) == (1, None, None)
 
 
 def test_the_promise_on_the_five_mode_mixture():
     """A median of 1e-2 within 6 rounds at T = 100, where plain Picard is given the same count."""
     rows = {row["method"]: row for row in compare(steps=(100,), cost=0, methods=("picard", "anderson", "broyden"))}
-    assert rows["broyden"]["rounds_to_goal"] <= rows["anderson"]["rounds_to_goal"] <= 6
-    assert all(row["rounds_to_goal"] < row["rounds_to_goal_p95"] < row["rounds"] < 100 for row in rows.values())
+    assert rows["broyden"]["rounds_to_target"] <= rows["anderson"]["rounds_to_target"] <= 6
+    assert all(row["rounds_to_target"] < row["rounds_to_target_p95"] < row["rounds"] < 100 for row in rows.values())
     assert all(row["error_to_sequential"] < 0.01 * row["error_to_exact"] for row in rows.values())
 
 

@@ -147,7 +147,7 @@ def parallel_text(rows: Sequence[Mapping]) -> str:
     """The comparison as a table, a block for each number of steps, and what it says about wall-clock."""
     first = rows[0]
     head = [
-        "steps", "solver", "sweeps", "rounds", "calls", "NFE", "s", "s with cost", "to walk", "p95", "to flow", "p95", "rounds to goal", "p95",
+        "steps", "solver", "sweeps", "rounds", "calls", "NFE", "s", "s with cost", "to walk", "p95", "to flow", "p95", "rounds to target", "p95",
     ]  # fmt: skip
     lines = []
     for row in rows:
@@ -159,14 +159,14 @@ def parallel_text(rows: Sequence[Mapping]) -> str:
             cell(row[key], ".1e")
             for key in ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95")
         ]
-        goals = [cell(row[key]) for key in ("rounds_to_goal", "rounds_to_goal_p95")]
+        targets = [cell(row[key]) for key in ("rounds_to_target", "rounds_to_target_p95")]
         name = "sequential" if row["method"] == "sequential" else row["solver"]
-        lines.append([str(row["steps"]), name, *counts, *seconds, *errors, *goals])
+        lines.append([str(row["steps"]), name, *counts, *seconds, *errors, *targets])
     return (
         f"parallel samplers on {first['problem']}, {first['schedule']}, grid {first['grid']}: {first['samples']} samples, seed {first['seed']}\n\n"
         f"{table(head, lines, [k for k in range(len(head)) if k != 1])}\n\n"
         f"to walk, to flow: distance of the samples to those of the sequential walk and of the exact flow, median and 95th percentile.\n"
-        f"goal: a distance of {first['goal']:g} to the sequential walk, by the median and by the 95th percentile.\n"
+        f"target: a distance of {first['target']:g} to the sequential walk, by the median and by the 95th percentile.\n"
         f"rounds: calls that waited for one another. calls: batches through the network, where large ones go in parts.\n"
         f"s with cost: every network call takes {first['cost_per_call']:g} s longer, whatever the size of its batch.\n\n"
         + "\n".join(parallel_verdicts(rows))

@@ -183,7 +183,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     "a run knows its own checkpoint; --model, --config, --lora, --unet, --local-only and --unsafe-weights are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-        told = D.told
+        told = D.scale_conditioned
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)

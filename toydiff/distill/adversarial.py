@@ -26,7 +26,7 @@ from ..grids import time_grid
 from ..nets.discriminator import Discriminator
 from ..prediction import jump, noise_travel
 from ..solvers.registry import BLACK, solver_by_name
-from ..support.checks import check_count, check_number, check_positive, check_share, unknown
+from ..support.checks import check_count, check_fraction, check_number, check_positive, unknown
 from ..training import EMA, Turn
 from .base import Card, Knobs, Sampler, Training
 from .distances import mse
@@ -94,7 +94,7 @@ class AdversarialKnobs(Knobs):
         for name in ("keep", "r1"):
             if check_number(getattr(self, name), name) < 0:
                 raise ValueError(f"{name}, a weight, must be >= 0, got {getattr(self, name):g}")
-        if check_share(self.reach, "reach") == 0:
+        if check_fraction(self.reach, "reach") == 0:
             raise ValueError("reach must be above 0: a discriminator of samples without noise has nothing to teach")
         for name, allowed in (("solver", SOLVERS), ("features", FEATURES)):
             if getattr(self, name) not in allowed:
@@ -110,7 +110,7 @@ def adversarial(problem, knobs, teacher, pairs=None, start=None) -> Training:
     D = Discriminator.on(problem, teacher if knobs.features == "teacher" else None, student.schedule)
 
     def own(draws):
-        z, cond = noise_for(problem, student, knobs.batch, draws, asked=problem.conditional)
+        z, cond = noise_for(problem, student, knobs.batch, draws, labelled=problem.conditional)
         return *own_state(student, solver, ts.to(draws.device), z, cond, draws), cond  # 1
 
     def turn(step, draws):
@@ -143,7 +143,7 @@ CARD = Card(
     paper="arXiv 2301.09515; arXiv 2403.12015", deck="slides 4, 6, 9, reference 16",
     equation="-D(x_u, u), D on the frozen teacher's features, x_u a student's sample noised",
     needs="teacher", train=adversarial, knobs=AdversarialKnobs,
-    sampler=Sampler("lcm", steps=(1,)), looks=20,
+    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
     color=BLACK, marker="X", dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 2e-4, "updates": 1000, "ema": 0.99, "reach": 0.5},

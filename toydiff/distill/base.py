@@ -99,7 +99,7 @@ class Card:
     marker: str = "o"
     dash: str = "solid"
     sampler: Sampler = Sampler()
-    looks: int = 0
+    evaluations: int = 0
     """How often a run is measured on its way, where its losses oscillate or say nothing, so that the best is kept; 0
     for never."""
     data: bool = True

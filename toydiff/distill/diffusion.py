@@ -18,7 +18,7 @@ from ..denoisers import NO_CLASS
 from ..prediction import KINDS, Prediction
 from ..schedules import schedule
 from ..solvers.registry import BLACK
-from ..support.checks import check_share, unknown
+from ..support.checks import check_fraction, unknown
 from .base import Card, Knobs, Sampler, Training, one_turn
 from .distances import mse
 
@@ -52,7 +52,7 @@ def diffusion(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
     kind = knobs.kind or getattr(start or problem.teacher, "kind", "eps")
     if kind not in KINDS:
         raise unknown("kind of prediction", kind, KINDS)
-    check_share(knobs.drop, "drop")
+    check_fraction(knobs.drop, "drop")
     student = problem.student(schedule(knobs.schedule) if knobs.schedule else problem.schedule, kind, start=start)
 
     def turn(step, draws):

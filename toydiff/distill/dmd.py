@@ -94,7 +94,7 @@ CARD = Card(
     paper="arXiv 2311.18828, alg. 1", deck="slide 32, reference 19",
     equation="(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and |g(z) - ODE(z)|^2",
     needs="pairs", data=False, train=dmd, knobs=DMDKnobs,
-    sampler=Sampler("lcm", steps=(1,)), looks=20,
+    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
     color=BLUE, marker="P",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},

@@ -75,7 +75,7 @@ def dmd2(problem, knobs, teacher, pairs=None, start=None) -> Training:
     ts = time_grid(student.schedule, check_count(knobs.steps, "steps"), "uniform").to(torch.get_default_dtype())
 
     def own(draws):
-        z, cond = noise_for(problem, student, knobs.batch, draws, asked=asked)
+        z, cond = noise_for(problem, student, knobs.batch, draws, labelled=asked)
         x_k, t_k, _ = own_state(student, LCM(), ts.to(draws.device), z, cond, draws)  # 1
         return x_k, t_k, cond
 
@@ -102,7 +102,7 @@ CARD = Card(
     paper="arXiv 2405.14867", deck="slide 32, reference 19",
     equation="(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and a GAN on phi's features",
     needs="teacher", train=dmd2, knobs=DMD2Knobs,
-    sampler=Sampler("lcm", steps=(1,)), looks=20,
+    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
     color=GREEN, marker="P", dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 600, "ema": 0.99, "ratio": 3},

@@ -17,7 +17,7 @@ from ..denoisers import NO_CLASS
 from ..prediction import Prediction
 from ..schedules import Linear
 from ..solvers.registry import GREY
-from ..support.checks import check_share
+from ..support.checks import check_fraction
 from .base import Card, Knobs, Sampler, Training, one_turn
 from .distances import mse
 
@@ -43,7 +43,7 @@ class FlowMatchingKnobs(Knobs):
 
 def flow_matching(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
     """A student on the linear schedule that predicts the velocity, and its one turn."""
-    check_share(knobs.drop, "drop")
+    check_fraction(knobs.drop, "drop")
     student = problem.student(Linear(), "velocity", start=start)
 
     def turn(step, draws):

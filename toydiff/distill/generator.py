@@ -1,4 +1,4 @@
-"""A student as a generator: what it is asked for, what it starts from, and what it learns by in several steps."""
+"""A student as a generator: what it is labelled for, what it starts from, and what it learns by in several steps."""
 
 import torch
 
@@ -17,10 +17,9 @@ def generator_of(problem, teacher, start=None) -> LambdaDenoiser:
     return consistency_student(problem, teacher, None)
 
 
-def noise_for(problem, student, batch, draws, *, asked):
-    """z at t = 1, (B, ...), and what is asked for, (B,): labels as the data has them if samples are `asked` for by
-    label, else None."""
-    cond = draws.rows(problem.data_labels, batch) if asked else None
+def noise_for(problem, student, batch, draws, *, labelled):
+    """z at t = 1, (B, ...), and the labels of the samples, (B,), drawn as the data has them; None if not `labelled`."""
+    cond = draws.rows(problem.data_labels, batch) if labelled else None
     one = torch.ones((), device=draws.device)
     return student.schedule.sigma(one) * draws.normal(draws.own(batch), *problem.shape), cond
 

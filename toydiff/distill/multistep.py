@@ -20,7 +20,7 @@ import torch
 
 from ..prediction import chord, jump
 from ..solvers.registry import PURPLE
-from ..support.checks import check_count, check_share
+from ..support.checks import check_count, check_fraction
 from .base import Card, Sampler, Training, batch_of, one_turn, snr_weight
 from .consistency import ConsistencyKnobs, consistency_student, target_jump, target_of
 from .distances import distance
@@ -72,7 +72,7 @@ def multistep_consistency(problem, knobs, teacher, pairs=None, start=None) -> Tr
     M = check_count(knobs.phases, "phases")
     check_count(knobs.first, "first")
     check_count(knobs.last, "last")
-    check_share(knobs.edge, "edge")
+    check_fraction(knobs.edge, "edge")
     d = distance(knobs.distance, knobs.c)
     student = consistency_student(problem, teacher, start)
     target, targets = target_of(student, knobs.target_ema)

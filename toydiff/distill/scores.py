@@ -72,7 +72,7 @@ def generator_and_fake(problem, knobs, teacher, start=None) -> tuple[LambdaDenoi
 
 def one_step_noise(problem, student, knobs, draws):
     """z (B, ...) at t = 1 and cond (B,) or None for a generator of one step."""
-    z, cond = noise_for(problem, student, knobs.batch, draws, asked=problem.conditional or knobs.guidance_scale != 1)
+    z, cond = noise_for(problem, student, knobs.batch, draws, labelled=problem.conditional or knobs.guidance_scale != 1)
     draws.integers(len(z), 1)  # the step that is trained, as in DMD2: a seed gives the whole family the same z
     return z, cond
 

@@ -88,7 +88,7 @@ CARD = Card(
     paper="arXiv 2410.16794, alg. 1", deck="slides 19, 20",
     equation="-w (alpha/sigma^2) d'(s_phi - s_psi)^T (D_phi(x_t) - x_0)",
     needs="teacher", data=False, train=score_implicit_matching, knobs=SIMKnobs,
-    sampler=Sampler("lcm", steps=(1,)), looks=20,
+    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
     color=ORANGE, marker="P", dash="dashdot",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},

@@ -35,7 +35,7 @@ CARD = Card(
     paper="arXiv 2312.05239, alg. 1", deck="slide 18, algorithm 1",
     equation="the same, phi a LoRA on the teacher, w = sigma^2",
     needs="teacher", data=False, train=vsd, knobs=SwiftBrushKnobs,
-    sampler=Sampler("lcm", steps=(1,)), looks=20,
+    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
     color=SKY, marker="P", dash="dot",
     recipes={  # a LoRA has few numbers to train, each of which may move more
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},

@@ -83,7 +83,7 @@ CARD = Card(
     paper="arXiv 2305.16213, alg. 1", deck="slide 18",
     equation="w(t) (eps_psi(x_t, t) - eps_phi(x_t, t)) dg/dtheta, w = alpha/sigma",
     needs="teacher", data=False, train=vsd, knobs=VSDKnobs,
-    sampler=Sampler("lcm", steps=(1,)), looks=20,
+    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
     color=PURPLE, marker="P",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..prediction import jump
-from ..support.checks import check_count, check_share
+from ..support.checks import check_count, check_fraction
 from .base import Knobs
 
 
@@ -29,7 +29,7 @@ class WindowKnobs(Knobs):
         """`ValueError` for windows or substeps that are no counts, and an edge that is no fraction."""
         check_count(self.windows, "windows")
         check_count(self.substeps, "substeps")
-        check_share(self.edge, "edge")
+        check_fraction(self.edge, "edge")
 
 
 @torch.no_grad()

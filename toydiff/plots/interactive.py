@@ -31,7 +31,7 @@ from ._plotly import (
     _time_slider,
     page,
 )
-from .score_interactive import gradients, mode_shares, score_arrows
+from .score_interactive import gradients, mode_fractions, score_arrows
 from .style import Density, SweepErrors
 from .training_interactive import (
     against_noise,
@@ -51,7 +51,7 @@ __all__ = [
     "convergence",
     "digits",
     "gradients",
-    "mode_shares",
+    "mode_fractions",
     "one_step_maps",
     "one_step_planes",
     "page",
@@ -561,7 +561,7 @@ def _row_frame(path: Trajectory, k: int) -> "go.Scatter":
     return go.Scatter(x=[left, right, right, left, left], y=[k - 0.5, k - 0.5, k + 0.5, k + 0.5, k - 0.5])
 
 
-def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "") -> "go.Figure":
+def rounds(rows: Sequence[Mapping], *, target: float | None = None, title: str = "") -> "go.Figure":
     """Rounds against T, error against rounds, and wall-clock beside rounds; as `static.rounds`, with the numbers on
     hover.
 
@@ -571,9 +571,9 @@ def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "
 
     groups = style.by_method(rows)
     steps = style.shared_steps(groups)
-    ranges = {name: np.log10(pair) for name, pair in style.rounds_ranges(groups, steps, goal).items()}
+    ranges = {name: np.log10(pair) for name, pair in style.rounds_ranges(groups, steps, target).items()}
     timed, names = style.clock(groups, steps)
-    figure = _subplots(1, 3, style.rounds_heads(goal, steps), title, 560, horizontal_spacing=0.11)
+    figure = _subplots(1, 3, style.rounds_heads(target, steps), title, 560, horizontal_spacing=0.11)
 
     def add(column: int, method: str, x: Sequence, y: Sequence, hover: str = "", **how: object) -> None:
         seen = {"hovertemplate": f"{method}: {hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
@@ -583,9 +583,9 @@ def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "
     for j, (method, group) in enumerate(groups.items(), 1):
         thick, thin = _method_lines(method, ahead=len(groups) - j)
         at = [row["steps"] for row in group]
-        needed, slower = ([style.rounds_needed(row, goal, which) for row in group] for which in ("median", "p95"))
+        needed, slower = ([style.rounds_needed(row, target, which) for row in group] for which in ("median", "p95"))
         add(1, method, at, needed, "%{y} rounds of %{x}", **thick | {"showlegend": True})
-        if goal is not None:
+        if target is not None:
             add(1, method, at, slower, **thin)
     for row in timed:
         method = row["method"]
@@ -597,8 +597,8 @@ def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "
         else:
             line = {"color": style.method_look(method).color, "width": 1.5}
             figure.add_vline(x=row["rounds"], line=line, row=1, col=2, exclude_empty_subplots=False)
-    if goal is not None:
-        figure.add_hline(y=goal, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1}, row=1, col=2)
+    if target is not None:
+        figure.add_hline(y=target, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1}, row=1, col=2)
 
     names = [name.replace("\n", "<br>") for name in names]
     for key, (kind, dash) in style.clock_kinds(timed).items():

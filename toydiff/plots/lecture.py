@@ -214,7 +214,7 @@ def jump_errors(
     figure.update_yaxes(
         type="log",
         range=np.log10(drawn.ranges[1]),
-        title_text="RMS distance of the jump from its goal",
+        title_text="RMS distance of the jump from its target",
         **_log_ticks(drawn.ranges[1]),
     )
     figure.update_layout(showlegend=True)

@@ -52,8 +52,10 @@ def _places(drawn: score_style.Scenes, step: int) -> list[dict[str, np.ndarray]]
     ]
 
 
-def mode_shares(curves: Mapping[str, Sequence], expected: Sequence[float] | Tensor, *, title: str = "") -> "go.Figure":
-    """The share of each mode during training, a panel a method; as `static.mode_shares`. Hovering a line names its
+def mode_fractions(
+    curves: Mapping[str, Sequence], expected: Sequence[float] | Tensor, *, title: str = ""
+) -> "go.Figure":
+    """The share of each mode during training, a panel a method; as `static.mode_fractions`. Hovering a line names its
     mode."""
     import plotly.graph_objects as go
 
@@ -72,7 +74,7 @@ def mode_shares(curves: Mapping[str, Sequence], expected: Sequence[float] | Tens
         figure.add_hline(y=1, line={"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5}, row=1, col=column)
         figure.update_xaxes(range=x_range, title_text=score_style.UPDATES_LABEL, zeroline=False, row=1, col=column)
         figure.update_yaxes(range=y_range, zeroline=False, row=1, col=column)
-    figure.update_yaxes(title_text=score_style.SHARE_LABEL, row=1, col=1)
+    figure.update_yaxes(title_text=score_style.FRACTION_LABEL, row=1, col=1)
     return figure
 
 

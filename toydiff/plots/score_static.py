@@ -44,7 +44,7 @@ def score_arrows(
         return figure
 
 
-def mode_shares(curves: Mapping[str, Sequence], expected: Sequence[float] | Tensor, *, title: str = "") -> "Figure":
+def mode_fractions(curves: Mapping[str, Sequence], expected: Sequence[float] | Tensor, *, title: str = "") -> "Figure":
     """How much of the samples lies at each mode during training, a panel a method: a line a mode, over what it should
     be, which is dashed.
 
@@ -64,7 +64,7 @@ def mode_shares(curves: Mapping[str, Sequence], expected: Sequence[float] | Tens
             axes.set(xlim=x_range, ylim=y_range, xlabel=score_style.UPDATES_LABEL, title=name)
             axes.grid(True, color="#EEEEEE", lw=0.8)
             axes.set_axisbelow(True)
-        figure.axes[0].set_ylabel(score_style.SHARE_LABEL)
+        figure.axes[0].set_ylabel(score_style.FRACTION_LABEL)
         for axes in figure.axes[1:]:
             axes.tick_params(labelleft=False)
         return figure

@@ -11,7 +11,7 @@ from ..support.checks import check_count, check_finite, shape
 from .style import Density, Look, as_density, check_points, padded
 from .training_style import looks
 
-SHARE_LABEL = "share of the samples / share of the data"
+FRACTION_LABEL = "share of the samples / share of the data"
 UPDATES_LABEL = "updates of the generator"
 SAMPLE_NAME, ARROW_NAME = "generator's samples", "score difference: where a sample is moved"
 SHORT_NAMES = "samples", "where they are moved"
@@ -62,7 +62,7 @@ def scenes(frames: Mapping[int, Scene], background: GaussianMixture | Density) -
 
 @dataclass(frozen=True)
 class Shares:
-    """What `mode_shares` draws: by method, updates (n,) and each mode's share over what it should be (n, K); looks,
+    """What `mode_fractions` draws: by method, updates (n,) and each mode's share over what it should be (n, K); looks,
     and ranges of both axes."""
 
     curves: dict[str, tuple[np.ndarray, np.ndarray]]

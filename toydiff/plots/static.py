@@ -17,7 +17,7 @@ from ..schedules import Schedule
 from ..solvers.trajectory import Trajectory
 from . import style
 from ._matplotlib import _figure, _path_planes, _plane, _round_ticks, _styled, png
-from .score_static import gradients, mode_shares, score_arrows
+from .score_static import gradients, mode_fractions, score_arrows
 from .style import Density
 from .training_static import against_noise, digits, one_step_maps, one_step_planes, reflow, same_noise, training_curves
 
@@ -30,7 +30,7 @@ __all__ = [
     "convergence",
     "digits",
     "gradients",
-    "mode_shares",
+    "mode_fractions",
     "one_step_maps",
     "one_step_planes",
     "png",
@@ -384,26 +384,26 @@ def staircase(
         return figure
 
 
-def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "") -> "Figure":
+def rounds(rows: Sequence[Mapping], *, target: float | None = None, title: str = "") -> "Figure":
     """What parallel samplers save, from the rows of `toydiff parallel --json`: rounds against T, error against rounds,
     and seconds.
 
-    goal: the first panel shows the rounds after which the median error is so small, thin the 95th percentile's; None:
+    target: the first panel shows the rounds after which the median error is so small, thin the 95th percentile's; None:
     all that were spent. The other panels are of the largest T that all methods have. Errors are distances to the
     sequential end. In the last panel a method wins where its mark is left of the sequential line of its kind.
     `ValueError` for rows that cannot be drawn.
     """
     groups = style.by_method(rows)
     steps = style.shared_steps(groups)
-    heads, ranges = style.rounds_heads(goal, steps), style.rounds_ranges(groups, steps, goal)
+    heads, ranges = style.rounds_heads(target, steps), style.rounds_ranges(groups, steps, target)
     with _styled():
         figure = _figure(16.0, 5.4 if title else 5.0, title)
         growth, decay, clock = figure.subplots(1, 3, width_ratios=(1, 1.1, 1))
         growth.set(xscale="log", yscale="log", xlim=ranges["T"], ylim=ranges["growth"])
         decay.set(xscale="log", yscale="log", xlim=ranges["rounds"], ylim=ranges["errors"])
         clock.set(xscale="log", xlim=ranges["seconds"])
-        _growth(growth, groups, goal)
-        _decay(decay, groups, steps, goal)
+        _growth(growth, groups, target)
+        _decay(decay, groups, steps, target)
         _clock(clock, groups, steps)
         for axes, head in zip((growth, decay, clock), heads, strict=True):
             axes.set_title(head)
@@ -412,15 +412,15 @@ def rounds(rows: Sequence[Mapping], *, goal: float | None = None, title: str = "
         return figure
 
 
-def _growth(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], goal: float | None) -> None:
+def _growth(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], target: float | None) -> None:
     """Rounds against T."""
     for j, (method, group) in enumerate(groups.items(), 1):
         seen, steps = style.method_look(method), [row["steps"] for row in group]
-        needed, slower = ([style.rounds_needed(row, goal, which) for row in group] for which in ("median", "p95"))
+        needed, slower = ([style.rounds_needed(row, target, which) for row in group] for which in ("median", "p95"))
         ahead = len(groups) - j  # equal curves would hide one another: the first drawn is the widest
         line = {"color": seen.color, "ls": seen.line}
         axes.plot(steps, needed, marker=seen.marker, ms=5 + ahead, lw=1.4 + 0.2 * ahead, label=method, **line)
-        if goal is not None:
+        if target is not None:
             axes.plot(steps, slower, lw=0.7, **line)
     places = sorted({row["steps"] for group in groups.values() for row in group})
     axes.set(xlabel=style.STEPS_LABEL, ylabel=style.ROUNDS_LABEL)
@@ -428,7 +428,7 @@ def _growth(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], goal: float |
     axes.xaxis.minorticks_off()
 
 
-def _decay(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], steps: int, goal: float | None) -> None:
+def _decay(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], steps: int, target: float | None) -> None:
     """Error against rounds."""
     for row in (row for group in groups.values() for row in group if row["steps"] == steps):
         seen = style.method_look(row["method"])
@@ -438,8 +438,8 @@ def _decay(axes: "Axes", groups: Mapping[str, Sequence[Mapping]], steps: int, go
         for which, width, marker in (("median", 1.6, seen.marker), ("p95", 0.7, "")):
             shown = style.curve(row, which)
             axes.plot(shown.rounds, shown.errors, color=seen.color, ls=seen.line, lw=width, marker=marker, ms=4.5)
-    if goal is not None:
-        axes.axhline(goal, color=style.FLOOR_COLOR, ls="--", lw=1)
+    if target is not None:
+        axes.axhline(target, color=style.FLOOR_COLOR, ls="--", lw=1)
     axes.set(xlabel=style.ROUNDS_LABEL, ylabel=style.SEQUENTIAL_ERROR_LABEL)
     _round_ticks(axes)
 

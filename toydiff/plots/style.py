@@ -473,42 +473,42 @@ def shared_steps(groups: Mapping[str, Sequence[Mapping]]) -> int:
     return max(drawable, key=lambda steps: (drawable.count(steps), steps))
 
 
-def rounds_needed(row: Mapping, goal: float | None, which: str = "median") -> float:
-    """The rounds after which the error first is `goal` or less, NaN if never; those of the whole run where there is no
-    goal.
+def rounds_needed(row: Mapping, target: float | None, which: str = "median") -> float:
+    """The rounds after which the error first is `target` or less, NaN if never; without a target those of the whole
+    run.
 
     A sequential walk reaches its own end when it is over.
     """
     curve = row["curve"]
-    if goal is None or not curve["rounds"]:
+    if target is None or not curve["rounds"]:
         return row["rounds"]
-    return next((n for n, error in zip(curve["rounds"], curve[which], strict=True) if error <= goal), math.nan)
+    return next((n for n, error in zip(curve["rounds"], curve[which], strict=True) if error <= target), math.nan)
 
 
-def rounds_heads(goal: float | None, steps: int) -> tuple[str, str, str]:
+def rounds_heads(target: float | None, steps: int) -> tuple[str, str, str]:
     """The titles of the three panels of `rounds`."""
     thin_ = "(thin: 95th percentile)"
     return (
-        "Rounds until it stops" if goal is None else f"Rounds to an error of {goal:g} {thin_}",
+        "Rounds until it stops" if target is None else f"Rounds to an error of {target:g} {thin_}",
         f"T = {steps}: median error {thin_}",
         f"T = {steps}: wall-clock (won: left of its line)",
     )
 
 
 def rounds_ranges(
-    groups: Mapping[str, Sequence[Mapping]], steps: int, goal: float | None
+    groups: Mapping[str, Sequence[Mapping]], steps: int, target: float | None
 ) -> dict[str, tuple[float, float]]:
     """The ranges of the logarithmic axes of `rounds`: T and the rounds of the first panel, rounds and errors of the
     second, seconds."""
     rows = [row for group in groups.values() for row in group]
     shown = [row for row in rows if row["steps"] == steps]
-    kinds = ("median",) if goal is None else ("median", "p95")
+    kinds = ("median",) if target is None else ("median", "p95")
     errors = [e for row in shown for which in ("median", "p95") for e in curve(row, which).errors]
     return {
         "T": padded_log([row["steps"] for row in rows]),
-        "growth": padded_log([1, *(rounds_needed(row, goal, which) for row in rows for which in kinds)]),
+        "growth": padded_log([1, *(rounds_needed(row, target, which) for row in rows for which in kinds)]),
         "rounds": padded_log([1, *(row["rounds"] for row in shown)], 0.04),
-        "errors": padded_log([*errors, *([] if goal is None else [goal])]),
+        "errors": padded_log([*errors, *([] if target is None else [target])]),
         "seconds": padded_log([row[key] for row in shown for key in ("seconds", "seconds_with_cost")], 0.12),
     }
 

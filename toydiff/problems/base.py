@@ -16,7 +16,7 @@ from ..support.checks import as_generator
 class Measured:
     """How good samples are. `distance` to true samples, in the problem's own distance; `floor`, what true samples
     show among themselves, with its spread over repetitions `floor_std`; `accuracy`, the share of the samples that
-    are of the class asked for, None without classes; `shares`, the part of the samples that lies at each mode, or is
+    are of the class asked for, None without classes; `fractions`, the part of the samples that lies at each mode, or is
     of each class that was asked for, and `expected`, what it should be, None where there are no modes.
     """
 
@@ -24,22 +24,24 @@ class Measured:
     floor: float
     floor_std: float
     accuracy: float | None
-    shares: tuple[float, ...] | None = None
+    fractions: tuple[float, ...] | None = None
     expected: tuple[float, ...] | None = None
 
     @property
-    def least_share(self) -> float | None:
+    def least_fraction(self) -> float | None:
         """The share of the mode that was missed most, over what it should be: 1 is perfect, 0 a mode that is lost."""
-        if self.shares is None:
+        if self.fractions is None:
             return None
-        return min(share / due for share, due in zip(self.shares, self.expected, strict=True))
+        return min(fraction / due for fraction, due in zip(self.fractions, self.expected, strict=True))
 
     @property
     def coverage(self) -> float | None:
         """The part of the modes that have a tenth of their share at least."""
-        if self.shares is None:
+        if self.fractions is None:
             return None
-        return sum(share >= 0.1 * due for share, due in zip(self.shares, self.expected, strict=True)) / len(self.shares)
+        return sum(fraction >= 0.1 * due for fraction, due in zip(self.fractions, self.expected, strict=True)) / len(
+            self.fractions
+        )
 
 
 @dataclass(frozen=True)

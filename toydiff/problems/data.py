@@ -61,19 +61,19 @@ SOURCES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"embedded": e
 """Where digits come from: `embedded` needs no network, `openml` downloads 11 MB once."""
 
 
-def digits(source: str = "embedded", *, seed: int = 0, test_share: float = 0.2) -> Digits:
+def digits(source: str = "embedded", *, seed: int = 0, test_fraction: float = 0.2) -> Digits:
     """Digits in [-1, 1], split into training and test parts by `seed`, class by class: each part has every class in the
     set's own proportions.
 
-    source: "embedded" (5,000) or "openml" (70,000). test_share in (0, 1): the part of each class that is held out,
+    source: "embedded" (5,000) or "openml" (70,000). test_fraction in (0, 1): the part of each class that is held out,
     rounded. The same source, seed and share give the same split. `ValueError` for an unknown source, a share out of
     range, or a set that cannot be had.
     """
     if source not in SOURCES:
         raise unknown("source of digits", source, SOURCES)
     check_count(seed, "seed", 0)
-    if not 0 < test_share < 1:
-        raise ValueError(f"test_share must lie in (0, 1), got {test_share!r}")
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction!r}")
     pixels, labels = SOURCES[source]()
     images = torch.as_tensor(np.asarray(pixels), dtype=torch.float32).reshape(-1, *DIGIT_SHAPE) / 127.5 - 1
     labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
@@ -81,7 +81,7 @@ def digits(source: str = "embedded", *, seed: int = 0, test_share: float = 0.2) 
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(DIGIT_CLASSES):
         own = torch.nonzero(labels == label)[:, 0]
-        held_out[own[torch.randperm(len(own), generator=rng)[: round(test_share * len(own))]]] = True
+        held_out[own[torch.randperm(len(own), generator=rng)[: round(test_fraction * len(own))]]] = True
     return Digits(images[~held_out], labels[~held_out], images[held_out], labels[held_out], source)
 
 

@@ -80,8 +80,10 @@ class DigitsProblem(Problem):
             torch.bincount(which, minlength=DIGIT_CLASSES).double() / len(samples) for which in (classes, asked)
         )
         wanted = due > 0
-        shares, expected = (tuple(values[wanted].tolist()) for values in (got, due))
-        return Measured(frechet_distance(found, known.reference), lowest.mean, lowest.std, accuracy, shares, expected)
+        fractions, expected = (tuple(values[wanted].tolist()) for values in (got, due))
+        return Measured(
+            frechet_distance(found, known.reference), lowest.mean, lowest.std, accuracy, fractions, expected
+        )
 
 
 def _open(which: str, seed: int) -> DigitsProblem:

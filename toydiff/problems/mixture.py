@@ -52,8 +52,8 @@ class MixtureProblem(Problem):
         if cond is not None:
             return Measured(distance, lowest.mean, lowest.std, mixture.accuracy(samples, cond))
         found = modes(mixture, samples)
-        shares, expected = (tuple(values.tolist()) for values in (found.weights, found.expected))
-        return Measured(distance, lowest.mean, lowest.std, None, shares, expected)
+        fractions, expected = (tuple(values.tolist()) for values in (found.weights, found.expected))
+        return Measured(distance, lowest.mean, lowest.std, None, fractions, expected)
 
 
 class PointsProblem(Problem):

@@ -3,9 +3,22 @@ recipes and notebooks use."""
 
 from .evaluation import SEED_OF_NOISE, evaluate, sample
 from .models import Model, card, knobs, load, problem_of, teacher_of
-from .run import SEED_OF_LOOKS, Run, deviation, looker, to_device, train
+from .run import SEED_OF_EVALUATIONS, Run, deviation, evaluator, to_device, train
 
 __all__ = [
-    "SEED_OF_LOOKS", "SEED_OF_NOISE", "Model", "Run", "card", "deviation", "evaluate", "knobs", "load", "looker", "problem_of", "sample", "teacher_of",
-    "to_device", "train",
+    "SEED_OF_EVALUATIONS",
+    "SEED_OF_NOISE",
+    "Model",
+    "Run",
+    "card",
+    "deviation",
+    "evaluate",
+    "evaluator",
+    "knobs",
+    "load",
+    "problem_of",
+    "sample",
+    "teacher_of",
+    "to_device",
+    "train",
 ]  # fmt: skip

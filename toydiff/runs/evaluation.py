@@ -80,8 +80,8 @@ def evaluate(
     """Measure a model at each number of steps: the rows that `--json` writes everywhere.
 
     n: `Sizes.evaluated` samples unless given, 8000 points or 1000 images. A row is {method, problem, steps, distance,
-    floor, accuracy, seed, nfe, rounds, updates, teacher_calls, seconds} and floor_std, shares (of the modes or classes,
-    None where there are none), solver, grid, guidance_scale, n.
+    floor, accuracy, seed, nfe, rounds, updates, teacher_calls, seconds} and floor_std, fractions (of the modes or
+    classes, None where there are none), solver, grid, guidance_scale, n.
     """
     n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]
@@ -104,7 +104,7 @@ def evaluate(
                 "method": model.about["method"], "problem": the_problem.name, "steps": count, "distance": measured.distance, "floor": measured.floor,
                 "accuracy": measured.accuracy, "seed": seed, "nfe": path.nfe, "rounds": path.rounds, "updates": model.about["updates"],
                 "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds, "floor_std": measured.floor_std,
-                "shares": None if measured.shares is None else list(measured.shares),
+                "fractions": None if measured.fractions is None else list(measured.fractions),
                 "solver": sampler["solver"] if solver is None else solver, "grid": sampler["grid"] if grid is None else grid, "guidance_scale": guidance_scale, "n": n,
             }
         )  # fmt: skip

@@ -16,7 +16,7 @@ from ..problems import CheckpointProblem, Problem, problem
 from ..problems.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from ..support.checks import check_count, shape
 from ..support.seeds import seeded
-from ..training import Collapse, Diverged, Look, Record, State, Watch, fit
+from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, fit
 from ..training.checkpoints import Checkpoints, check_out
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 from .evaluation import SEED_OF_NOISE, sample
 from .models import Model, card, knobs, teacher_of
 
-SEED_OF_LOOKS = 500_000
+SEED_OF_EVALUATIONS = 500_000
 """The seed of a watch's noise, so that its choice of the best is not measured on the same samples."""
 
 
@@ -157,7 +157,7 @@ def train(
         module.to(target)
     measurable = the_problem.distance_name is not None
     watch = (
-        (max(settings.updates // chosen.looks, 1) if chosen.looks and measurable else 0)
+        (max(settings.updates // chosen.evaluations, 1) if chosen.evaluations and measurable else 0)
         if watch is None
         else check_count(watch, "watch", 0)
     )
@@ -186,7 +186,7 @@ def train(
     watched = None
     if watch:
         about["watch"] = {"watch": watch, "patience": patience}
-        watched = Watch(training.average, looker(the_problem, about, training), watch, patience)
+        watched = Watch(training.average, evaluator(the_problem, about, training), watch, patience)
     checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
     return Run(
         method, the_problem, settings, training, about, checkpoints, seed, watched, accumulate, accelerator, progress
@@ -214,28 +214,28 @@ def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
         the_problem.accept(pairs)
 
 
-def looker(the_problem: Problem, about: Mapping[str, object], training: Training) -> Look:
-    """What a run's watch sees of a denoiser: {distance, floor, accuracy, spread, coverage, least_share, shares} and the
-    figures of the method's monitor.
+def evaluator(the_problem: Problem, about: Mapping[str, object], training: Training) -> Evaluate:
+    """What a run's watch sees of a denoiser: {distance, floor, accuracy, spread, coverage, least_fraction,
+    fractions} and the figures of the method's monitor.
 
     Of `Sizes.watched` samples by the fewest steps that the method is sampled with, from noise of their own. spread: the
-    root mean square of their distance from their mean, over that of data; shares: what lies at each mode.
+    root mean square of their distance from their mean, over that of data; fractions: what lies at each mode.
     """
     n = the_problem.sizes.watched
     steps = min(about["sampler"]["steps"])
     spread_of_data = deviation(the_problem.data(n, SEED_OF_NOISE)[0])
 
-    def look(D: Denoiser) -> dict[str, float | None]:
-        path, cond = sample(Model(D, about), the_problem, n, steps, seed=SEED_OF_LOOKS)
+    def evaluate_average(D: Denoiser) -> dict[str, float | None]:
+        path, cond = sample(Model(D, about), the_problem, n, steps, seed=SEED_OF_EVALUATIONS)
         if not bool(torch.isfinite(path.end).all()):
             raise Collapse("the training collapsed: its samples are NaN or infinite")
         measured = the_problem.measure(path.end, cond)
         return {
             "distance": measured.distance, "floor": measured.floor, "accuracy": measured.accuracy, "spread": deviation(path.end) / spread_of_data,
-            "coverage": measured.coverage, "least_share": measured.least_share, "shares": measured.shares, **(training.monitor() if training.monitor else {}),
+            "coverage": measured.coverage, "least_fraction": measured.least_fraction, "fractions": measured.fractions, **(training.monitor() if training.monitor else {}),
         }  # fmt: skip
 
-    return look
+    return evaluate_average
 
 
 def deviation(samples: Tensor) -> float:

@@ -160,11 +160,11 @@ def _trajectories(size: Size) -> Picture:
     mixture = ring()
     truth = _truth(mixture.denoiser(SCHEDULE), _noise(size.samples))
     few, many = (solve(truth.D, truth.noise, n, solver="ddim") for n in (5, 100))
-    goal = truth.error(many)
+    target = truth.error(many)
     better = next(
         path
         for path in (solve(truth.D, truth.noise, n, solver=DEFAULT_SOLVER) for n in range(5, 200))
-        if truth.error(path) <= goal
+        if truth.error(path) <= target
     )
     named = [("ddim", few), ("ddim", many), (DEFAULT_SOLVER, better)]
     paths = {f"{solver}, {path.nfe} NFE: error {_short(truth.error(path))}": path for solver, path in named}
@@ -178,7 +178,7 @@ def _trajectories(size: Size) -> Picture:
         title,
         (
             f"From the same noise the probability-flow ODE has one exact end for each sample (rings): DDIM with {few.nfe} calls "
-            f"ends {truth.error(few):.2g} away from it, DDIM with {many.nfe} calls {goal:.2g}.",
+            f"ends {truth.error(few):.2g} away from it, DDIM with {many.nfe} calls {target:.2g}.",
             f"{SOLVERS[DEFAULT_SOLVER].title} comes as close ({truth.error(better):.2g}) with {better.nfe} calls, because it "
             "uses how the prediction changes along the path.",
         ),
@@ -258,7 +258,7 @@ def _orders(size: Size) -> Picture:
         p: [row["measured"] for row in rows if row["declared"] == p] for p in sorted({row["declared"] for row in rows})
     }
     told = "; ".join(f"order {p}: {_between(values)}" for p, values in slopes.items())
-    races = [_race(rows, goal) for goal in (1e-3, 1e-6)]
+    races = [_race(rows, target) for target in (1e-3, 1e-6)]
     easy, hard = races
     title = "On log-log axes a solver is a line, and its order is the slope"
     return Picture(
@@ -292,22 +292,22 @@ def _between(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _race(rows: Sequence[dict], goal: float) -> dict:
+def _race(rows: Sequence[dict], target: float) -> dict:
     """The solvers that reach an error, the one with the fewest calls first."""
     calls = sorted(
-        (n, row["solver"]) for row in rows if (n := calls_to_reach(row["nfe"], row["error"], goal)) is not None
+        (n, row["solver"]) for row in rows if (n := calls_to_reach(row["nfe"], row["error"], target)) is not None
     )
-    return {"error": goal, "solvers": [solver for _, solver in calls], "nfe": [n for n, _ in calls]}
+    return {"error": target, "solvers": [solver for _, solver in calls], "nfe": [n for n, _ in calls]}
 
 
-def calls_to_reach(nfe: Sequence[int], error: Sequence[float], goal: float) -> float | None:
-    """The calls at which a curve, straight between its points on log-log axes, first falls to an error `goal`; None
+def calls_to_reach(nfe: Sequence[int], error: Sequence[float], target: float) -> float | None:
+    """The calls at which a curve, straight between its points on log-log axes, first falls to an error `target`; None
     if it does not."""
     for k, e in enumerate(error):
-        if e <= goal:
+        if e <= target:
             if k == 0:
                 return float(nfe[0])
-            share = math.log(error[k - 1] / goal) / math.log(error[k - 1] / e)
+            share = math.log(error[k - 1] / target) / math.log(error[k - 1] / e)
             return nfe[k - 1] * (nfe[k] / nfe[k - 1]) ** share
     return None
 
@@ -361,7 +361,7 @@ def _grids(size: Size) -> Picture:
 def _picard(size: Size) -> Picture:
     from ..plots import interactive, static
 
-    steps, goal, mixture, table = 100, 0.01, random_mixture(SEED), schedule("scaled-linear")
+    steps, target, mixture, table = 100, 0.01, random_mixture(SEED), schedule("scaled-linear")
     noise = mixture.marginal(table, 1.0).sample(size.samples, SEED, dtype=torch.float64)
     truth = _truth(mixture.denoiser(table), noise)
 
@@ -373,17 +373,17 @@ def _picard(size: Size) -> Picture:
 
     walk = sample("ddim")
     rows = [
-        {"method": "sequential", **spent(walk), "error_to_sequential": 0.0, "rounds_to_goal": walk.rounds},
+        {"method": "sequential", **spent(walk), "error_to_sequential": 0.0, "rounds_to_target": walk.rounds},
     ]
     for name in PARALLEL:
         path = sample(name)
         missed = _missed(path, walk)
-        reached = next((n for n, miss in zip(path.sweep_rounds, missed, strict=True) if miss <= goal), None)
-        rows.append({"method": name, **spent(path), "error_to_sequential": missed[-1], "rounds_to_goal": reached})
+        reached = next((n for n, miss in zip(path.sweep_rounds, missed, strict=True) if miss <= target), None)
+        rows.append({"method": name, **spent(path), "error_to_sequential": missed[-1], "rounds_to_target": reached})
     # a tolerance so small that what is accepted is as good as exact
     strict = sample("picard:tolerance=1e-8")
     called = {row["method"]: row for row in rows}
-    needed = {method: row["rounds_to_goal"] for method, row in called.items()}
+    needed = {method: row["rounds_to_target"] for method, row in called.items()}
     title = "After k sweeps the first k points are exact; in practice a few sweeps bring all of them close"
     options = {"exact": walk.xs, "samples": size.paths, "title": title}
     return Picture(
@@ -393,7 +393,7 @@ def _picard(size: Size) -> Picture:
         (
             f"Picard iteration guesses the whole path and improves all its {steps} steps in one round of calls: each sweep makes one more point exact for certain "
             f"(the staircase), so {steps} rounds always suffice; but here, with five modes and the schedule {table.name}, after {needed['picard']} rounds the median "
-            f"sample is within {goal:g} of where {steps} DDIM steps in a row lead.",
+            f"sample is within {target:g} of where {steps} DDIM steps in a row lead.",
             f"For that Anderson acceleration needs {needed['anderson']} rounds, Broyden's secants {needed['broyden']} and Parareal {needed['parareal']}; the price is calls: "
             f"Picard with its default tolerance spends {called['picard']['nfe']} a sample, in {called['picard']['rounds']} rounds (the figure shows a stricter run, "
             f"of {strict.rounds}).",
@@ -406,7 +406,7 @@ def _picard(size: Size) -> Picture:
             "grid": "uniform",
             "steps": steps,
             "samples": size.samples,
-            "goal": goal,
+            "target": target,
             "floor": truth.floor,
             "rows": rows,
             "drawn": {

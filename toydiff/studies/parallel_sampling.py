@@ -26,8 +26,8 @@ on a quarter of the grid."""
 
 DEFAULT_STEPS = (25, 100, 1000)
 
-GOAL = 1e-2
-"""The error to the sequential result that `rounds_to_goal` waits for."""
+TARGET = 1e-2
+"""The error to the sequential result that `rounds_to_target` waits for."""
 
 REPEATS, LONG = 5, 0.2
 """Runs that are timed, and the seconds after which there are enough: short ones vary more. The median counts."""
@@ -119,9 +119,9 @@ def compare(
     solver. `sweeps`: iterations; `rounds`: calls that waited for one another; `nfe`: calls per sample; `calls`: batches
     that went through the network, more than `rounds` where one was larger than `at_once`, or where fine and coarse
     solver differ. `curve`: the rounds spent by each sweep, from the first guess on, and the error to the sequential
-    walk there. `rounds_to_goal` and `_p95`: the rounds by which the median and the 95th percentile were first at most
-    `goal`, None if never. `seconds`: the median of a few runs; `seconds_with_cost`: one run in which every network call
-    takes `cost` seconds longer, see `FixedCost`.
+    walk there. `rounds_to_target` and `_p95`: the rounds by which the median and the 95th percentile were first at most
+    `target`, None if never. `seconds`: the median of a few runs; `seconds_with_cost`: one run in which every network
+    call takes `cost` seconds longer, see `FixedCost`.
 
     mixture: a name of `MIXTURES` ("random" depends on the seed) or a mixture. methods: names of `METHODS`, settings
     allowed ("parareal:blocks=10"). tolerance: of all parallel methods, None goes on to the exact end. window: the
@@ -227,9 +227,9 @@ def _measured(
         "error_to_sequential_max": float(off.max()),
         "error_to_exact": None if exact is None else _quantile(_distances(path.end, exact), 0.5),
         "error_to_exact_p95": None if exact is None else _quantile(_distances(path.end, exact), 0.95),
-        "goal": GOAL,
-        "rounds_to_goal": _first(curve["rounds"], curve["median"]) if parallel else path.rounds,
-        "rounds_to_goal_p95": _first(curve["rounds"], curve["p95"]) if parallel else path.rounds,
+        "target": TARGET,
+        "rounds_to_target": _first(curve["rounds"], curve["median"]) if parallel else path.rounds,
+        "rounds_to_target_p95": _first(curve["rounds"], curve["p95"]) if parallel else path.rounds,
         "curve": curve,
     }
 
@@ -245,5 +245,5 @@ def _quantile(values: Tensor, share: float) -> float | list[float]:
 
 
 def _first(rounds: Sequence[int], errors: Sequence[float]) -> int | None:
-    """The rounds spent when the error was first at most the goal."""
-    return next((spent for spent, error in zip(rounds, errors, strict=True) if error <= GOAL), None)
+    """The rounds spent when the error was first at most the target."""
+    return next((spent for spent, error in zip(rounds, errors, strict=True) if error <= TARGET), None)

@@ -98,16 +98,16 @@ def check_positive(value: object, what: str) -> float:
     return float(value)
 
 
-def check_share(value: object, what: str) -> float:
+def check_fraction(value: object, what: str) -> float:
     """A number in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
-        raise ValueError(f"{what}, a share, must lie in [0, 1], got {value!r}")
+        raise ValueError(f"{what}, a fraction, must lie in [0, 1], got {value!r}")
     return float(value)
 
 
 def check_edge(value: object) -> float:
     """The fraction of a batch at t = 1: a number in [0, 1)."""
-    if check_share(value, "edge") == 1:
+    if check_fraction(value, "edge") == 1:
         raise ValueError(
             "edge must leave some of the batch below t = 1, got 1; naive distillation trains at t = 1 alone"
         )

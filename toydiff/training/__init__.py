@@ -3,10 +3,10 @@
 
 from .average import EMA
 from .draws import Draws
-from .loop import Record, fit, lr_share
+from .loop import Record, fit, lr_factor
 from .state import Loss, State, Turn, laid_out_as
-from .watch import Collapse, Diverged, Look, Watch
+from .watch import Collapse, Diverged, Evaluate, Watch
 
 __all__ = [
-    "EMA", "Collapse", "Diverged", "Draws", "Look", "Loss", "Record", "State", "Turn", "Watch", "fit", "laid_out_as", "lr_share",
+    "EMA", "Collapse", "Diverged", "Draws", "Evaluate", "Loss", "Record", "State", "Turn", "Watch", "fit", "laid_out_as", "lr_factor",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ class Record:
         return next(iter(self.losses.values()))
 
 
-def lr_share(step: int, steps: int, warmup: int = 0, decay: str = "cosine") -> float:
+def lr_factor(step: int, steps: int, warmup: int = 0, decay: str = "cosine") -> float:
     """The learning rate of update `step` (from 0) of a period of `steps`, as a share: linear warm-up, then to 1
     percent by a cosine, or constant."""
     if step < warmup:
@@ -117,7 +117,7 @@ def fit(
             state.measured.append(watch(0))
         while state.step < steps and not (watch is not None and watch.over):
             began = time.perf_counter()
-            share = lr_share(state.step % period, period, warmup, decay)
+            share = lr_factor(state.step % period, period, warmup, decay)
             losses, norms = {}, {}
             for turn, optimizer in zip(state.turns, state.optimizers, strict=True):
                 for group in optimizer.param_groups:

@@ -10,8 +10,8 @@ from torch import nn
 from ..support.checks import check_count
 from .average import EMA
 
-Look = Callable[[nn.Module], dict[str, float | None]]
-"""look(average) -> figures by name: "distance", smaller is better, and, where they are known, "spread" and
+Evaluate = Callable[[nn.Module], dict[str, float | None]]
+"""evaluate(average) -> figures by name: "distance", smaller is better, and, where they are known, "spread" and
 "coverage" of the samples."""
 
 
@@ -49,9 +49,9 @@ class Watch(nn.Module):
 
     LEAST = 0.5
 
-    def __init__(self, average: EMA, look: Look, every: int, patience: int | None = None):
+    def __init__(self, average: EMA, evaluate: Evaluate, every: int, patience: int | None = None):
         super().__init__()
-        self.best, self._average, self.look = copy.deepcopy(average.module), [average], look
+        self.best, self._average, self.evaluate = copy.deepcopy(average.module), [average], evaluate
         self.every = check_count(every, "every")
         self.patience = None if patience is None else check_count(patience, "patience")
         for name, value in (
@@ -71,7 +71,7 @@ class Watch(nn.Module):
 
     def __call__(self, step: int) -> dict[str, float | None]:
         """The figures at update `step`, from 0; `Collapse` where there is nothing left to train."""
-        figures = {"step": step, **self.look(self._average[0].module)}
+        figures = {"step": step, **self.evaluate(self._average[0].module)}
         for name in ("spread", "coverage"):
             value, most = figures.get(name), getattr(self, name)
             if value is None:
