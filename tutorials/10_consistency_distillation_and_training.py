@@ -289,10 +289,11 @@ for name in ("cd", "ct"):
     curves[name] = list(zip(nsr, consistency_error(runs.load(f"ring-{name}").denoiser, path), strict=True))
 display(
     static.against_noise(
-        {name: [row for row in rows if row[0] > 0.02] for name, rows in curves.items()}, ylabel="distance of the jump from the path's end",
+        {name: [row for row in rows if row[0] > 0.02] for name, rows in curves.items()},
+        ylabel="distance of the jump from the path's end",
         title="Consistency error along the teacher's trajectories, ring of eight",
     )
-)  # fmt: skip
+)
 
 rows = ["| weights | steps | distance over the floor |", "|---|---|---|"]
 for name in ("ring-teacher", "ring-cd", "ring-ct"):

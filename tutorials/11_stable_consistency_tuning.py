@@ -74,10 +74,15 @@ names = {1: "ct", 4: "4 references", 32: "32 references", 256: "sct"}
 curves = {name: target_variance(ring, schedule, times(levels), n, seed=SEED) for n, name in names.items()}
 display(
     static.against_noise(
-        {("ct: its own sample" if n == 1 else "sct: 256 references" if n == 256 else name): curves[name] for n, name in names.items()},
-        ylabel="E|target's x₀ − E[x₀|x_t]|²", note="the exact score's: 0", title="Variance of the target's x₀, ring of eight",
+        {
+            ("ct: its own sample" if n == 1 else "sct: 256 references" if n == 256 else name): curves[name]
+            for n, name in names.items()
+        },
+        ylabel="E|target's x₀ − E[x₀|x_t]|²",
+        note="the exact score's: 0",
+        title="Variance of the target's x₀, ring of eight",
     )
-)  # fmt: skip
+)
 for n in names:
     [(_, variance, error)] = target_variance(ring, schedule, times([1.0]), n, seed=SEED)
     key[f"variance at NSR 1, {n} references"] = variance

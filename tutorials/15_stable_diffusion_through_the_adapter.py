@@ -117,14 +117,26 @@ plt.show()
 with quietly():
     pipe = DiffusionPipeline.from_pretrained(MODEL, safety_checker=None)
 pipe.set_progress_bar_config(disable=True)
-rows = {"ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler", "unipc2": "UniPCMultistepScheduler", "heun": "HeunDiscreteScheduler", "lcm": "LCMScheduler"}  # fmt: skip
+rows = {
+    "ddim": "DDIMScheduler",
+    "dpm++2m": "DPMSolverMultistepScheduler",
+    "unipc2": "UniPCMultistepScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lcm": "LCMScheduler",
+}
 config, gaps, shown = dict(pipe.scheduler.config), {}, {}
 for solver, name in rows.items():
     spacing = "lcm" if solver == "lcm" else "trailing"
     own = {} if solver == "lcm" else {"timestep_spacing": spacing}
     with quietly():
         pipe.scheduler = getattr(diffusers, name).from_config(config | own)
-    theirs = pipe(PROMPTS, num_inference_steps=10, guidance_scale=3.0, generator=torch.Generator().manual_seed(SEED), output_type="pt").images  # fmt: skip
+    theirs = pipe(
+        PROMPTS,
+        num_inference_steps=10,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="pt",
+    ).images
     ours = sample_images(checkpoint, PROMPTS, steps=10, solver=solver, grid=spacing, guidance_scale=3.0, seed=SEED)
     gaps[solver], shown[solver] = float((ours.images - theirs).abs().max()), (ours.images[0], theirs[0])
     assert gaps[solver] <= 1 / 255
@@ -299,11 +311,23 @@ if not FAST:
 made = export(student, run.about, f"{work.name}/student")
 print(made.code.replace(work.name, "FOLDER").replace(MODEL.replace(work.name, "FOLDER"), "MODEL"))
 *lines, last = made.code.splitlines()
-last = last.replace(".images[0]", ".images").replace("guidance_scale=", f'generator=torch.Generator().manual_seed({SEED}), output_type="pt", guidance_scale=')  # fmt: skip
+last = last.replace(".images[0]", ".images").replace(
+    "guidance_scale=", f'generator=torch.Generator().manual_seed({SEED}), output_type="pt", guidance_scale='
+)
 found = {"torch": torch}
 with quietly():
     exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
-ours = sample_images(checkpoint, "a photograph of an astronaut riding a horse", denoiser=student, steps=max(made.steps), solver="ddim", grid="uniform", guidance_scale=1.0, rounded=True, seed=SEED)  # fmt: skip
+ours = sample_images(
+    checkpoint,
+    "a photograph of an astronaut riding a horse",
+    denoiser=student,
+    steps=max(made.steps),
+    solver="ddim",
+    grid="uniform",
+    guidance_scale=1.0,
+    rounded=True,
+    seed=SEED,
+)
 difference = float((found["image"] - ours.images).abs().max())
 key["the student's image in diffusers is ours, to 1/255"] = float(difference <= 1 / 255)
 print(f"{made.what}, {made.scheduler}: largest difference {difference:.0e}")

@@ -92,13 +92,16 @@ def words(rows: list[dict]) -> str:
             row["target"]: row["variance"] for row in sorted(rows, key=lambda row: abs(row["nsr"] - 1), reverse=True)
         }
         return (
-            f"Without a teacher the target leans on **one** sample that could have become x_t: at NSR 1 its variance is {near['ct']:.2g} (CT, ECT). SCT takes the softmax-weighted mean over a "
-            f"batch that holds the sample itself: {near['sct']:.2g} with 256 references, and no bias. A teacher's exact score (CD, LCM, PCM) has 0."
+            "Without a teacher the target leans on **one** sample that could have become x_t: at NSR 1 its variance "
+            f"is {near['ct']:.2g} (CT, ECT). SCT takes the softmax-weighted mean over a "
+            f"batch that holds the sample itself: {near['sct']:.2g} with 256 references, and no bias. A teacher's "
+            "exact score (CD, LCM, PCM) has 0."
         )
     if "t" in rows[0]:
         worst = {m: max(r["rms"] for r in rows if r["method"] == m) for m in dict.fromkeys(r["method"] for r in rows)}
         return (
-            "From each place of the exact path: how far the jump misses its goal. CD, CT, ECT, SCT and LCM jump to **data** from everywhere, which is hardest from noise. "
+            "From each place of the exact path: how far the jump misses its goal. CD, CT, ECT, SCT and LCM jump to "
+            "**data** from everywhere, which is hardest from noise. "
             "PCM jumps to the **lower edge of its phase** (dotted), and meets the next phase there. Largest misses: "
             + ", ".join(f"{m} {e:.2g}" for m, e in worst.items())
             + "."
@@ -122,9 +125,21 @@ LESSON = Lesson(
     icon=":material/target:",
     title="One jump from anywhere on the path lands at one place",
     equation=r"\min_\theta\; d\big(f_\theta(x_t,t),\,f_{\theta^-}(x_r,r)\big)",
-    source="Consistency models, arXiv 2303.01469; ECT 2406.14548; SCT 2410.18958; LCM 2310.04378; PCM 2405.18407. f jumps to data, PCM's to its phase's edge.",
+    source=(
+        "Consistency models, arXiv 2303.01469; ECT 2406.14548; SCT 2410.18958; LCM 2310.04378; PCM 2405.18407. f "
+        "jumps to data, PCM's to its phase's edge."
+    ),
     controls=(
-        Choice("view", "Show", (MAP, SAME, EDGES, VARIANCE), MAP, "*map from noise*: where each noise goes in the fewest steps. *same noise*: in 1, 2, 4, 8 steps. *edges*: where jumps go, and by how much they miss. *variance*: of the target's x₀"),
+        Choice(
+            "view",
+            "Show",
+            (MAP, SAME, EDGES, VARIANCE),
+            MAP,
+            (
+                "*map from noise*: where each noise goes in the fewest steps. *same noise*: in 1, 2, 4, 8 steps. "
+                "*edges*: where jumps go, and by how much they miss. *variance*: of the target's x₀"
+            ),
+        ),
         Several("methods", "Methods", SHOWN, ("cd", "ct", "pcm"), "*same noise* shows the first two"),
         Number("noises", "Noises", (50, 100, 200, 400, 800, 1600), 200),
     ),
@@ -136,4 +151,4 @@ LESSON = Lesson(
         "PCM's edges": {"view": EDGES, "methods": ["cd", "pcm"]},
         "What SCT averages away": {"view": VARIANCE},
     },
-)  # fmt: skip
+)

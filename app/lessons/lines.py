@@ -34,19 +34,25 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
         drawn[name] = path
         rows.append(
             {
-                "model": name, "schedule": schedule, "S": straightness(path, normalised=True), "C": first_orderness(path, on, normalised=True),
+                "model": name,
+                "schedule": schedule,
+                "S": straightness(path, normalised=True),
+                "C": first_orderness(path, on, normalised=True),
                 "one_step_error": paired_error(once.end, path.end).rms,
             }
-        )  # fmt: skip
+        )
     return lecture.lines(drawn, dict.fromkeys(drawn, on), space=space, samples=paths), rows
 
 
 def words(rows: list[dict]) -> str:
     point, exact, after = rows
     return (
-        f"Where (x₀, ε) stay the same along a path it is *first-order*: straight in y, and **one step is exact** (one data point: off by {point['one_step_error']:.0e}), "
-        f"however it runs in x (S = {point['S']:.2g}). On the mixture's exact paths ε varies (C = {exact['C']:.2g}, one step off by {exact['one_step_error']:.2g}); on those "
-        f"of the ring's student of Rectified Diffusion C = {after['C']:.2g}, and one step is off by {after['one_step_error']:.2g}. S: how bent in x; C: the part of ε that varies."
+        "Where (x₀, ε) stay the same along a path it is *first-order*: straight in y, and **one step is exact** "
+        f"(one data point: off by {point['one_step_error']:.0e}), "
+        f"however it runs in x (S = {point['S']:.2g}). On the mixture's exact paths ε varies (C = {exact['C']:.2g}, "
+        f"one step off by {exact['one_step_error']:.2g}); on those "
+        f"of the ring's student of Rectified Diffusion C = {after['C']:.2g}, and one step is off by "
+        f"{after['one_step_error']:.2g}. S: how bent in x; C: the part of ε that varies."
     )
 
 

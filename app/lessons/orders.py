@@ -67,7 +67,10 @@ def words(rows: list[dict]) -> str:
     if guess == HIDDEN:
         return said + f"**Which p has {name}?** Read it off the line, and choose your guess: then all slopes are shown."
     verdict = "right" if abs(float(guess) - slope) < 0.5 else "not what the line says"
-    said += f"You guessed {guess} for **{name}**: {verdict}; its last three points fall with slope **{slope:.2f}**, and it declares {steepest['declared']}."
+    said += (
+        f"You guessed {guess} for **{name}**: {verdict}; its last three points fall with slope **{slope:.2f}**, and "
+        f"it declares {steepest['declared']}."
+    )
     lost = [row for row in known if row["measured"] < row["declared"] - 0.35]
     if lost:
         where = (
@@ -93,7 +96,16 @@ LESSON = Lesson(
     controls=(
         Mixture(default="random"),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),
-        Choice("grid", "Time grid", (INNER, *toydiff.GRIDS), INNER, "*inner times*: uniform in λ between NSR 1 and 0.14, where nothing is singular. The others go from noise to data"),
+        Choice(
+            "grid",
+            "Time grid",
+            (INNER, *toydiff.GRIDS),
+            INNER,
+            (
+                "*inner times*: uniform in λ between NSR 1 and 0.14, where nothing is singular. The others go from "
+                "noise to data"
+            ),
+        ),
         Several("solvers", "Solvers", DETERMINISTIC, ("ddim", "heun", "dpm++2m", "dpm3")),
         Choice("guess", "Guess the slope", (HIDDEN, "1", "2", "3", "4"), HIDDEN),
     ),
@@ -103,6 +115,10 @@ LESSON = Lesson(
     presets={
         "Guess the order": {"solvers": ["dpm++3m"], "guess": "?"},
         "What a missing factor 2 costs": {"solvers": ["dpm++3m", "dpm++3m-published"], "guess": "3"},
-        "The ends of the grid take the order": {"grid": "shifted-lambda", "solvers": ["ddim", "dpm3", "dpm++3m", "ab3"], "guess": "3"},
+        "The ends of the grid take the order": {
+            "grid": "shifted-lambda",
+            "solvers": ["ddim", "dpm3", "dpm++3m", "ab3"],
+            "guess": "3",
+        },
     },
-)  # fmt: skip
+)

@@ -54,13 +54,16 @@ def words(rows: list[dict]) -> str:
         told += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it. "
     else:
         times = far["rms_error"] / max(near["rms_error"], 1e-12)
-        told += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it, **{far['solver']}** {far['rms_error']:.2g}"
+        told += (
+            f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it, **{far['solver']}** "
+            f"{far['rms_error']:.2g}"
+        )
         told += f": {times:.1f} times as far. " if 1.05 < times < 1e6 else ". "
     wanders = dict.fromkeys(row["solver"] for row in rows if SOLVERS[row["solver"]].solver.stochastic)
     if wanders:
-        return (
-            told
-            + f"Noise on the way of {' and '.join(wanders)} makes another sample of the same density, which does not aim at that end."
+        return told + (
+            f"Noise on the way of {' and '.join(wanders)} makes another sample of the same density, which does "
+            "not aim at that end."
         )
     if near["modes"] == 1:
         return told + "With one mode a particle has nothing to decide."

@@ -23,7 +23,11 @@ from screen.mixtures import code_of, mixture_of
 from screen.theme import is_dark
 
 FLOWS, PAIRS = "flows", "pairs"
-BUNDLED = {"round 0: flow matching": "ring-flow-matching", "round 1: reflow": "ring-rectified-flow", "round 2: reflow": "ring-rectified-flow-2"}  # fmt: skip
+BUNDLED = {
+    "round 0: flow matching": "ring-flow-matching",
+    "round 1: reflow": "ring-rectified-flow",
+    "round 2: reflow": "ring-rectified-flow-2",
+}
 PARTICLES, NEAR = 256, 0.03
 """Particles that are measured, and how near two lines come where they meet."""
 
@@ -80,18 +84,26 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
     if first["pairs_that_meet"]:
-        told = f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet another, a flow can follow but one, and bends (S = {first['S']:.2g}). "
+        told = (
+            f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet "
+            f"another, a flow can follow but one, and bends (S = {first['S']:.2g}). "
+        )
     else:
-        told = f"At first any noise is paired with any data; of {first['pairs']} lines none meets another here, and the flow's S is {first['S']:.2g}. "
+        told = (
+            f"At first any noise is paired with any data; of {first['pairs']} lines none meets another here, and the "
+            f"flow's S is {first['S']:.2g}. "
+        )
     if len(rows) == 1:
-        return (
-            told
-            + f"One step ends {first['one_step_error']:.2g} from where the flow does. **Train a round below**: it learns from the flow's own pairs, of which {first['own_pairs_that_meet']} do."
+        return told + (
+            f"One step ends {first['one_step_error']:.2g} from where the flow does. **Train a round below**: it "
+            f"learns from the flow's own pairs, of which {first['own_pairs_that_meet']} do."
         )
     return (
-        told
-        + f"Of the flow's own pairs {first['own_pairs_that_meet']} do; after {len(rows) - 1} rounds S = {last['S']:.2g}, and **one step** (rings) ends "
-        f"{last['one_step_error']:.2g} from the flow's end, before {first['one_step_error']:.2g}. Distance of its samples to data: {first['one_step_distance']:.2g} → {last['one_step_distance']:.2g}, floor {last['floor']:.2g}."
+        told + f"Of the flow's own pairs {first['own_pairs_that_meet']} do; after {len(rows) - 1} rounds S = "
+        f"{last['S']:.2g}, and **one step** (rings) ends "
+        f"{last['one_step_error']:.2g} from the flow's end, before {first['one_step_error']:.2g}. Distance of its "
+        f"samples to data: {first['one_step_distance']:.2g} → {last['one_step_distance']:.2g}, floor "
+        f"{last['floor']:.2g}."
     )
 
 
@@ -134,7 +146,14 @@ def live(chosen: dict) -> None:
         state = st.session_state[KEY] = None
     going = bool(state and state["going"])
     with st.container(horizontal=True, key="train", vertical_alignment="center"):
-        st.button("Train one round of reflow here, 5 to 20 s", icon=":material/play_arrow:", key="reflow-start", disabled=going, on_click=start, args=(word,))  # fmt: skip
+        st.button(
+            "Train one round of reflow here, 5 to 20 s",
+            icon=":material/play_arrow:",
+            key="reflow-start",
+            disabled=going,
+            on_click=start,
+            args=(word,),
+        )
         st.button("Stop", icon=":material/stop:", key="reflow-stop", disabled=not going, on_click=stop)
     if not state:
         return
@@ -190,7 +209,8 @@ def _result(mixture: GaussianMixture, state: dict) -> None:
     text = for_screen(figure, dark=is_dark()).to_json()
     chart.show(text, key="reflow-result", alt="The round trained here", file="toydiff-reflow-here", height=560)
     st.caption(
-        f"Seed 0, batch 512, loss {state['loss']:.3f}. In Python: `toydiff.runs.train('rectified-flow', ...)` on `{code_of(state['word'])}`."
+        f"Seed 0, batch 512, loss {state['loss']:.3f}. In Python: `toydiff.runs.train('rectified-flow', ...)` on "
+        f"`{code_of(state['word'])}`."
     )
 
 
@@ -200,10 +220,19 @@ LESSON = Lesson(
     icon=":material/linear_scale:",
     title="Reflow straightens paths until one step is enough",
     equation=r"\min_\theta\;\mathbb E\,\big\|v_\theta(x_t,t)-(\varepsilon-x_0)\big\|^2",
-    source="Rectified flow, arXiv 2209.03003, alg. 1; the deck's slide 24. x_t = (1 − t) x₀ + t ε, and the pairs (ε, x₀) are the last round's own.",
+    source=(
+        "Rectified flow, arXiv 2209.03003, alg. 1; the deck's slide 24. x_t = (1 − t) x₀ + t ε, and the pairs (ε, "
+        "x₀) are the last round's own."
+    ),
     controls=(
         Mixture(),
-        Choice("view", "Show", (FLOWS, PAIRS), FLOWS, "*flows*: their paths. *pairs*: the lines that each learnt from, and which of them meet"),
+        Choice(
+            "view",
+            "Show",
+            (FLOWS, PAIRS),
+            FLOWS,
+            "*flows*: their paths. *pairs*: the lines that each learnt from, and which of them meet",
+        ),
         Number("paths", "Paths", (6, 12, 24, 48, 96, 192), 48),
     ),
     figure=reflow,
@@ -211,4 +240,4 @@ LESSON = Lesson(
     words=words,
     presets={"Where lines cross": {"view": PAIRS}, "Live reflow on spirals": {"mixture": "spirals"}},
     live=live,
-)  # fmt: skip
+)

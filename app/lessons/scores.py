@@ -77,11 +77,15 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
             shares[step] = (found.weights / found.expected).tolist()
             rows.append(
                 {
-                    "method": method, "updates": step, "distance": sliced_wasserstein(now, true), "coverage": found.coverage,
-                    "outside": found.outside, "spread": float(now.std(0).norm() / true.std(0).norm()),
+                    "method": method,
+                    "updates": step,
+                    "distance": sliced_wasserstein(now, true),
+                    "coverage": found.coverage,
+                    "outside": found.outside,
+                    "spread": float(now.std(0).norm() / true.std(0).norm()),
                     "floor": least,
                 }
-            )  # fmt: skip
+            )
         optimizer.zero_grad()
         loss = loss_of(method, particles, psi, phi, noise, draws)
         (PARTICLES * loss).backward()  # a loss is the mean over particles, and each follows its own
@@ -92,8 +96,10 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
     told = (
-        f"After {last['updates']} updates {last['coverage']:.0%} of the modes are found, {last['outside']:.0%} of the particles "
-        f"are at none, and the distance to data went from {first['distance']:.2g} to **{last['distance']:.2g}** (floor {last['floor']:.2g}). "
+        f"After {last['updates']} updates {last['coverage']:.0%} of the modes are found, {last['outside']:.0%} of "
+        "the particles "
+        f"are at none, and the distance to data went from {first['distance']:.2g} to **{last['distance']:.2g}** "
+        f"(floor {last['floor']:.2g}). "
     )
     if last["method"].startswith("sds"):
         return (
@@ -110,8 +116,15 @@ LESSON = Lesson(
     menu="Score distillation",
     icon=":material/compare_arrows:",
     title="Two scores, one difference: towards data, away from where the others are",
-    equation=r"\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)\,\tfrac{\partial g}{\partial\theta}\Big]",
-    source="VSD, arXiv 2305.16213, eq. 9, on particles (g = θ), as its sec. 3 has it; SwiftBrush 2312.05239, DMD 2311.18828, SIM 2410.16794.",
+    equation=(
+        r"\nabla_\theta=\mathbb "
+        r"E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)\,\tfrac{\partial "
+        r"g}{\partial\theta}\Big]"
+    ),
+    source=(
+        "VSD, arXiv 2305.16213, eq. 9, on particles (g = θ), as its sec. 3 has it; SwiftBrush 2312.05239, DMD "
+        "2311.18828, SIM 2410.16794."
+    ),
     controls=(
         Mixture(),
         Choice("method", "Method", WAYS, "vsd"),
@@ -127,4 +140,4 @@ LESSON = Lesson(
         "From one mode: reverse KL forgives": {"start": "one mode"},
         "A stale fake model": {"lag": 40},
     },
-)  # fmt: skip
+)

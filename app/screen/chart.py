@@ -10,8 +10,12 @@ import streamlit.components.v1 as components
 
 HERE = Path(__file__).parent
 _chart = st.components.v2.component(
-    "toydiff_chart", html='<div class="figure"></div>', js=(HERE / "chart.js").read_text(), css=(HERE / "chart.css").read_text(), isolate_styles=False
-)  # fmt: skip
+    "toydiff_chart",
+    html='<div class="figure"></div>',
+    js=(HERE / "chart.js").read_text(),
+    css=(HERE / "chart.css").read_text(),
+    isolate_styles=False,
+)
 
 
 def show(

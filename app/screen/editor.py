@@ -29,9 +29,16 @@ def popover(name: str) -> None:
         for said in (wrong, st.session_state.pop(f"{name}-said", None)):
             if said:
                 st.error(said)
-        adds = st.segmented_control(
-            "A click in the plane", ("adds a component", "takes one away"), default="adds a component", key=f"{name}-click", required=True
-        ) == "adds a component"  # fmt: skip
+        adds = (
+            st.segmented_control(
+                "A click in the plane",
+                ("adds a component", "takes one away"),
+                default="adds a component",
+                key=f"{name}-click",
+                required=True,
+            )
+            == "adds a component"
+        )
         left, right = st.columns(2)
         with left:
             chart.show(
@@ -48,7 +55,8 @@ def popover(name: str) -> None:
             on_change=lambda: _edited(name, rows, table),
         )  # fmt: skip
         st.caption(
-            f"Up to {MOST} round Gaussians; weights are relative. Of a ready-made mixture each starts as wide as its own is on average."
+            f"Up to {MOST} round Gaussians; weights are relative. Of a ready-made mixture each starts as wide as its "
+            "own is on average."
         )
 
 
@@ -74,7 +82,8 @@ def _plane(rows: list) -> go.Figure:
 
 
 def _clicked(name: str, adds: bool, x: float, y: float) -> None:
-    # a click that is quicker than the page brings along the mixture that the browser knows, which is one of those before the last click's
+    # a click that is quicker than the page brings along the mixture that the browser knows, which is one of those
+    # before the last click's
     burst = [(at, word) for at, word in st.session_state.get(f"{name}-burst", []) if time.monotonic() - at < LATE]
     if st.session_state[name] in (word for _, word in burst):
         st.session_state[name] = burst[-1][1]

@@ -23,6 +23,7 @@ def _fetch() -> None:
 
     if importlib.util.find_spec("diffusers") is not None:
         from toydiff.adapters import tiny  # noqa: F401
-    # what was imported stays anyway; Streamlit runs the garbage collector after every script, a third of a second over all of it
+    # what was imported stays anyway; Streamlit runs the garbage collector after every script, a third of a second over
+    # all of it
     gc.collect()
     gc.freeze()

@@ -28,8 +28,11 @@ def mixture_of(word: str) -> GaussianMixture:
     rows = components_of(word)
     total = sum(row[3] for row in rows)
     return GaussianMixture(
-        [row[:2] for row in rows], std=[row[2] for row in rows], weights=[row[3] / total for row in rows], labels=range(len(rows))
-    )  # fmt: skip
+        [row[:2] for row in rows],
+        std=[row[2] for row in rows],
+        weights=[row[3] / total for row in rows],
+        labels=range(len(rows)),
+    )
 
 
 def components_of(word: str) -> list[tuple[float, float, float, float]]:

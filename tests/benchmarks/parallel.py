@@ -124,7 +124,8 @@ def measure_devices(options: argparse.Namespace) -> list[dict]:
     ready = problems(options)
     walks = {group: [solve(*of[:2], solver="ddim", ts=of[2], keep="end").end for of in ready[group]] for group in ready}
     print(
-        f"\nrounds to {TARGET:g}, T = {options.steps}, {options.samples} samples: median | 95th percentile (sequential: {options.steps})"
+        f"\nrounds to {TARGET:g}, T = {options.steps}, {options.samples} samples: median | 95th percentile "
+        f"(sequential: {options.steps})"
     )
     print(
         f"{'':28s}"
@@ -201,7 +202,8 @@ def measure_tail(options: argparse.Namespace) -> list[dict]:
         "\nthe tail: errors after so many rounds; boundary: median over the 5% of samples that the walk stretches most"
     )
     print(
-        f"{'problem':12s} {'solver':10s} {'rounds':>6s} {'median':>9s} {'p95':>9s} {'largest':>9s} {'boundary':>9s} {'worse than picard':>18s}"
+        f"{'problem':12s} {'solver':10s} {'rounds':>6s} {'median':>9s} {'p95':>9s} {'largest':>9s} {'boundary':>9s} "
+        f"{'worse than picard':>18s}"
     )
     rows = []
     for problem, (mixture, name) in suite.items():
@@ -216,10 +218,16 @@ def measure_tail(options: argparse.Namespace) -> list[dict]:
             for solver, run in runs.items():
                 errors = run.after(rounds)
                 row = {
-                    "problem": problem, "solver": solver, "rounds": rounds, "median": float(errors.quantile(0.5)), "p95": float(errors.quantile(0.95)),
-                    "largest": float(errors.max()), "boundary": float(errors[boundary].quantile(0.5)),
-                    "worse_than_picard": float((errors > plain).double().mean()), "stretch_p95": float(stretched.quantile(0.95)),
-                }  # fmt: skip
+                    "problem": problem,
+                    "solver": solver,
+                    "rounds": rounds,
+                    "median": float(errors.quantile(0.5)),
+                    "p95": float(errors.quantile(0.95)),
+                    "largest": float(errors.max()),
+                    "boundary": float(errors[boundary].quantile(0.5)),
+                    "worse_than_picard": float((errors > plain).double().mean()),
+                    "stretch_p95": float(stretched.quantile(0.95)),
+                }
                 rows.append(row)
                 numbers = " ".join(f"{row[key]:9.1e}" for key in ("median", "p95", "largest", "boundary"))
                 print(f"{problem:12s} {solver:10s} {rounds:6d} {numbers} {row['worse_than_picard']:18.0%}", flush=True)
@@ -274,13 +282,15 @@ def measure_clock(options: argparse.Namespace) -> list[dict]:
     network = NetDenoiser(Learned(mixture, name), schedule(name), "x0")
     costly = FixedCost(mixture.denoiser(schedule(name)), COST)
     print(
-        f"\nseconds, and the sequential walk's over them; a network on {options.threads} thread(s) ({BLOCKS} residual blocks of width {WIDTH}, float32, cosine), and {COST:g} s a call whatever the batch"
+        f"\nseconds, and the sequential walk's over them; a network on {options.threads} thread(s) ({BLOCKS} "
+        f"residual blocks of width {WIDTH}, float32, cosine), and {COST:g} s a call whatever the batch"
     )
     torch.set_num_threads(options.threads)
     for batch in (1, 64, 1000, 16384):
         print(f"network, batch {batch}: {call_seconds(network, batch) * 1e3:.1f} ms a call")
     print(
-        f"{'T':>5s} {'samples':>7s} {'solver':12s} {'rounds':>6s} {'NFE':>6s} {'network':>9s} {'ratio':>6s} {'error':>8s} {'fixed':>9s} {'ratio':>6s}"
+        f"{'T':>5s} {'samples':>7s} {'solver':12s} {'rounds':>6s} {'NFE':>6s} {'network':>9s} {'ratio':>6s} "
+        f"{'error':>8s} {'fixed':>9s} {'ratio':>6s}"
     )
     rows = []
     for steps, samples in CLOCKS:
@@ -300,7 +310,8 @@ def measure_clock(options: argparse.Namespace) -> list[dict]:
             rows.append(row)
             a, b = row["network"], row["fixed"]
             print(
-                f"{steps:5d} {samples:7d} {solver_name:12s} {a['rounds']:6d} {a['nfe']:6d} {a['seconds']:9.3f} {a['ratio']:6.2f} {a['error']:8.1e} {b['seconds']:9.3f} {b['ratio']:6.2f}",
+                f"{steps:5d} {samples:7d} {solver_name:12s} {a['rounds']:6d} {a['nfe']:6d} {a['seconds']:9.3f} "
+                f"{a['ratio']:6.2f} {a['error']:8.1e} {b['seconds']:9.3f} {b['ratio']:6.2f}",
                 flush=True,
             )
     return rows

@@ -58,12 +58,45 @@ def all_of_diffusers() -> list[tuple[str, str, dict]]:
         *variants("KDPM2DiscreteScheduler", TIMES + LEVELS),
         *variants("LMSDiscreteScheduler", TIMES + LEVELS),
         *variants("DEISMultistepScheduler", TIMES + LEVELS, **multistep),
-        *variants("UniPCMultistepScheduler", TIMES + LEVELS, final_sigmas_type=ends, solver_type=("bh1", "bh2"), predict_x0=either, **multistep),
-        *variants("DPMSolverMultistepScheduler", tuple(SPACINGS), final_sigmas_type=ends, solver_type=("midpoint", "heun"), **multistep),
-        *variants("DPMSolverMultistepScheduler", tuple(SPACINGS), algorithm_type=("dpmsolver",), final_sigmas_type=("sigma_min",), solver_type=("midpoint", "heun"), **multistep),
-        *variants("DPMSolverSinglestepScheduler", ("linspace", *LEVELS), final_sigmas_type=ends, solver_type=("midpoint", "heun"), **multistep),
-        *variants("DPMSolverSinglestepScheduler", ("linspace", *LEVELS), algorithm_type=("dpmsolver",), final_sigmas_type=("sigma_min",), solver_type=("midpoint", "heun"), **multistep),
-    ]  # fmt: skip
+        *variants(
+            "UniPCMultistepScheduler",
+            TIMES + LEVELS,
+            final_sigmas_type=ends,
+            solver_type=("bh1", "bh2"),
+            predict_x0=either,
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverMultistepScheduler",
+            tuple(SPACINGS),
+            final_sigmas_type=ends,
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverMultistepScheduler",
+            tuple(SPACINGS),
+            algorithm_type=("dpmsolver",),
+            final_sigmas_type=("sigma_min",),
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverSinglestepScheduler",
+            ("linspace", *LEVELS),
+            final_sigmas_type=ends,
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverSinglestepScheduler",
+            ("linspace", *LEVELS),
+            algorithm_type=("dpmsolver",),
+            final_sigmas_type=("sigma_min",),
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+    ]
 
 
 def for_class(name: str, spacing: str, settings: dict) -> dict:
@@ -167,8 +200,10 @@ def measure(
         row["default_ratio"] = row["default"] / row["diffusers"]["error"]
         rows.append(row)
         print(
-            f"{budget:4d}  {mixture:18s} {row['diffusers']['error']:9.5f} {row['ours']['error']:9.5f} {row['default']:9.5f}"
-            f" {row['best_ratio']:6.2f} {row['default_ratio']:8.2f}   {row['diffusers']['best']} | {row['ours']['best']}",
+            f"{budget:4d}  {mixture:18s} {row['diffusers']['error']:9.5f} {row['ours']['error']:9.5f} "
+            f"{row['default']:9.5f}"
+            f" {row['best_ratio']:6.2f} {row['default_ratio']:8.2f}   {row['diffusers']['best']} | "
+            f"{row['ours']['best']}",
             flush=True,
         )
     return rows
@@ -250,7 +285,8 @@ def main() -> None:
     D, x = Side([m.denoiser(S) for m in suite.values()]), torch.cat(list(starts.values()))
     print(f"{len(suite)} mixtures; {len(all_of_diffusers())} settings of diffusers; median error to the exact flow")
     print(
-        f"{'NFE':>4s}  {'mixture':18s} {'diffusers':>9s} {'ours':>9s} {'default':>9s} {'ratio':>6s} {'default/':>8s}   best of diffusers | best of ours"
+        f"{'NFE':>4s}  {'mixture':18s} {'diffusers':>9s} {'ours':>9s} {'default':>9s} {'ratio':>6s} {'default/':>8s} "
+        "  best of diffusers | best of ours"
     )
     prototypes = {
         label(*setting): make(setting[0], options.schedule, **for_class(*setting)) for setting in all_of_diffusers()
@@ -266,7 +302,8 @@ def main() -> None:
         ratios = [of["best_ratio"], of["default_ratio"]]
         cells = [f"{r['geometric_mean']:.2f}   {r['worst']:.2f} ({r['worst_mixture']})" for r in ratios]
         print(
-            f"{n:4d}   {cells[0]:40s} {cells[1]}   best/best at most {LIMIT}: {of['best_ratio']['met']} of {len(rows[n])}"
+            f"{n:4d}   {cells[0]:40s} {cells[1]}   best/best at most {LIMIT}: {of['best_ratio']['met']} of "
+            f"{len(rows[n])}"
         )
     print(f"\n NFE   best/best against the runs of diffusers that end at 0: geometric mean, worst, at most {LIMIT}")
     for n, of in report.items():

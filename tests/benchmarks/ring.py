@@ -20,7 +20,8 @@ from toydiff.measure import spread
 from toydiff.problems import problem
 from toydiff.problems.pairs import Recipe, make_pairs
 
-# what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at; and what it starts from, if not from who teaches
+# what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at; and what
+# it starts from, if not from who teaches
 EARLY = "cd, 400 updates"
 PLAN = [
     ("naive", "naive", {}, "teacher", (1,)),
@@ -60,7 +61,8 @@ def measure(the_problem, seed: int, exact: bool, methods: list[str] | None) -> l
             row |= {"name": name, "training_seconds": model.about["seconds"]}
             rows.append(row)
             print(
-                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  modes {min(row['fractions']):.3f} to {max(row['fractions']):.3f}  {model.about['seconds']:4.0f} s",
+                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  "
+                f"modes {min(row['fractions']):.3f} to {max(row['fractions']):.3f}  {model.about['seconds']:4.0f} s",
                 flush=True,
             )
 
@@ -100,7 +102,8 @@ def main() -> None:
     for row in rows:
         groups[row["name"], row["steps"]].append(row)
     print(
-        f"\n{args.problem}, seeds {args.seeds}: distance over the floor ({rows[0]['floor']:.4f}), mean ± standard deviation"
+        f"\n{args.problem}, seeds {args.seeds}: distance over the floor ({rows[0]['floor']:.4f}), mean ± standard "
+        "deviation"
     )
     for (name, steps), found in groups.items():
         ratios = [row["distance"] / row["floor"] for row in found]
