@@ -20,7 +20,7 @@ SAMPLES, QUALITY = "samples", "quality"
 
 @remember
 def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
-    """Ten digits, 0 to 9, of one noise, and what is known of such samples: calls, and the stored quality where it was measured."""
+    """Ten digits, 0 to 9, from one noise, and what is known of such samples: calls, and quality where it is stored."""
     model = runs.load(f"digits-{name}")
     stored = model.about["rows"]
     g = stored[0]["guidance_scale"]
@@ -38,7 +38,7 @@ def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
 
 
 def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple[go.Figure, list[dict]]:
-    """Rows of digits from the same noise, the teacher's in 25 steps on top; or how good each student is at which number of calls."""
+    """Rows of digits from the same noise, the teacher's in 25 steps on top; or each student's quality against calls."""
     if view == QUALITY:
         rows = [
             {
@@ -65,23 +65,26 @@ def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple
 def words(rows: list[dict]) -> str:
     measured = [row for row in rows if row["student"] != TEACHER and row["distance_over_floor"]]
     top = [row for row in rows if row["student"] == TEACHER and row["distance_over_floor"]]
-    floors, end = "Fréchet distance to real digits in floors, that of held-out real ones", ""
     if "seed" in rows[0]:
-        told = f"Beside each name: network calls a sample, and {floors} (–: not measured at so many steps). "
-        end = " Students that learn paths keep the teacher's digit; those moved by scores need not."
-    else:
-        told = (
-            f"A curve is a student at the numbers of steps that it was measured at: {floors} (dashed), against "
-            "network calls a sample. "
+        text = (
+            "Beside each name: network calls a sample, and the Fréchet distance to real digits in floors (–: not "
+            "measured at this number of steps). One floor is the distance of held-out real digits. "
         )
+        end = " Students that learn the teacher's paths draw its digit; those trained by scores need not."
+    else:
+        text = (
+            "Each curve is one student: the Fréchet distance to real digits in floors, against network calls a "
+            "sample. One floor (dashed) is the distance of held-out real digits. "
+        )
+        end = ""
     if measured and top:
         best, teacher = (min(group, key=lambda row: row["distance_over_floor"]) for group in (measured, top))
-        told += (
+        text += (
             f"Best here: **{best['student']}**, {best['distance_over_floor']:.1f} floors with {best['nfe']} "
             f"call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
             f"{teacher['distance_over_floor']:.1f} with {teacher['nfe']}."
         )
-    return told + end
+    return text + end
 
 
 LESSON = Lesson(
@@ -109,7 +112,7 @@ LESSON = Lesson(
     uses=(sample,),
     words=words,
     presets={
-        "Everybody in four steps": {"steps": 4, "students": list(STUDENTS)},
+        "All students in four steps": {"steps": 4, "students": list(STUDENTS)},
         "One step: naive against the rest": {
             "steps": 1,
             "students": ["naive", "rectified-diffusion", "cd", "vsd", "sim"],

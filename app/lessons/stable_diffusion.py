@@ -21,7 +21,7 @@ TINY, GUIDANCE = "tiny", 7.5
 
 @functools.lru_cache(maxsize=1)
 def checkpoint(model: str) -> StableDiffusion:
-    """A checkpoint in diffusers' layout: a folder, a hub id or a .safetensors file; `tiny` is made here, of random weights."""
+    """A checkpoint in diffusers' layout (folder, hub id or .safetensors file); `tiny` has random weights."""
     if model != TINY:
         return StableDiffusion.load(model)
     try:
@@ -33,7 +33,7 @@ def checkpoint(model: str) -> StableDiffusion:
 
 
 ONE = threading.Lock()
-"""One checkpoint is asked by one reader at a time: two would each wait twice as long."""
+"""One reader at a time uses the checkpoint: two at once would each wait twice as long."""
 
 
 def one_at_a_time(function):
@@ -83,17 +83,17 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
 
 def words(rows: list[dict]) -> str:
     a, b = rows
-    told = (
+    text = (
         f"The UNet is a denoiser like any other here, so every solver runs on it: **{a['solver']}** took {a['nfe']} "
         f"calls and {a['seconds']:.1f} s, **{b['solver']}** {b['nfe']} and {b['seconds']:.1f} s; "
         f"their latents differ by {b['latents_from_A']:.1%} of their size. Guidance {GUIDANCE:g}, seed 0. "
     )
     if a["model"] == TINY:
-        told += (
+        text += (
             "**tiny** is a checkpoint of random weights, made on the spot: its images are noise, its layout is the "
             "real one. Name yours above."
         )
-    return told
+    return text
 
 
 def long(chosen: dict) -> str | None:
@@ -101,8 +101,8 @@ def long(chosen: dict) -> str | None:
     if chosen["model"] in (TINY, ""):
         return None
     return (
-        f"A real checkpoint takes some seconds a step on a processor: about {2 * chosen['steps']} of them with "
-        "guidance, for each solver."
+        "On a processor a real checkpoint takes some seconds a step. With guidance each solver makes about "
+        f"{2 * chosen['steps']} network calls."
     )
 
 
