@@ -18,12 +18,12 @@
 # $$x_t = \alpha_t\,x_0 + \sigma_t\,\varepsilon,\qquad \varepsilon\sim\mathcal N(0, I),$$
 #
 # with $t=0$ data and $t=1$ noise. Only two things differ: *how fast* each runs through the noise levels (the schedule),
-# and *which combination* of $x_0$ and $\varepsilon$ its network is asked for (the kind of prediction).
+# and *which combination* of $x_0$ and $\varepsilon$ its network predicts (the kind of prediction).
 #
-# **The deck says** that diffusion has a Markov form (slide 2), that there is a "relative unified perspective"
-# (slide 23), and that "flow matching training is a subset of diffusion training" (slide 25). Here each claim
-# becomes a number that you can check. Nothing is trained: on a mixture of Gaussians the best possible network
-# is a closed form.
+# **The lecture deck** *The Principle and Application of Diffusion Acceleration* **says** that diffusion has a Markov
+# form (slide 2), that there is a "relative unified perspective" (slide 23), and that "flow matching training is a
+# subset of diffusion training" (slide 25). Here each claim becomes a number that you can check. Nothing is trained: on
+# a mixture of Gaussians the best possible network is a closed form.
 
 # %%
 try:
@@ -125,8 +125,8 @@ for kind, row in KINDS.items():
     print(f"{kind:16s}{float(a):9.3f}{float(b):9.3f}")
 
 # %% [markdown]
-# In the library a solved system is called a `Prediction`, what the network *believes* about $x_0$ and $\varepsilon$.
-# Read one belief in each kind, forget it, and rebuild it from that kind alone:
+# In the library a solved system is called a `Prediction`, the network's $\hat x_0$ and $\hat\varepsilon$ together. Read
+# one prediction in each kind, forget the rest, and rebuild it from that kind alone:
 
 # %%
 round_trip = {}
@@ -136,10 +136,10 @@ for kind in KINDS:
         process = schedule(name)
         t = torch.tensor(0.7)
         x_t = process.mix(x0, eps, t)
-        belief = ring.denoiser(process)(x_t, t)
-        y = belief.read(kind)  # what a network of this kind would print
+        prediction = ring.denoiser(process)(x_t, t)
+        y = prediction.read(kind)  # what a network of this kind would print
         again = Prediction.of(kind, y, x_t, t, process)  # what we learn from that print
-        worst = max(worst, float((again.x0 - belief.x0).abs().max()))
+        worst = max(worst, float((again.x0 - prediction.x0).abs().max()))
     round_trip[kind] = worst
     print(f"{kind:16s} worst error over {len(SCHEDULES)} schedules: {worst:.1e}")
 
@@ -158,9 +158,9 @@ def amplification(kind: str, process: Schedule, t: float) -> float:
 
 
 ts = torch.linspace(0.02, 0.98, 97)
-looks = dict(zip(KINDS, zip(style.PATH_COLORS, ["-", "-", "-", ":", "--", "-."], strict=True), strict=True))
+drawn_as = dict(zip(KINDS, zip(style.PATH_COLORS, ["-", "-", "-", ":", "--", "-."], strict=True), strict=True))
 figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
-for kind, (color, line) in looks.items():
+for kind, (color, line) in drawn_as.items():
     axes.plot(ts, [amplification(kind, cosine, float(t)) for t in ts], line, color=color, lw=2.2, label=kind)
 axes.set(yscale="log", xlabel=style.TIME_LABEL, ylabel="error of $\\hat x_0$ per unit of output error")
 axes.set_title("cosine schedule: eps and score blow up towards pure noise")
@@ -174,7 +174,7 @@ plt.show()
 #
 # ### Break it: eps at pure noise
 #
-# At $t=1$ of the cosine schedule $\alpha=0$. The state *is* the noise; being told the noise says nothing about $x_0$.
+# At $t=1$ of the cosine schedule $\alpha=0$. The state *is* the noise; knowing the noise says nothing about $x_0$.
 # The system is singular, and the library says so instead of returning infinities:
 
 # %%
@@ -249,7 +249,8 @@ plt.show()
 # The likelihood of slide 2 is one more weight of this family. Its term for a step $t\to s$ is a KL between two
 # Gaussians of equal variance:
 #
-# $$D_{\mathrm{KL}}\big(q(x_s|x_t,x_0)\,\|\,p_\theta(x_s|x_t)\big)=\tfrac12\big(\mathrm{SNR}_s-\mathrm{SNR}_t\big)|\hat x_0-x_0|^2 .$$
+# $$D_{\mathrm{KL}}\big(q(x_s|x_t,x_0)\,\|\,p_\theta(x_s|x_t)\big)
+# =\tfrac12\big(\mathrm{SNR}_s-\mathrm{SNR}_t\big)|\hat x_0-x_0|^2 .$$
 
 
 # %%
@@ -310,7 +311,7 @@ figure
 
 # %%
 lost_right, lost_wrong = (modes(ring, x).outside for x in ends.values())
-print(f"share of the samples at none of the eight modes: right sign {lost_right:.3f}, wrong sign {lost_wrong:.3f}")
+print(f"fraction of the samples at none of the eight modes: right sign {lost_right:.3f}, wrong sign {lost_wrong:.3f}")
 
 # %% [markdown]
 # With the wrong sign every mode *repels*: the samples pile up at the centre, between all modes, or fly off between two.
@@ -399,30 +400,30 @@ print(f"largest difference of the two sides, relative to the peak: {bayes_error:
 # %% [markdown]
 # ## 5. Two verbs: jump and chord
 #
-# **Jump**: hold the belief $(\hat x_0,\hat\varepsilon)$ fixed and move to another time,
+# **Jump**: hold the prediction $(\hat x_0,\hat\varepsilon)$ fixed and move to another time,
 # $x_s=\alpha_s\hat x_0+\sigma_s\hat\varepsilon$. This one line is called the DDIM step, DPM-Solver-1, the Euler step of
 # a flow, and (for $s=0$) a consistency function.
 #
-# **Chord**: given two states, find the one belief that lies on both. In $z=x/\alpha$ it is
+# **Chord**: given two states, find the one prediction that lies on both. In $z=x/\alpha$ it is
 # $\varepsilon=\Delta z/\Delta\mathrm{NSR}$ (slide 28).
 
 # %%
 x_t = linear.mix(x0, eps, 0.8)
-belief = flow(x_t, 0.8)
-x_s = jump(belief, 0.5)
+prediction = flow(x_t, 0.8)
+x_s = jump(prediction, 0.5)
 
-euler = x_t + (0.5 - 0.8) * belief.read("velocity")  # an Euler step of the flow
+euler = x_t + (0.5 - 0.8) * prediction.read("velocity")  # an Euler step of the flow
 back = chord(linear, x_t, 0.8, x_s, 0.5)
 z_t, z_s = x_t / linear.alpha(torch.tensor(0.8)), x_s / linear.alpha(torch.tensor(0.5))
 slope = (z_s - z_t) / (linear.nsr(torch.tensor(0.5)) - linear.nsr(torch.tensor(0.8)))
 
 jump_error = float((x_s - euler).abs().max())
-chord_error = max(float((back.eps - belief.eps).abs().max()), float((slope - belief.eps).abs().max()))
+chord_error = max(float((back.eps - prediction.eps).abs().max()), float((slope - prediction.eps).abs().max()))
 print(f"jump - Euler on the flow: {jump_error:.1e};  chord undoes jump, and is slide 28's slope: {chord_error:.1e}")
 
 # %% [markdown]
-# A jump is exact precisely when the belief *stays constant* along the path. Slide 27 gives the picture: scale the path
-# to
+# A jump is exact precisely when the prediction *stays constant* along the path. Slide 27 gives the picture: scale the
+# path to
 #
 # $$y_t=\frac{x_t}{\sigma_t}=\frac{\alpha_t}{\sigma_t}x_0+\varepsilon,$$
 #
@@ -536,9 +537,9 @@ answer_2 = None  # def answer_2(x, v, t): return ...
 # %%
 def check_2(answer):
     x, v, t = torch.randn(5, 2), torch.randn(5, 2), torch.tensor(0.4)
-    goal = Prediction.of("v", v, x, t, cosine).x0
+    target = Prediction.of("v", v, x, t, cosine).x0
     hint = "Solve x = alpha x0 + sigma eps and v = alpha eps - sigma x0 for x0, with alpha² + sigma² = 1."
-    return check(2, answer, lambda f: torch.allclose(f(x, v, t), goal), hint)
+    return check(2, answer, lambda f: torch.allclose(f(x, v, t), target), hint)
 
 
 right_2 = check_2(answer_2)

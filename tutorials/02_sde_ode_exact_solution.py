@@ -16,8 +16,8 @@
 # Noise can be removed at random (an SDE) or along fixed curves (an ODE), and both give the same data. This lesson shows
 # why, breaks it, and ends with the one integral that every fast solver approximates.
 #
-# **The deck says** (slide 3): diffusion is an SDE whose "only unknown term is the score function"; there is "a
-# deterministic reverse process", the probability flow ODE
+# **The lecture deck** *The Principle and Application of Diffusion Acceleration* **says** (slide 3): diffusion is an SDE
+# whose "only unknown term is the score function"; there is "a deterministic reverse process", the probability flow ODE
 #
 # $$dx=\big[f x-\tfrac12 g^2\,\nabla\log p_t(x)\big]\,dt ,$$
 #
@@ -68,7 +68,8 @@ three = GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.
 # %% [markdown]
 # ## 1. Forward: an SDE that makes noise
 #
-# $$dx=f(t)\,x\,dt+g(t)\,dW,\qquad f=\frac{d\log\alpha}{dt},\qquad g^2=\frac{d\sigma^2}{dt}-2f\sigma^2=-2\sigma^2\lambda' .$$
+# $$dx=f(t)\,x\,dt+g(t)\,dW,\qquad f=\frac{d\log\alpha}{dt},\qquad g^2=\frac{d\sigma^2}{dt}-2f\sigma^2
+# =-2\sigma^2\lambda' .$$
 #
 # These two coefficients are *derived* from $\alpha$ and $\sigma$; on the VP schedule $f=-\beta/2$ and
 # $g^2=\beta=0.1+19.9\,t$.
@@ -166,7 +167,7 @@ plt.show()
 # %% [markdown]
 # And one number per run: the sliced Wasserstein distance between samples and data. Two finite sets of *true* samples
 # are not at distance 0 either; that value is the **floor** (grey band, five pairs of true sets), and a sampler inside
-# it cannot be told from the data.
+# it cannot be distinguished from the data.
 
 # %%
 m = 2000 if FAST else 8000
@@ -309,9 +310,11 @@ print(f"one Gaussian: {gauss_gap:.1e};  three, by quantiles: {quantile_gap:.1e}"
 # The drift of the PF-ODE has a part that we know ($fx$) and a part that needs the network. Variation of constants
 # solves the known part exactly and leaves (slides 3 and 5)
 #
-# $$x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda
+# $$x_s=\frac{\alpha_s}{\alpha_t}x_t
+# -\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda
 # \qquad\text{or}\qquad
-# x_s=\frac{\sigma_s}{\sigma_t}x_t+\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .$$
+# x_s=\frac{\sigma_s}{\sigma_t}x_t
+# +\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .$$
 #
 # Nothing is approximated. We put the *exact* path into the integral (we know it, by quantiles), integrate by
 # Gauss–Legendre with more and more nodes, and compare with the exact end.
@@ -341,9 +344,9 @@ def exact_solution(nodes: int) -> tuple[float, float]:
     for place, weight in zip(u, w, strict=True):
         lam = ends[0] + half * (1 + place)
         time = float(cosine.t_of_lam(lam))
-        belief = D3_cosine(three.flow(cosine, some, 1.0, time), time)
-        eps_integral += half * weight * torch.exp(-lam) * belief.eps
-        x0_integral += half * weight * torch.exp(lam) * belief.x0
+        prediction = D3_cosine(three.flow(cosine, some, 1.0, time), time)
+        eps_integral += half * weight * torch.exp(-lam) * prediction.eps
+        x0_integral += half * weight * torch.exp(lam) * prediction.x0
     (alpha_t, sigma_t), (alpha_s, sigma_s) = scales(t), scales(s)
     by_eps = alpha_s / alpha_t * x_t - alpha_s * eps_integral
     by_x0 = sigma_s / sigma_t * x_t + sigma_s * x0_integral
@@ -388,12 +391,12 @@ plt.show()
 # the same step.
 
 # %%
-belief = D3_cosine(x_t, t)
+prediction = D3_cosine(x_t, t)
 (alpha_t, sigma_t), (alpha_s, sigma_s) = scales(t), scales(s)
-frozen_eps = alpha_s / alpha_t * x_t - alpha_s * belief.eps * (n_of(t) - n_of(s))
-frozen_x0 = sigma_s / sigma_t * x_t + sigma_s * belief.x0 * (1 / n_of(s) - 1 / n_of(t))
+frozen_eps = alpha_s / alpha_t * x_t - alpha_s * prediction.eps * (n_of(t) - n_of(s))
+frozen_x0 = sigma_s / sigma_t * x_t + sigma_s * prediction.x0 * (1 / n_of(s) - 1 / n_of(t))
 ddim, _ = DDIM().step(D3_cosine, x_t, torch.tensor(t), torch.tensor(s))
-freeze_gap = max(float((step - jump(belief, s)).abs().max()) for step in (frozen_eps, frozen_x0, ddim))
+freeze_gap = max(float((step - jump(prediction, s)).abs().max()) for step in (frozen_eps, frozen_x0, ddim))
 step_error = float((ddim - x_s).abs().max())
 print(
     f"frozen eps = frozen x0 = DDIM = jump, to {freeze_gap:.0e}; against the exact end it misses by up to "
@@ -526,8 +529,8 @@ answer_2 = None  # your number
 
 # %%
 def check_2(answer):
-    goal = float(bell.flow(cosine, torch.tensor([[1.2]]), 1.0, 0.0))
-    return check(2, answer, lambda x: abs(float(x) - goal) < 0.005, "At t = 1: α = 0, S = 1. At t = 0: α = 1, S = c.")
+    target = float(bell.flow(cosine, torch.tensor([[1.2]]), 1.0, 0.0))
+    return check(2, answer, lambda x: abs(float(x) - target) < 0.005, "At t = 1: α = 0, S = 1. At t = 0: α = 1, S = c.")
 
 
 right_2 = check_2(answer_2)
@@ -573,9 +576,9 @@ answer_4 = None  # def answer_4(D, x, t, s): return ...
 def check_4(answer):
     def beats_ddim(step):
         t, s = 0.6, 0.4
-        x, goal = three.flow(cosine, some, 1.0, t), three.flow(cosine, some, 1.0, s)
-        ddim_error = (jump(D3_cosine(x, t), s) - goal).square().mean().sqrt()
-        return (step(D3_cosine, x, t, s) - goal).square().mean().sqrt() < ddim_error / 2
+        x, target = three.flow(cosine, some, 1.0, t), three.flow(cosine, some, 1.0, s)
+        ddim_error = (jump(D3_cosine(x, t), s) - target).square().mean().sqrt()
+        return (step(D3_cosine, x, t, s) - target).square().mean().sqrt() < ddim_error / 2
 
     return check(4, answer, beats_ddim, "x_s = α_s (x_t/α_t - ε_mean (n_t - n_s)); halve DDIM's error at least.")
 

@@ -11,10 +11,11 @@
 # %% [markdown]
 # # 03 · Solvers and their orders
 #
-# **What the deck claims** (slide 5, *DPM-Solver*). Between two times the probability-flow ODE has an exact solution in
-# which only one integral is unknown. Expand the model's prediction in a Taylor series in $\lambda$, keep $k$ terms, and
-# the step is wrong by $\mathcal O(h^{k+1})$ only. So a better formula, not a better network, buys a good sample in
-# fewer calls.
+# **What the deck claims** (slide 5 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*, on *DPM-Solver*). Between two times the probability-flow ODE has an exact solution in which
+# only one integral is unknown. Expand the model's prediction in a Taylor series in $\lambda$, keep $k$ terms,
+# and the step is wrong by $\mathcal O(h^{k+1})$ only. So a better formula, not a better network, buys a good
+# sample in fewer calls.
 #
 # We show it, measure every solver of the library, and break it in four ways.
 #
@@ -66,9 +67,11 @@ key = {}  # the numbers that the last cell prints
 # (arXiv 2206.00927, eq. 3.4; arXiv 2211.01095, eq. 8):
 #
 # $$
-# \text{noise form:}\quad x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda,
+# \text{noise form:}\quad x_s=\frac{\alpha_s}{\alpha_t}x_t
+# -\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda,
 # \qquad
-# \text{data form:}\quad x_s=\frac{\sigma_s}{\sigma_t}x_t+\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .
+# \text{data form:}\quad x_s=\frac{\sigma_s}{\sigma_t}x_t
+# +\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .
 # $$
 #
 # The two are the same curve. In one dimension we can check both: the flow of a mixture is known there, so the integrals
@@ -85,7 +88,7 @@ def time_of(lam):
     return schedule.t_of_lam(torch.as_tensor(lam, dtype=torch.float64))
 
 
-def belief(lam):
+def prediction(lam):
     """What the model predicts at lam on the true path through start_x at start_lam."""
     t = time_of(lam)
     return D1(line.flow(schedule, start_x, time_of(start_lam), t), t)
@@ -99,8 +102,8 @@ def integral(f, a, b):
 
 (a_t, s_t, _), (a_s, s_s, _) = schedule.levels(time_of(start_lam)), schedule.levels(time_of(stop_lam))
 truth = line.flow(schedule, start_x, time_of(start_lam), time_of(stop_lam))
-by_noise = a_s / a_t * start_x - a_s * integral(lambda lam: math.exp(-lam) * belief(lam).eps, start_lam, stop_lam)
-by_data = s_s / s_t * start_x + s_s * integral(lambda lam: math.exp(lam) * belief(lam).x0, start_lam, stop_lam)
+by_noise = a_s / a_t * start_x - a_s * integral(lambda lam: math.exp(-lam) * prediction(lam).eps, start_lam, stop_lam)
+by_data = s_s / s_t * start_x + s_s * integral(lambda lam: math.exp(lam) * prediction(lam).x0, start_lam, stop_lam)
 both_forms = max(abs(float(by_noise - truth)), abs(float(by_data - truth)))
 print(f"true x_s {float(truth):.12f}, noise form {float(by_noise):.12f}, data form {float(by_data):.12f}")
 assert both_forms < 1e-10
@@ -111,7 +114,8 @@ assert both_forms < 1e-10
 # The integral needs $\hat\varepsilon$ along the whole step, and all we have is its value at the start. Slide 5 expands
 # it:
 #
-# $$\hat\varepsilon(\lambda)=\sum_{n=0}^{k-1}\frac{(\lambda-\lambda_t)^n}{n!}\,\hat\varepsilon^{(n)}(\lambda_t)+\mathcal O\big((\lambda-\lambda_t)^k\big).$$
+# $$\hat\varepsilon(\lambda)=\sum_{n=0}^{k-1}\frac{(\lambda-\lambda_t)^n}{n!}\,\hat\varepsilon^{(n)}(\lambda_t)
+# +\mathcal O\big((\lambda-\lambda_t)^k\big).$$
 #
 # $k=1$ says "it stays constant", $k=2$ "it is a line", $k=3$ "it is a parabola". The weights
 # $\int e^{-\lambda}(\lambda-\lambda_t)^n/n!\,d\lambda$ are known exactly: only the model is approximated.
@@ -123,13 +127,13 @@ seen = {"eps": r"noise form: $\hat\varepsilon$ along the path", "x0": r"data for
 
 def derivatives(kind, d=1e-3):
     """Value, slope and second derivative of the prediction at the start of the step, by central differences."""
-    low, mid, high = (float(belief(start_lam + shift).read(kind)) for shift in (-d, 0.0, d))
+    low, mid, high = (float(prediction(start_lam + shift).read(kind)) for shift in (-d, 0.0, d))
     return mid, (high - low) / (2 * d), (high - 2 * mid + low) / d**2
 
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.9), layout="constrained")
 for ax, (kind, title) in zip(axes, seen.items(), strict=True):
-    ax.plot(lams, [float(belief(lam).read(kind)) for lam in lams], color=style.INK, lw=3, label="the truth")
+    ax.plot(lams, [float(prediction(lam).read(kind)) for lam in lams], color=style.INK, lw=3, label="the truth")
     terms = derivatives(kind)
     for k, color in enumerate((style.ORANGE, style.BLUE, style.VERMILLION), 1):
         taylor = sum(c * (lams - start_lam) ** n / math.factorial(n) for n, c in enumerate(terms[:k]))
@@ -174,7 +178,9 @@ for k in (1, 2, 3):
 # With $\hat\varepsilon$ constant the integral is $\hat\varepsilon\,(e^{-\lambda_t}-e^{-\lambda_s})$, and the step
 # becomes
 #
-# $$x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\Big(\frac{\sigma_t}{\alpha_t}-\frac{\sigma_s}{\alpha_s}\Big)\hat\varepsilon=\alpha_s\hat x_0+\sigma_s\hat\varepsilon .$$
+# $$x_s=\frac{\alpha_s}{\alpha_t}x_t
+# -\alpha_s\Big(\frac{\sigma_t}{\alpha_t}-\frac{\sigma_s}{\alpha_s}\Big)\hat\varepsilon
+# =\alpha_s\hat x_0+\sigma_s\hat\varepsilon .$$
 #
 # The right side is DDIM (arXiv 2010.02502, eq. 12). Keeping $\hat x_0$ constant in the data form gives the same line,
 # so at order 1 the two forms agree. Above order 1 they do not: $\hat\varepsilon$ and $\hat x_0$ cannot both be straight
@@ -276,7 +282,7 @@ assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
 # %%
 @dataclass(frozen=True)
 class Variant(Multistep3):
-    """DPM-Solver++ 3M with the second difference's factor 1 or 2, and with a start by a jump or by a second-order step."""
+    """DPM-Solver++ 3M with the factor 1 or 2 in the second difference, and a first or second order first step."""
 
     factor: float = 2.0
     jump_start: bool = False
@@ -526,9 +532,9 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.9), layout="constraine
 for name in ("ddim", "ddpm", "ddpm-large"):
     runs = [td.solve(D_ring, x, N, solver=name, generator=SEED, keep="end").end for N in COUNTS]
     seen_as = style.look(name)
-    look = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": name}
-    left.loglog(COUNTS, [paired_error(run, exact).rms for run in runs], **look)
-    right.semilogx(COUNTS, [width(run) for run in runs], **look)
+    line_style = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": name}
+    left.loglog(COUNTS, [paired_error(run, exact).rms for run in runs], **line_style)
+    right.semilogx(COUNTS, [width(run) for run in runs], **line_style)
 noise_of_width = 1 / math.sqrt(4 * SAMPLES)
 right.axhspan(
     1 - 2 * noise_of_width,
@@ -609,8 +615,8 @@ print("exercise 2: right")
 
 # %% [markdown]
 # **3.** Write one second-order step yourself: from the prediction `p` at $(x_t,t)$, jump to the middle of the step *in
-# $\lambda$*, ask the model there, and take the whole step with the middle's $\hat\varepsilon$. (DPM-Solver-2 does this
-# up to $\mathcal O(h^3)$.)
+# $\lambda$*, evaluate the model there, and take the whole step with the middle's $\hat\varepsilon$. (DPM-Solver-2 does
+# this up to $\mathcal O(h^3)$.)
 
 
 # %%

@@ -11,12 +11,13 @@
 # %% [markdown]
 # # 04 · Time grids and guidance
 #
-# **What the deck claims.** The way to speed is fewer function evaluations (slide 4), and two settings decide what the
-# few that are left do. Slide 15 names both for AnimateLCM: which *time steps* to stop at ("autoselect or lcm or
-# lcm[100_ots]"), and how much *guidance* ("cfg … around 1.0 to 2.0"). Slide 13 writes guidance as
-# $(1+\omega)\,\Psi(\cdot,c)-\omega\,\Psi(\cdot,\varnothing)$.
+# **What the deck claims.** The way to speed is fewer function evaluations (slide 4 of the lecture deck *The Principle
+# and Application of Diffusion Acceleration*), and two settings decide what the few that are left do. Slide 15 names
+# both for AnimateLCM: which *time steps* to stop at ("autoselect or lcm or lcm[100_ots]"), and how much *guidance*
+# ("cfg … around 1.0 to 2.0"). Slide 13 writes guidance as $(1+\omega)\,\Psi(\cdot,c)-\omega\,\Psi(\cdot,\varnothing)$.
 #
-# Nothing is trained here and the solver does not change. Only *where* the calls are spent changes, and *what* is asked.
+# Nothing is trained here and the solver does not change. Only *where* the calls are spent changes, and *how* they are
+# guided.
 #
 # House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data,
 # $\mathrm{NSR}=\sigma/\alpha=e^{-\lambda}$. The data are Gaussian mixtures whose best denoiser is known exactly, so
@@ -56,9 +57,9 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · The same calls in different places
 #
-# A **time grid** is a list of times from 1 to 0. Ten steps cost ten calls whatever the grid, but they ask the model at
-# other noise levels. Below: each grid of the library with ten steps, in time, in noise level, and the error that it
-# leads to (median over five random mixtures, distance to the exact flow from the same noise).
+# A **time grid** is a list of times from 1 to 0. Ten steps cost ten calls whatever the grid, but each grid evaluates
+# the model at other noise levels. Below: each grid of the library with ten steps, in time, in noise level, and the
+# error that it leads to (median over five random mixtures, distance to the exact flow from the same noise).
 
 
 # %%
@@ -150,8 +151,8 @@ plt.show()
 # ## 3 · Break it: a grid that never visits $t=1$
 #
 # Early samplers chose integer time steps with **leading** spacing: of 1000 steps, for $N=10$, the steps 901, 801, …, 1.
-# The model is first asked at $t=0.901$, but what it is given is *pure noise*, which belongs to $t=1$. At $t=0.901$ it
-# should already see some signal. **Trailing** spacing starts at 1000 (arXiv 2305.08891, sec. 3.3).
+# The model is first evaluated at $t=0.901$, but what it is given is *pure noise*, which belongs to $t=1$. At $t=0.901$
+# it should already see some signal. **Trailing** spacing starts at 1000 (arXiv 2305.08891, sec. 3.3).
 #
 # Stable Diffusion's schedule, and data whose mean is not 0 (eight modes about the point (3, 0)):
 
@@ -203,13 +204,13 @@ assert abs(means["trailing"][0] - flow_mean) < 0.1 < abs(means["leading"][0] - f
 #
 # ## 4 · Break it: integer time steps
 #
-# A network trained on 1000 integer steps is often asked at the *nearest integer*, while the solver computes with the
-# exact time. An eps for the wrong noise level is an error that no number of steps removes.
+# A network trained on 1000 integer steps is often evaluated at the *nearest integer*, while the solver computes with
+# the exact time. An eps for the wrong noise level is an error that no number of steps removes.
 
 
 # %%
 class Rounded(td.Denoiser):
-    """A model that is asked at t rounded to a whole step of the table; its eps is then used at the true t."""
+    """A model that is evaluated at t rounded to a whole step of the table; its eps is then used at the true t."""
 
     def __init__(self, denoiser, steps=1000):
         super().__init__(denoiser.schedule, "eps")
@@ -229,12 +230,12 @@ first, final = float(inner[10][0]), float(inner[10][-1])
 start = mixture.marginal(table, first).sample(64, SEED, dtype=torch.float64)
 exact = td.reference(D, start, first, final)
 figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-asked = {
+models = {
     "continuous times": (D, style.BLUE, "o-"),
     "times rounded to 1/1000": (Rounded(D), style.VERMILLION, "s-"),
     "times rounded to 1/100": (Rounded(D, 100), style.ORANGE, "^-"),
 }
-for name, (model, color, mark) in asked.items():
+for name, (model, color, mark) in models.items():
     errors = [
         paired_error(td.solve(model, start, solver="dpm3", ts=ts, keep="end").end, exact).rms for ts in inner.values()
     ]
@@ -256,8 +257,8 @@ assert key["dpm3, continuous times"] > 2.7 > 1.5 > key["dpm3, times rounded to 1
 #
 # ## 5 · Guidance
 #
-# Classifier-free guidance asks the model twice, with the condition $c$ and without, and goes further in the direction
-# of the difference (arXiv 2207.12598, eq. 6):
+# Classifier-free guidance evaluates the model twice, with the condition $c$ and without, and goes further in the
+# direction of the difference (arXiv 2207.12598, eq. 6):
 #
 # $$\hat\varepsilon_g=\hat\varepsilon_\varnothing+g\,(\hat\varepsilon_c-\hat\varepsilon_\varnothing).$$
 #
@@ -284,29 +285,29 @@ assert torch.equal(off.end, plain.end)
 # %% [markdown]
 # ## 6 · What guidance does to the distribution
 #
-# We ask each noise for one of the eight modes, and follow the *exact* guided flow, so that no step size is to blame.
-# Background: the true data.
+# We request one of the eight modes for each noise, and follow the *exact* guided flow, so that no step size is to
+# blame. Background: the true data.
 
 # %%
 many = schedule.prior((DRAWN, 2), SEED + 1, dtype=torch.float64)
-asked_for = torch.arange(DRAWN) % 8
+requested = torch.arange(DRAWN) % 8
 
 
 def guided(g, x, c):
     return td.reference(D_ring, x, cond=c, guidance_scale=g, tolerance=1e-8)
 
 
-ends = {g: guided(g, many, asked_for) for g in (0.0, 1.0, 3.0, 7.5)}
+ends = {g: guided(g, many, requested) for g in (0.0, 1.0, 3.0, 7.5)}
 behind = style.density(ring, list(ends.values()))
 CLASS_COLORS = (*style.PATH_COLORS, style.INK, YELLOW)
 figure, axes = plt.subplots(1, len(ends), figsize=(14, 4.1), sharey=True, layout="constrained")
 for ax, (g, cloud) in zip(axes, ends.items(), strict=True):
     ax.imshow(behind.shade, origin="lower", extent=behind.extent, cmap="Greys", vmax=2.5)
-    ax.scatter(*cloud.T, c=[CLASS_COLORS[k] for k in asked_for], s=4)
+    ax.scatter(*cloud.T, c=[CLASS_COLORS[k] for k in requested], s=4)
     ax.set(title=f"g = {g:g}", xlabel="$x_1$", aspect="equal")
 axes[0].set_ylabel("$x_2$")
 figure.suptitle(
-    "Coloured by the class asked for: g = 0 ignores it, g = 1 is right, above it overshoots",
+    "Coloured by the requested class: g = 0 ignores it, g = 1 is right, above it overshoots",
     x=0.01,
     ha="left",
     fontweight="bold",
@@ -328,7 +329,7 @@ lattice = torch.cartesian_prod(lattice_line, lattice_line)
 
 
 def sharpened(g):
-    """Mean shift outwards, and standard deviation outwards and along the ring, of the sharpened density of class 0, on a lattice."""
+    """Of the sharpened density of class 0, on a lattice: mean shift outwards, std outwards, std along the ring."""
     zero = torch.zeros(len(lattice), dtype=torch.long)
     weight = torch.softmax(g * ring.log_prob(lattice, zero) + (1 - g) * ring.log_prob(lattice), 0)
     mean = weight @ lattice
@@ -336,7 +337,7 @@ def sharpened(g):
 
 
 def measured(samples, c):
-    """The same of samples, each turned so that its class points along the first axis; and the mean posterior of its class."""
+    """The same of samples, each turned so that its class is on the first axis; and the mean posterior of its class."""
     outwards = ring.means[c] / 2
     along = torch.stack([-outwards[:, 1], outwards[:, 0]], 1)
     out, side = ((samples - ring.means[c]) * outwards).sum(1), (samples * along).sum(1)

@@ -11,10 +11,12 @@
 # %% [markdown]
 # # 05 · Parallel sampling: the staircase
 #
-# **What the deck claims** (slides 7 and 8). A sampler of $T$ steps seems to need $T$ network calls one after the other.
-# It does not: guess the *whole path*, take all $T$ steps from the guess in one batched call, add them up, and repeat.
-# This **Picard iteration** is never slower than step by step: its lower bound is sequential denoising. **Parareal**
-# does the same with a coarse solver in sequence and a fine one in parallel.
+# **What the deck claims** (slides 7 and 8 of the lecture deck *The Principle and Application of
+# Diffusion Acceleration*). A sampler of $T$ steps seems to need $T$ network calls one after the other.
+# It does not: guess the *whole path*, take all $T$ steps from the guess in one batched call, add them
+# up, and repeat. This **Picard iteration** is never slower than step by step: its lower bound is
+# sequential denoising. **Parareal** does the same with a coarse solver in sequence and a fine one in
+# parallel.
 #
 # Nothing becomes cheaper by that. A parallel sampler trades *more* calls (NFE) for fewer **rounds**, calls that wait
 # for one another. We show the trade, prove the bound, break the method in several ways, and measure where it pays.
@@ -176,7 +178,7 @@ def quantile(path, truth, q):
 
 
 def rounds_to_target(path, truth, q=0.5):
-    """The rounds spent when that quantile was first at most the goal."""
+    """The rounds spent when that quantile was first at most TARGET."""
     return path.sweep_rounds[int((quantile(path, truth, q) <= TARGET).nonzero()[0])]
 
 
@@ -260,7 +262,10 @@ key["picard sweeps to the walk's own error"] = beyond
 
 # %%
 def iterate(phi, G, first, sweeps):
-    """The formula above. phi: old points (n, B, 2) -> where their steps lead; G(path) -> the function (i, y) of this sweep."""
+    """The formula above: paths (sweeps + 1, n + 1, B, 2).
+
+    phi: old points (n, B, 2) -> where their steps lead. G(path) -> the function (i, y) of this sweep.
+    """
     paths = [first]
     for _ in range(sweeps):
         old = paths[-1]
@@ -324,10 +329,10 @@ for seed in SEEDS:
 figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained", width_ratios=(1.3, 1))
 for method, (rounds, typical, slow, _) in curves.items():
     seen_as = style.look(method)
-    look = {"color": seen_as.color, "ls": seen_as.line}
+    line_style = {"color": seen_as.color, "ls": seen_as.line}
     drawn = slice(1, None) if rounds[0] == 0 else slice(None)  # a guess that cost nothing has no place on a log axis
-    left.loglog(rounds[drawn], typical[drawn], marker=seen_as.marker, ms=5, label=method, **look)
-    left.loglog(rounds[drawn], slow[drawn], lw=0.8, **look)
+    left.loglog(rounds[drawn], typical[drawn], marker=seen_as.marker, ms=5, label=method, **line_style)
+    left.loglog(rounds[drawn], slow[drawn], lw=0.8, **line_style)
 left.axhline(TARGET, color=style.INK, ls=":", lw=1)
 left.axvline(T, color=style.INK, lw=1.2)
 left.text(T, 3e-6, "sequential ", ha="right", color=style.INK, rotation=90)
@@ -545,7 +550,7 @@ assert key["window 10: NFE"] < key["window 25: NFE"] < key["window 100: NFE"]
 # %% [markdown]
 # No point of the figure has fewer calls than the sequential walk. A window of 25 has nearly all of the gain for a good
 # half of the calls. The tolerance bounds the *change* in a sweep, not the error: at $10^{-3}$ most samples are far
-# better than asked, and the last one is far worse. (The walk itself is 0.02 off the exact flow: tolerances below
+# better than requested, and the last one is far worse. (The walk itself is 0.02 off the exact flow: tolerances below
 # $10^{-2}$ refine what is lost already, except in the tail.)
 #
 # ## 8 · Stochastic samplers, and two ways to break it
@@ -652,7 +657,7 @@ sensitivity = torch.linalg.svdvals(torch.stack(columns, 2))[:, 0]
 
 
 def last_above(path, truth):
-    """The rounds by which each sample's error has gone below the goal for good, (B,)."""
+    """The rounds by which each sample's error has gone below TARGET for good, (B,)."""
     above = path.errors(truth)[:, -1] > TARGET
     return above.flip(0).cummax(0).values.sum(0)
 
@@ -708,8 +713,8 @@ for method in METHODS[:3]:
 # ### Guided models, and a chaotic one
 #
 # Guidance multiplies how fast the prediction changes (lesson 04), and with it $L$. (Its two calls go into the same
-# round.) At the far end is a model that no neighbour tells anything about: $\hat x_0=\cos(ax)$, which turns ever faster
-# as $a$ grows.
+# round.) At the far end is a model whose value at one point says nothing of its values nearby: $\hat x_0=\cos(ax)$,
+# which turns ever faster as $a$ grows.
 
 
 # %%
@@ -731,19 +736,19 @@ scales, rates = (1.0, 3.0, 7.5, 15.0), (1, 3, 10, 30, 100)
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.1), sharey=True, layout="constrained")
 for method in METHODS[:3]:
     seen_as = style.look(method)
-    look = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": method}
+    line_style = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": method}
     found = []
     for g in scales:
-        asked = {"ts": ts, "cond": labels, "guidance_scale": g}
-        truth = td.solve(ring.denoiser(table), noise, solver="ddim", **asked)
+        settings = {"ts": ts, "cond": labels, "guidance_scale": g}
+        truth = td.solve(ring.denoiser(table), noise, solver="ddim", **settings)
         found.append(
             rounds_to_target(
-                td.solve(ring.denoiser(table), noise, solver=f"{method}:tolerance=1e-6", **asked), truth.xs
+                td.solve(ring.denoiser(table), noise, solver=f"{method}:tolerance=1e-6", **settings), truth.xs
             )
         )
         if method == "picard":
             key[f"g = {g:g}: picard"] = found[-1]
-    axes[0].plot(scales, found, **look)
+    axes[0].plot(scales, found, **line_style)
     found = []
     for a in rates:
         model = Chaotic(table, a)
@@ -751,7 +756,7 @@ for method in METHODS[:3]:
         found.append(rounds_to_target(td.solve(model, x[:16], solver=f"{method}:tolerance=none", ts=ts), truth.xs))
         if method == "picard" and a in (1, 100):  # in between, chaos makes a number of the last digit
             key[f"a = {a}: picard"] = found[-1]
-    axes[1].semilogx(rates, found, **look)
+    axes[1].semilogx(rates, found, **line_style)
 for ax in axes:
     ax.axhline(T, color=style.INK, lw=1.2)
 axes[0].text(scales[0], T - 2, "sequential", va="top", color=style.INK)
@@ -962,7 +967,7 @@ assert answer_1 == counted, f"not yet: the solver counted {counted}"
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** Use the rule of section 9. Each further point in a call costs the share $p$ of a lone call. Up to which $p$
+# **2.** Use the rule of section 9. Each further point in a call costs the fraction $p$ of a lone call. Up to which $p$
 # does the run `usual` (Picard, tolerance 1e-3) beat the 100 rounds of the walk?
 
 # %%

@@ -11,12 +11,13 @@
 # %% [markdown]
 # # 06 · Naive, guided and progressive distillation
 #
-# **What the deck claims.** The probability-flow ODE takes each noise to one sample (slide 10). A solver walks there in
-# many calls; **naive distillation** learns the whole way as one step. **Guided distillation** (in the list of slides 4,
-# 6 and 9) makes the two calls of guidance one. **Progressive distillation** (slide 11, Algorithm 2) learns two steps of
-# the teacher as one, halves the number of steps, and repeats.
+# **What the deck claims.** The probability-flow ODE takes each noise to one sample (slide 10 of the lecture deck *The
+# Principle and Application of Diffusion Acceleration*). A solver walks there in many calls; **naive distillation**
+# learns the whole way as one step. **Guided distillation** (in the list of slides 4, 6 and 9) makes the two calls of
+# guidance one. **Progressive distillation** (slide 11, Algorithm 2) learns two steps of the teacher as one, halves the
+# number of steps, and repeats.
 #
-# All three are one regression, $\|\text{student}-\text{goal}\|^2$; they differ in the goal. So the question of this
+# All three are one regression, $\|\text{student}-\text{target}\|^2$; they differ in the target. So the question of this
 # lesson is always the same: *what does the least square converge to?* On Gaussian data, and on the line, we know it
 # exactly.
 #
@@ -75,7 +76,7 @@ line = td.GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[
 cosine = td.Cosine()  # alpha = 0 at t = 1: the walk starts from pure noise
 D_line = line.denoiser(cosine, "v")
 
-noise = torch.special.ndtri((torch.arange(4000, dtype=torch.float64)[:, None] + 0.5) / 4000)  # equal shares of N(0, 1)
+noise = torch.special.ndtri((torch.arange(4000, dtype=torch.float64)[:, None] + 0.5) / 4000)  # equal parts of N(0, 1)
 exact = line.flow(cosine, noise, 1.0, 0.0)
 pairs = Pairs(noise.float(), exact.float(), None, {"problem": "three Gaussians on the line", "nfe": 0})
 on_line = MixtureProblem(line, "three Gaussians on the line", cosine)
@@ -90,7 +91,7 @@ students = {"naive": naive_student(pairs), "naive, pairs shuffled": naive_studen
 maps = {name: td.jump(student(noise.float(), 1.0), 0.0).double() for name, student in students.items()}
 maps["teacher, one step"] = td.jump(D_line(noise, 1.0), 0.0)
 static.one_step_maps(
-    noise[:, 0], {name: ends[:, 0] for name, ends in maps.items()}, exact[:, 0], title="One step, three goals"
+    noise[:, 0], {name: ends[:, 0] for name, ends in maps.items()}, exact[:, 0], title="One step, three targets"
 )
 
 # %%
@@ -103,7 +104,7 @@ print(f"data: std {line.std:.3f}, mean {float(line.mean):.3f}")
 
 # %% [markdown]
 # **The negative control** is the second curve: the very same noise and the very same samples, paired at random. Noise
-# then tells nothing about the sample, $\mathbb E[x_0\mid\varepsilon]=\mathbb E[x_0]$, and the student gives *the mean*
+# then says nothing about the sample, $\mathbb E[x_0\mid\varepsilon]=\mathbb E[x_0]$, and the student gives *the mean*
 # to everyone (what slope it has left is what the short training here has not yet removed). The third curve, the
 # teacher's own single step, is the same failure: at $t=1$ the best guess of a denoiser is the data's mean. Pairs are
 # all that naive distillation adds.
@@ -114,7 +115,7 @@ print(f"data: std {line.std:.3f}, mean {float(line.mean):.3f}")
 
 # %%
 def best_std(pairs, groups=40):
-    """Standard deviation of the best piecewise constant student: of the groups' mean samples, noise sorted into groups."""
+    """Standard deviation of the best piecewise constant student: of the mean samples of groups of like noise."""
     order = pairs.noise[:, 0].argsort()
     return float(pairs.x0[order, 0].double().reshape(groups, -1).mean(1).std(correction=0))
 
@@ -200,10 +201,11 @@ assert key["ring, naive student, 1 step"] < 0.5 * key["ring, teacher, 1 step"]
 #
 # ## 3 · Guided distillation: two calls become one
 #
-# Guidance costs two calls a step. The goal of guided distillation is the guided prediction itself (the paper's $w$ is
+# Guidance costs two calls a step. The target of guided distillation is the guided prediction itself (the paper's $w$ is
 # $g-1$):
 #
-# $$\hat x_0^{\,g}(x_t,c)=\hat x_0(x_t,\varnothing)+g\,\big(\hat x_0(x_t,c)-\hat x_0(x_t,\varnothing)\big),\qquad g\sim U[1,5],$$
+# $$\hat x_0^{\,g}(x_t,c)=\hat x_0(x_t,\varnothing)+g\,\big(\hat x_0(x_t,c)-\hat x_0(x_t,\varnothing)\big),
+# \qquad g\sim U[1,5],$$
 #
 # and the student **sees $g$**. We train one right here, from the exact guided mixture; it starts as the conditional
 # model of the trained teacher, its new input at zero.
@@ -223,9 +225,9 @@ print(f"10 steps at g = 3: the teacher spends {two.nfe} calls, the student {one.
 assert one.nfe * 2 == two.nfe
 
 # %% [markdown]
-# Two controls. *A student that does not see $g$*: the goal is linear in $g$, so the best it can say is the mean goal,
-# which is the goal at the mean scale, $g=3$. It can be written down exactly. *Scales that were not trained*: beyond 5
-# the student is asked for what it never saw.
+# Two controls. *A student that does not see $g$*: the target is linear in $g$, so the best it can say is the mean
+# target, which is the target at the mean scale, $g=3$. It can be written down exactly. *Scales that were not trained*:
+# beyond 5 the student is given what it never saw.
 
 # %%
 scales = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 12.0)
@@ -246,8 +248,8 @@ with torch.no_grad():
         "best student that does not see g": [rms(D_ring(x_t, t, c, 3.0).x0, g) for g in scales],
     }
 figure, ax = plt.subplots(figsize=(8, 4.3), layout="constrained")
-looks = (METHODS["guided"].color, style.FLOOR_COLOR, style.VERMILLION)
-for (name, values), color, mark in zip(errors.items(), looks, "osv", strict=True):
+colors = (METHODS["guided"].color, style.FLOOR_COLOR, style.VERMILLION)
+for (name, values), color, mark in zip(errors.items(), colors, "osv", strict=True):
     ax.semilogy(scales, [value if value > 1e-6 else math.nan for value in values], mark + "-", color=color, label=name)
 ax.text(3, 0.03, "0 at g = 3", transform=ax.get_xaxis_transform(), ha="center", color=style.VERMILLION)
 ax.axvspan(1, 5, color=style.CONTEXT_COLOR, alpha=0.5, lw=0)
@@ -270,10 +272,10 @@ for g in (1.0, 5.0, 12.0):
 # %%
 rows = []
 for g in (1.0, 3.0, 5.0, 12.0):
-    goal = td.solve(D_ring, x, 20, cond=many, guidance_scale=g, keep="end").end
+    target = td.solve(D_ring, x, 20, cond=many, guidance_scale=g, keep="end").end
     end = td.solve(guided.denoiser, x, 20, cond=many, guidance_scale=g, keep="end").end
     plain = td.solve(D_ring, x, 20, cond=many, keep="end").end
-    off, moved = (float((a - goal).norm(dim=1).median()) for a in (end, plain))
+    off, moved = (float((a - target).norm(dim=1).median()) for a in (end, plain))
     key[f"what guidance moves, g = {g:g}"] = moved
     rows.append(f"| {g:g}{' (not trained)' if g > 5 else ''} | {off:.3f} | {moved:.3f} |")
 head = "| g | student to exact guided sample (median) | what guidance moved (median) |"
@@ -289,7 +291,7 @@ display(Markdown("\n".join([head, "|---" * 3 + "|", *rows])))
 #
 # One stage of slide 11's Algorithm 2, with $N$ steps for the student. At $t=i/N$ the teacher takes two DDIM
 # steps, $x_t\to x_{t-1/2N}\to x_{t-1/N}$. One DDIM step is a `jump` with a fixed $(\hat x_0,\hat\varepsilon)$;
-# the goal is the *one* $\tilde x$ whose single jump lands on the same point. The slide's formula for it, with
+# the target is the *one* $\tilde x$ whose single jump lands on the same point. The slide's formula for it, with
 # $t''=t-1/N$, is
 #
 # $$\tilde x=\frac{x_{t''}-\frac{\sigma_{t''}}{\sigma_t}x_t}{\alpha_{t''}-\frac{\sigma_{t''}}{\sigma_t}\alpha_t},$$
@@ -302,16 +304,16 @@ display(Markdown("\n".join([head, "|---" * 3 + "|", *rows])))
 t, mid, end = torch.tensor([0.75, 0.625, 0.5], dtype=torch.float64)
 x_t = noise[::50]
 x_s = td.jump(D_line(td.jump(D_line(x_t, t), mid), mid), end)
-goal = td.chord(cosine, x_t, t, x_s, end)
+target = td.chord(cosine, x_t, t, x_s, end)
 ratio = cosine.sigma(end) / cosine.sigma(t)
 formula = (x_s - ratio * x_t) / (cosine.alpha(end) - ratio * cosine.alpha(t))
-print(f"slide 11's formula and chord: largest difference {float((goal.x0 - formula).abs().max()):.0e}")
+print(f"slide 11's formula and chord: largest difference {float((target.x0 - formula).abs().max()):.0e}")
 print(
     "one jump with it and the teacher's two steps: largest difference "
-    f"{float((td.jump(goal, end) - x_s).abs().max()):.0e}"
+    f"{float((td.jump(target, end) - x_s).abs().max()):.0e}"
 )
-assert torch.allclose(goal.x0, formula, atol=1e-12)
-assert torch.allclose(td.jump(goal, end), x_s, atol=1e-12)
+assert torch.allclose(target.x0, formula, atol=1e-12)
+assert torch.allclose(td.jump(target, end), x_s, atol=1e-12)
 early = torch.tensor(0.1, dtype=torch.float64)
 weight = float(snr_weight(cosine, early))
 print(
@@ -323,8 +325,9 @@ key["weight at t = 0.1"] = weight
 # %% [markdown]
 # **What stays.** A stage keeps the *first teacher's* answer. Take data $N(0,1)$ on the cosine schedule: the true map is
 # $x_0=\varepsilon$, and a DDIM step from $t$ to $s$ multiplies by $\cos\frac\pi2(t-s)$. So $N$ steps shrink the
-# standard deviation to $\cos(\pi/2N)^N$: 0 in one step. On Gaussian data every goal is affine in $x$, so that a student
-# of one affine map a time, fitted by least squares, is as good as any network could ever be. We halve all the way down:
+# standard deviation to $\cos(\pi/2N)^N$: 0 in one step. On Gaussian data every target is affine in $x$, so that a
+# student of one affine map a time, fitted by least squares, is as good as any network could ever be. We halve all the
+# way down:
 
 
 # %%
@@ -348,8 +351,8 @@ def stage(teacher, N, x, halves=2):
         x_s = x
         for t, s in pairwise(ts):
             x_s = td.jump(teacher(x_s, t), s)
-        goal = td.chord(cosine, x, ts[0], x_s, ts[-1]).x0
-        maps[i / N] = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x)], 1), goal).solution[:, 0].tolist()
+        target = td.chord(cosine, x, ts[0], x_s, ts[-1]).x0
+        maps[i / N] = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x)], 1), target).solution[:, 0].tolist()
     return Affine(cosine, maps)
 
 
@@ -376,7 +379,7 @@ key |= {f"Gaussian: {N} steps": value for N, value in teachers.items() if N > 1}
 key["Gaussian: 16 halved to 1"] = chains[16][1]
 
 # %% [markdown]
-# **The control:** what if a stage's goal were *one* teacher step of the same length instead of two? Then nothing is
+# **The control:** what if a stage's target were *one* teacher step of the same length instead of two? Then nothing is
 # passed on, and each student is the teacher with fewer steps.
 
 # %%
@@ -404,7 +407,7 @@ ax.plot(
     color=style.VERMILLION,
     ms=9,
     mew=2,
-    label="control: goal of one teacher step",
+    label="control: target of one teacher step",
 )
 ax.axhline(1, color=style.FLOOR_COLOR, ls="--", lw=1)
 ax.text(1, 1.01, "data", color=style.FLOOR_COLOR)
@@ -461,7 +464,7 @@ ax.set_xticks(counts, [str(N) for N in counts])
 ax.set_yticks(levels := style.ticks(*ax.get_ylim()), [f"{level:g}" for level in levels])
 ax.minorticks_off()
 ax.set(
-    xlabel="steps of DDIM, uniform in t", ylabel="distance / floor", title="A student of four steps, asked for others"
+    xlabel="steps of DDIM, uniform in t", ylabel="distance / floor", title="A student of four steps, used with others"
 )
 ax.legend(loc="upper right")
 plt.show()
@@ -509,7 +512,7 @@ one |
 | guided distillation (slides 4, 6, 9: named only) | {two.nfe} calls become {one.nfe}. A student that does not see $g$ \
 is off by {key["blind student, g = 1"]:.2f} at $g=1$, one that does by {errors["student that sees g"][0]:.2f} after \
 {UPDATES} updates; at $g=12$, untrained, by {errors["student that sees g"][-1]:.1f} |
-| two teacher steps become one (slide 11) | the goal's one jump lands on them to rounding; halving 16 to 1 keeps std \
+| two teacher steps become one (slide 11) | the target's one jump lands on them to rounding; halving 16 to 1 keeps std \
 {key["Gaussian: 16 halved to 1"]:.4f} = cos(π/32)¹⁶; one untrained step has {teachers[1]:.0f} |
 | *(not said)* only on its own grid | the 4-step student on the ring: {key["ring, progressive, 4 steps"]:.2f} in 4 \
 steps, {key["ring, progressive, 2 steps"]:.1f} in 2, {key["ring, progressive, 8 steps"]:.1f} in 8 (times the floor) |
@@ -558,7 +561,7 @@ print("exercise 2: right")
 
 # %% [markdown]
 # **3.** The paper of Karras works in $\zeta=x/\alpha$, where a jump is a straight line in $n=\mathrm{NSR}$ and
-# $\hat x_0$ is where the line meets $n=0$. Write progressive distillation's goal that way: given $(\zeta_t,n_t)$ and
+# $\hat x_0$ is where the line meets $n=0$. Write progressive distillation's target that way: given $(\zeta_t,n_t)$ and
 # $(\zeta_s,n_s)$, return $\tilde x$.
 
 
@@ -577,12 +580,12 @@ if answer_3(torch.ones(1), 2.0, torch.zeros(1), 1.0) is None:
 
 # %%
 yours = answer_3(x_t / cosine.alpha(t), cosine.nsr(t), x_s / cosine.alpha(end), cosine.nsr(end))
-assert torch.allclose(yours, goal.x0), "not yet: draw the line through the two points, and read it off at n = 0"
+assert torch.allclose(yours, target.x0), "not yet: draw the line through the two points, and read it off at n = 0"
 print("exercise 3: right")
 
 # %% [markdown]
-# **4.** Every student misses its goal a little: each of its *steps* comes out 0.2 % too small, relative to two steps of
-# its own teacher. You halve 16 to 8 to 4 to 2 to 1. By which factor is the final sample too small, compared with the
+# **4.** Every student misses its target a little: each of its *steps* comes out 0.2 % too small, relative to two steps
+# of its own teacher. You halve 16 to 8 to 4 to 2 to 1. By which factor is the final sample too small, compared with the
 # 16-step teacher's?
 
 # %%

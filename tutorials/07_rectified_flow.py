@@ -11,10 +11,11 @@
 # %% [markdown]
 # # 07 · Rectified flow and reflow
 #
-# **What the deck claims** (slides 21, 22 and 24). Draw a straight line from noise to data, and predict its velocity:
-# that is flow matching (Algorithm 1). Then *rectify*: take the trained flow's own pairs of noise and sample, draw
-# straight lines between *them*, and train again (reflow, Algorithm 3). The result has "high-quality few-step
-# generation", "flexibility on inference steps" and "simple forms".
+# **What the deck claims** (slides 21, 22 and 24 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Draw a straight line from noise to data, and predict its velocity: that is flow matching
+# (Algorithm 1). Then *rectify*: take the trained flow's own pairs of noise and sample, draw straight lines
+# between *them*, and train again (reflow, Algorithm 3). The result has "high-quality few-step generation",
+# "flexibility on inference steps" and "simple forms".
 #
 # Why would the same regression, run twice, give something new? Because of one fact: **lines may cross, and the paths of
 # an ODE may not.** We look at it on the line, where everything is exact, and then measure in the plane what is left of
@@ -69,7 +70,7 @@ key = {}  # the numbers that the last cell prints
 line = td.GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.4, 0.35, 0.25])
 D_line = line.denoiser(linear, "velocity")
 N = 4000
-noise = torch.special.ndtri((torch.arange(N, dtype=torch.float64)[:, None] + 0.5) / N)  # equal shares of N(0, 1)
+noise = torch.special.ndtri((torch.arange(N, dtype=torch.float64)[:, None] + 0.5) / N)  # equal parts of N(0, 1)
 exact = line.flow(linear, noise, 1.0, 0.0)  # where the ODE takes it: the map from quantile to quantile
 order = (
     (torch.arange(N, dtype=torch.float64) * (math.sqrt(5) - 1) / 2 % 1).argsort().argsort()
@@ -156,7 +157,7 @@ with torch.no_grad():
 
 # %% [markdown]
 # **Two traps in the deck.** *Signs:* slide 22 writes $X_t=tX_1+(1-t)X_0$ with $X_0$ the *noise*, slide 24
-# $x_t=(1-t)x_0+t\varepsilon$ with $x_0$ the *data*: time runs the other way. And slide 24's goal $x_0-\varepsilon$ is
+# $x_t=(1-t)x_0+t\varepsilon$ with $x_0$ the *data*: time runs the other way. And slide 24's target $x_0-\varepsilon$ is
 # $-dx/dt$ in its own $t$: from $t$ down to $s$ the step is $x+(t-s)\,v_{\text{deck}}$, a plus where one expects
 # $(s-t)$. *Pairs:* Algorithm 3 takes a pair $(\varepsilon,\hat x_0)$ as its input, and then goes on "sample $x_0$ …",
 # "sample noise $\varepsilon$ …". Taken literally, the new $\varepsilon$ has nothing to do with $\hat x_0$, and
@@ -212,10 +213,10 @@ def noise_of(y):
 
 perfect = PerfectReflow(noise_of)
 some = noise[20::200]
-goal = exact[20::200]
+target = exact[20::200]
 for steps in (1, 3):
-    off = float((td.solve(perfect, some, steps, solver="ddim", grid="uniform", keep="end").end - goal).abs().max())
-    before = float((td.solve(D_line, some, steps, solver="ddim", grid="uniform", keep="end").end - goal).abs().max())
+    off = float((td.solve(perfect, some, steps, solver="ddim", grid="uniform", keep="end").end - target).abs().max())
+    before = float((td.solve(D_line, some, steps, solver="ddim", grid="uniform", keep="end").end - target).abs().max())
     key[f"flow matching, {steps} steps"] = before
     print(f"{steps} Euler steps: largest error {off:.0e} after one reflow, {before:.2f} before it")
     assert off < 1e-9 < before
@@ -243,11 +244,11 @@ class Averages(td.Denoiser):
 
 
 def to_data(ends):
-    """Wasserstein-2 distance to the data, of ends whose starts had equal shares: on the line, sort and compare."""
-    return float((ends.sort(0).values - goal_all.sort(0).values).square().mean().sqrt())
+    """Wasserstein-2 distance to the data, of ends whose starts are equal parts of the noise: sort and compare."""
+    return float((ends.sort(0).values - target_all.sort(0).values).square().mean().sqrt())
 
 
-starts, goal_all = noise[20::40], exact[20::40]
+starts, target_all = noise[20::40], exact[20::40]
 rows, one_step = [], {}
 for name, (eps, x0) in couplings.items():
     student = Averages(eps, x0)
@@ -278,7 +279,7 @@ shown = {
 static.one_step_maps(
     starts[:, 0],
     {name: one_step[which] for name, which in shown.items()},
-    goal_all[:, 0],
+    target_all[:, 0],
     title="One Euler step after training on three couplings",
 )
 
@@ -419,7 +420,7 @@ assert key["round 1, 1 steps"] < 0.5 * key["round 0, 1 steps"]
 #
 # If one step is all that is wanted, why train at any other time than $t=1$? InstaFlow distils a rectified flow by
 # Algorithm 3 with $t=1$ alone, which is naive distillation in velocity. The price: at all other times *nothing is
-# asked*. On the line, let the training be perfect at $t=1$ and leave all other times as the flow matching model has
+# trained*. On the line, let the training be perfect at $t=1$ and leave all other times as the flow matching model has
 # them:
 
 
@@ -439,7 +440,7 @@ for steps in (1, 2, 4, 8, 50):
     rms = {}
     for name, D in {"t = 1 only": OnlyAtNoise(perfect, D_line), "flow matching": D_line}.items():
         end = td.solve(D, starts, steps, solver="ddim", grid="uniform", keep="end").end
-        key[f"{name}, {steps} steps on the line"] = rms[name] = float((end - goal_all).square().mean().sqrt())
+        key[f"{name}, {steps} steps on the line"] = rms[name] = float((end - target_all).square().mean().sqrt())
     print(
         f"{steps:2} steps: distilled at t = 1 only {rms['t = 1 only']:.3f}, flow matching {rms['flow matching']:.3f} "
         "(RMS distance to the exact flow)"
@@ -447,7 +448,7 @@ for steps in (1, 2, 4, 8, 50):
 assert key["t = 1 only, 1 steps on the line"] < 1e-9 < 0.1 < key["t = 1 only, 2 steps on the line"]
 
 # %% [markdown]
-# One step is exact; a second one spoils it, because it asks the model where it still believes in the old, curved flow.
+# One step is exact; a second one spoils it, because it evaluates the model where it still has the old, curved flow.
 # (Here it is still ahead of plain flow matching in as many steps; and with very many the first one hardly counts, and
 # it *is* that old flow.) On the ring we train two such students live, for some hundred small updates, each with its
 # teacher's own pairs: one from round 0, one from round 1, as InstaFlow does.
@@ -462,14 +463,14 @@ for name in ("round 0", "round 1"):
     curves[f"{name}, then t = 1 only"] = [over_floor(student, n) for n in counts]
 
 figure, ax = plt.subplots(figsize=(8.5, 4.5), layout="constrained")
-looks = (
+marks = (
     (METHODS["flow-matching"].color, "s-"),
     (METHODS["rectified-flow"].color, "o-"),
     (style.BLUE, "D--"),
     (METHODS["flow-matching"].color, "v:"),
     (METHODS["instaflow"].color, "v:"),
 )
-for (name, values), (color, mark) in zip(curves.items(), looks, strict=True):
+for (name, values), (color, mark) in zip(curves.items(), marks, strict=True):
     ax.loglog(counts, values, mark, color=color, label=name)
 ax.axhline(1, color=style.FLOOR_COLOR, ls="--", lw=1, label="floor: true samples")
 ax.set_xticks(counts, [str(n) for n in counts])
@@ -491,10 +492,10 @@ for name in ("round 0", "round 1"):
 
 # %% [markdown]
 # From round 0 it is as on the line: the first step is mended, and further steps make it worse. From round 1 the other
-# times were straight already, so that much less can be lost in a short training: not being asked is harmless as long as
-# the weights stay near. A long training takes them away: the deck's table (slide 31, "Rectified Flow (Distill)") has
-# FID 23.7, 73.5 and 103.5 in 1, 2 and 4 steps. Of the advantages of slide 21, one-step distillation keeps the first and
-# gives up the second.
+# times were straight already, so that much less can be lost in a short training: not being trained there is harmless as
+# long as the weights stay near. A long training takes them away: the deck's table (slide 31, "Rectified Flow
+# (Distill)") has FID 23.7, 73.5 and 103.5 in 1, 2 and 4 steps. Of the advantages of slide 21, one-step distillation
+# keeps the first and gives up the second.
 #
 # ## What the deck says, and what we measured
 
@@ -504,7 +505,8 @@ display(
         f"""
 | the deck | measured here |
 |---|---|
-| $X_t=tX_1+(1-t)X_0$ (slide 22), $x_t=(1-t)x_0+t\\varepsilon$ (slide 24) | the same line with time reversed; the goal \
+| $X_t=tX_1+(1-t)X_0$ (slide 22), $x_t=(1-t)x_0+t\\varepsilon$ (slide 24) | the same line with time reversed; the \
+target \
 $x_0-\\varepsilon$ is $-dx/dt$: 50 steps with the wrong sign end {key["wrong sign"]:.1f} from the exact flow, with the \
 right one {key["right sign"]:.2f} |
 | rectification (slides 22, 24) | on the line one perfect reflow is exact in any number of steps; before it one step \

@@ -11,11 +11,12 @@
 # %% [markdown]
 # # 08 · Rectified Diffusion: straightness is not needed
 #
-# **What the deck claims** (slides 26 to 31). Rectified flow trains on the teacher's own pairs (noise, sample), and is
-# said to work because paths become *straight*. Not so: what the pairs make of a model is a **first-order ODE**, one on
-# which a single step is exact. Such a path has the form $x_t=\alpha_t x_0+\sigma_t\varepsilon$ with *fixed*
-# $(x_0,\varepsilon)$, may be "inherently curved", and is straight only after a "timestep dependent scaling". So the
-# schedule and the network's kind of prediction can stay what they were, and training is faster for it.
+# **What the deck claims** (slides 26 to 31 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Rectified flow trains on the teacher's own pairs (noise, sample), and is said to work because paths
+# become *straight*. Not so: what the pairs make of a model is a **first-order ODE**, one on which a single step is
+# exact. Such a path has the form $x_t=\alpha_t x_0+\sigma_t\varepsilon$ with *fixed* $(x_0,\varepsilon)$, may be
+# "inherently curved", and is straight only after a "timestep dependent scaling". So the schedule and the network's kind
+# of prediction can stay what they were, and training is faster for it.
 #
 # We first build models that are first-order *exactly*, look at their paths, and break each part of the claim. Then
 # networks: before, after, and on the way.
@@ -106,7 +107,7 @@ T = at(eps, noise, data)
 
 
 def judged(D, start, ends, solver="ddim"):
-    """A 200-step path of a model from its start, its straightness and first-orderness, and the largest error of one step."""
+    """A model's 200-step path from its start, its straightness and first-orderness, and one step's largest error."""
     path = td.solve(D, start, 200, solver=solver, grid="uniform")
     one = td.solve(D, start, 1, solver=solver, grid="uniform").end
     S, C = straightness(path, normalised=True), first_orderness(path, D.schedule, normalised=True)
@@ -124,10 +125,10 @@ for k, (name, schedule) in enumerate(schedules.items()):
     near = snr <= 2.5
     for path, grey in ((before[0], True), (after[0], False)):
         for b in range(len(eps)):
-            look = {"color": style.GREY if grey else style.PATH_COLORS[b % 6], "lw": 1 if grey else 1.8}
-            axes[0, k].plot(path.ts, path.xs[:, b, 0], **look)
+            line_style = {"color": style.GREY if grey else style.PATH_COLORS[b % 6], "lw": 1 if grey else 1.8}
+            axes[0, k].plot(path.ts, path.xs[:, b, 0], **line_style)
             axes[1, k].plot(
-                snr[near], (path.xs[:, b, 0] / schedule.sigma(path.ts))[near], **look
+                snr[near], (path.xs[:, b, 0] / schedule.sigma(path.ts))[near], **line_style
             ) if b % 2 == 0 else None
     axes[0, k].set(xlim=(1, 0), xlabel=style.TIME_LABEL, ylabel="x", title=f"{name}: x against t, S = {after[1]:.1f}")
     axes[1, k].set(xlim=(0, 2.5), xlabel=style.SNR_LABEL, ylabel="y = x/σ", title="y against α/σ")
@@ -262,9 +263,9 @@ assert falls["C"] > 5
 assert falls["one jump"] > 3
 
 # %% [markdown]
-# $C$ fell by the factor in the last column, and the error of one jump with it. $S$ did not need to fall, and nothing
-# asked it to: see its row. The distance is sliced Wasserstein-2 to fresh samples, and its floor is what true samples
-# have among themselves: how good the *samples* are, where $C$ says how few steps give the model's own.
+# $C$ fell by the factor in the last column, and the error of one jump with it. $S$ did not need to fall, and nothing in
+# the training makes it fall: see its row. The distance is sliced Wasserstein-2 to fresh samples, and its floor is what
+# true samples have among themselves: how good the *samples* are, where $C$ says how few steps give the model's own.
 #
 # In the plane the exact end point of rectification is not reached: two paths $\alpha_tx_0+\sigma_t\varepsilon$ may
 # cross, the network answers with the mean of both pairs, and $C$ stays above 0.
@@ -272,8 +273,8 @@ assert falls["one jump"] > 3
 # ## 4 · The schedule can be swapped afterwards
 #
 # If the paths of a model are first order, then a sampler on any schedule ends at the same samples. (In *one* step every
-# model does, since it asks the model at $t=1$ only.) Distance between the ends on another schedule and on its own, from
-# the same noise:
+# model does, since it evaluates the model at $t=1$ only.) Distance between the ends on another schedule and on its own,
+# from the same noise:
 
 # %%
 others = {"linear": td.Linear(), "cosine": td.Cosine(), "VP": td.VP()}
@@ -322,7 +323,7 @@ alpha_1, sigma_1 = float(sd.alpha(one_time)), float(sd.sigma(one_time))
 stored = td.chord(sd, sigma_1 * noise[:, None], 1.0, data[:, None], 0.0).eps[:, 0]
 assert float((stored - (noise - alpha_1 / sigma_1 * data)).abs().max()) < 1e-12
 levels = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-drawn = torch.special.ndtri(levels)[:, None]  # one noise for each of 2000 equal shares of the normal law
+drawn = torch.special.ndtri(levels)[:, None]  # one noise for each of 2000 equal parts of the normal law
 truth = at(drawn, noise, data)
 
 students = {
@@ -391,9 +392,9 @@ print(
 print(f"an error of 0.05 in ε at t = 1 is an error of {0.05 * math.sqrt(heaviest):.2f} in the sample of one step")
 
 # %% [markdown]
-# Few steps depend on $\hat x_0$ at the noisiest level, where the mean square in $\varepsilon$ hardly looks. That is why
-# the code's choice matters for a network that predicts $\varepsilon$; one that predicts $v$, like our teacher of the
-# ring, has the weight of $x_0$ there to begin with.
+# Few steps depend on $\hat x_0$ at the noisiest level, to which the mean square in $\varepsilon$ gives little weight.
+# That is why the code's choice matters for a network that predicts $\varepsilon$; one that predicts $v$, like our
+# teacher of the ring, has the weight of $x_0$ there to begin with.
 #
 # ## 7 · Rectified flow against Rectified Diffusion, by updates
 #
@@ -415,7 +416,7 @@ CHOICES = {
 
 
 def misread(teacher_kind, on, kind):
-    """RMS error in x_0 of a student before its first update, against the teacher that it copied; over times of the linear schedule."""
+    """RMS error in x_0 of a student before its first update, against its teacher, over the linear schedule's times."""
     kind = teacher_kind if kind == "own" else kind
     squares = []
     for tau in torch.linspace(0.05, 0.93, 23, dtype=torch.float64):
@@ -454,11 +455,11 @@ assert key["linear schedule, velocity (rectified flow), teacher predicts eps"] >
 # %%
 teacher = models["teacher"].denoiser
 pairs = make_pairs(ring, teacher, Recipe(n=2000 if FAST else 6000, steps=16))
-goal = td.solve(teacher, table.prior((500, 2), SEED + 1, dtype=torch.float32), 50, keep="end").end
+target = td.solve(teacher, table.prior((500, 2), SEED + 1, dtype=torch.float32), 50, keep="end").end
 
 
 def train(on, kind, pairs, updates=UPDATES, batch=128):
-    """The distance to the teacher's ends by 1 and by 2 steps, at updates that double: {steps: [(updates, distance)]}."""
+    """The distance to the teacher's ends by 1 and 2 steps, at updates that double: {steps: [(updates, distance)]}."""
     schedule, kind = (table if on == "own" else td.Linear()), (teacher.kind if kind == "own" else kind)
     student = ring.student(schedule, kind, start=teacher)
 
@@ -469,18 +470,18 @@ def train(on, kind, pairs, updates=UPDATES, batch=128):
     average = EMA(student, 0.99)
     curve = {1: [], 2: []}
 
-    def look(updates):
+    def evaluate(updates):
         for steps, rows in curve.items():
             end = from_noise(average.module, steps, 500, SEED + 1).end
-            rows.append((updates, paired_error(end, goal).rms))
+            rows.append((updates, paired_error(end, target).rms))
 
-    look(0)
+    evaluate(0)
     due = 2
     for record in fit(
         Turn(loss, list(student.parameters()), 1e-3), updates, averages=[average], seed=SEED, warmup=5, decay="constant"
     ):
         if record.step == due:
-            look(due)
+            evaluate(due)
             due *= 2
     return curve
 
@@ -516,7 +517,7 @@ last = {name: curve[2][-1][1] for name, curve in curves.items()}
 key |= {f"{N} steps, before training, {name}": curves[name][N][0][1] for name in CHOICES for N in (1, 2)}
 ahead = min(list(CHOICES), key=lambda name: last[name])
 print(f"by 2 steps after {UPDATES} updates the first is: {ahead}")
-noise_itself = paired_error(table.prior((500, 2), SEED + 1, dtype=torch.float32), goal).rms
+noise_itself = paired_error(table.prior((500, 2), SEED + 1, dtype=torch.float32), target).rms
 print(f"for comparison: the noise itself is {noise_itself:.2f} from where it is taken")
 
 # %% [markdown]
@@ -533,7 +534,8 @@ print(f"for comparison: the noise itself is {noise_itself:.2f} from where it is 
 # Slide 28 cuts $[0,1]$ into windows with edges $s_m$ and makes the path first order *within each*. No pairs need to be
 # stored: the teacher walks one window from noised data, and
 #
-# $$\varepsilon=\frac{x_{s_{m-1}}/\alpha_{s_{m-1}}-x_{s_m}/\alpha_{s_m}}{\mathrm{NSR}_{s_{m-1}}-\mathrm{NSR}_{s_m}}=\frac{\Delta z}{\Delta\mathrm{NSR}},$$
+# $$\varepsilon=\frac{x_{s_{m-1}}/\alpha_{s_{m-1}}-x_{s_m}/\alpha_{s_m}}{\mathrm{NSR}_{s_{m-1}}-\mathrm{NSR}_{s_m}}
+# =\frac{\Delta z}{\Delta\mathrm{NSR}},$$
 #
 # the `chord` of the window's ends. PeRFlow came first, and moves on a *straight line at constant speed* in each window.
 # It is the same method on another schedule: $\alpha$ and $\sigma$ as they were at the edges, linear between them.
@@ -581,8 +583,8 @@ assert float((forgot_alpha - ours.eps).abs().max()) > 0.1
 key["window paths apart"] = apart
 
 # %% [markdown]
-# So the *target* is one and the same number; what differs is at which states between the edges the network is asked to
-# name it. The paths of four windows on the line, all through the same edges:
+# So the *target* is one and the same number; what differs is at which states between the edges the network is trained
+# to predict it. The paths of four windows on the line, all through the same edges:
 
 # %%
 starts = sd.mix(T, eps, 1.0)[1:8:2]

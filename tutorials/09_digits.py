@@ -11,9 +11,10 @@
 # %% [markdown]
 # # 09 · Digits
 #
-# **What the deck claims** (slide 31). One table holds the figures of the whole rectified family on Stable Diffusion: a
-# teacher needs 25 steps for an FID of 20.1; distilled, it needs one, two or four, and Rectified Diffusion loses less by
-# that than rectified flow.
+# **What the deck claims** (slide 31 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). One table holds the figures of the whole rectified family on Stable Diffusion: a teacher needs
+# 25 steps for an FID of 20.1; distilled, it needs one, two or four, and Rectified Diffusion loses less by that
+# than rectified flow.
 #
 # Here the same methods are applied to *images*: handwritten digits, a network with 0.4 M parameters that a laptop
 # trains, and every student made from the same teacher. Nothing is exact any more, neither the model nor the **ruler**
@@ -68,7 +69,7 @@ key = {}  # the numbers that the last cell prints
 # $$d=\lVert m_a-m_b\rVert^2+\operatorname{tr}\!\big(C_a+C_b-2(C_aC_b)^{1/2}\big).$$
 #
 # It ships with the package (`digits-features`), so that everyone measures with the same one. Beside it stands
-# the **accuracy**: how often the classifier finds the class that was asked for, our stand-in for the CLIP
+# the **accuracy**: how often the classifier finds the requested class, our stand-in for the CLIP
 # score.
 
 # %%
@@ -126,7 +127,7 @@ known, new, average = (ruler.net.features_of(images) for images in (real.train, 
 
 
 def part(images, labels, seen, i):
-    """Some images, the classes that they were asked for, and what the classifier sees: features and class."""
+    """Some images, their requested classes, and what the classifier sees: features and class."""
     return images[i], labels[i], *(values[i] for values in seen)
 
 
@@ -135,7 +136,7 @@ controls = {
     "copies of training digits": part(real.train, real.train_labels, known, copies),
     "copies, classes at random": part(real.train, real.train_labels, known, any_class),
     "held-out digits": (real.test, real.test_labels, *new),
-    "held out, asked for in another order": (real.test, real.test_labels[order], *new),
+    "held out, requested in another order": (real.test, real.test_labels[order], *new),
     **{
         f"held out, {how}": (images, real.test_labels, *ruler.net.features_of(images))
         for how, images in changed.items()
@@ -146,7 +147,7 @@ controls = {
 
 
 def to_nearest(images, n=100):
-    """The mean distance of n images, spread over the set, to the nearest training digit that is not the same image, and the share that is one."""
+    """Of n images spread over the set: mean distance to the nearest training digit, and the fraction that are copies."""
     some = images[torch.linspace(0, len(images) - 1, n).long()].flatten(1)
     nearest = torch.cdist(some, real.train.flatten(1)).amin(1)
     return float(nearest.mean()), float((nearest < 0.1).double().mean())
@@ -168,7 +169,7 @@ head = "| set of images | distance | / floor | accuracy | to the nearest trainin
 display(Markdown("\n".join([head, "|---" * 6 + "|", *lines])))
 assert found["all 4000 training digits"]["distance"] < 1e-3
 assert found["copies of training digits"]["distance"] < found["held-out digits"]["distance"]
-assert found["held out, asked for in another order"]["distance"] < 1.01 * found["held-out digits"]["distance"]
+assert found["held out, requested in another order"]["distance"] < 1.01 * found["held-out digits"]["distance"]
 assert found["copies of training digits"]["distance"] < found["copies, classes at random"]["distance"]
 assert (
     min(found[f"held out, {how}"]["distance"] for how in ("moved by two pixels", "with noise", "blurred"))
@@ -187,12 +188,12 @@ static.digits(
 # * *copying*: the best scores belong to a model that learnt nothing but its training set by heart. The distance of
 #   held-out digits to their nearest training digit shows what a new digit looks like in that column, and copies stand
 #   out at once;
-# * *the wrong class*: a set does not change when its images are asked for in another order. The accuracy sees that, so
+# * *the wrong class*: a set does not change when its images are requested in another order. The accuracy sees that, so
 #   that the two are always printed together.
 #
 # **It exaggerates** what its features happen to be sensitive to: two pixels to the side cost many floors, though every
 # digit is as good as it was, and the classifier knows it. Even drawing the classes at random instead of 100 of each
-# reads worse than the balanced sets, so all our measurements ask for every class in turn.
+# reads worse than the balanced sets, so all our measurements request every class in turn.
 #
 # Blur is worth a second look: regression with a mean square makes exactly that of a sample that could be one thing or
 # another.
@@ -322,7 +323,7 @@ assert live[6.0]["distance"] > live[G]["distance"]
 # ## 5 · All students from the same noise
 #
 # Every student in the package that was made for digits, by the number of steps. All start with the same noise in a
-# column; the classes are asked for in turn. A student is *meant* for some numbers of steps (the table of section 6 has
+# column; the classes are requested in turn. A student is *meant* for some numbers of steps (the table of section 6 has
 # them); the others are shown as well, because it is instructive what breaks.
 
 # %%
@@ -362,9 +363,8 @@ for row in rows:
     model = models[row["id"]].about
     lines.append(
         f"| {short[row['id']]} | {row['steps']} | {row['nfe']} | {row['distance']:.2f} | "
-        f"{row['distance'] - row['floor']:.2f} | {row['distance'] / row['floor']:.1f} | {100 * row['accuracy']:.1f} "
-        "% "
-        f"| {model['updates']} | {row['teacher_calls']:,} | {model['seconds']:.0f} |"
+        f"{row['distance'] - row['floor']:.2f} | {row['distance'] / row['floor']:.1f} | {100 * row['accuracy']:.1f} %"
+        f" | {model['updates']} | {row['teacher_calls']:,} | {model['seconds']:.0f} |"
     )
 head = "| weights | steps | NFE | distance | excess | / floor | accuracy | updates | teacher calls | training, s |"
 display(Markdown("\n".join([head, "|---" * 10 + "|", *lines])))
@@ -519,7 +519,7 @@ display(
 {tally["not decided"]} not decided |
 | FID ranks them | FID's small sister reads 0 for the training set itself, \
 {found["held out, blurred"]["distance"] / whole_floor.mean:.0f} floors for blur, and does not see the class: \
-{100 * found["held out, asked for in another order"]["accuracy"]:.0f} % accuracy at an unchanged distance |
+{100 * found["held out, requested in another order"]["accuracy"]:.0f} % accuracy at an unchanged distance |
 | *(not said)* the bias of few images | the floor is {floors[100].mean:.1f} with n = 100 and {floors[1000].mean:.2f} \
 with n = 1000; one and the same flaw is {by_n[100] / floors[100].mean:.0f} floors with the one and \
 {by_n[1000] / floors[1000].mean:.0f} with the other, but {excess[100]:.1f} and {excess[1000]:.1f} above them |
@@ -541,7 +541,7 @@ with n = 1000; one and the same flaw is {by_n[100] / floors[100].mean:.0f} floor
 answer_1 = None
 
 # %%
-# Solution: guidance asks twice; a model that sees the scale is asked once.
+# Solution: guidance makes two calls a step, a model that sees the scale one.
 answer_1 = (50, 25) if answer_1 is None else answer_1
 
 # %%

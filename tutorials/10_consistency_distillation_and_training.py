@@ -11,11 +11,12 @@
 # %% [markdown]
 # # 10 · Consistency distillation and training
 #
-# **What the deck claims** (slides 12 and 16). Do not learn where the ODE goes next, learn where it *ends*: a
-# consistency function $f(x_t,t)$ maps every point of a trajectory to its end at $t=0$. Two conditions make it:
-# $f(x,0)=x$, and $f(x_t,t)=f(x_r,r)$ for neighbours on one trajectory. *Distillation* (CD) gets the neighbour from a
-# step of a teacher; *training* (CT) "bootstraps" from the sample itself, without any teacher, and its target is
-# "unbiased to first order, of high variance".
+# **What the deck claims** (slides 12 and 16 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Do not learn where the ODE goes next, learn where it *ends*: a consistency function $f(x_t,t)$ maps
+# every point of a trajectory to its end at $t=0$. Two conditions make it: $f(x,0)=x$, and $f(x_t,t)=f(x_r,r)$ for
+# neighbours on one trajectory. *Distillation* (CD) gets the neighbour from a step of a teacher; *training* (CT)
+# "bootstraps" from the sample itself, without any teacher, and its target is "unbiased to first order, of high
+# variance".
 #
 # We take the function exactly, see what a neighbour's error costs, find out to what CD and CT converge (not to the
 # exact flow), and then look at networks.
@@ -167,7 +168,7 @@ D = gauss.denoiser(vp)
 
 
 def fixed_point(neighbour):
-    """(a, b) of f(x, t_N) = a x + b when each f(., t_i) is the least-squares fit to f(x_r, t_i-1); data by its moments."""
+    """(a, b) of f(x, t_N) = a x + b, each f(., t_i) the least-squares fit to f(x_r, t_i-1); data by its moments."""
     a, b = torch.ones(()), torch.zeros(())
     a, b = a.double() / vp.alpha(ts[0]), b.double()  # at the first time, x/alpha
     x0 = m + c * torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
@@ -312,7 +313,7 @@ assert key["ring-cd, 1 steps"] < 2.5
 
 # %%
 digits = problem("digits")
-shown, rows = {}, ["| | calls a digit | distance (Fréchet) | as asked |", "|---|---|---|---|"]
+shown, rows = {}, ["| | calls a digit | distance (Fréchet) | accuracy |", "|---|---|---|---|"]
 for id_, steps, g in (
     ("digits-teacher", 25, 1.5),
     ("digits-teacher", 1, 1.5),

@@ -11,11 +11,11 @@
 # %% [markdown]
 # # 11 · Stable consistency tuning: the variance of a target
 #
-# **What the deck claims** (slides 16 and 17). Consistency training has no teacher, so its target leans on *one* sample
-# in the place of the mean of all samples that could have become $x_t$: unbiased, and noisy. The true mean over a data
-# set is a softmax over its points ("ground truth of score estimation"); over a *reference batch* that holds the source
-# it is an estimate with less noise. Stable consistency tuning (SCT) is easy consistency tuning (ECT) with this
-# estimate.
+# **What the deck claims** (slides 16 and 17 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Consistency training has no teacher, so its target uses *one* sample in the place of the mean of all
+# samples that could have become $x_t$: unbiased, and noisy. The true mean over a data set is a softmax over its points
+# ("ground truth of score estimation"); over a *reference batch* that holds the source it is an estimate with less
+# noise. Stable consistency tuning (SCT) is easy consistency tuning (ECT) with this estimate.
 #
 # We measure the variance, check that nothing was paid for it in bias, leave the source out to see that it matters, and
 # find where the gain ends.
@@ -57,7 +57,8 @@ key = {}  # the numbers that the last cell prints
 #
 # $x_t$ came from some $x_0$ of the batch. Which one it was, $x_t$ itself does not tell for sure: member $i$ of the
 # batch has the posterior weight
-# $$w_i=\mathrm{softmax}_i\!\left(-\frac{|x_t-\alpha_tx_0^{(i)}|^2}{2\sigma_t^2}\right),\qquad \tilde x_0=\sum_i w_i\,x_0^{(i)} .$$
+# $$w_i=\mathrm{softmax}_i\!\left(-\frac{|x_t-\alpha_tx_0^{(i)}|^2}{2\sigma_t^2}\right),
+# \qquad \tilde x_0=\sum_i w_i\,x_0^{(i)} .$$
 # CT uses the source alone, SCT $\tilde x_0$, an exact score $\mathbb E[x_0|x_t]$. Their mean square distances from
 # $\mathbb E[x_0|x_t]$ on the ring of eight, whose exact mean is known:
 
@@ -179,7 +180,7 @@ key["stage 0 is diffusion training up to NSR"] = float(nsr[nearer(nsr, 0, 2.0, 8
 # everything but the neighbour.
 
 # %%
-rows = ["| student | steps | distance over the floor | as asked |", "|---|---|---|---|"]
+rows = ["| student | steps | distance over the floor | accuracy |", "|---|---|---|---|"]
 for id_ in ("ring-ect", "ring-sct", "digits-ect", "digits-sct"):
     for row in runs.load(id_).about["rows"]:
         accuracy = "—" if row["accuracy"] is None else f"{row['accuracy']:.1%}"

@@ -11,10 +11,11 @@
 # %% [markdown]
 # # 12 · Phases, LCM and guidance
 #
-# **What the deck claims** (slides 13 to 15). A latent consistency model (LCM) distils a *guided* teacher, with big
-# skips. But sampled in several steps it re-noises, so the same noise gives another picture with every number of steps.
-# A phased consistency model (PCM) cuts the trajectory at *edge timesteps* into $M$ phases, is consistent within each,
-# and samples through the edges without noise.
+# **What the deck claims** (slides 13 to 15 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). A latent consistency model (LCM) distils a *guided* teacher, with big skips. But sampled in several
+# steps it re-noises, so the same noise gives another picture with every number of steps. A phased consistency model
+# (PCM) cuts the trajectory at *edge timesteps* into $M$ phases, is consistent within each, and samples through the
+# edges without noise.
 #
 # We check what the edges promise, watch one noise through 1, 2, 4 and 8 steps, fall into the trap of edges that no
 # sampler meets, and take guidance apart.
@@ -186,15 +187,15 @@ except ValueError as error:
     print(f"toydiff refuses: {error}")
 
 # %% [markdown]
-# At $t=749$ the student has been trained to jump to 739, and is asked to jump to 499. Here a grid has to be a multiple
+# At $t=749$ the student has been trained to jump to 739, and has to jump to 499. Here a grid has to be a multiple
 # of the phases.
 #
 # ## 4 · The guided step
 #
 # The deck's solver for a guided teacher is $(1+\omega)\Psi(x,c)-\omega\Psi(x,\varnothing)$, a
 # combination of two *steps*. A DDIM step is linear in $(\hat x_0,\hat\varepsilon)$, so it is the step
-# of the combined *prediction*. A second-order step asks again in the middle, at two different places,
-# and is not.
+# of the combined *prediction*. A second-order step evaluates the model again in the middle, at two
+# different places, and is not the step of any one prediction.
 
 # %%
 cond = torch.arange(400) % 8
@@ -233,29 +234,29 @@ assert torch.allclose(own, td.solve(D, x, ts=ts, solver="ddim", cond=cond, guida
 # %%
 digits = problem("digits")
 lcm = runs.load("digits-lcm")
-shown, rows = {}, ["| student | told or guided by | calls | as asked |", "|---|---|---|---|"]
+shown, rows = {}, ["| student | given or guided by | calls | accuracy |", "|---|---|---|---|"]
 for g in (1.0, 1.5, 3.0):
-    path, asked = runs.sample(lcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
+    path, labels = runs.sample(lcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
     shown[f"lcm, g = {g:g}"] = path.end[:10]
-    share = digits.measure(path.end, asked).accuracy
-    rows.append(f"| lcm | g = {g:g} | {path.nfe} | {share:.1%} |")
+    accuracy = digits.measure(path.end, labels).accuracy
+    rows.append(f"| lcm | g = {g:g} | {path.nfe} | {accuracy:.1%} |")
 pcm = runs.load("digits-pcm")
 for g in (1.0, 3.0):
-    path, asked = runs.sample(pcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
+    path, labels = runs.sample(pcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
     shown[f"pcm, guided again by {g:g}" if g > 1 else "pcm"] = path.end[:10]
-    share = digits.measure(path.end, asked).accuracy
-    rows.append(f"| pcm, trained with 1.5 | g = {g:g} | {path.nfe} | {share:.1%} |")
+    accuracy = digits.measure(path.end, labels).accuracy
+    rows.append(f"| pcm, trained with 1.5 | g = {g:g} | {path.nfe} | {accuracy:.1%} |")
 display(static.digits(shown, title="Four steps from the same noise"))
 display(Markdown("\n".join(rows)))
 
 # %% [markdown]
-# PCM's student is not told $g$; it has the teacher's built in. Guiding it *again* compounds the two, which is the usual
-# mistake with published weights (and it has never seen an unlabelled digit in this training).
+# PCM's student is not conditioned on $g$; it has the teacher's built in. Guiding it *again* compounds the two, which is
+# the usual mistake with published weights (and it has never seen an unlabelled digit in this training).
 #
 # ## 6 · How good
 
 # %%
-rows = ["| weights | steps | calls | distance over the floor | as asked |", "|---" * 5 + "|"]
+rows = ["| weights | steps | calls | distance over the floor | accuracy |", "|---" * 5 + "|"]
 for id_ in (
     "digits-teacher",
     "digits-cd",

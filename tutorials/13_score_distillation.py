@@ -11,12 +11,12 @@
 # %% [markdown]
 # # 13 · Score distillation: whose score moves the generator
 #
-# **What the deck claims** (slides 18 to 20). A one-step generator $x=g_\theta(z)$ needs no pairs and no trajectories.
-# Noise its samples again, $x_t=\alpha_tx+\sigma_t\varepsilon$, and move them by the *difference of two scores*: the
-# teacher's, which says where data is denser, minus that of the generator's own samples, which says where *they* are
-# denser. The second one nobody has, so a second network learns it along the way. That is VSD, and SwiftBrush's
-# Algorithm 1; DMD normalises the difference, and score implicit matching (SIM) differentiates a distance between the
-# two scores.
+# **What the deck claims** (slides 18 to 20 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). A one-step generator $x=g_\theta(z)$ needs no pairs and no trajectories. Noise its samples again,
+# $x_t=\alpha_tx+\sigma_t\varepsilon$, and move them by the *difference of two scores*: the teacher's, which says where
+# data is denser, minus that of the generator's own samples, which says where *they* are denser. The second one nobody
+# has, so a second network learns it along the way. That is VSD, and SwiftBrush's Algorithm 1; DMD normalises the
+# difference, and score implicit matching (SIM) differentiates a distance between the two scores.
 #
 # We check the gradient against a closed form, leave out the second score to see what it is for, watch eight modes
 # during training, and let the second score go stale.
@@ -61,10 +61,13 @@ key = {}  # the numbers that the last cell prints
 #
 # Data $N(m,c^2)$ with $m=0.7$, $c=0.5$, and a generator $g(z)=a+bz$, whose samples are $N(a,b^2)$: both scores are
 # exact. VSD moves the samples by
-# $$\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)\,\frac{\partial g}{\partial\theta}\Big]\qquad\text{(slide 18)},$$
+# $$\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)\,
+# \frac{\partial g}{\partial\theta}\Big]\qquad\text{(slide 18)},$$
 # and with $\omega=\alpha_t/\sigma_t$ this *is* $\nabla_\theta\,\mathrm{KL}(p_{\theta,t}\,\|\,q_t)$. (The slide leaves
 # out the factor $\alpha_t$ of $\partial x_t/\partial\theta$; it is in $\omega$ here.) SIM moves them along
-# $$\mathbb E\big[d'(y)^{\!\top}\partial_\theta s_{p_\theta}(x_t)\big]=-\partial_\theta\,\mathbb E\big[d'(y)^{\!\top}\big(s_{\mathrm{sg}[p]}(x_t)-\nabla\log q(x_t|x_0)\big)\big],\qquad y=s_p-s_q\qquad\text{(slide 20, eq. 3.6)}$$
+# $$\mathbb E\big[d'(y)^{\!\top}\partial_\theta s_{p_\theta}(x_t)\big]
+# =-\partial_\theta\,\mathbb E\big[d'(y)^{\!\top}\big(s_{\mathrm{sg}[p]}(x_t)-\nabla\log q(x_t|x_0)\big)\big],
+# \qquad y=s_p-s_q\qquad\text{(slide 20, eq. 3.6)}$$
 # whose right side needs no derivative of a score by $\theta$. Here are the derivatives by the scale $b$ of the
 # library's own losses, held at one time, $t=0.4$, from 400,000 samples of each:
 
@@ -128,7 +131,7 @@ def dmd(g, own, z, draws):
 
 
 def rescaled(objective):
-    """Its slopes, times the number that makes them meet the KL divergence's at b = 0.9: units differ, and Adam does not see them."""
+    """Its slopes, scaled to meet the KL divergence's at b = 0.9: units differ, and Adam does not see them."""
     table = [(b, *slope_by_scale(objective, 0.7, b)) for b in scales]
     unit = kl_slope(scales[-1]) / table[-1][1]
     return [(b, unit * value, unit * error) for b, value, error in table]
@@ -180,10 +183,11 @@ def sim_slope(b):
 
 
 figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.3), layout="constrained")
-for axis, name, rows, exact, words in (
-    (axes[0], "SDS: without the second score", [(b, *slope_by_scale(sds, 0.7, b)) for b in scales], kl_slope, "KL"),
-    (axes[1], "SIM with d' detached", [(b, *slope_by_scale(detached, 0.7, b)) for b in scales], sim_slope, "E |s_p − s_q|²"),
-):  # fmt: skip
+for axis, name, loss, exact, words in (
+    (axes[0], "SDS: without the second score", sds, kl_slope, "KL"),
+    (axes[1], "SIM with d' detached", detached, sim_slope, "E |s_p − s_q|²"),
+):
+    rows = [(b, *slope_by_scale(loss, 0.7, b)) for b in scales]
     axis.axhline(0, color="#999999", lw=0.8)
     axis.plot(fine, [exact(b) for b in fine], color="#D9D9D9", lw=6, label=f"{words}, closed form")
     right = [(b, *slope_by_scale(vsd if axis is axes[0] else sim, 0.7, b)) for b in scales]
@@ -240,14 +244,14 @@ for method in ("vsd", "dmd", "sim"):
     if rows is not None:
         student, fake = run.training.student, run.training.modules["fake"]
         frames[0] = samples_of(student), samples_of(student)[:80], moved(fake, samples_of(student)[:80])
-    shares = []
+    fractions = []
     for record in run:
         if rows is not None and record.step in stops:
             x = samples_of(student)
             frames[record.step] = x, x[:80], moved(fake, x[:80])
         if record.measured:
-            shares.append((record.step, record.measured["fractions"]))
-    watched[method], models[method] = shares, run.finish()
+            fractions.append((record.step, record.measured["fractions"]))
+    watched[method], models[method] = fractions, run.finish()
 display(static.score_arrows(frames, ring.mixture, title="VSD: samples go where the teacher's score exceeds their own"))
 
 # %% [markdown]
@@ -262,7 +266,7 @@ display(static.score_arrows(frames, ring.mixture, title="VSD: samples go where t
 # %%
 display(
     static.mode_fractions(
-        watched, [1 / 8] * 8, title=f"The eight modes' shares during {UPDATES} updates (1: as many as in the data)"
+        watched, [1 / 8] * 8, title=f"The eight modes' fractions during {UPDATES} updates (1: the data's)"
     )
 )
 if not FAST:
@@ -319,7 +323,7 @@ display(
 
 # %%
 rows = [
-    "| student | network calls | distance over the floor | as asked | rarest class, of its share |",
+    "| student | network calls | distance over the floor | accuracy | rarest class, of its expected fraction |",
     "|---" * 5 + "|",
 ]
 ids = ["digits-rectified-flow", "digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim"]

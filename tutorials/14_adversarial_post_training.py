@@ -11,10 +11,10 @@
 # %% [markdown]
 # # 14 · Adversarial post-training: a judge for the last mile
 #
-# **What the deck claims** (its list of ways to speed up, slides 4, 6 and 9; reference 16). *Adversarial post-training*
-# is a stage of its own, after any distillation: a discriminator learns to tell a few-step student's samples from data,
-# and the student learns to fool it. It needs data, no teacher's trajectory, and it sharpens what a regression has left
-# blurred.
+# **What the deck claims** (the lecture deck *The Principle and Application of Diffusion Acceleration*: its list of ways
+# to speed up, slides 4, 6 and 9; reference 16). *Adversarial post-training* is a stage of its own, after any
+# distillation: a discriminator (the *judge* below) learns to tell a few-step student's samples from data, and the
+# student learns to fool it. It needs data, no teacher's trajectory, and it sharpens what a regression has left blurred.
 #
 # We check the losses where they are known, take an unfinished consistency student (tutorial 10) and post-train it, see
 # why such a run must be watched, and ask what is left to gain for a finished one.
@@ -127,7 +127,7 @@ display(
         title="An unfinished one-step student, and its adversarial stage",
     )
 )
-print(f"rarest mode: {before.least_fraction:.2f} of its share before, {best.least_fraction:.2f} after")
+print(f"rarest mode: {before.least_fraction:.2f} of its expected fraction before, {best.least_fraction:.2f} after")
 if not FAST:
     assert best.distance < 0.8 * before.distance
     assert best.coverage == 1
@@ -172,12 +172,12 @@ plt.show()
 # is nothing (toydiff/distill/README.md has the figures). On digits:
 
 # %%
-rows = ["| student | network calls | distance over the floor | as asked | updates |", "|---" * 5 + "|"]
+rows = ["| student | network calls | distance over the floor | accuracy | updates |", "|---" * 5 + "|"]
 for id_ in ("digits-cd", "digits-adversarial", "digits-dmd2"):
     row = next(row for row in runs.load(id_).about["rows"] if row["steps"] == 1)
     rows.append(f"| {id_} | 1 | {row['distance'] / row['floor']:.2f} | {row['accuracy']:.1%} | {row['updates']} |")
     key[f"{id_}, 1 step"] = row["distance"] / row["floor"]
-    key[f"{id_}, as asked"] = row["accuracy"]
+    key[f"{id_}, accuracy"] = row["accuracy"]
 display(Markdown("\n".join(rows)))
 
 digits = problem("digits")

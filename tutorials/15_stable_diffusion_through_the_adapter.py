@@ -11,9 +11,10 @@
 # %% [markdown]
 # # 15 · Stable Diffusion through the adapter
 #
-# **What the deck claims** (its results on Stable Diffusion 1.5 and XL, slides 29 to 31). Everything so far ran on
-# points and digits. The deck's tables are about latents of 64 × 64 × 4 and a UNet of 860 million weights, and the claim
-# behind them is that the *same* mathematics carries over: a schedule, a kind of prediction, a solver, a loss.
+# **What the deck claims** (the lecture deck *The Principle and Application of Diffusion Acceleration*: its results on
+# Stable Diffusion 1.5 and XL, slides 29 to 31). Everything so far ran on points and digits. The deck's tables are about
+# latents of 64 × 64 × 4 and a UNet of 860 million weights, and the claim behind them is that the *same* mathematics
+# carries over: a schedule, a kind of prediction, a solver, a loss.
 #
 # Here that is taken literally. A checkpoint in diffusers' layout becomes a `Denoiser` and a `Problem`, and nothing in
 # `solvers/` or `distill/` knows of it. The cells run on a **tiny checkpoint of random weights**, which is made below:
@@ -75,8 +76,9 @@ PROMPTS = ["a photograph of a red fox", "a lighthouse by the sea"]
 # ## 1 · What a checkpoint says of itself
 #
 # Its scheduler's configuration has the table of $\bar\alpha_k=\alpha_k^2$ and the `prediction_type`; that is a schedule
-# and a kind, and with the UNet a denoiser. The UNet is told a timestep, our models are told $\lambda$: the adapter
-# looks up where the checkpoint's table has that $\lambda$, and asks there, at a *fraction* of a timestep in general.
+# and a kind, and with the UNet a denoiser. The UNet is conditioned on a timestep, our models on $\lambda$: the adapter
+# looks up where the checkpoint's table has that $\lambda$, and evaluates the UNet there, at a *fraction* of a timestep
+# in general.
 
 # %%
 checkpoint = StableDiffusion.load(MODEL)
@@ -87,18 +89,19 @@ print(
     "of the image"
 )
 
-asked = {}
+evaluated = {}
 hook = checkpoint.unet.register_forward_pre_hook(
-    lambda module, args, told: asked.setdefault("timesteps", []).append(float(told["timestep"][0])), with_kwargs=True
+    lambda module, args, given: evaluated.setdefault("timesteps", []).append(float(given["timestep"][0])),
+    with_kwargs=True,
 )
 figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
 for row, grid in enumerate(("uniform", "lambda", "karras", "leading")):
-    asked.clear()
+    evaluated.clear()
     sample_images(checkpoint, PROMPTS[0], steps=8, grid=grid, decode=False)
-    axis.plot(asked["timesteps"], [row] * 8, "o", color=["#0072B2", "#009E73", "#D55E00", "#7F7F7F"][row], ms=8)
+    axis.plot(evaluated["timesteps"], [row] * 8, "o", color=["#0072B2", "#009E73", "#D55E00", "#7F7F7F"][row], ms=8)
 hook.remove()
 axis.set(
-    xlabel="timestep that the UNet is asked at",
+    xlabel="timestep that the UNet is evaluated at",
     yticks=range(4),
     yticklabels=["uniform", "lambda", "karras", "leading\n(diffusers')"],
     ylim=(-0.5, 3.5),
@@ -206,7 +209,8 @@ assert errors[True][-1] > 100 * errors[False][-1]
 
 # %% [markdown]
 # Rounded, the error stops falling: no solver is better than its model's answers. For images of a few steps it does not
-# matter; for anyone who measures an order it does. The adapter asks at fractions unless told otherwise.
+# matter; for anyone who measures an order it does. The adapter evaluates the UNet at fractions unless it is given
+# `rounded=True`.
 
 # %% [markdown]
 # ## 4 · Picard on a checkpoint
@@ -337,8 +341,10 @@ print(f"{made.what}, {made.scheduler}: largest difference {difference:.0e}")
 # expect):
 #
 # ```sh
-# toydiff pairs --problem sd --model $MODEL --prompts prompts.txt --n 20000 --guidance-scale 7.5 --steps 25 --device cuda --out pairs
-# toydiff train rectified-diffusion --problem sd --model $MODEL --prompts prompts.txt --pairs pairs --device cuda --mixed-precision bf16 --gradient-checkpointing --out rd
+# toydiff pairs --problem sd --model $MODEL --prompts prompts.txt --n 20000 --guidance-scale 7.5 --steps 25 \
+#   --device cuda --out pairs
+# toydiff train rectified-diffusion --problem sd --model $MODEL --prompts prompts.txt --pairs pairs \
+#   --device cuda --mixed-precision bf16 --gradient-checkpointing --out rd
 # toydiff sample rd --prompt "a photograph of a red fox" --steps 2 --device cuda --out fox.png
 # toydiff export rd --out rd-lora
 # ```
@@ -390,8 +396,8 @@ print("exercise 1: right")
 answer_2 = None
 
 # %%
-# Solution: two calls a step but for the last, which is a jump, and all of them with and without the prompt: 2
-# (2 * 20 - 1).
+# Solution: two calls a step but for the last, which is a jump, and all of them with and without the prompt:
+# 2 (2 * 20 - 1).
 answer_2 = 78 if answer_2 is None else answer_2
 
 # %%
@@ -402,7 +408,7 @@ assert answer_2 == path.nfe, "not yet"
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** A LoRA of rank 64 on a matrix of 1280 × 1280: what share of its weights is trained?
+# **3.** A LoRA of rank 64 on a matrix of 1280 × 1280: what fraction of its weights is trained?
 
 # %%
 answer_3 = None

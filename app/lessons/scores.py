@@ -103,8 +103,8 @@ def words(rows: list[dict]) -> str:
     )
     if last["method"].startswith("sds"):
         return (
-            text
-            + "Without the second score no particle is pushed from the others: each climbs to the most probable place."
+            text + "Without the second score nothing pushes particles away from each other: each climbs to the most "
+            "probable place."
         )
     return (
         text
