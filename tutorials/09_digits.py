@@ -147,7 +147,7 @@ controls = {
 
 
 def to_nearest(images, n=100):
-    """Of n images spread over the set: mean distance to the nearest training digit, and the fraction that are copies."""
+    """Of n images spread over the set: mean distance to the nearest training digit, and the fraction of copies."""
     some = images[torch.linspace(0, len(images) - 1, n).long()].flatten(1)
     nearest = torch.cdist(some, real.train.flatten(1)).amin(1)
     return float(nearest.mean()), float((nearest < 0.1).double().mean())

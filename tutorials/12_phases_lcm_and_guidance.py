@@ -113,10 +113,11 @@ ends = {
 }
 display(
     static.same_noise(
-        {name: {n: cloud[:SHOWN] for n, cloud in by_steps.items()} for name, by_steps in ends.items()}, ring.mixture,
+        {name: {n: cloud[:SHOWN] for n, cloud in by_steps.items()} for name, by_steps in ends.items()},
+        ring.mixture,
         title="LCM mixes the colours: with more steps the noise goes elsewhere. PCM keeps them",
     )
-)  # fmt: skip
+)
 
 rows = [
     "| student | steps | from the teacher's ODE, same noise (root mean square) | distance over the floor |",

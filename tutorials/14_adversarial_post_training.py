@@ -106,9 +106,14 @@ def samples_of(D):
 def trained(start, **changes):
     """An adversarial stage from a student: what was measured on the way, and the best of it."""
     run = runs.train(
-        "adversarial", ring, teacher=teacher, start=start, seed=SEED, watch=max(UPDATES // 10, 1),
+        "adversarial",
+        ring,
+        teacher=teacher,
+        start=start,
+        seed=SEED,
+        watch=max(UPDATES // 10, 1),
         changes={"updates": UPDATES, "batch": 256} | changes,
-    )  # fmt: skip
+    )
     seen = [run_.measured for run_ in run if run_.measured]
     return seen, run.finish()
 

@@ -263,9 +263,12 @@ on = problem(f"sd:{MODEL}", settings={"prompts": PROMPTS, "rank": 8})
 pairs = make_pairs(on, on.teacher, Recipe(n=64, steps=16, solver="ddim", grid="uniform"))
 held = make_pairs(on, on.teacher, Recipe(n=32, steps=16, solver="ddim", grid="uniform", seed=1))
 run = runs.train(
-    "rectified-diffusion", on, pairs=pairs, seed=SEED,
+    "rectified-diffusion",
+    on,
+    pairs=pairs,
+    seed=SEED,
     changes={"updates": UPDATES, "batch": 16, "lr": 3e-3, "warmup": 5, "ema": 0.9},
-)  # fmt: skip
+)
 
 
 def miss(model, steps):

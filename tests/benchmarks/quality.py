@@ -1,16 +1,20 @@
 """Quality at few calls: the error to the exact flow, ours against diffusers', on many exact mixtures in one run.
 
-    python tests/benchmarks/quality.py [--mixtures 12] [--seed 1000] [--schedule scaled-linear] [--nfe 5,10,20] [--particles 256] [--json FILE]
+    python tests/benchmarks/quality.py [--mixtures 12] [--seed 1000] [--schedule scaled-linear] [--nfe 5,10,20]
+        [--particles 256] [--json FILE]
 
-Every sampler starts from the same exact samples of x_1 and is given the exact denoiser; its error is the distance of each end to the
-end of the exact flow, and the median over the particles is reported. On each mixture at each budget of network calls:
+Every sampler starts from the same exact samples of x_1 and is given the exact denoiser; its error is the distance of
+each end to the end of the exact flow, and the median over the particles is reported. On each mixture at each budget of
+network calls:
 
-- best of diffusers: the least error over all its deterministic schedulers x their orders and variants x spacings, chosen per mixture;
+- best of diffusers: the least error over all its deterministic schedulers x their orders and variants x spacings,
+  chosen per mixture;
 - best of ours: the same over our solvers x our grids;
 - our default: `solve(D, x, steps=NFE)`, which knows nothing of the mixture.
 
-diffusers' schedulers run in float32, as their tables are, and get the model's answer at the timestep that they name, as in its pipelines;
-`--exact-times` gives them the answer at their own noise level instead, without the rounding to whole timesteps of some spacings.
+diffusers' schedulers run in float32, as their tables are, and get the model's prediction at the timestep that they
+name, as in its pipelines; `--exact-times` gives them the prediction at their own noise level instead, without the
+rounding to whole timesteps of some spacings.
 """
 
 import argparse
@@ -109,8 +113,10 @@ def for_class(name: str, spacing: str, settings: dict) -> dict:
 
 
 class Side(Denoiser):
-    """Several mixtures side by side in one batch: block i of the samples belongs to denoiser i. Samplers treat each sample
-    by itself, so one run samples from all."""
+    """Several mixtures side by side in one batch: block i of the samples belongs to denoiser i.
+
+    Samplers treat each sample by itself, so one run samples from all.
+    """
 
     def __init__(self, denoisers: list[Denoiser]):
         super().__init__(denoisers[0].schedule)
@@ -123,8 +129,8 @@ class Side(Denoiser):
 
 def label(name: str, spacing: str, settings: dict) -> str:
     """A setting of diffusers in a few words: what differs from the spacing and from what is always so."""
-    told = {key: value for key, value in settings.items() if key not in SPACINGS[spacing] and key != "clip_sample"}
-    words = [f"{key}={value}" if isinstance(value, bool) else str(value) for key, value in told.items()]
+    differing = {key: value for key, value in settings.items() if key not in SPACINGS[spacing] and key != "clip_sample"}
+    words = [f"{key}={value}" if isinstance(value, bool) else str(value) for key, value in differing.items()]
     return " ".join([name.removesuffix("Scheduler"), spacing, *words])
 
 
@@ -154,7 +160,7 @@ def walk(D: Denoiser, x: torch.Tensor, scheduler, exact_times: bool) -> torch.Te
 
 
 def most_steps(schedule_, solver: str, grid: str, budget: int) -> int:
-    """The most steps of our solver on a grid that cost no more calls than the budget, found on one particle; 0 if none."""
+    """The most steps of our solver on a grid within a budget of calls, found on one particle; 0 if none."""
     D = mixtures.GaussianMixture([[0.0]], std=1.0).denoiser(schedule_)
     for steps in range(budget, 0, -1):
         if solve(D, torch.zeros(1, 1), steps=steps, solver=solver, grid=grid, keep="end").nfe <= budget:
@@ -226,7 +232,7 @@ def fixed(rows: list[dict], side: str) -> dict:
 
 
 def ends_at_0(setting: str) -> bool:
-    """Whether a setting of diffusers, by its label, walks to clean data; the others stop at the table's first level, NSR 0.029."""
+    """Whether a setting of diffusers, by its label, walks to clean data; others stop at the table's NSR of 0.029."""
     return not (setting.startswith("DEIS") or "sigma_min" in setting or "set_alpha_to_one=False" in setting)
 
 
@@ -274,7 +280,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every number here")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)  # the batches are too small to share
+    torch.set_num_threads(1)  # the batches are too small to divide
     began, S = time.perf_counter(), schedule(options.schedule)
     suite = problems(options.mixtures, options.seed)
     starts = {

@@ -1,10 +1,11 @@
-"""Every method on the ring of eight: distance over its floor, mean and spread over seeds, and the smallest and largest share of a mode.
+"""Every method on the ring of eight: distance over its floor, by seeds, and the least and largest fraction of a mode.
 
     python tests/benchmarks/ring.py [--seeds 0 1 2] [--problem mixture:ring] [--method NAME ...] [--json FILE]
 
-For each seed a teacher is trained (diffusion, v, on Stable Diffusion's table); 50,000 pairs come from its ODE (DPM-Solver++ 2M, 32 steps), and each student
-starts with its weights. With `--exact` the pairs and the teacher of online methods are the exact denoiser instead, and only the weights to start from are
-the trained one's. One thread; 8,000 samples; the seconds are those of each training alone, without the teacher's and the pairs'.
+For each seed a teacher is trained (diffusion, v, on Stable Diffusion's table); 50,000 pairs come from its ODE
+(DPM-Solver++ 2M, 32 steps), and each student starts with its weights. With `--exact` the exact denoiser makes the pairs
+and teaches online methods; the trained one gives the weights to start from only. One thread; 8,000 samples; the seconds
+are those of each training alone, without the teacher's and the pairs'.
 """
 
 import argparse

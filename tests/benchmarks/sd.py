@@ -1,11 +1,16 @@
-"""What the driver costs beside a Stable Diffusion UNet of the real size: guided steps here and in diffusers' own pipeline, taken in turn in one run.
+"""What the driver costs beside a Stable Diffusion UNet of the real size: guided steps here and in diffusers' pipeline.
 
-    python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile] [--json FILE]
-    python tests/benchmarks/sd.py --train cd vsd [--batch 1] [--checkpointing] [--full]      seconds and memory of an update instead
-    python tests/benchmarks/sd.py --counts      weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
+    python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile]
+        [--json FILE]
+    python tests/benchmarks/sd.py --train cd vsd [--batch 1] [--checkpointing] [--full]
+        seconds and memory of an update instead
+    python tests/benchmarks/sd.py --counts
+        weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
 
-The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Of each side the whole and the time inside the UNet are
-measured: what is left is the driver's own, and is told as a share of a step. On CUDA also what two calls cost instead of one of twice the size, and what compilation gains.
+The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Both
+sides take their steps in turn in one run. Of each side the whole and the time inside the UNet are measured: what is
+left is the driver's own, and is reported as a fraction of a step. On CUDA also what two calls cost instead of one of
+twice the size, and what compilation gains.
 """
 
 import argparse
@@ -159,7 +164,7 @@ XL = {
 
 
 def counts() -> None:
-    """Weights of UNets and of a LoRA of rank 64, and the passes of an update: a backward pass counts two, features half."""
+    """Weights of UNets and of a LoRA of rank 64, and an update's passes: a backward pass counts two, features half."""
     from toydiff import runs
     from toydiff.adapters.unet import CheckpointUNet, _lora_config
     from toydiff.catalog import METHODS
@@ -177,12 +182,12 @@ def counts() -> None:
         )
     spent, batch = [], 4
 
-    def counted(name: str, share: float) -> None:
+    def counted(name: str, passes: float) -> None:
         original = getattr(CheckpointUNet, name)
 
         def call(self, x, *args, **settings):
             out = original(self, x, *args, **settings)
-            spent.append(share * (3 if out.requires_grad else 1) * len(x) / batch)
+            spent.append(passes * (3 if out.requires_grad else 1) * len(x) / batch)
             return out
 
         setattr(CheckpointUNet, name, call)
