@@ -17,12 +17,13 @@
 #
 # $$x_t = \alpha_t\,x_0 + \sigma_t\,\varepsilon,\qquad \varepsilon\sim\mathcal N(0, I),$$
 #
-# with $t=0$ data and $t=1$ noise. Only two things differ: *how fast* each runs through the noise levels (the schedule), and
-# *which combination* of $x_0$ and $\varepsilon$ its network is asked for (the kind of prediction).
+# with $t=0$ data and $t=1$ noise. Only two things differ: *how fast* each runs through the noise levels (the schedule),
+# and *which combination* of $x_0$ and $\varepsilon$ its network predicts (the kind of prediction).
 #
-# **The deck says** that diffusion has a Markov form (slide 2), that there is a "relative unified perspective" (slide 23), and that
-# "flow matching training is a subset of diffusion training" (slide 25). Here each claim becomes a number that you can check.
-# Nothing is trained: on a mixture of Gaussians the best possible network is a closed form.
+# **The lecture deck** *The Principle and Application of Diffusion Acceleration* **says** that diffusion has a Markov
+# form (slide 2), that there is a "relative unified perspective" (slide 23), and that "flow matching training is a
+# subset of diffusion training" (slide 25). Here each claim becomes a number that you can check. Nothing is trained: on
+# a mixture of Gaussians the best possible network is a closed form.
 
 # %%
 try:
@@ -70,9 +71,11 @@ eps = torch.randn(n, 2, generator=rng)
 #
 # $$\lambda_t=\log\frac{\alpha_t}{\sigma_t},\qquad \mathrm{NSR}_t=\frac{\sigma_t}{\alpha_t}=e^{-\lambda_t},$$
 #
-# because $x_t/\alpha_t = x_0 + \mathrm{NSR}_t\,\varepsilon$: dividing by $\alpha_t$ makes all schedules equal where their $\lambda$ are.
+# because $x_t/\alpha_t = x_0 + \mathrm{NSR}_t\,\varepsilon$: dividing by $\alpha_t$ makes all schedules equal where
+# their $\lambda$ are.
 #
-# The test: how well can the *best* denoiser guess $x_0$? We take the mean square error $E|x_0-\hat x_0(x_t)|^2$ on every schedule.
+# The test: how well can the *best* denoiser guess $x_0$? We take the mean square error $E|x_0-\hat x_0(x_t)|^2$ on
+# every schedule.
 
 # %%
 lams = torch.linspace(-2.5, 4.5, 25 if FAST else 57)
@@ -99,13 +102,14 @@ lambda_gap = float((together.amax(0) - together.amin(0)).max())
 print(f"largest disagreement of the six schedules at equal lambda: {lambda_gap:.1e}")
 
 # %% [markdown]
-# So "which schedule is better?" has no answer for the process itself. The schedule matters for *where a solver puts its steps* and
-# *how a loss weights the noise levels*, and for nothing else.
+# So "which schedule is better?" has no answer for the process itself. The schedule matters for *where a solver puts its
+# steps* and *how a loss weights the noise levels*, and for nothing else.
 
 # %% [markdown]
 # ## 2. Every kind of prediction is a row $(a, b)$
 #
-# Whatever the network predicts, it is $y = a\,x_0 + b\,\varepsilon$. Beside the state it was shown, that is a 2 × 2 system:
+# Whatever the network predicts, it is $y = a\,x_0 + b\,\varepsilon$. Beside the state it was shown, that is a 2 × 2
+# system:
 #
 # $$\begin{pmatrix} a & b\\ \alpha_t & \sigma_t\end{pmatrix}\begin{pmatrix}\hat x_0\\ \hat\varepsilon\end{pmatrix}
 # =\begin{pmatrix} y\\ x_t\end{pmatrix}.$$
@@ -121,8 +125,8 @@ for kind, row in KINDS.items():
     print(f"{kind:16s}{float(a):9.3f}{float(b):9.3f}")
 
 # %% [markdown]
-# In the library a solved system is called a `Prediction`, what the network *believes* about $x_0$ and $\varepsilon$. Read one
-# belief in each kind, forget it, and rebuild it from that kind alone:
+# In the library a solved system is called a `Prediction`, the network's $\hat x_0$ and $\hat\varepsilon$ together. Read
+# one prediction in each kind, forget the rest, and rebuild it from that kind alone:
 
 # %%
 round_trip = {}
@@ -132,10 +136,10 @@ for kind in KINDS:
         process = schedule(name)
         t = torch.tensor(0.7)
         x_t = process.mix(x0, eps, t)
-        belief = ring.denoiser(process)(x_t, t)
-        y = belief.read(kind)  # what a network of this kind would print
+        prediction = ring.denoiser(process)(x_t, t)
+        y = prediction.read(kind)  # what a network of this kind would print
         again = Prediction.of(kind, y, x_t, t, process)  # what we learn from that print
-        worst = max(worst, float((again.x0 - belief.x0).abs().max()))
+        worst = max(worst, float((again.x0 - prediction.x0).abs().max()))
     round_trip[kind] = worst
     print(f"{kind:16s} worst error over {len(SCHEDULES)} schedules: {worst:.1e}")
 
@@ -154,9 +158,9 @@ def amplification(kind: str, process: Schedule, t: float) -> float:
 
 
 ts = torch.linspace(0.02, 0.98, 97)
-looks = dict(zip(KINDS, zip(style.PATH_COLORS, ["-", "-", "-", ":", "--", "-."], strict=True), strict=True))
+drawn_as = dict(zip(KINDS, zip(style.PATH_COLORS, ["-", "-", "-", ":", "--", "-."], strict=True), strict=True))
 figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
-for kind, (color, line) in looks.items():
+for kind, (color, line) in drawn_as.items():
     axes.plot(ts, [amplification(kind, cosine, float(t)) for t in ts], line, color=color, lw=2.2, label=kind)
 axes.set(yscale="log", xlabel=style.TIME_LABEL, ylabel="error of $\\hat x_0$ per unit of output error")
 axes.set_title("cosine schedule: eps and score blow up towards pure noise")
@@ -164,13 +168,14 @@ axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# `eps` multiplies errors by NSR, which has no bound where $\alpha\to0$. `v`, `velocity` and `preconditioned` stay bounded at both ends.
-# (`v` and `preconditioned` are the same here but for the sign, since $\alpha^2+\sigma^2=1$ and the assumed data variance is 1.)
+# `eps` multiplies errors by NSR, which has no bound where $\alpha\to0$. `v`, `velocity` and `preconditioned` stay
+# bounded at both ends. (`v` and `preconditioned` are the same here but for the sign, since $\alpha^2+\sigma^2=1$ and
+# the assumed data variance is 1.)
 #
 # ### Break it: eps at pure noise
 #
-# At $t=1$ of the cosine schedule $\alpha=0$. The state *is* the noise; being told the noise says nothing about $x_0$. The system is
-# singular, and the library says so instead of returning infinities:
+# At $t=1$ of the cosine schedule $\alpha=0$. The state *is* the noise; knowing the noise says nothing about $x_0$.
+# The system is singular, and the library says so instead of returning infinities:
 
 # %%
 pure_noise = torch.randn(4, 2, generator=rng)
@@ -184,8 +189,9 @@ except ValueError as error:
 # %% [markdown]
 # ## 3. Flow matching is diffusion with another weight
 #
-# Flow matching (slides 24 and 25, Algorithm 1) regresses the velocity $v=\dot x=\alpha'x_0+\sigma'\varepsilon$ on the linear schedule.
-# For *any* network, good or bad, all these losses are the same number up to a factor that depends on $t$ only:
+# Flow matching (slides 24 and 25, Algorithm 1) regresses the velocity $v=\dot x=\alpha'x_0+\sigma'\varepsilon$ on the
+# linear schedule. For *any* network, good or bad, all these losses are the same number up to a factor that depends on
+# $t$ only:
 #
 # $$|\hat v-v|^2=(\sigma\lambda')^2\,|\hat\varepsilon-\varepsilon|^2=(\alpha\lambda')^2\,|\hat x_0-x_0|^2,\qquad
 # \text{linear: } |\hat v-v|^2=\frac{|\hat\varepsilon-\varepsilon|^2}{(1-t)^2}=\frac{|\hat x_0-x_0|^2}{t^2}.$$
@@ -217,8 +223,8 @@ for name in SCHEDULES:
     print(f"{name:15s} relative error of both identities: {gap:.1e}")
 
 # %% [markdown]
-# So slide 25 is right, and more: the *set* of losses is one set. What differs is the emphasis. Here is the weight that each loss puts
-# on the error in $\hat\varepsilon$, on the linear schedule:
+# So slide 25 is right, and more: the *set* of losses is one set. What differs is the emphasis. Here is the weight that
+# each loss puts on the error in $\hat\varepsilon$, on the linear schedule:
 
 # %%
 ts = torch.linspace(0.02, 0.98, 97)
@@ -236,12 +242,15 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# A weight that is positive everywhere cannot move the optimum of a network that is flexible enough: the best guess at each $(x_t, t)$ is the
-# posterior mean, whatever the weight. It does change which errors a *real* network spends its effort on.
+# A weight that is positive everywhere cannot move the optimum of a network that is flexible enough: the best guess at
+# each $(x_t, t)$ is the posterior mean, whatever the weight. It does change which errors a *real* network spends its
+# effort on.
 #
-# The likelihood of slide 2 is one more weight of this family. Its term for a step $t\to s$ is a KL between two Gaussians of equal variance:
+# The likelihood of slide 2 is one more weight of this family. Its term for a step $t\to s$ is a KL between two
+# Gaussians of equal variance:
 #
-# $$D_{\mathrm{KL}}\big(q(x_s|x_t,x_0)\,\|\,p_\theta(x_s|x_t)\big)=\tfrac12\big(\mathrm{SNR}_s-\mathrm{SNR}_t\big)|\hat x_0-x_0|^2 .$$
+# $$D_{\mathrm{KL}}\big(q(x_s|x_t,x_0)\,\|\,p_\theta(x_s|x_t)\big)
+# =\tfrac12\big(\mathrm{SNR}_s-\mathrm{SNR}_t\big)|\hat x_0-x_0|^2 .$$
 
 
 # %%
@@ -266,8 +275,9 @@ print(f"relative error of the KL identity: {kl_error:.1e}")
 # %% [markdown]
 # ### Break it: the deck's two velocity signs
 #
-# Slide 22 lets time run from noise to data ($X_1$ is data) and so has $dX=(X_1-X_0)\,dt$. Algorithm 1 of slide 24 lets $t=1$ be noise, as we do,
-# but keeps that target: $v_{\text{deck}}=x_0-\varepsilon=-\dot x$. Both are fine, if the sampler knows:
+# Slide 22 lets time run from noise to data ($X_1$ is data) and so has $dX=(X_1-X_0)\,dt$. Algorithm 1 of slide 24 lets
+# $t=1$ be noise, as we do, but keeps that target: $v_{\text{deck}}=x_0-\varepsilon=-\dot x$. Both are fine, if the
+# sampler knows:
 #
 # | time | target | a step towards data |
 # |---|---|---|
@@ -301,7 +311,7 @@ figure
 
 # %%
 lost_right, lost_wrong = (modes(ring, x).outside for x in ends.values())
-print(f"share of the samples at none of the eight modes: right sign {lost_right:.3f}, wrong sign {lost_wrong:.3f}")
+print(f"fraction of the samples at none of the eight modes: right sign {lost_right:.3f}, wrong sign {lost_wrong:.3f}")
 
 # %% [markdown]
 # With the wrong sign every mode *repels*: the samples pile up at the centre, between all modes, or fly off between two.
@@ -309,8 +319,8 @@ print(f"share of the samples at none of the eight modes: right sign {lost_right:
 # %% [markdown]
 # ## 4. The deck's $\alpha_t$ of slide 2 is not our $\alpha_t$
 #
-# Slide 2 writes the forward chain $q(x_t|x_{t-1})=\mathcal N(\sqrt{\alpha_t}\,x_{t-1},(1-\alpha_t)I)$. That $\alpha$ belongs to *one step*. Ours
-# belongs to the *whole way* from the data, and the two are tied by
+# Slide 2 writes the forward chain $q(x_t|x_{t-1})=\mathcal N(\sqrt{\alpha_t}\,x_{t-1},(1-\alpha_t)I)$. That $\alpha$
+# belongs to *one step*. Ours belongs to the *whole way* from the data, and the two are tied by
 #
 # $$\alpha^{\text{ours}}_t=\sqrt{\bar\alpha_k}=\sqrt{\prod_{j\le k}\alpha^{\text{deck}}_j},\qquad
 # \alpha^{\text{deck}}_k=\Big(\frac{\alpha_t}{\alpha_s}\Big)^2 .$$
@@ -363,8 +373,8 @@ print(f"std of x_t: chain {float(x.std()):.3f}, ours {marginal_std:.3f}, mix-up 
 #
 # $$q(x_s|x_t,x_0)=\frac{q(x_t|x_s)\,q(x_s|x_0)}{q(x_t|x_0)} .$$
 #
-# (As printed, the slide solves the same identity for $q(x_t|x_{t-1},x_0)$.) Three known Gaussians on the right, one closed form on the left; we compare
-# them point by point.
+# (As printed, the slide solves the same identity for $q(x_t|x_{t-1},x_0)$.) Three known Gaussians on the right, one
+# closed form on the left; we compare them point by point.
 
 
 # %%
@@ -390,32 +400,35 @@ print(f"largest difference of the two sides, relative to the peak: {bayes_error:
 # %% [markdown]
 # ## 5. Two verbs: jump and chord
 #
-# **Jump**: hold the belief $(\hat x_0,\hat\varepsilon)$ fixed and move to another time, $x_s=\alpha_s\hat x_0+\sigma_s\hat\varepsilon$. This one line is
-# called the DDIM step, DPM-Solver-1, the Euler step of a flow, and (for $s=0$) a consistency function.
+# **Jump**: hold the prediction $(\hat x_0,\hat\varepsilon)$ fixed and move to another time,
+# $x_s=\alpha_s\hat x_0+\sigma_s\hat\varepsilon$. This one line is called the DDIM step, DPM-Solver-1, the Euler step of
+# a flow, and (for $s=0$) a consistency function.
 #
-# **Chord**: given two states, find the one belief that lies on both. In $z=x/\alpha$ it is $\varepsilon=\Delta z/\Delta\mathrm{NSR}$ (slide 28).
+# **Chord**: given two states, find the one prediction that lies on both. In $z=x/\alpha$ it is
+# $\varepsilon=\Delta z/\Delta\mathrm{NSR}$ (slide 28).
 
 # %%
 x_t = linear.mix(x0, eps, 0.8)
-belief = flow(x_t, 0.8)
-x_s = jump(belief, 0.5)
+prediction = flow(x_t, 0.8)
+x_s = jump(prediction, 0.5)
 
-euler = x_t + (0.5 - 0.8) * belief.read("velocity")  # an Euler step of the flow
+euler = x_t + (0.5 - 0.8) * prediction.read("velocity")  # an Euler step of the flow
 back = chord(linear, x_t, 0.8, x_s, 0.5)
 z_t, z_s = x_t / linear.alpha(torch.tensor(0.8)), x_s / linear.alpha(torch.tensor(0.5))
 slope = (z_s - z_t) / (linear.nsr(torch.tensor(0.5)) - linear.nsr(torch.tensor(0.8)))
 
 jump_error = float((x_s - euler).abs().max())
-chord_error = max(float((back.eps - belief.eps).abs().max()), float((slope - belief.eps).abs().max()))
+chord_error = max(float((back.eps - prediction.eps).abs().max()), float((slope - prediction.eps).abs().max()))
 print(f"jump - Euler on the flow: {jump_error:.1e};  chord undoes jump, and is slide 28's slope: {chord_error:.1e}")
 
 # %% [markdown]
-# A jump is exact precisely when the belief *stays constant* along the path. Slide 27 gives the picture: scale the path to
+# A jump is exact precisely when the prediction *stays constant* along the path. Slide 27 gives the picture: scale the
+# path to
 #
 # $$y_t=\frac{x_t}{\sigma_t}=\frac{\alpha_t}{\sigma_t}x_0+\varepsilon,$$
 #
-# and such a path is a straight line in $\alpha/\sigma$, even where $x_t$ itself is curved. With a single data point it is. With eight modes the path
-# bends while it decides where to go (right column, dashed is straight).
+# and such a path is a straight line in $\alpha/\sigma$, even where $x_t$ itself is curved. With a single data point it
+# is. With eight modes the path bends while it decides where to go (right column, dashed is straight).
 
 # %%
 place = torch.tensor([[1.4, 1.4]])
@@ -442,7 +455,8 @@ for name, value in variation.items():
     print(f"{name}: {100 * value:.1f} % of the mean square of the predicted x0 is change along the path")
 
 # %% [markdown]
-# That bend is all that makes sampling slow. Everything in the rest of the course either follows it with better solvers, or trains it away.
+# That bend is all that makes sampling slow. Everything in the rest of the course either follows it with better solvers,
+# or trains it away.
 
 # %% [markdown]
 # ## What the deck says, and what we measured
@@ -452,21 +466,27 @@ box = f"""
 | The deck says | Slide | We measured |
 |---|---|---|
 | One process behind all names | 23 | Six schedules, error of the best guess at equal λ: differ by {lambda_gap:.0e} |
-| (kinds are interchangeable) | 23 | Worst round trip through {len(KINDS)} kinds × {len(SCHEDULES)} schedules: {max(round_trip.values()):.0e} |
-| Flow matching training is a subset of diffusion training | 25 | True: its loss is the eps loss times 1/(1−t)², to {weight_error:.0e}, for any network |
+| (kinds are interchangeable) | 23 | Worst round trip through {len(KINDS)} kinds × {len(SCHEDULES)} schedules: \
+{max(round_trip.values()):.0e} |
+| Flow matching training is a subset of diffusion training | 25 | True: its loss is the eps loss times 1/(1−t)², to \
+{weight_error:.0e}, for any network |
 | MLE is a sum of KLs | 2 | Each is ½ΔSNR · squared error of x̂₀, to {kl_error:.0e} |
-| Target x₀ − ε in Alg. 1 | 24 | Fine, if the sampler adds it; with the wrong sign {100 * lost_wrong:.0f} % of the samples end at no mode, else {100 * lost_right:.1f} % |
-| q(xₜ given xₜ₋₁) with its α_t | 2 | A per-step α: used as ours, σ at step {k} is {noise_mixed:.2f} instead of {noise_right:.2f} |
+| Target x₀ − ε in Alg. 1 | 24 | Fine, if the sampler adds it; with the wrong sign {100 * lost_wrong:.0f} % of the \
+samples end at no mode, else {100 * lost_right:.1f} % |
+| q(xₜ given xₜ₋₁) with its α_t | 2 | A per-step α: used as ours, σ at step {k} is {noise_mixed:.2f} instead of \
+{noise_right:.2f} |
 | Bayes form of the reverse step | 2 | Right, to {bayes_error:.0e} |
 | ε = Δz/ΔNSR | 28 | Right, to {chord_error:.0e} |
-| First-order paths are straight after scaling | 27 | One data point: {variation["one data point"]:.0e} of x̂₀ varies; ring of eight: {variation["ring of eight"]:.2f} |
+| First-order paths are straight after scaling | 27 | One data point: {variation["one data point"]:.0e} of x̂₀ varies; \
+ring of eight: {variation["ring of eight"]:.2f} |
 """
 display(Markdown(box))
 
 # %% [markdown]
 # ## Exercises
 #
-# Fill in the answer cell, run the check below it. Each solution is in the cell after the check (`# Solution n`); try first.
+# Fill in the answer cell, run the check below it. Each solution is in the cell after the check (`# Solution n`); try
+# first.
 
 
 # %%
@@ -485,7 +505,8 @@ def check(number: int, answer, is_right, hint: str) -> bool:
 
 
 # %% [markdown]
-# **1.** A network was trained on the VP schedule. At which time $t$ of the *linear* schedule is the noise level that VP has at $t=0.5$?
+# **1.** A network was trained on the VP schedule. At which time $t$ of the *linear* schedule is the noise level that VP
+# has at $t=0.5$?
 
 # %%
 answer_1 = None  # your number
@@ -506,7 +527,8 @@ time_1 = linear.t_of_lam(toydiff.VP().lam(torch.tensor(0.5)))
 solved_1 = check_1(time_1)
 
 # %% [markdown]
-# **2.** Write the function that turns progressive distillation's $v=\alpha\varepsilon-\sigma x_0$ into $\hat x_0$ on the cosine schedule, by hand: no `Prediction`.
+# **2.** Write the function that turns progressive distillation's $v=\alpha\varepsilon-\sigma x_0$ into $\hat x_0$ on
+# the cosine schedule, by hand: no `Prediction`.
 
 # %%
 answer_2 = None  # def answer_2(x, v, t): return ...
@@ -515,9 +537,9 @@ answer_2 = None  # def answer_2(x, v, t): return ...
 # %%
 def check_2(answer):
     x, v, t = torch.randn(5, 2), torch.randn(5, 2), torch.tensor(0.4)
-    goal = Prediction.of("v", v, x, t, cosine).x0
+    target = Prediction.of("v", v, x, t, cosine).x0
     hint = "Solve x = alpha x0 + sigma eps and v = alpha eps - sigma x0 for x0, with alpha² + sigma² = 1."
-    return check(2, answer, lambda f: torch.allclose(f(x, v, t), goal), hint)
+    return check(2, answer, lambda f: torch.allclose(f(x, v, t), target), hint)
 
 
 right_2 = check_2(answer_2)
@@ -527,8 +549,8 @@ right_2 = check_2(answer_2)
 solved_2 = check_2(lambda x, v, t: cosine.alpha(t) * x - cosine.sigma(t) * v)
 
 # %% [markdown]
-# **3.** You downloaded a flow model trained with the deck's Algorithm 1: it prints $v_{\text{deck}}=x_0-\varepsilon$ at $x_t=(1-t)x_0+t\varepsilon$. Your sampler wants
-# $\hat\varepsilon$. Write the conversion.
+# **3.** You downloaded a flow model trained with the deck's Algorithm 1: it prints $v_{\text{deck}}=x_0-\varepsilon$ at
+# $x_t=(1-t)x_0+t\varepsilon$. Your sampler wants $\hat\varepsilon$. Write the conversion.
 
 # %%
 answer_3 = None  # def answer_3(x, v_deck, t): return ...
@@ -549,7 +571,8 @@ right_3 = check_3(answer_3)
 solved_3 = check_3(lambda x, v_deck, t: x - (1 - t) * v_deck)
 
 # %% [markdown]
-# **4.** At $t=0.8$ of the linear schedule, how many times more does the flow matching loss weigh an error of $\hat\varepsilon$ than it does at $t=0.2$?
+# **4.** At $t=0.8$ of the linear schedule, how many times more does the flow matching loss weigh an error of
+# $\hat\varepsilon$ than it does at $t=0.2$?
 
 # %%
 answer_4 = None  # your number
@@ -574,7 +597,8 @@ solved_4 = check_4((0.8 / 0.2) ** 2)
 #
 # - Ho, Jain, Abbeel, *DDPM*, arXiv 2006.11239: the chain and its posterior, eq. 2, 4, 6, 7.
 # - Song et al., *Score SDE*, arXiv 2011.13456: VP and VE, eq. 9, 11.
-# - Kingma et al., *Variational Diffusion Models*, arXiv 2107.00630: the schedule does not matter for the process, eq. 17, 18.
+# - Kingma et al., *Variational Diffusion Models*, arXiv 2107.00630: the schedule does not matter for the process, eq.
+#   17, 18.
 # - Salimans and Ho, *Progressive Distillation*, arXiv 2202.00512: the kind `v`, sec. 4.
 # - Karras et al., *EDM*, arXiv 2206.00364: preconditioning, eq. 7.
 # - Lipman et al., *Flow Matching*, arXiv 2210.02747: the velocity regression, eq. 9.

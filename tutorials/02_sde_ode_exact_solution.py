@@ -13,16 +13,17 @@
 # %% [markdown]
 # # 02 · SDE, PF-ODE, exact solution
 #
-# Noise can be removed at random (an SDE) or along fixed curves (an ODE), and both give the same data. This lesson shows why, breaks it, and ends
-# with the one integral that every fast solver approximates.
+# Noise can be removed at random (an SDE) or along fixed curves (an ODE), and both give the same data. This lesson shows
+# why, breaks it, and ends with the one integral that every fast solver approximates.
 #
-# **The deck says** (slide 3): diffusion is an SDE whose "only unknown term is the score function"; there is "a deterministic reverse process", the
-# probability flow ODE
+# **The lecture deck** *The Principle and Application of Diffusion Acceleration* **says** (slide 3): diffusion is an SDE
+# whose "only unknown term is the score function"; there is "a deterministic reverse process", the probability flow ODE
 #
 # $$dx=\big[f x-\tfrac12 g^2\,\nabla\log p_t(x)\big]\,dt ,$$
 #
-# and it has an exact solution in $\lambda$. Its $f(x,t)$ is our $f(t)\,x$. As in all lessons, $x_t=\alpha_tx_0+\sigma_t\varepsilon$, $t=0$ is data, $t=1$ noise, and the score is
-# known exactly, so that every error below belongs to the method.
+# and it has an exact solution in $\lambda$. Its $f(x,t)$ is our $f(t)\,x$. As in all lessons,
+# $x_t=\alpha_tx_0+\sigma_t\varepsilon$, $t=0$ is data, $t=1$ noise, and the score is known exactly, so that every error
+# below belongs to the method.
 
 # %%
 try:
@@ -67,9 +68,11 @@ three = GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.
 # %% [markdown]
 # ## 1. Forward: an SDE that makes noise
 #
-# $$dx=f(t)\,x\,dt+g(t)\,dW,\qquad f=\frac{d\log\alpha}{dt},\qquad g^2=\frac{d\sigma^2}{dt}-2f\sigma^2=-2\sigma^2\lambda' .$$
+# $$dx=f(t)\,x\,dt+g(t)\,dW,\qquad f=\frac{d\log\alpha}{dt},\qquad g^2=\frac{d\sigma^2}{dt}-2f\sigma^2
+# =-2\sigma^2\lambda' .$$
 #
-# These two coefficients are *derived* from $\alpha$ and $\sigma$; on the VP schedule $f=-\beta/2$ and $g^2=\beta=0.1+19.9\,t$.
+# These two coefficients are *derived* from $\alpha$ and $\sigma$; on the VP schedule $f=-\beta/2$ and
+# $g^2=\beta=0.1+19.9\,t$.
 
 
 # %%
@@ -87,7 +90,8 @@ beta_gap = max(max(abs(f + b / 2), abs(g2 - b)) for t in ts for f, g2 in [coeffi
 print(f"f = -beta/2 and g² = beta, to {beta_gap:.0e}")
 
 # %% [markdown]
-# Simulate it by the simplest rule, Euler–Maruyama: $x\leftarrow x+f x\,\Delta+g\sqrt{\Delta}\,\xi$. The histograms must fill the exact marginals $p_t$.
+# Simulate it by the simplest rule, Euler–Maruyama: $x\leftarrow x+f x\,\Delta+g\sqrt{\Delta}\,\xi$. The histograms must
+# fill the exact marginals $p_t$.
 
 # %%
 m, N = (2000, 200) if FAST else (20000, 500)
@@ -117,8 +121,8 @@ plt.show()
 #
 # $$dx=\Big[f x-\tfrac{1+\eta^2}{2}\,g^2\,s(x,t)\Big]dt+\eta\,g\,d\bar W,\qquad s=\nabla\log p_t,$$
 #
-# passes through the same marginals $p_t$. $\eta=1$ is the reverse SDE of slide 3; $\eta=0$ has no noise left and *is* the probability flow ODE. In words: $\eta$ adds noise, and
-# just enough extra score to remove it again.
+# passes through the same marginals $p_t$. $\eta=1$ is the reverse SDE of slide 3; $\eta=0$ has no noise left and *is*
+# the probability flow ODE. In words: $\eta$ adds noise, and just enough extra score to remove it again.
 #
 # In the picture: the same four starts, three $\eta$. Very different paths, and each ends at a mode.
 
@@ -161,8 +165,9 @@ panels[0].legend(loc="upper left")
 plt.show()
 
 # %% [markdown]
-# And one number per run: the sliced Wasserstein distance between samples and data. Two finite sets of *true* samples are not at distance 0 either; that
-# value is the **floor** (grey band, five pairs of true sets), and a sampler inside it cannot be told from the data.
+# And one number per run: the sliced Wasserstein distance between samples and data. Two finite sets of *true* samples
+# are not at distance 0 either; that value is the **floor** (grey band, five pairs of true sets), and a sampler inside
+# it cannot be distinguished from the data.
 
 # %%
 m = 2000 if FAST else 8000
@@ -201,18 +206,21 @@ for name, values in distance.items():
 print(f"floor {data_floor.mean:.3f}, from {min(data_floor.values):.3f} to {max(data_floor.values):.3f}")
 
 # %% [markdown]
-# All three reach the floor, as claimed. With this simplest of solvers, noise is not even slower: the three curves fall alike. What the ODE brings is *smooth paths*, and
-# smooth paths can be followed with few, long, well-aimed steps. The green curve is the same ODE with this library's default solver; how it does that is lesson 03.
+# All three reach the floor, as claimed. With this simplest of solvers, noise is not even slower: the three curves fall
+# alike. What the ODE brings is *smooth paths*, and smooth paths can be followed with few, long, well-aimed steps. The
+# green curve is the same ODE with this library's default solver; how it does that is lesson 03.
 
 # %% [markdown]
 # ## 3. Break it: swap $g^2s$ and $\frac12g^2s$
 #
-# The usual bug: the SDE's drift without the SDE's noise, or the reverse. It is easy to miss in a picture and impossible to miss in a variance.
-# For standard normal data on VP every $p_t$ is $\mathcal N(0,1)$, and the variance of $dx=[fx-c\,g^2s]dt+\eta g\,d\bar W$ obeys, going backwards,
+# The usual bug: the SDE's drift without the SDE's noise, or the reverse. It is easy to miss in a picture and impossible
+# to miss in a variance. For standard normal data on VP every $p_t$ is $\mathcal N(0,1)$, and the variance of
+# $dx=[fx-c\,g^2s]dt+\eta g\,d\bar W$ obeys, going backwards,
 #
 # $$-\frac{dV}{dt}=-2\big(f+c\,g^2\big)V+\eta^2g^2=(1-2c)\,\beta V+\eta^2\beta ,$$
 #
-# which stands still at $V=1$ exactly if $c=\frac{1+\eta^2}2$. So: ODE with the full $g^2s$ must shrink to std $\alpha(1)=0.0066$; SDE with half of it must grow to $V=1+\int\beta\,dt=11.05$.
+# which stands still at $V=1$ exactly if $c=\frac{1+\eta^2}2$. So: ODE with the full $g^2s$ must shrink to std
+# $\alpha(1)=0.0066$; SDE with half of it must grow to $V=1+\int\beta\,dt=11.05$.
 
 # %%
 m, N = 20000, 400  # whatever FAST says: the spreads at the end are key numbers
@@ -259,12 +267,13 @@ print(f"predicted for the two swapped ones: {shrunk:.4f} and {grown:.4f}")
 # %% [markdown]
 # ## 4. The PF-ODE is a map
 #
-# No noise means: one start, one end. For one Gaussian $\mathcal N(m,c^2)$ the map is a stretch, with $S_t^2=\alpha_t^2c^2+\sigma_t^2$:
+# No noise means: one start, one end. For one Gaussian $\mathcal N(m,c^2)$ the map is a stretch, with
+# $S_t^2=\alpha_t^2c^2+\sigma_t^2$:
 #
 # $$x_s=\alpha_sm+\frac{S_s}{S_t}\,(x_t-\alpha_tm).$$
 #
-# On the line there is a formula for *every* density: curves of an ODE cannot cross, so the mass to the left of each is conserved. If $F_t$ is the distribution
-# function of $p_t$, then $x_s=F_s^{-1}(F_t(x_t))$: the median stays the median.
+# On the line there is a formula for *every* density: curves of an ODE cannot cross, so the mass to the left of each is
+# conserved. If $F_t$ is the distribution function of $p_t$, then $x_s=F_s^{-1}(F_t(x_t))$: the median stays the median.
 
 # %%
 levels = torch.tensor([0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98])
@@ -298,13 +307,17 @@ print(f"one Gaussian: {gauss_gap:.1e};  three, by quantiles: {quantile_gap:.1e}"
 # %% [markdown]
 # ## 5. The exact solution
 #
-# The drift of the PF-ODE has a part that we know ($fx$) and a part that needs the network. Variation of constants solves the known part exactly and leaves (slides 3 and 5)
+# The drift of the PF-ODE has a part that we know ($fx$) and a part that needs the network. Variation of constants
+# solves the known part exactly and leaves (slides 3 and 5)
 #
-# $$x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda
+# $$x_s=\frac{\alpha_s}{\alpha_t}x_t
+# -\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda
 # \qquad\text{or}\qquad
-# x_s=\frac{\sigma_s}{\sigma_t}x_t+\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .$$
+# x_s=\frac{\sigma_s}{\sigma_t}x_t
+# +\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .$$
 #
-# Nothing is approximated. We put the *exact* path into the integral (we know it, by quantiles), integrate by Gauss–Legendre with more and more nodes, and compare with the exact end.
+# Nothing is approximated. We put the *exact* path into the integral (we know it, by quantiles), integrate by
+# Gauss–Legendre with more and more nodes, and compare with the exact end.
 
 # %%
 t, s = 0.8, 0.2
@@ -331,9 +344,9 @@ def exact_solution(nodes: int) -> tuple[float, float]:
     for place, weight in zip(u, w, strict=True):
         lam = ends[0] + half * (1 + place)
         time = float(cosine.t_of_lam(lam))
-        belief = D3_cosine(three.flow(cosine, some, 1.0, time), time)
-        eps_integral += half * weight * torch.exp(-lam) * belief.eps
-        x0_integral += half * weight * torch.exp(lam) * belief.x0
+        prediction = D3_cosine(three.flow(cosine, some, 1.0, time), time)
+        eps_integral += half * weight * torch.exp(-lam) * prediction.eps
+        x0_integral += half * weight * torch.exp(lam) * prediction.x0
     (alpha_t, sigma_t), (alpha_s, sigma_s) = scales(t), scales(s)
     by_eps = alpha_s / alpha_t * x_t - alpha_s * eps_integral
     by_x0 = sigma_s / sigma_t * x_t + sigma_s * x0_integral
@@ -347,8 +360,9 @@ eps_form, x0_form = exact_solution(64)
 # %% [markdown]
 # ### The integral is an area
 #
-# In $z=x/\alpha$ and $n=\mathrm{NSR}=e^{-\lambda}$ the first form reads $z_s=z_t-\int_{n_s}^{n_t}\hat\varepsilon\,dn$: the way travelled is the area under $\hat\varepsilon$. A solver must
-# guess this area from a few heights. The simplest guess is a rectangle: keep the height found at the start.
+# In $z=x/\alpha$ and $n=\mathrm{NSR}=e^{-\lambda}$ the first form reads $z_s=z_t-\int_{n_s}^{n_t}\hat\varepsilon\,dn$:
+# the way travelled is the area under $\hat\varepsilon$. A solver must guess this area from a few heights. The simplest
+# guess is a rectangle: keep the height found at the start.
 
 # %%
 one = torch.tensor([[1.25]])  # the noise that we follow
@@ -372,26 +386,28 @@ plt.show()
 # %% [markdown]
 # ## 6. Freeze $\hat\varepsilon$: that is DDIM
 #
-# A constant $\hat\varepsilon$ comes out of the integral, $\int e^{-\lambda}d\lambda=n_t-n_s$, and the rest is algebra: $x_s=\alpha_s\hat x_0+\sigma_s\hat\varepsilon$, the jump of lesson 01.
-# Freezing $\hat x_0$ in the *other* form gives the same step.
+# A constant $\hat\varepsilon$ comes out of the integral, $\int e^{-\lambda}d\lambda=n_t-n_s$, and the rest is algebra:
+# $x_s=\alpha_s\hat x_0+\sigma_s\hat\varepsilon$, the jump of lesson 01. Freezing $\hat x_0$ in the *other* form gives
+# the same step.
 
 # %%
-belief = D3_cosine(x_t, t)
+prediction = D3_cosine(x_t, t)
 (alpha_t, sigma_t), (alpha_s, sigma_s) = scales(t), scales(s)
-frozen_eps = alpha_s / alpha_t * x_t - alpha_s * belief.eps * (n_of(t) - n_of(s))
-frozen_x0 = sigma_s / sigma_t * x_t + sigma_s * belief.x0 * (1 / n_of(s) - 1 / n_of(t))
+frozen_eps = alpha_s / alpha_t * x_t - alpha_s * prediction.eps * (n_of(t) - n_of(s))
+frozen_x0 = sigma_s / sigma_t * x_t + sigma_s * prediction.x0 * (1 / n_of(s) - 1 / n_of(t))
 ddim, _ = DDIM().step(D3_cosine, x_t, torch.tensor(t), torch.tensor(s))
-freeze_gap = max(float((step - jump(belief, s)).abs().max()) for step in (frozen_eps, frozen_x0, ddim))
+freeze_gap = max(float((step - jump(prediction, s)).abs().max()) for step in (frozen_eps, frozen_x0, ddim))
 step_error = float((ddim - x_s).abs().max())
 print(
-    f"frozen eps = frozen x0 = DDIM = jump, to {freeze_gap:.0e}; against the exact end it misses by up to {step_error:.2f}"
+    f"frozen eps = frozen x0 = DDIM = jump, to {freeze_gap:.0e}; against the exact end it misses by up to "
+    f"{step_error:.2f}"
 )
 
 # %% [markdown]
 # ### What the rectangles cost
 #
-# On standard normal data and the cosine schedule the exact flow is the identity: every $x$ should end where it began. A DDIM step from $t$ to $s$ multiplies it by
-# $\cos\frac\pi2(t-s)$ instead, so that $N$ equal steps leave
+# On standard normal data and the cosine schedule the exact flow is the identity: every $x$ should end where it began. A
+# DDIM step from $t$ to $s$ multiplies it by $\cos\frac\pi2(t-s)$ instead, so that $N$ equal steps leave
 #
 # $$\text{std}=\cos\Big(\frac{\pi}{2N}\Big)^N\approx1-\frac{\pi^2}{8N}.$$
 
@@ -436,8 +452,8 @@ print(f"measured - formula: {shrink_gap:.0e}")
 # %% [markdown]
 # One step yields a single point (std 0); to have 99.9 % of the spread takes more than 1200. First order is not enough.
 #
-# The cure is in the picture of the area: after two or three steps one knows several *heights*, and can draw a slanted or curved lid instead of a flat one. That is DPM-Solver's
-# Taylor expansion (slide 5), and the next lesson.
+# The cure is in the picture of the area: after two or three steps one knows several *heights*, and can draw a slanted
+# or curved lid instead of a flat one. That is DPM-Solver's Taylor expansion (slide 5), and the next lesson.
 
 # %% [markdown]
 # ## What the deck says, and what we measured
@@ -447,19 +463,25 @@ best = {name: values[-1] for name, values in distance.items()}
 box = f"""
 | The deck says (slide 3) | We measured |
 |---|---|
-| The reverse SDE samples the data | Sliced Wasserstein {best["η = 1"]:.3f} at {budgets[-1]} steps; floor {min(data_floor.values):.3f} to {max(data_floor.values):.3f} |
-| So does a deterministic reverse process | {best["η = 0"]:.3f} at {budgets[-1]} steps, and so does η = 0.5: {best["η = 0.5"]:.3f} |
-| ... with ½ g² s | With g² s the std ends at {end_std["swapped: g² s, no noise"]:.4f} instead of 1; noise with ½ g² s ends at {end_std["swapped: ½ g² s, noise"]:.2f} |
-| (deterministic: it is a map) | Stretch formula to {gauss_gap:.0e}, quantile map to {quantile_gap:.0e} of a numerical solution |
+| The reverse SDE samples the data | Sliced Wasserstein {best["η = 1"]:.3f} at {budgets[-1]} steps; floor \
+{min(data_floor.values):.3f} to {max(data_floor.values):.3f} |
+| So does a deterministic reverse process | {best["η = 0"]:.3f} at {budgets[-1]} steps, and so does η = 0.5: \
+{best["η = 0.5"]:.3f} |
+| ... with ½ g² s | With g² s the std ends at {end_std["swapped: g² s, no noise"]:.4f} instead of 1; noise with ½ g² s \
+ends at {end_std["swapped: ½ g² s, noise"]:.2f} |
+| (deterministic: it is a map) | Stretch formula to {gauss_gap:.0e}, quantile map to {quantile_gap:.0e} of a numerical \
+solution |
 | Exact solution in λ | True to {eps_form:.0e} (ε form) and {x0_form:.0e} (x₀ form) |
-| (slide 5, first term) | Freezing ε̂, or x̂₀, is DDIM to {freeze_gap:.0e}; std after N steps is cos(π/2N)^N to {shrink_gap:.0e} |
+| (slide 5, first term) | Freezing ε̂, or x̂₀, is DDIM to {freeze_gap:.0e}; std after N steps is cos(π/2N)^N to \
+{shrink_gap:.0e} |
 """
 display(Markdown(box))
 
 # %% [markdown]
 # ## Exercises
 #
-# Fill in the answer cell, run the check below it. Each solution is in the cell after the check (`# Solution n`); try first.
+# Fill in the answer cell, run the check below it. Each solution is in the cell after the check (`# Solution n`); try
+# first.
 
 
 # %%
@@ -507,8 +529,8 @@ answer_2 = None  # your number
 
 # %%
 def check_2(answer):
-    goal = float(bell.flow(cosine, torch.tensor([[1.2]]), 1.0, 0.0))
-    return check(2, answer, lambda x: abs(float(x) - goal) < 0.005, "At t = 1: α = 0, S = 1. At t = 0: α = 1, S = c.")
+    target = float(bell.flow(cosine, torch.tensor([[1.2]]), 1.0, 0.0))
+    return check(2, answer, lambda x: abs(float(x) - target) < 0.005, "At t = 1: α = 0, S = 1. At t = 0: α = 1, S = c.")
 
 
 right_2 = check_2(answer_2)
@@ -518,7 +540,8 @@ right_2 = check_2(answer_2)
 solved_2 = check_2(0.7 + 0.5 * 1.2)
 
 # %% [markdown]
-# **3.** How many DDIM steps (cosine, uniform in $t$, standard normal data) keep at least 99 % of the std? The least number, please.
+# **3.** How many DDIM steps (cosine, uniform in $t$, standard normal data) keep at least 99 % of the std? The least
+# number, please.
 
 # %%
 answer_3 = None  # your whole number
@@ -542,7 +565,8 @@ least = next(N for N in range(1, 1000) if math.cos(math.pi / (2 * N)) ** N >= 0.
 solved_3 = check_3(least)
 
 # %% [markdown]
-# **4.** Better than a rectangle: write one step $t\to s$ that uses the *average* of $\hat\varepsilon$ at the start and at the point where DDIM lands (a trapezium in NSR). It must beat DDIM.
+# **4.** Better than a rectangle: write one step $t\to s$ that uses the *average* of $\hat\varepsilon$ at the start and
+# at the point where DDIM lands (a trapezium in NSR). It must beat DDIM.
 
 # %%
 answer_4 = None  # def answer_4(D, x, t, s): return ...
@@ -552,9 +576,9 @@ answer_4 = None  # def answer_4(D, x, t, s): return ...
 def check_4(answer):
     def beats_ddim(step):
         t, s = 0.6, 0.4
-        x, goal = three.flow(cosine, some, 1.0, t), three.flow(cosine, some, 1.0, s)
-        ddim_error = (jump(D3_cosine(x, t), s) - goal).square().mean().sqrt()
-        return (step(D3_cosine, x, t, s) - goal).square().mean().sqrt() < ddim_error / 2
+        x, target = three.flow(cosine, some, 1.0, t), three.flow(cosine, some, 1.0, s)
+        ddim_error = (jump(D3_cosine(x, t), s) - target).square().mean().sqrt()
+        return (step(D3_cosine, x, t, s) - target).square().mean().sqrt() < ddim_error / 2
 
     return check(4, answer, beats_ddim, "x_s = α_s (x_t/α_t - ε_mean (n_t - n_s)); halve DDIM's error at least.")
 

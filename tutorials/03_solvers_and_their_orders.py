@@ -11,15 +11,17 @@
 # %% [markdown]
 # # 03 · Solvers and their orders
 #
-# **What the deck claims** (slide 5, *DPM-Solver*). Between two times the probability-flow ODE has an exact solution in which only one
-# integral is unknown. Expand the model's prediction in a Taylor series in $\lambda$, keep $k$ terms, and the step is wrong by
-# $\mathcal O(h^{k+1})$ only. So a better formula, not a better network, buys a good sample in fewer calls.
+# **What the deck claims** (slide 5 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*, on *DPM-Solver*). Between two times the probability-flow ODE has an exact solution in which
+# only one integral is unknown. Expand the model's prediction in a Taylor series in $\lambda$, keep $k$ terms,
+# and the step is wrong by $\mathcal O(h^{k+1})$ only. So a better formula, not a better network, buys a good
+# sample in fewer calls.
 #
 # We show it, measure every solver of the library, and break it in four ways.
 #
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\lambda=\log(\alpha/\sigma)$. A step goes from $t$
-# down to $s<t$, and $h=\lambda_s-\lambda_t>0$. The data are Gaussian mixtures whose best denoiser is a closed form: **every error
-# below is the solver's own.**
+# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\lambda=\log(\alpha/\sigma)$. A step
+# goes from $t$ down to $s<t$, and $h=\lambda_s-\lambda_t>0$. The data are Gaussian mixtures whose best denoiser is a
+# closed form: **every error below is the solver's own.**
 
 # %%
 # %matplotlib inline
@@ -65,13 +67,15 @@ key = {}  # the numbers that the last cell prints
 # (arXiv 2206.00927, eq. 3.4; arXiv 2211.01095, eq. 8):
 #
 # $$
-# \text{noise form:}\quad x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda,
+# \text{noise form:}\quad x_s=\frac{\alpha_s}{\alpha_t}x_t
+# -\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda,
 # \qquad
-# \text{data form:}\quad x_s=\frac{\sigma_s}{\sigma_t}x_t+\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .
+# \text{data form:}\quad x_s=\frac{\sigma_s}{\sigma_t}x_t
+# +\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .
 # $$
 #
-# The two are the same curve. In one dimension we can check both: the flow of a mixture is known there, so the integrals can be
-# computed along the true path.
+# The two are the same curve. In one dimension we can check both: the flow of a mixture is known there, so the integrals
+# can be computed along the true path.
 
 # %%
 line = td.GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.4, 0.35, 0.25])
@@ -84,7 +88,7 @@ def time_of(lam):
     return schedule.t_of_lam(torch.as_tensor(lam, dtype=torch.float64))
 
 
-def belief(lam):
+def prediction(lam):
     """What the model predicts at lam on the true path through start_x at start_lam."""
     t = time_of(lam)
     return D1(line.flow(schedule, start_x, time_of(start_lam), t), t)
@@ -98,8 +102,8 @@ def integral(f, a, b):
 
 (a_t, s_t, _), (a_s, s_s, _) = schedule.levels(time_of(start_lam)), schedule.levels(time_of(stop_lam))
 truth = line.flow(schedule, start_x, time_of(start_lam), time_of(stop_lam))
-by_noise = a_s / a_t * start_x - a_s * integral(lambda lam: math.exp(-lam) * belief(lam).eps, start_lam, stop_lam)
-by_data = s_s / s_t * start_x + s_s * integral(lambda lam: math.exp(lam) * belief(lam).x0, start_lam, stop_lam)
+by_noise = a_s / a_t * start_x - a_s * integral(lambda lam: math.exp(-lam) * prediction(lam).eps, start_lam, stop_lam)
+by_data = s_s / s_t * start_x + s_s * integral(lambda lam: math.exp(lam) * prediction(lam).x0, start_lam, stop_lam)
 both_forms = max(abs(float(by_noise - truth)), abs(float(by_data - truth)))
 print(f"true x_s {float(truth):.12f}, noise form {float(by_noise):.12f}, data form {float(by_data):.12f}")
 assert both_forms < 1e-10
@@ -107,12 +111,14 @@ assert both_forms < 1e-10
 # %% [markdown]
 # ## 2 · Taylor in $\lambda$
 #
-# The integral needs $\hat\varepsilon$ along the whole step, and all we have is its value at the start. Slide 5 expands it:
+# The integral needs $\hat\varepsilon$ along the whole step, and all we have is its value at the start. Slide 5 expands
+# it:
 #
-# $$\hat\varepsilon(\lambda)=\sum_{n=0}^{k-1}\frac{(\lambda-\lambda_t)^n}{n!}\,\hat\varepsilon^{(n)}(\lambda_t)+\mathcal O\big((\lambda-\lambda_t)^k\big).$$
+# $$\hat\varepsilon(\lambda)=\sum_{n=0}^{k-1}\frac{(\lambda-\lambda_t)^n}{n!}\,\hat\varepsilon^{(n)}(\lambda_t)
+# +\mathcal O\big((\lambda-\lambda_t)^k\big).$$
 #
-# $k=1$ says "it stays constant", $k=2$ "it is a line", $k=3$ "it is a parabola". The weights $\int e^{-\lambda}(\lambda-\lambda_t)^n/n!\,d\lambda$
-# are known exactly: only the model is approximated.
+# $k=1$ says "it stays constant", $k=2$ "it is a line", $k=3$ "it is a parabola". The weights
+# $\int e^{-\lambda}(\lambda-\lambda_t)^n/n!\,d\lambda$ are known exactly: only the model is approximated.
 
 # %%
 lams = np.linspace(start_lam, stop_lam, 61)
@@ -121,13 +127,13 @@ seen = {"eps": r"noise form: $\hat\varepsilon$ along the path", "x0": r"data for
 
 def derivatives(kind, d=1e-3):
     """Value, slope and second derivative of the prediction at the start of the step, by central differences."""
-    low, mid, high = (float(belief(start_lam + shift).read(kind)) for shift in (-d, 0.0, d))
+    low, mid, high = (float(prediction(start_lam + shift).read(kind)) for shift in (-d, 0.0, d))
     return mid, (high - low) / (2 * d), (high - 2 * mid + low) / d**2
 
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.9), layout="constrained")
 for ax, (kind, title) in zip(axes, seen.items(), strict=True):
-    ax.plot(lams, [float(belief(lam).read(kind)) for lam in lams], color=style.INK, lw=3, label="the truth")
+    ax.plot(lams, [float(prediction(lam).read(kind)) for lam in lams], color=style.INK, lw=3, label="the truth")
     terms = derivatives(kind)
     for k, color in enumerate((style.ORANGE, style.BLUE, style.VERMILLION), 1):
         taylor = sum(c * (lams - start_lam) ** n / math.factorial(n) for n, c in enumerate(terms[:k]))
@@ -137,8 +143,8 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# The slide promises an error $\mathcal O(h^{k+1})$ for **one** step. Halve $h$ again and again and fit the slope. (Here the
-# derivatives are the true ones, so this is the slide's formula and nothing else.)
+# The slide promises an error $\mathcal O(h^{k+1})$ for **one** step. Halve $h$ again and again and fit the slope. (Here
+# the derivatives are the true ones, so this is the slide's formula and nothing else.)
 
 
 # %%
@@ -159,20 +165,26 @@ for k in (1, 2, 3):
     errors = [one_step_error(k, h) for h in hs]
     key[f"one step, k={k}"] = -fitted_order(hs, errors)
     print(
-        f"k = {k}: error of one step {', '.join(f'{e:.1e}' for e in errors)}   slope {key[f'one step, k={k}']:.2f}   promised {k + 1}"
+        f"k = {k}: error of one step {', '.join(f'{e:.1e}' for e in errors)}   slope {key[f'one step, k={k}']:.2f}   "
+        f"promised {k + 1}"
     )
 
 # %% [markdown]
-# A whole run has $N\sim 1/h$ such steps, so the error at its end is $\mathcal O(h^{k})$. That $k$ is the solver's **order**.
+# A whole run has $N\sim 1/h$ such steps, so the error at its end is $\mathcal O(h^{k})$. That $k$ is the
+# solver's **order**.
 #
 # ## 3 · Order 1 is DDIM
 #
-# With $\hat\varepsilon$ constant the integral is $\hat\varepsilon\,(e^{-\lambda_t}-e^{-\lambda_s})$, and the step becomes
+# With $\hat\varepsilon$ constant the integral is $\hat\varepsilon\,(e^{-\lambda_t}-e^{-\lambda_s})$, and the step
+# becomes
 #
-# $$x_s=\frac{\alpha_s}{\alpha_t}x_t-\alpha_s\Big(\frac{\sigma_t}{\alpha_t}-\frac{\sigma_s}{\alpha_s}\Big)\hat\varepsilon=\alpha_s\hat x_0+\sigma_s\hat\varepsilon .$$
+# $$x_s=\frac{\alpha_s}{\alpha_t}x_t
+# -\alpha_s\Big(\frac{\sigma_t}{\alpha_t}-\frac{\sigma_s}{\alpha_s}\Big)\hat\varepsilon
+# =\alpha_s\hat x_0+\sigma_s\hat\varepsilon .$$
 #
-# The right side is DDIM (arXiv 2010.02502, eq. 12). Keeping $\hat x_0$ constant in the data form gives the same line, so at order 1
-# the two forms agree. Above order 1 they do not: $\hat\varepsilon$ and $\hat x_0$ cannot both be straight lines in $\lambda$.
+# The right side is DDIM (arXiv 2010.02502, eq. 12). Keeping $\hat x_0$ constant in the data form gives the same line,
+# so at order 1 the two forms agree. Above order 1 they do not: $\hat\varepsilon$ and $\hat x_0$ cannot both be straight
+# lines in $\lambda$.
 
 # %%
 mixture = td.mixtures.random_mixture(SEED)
@@ -193,8 +205,10 @@ assert same < 1e-12
 #
 # A network gives values, not derivatives in $\lambda$. Two ways to get them from values:
 #
-# * **Singlestep** (DPM-Solver-2 and -3): call the model again at places *inside* the step. Order $k$ costs $k$ calls a step.
-# * **Multistep** (2M, 3M, UniPC, Adams–Bashforth): reuse the values of *earlier* steps. One call a step, whatever the order.
+# * **Singlestep** (DPM-Solver-2 and -3): call the model again at places *inside* the step. Order $k$ costs $k$ calls a
+#   step.
+# * **Multistep** (2M, 3M, UniPC, Adams–Bashforth): reuse the values of *earlier* steps. One call a step, whatever the
+#   order.
 #
 # So never compare at equal steps. What counts is the **NFE**, the number of network calls.
 
@@ -204,7 +218,8 @@ for name in ("ddim", "dpm2", "dpm3", "dpm++2m", "dpm++3m", "unipc2", DEFAULT_SOL
     path = td.solve(D, noise, 12, solver=name)
     solver = SOLVERS[name].solver
     rows.append(
-        f"| `{name}` | {SOLVERS[name].title} | {solver.order} | {'multistep' if solver.memory else 'one step'} | {path.nfe} |"
+        f"| `{name}` | {SOLVERS[name].title} | {solver.order} | {'multistep' if solver.memory else 'one step'} | "
+        f"{path.nfe} |"
     )
 display(
     Markdown(
@@ -215,8 +230,9 @@ display(
 )
 
 # %% [markdown]
-# (`dpm3` does not cost 36: its last step, to $\sigma=0$, has infinite length in $\lambda$, and there only a jump is defined. Section 8
-# is about that step. `dpm++3m` costs 13: its first step makes one call more, and section 6 shows why.)
+# (`dpm3` does not cost 36: its last step, to $\sigma=0$, has infinite length in $\lambda$, and there only a jump is
+# defined. Section 8 is about that step. `dpm++3m` costs 13: its first step makes one call more, and section 6 shows
+# why.)
 #
 # ## 5 · Measured orders
 #
@@ -233,11 +249,12 @@ for name in ("euler", "ddim", "heun", "dpm2", "dpm3", "dpm++2m", "dpm++3m", "uni
 static.convergence(table, floor=FLOOR, title="Each solver is a line, and its order is the slope")
 
 # %% [markdown]
-# Every one keeps what it declares. Within one panel the slopes are equal, and the *heights* differ: the order tells how fast an
-# error falls, not how large it is.
+# Every one keeps what it declares. Within one panel the slopes are equal, and the *heights* differ: the order tells how
+# fast an error falls, not how large it is.
 #
-# **UniPC's free corrector.** `unipc2` predicts with the same two values as `dpm++2m`. Then, having called the model at the new point
-# anyway, it uses that value to *correct* the step it has just made (arXiv 2302.04867, alg. 5). No extra call, one order more:
+# **UniPC's free corrector.** `unipc2` predicts with the same two values as `dpm++2m`. Then, having called the model at
+# the new point anyway, it uses that value to *correct* the step it has just made (arXiv 2302.04867, alg. 5). No extra
+# call, one order more:
 
 # %%
 pair = {row["solver"]: row for row in table if row["solver"] in ("dpm++2m", "unipc2")}
@@ -255,8 +272,9 @@ assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
 #
 # $$D_2=\frac{2\,(D_1^{(0)}-D_1^{(1)})}{r_0+r_1}.$$
 #
-# The widely copied code of DPM-Solver++ (3M) has no factor 2. And it starts with a first-order step, then a second-order one,
-# then third order ("1-2-3"): the single first-order step costs $\mathcal O(h^2)$ *once*, and a whole run cannot repair it.
+# The widely copied code of DPM-Solver++ (3M) has no factor 2. And it starts with a first-order step, then a
+# second-order one, then third order ("1-2-3"): the single first-order step costs $\mathcal O(h^2)$ *once*, and a whole
+# run cannot repair it.
 #
 # Four variants, one formula each switched on or off:
 
@@ -264,7 +282,7 @@ assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
 # %%
 @dataclass(frozen=True)
 class Variant(Multistep3):
-    """DPM-Solver++ 3M with the second difference's factor 1 or 2, and with a start by a jump or by a second-order step."""
+    """DPM-Solver++ 3M with the factor 1 or 2 in the second difference, and a first or second order first step."""
 
     factor: float = 2.0
     jump_start: bool = False
@@ -315,15 +333,17 @@ assert key["factor 2, start 2-2-3"] > 2.85
 assert all(key[name] < 2.3 for name in list(variants)[1:])
 
 # %% [markdown]
-# Either slip alone holds the whole run at order 2. In the library `dpm++3m` is the first line, and `dpm++3m-published` the last one.
+# Either slip alone holds the whole run at order 2. In the library `dpm++3m` is the first line, and `dpm++3m-published`
+# the last one.
 #
 # ## 7 · Break it: rounding, and a model with a kink
 #
 # "Slope = order" is a statement about exact arithmetic and a *smooth* model. Take the same solver three times.
 #
 # * In **float32** the error stops at rounding, and more steps only collect more of it.
-# * **Clip** $\hat x_0$ to a box, as many pipelines do with pixels. Wherever a path meets the clip, the prediction has a kink, no Taylor
-#   series runs through it, and third order is gone. (The error is measured to the *clipped* model's own exact flow.)
+# * **Clip** $\hat x_0$ to a box, as many pipelines do with pixels. Wherever a path meets the clip, the prediction has a
+#   kink, no Taylor series runs through it, and third order is gone. (The error is measured to the *clipped* model's own
+#   exact flow.)
 
 # %%
 FINE = (10, 20, 40, 80, 160, 320)
@@ -369,9 +389,10 @@ assert slope_clipped < 2.5  # no key number: where errors cross the kinks depend
 # %% [markdown]
 # ## 8 · The two ends
 #
-# Real sampling goes the whole way, from $t=1$ to $t=0$, where $\lambda\to\infty$. A formula in $\lambda$ cannot take that last step;
-# it **jumps** ($x_0:=\hat x_0$). The last noise level shrinks like $1/N$, and a jump from NSR $n$ is wrong by $\mathcal O(n^2)$. So a
-# solver in $\lambda$, whatever its order inside, has an error of at least that size, which falls with slope 2.
+# Real sampling goes the whole way, from $t=1$ to $t=0$, where $\lambda\to\infty$. A formula in $\lambda$ cannot take
+# that last step; it **jumps** ($x_0:=\hat x_0$). The last noise level shrinks like $1/N$, and a jump from NSR $n$ is
+# wrong by $\mathcal O(n^2)$. So a solver in $\lambda$, whatever its order inside, has an error of at least that size,
+# which falls with slope 2.
 #
 # The cure is another variable. With $\theta=\arctan(n/\sigma_d)$ the ODE reads $dw/d\theta=-F$ with EDM's finite $F$
 # (arXiv 2206.00364, eq. 7). Adams–Bashforth in that angle, `ab3`, has no special step at either end.
@@ -419,22 +440,24 @@ assert abs(key["last jump alone"] - 2) < 0.1
 assert abs(key["whole way dpm3"] - 2) < 0.2
 
 # %% [markdown]
-# The dashed line is a floor for every solver in $\lambda$. `dpm3` lies on it from 80 steps on. The multistep ones are still above it, for
-# a related reason: at both ends the steps stay *long in $\lambda$*, so polynomials through past values serve badly there.
-# `ab3` goes through the floor with its full order. This is why the library's default works in the angle.
+# The dashed line is a floor for every solver in $\lambda$. `dpm3` lies on it from 80 steps on. The multistep ones are
+# still above it, for a related reason: at both ends the steps stay *long in $\lambda$*, so polynomials through past
+# values serve badly there. `ab3` goes through the floor with its full order. This is why the library's default works in
+# the angle.
 
 # %%
 for N in (20, 80, 320):
     h = schedule.lam(td.time_grid(schedule, N)).diff()
     print(
-        f"{N:3} steps: h of the first {float(h[0]):.2f}, shortest {float(h.min()):.3f}, last before the jump {float(h[-2]):.2f} (log 2 = {math.log(2):.2f})"
+        f"{N:3} steps: h of the first {float(h[0]):.2f}, shortest {float(h.min()):.3f}, last before the jump "
+        f"{float(h[-2]):.2f} (log 2 = {math.log(2):.2f})"
     )
 
 # %% [markdown]
 # ## 9 · What you pay for: error against NFE
 #
-# Orders are about many steps. At 5, 10 or 20 calls constants matter as much. Every deterministic solver with the default grid,
-# median over five random mixtures; each gets as many steps as its calls allow.
+# Orders are about many steps. At 5, 10 or 20 calls constants matter as much. Every deterministic solver with the
+# default grid, median over five random mixtures; each gets as many steps as its calls allow.
 
 # %%
 BUDGETS = (5, 10, 20)
@@ -481,13 +504,15 @@ for name in ("ddim", "heun", "dpm3", "dpm++2m", "ab3"):
     key[f"10 NFE {name}"] = median[name][10]
 
 # %% [markdown]
-# Order is not everything. `deis4` has the highest one and is not near the top: its start-up and its long steps cost too much here.
-# And look at `dpm3` at 5 NFE: three calls a step leave it one step and a jump, and an order needs steps. Multistep solvers take five.
+# Order is not everything. `deis4` has the highest one and is not near the top: its start-up and its long steps cost too
+# much here. And look at `dpm3` at 5 NFE: three calls a step leave it one step and a jump, and an order needs steps.
+# Multistep solvers take five.
 #
 # ## 10 · Stochastic solvers have no such slope
 #
-# DDPM ancestral sampling follows a *random* path, so its distance to the end of the ODE does not fall at all. What converges is the
-# **distribution**. A plain way to see it on the ring of eight: how wide are the modes, compared with the truth?
+# DDPM ancestral sampling follows a *random* path, so its distance to the end of the ODE does not fall at all. What
+# converges is the **distribution**. A plain way to see it on the ring of eight: how wide are the modes, compared with
+# the truth?
 
 # %%
 ring = td.mixtures.ring()
@@ -507,9 +532,9 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.9), layout="constraine
 for name in ("ddim", "ddpm", "ddpm-large"):
     runs = [td.solve(D_ring, x, N, solver=name, generator=SEED, keep="end").end for N in COUNTS]
     seen_as = style.look(name)
-    look = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": name}
-    left.loglog(COUNTS, [paired_error(run, exact).rms for run in runs], **look)
-    right.semilogx(COUNTS, [width(run) for run in runs], **look)
+    line_style = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": name}
+    left.loglog(COUNTS, [paired_error(run, exact).rms for run in runs], **line_style)
+    right.semilogx(COUNTS, [width(run) for run in runs], **line_style)
 noise_of_width = 1 / math.sqrt(4 * SAMPLES)
 right.axhspan(
     1 - 2 * noise_of_width,
@@ -537,11 +562,16 @@ display(
 | the deck (slide 5) | measured here |
 |---|---|
 | the exact solution has one integral | both forms reproduce the true flow within 1e-10 (difference {both_forms:.0e}) |
-| $k$ terms: one step is wrong by $O(h^{{k+1}})$ | slopes {key["one step, k=1"]:.2f}, {key["one step, k=2"]:.2f}, {key["one step, k=3"]:.2f} for $k$ = 1, 2, 3 |
-| so a run has order $k$ | DDIM {measured["ddim"]:.2f}, DPM-Solver-2 {measured["dpm2"]:.2f}, DPM-Solver-3 {measured["dpm3"]:.2f} |
-| *(not said)* the published 3M is third order | {key["factor 1, start 1-2-3"]:.2f}; with the factor 2 and a second-order start {key["factor 2, start 2-2-3"]:.2f} |
-| *(not said)* the order holds from noise to data | DPM-Solver-3 {key["whole way dpm3"]:.2f}: it ends by a jump; `ab3` {key["whole way ab3"]:.2f} |
-| around 10 steps are enough (title of ref. 6) | error at 10 NFE: `{best10}` {median[best10][10]:.2g}, `dpm++2m` {median["dpm++2m"][10]:.2g}, DDIM {median["ddim"][10]:.2g} |
+| $k$ terms: one step is wrong by $O(h^{{k+1}})$ | slopes {key["one step, k=1"]:.2f}, {key["one step, k=2"]:.2f}, \
+{key["one step, k=3"]:.2f} for $k$ = 1, 2, 3 |
+| so a run has order $k$ | DDIM {measured["ddim"]:.2f}, DPM-Solver-2 {measured["dpm2"]:.2f}, DPM-Solver-3 \
+{measured["dpm3"]:.2f} |
+| *(not said)* the published 3M is third order | {key["factor 1, start 1-2-3"]:.2f}; with the factor 2 and a \
+second-order start {key["factor 2, start 2-2-3"]:.2f} |
+| *(not said)* the order holds from noise to data | DPM-Solver-3 {key["whole way dpm3"]:.2f}: it ends by a jump; `ab3` \
+{key["whole way ab3"]:.2f} |
+| around 10 steps are enough (title of ref. 6) | error at 10 NFE: `{best10}` {median[best10][10]:.2g}, `dpm++2m` \
+{median["dpm++2m"][10]:.2g}, DDIM {median["ddim"][10]:.2g} |
 """
     )
 )
@@ -549,7 +579,8 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it in.
+# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it
+# in.
 #
 # **1.** A solver of order 3 has error $10^{-3}$ at 20 steps. At how many steps do you expect $10^{-6}$?
 
@@ -565,7 +596,8 @@ assert math.isclose((answer_1 / 20) ** 3, 1e-3 / 1e-6, rel_tol=0.02), "not yet: 
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** You may spend 12 calls between two inner times. How many steps may `dpm3`, `dpm2` and `dpm++2m` take? Answer with a tuple of three.
+# **2.** You may spend 12 calls between two inner times. How many steps may `dpm3`, `dpm2` and `dpm++2m` take? Answer
+# with a tuple of three.
 
 # %%
 answer_2 = None
@@ -582,8 +614,9 @@ for name, N in zip(("dpm3", "dpm2", "dpm++2m"), answer_2, strict=True):
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** Write one second-order step yourself: from the prediction `p` at $(x_t,t)$, jump to the middle of the step *in $\lambda$*, ask the
-# model there, and take the whole step with the middle's $\hat\varepsilon$. (DPM-Solver-2 does this up to $\mathcal O(h^3)$.)
+# **3.** Write one second-order step yourself: from the prediction `p` at $(x_t,t)$, jump to the middle of the step *in
+# $\lambda$*, evaluate the model there, and take the whole step with the middle's $\hat\varepsilon$. (DPM-Solver-2 does
+# this up to $\mathcal O(h^3)$.)
 
 
 # %%
@@ -615,8 +648,8 @@ assert 1.85 < key["exercise 3 slope"] < 2.3, f"not yet: your step has order {key
 print(f"exercise 3: right, slope {key['exercise 3 slope']:.2f}")
 
 # %% [markdown]
-# **4.** The jump from NSR $n$ to data is wrong by $\mathcal O(n^2)$ and the default grid's last level falls like $1/N$. If a grid let its last
-# level fall like $1/N^2$ instead, which slope would the last jump have?
+# **4.** The jump from NSR $n$ to data is wrong by $\mathcal O(n^2)$ and the default grid's last level falls like $1/N$.
+# If a grid let its last level fall like $1/N^2$ instead, which slope would the last jump have?
 
 # %%
 answer_4 = None

@@ -11,14 +11,17 @@
 # %% [markdown]
 # # 04 · Time grids and guidance
 #
-# **What the deck claims.** The way to speed is fewer function evaluations (slide 4), and two settings decide what the few that are left
-# do. Slide 15 names both for AnimateLCM: which *time steps* to stop at ("autoselect or lcm or lcm[100_ots]"), and how much *guidance*
+# **What the deck claims.** The way to speed is fewer function evaluations (slide 4 of the lecture deck *The Principle
+# and Application of Diffusion Acceleration*), and two settings decide what the few that are left do. Slide 15 names
+# both for AnimateLCM: which *time steps* to stop at ("autoselect or lcm or lcm[100_ots]"), and how much *guidance*
 # ("cfg … around 1.0 to 2.0"). Slide 13 writes guidance as $(1+\omega)\,\Psi(\cdot,c)-\omega\,\Psi(\cdot,\varnothing)$.
 #
-# Nothing is trained here and the solver does not change. Only *where* the calls are spent changes, and *what* is asked.
+# Nothing is trained here and the solver does not change. Only *where* the calls are spent changes, and *how* they are
+# guided.
 #
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\mathrm{NSR}=\sigma/\alpha=e^{-\lambda}$. The data are
-# Gaussian mixtures whose best denoiser is known exactly, so every error is the sampler's own.
+# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data,
+# $\mathrm{NSR}=\sigma/\alpha=e^{-\lambda}$. The data are Gaussian mixtures whose best denoiser is known exactly, so
+# every error is the sampler's own.
 
 # %%
 # %matplotlib inline
@@ -54,9 +57,9 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · The same calls in different places
 #
-# A **time grid** is a list of times from 1 to 0. Ten steps cost ten calls whatever the grid, but they ask the model at other noise levels.
-# Below: each grid of the library with ten steps, in time, in noise level, and the error that it leads to (median over five random mixtures,
-# distance to the exact flow from the same noise).
+# A **time grid** is a list of times from 1 to 0. Ten steps cost ten calls whatever the grid, but each grid evaluates
+# the model at other noise levels. Below: each grid of the library with ten steps, in time, in noise level, and the
+# error that it leads to (median over five random mixtures, distance to the exact flow from the same noise).
 
 
 # %%
@@ -105,17 +108,19 @@ for solver in solvers:
     spreads[solver] = at_ten[-1][0] / at_ten[0][0]
     key[f"best grid, 10 NFE, {solver}"] = at_ten[0][0]
     print(
-        f"{solver:8} 10 NFE: best {at_ten[0][1]} {at_ten[0][0]:.2g}, worst {at_ten[-1][1]} {at_ten[-1][0]:.2g}: {spreads[solver]:.1f} times"
+        f"{solver:8} 10 NFE: best {at_ten[0][1]} {at_ten[0][0]:.2g}, worst {at_ten[-1][1]} {at_ten[-1][0]:.2g}: "
+        f"{spreads[solver]:.1f} times"
     )
 
 # %% [markdown]
-# The better the solver, the more the grid matters: `ddim` hardly cares, and `ab3` gains or loses more than ten times. There is no best grid
-# for all solvers either, so a grid is chosen *together with* its solver.
+# The better the solver, the more the grid matters: `ddim` hardly cares, and `ab3` gains or loses more than ten times.
+# There is no best grid for all solvers either, so a grid is chosen *together with* its solver.
 #
 # ## 2 · The last level before the jump
 #
-# The grids `lambda` and `karras` stop at a last noise level, and from there jump to data: $x_0:=\hat x_0$. Choose it too **high**, and the
-# jump is coarse. Choose it too **low**, and the steps are spread over noise levels where nothing happens any more.
+# The grids `lambda` and `karras` stop at a last noise level, and from there jump to data: $x_0:=\hat x_0$. Choose it
+# too **high**, and the jump is coarse. Choose it too **low**, and the steps are spread over noise levels where nothing
+# happens any more.
 
 # %%
 lasts = np.geomspace(0.003, 1.0, 8 if FAST else 15)
@@ -140,14 +145,14 @@ ax.yaxis.minorticks_off()
 plt.show()
 
 # %% [markdown]
-# Every curve has a valley, and it moves left as steps are added: with more steps you can afford to come nearer. Its left side is gentle
-# and its right side steep, so a rule had better err to the left, as the library's does.
+# Every curve has a valley, and it moves left as steps are added: with more steps you can afford to come nearer. Its
+# left side is gentle and its right side steep, so a rule had better err to the left, as the library's does.
 #
 # ## 3 · Break it: a grid that never visits $t=1$
 #
-# Early samplers chose integer time steps with **leading** spacing: of 1000 steps, for $N=10$, the steps 901, 801, …, 1. The model is first
-# asked at $t=0.901$, but what it is given is *pure noise*, which belongs to $t=1$. At $t=0.901$ it should already see some signal. **Trailing**
-# spacing starts at 1000 (arXiv 2305.08891, sec. 3.3).
+# Early samplers chose integer time steps with **leading** spacing: of 1000 steps, for $N=10$, the steps 901, 801, …, 1.
+# The model is first evaluated at $t=0.901$, but what it is given is *pure noise*, which belongs to $t=1$. At $t=0.901$
+# it should already see some signal. **Trailing** spacing starts at 1000 (arXiv 2305.08891, sec. 3.3).
 #
 # Stable Diffusion's schedule, and data whose mean is not 0 (eight modes about the point (3, 0)):
 
@@ -193,18 +198,19 @@ key["mean, exact flow"] = flow_mean
 assert abs(means["trailing"][0] - flow_mean) < 0.1 < abs(means["leading"][0] - flow_mean)
 
 # %% [markdown]
-# For pictures, "towards 0" means towards medium grey. Even trailing spacing does not reach the data's mean: this table ends
-# with $\alpha_1=0.068$, not 0, so that pure noise is not quite what it should start from. Only a schedule with $\alpha_1=0$ would mend that.
+# For pictures, "towards 0" means towards medium grey. Even trailing spacing does not reach the data's mean: this table
+# ends with $\alpha_1=0.068$, not 0, so that pure noise is not quite what it should start from. Only a schedule with
+# $\alpha_1=0$ would mend that.
 #
 # ## 4 · Break it: integer time steps
 #
-# A network trained on 1000 integer steps is often asked at the *nearest integer*, while the solver computes with the exact
-# time. An eps for the wrong noise level is an error that no number of steps removes.
+# A network trained on 1000 integer steps is often evaluated at the *nearest integer*, while the solver computes with
+# the exact time. An eps for the wrong noise level is an error that no number of steps removes.
 
 
 # %%
 class Rounded(td.Denoiser):
-    """A model that is asked at t rounded to a whole step of the table; its eps is then used at the true t."""
+    """A model that is evaluated at t rounded to a whole step of the table; its eps is then used at the true t."""
 
     def __init__(self, denoiser, steps=1000):
         super().__init__(denoiser.schedule, "eps")
@@ -224,12 +230,12 @@ first, final = float(inner[10][0]), float(inner[10][-1])
 start = mixture.marginal(table, first).sample(64, SEED, dtype=torch.float64)
 exact = td.reference(D, start, first, final)
 figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-asked = {
+models = {
     "continuous times": (D, style.BLUE, "o-"),
     "times rounded to 1/1000": (Rounded(D), style.VERMILLION, "s-"),
     "times rounded to 1/100": (Rounded(D, 100), style.ORANGE, "^-"),
 }
-for name, (model, color, mark) in asked.items():
+for name, (model, color, mark) in models.items():
     errors = [
         paired_error(td.solve(model, start, solver="dpm3", ts=ts, keep="end").end, exact).rms for ts in inner.values()
     ]
@@ -251,13 +257,14 @@ assert key["dpm3, continuous times"] > 2.7 > 1.5 > key["dpm3, times rounded to 1
 #
 # ## 5 · Guidance
 #
-# Classifier-free guidance asks the model twice, with the condition $c$ and without, and goes further in the direction of the difference
-# (arXiv 2207.12598, eq. 6):
+# Classifier-free guidance evaluates the model twice, with the condition $c$ and without, and goes further in the
+# direction of the difference (arXiv 2207.12598, eq. 6):
 #
 # $$\hat\varepsilon_g=\hat\varepsilon_\varnothing+g\,(\hat\varepsilon_c-\hat\varepsilon_\varnothing).$$
 #
 # $g=1$ is **off**. The deck's $\omega$ (slide 13) and the paper's $w$ are $g-1$, since
-# $(1+\omega)\hat\varepsilon_c-\omega\,\hat\varepsilon_\varnothing$ is the same with $g=1+\omega$; "cfg" in user interfaces is $g$.
+# $(1+\omega)\hat\varepsilon_c-\omega\,\hat\varepsilon_\varnothing$ is the same with $g=1+\omega$; "cfg" in user
+# interfaces is $g$.
 
 # %%
 ring = td.mixtures.ring()  # eight modes; the label of a sample is its mode
@@ -268,7 +275,8 @@ off = td.solve(D_ring, noise, 10, cond=labels, guidance_scale=1.0)
 plain = td.solve(D_ring, noise, 10, cond=labels)
 on = td.solve(D_ring, noise, 10, cond=labels, guidance_scale=3.0)
 print(
-    f"10 steps: g = 1 costs {off.nfe} calls and is the conditional model itself: {bool((off.end == plain.end).all())}; g = 3 costs {on.nfe} calls"
+    f"10 steps: g = 1 costs {off.nfe} calls and is the conditional model itself: "
+    f"{bool((off.end == plain.end).all())}; g = 3 costs {on.nfe} calls"
 )
 assert off.nfe == 10
 assert on.nfe == 20
@@ -277,28 +285,29 @@ assert torch.equal(off.end, plain.end)
 # %% [markdown]
 # ## 6 · What guidance does to the distribution
 #
-# We ask each noise for one of the eight modes, and follow the *exact* guided flow, so that no step size is to blame. Background: the true data.
+# We request one of the eight modes for each noise, and follow the *exact* guided flow, so that no step size is to
+# blame. Background: the true data.
 
 # %%
 many = schedule.prior((DRAWN, 2), SEED + 1, dtype=torch.float64)
-asked_for = torch.arange(DRAWN) % 8
+requested = torch.arange(DRAWN) % 8
 
 
 def guided(g, x, c):
     return td.reference(D_ring, x, cond=c, guidance_scale=g, tolerance=1e-8)
 
 
-ends = {g: guided(g, many, asked_for) for g in (0.0, 1.0, 3.0, 7.5)}
+ends = {g: guided(g, many, requested) for g in (0.0, 1.0, 3.0, 7.5)}
 behind = style.density(ring, list(ends.values()))
 CLASS_COLORS = (*style.PATH_COLORS, style.INK, YELLOW)
 figure, axes = plt.subplots(1, len(ends), figsize=(14, 4.1), sharey=True, layout="constrained")
 for ax, (g, cloud) in zip(axes, ends.items(), strict=True):
     ax.imshow(behind.shade, origin="lower", extent=behind.extent, cmap="Greys", vmax=2.5)
-    ax.scatter(*cloud.T, c=[CLASS_COLORS[k] for k in asked_for], s=4)
+    ax.scatter(*cloud.T, c=[CLASS_COLORS[k] for k in requested], s=4)
     ax.set(title=f"g = {g:g}", xlabel="$x_1$", aspect="equal")
 axes[0].set_ylabel("$x_2$")
 figure.suptitle(
-    "Coloured by the class asked for: g = 0 ignores it, g = 1 is right, above it overshoots",
+    "Coloured by the requested class: g = 0 ignores it, g = 1 is right, above it overshoots",
     x=0.01,
     ha="left",
     fontweight="bold",
@@ -310,8 +319,9 @@ plt.show()
 #
 # $$\tilde p_g(x)\;\propto\;p(x\mid c)^{g}\;p(x)^{1-g}\;\propto\;p(x\mid c)\;p(c\mid x)^{g-1}.$$
 #
-# It does not: the guided score of *each noise level* is that of a sharpened density at that level, but these densities are not the noised versions of one
-# another, so that the flow ends elsewhere. Here we can compute both. Zoom in on mode 0 (centre (2, 0), standard deviation 0.15):
+# It does not: the guided score of *each noise level* is that of a sharpened density at that level, but these densities
+# are not the noised versions of one another, so that the flow ends elsewhere. Here we can compute both. Zoom in on mode
+# 0 (centre (2, 0), standard deviation 0.15):
 
 # %%
 lattice_line = torch.linspace(-4, 4, 321, dtype=torch.float64)
@@ -319,7 +329,7 @@ lattice = torch.cartesian_prod(lattice_line, lattice_line)
 
 
 def sharpened(g):
-    """Mean shift outwards, and standard deviation outwards and along the ring, of the sharpened density of class 0, on a lattice."""
+    """Of the sharpened density of class 0, on a lattice: mean shift outwards, std outwards, std along the ring."""
     zero = torch.zeros(len(lattice), dtype=torch.long)
     weight = torch.softmax(g * ring.log_prob(lattice, zero) + (1 - g) * ring.log_prob(lattice), 0)
     mean = weight @ lattice
@@ -327,7 +337,7 @@ def sharpened(g):
 
 
 def measured(samples, c):
-    """The same of samples, each turned so that its class points along the first axis; and the mean posterior of its class."""
+    """The same of samples, each turned so that its class is on the first axis; and the mean posterior of its class."""
     outwards = ring.means[c] / 2
     along = torch.stack([-outwards[:, 1], outwards[:, 0]], 1)
     out, side = ((samples - ring.means[c]) * outwards).sum(1), (samples * along).sum(1)
@@ -340,10 +350,14 @@ for g in (1.0, 2.0, 3.0, 7.5):
     wanted, found = sharpened(g), measured(guided(g, noise, labels), labels)
     key[f"shift g={g:g}"], key[f"std out g={g:g}"], key[f"std along g={g:g}"] = found[:3]
     rows.append(
-        f"| {g:g} | {round(wanted[0], 6) + 0:.2f} | **{found[0]:.2f}** | {wanted[1]:.3f} | **{found[1]:.3f}** | {wanted[2]:.3f} | **{found[2]:.3f}** | {found[3]:.4f} |"
+        f"| {g:g} | {round(wanted[0], 6) + 0:.2f} | **{found[0]:.2f}** | {wanted[1]:.3f} | **{found[1]:.3f}** | "
+        f"{wanted[2]:.3f} | **{found[2]:.3f}** | {found[3]:.4f} |"
     )
     key[f"sharpened shift g={g:g}"] = wanted[0]
-title = "| g | shift outwards: sharpened | guided | std outwards: sharpened | guided | std along the ring: sharpened | guided | posterior of the class |"
+title = (
+    "| g | shift outwards: sharpened | guided | std outwards: sharpened | guided | std along the ring: sharpened | "
+    "guided | posterior of the class |"
+)
 display(Markdown("\n".join([title, "|---" * 8 + "|", *rows])))
 assert key["shift g=7.5"] > 0.4 > 0.01 > key["sharpened shift g=7.5"]
 
@@ -367,14 +381,16 @@ ax.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
-# Near a mode the class is certain, $p(c\mid x)=1$, so sharpening would change nothing. Guidance moved the mode by more than three standard
-# deviations and squeezed it: at *high noise* the class was not certain, and there the push outwards happened. More guidance is not "more of
-# the class"; the posterior was 1 already at $g=1$. This is the saturated look of pictures at a high scale.
+# Near a mode the class is certain, $p(c\mid x)=1$, so sharpening would change nothing. Guidance moved the mode by more
+# than three standard deviations and squeezed it: at *high noise* the class was not certain, and there the push outwards
+# happened. More guidance is not "more of the class"; the posterior was 1 already at $g=1$. This is the saturated look
+# of pictures at a high scale.
 #
 # ## 7 · What may be combined
 #
-# Slide 13 combines *solver outputs*, $(1+\omega)\Psi_c-\omega\Psi_\varnothing$. That equals a step with the combined prediction only if
-# $\Psi$ is linear in the prediction and calls it once, which is a single DDIM step. For two sub-steps it is something else.
+# Slide 13 combines *solver outputs*, $(1+\omega)\Psi_c-\omega\Psi_\varnothing$. That equals a step with the combined
+# prediction only if $\Psi$ is linear in the prediction and calls it once, which is a single DDIM step. For two
+# sub-steps it is something else.
 
 
 # %%
@@ -396,8 +412,8 @@ assert key["combining outputs, 1 sub-steps"] < 1e-12 < 1e-2 < key["combining out
 # %% [markdown]
 # ## 8 · High guidance needs more steps
 #
-# Guidance multiplies not only the prediction but how fast it *changes*, and a high-order solver extrapolates that change. Error to the exact
-# guided flow against NFE (two calls a step for $g\ne1$):
+# Guidance multiplies not only the prediction but how fast it *changes*, and a high-order solver extrapolates that
+# change. Error to the exact guided flow against NFE (two calls a step for $g\ne1$):
 
 # %%
 GS = (1.0, 3.0, 7.5)
@@ -420,9 +436,9 @@ assert key["dpm++2m g=7.5, 5 steps"] > 3 * key["dpm++2m g=1, 5 steps"]
 assert key["ab3 g=7.5, 20 steps"] < key["ddim g=7.5, 20 steps"]
 
 # %% [markdown]
-# For `ddim` the scale hardly matters, beyond the doubled cost. The higher the order, the worse few guided steps become: at $g=7.5$ and 5
-# steps `ab3` is thrown off the picture, and `ddim` is the safe choice; at 20 steps `ab3` is the best again. The DPM-Solver++ paper reports the
-# same of high-order solvers at large scales (arXiv 2211.01095, sec. 3).
+# For `ddim` the scale hardly matters, beyond the doubled cost. The higher the order, the worse few guided steps become:
+# at $g=7.5$ and 5 steps `ab3` is thrown off the picture, and `ddim` is the safe choice; at 20 steps `ab3` is the best
+# again. The DPM-Solver++ paper reports the same of high-order solvers at large scales (arXiv 2211.01095, sec. 3).
 #
 # ## What the deck says, and what we measured
 
@@ -432,11 +448,16 @@ display(
         f"""
 | the deck | measured here |
 |---|---|
-| few steps need the right time steps (slide 15) | at 10 NFE the choice of grid changes the error {spreads["ddim"]:.1f}× for `ddim`, {spreads["dpm++2m"]:.1f}× for `dpm++2m`, {spreads["ab3"]:.0f}× for `ab3` |
-| *(not said)* the first one must be $t=1$ | 5 leading steps: mean {key["mean, 5 steps, leading"]:.2f}; trailing {key["mean, 5 steps, trailing"]:.2f}; exact flow {flow_mean:.2f}; data {centre:.2f} |
-| *(not said)* integer time steps will do | DPM-Solver-3: slope {key["dpm3, continuous times"]:.2f} with continuous times, {key["dpm3, times rounded to 1/1000"]:.2f} with rounded ones |
-| $(1+\\omega)\\Psi_c-\\omega\\Psi_\\varnothing$ (slide 13) | right for one DDIM step ({key["combining outputs, 1 sub-steps"]:.0e}); for two off by {key["combining outputs, 2 sub-steps"]:.2f} |
-| guide with 1.0 to 2.0 (slide 15) | $g$ = 2 shifts modes by {key["shift g=2"] / 0.15:.1f} standard deviations, 7.5 by {key["shift g=7.5"] / 0.15:.1f}; the sharpened density by {key["sharpened shift g=7.5"] + 0:.0f} |
+| few steps need the right time steps (slide 15) | at 10 NFE the choice of grid changes the error \
+{spreads["ddim"]:.1f}× for `ddim`, {spreads["dpm++2m"]:.1f}× for `dpm++2m`, {spreads["ab3"]:.0f}× for `ab3` |
+| *(not said)* the first one must be $t=1$ | 5 leading steps: mean {key["mean, 5 steps, leading"]:.2f}; trailing \
+{key["mean, 5 steps, trailing"]:.2f}; exact flow {flow_mean:.2f}; data {centre:.2f} |
+| *(not said)* integer time steps will do | DPM-Solver-3: slope {key["dpm3, continuous times"]:.2f} with continuous \
+times, {key["dpm3, times rounded to 1/1000"]:.2f} with rounded ones |
+| $(1+\\omega)\\Psi_c-\\omega\\Psi_\\varnothing$ (slide 13) | right for one DDIM step \
+({key["combining outputs, 1 sub-steps"]:.0e}); for two off by {key["combining outputs, 2 sub-steps"]:.2f} |
+| guide with 1.0 to 2.0 (slide 15) | $g$ = 2 shifts modes by {key["shift g=2"] / 0.15:.1f} standard deviations, 7.5 by \
+{key["shift g=7.5"] / 0.15:.1f}; the sharpened density by {key["sharpened shift g=7.5"] + 0:.0f} |
 | guidance costs two calls a step | {on.nfe} calls for 10 steps, {off.nfe} at $g$ = 1 |
 """
     )
@@ -445,7 +466,8 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it in.
+# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it
+# in.
 #
 # **1.** A paper samples with $\omega=6.5$. Which `guidance_scale` is that?
 
@@ -465,8 +487,8 @@ assert torch.allclose(ours, (1 + 6.5) * p[True] - 6.5 * p[False]), (
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** You have 24 calls and guide with $g=3$. How many steps may `dpm2` (two calls a step between inner times, one on the jump to data) take from
-# $t=1$ to $t=0$, at most?
+# **2.** You have 24 calls and guide with $g=3$. How many steps may `dpm2` (two calls a step between inner times, one on
+# the jump to data) take from $t=1$ to $t=0$, at most?
 
 # %%
 answer_2 = None
@@ -484,7 +506,8 @@ assert spent[0] <= 24 < spent[1], f"not yet: {answer_2} steps cost {spent[0]} ca
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** A table has 1000 steps, numbered 1 to 1000 (step $k$ is $t=k/1000$). Write the four integer steps of *trailing* spacing, noisiest first.
+# **3.** A table has 1000 steps, numbered 1 to 1000 (step $k$ is $t=k/1000$). Write the four integer steps of *trailing*
+# spacing, noisiest first.
 
 # %%
 answer_3 = None
@@ -501,8 +524,8 @@ assert torch.allclose(torch.tensor(answer_3) / 1000, wanted.float()), (
 print("exercise 3: right")
 
 # %% [markdown]
-# **4.** Find a `last` for the grid `lambda` with which `dpm++2m` at 10 steps has at most 95 % of the error that it has with the library's choice. (Look at the
-# valley in section 2.)
+# **4.** Find a `last` for the grid `lambda` with which `dpm++2m` at 10 steps has at most 95 % of the error that it has
+# with the library's choice. (Look at the valley in section 2.)
 
 # %%
 answer_4 = None
@@ -529,7 +552,8 @@ print(f"exercise 4: right, with last = {answer_4:.2g} the error is {yours:.2g} i
 # * The deck, slides 4 (reducing NFE), 13 ($\omega$) and 15 (AnimateLCM's settings).
 # * Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: eq. 6.
 # * Karras et al., *EDM*, arXiv 2206.00364: the grid, eq. 5.
-# * Lu et al., *DPM-Solver*, arXiv 2206.00927, sec. 3.4 (steps uniform in $\lambda$); *DPM-Solver++*, arXiv 2211.01095, sec. 3 (guidance).
+# * Lu et al., *DPM-Solver*, arXiv 2206.00927, sec. 3.4 (steps uniform in $\lambda$); *DPM-Solver++*, arXiv 2211.01095,
+#   sec. 3 (guidance).
 # * Song et al., *DDIM*, arXiv 2010.02502: linear and quadratic spacing, app. D.2.
 # * Lin et al., *Common Diffusion Noise Schedules and Sample Steps Are Flawed*, arXiv 2305.08891: sec. 3.1 and 3.3.
 # * Wang et al., *Phased Consistency Model*, arXiv 2405.18407: the guided solver of slide 13.

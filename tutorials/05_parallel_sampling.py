@@ -11,15 +11,19 @@
 # %% [markdown]
 # # 05 · Parallel sampling: the staircase
 #
-# **What the deck claims** (slides 7 and 8). A sampler of $T$ steps seems to need $T$ network calls one after the other. It does not: guess the
-# *whole path*, take all $T$ steps from the guess in one batched call, add them up, and repeat. This **Picard iteration** is never slower
-# than step by step: its lower bound is sequential denoising. **Parareal** does the same with a coarse solver in sequence and a fine one in parallel.
+# **What the deck claims** (slides 7 and 8 of the lecture deck *The Principle and Application of
+# Diffusion Acceleration*). A sampler of $T$ steps seems to need $T$ network calls one after the other.
+# It does not: guess the *whole path*, take all $T$ steps from the guess in one batched call, add them
+# up, and repeat. This **Picard iteration** is never slower than step by step: its lower bound is
+# sequential denoising. **Parareal** does the same with a coarse solver in sequence and a fine one in
+# parallel.
 #
-# Nothing becomes cheaper by that. A parallel sampler trades *more* calls (NFE) for fewer **rounds**, calls that wait for one another. We show
-# the trade, prove the bound, break the method in several ways, and measure where it pays.
+# Nothing becomes cheaper by that. A parallel sampler trades *more* calls (NFE) for fewer **rounds**, calls that wait
+# for one another. We show the trade, prove the bound, break the method in several ways, and measure where it pays.
 #
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data. Paths are numbered in *sampling* order here, as in the deck:
-# $x_0$ is the noise where the walk starts, $x_T$ the sample, and $\Phi_i$ the sampler's step from point $i$ to point $i+1$.
+# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data. Paths are numbered in *sampling*
+# order here, as in the deck: $x_0$ is the noise where the walk starts, $x_T$ the sample, and $\Phi_i$ the sampler's
+# step from point $i$ to point $i+1$.
 
 # %%
 # %matplotlib inline
@@ -65,26 +69,28 @@ key = {}  # the numbers that the last cell prints
 #
 # $$x_t=x_0+\int_0^t s(x_u,u)\,du\qquad\Longrightarrow\qquad x^{k+1}_t=x^k_0+\int_0^t s(x^k_u,u)\,du .$$
 #
-# On a grid the integral is a sum. In the deck it is Euler's, $\frac1T\sum_{j\le i}s(x^k_j,\frac jT)$; any one-step solver will do, because a step is a move
-# $\Phi_j(x_j)-x_j$:
+# On a grid the integral is a sum. In the deck it is Euler's, $\frac1T\sum_{j\le i}s(x^k_j,\frac jT)$; any one-step
+# solver will do, because a step is a move $\Phi_j(x_j)-x_j$:
 #
 # $$x^{k+1}_{i+1}=x_0+\sum_{j=0}^{i}\big(\Phi_j(x^k_j)-x^k_j\big).$$
 #
 # All $T$ moves start from the *old* path, so no step waits for another: one **sweep** is one batched call.
 #
-# **Why it cannot lose (induction).** Claim: after $k$ sweeps the points $0\dots k$ are those of the sequential walk. *Start:* after 0 sweeps
-# point 0 is right, as it is where the walk starts. *Step:* let the points $0\dots k$ be right. Then the moves $0\dots k$ were taken from
-# right points, so they are the sequential walk's own moves. Their sum telescopes: $x_0+\sum_{j\le k}(x^\star_{j+1}-x^\star_j)=x^\star_{k+1}$. So point $k+1$
-# is right too. After $T$ sweeps everything is. The frozen points form a **staircase**: one more each sweep, whatever the model does.
+# **Why it cannot lose (induction).** Claim: after $k$ sweeps the points $0\dots k$ are those of the sequential
+# walk. *Start:* after 0 sweeps point 0 is right, as it is where the walk starts. *Step:* let the points
+# $0\dots k$ be right. Then the moves $0\dots k$ were taken from right points, so they are the sequential walk's
+# own moves. Their sum telescopes: $x_0+\sum_{j\le k}(x^\star_{j+1}-x^\star_j)=x^\star_{k+1}$. So point $k+1$ is
+# right too. After $T$ sweeps everything is. The frozen points form a **staircase**: one more each sweep,
+# whatever the model does.
 #
-# *A slip in the deck's proof.* Slide 7 writes the right point $x^\star_t$ as $h_{t-1}(\dots h_2(h_1(x_0)))$. With its own indices, $h_j$ the step
-# from point $j$, the first step is $h_0$: one is missing. And it does not say for which $t$ the lines hold. All that is needed is
-# $x^k_i=x^\star_i$ for $i\le k$.
+# *A slip in the deck's proof.* Slide 7 writes the right point $x^\star_t$ as $h_{t-1}(\dots h_2(h_1(x_0)))$. With its
+# own indices, $h_j$ the step from point $j$, the first step is $h_0$: one is missing. And it does not say for which $t$
+# the lines hold. All that is needed is $x^k_i=x^\star_i$ for $i\le k$.
 #
 # ## 2 · Picard by hand
 #
-# A mixture of five Gaussians, whose denoiser is exact, Stable Diffusion's table, 100 DDIM steps, 256 samples. First the walk step by step, which is
-# the truth of this lesson, and its own distance to the exact flow, which it cannot know.
+# A mixture of five Gaussians, whose denoiser is exact, Stable Diffusion's table, 100 DDIM steps, 256 samples. First the
+# walk step by step, which is the truth of this lesson, and its own distance to the exact flow, which it cannot know.
 
 # %%
 table = td.schedule("scaled-linear")
@@ -101,7 +107,8 @@ key["sequential to exact"] = floor
 
 
 # %% [markdown]
-# `all_steps` takes one DDIM step from each of $n$ points, in **one** call with $n\cdot B$ rows. A sweep is then two lines:
+# `all_steps` takes one DDIM step from each of $n$ points, in **one** call with $n\cdot B$ rows. A sweep is then two
+# lines:
 
 
 # %%
@@ -138,8 +145,9 @@ assert picard.rounds <= T
 # %% [markdown]
 # ## 3 · The picture
 #
-# Some paths after a few sweeps, over the density of the data; the rings are the sequential ends. Before the first sweep each path is a single point: the guess
-# is that nothing moves. (`toydiff.plots.interactive.sweeps` draws the same with a slider over $k$.)
+# Some paths after a few sweeps, over the density of the data; the rings are the sequential ends. Before the first sweep
+# each path is a single point: the guess is that nothing moves. (`toydiff.plots.interactive.sweeps` draws the same with
+# a slider over $k$.)
 
 # %%
 usual = td.solve(D, x, solver="picard", ts=ts)  # stops by its tolerance, 1e-3 of the noise level
@@ -153,9 +161,10 @@ static.sweep_errors(
 )
 
 # %% [markdown]
-# Right of the black staircase nothing is promised, and yet the error falls at all points together: the bound would need 100 sweeps, and 12 are
-# enough for ten digits. The dashed line is what the solver *accepted*. It must be content with every one of the 256 samples, and the
-# colours show the median: that the dashed line lags behind is the tail of section 9.
+# Right of the black staircase nothing is promised, and yet the error falls at all points together: the bound
+# would need 100 sweeps, and 12 are enough for ten digits. The dashed line is what the solver *accepted*. It
+# must be content with every one of the 256 samples, and the colours show the median: that the dashed line lags
+# behind is the tail of section 9.
 #
 # ## 4 · Faster than any power
 #
@@ -169,7 +178,7 @@ def quantile(path, truth, q):
 
 
 def rounds_to_target(path, truth, q=0.5):
-    """The rounds spent when that quantile was first at most the goal."""
+    """The rounds spent when that quantile was first at most TARGET."""
     return path.sweep_rounds[int((quantile(path, truth, q) <= TARGET).nonzero()[0])]
 
 
@@ -213,16 +222,19 @@ for q, name in ((0.5, "median"), (0.95, "p95"), (1.0, "slowest")):
 print({name: value for name, value in key.items() if "rounds" in name})
 beyond = next(k for k, value in enumerate(median) if value < floor)
 print(
-    f"after {beyond} sweeps the median sample is nearer to the sequential end than that is to the exact flow ({floor:.3f})"
+    f"after {beyond} sweeps the median sample is nearer to the sequential end than that is to the exact flow "
+    f"({floor:.3f})"
 )
 key["picard sweeps to the walk's own error"] = beyond
 
 # %% [markdown]
-# Picard's theorem says why: an error at sweep $k$ is the integral of the error before, times how much the drift reacts to it. Integrate $k$ times, and the bound is
-# $L^k/k!$ with $L$ the drift's Lipschitz constant, integrated over time. The right panel finds that $k!$: $k\,e_k/e_{k-1}$ is flat.
-# The typical sample has $L\approx0.8$; the slowest one has another story, and section 9 tells it.
+# Picard's theorem says why: an error at sweep $k$ is the integral of the error before, times how much the drift reacts
+# to it. Integrate $k$ times, and the bound is $L^k/k!$ with $L$ the drift's Lipschitz constant, integrated over time.
+# The right panel finds that $k!$: $k\,e_k/e_{k-1}$ is flat. The typical sample has $L\approx0.8$; the slowest one has
+# another story, and section 9 tells it.
 #
-# The grey curve bends at the dashed line. Further sweeps only come nearer to a *sequential path that is itself wrong by as much*.
+# The grey curve bends at the dashed line. Further sweeps only come nearer to a *sequential path that is itself wrong by
+# as much*.
 #
 # ## 5 · One formula, many choices
 #
@@ -230,8 +242,8 @@ key["picard sweeps to the walk's own error"] = beyond
 #
 # $$x^{k+1}_{i+1}=\Phi_i(x^k_i)+G_i(x^{k+1}_i)-G_i(x^k_i).$$
 #
-# $G_i$ is a guess, cheap, of what the step $\Phi_i$ will do to a *change* of its input. The staircase holds for every $G$, since $G$ cancels where
-# the point is right.
+# $G_i$ is a guess, cheap, of what the step $\Phi_i$ will do to a *change* of its input. The staircase holds for every
+# $G$, since $G$ cancels where the point is right.
 #
 # | $G_i(y)$ | method | what a sweep costs |
 # |---|---|---|
@@ -242,14 +254,18 @@ key["picard sweeps to the walk's own error"] = beyond
 # | a coarse solver, on blocks | **Parareal** | a fine walk in parallel, a coarse one in sequence |
 # | $\Phi_i(y)$ | the sequential walk: one sweep, of $T$ rounds | $T$ calls |
 #
-# Anderson acceleration (ParaTAA) is of another kind: it takes Picard's sweep, and mixes *whole paths* of the last sweeps so that what is left is least.
+# Anderson acceleration (ParaTAA) is of another kind: it takes Picard's sweep, and mixes *whole paths* of the last
+# sweeps so that what is left is least.
 #
 # By hand, with $G$ as a function:
 
 
 # %%
 def iterate(phi, G, first, sweeps):
-    """The formula above. phi: old points (n, B, 2) -> where their steps lead; G(path) -> the function (i, y) of this sweep."""
+    """The formula above: paths (sweeps + 1, n + 1, B, 2).
+
+    phi: old points (n, B, 2) -> where their steps lead. G(path) -> the function (i, y) of this sweep.
+    """
     paths = [first]
     for _ in range(sweeps):
         old = paths[-1]
@@ -288,10 +304,11 @@ for name, G in choices.items():
     key[f"G = {name}, 3 sweeps"] = float(errors[3])
 
 # %% [markdown]
-# Jacobi gains its one point a sweep and *nothing else*: there the deck's bound is attained. Newton squares the error, but needs derivatives. Broyden's secants
-# come near to it without any further call.
+# Jacobi gains its one point a sweep and *nothing else*: there the deck's bound is attained. Newton squares the error,
+# but needs derivatives. Broyden's secants come near to it without any further call.
 #
-# Now the library's four methods, in rounds to a median distance of $10^{-2}$. One mixture may be an accident, so here are eight.
+# Now the library's four methods, in rounds to a median distance of $10^{-2}$. One mixture may be an accident, so here
+# are eight.
 
 # %%
 METHODS = ("picard", "anderson", "broyden", "parareal")
@@ -312,10 +329,10 @@ for seed in SEEDS:
 figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained", width_ratios=(1.3, 1))
 for method, (rounds, typical, slow, _) in curves.items():
     seen_as = style.look(method)
-    look = {"color": seen_as.color, "ls": seen_as.line}
+    line_style = {"color": seen_as.color, "ls": seen_as.line}
     drawn = slice(1, None) if rounds[0] == 0 else slice(None)  # a guess that cost nothing has no place on a log axis
-    left.loglog(rounds[drawn], typical[drawn], marker=seen_as.marker, ms=5, label=method, **look)
-    left.loglog(rounds[drawn], slow[drawn], lw=0.8, **look)
+    left.loglog(rounds[drawn], typical[drawn], marker=seen_as.marker, ms=5, label=method, **line_style)
+    left.loglog(rounds[drawn], slow[drawn], lw=0.8, **line_style)
 left.axhline(TARGET, color=style.INK, ls=":", lw=1)
 left.axvline(T, color=style.INK, lw=1.2)
 left.text(T, 3e-6, "sequential ", ha="right", color=style.INK, rotation=90)
@@ -365,8 +382,9 @@ assert mean["broyden", "median"] < mean["picard", "median"]
 assert mean["anderson", "p95"] > mean["picard", "p95"]
 
 # %% [markdown]
-# The last assertion is no misprint. Acceleration helps the *typical* sample: from 5 rounds to 4 or 3. The slow samples gain nothing from secants, and Anderson makes
-# them slower on most mixtures: it extrapolates as if a path reacted linearly, and theirs does not (section 9). Judge a parallel sampler by its tail as well.
+# The last assertion is no misprint. Acceleration helps the *typical* sample: from 5 rounds to 4 or 3. The slow samples
+# gain nothing from secants, and Anderson makes them slower on most mixtures: it extrapolates as if a path reacted
+# linearly, and theirs does not (section 9). Judge a parallel sampler by its tail as well.
 #
 # Parareal counts in other units: a round of it moves every block one *step*, not the whole path.
 #
@@ -382,13 +400,14 @@ for method in METHODS[:3]:
     key[f"coarse start, {method}"] = coarse
 
 # %% [markdown]
-# They do not: they save one sweep or none. (An earlier result can be a start as well, `Picard(start=trajectory)`. Its rounds are counted too; but where it is
-# there anyway, say from a prompt that has changed a little, it is a good guess for nothing.)
+# They do not: they save one sweep or none. (An earlier result can be a start as well, `Picard(start=trajectory)`. Its
+# rounds are counted too; but where it is there anyway, say from a prompt that has changed a little, it is a good guess
+# for nothing.)
 #
 # ## 6 · Coordinates matter
 #
-# DDIM in $z=x/\alpha$ is the *same* walk: same model, same noise levels, same samples to the last digits (EDM's coordinates, $\alpha=1$; a VE schedule). To a
-# parallel sampler it is not the same problem.
+# DDIM in $z=x/\alpha$ is the *same* walk: same model, same noise levels, same samples to the last digits (EDM's
+# coordinates, $\alpha=1$; a VE schedule). To a parallel sampler it is not the same problem.
 
 # %%
 ve = td.VE()
@@ -432,9 +451,10 @@ plt.show()
 display(Markdown("\n".join(["| rounds to 0.01 (median) | picard | anderson | broyden |", "|---|---|---|---|", *lines])))
 
 # %% [markdown]
-# Plain Picard needs two to three times the sweeps, and its error first *grows*. Two things differ. The guess "nothing moves" is of size 15 or 80 where the data
-# are of size 1. And the sum carries an error on *unchanged*, $G=y$, while the flow in $z$ shrinks everything on its way down. The cure for both is one factor:
-# with $S=\sqrt{\alpha^2+\sigma^2}$, the size of a state, guess $x_0S_i/S_0$ and carry $G_i(y)=\frac{S_{i+1}}{S_i}y$. Which of the two does it?
+# Plain Picard needs two to three times the sweeps, and its error first *grows*. Two things differ. The guess "nothing
+# moves" is of size 15 or 80 where the data are of size 1. And the sum carries an error on *unchanged*, $G=y$, while the
+# flow in $z$ shrinks everything on its way down. The cure for both is one factor: with $S=\sqrt{\alpha^2+\sigma^2}$,
+# the size of a state, guess $x_0S_i/S_0$ and carry $G_i(y)=\frac{S_{i+1}}{S_i}y$. Which of the two does it?
 
 # %%
 S = torch.sqrt(1 + table.nsr(ts) ** 2)[:, None, None]  # in z
@@ -460,17 +480,20 @@ for guess_name, guess in (("constant", start_z.expand(T + 1, *x.shape)), ("scale
 key["L, plain sum in z"] = L_of["plain"]
 
 # %% [markdown]
-# Both, and mostly the **sum**: with the plain one the constant of the factorial law is about 3 in $z$, instead of 0.8 in $x$. With both scaled, $z$ behaves as $x$ does.
-# `anderson` and `broyden` are built with this factor, so they need (nearly) the same rounds on all schedules, and their lines in the figure lie on one another;
-# plain `picard` is left as the papers have it.
+# Both, and mostly the **sum**: with the plain one the constant of the factorial law is about 3 in $z$, instead of 0.8
+# in $x$. With both scaled, $z$ behaves as $x$ does. `anderson` and `broyden` are built with this factor, so they need
+# (nearly) the same rounds on all schedules, and their lines in the figure lie on one another; plain `picard` is left as
+# the papers have it.
 #
-# So "Picard needs $k$ sweeps" means little without coordinates. An early trial of ours, before this library had parallel samplers, took 14 sweeps to $10^{-2}$ on a five-mode mixture with this
-# table. In $x$ we measure 5, and 12 in $z$. Which coordinates that trial used was not written down: $z$ comes near to it, $x$ does not.
+# So "Picard needs $k$ sweeps" means little without coordinates. An early trial of ours, before this library had
+# parallel samplers, took 14 sweeps to $10^{-2}$ on a five-mode mixture with this table. In $x$ we measure 5, and 12 in
+# $z$. Which coordinates that trial used was not written down: $z$ comes near to it, $x$ does not.
 #
 # ## 7 · Window and tolerance
 #
-# A whole path of 100 points does not fit on every device. **ParaDiGMS** sweeps over a *window* only: points that have settled leave it, new ones enter. And it stops by a
-# *tolerance*, relative to each point's noise level. Both trade rounds for calls:
+# A whole path of 100 points does not fit on every device. **ParaDiGMS** sweeps over a *window* only: points that have
+# settled leave it, new ones enter. And it stops by a *tolerance*, relative to each point's noise level. Both trade
+# rounds for calls:
 
 # %%
 figure, ax = plt.subplots(figsize=(8.2, 4.8), layout="constrained")
@@ -496,7 +519,8 @@ for tolerance, color, mark in tolerances:
     )
     off = (runs[100].end - walk.end).norm(dim=1)
     lines.append(
-        f"| {tolerance:g} | {runs[100].rounds} | {runs[100].nfe} | {off.median():.0e} | {off.quantile(0.95):.0e} | {off.max():.0e} |"
+        f"| {tolerance:g} | {runs[100].rounds} | {runs[100].nfe} | {off.median():.0e} | {off.quantile(0.95):.0e} | "
+        f"{off.max():.0e} |"
     )
     if tolerance == tolerances[-1][0]:
         for w, run in runs.items():
@@ -524,13 +548,16 @@ display(
 assert key["window 10: NFE"] < key["window 25: NFE"] < key["window 100: NFE"]
 
 # %% [markdown]
-# No point of the figure has fewer calls than the sequential walk. A window of 25 has nearly all of the gain for a good half of the calls. The tolerance bounds the *change* in a sweep, not the error: at $10^{-3}$ most samples are far
-# better than asked, and the last one is far worse. (The walk itself is 0.02 off the exact flow: tolerances below $10^{-2}$ refine what is lost already, except in the tail.)
+# No point of the figure has fewer calls than the sequential walk. A window of 25 has nearly all of the gain for a good
+# half of the calls. The tolerance bounds the *change* in a sweep, not the error: at $10^{-3}$ most samples are far
+# better than requested, and the last one is far worse. (The walk itself is 0.02 off the exact flow: tolerances below
+# $10^{-2}$ refine what is lost already, except in the tail.)
 #
 # ## 8 · Stochastic samplers, and two ways to break it
 #
-# Does this work where each step adds noise? Yes, if the noise of every step is **drawn once**, before the first sweep. Then $\Phi_i$ is an ordinary function of $x_i$, and the proof holds word for word. **Break it:**
-# draw new noise in each sweep, and the target moves with every sweep.
+# Does this work where each step adds noise? Yes, if the noise of every step is **drawn once**, before the first sweep.
+# Then $\Phi_i$ is an ordinary function of $x_i$, and the proof holds word for word. **Break it:** draw new noise in
+# each sweep, and the target moves with every sweep.
 #
 # Another negative control is the classic slip of index: sum the moves $j<i$ instead of $j\le i$.
 
@@ -589,12 +616,15 @@ assert redrawn[1][-1] > 0.5
 assert slipped[1][-1] < 1e-10 < 1e-2 < slipped[0][-1]
 
 # %% [markdown]
-# Left: all is well, and a stochastic sampler needs about twice the sweeps of DDIM, because the constant guess knows nothing of the noise. Middle: it never converges, and does not even stay near, because
-# the moves answer to noise that is no longer there. Right is the dangerous one. It **converges**: the change falls to nothing, and a tolerance is content. But it converges to a path that is always one move
-# behind. Its samples are off by about as much as the walk itself is off the exact flow, so no score of quality would notice. The staircase finds out after one sweep. *That a method has
-# settled does not say where*: the library's tests check every prefix.
+# Left: all is well, and a stochastic sampler needs about twice the sweeps of DDIM, because the constant guess knows
+# nothing of the noise. Middle: it never converges, and does not even stay near, because the moves answer to noise that
+# is no longer there. Right is the dangerous one. It **converges**: the change falls to nothing, and a tolerance is
+# content. But it converges to a path that is always one move behind. Its samples are off by about as much as the walk
+# itself is off the exact flow, so no score of quality would notice. The staircase finds out after one sweep. *That a
+# method has settled does not say where*: the library's tests check every prefix.
 #
-# DDPM is also where parallel sampling has most to give: noise in every step needs many steps, and higher orders help it less than an ODE.
+# DDPM is also where parallel sampling has most to give: noise in every step needs many steps, and higher orders help it
+# less than an ODE.
 
 # %%
 for method in METHODS[:3]:
@@ -607,7 +637,8 @@ for method in METHODS[:3]:
 #
 # ### The tail: starts between two modes
 #
-# Take a whole lattice of starts. Left: how sensitive the *sequential* end is to its start, the largest singular value of $\partial x_T/\partial x_0$. Then: how many rounds each start needs until its error stays below 0.01.
+# Take a whole lattice of starts. Left: how sensitive the *sequential* end is to its start, the largest singular value
+# of $\partial x_T/\partial x_0$. Then: how many rounds each start needs until its error stays below 0.01.
 
 # %%
 line = torch.linspace(-3, 3, SIDE, dtype=torch.float64)
@@ -626,7 +657,7 @@ sensitivity = torch.linalg.svdvals(torch.stack(columns, 2))[:, 0]
 
 
 def last_above(path, truth):
-    """The rounds by which each sample's error has gone below the goal for good, (B,)."""
+    """The rounds by which each sample's error has gone below TARGET for good, (B,)."""
     above = path.errors(truth)[:, -1] > TARGET
     return above.flip(0).cummax(0).values.sum(0)
 
@@ -656,12 +687,15 @@ sharp = sensitivity > sensitivity.quantile(0.95)
 calm = sensitivity < sensitivity.median()
 for m, needed in slow.items():
     print(
-        f"{m:9} mean rounds: most sensitive 5 % of the starts {needed[sharp].double().mean():.1f}, calm half {needed[calm].double().mean():.1f}; slowest {int(needed.max())}"
+        f"{m:9} mean rounds: most sensitive 5 % of the starts {needed[sharp].double().mean():.1f}, calm half "
+        f"{needed[calm].double().mean():.1f}; slowest {int(needed.max())}"
     )
 
 # %% [markdown]
-# The dark lines of the left picture are the borders between basins: left of a line a start ends in one mode, right of it in another. A start on the line must *decide*, late, by a small difference, and every sweep
-# that moves the path a little may decide otherwise. There an error is multiplied by the sensitivity instead of carried on unchanged, and $L$ is large. Both methods are slow on the same lines, Anderson on a wide band beside them as well.
+# The dark lines of the left picture are the borders between basins: left of a line a start ends in one mode, right of
+# it in another. A start on the line must *decide*, late, by a small difference, and every sweep that moves the path a
+# little may decide otherwise. There an error is multiplied by the sensitivity instead of carried on unchanged, and $L$
+# is large. Both methods are slow on the same lines, Anderson on a wide band beside them as well.
 #
 # **A batch waits for its slowest sample.** The rounds of `solve` are those of the batch:
 
@@ -670,14 +704,17 @@ for method in METHODS[:3]:
     alone = [td.solve(D, x[i : i + 1], solver=method, ts=ts).rounds for i in range(16)]
     together = [td.solve(D, x[:n], solver=method, ts=ts).rounds for n in (16, SAMPLES)]
     print(
-        f"{method:9} to tolerance 1e-3: alone {np.mean(alone):.1f} rounds, 16 together {together[0]}, {SAMPLES} together {together[1]}"
+        f"{method:9} to tolerance 1e-3: alone {np.mean(alone):.1f} rounds, 16 together {together[0]}, {SAMPLES} "
+        f"together {together[1]}"
     )
     key[f"alone, {method}"], key[f"all together, {method}"] = float(np.mean(alone)), together[1]
 
 # %% [markdown]
 # ### Guided models, and a chaotic one
 #
-# Guidance multiplies how fast the prediction changes (lesson 04), and with it $L$. (Its two calls go into the same round.) At the far end is a model that no neighbour tells anything about: $\hat x_0=\cos(ax)$, which turns ever faster as $a$ grows.
+# Guidance multiplies how fast the prediction changes (lesson 04), and with it $L$. (Its two calls go into the same
+# round.) At the far end is a model whose value at one point says nothing of its values nearby: $\hat x_0=\cos(ax)$,
+# which turns ever faster as $a$ grows.
 
 
 # %%
@@ -699,19 +736,19 @@ scales, rates = (1.0, 3.0, 7.5, 15.0), (1, 3, 10, 30, 100)
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.1), sharey=True, layout="constrained")
 for method in METHODS[:3]:
     seen_as = style.look(method)
-    look = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": method}
+    line_style = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": method}
     found = []
     for g in scales:
-        asked = {"ts": ts, "cond": labels, "guidance_scale": g}
-        truth = td.solve(ring.denoiser(table), noise, solver="ddim", **asked)
+        settings = {"ts": ts, "cond": labels, "guidance_scale": g}
+        truth = td.solve(ring.denoiser(table), noise, solver="ddim", **settings)
         found.append(
             rounds_to_target(
-                td.solve(ring.denoiser(table), noise, solver=f"{method}:tolerance=1e-6", **asked), truth.xs
+                td.solve(ring.denoiser(table), noise, solver=f"{method}:tolerance=1e-6", **settings), truth.xs
             )
         )
         if method == "picard":
             key[f"g = {g:g}: picard"] = found[-1]
-    axes[0].plot(scales, found, **look)
+    axes[0].plot(scales, found, **line_style)
     found = []
     for a in rates:
         model = Chaotic(table, a)
@@ -719,7 +756,7 @@ for method in METHODS[:3]:
         found.append(rounds_to_target(td.solve(model, x[:16], solver=f"{method}:tolerance=none", ts=ts), truth.xs))
         if method == "picard" and a in (1, 100):  # in between, chaos makes a number of the last digit
             key[f"a = {a}: picard"] = found[-1]
-    axes[1].semilogx(rates, found, **look)
+    axes[1].semilogx(rates, found, **line_style)
 for ax in axes:
     ax.axhline(T, color=style.INK, lw=1.2)
 axes[0].text(scales[0], T - 2, "sequential", va="top", color=style.INK)
@@ -732,8 +769,9 @@ plt.show()
 assert key["a = 100: picard"] == T
 
 # %% [markdown]
-# At $a=100$ Picard and Anderson need every one of the 100 sweeps. The bound holds, so no round is lost; but 5050 calls are spent on what 100 would do. There the staircase is all there is.
-# And a tolerance promises nothing there: a point is accepted that hardly moved, and the model multiplies what was wrong with it.
+# At $a=100$ Picard and Anderson need every one of the 100 sweeps. The bound holds, so no round is lost; but 5050 calls
+# are spent on what 100 would do. There the staircase is all there is. And a tolerance promises nothing there: a point
+# is accepted that hardly moved, and the model multiplies what was wrong with it.
 
 # %%
 model = Chaotic(table, 100)
@@ -747,8 +785,10 @@ for setting in ("none", "1e-6"):
 # %% [markdown]
 # ### Wall-clock
 #
-# No call is saved. So parallel sampling can win only where a call on many points takes hardly longer than a call on one: a device with room to spare. The library's comparison runs everything twice: on the mixture
-# as it is, whose calls are nearly free and whose cost is arithmetic; and with an artificial fixed cost (`COST`) of 3 ms a call, whatever its batch.
+# No call is saved. So parallel sampling can win only where a call on many points takes hardly longer than a call on
+# one: a device with room to spare. The library's comparison runs everything twice: on the mixture as it is, whose calls
+# are nearly free and whose cost is arithmetic; and with an artificial fixed cost (`COST`) of 3 ms a call, whatever its
+# batch.
 
 # %%
 rows = compare("random", steps=LENGTHS, samples=64, seed=SEED, cost=COST)
@@ -759,13 +799,17 @@ lines = []
 for row in rows:
     if row["steps"] == T:
         lines.append(
-            f"| {row['method']} | {row['rounds']} | {row['nfe']} | {row['seconds']:.3f} s | {row['seconds_with_cost']:.2f} s | {row['error_to_sequential']:.0e} | {row['error_to_exact']:.3f} |"
+            f"| {row['method']} | {row['rounds']} | {row['nfe']} | {row['seconds']:.3f} s | "
+            f"{row['seconds_with_cost']:.2f} s | {row['error_to_sequential']:.0e} | {row['error_to_exact']:.3f} |"
         )
 display(
     Markdown(
         "\n".join(
             [
-                f"| T = {T} | rounds | NFE | seconds | with {1000 * COST:.0f} ms a call | error to sequential | error to exact |",
+                (
+                    f"| T = {T} | rounds | NFE | seconds | with {1000 * COST:.0f} ms a call | error to sequential | "
+                    "error to exact |"
+                ),
                 "|---" * 7 + "|",
                 *lines,
             ]
@@ -776,18 +820,22 @@ by_method = {row["method"]: row for row in rows if row["steps"] == T}
 slower = by_method["picard"]["seconds"] / by_method["sequential"]["seconds"]
 faster = by_method["sequential"]["seconds_with_cost"] / by_method["picard"]["seconds_with_cost"]
 print(
-    f"picard against step by step: {slower:.1f} times the seconds as it is, 1/{faster:.1f} of them with {1000 * COST:.0f} ms a call"
+    f"picard against step by step: {slower:.1f} times the seconds as it is, 1/{faster:.1f} of them with "
+    f"{1000 * COST:.0f} ms a call"
 )
 assert faster > 1
 
 # %% [markdown]
-# The left panel also says what $T$ does: almost nothing. Sweeps are a property of the *flow*, not of how finely it is cut, so the longer the grid, the larger the gain.
+# The left panel also says what $T$ does: almost nothing. Sweeps are a property of the *flow*, not of how finely it is
+# cut, so the longer the grid, the larger the gain.
 #
-# **A rule.** Let a call on one point cost $c$, and each further point in the same call $p\,c$. Then the walk takes $Tc$, and a parallel run $[\,\text{rounds}+p\,(\text{NFE}-\text{rounds})\,]\,c$. It wins if
+# **A rule.** Let a call on one point cost $c$, and each further point in the same call $p\,c$. Then the walk takes
+# $Tc$, and a parallel run $[\,\text{rounds}+p\,(\text{NFE}-\text{rounds})\,]\,c$. It wins if
 #
 # $$p<\frac{T-\text{rounds}}{\text{NFE}-\text{rounds}} .$$
 #
-# **What else would these rounds buy?** A fair question: 100 steps of DDIM are a poor use of 100 calls. The library's default solver, step by step, on the same starts:
+# **What else would these rounds buy?** A fair question: 100 steps of DDIM are a poor use of 100 calls. The library's
+# default solver, step by step, on the same starts:
 
 # %%
 for N in (5, 6, 8, 10):
@@ -797,15 +845,19 @@ for N in (5, 6, 8, 10):
         f"`ab3` in {N:2} rounds, {N:2} NFE: median distance to the exact flow {key[f'default solver, {N} rounds']:.3f}"
     )
 print(
-    f"100 steps of DDIM by picard in {usual.rounds} rounds, {usual.nfe} NFE: {float((usual.end - exact).norm(dim=1).median()):.3f}"
+    f"100 steps of DDIM by picard in {usual.rounds} rounds, {usual.nfe} NFE: "
+    f"{float((usual.end - exact).norm(dim=1).median()):.3f}"
 )
 
 # %% [markdown]
-# On a smooth ODE a better solver gets as far in no more rounds, with a hundredth of the calls. Parallel sampling is for what better solvers cannot have: a sampler that is fixed, the *same* samples as before, or noise in every step.
+# On a smooth ODE a better solver gets as far in no more rounds, with a hundredth of the calls. Parallel sampling is for
+# what better solvers cannot have: a sampler that is fixed, the *same* samples as before, or noise in every step.
 #
 # ## 10 · Parareal
 #
-# Cut the grid into $B$ blocks. The coarse solver $G$ (one DDIM step over a block) guesses all block ends in sequence; the fine one $F$ (all steps of the grid) then walks through all blocks *in parallel*; the formula of section 5 corrects:
+# Cut the grid into $B$ blocks. The coarse solver $G$ (one DDIM step over a block) guesses all block ends in sequence;
+# the fine one $F$ (all steps of the grid) then walks through all blocks *in parallel*; the formula of section 5
+# corrects:
 #
 # $$U^{k+1}_{n+1}=F(U^k_n)+G(U^{k+1}_n)-G(U^k_n).$$
 #
@@ -838,7 +890,8 @@ print(f"5 iterations by hand against solve(..., solver='parareal'): largest diff
 assert off < 1e-10
 
 # %% [markdown]
-# **Its cost.** Done one after the other, an iteration takes a fine walk and then a coarse one. But block $n$ can start its next fine walk as soon as its own $U_n$ is known: **pipelined** (SRDS), $k$ iterations take $k\frac TB+B-k$
+# **Its cost.** Done one after the other, an iteration takes a fine walk and then a coarse one. But block $n$ can start
+# its next fine walk as soon as its own $U_n$ is known: **pipelined** (SRDS), $k$ iterations take $k\frac TB+B-k$
 # rounds, and never more than $T$. The formula against what the solver counted:
 
 # %%
@@ -851,15 +904,20 @@ for blocks in (4, 5, 10, 20, 25):
     k = int((quantile(run, walk.xs, 0.5) <= TARGET).nonzero()[0])
     key[f"parareal {blocks} blocks: rounds"] = run.sweep_rounds[k]
     lines.append(
-        f"| {blocks} | {k} | {run.sweep_rounds[k]} | {predicted[k]} | {parareal_rounds(T, blocks, k, pipelined=False)} | {rounds_to_target(run, walk.xs, 0.95)} |"
+        f"| {blocks} | {k} | {run.sweep_rounds[k]} | {predicted[k]} | "
+        f"{parareal_rounds(T, blocks, k, pipelined=False)} | {rounds_to_target(run, walk.xs, 0.95)} |"
     )
 assert model_agrees
-head = "| blocks | iterations to 0.01 (median) | rounds, counted | rounds, formula | not pipelined | rounds, 95th percentile |"
+head = (
+    "| blocks | iterations to 0.01 (median) | rounds, counted | rounds, formula | not pipelined | rounds, 95th "
+    "percentile |"
+)
 display(Markdown("\n".join([head, "|---" * 6 + "|", *lines])))
 
 # %% [markdown]
-# Few iterations are needed, but each costs $T/B$ rounds, so that it is behind Picard here. Its strength is memory: it moves $B$ points at a time instead of $T$.
-# With as many blocks as steps, $B=T$, $F$ and $G$ are the same DDIM step, and Parareal *is* the sequential walk.
+# Few iterations are needed, but each costs $T/B$ rounds, so that it is behind Picard here. Its strength is memory: it
+# moves $B$ points at a time instead of $T$. With as many blocks as steps, $B=T$, $F$ and $G$ are the same DDIM step,
+# and Parareal *is* the sequential walk.
 #
 # ## What the deck says, and what we measured
 
@@ -869,13 +927,21 @@ display(
         f"""
 | the deck (slides 7, 8) | measured here |
 |---|---|
-| after $k$ sweeps the first $k$ points are exact | largest error on the staircase {max(prefix):.1g}, at every sweep (100 DDIM steps, float64) |
-| so it is never slower than sequential denoising | true in *rounds*: at most {T}, and {key["a = 100: picard"]} on a chaotic model. In seconds no: {slower:.1f} times as slow on a cheap model |
-| *(not said)* how many sweeps it takes | median to 0.01: {mean["picard", "median"]:.1f} rounds (Picard), {mean["anderson", "median"]:.1f} (Anderson), {mean["broyden", "median"]:.1f} (Broyden), mean of {len(SEEDS)} mixtures; 95th percentile {mean["picard", "p95"]:.1f}, {mean["anderson", "p95"]:.1f}, {mean["broyden", "p95"]:.1f} |
-| *(not said)* which coordinates | {key["x, scaled-linear: picard"]} sweeps in $x$, {key["z = x/α, the same levels: picard"]} in $x/\\alpha$, {key["VE, σ up to 80: picard"]} with σ up to 80, for the same data |
+| after $k$ sweeps the first $k$ points are exact | largest error on the staircase {max(prefix):.1g}, at every sweep \
+(100 DDIM steps, float64) |
+| so it is never slower than sequential denoising | true in *rounds*: at most {T}, and {key["a = 100: picard"]} on a \
+chaotic model. In seconds no: {slower:.1f} times as slow on a cheap model |
+| *(not said)* how many sweeps it takes | median to 0.01: {mean["picard", "median"]:.1f} rounds (Picard), \
+{mean["anderson", "median"]:.1f} (Anderson), {mean["broyden", "median"]:.1f} (Broyden), mean of {len(SEEDS)} mixtures; \
+95th percentile {mean["picard", "p95"]:.1f}, {mean["anderson", "p95"]:.1f}, {mean["broyden", "p95"]:.1f} |
+| *(not said)* which coordinates | {key["x, scaled-linear: picard"]} sweeps in $x$, \
+{key["z = x/α, the same levels: picard"]} in $x/\\alpha$, {key["VE, σ up to 80: picard"]} with σ up to 80, for the \
+same data |
 | *(not said)* what it costs | Picard to tolerance 1e-3: {usual.rounds} rounds, {usual.nfe} NFE instead of {T} |
-| the proof composes $h_{{t-1}}\\dots h_1$ | the first step is $h_0$; a sum that is one step short converges, to a path that is {slipped[0][-1]:.2f} off |
-| Parareal: coarse in sequence, fine in parallel | {key["parareal 10 blocks: rounds"]} rounds to 0.01 with 10 blocks, pipelined |
+| the proof composes $h_{{t-1}}\\dots h_1$ | the first step is $h_0$; a sum that is one step short converges, to a \
+path that is {slipped[0][-1]:.2f} off |
+| Parareal: coarse in sequence, fine in parallel | {key["parareal 10 blocks: rounds"]} rounds to 0.01 with 10 blocks, \
+pipelined |
 """
     )
 )
@@ -883,7 +949,8 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it in.
+# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it
+# in.
 #
 # **1.** A grid has 60 steps, Parareal has 6 blocks, pipelined, and stops after 2 iterations. How many rounds were that?
 
@@ -900,7 +967,8 @@ assert answer_1 == counted, f"not yet: the solver counted {counted}"
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** Use the rule of section 9. Each further point in a call costs the share $p$ of a lone call. Up to which $p$ does the run `usual` (Picard, tolerance 1e-3) beat the 100 rounds of the walk?
+# **2.** Use the rule of section 9. Each further point in a call costs the fraction $p$ of a lone call. Up to which $p$
+# does the run `usual` (Picard, tolerance 1e-3) beat the 100 rounds of the walk?
 
 # %%
 answer_2 = None
@@ -918,7 +986,8 @@ key["exercise 2"] = answer_2
 print(f"exercise 2: right, p = {answer_2:.2f}: a point more may cost up to {100 * answer_2:.0f} % of a call of its own")
 
 # %% [markdown]
-# **3.** Write the $G$ that mends Picard in $z$: given the path, return the function $(i,y)\mapsto G_i(y)$. (`S` has the size of a state at each point.)
+# **3.** Write the $G$ that mends Picard in $z$: given the path, return the function $(i,y)\mapsto G_i(y)$. (`S` has the
+# size of a state at each point.)
 
 
 # %%
@@ -941,7 +1010,8 @@ assert needed <= 7, "not yet: 8 sweeps do not reach 0.01" if needed == 99 else f
 print(f"exercise 3: right, {needed} sweeps instead of {key['z: constant guess, plain sum']}")
 
 # %% [markdown]
-# **4.** By the law $e_k=e_{k-1}L/k$ with $L=0.8$, from the measured $e_5$: after how many sweeps is the median error below $10^{-9}$? (`median[5]` is $e_5$.)
+# **4.** By the law $e_k=e_{k-1}L/k$ with $L=0.8$, from the measured $e_5$: after how many sweeps is the median error
+# below $10^{-9}$? (`median[5]` is $e_5$.)
 
 # %%
 answer_4 = None
@@ -979,11 +1049,16 @@ print("exercise 5: right, the deck's bound is attained")
 # ## References
 #
 # * The deck, slides 7 (Picard iteration and its lower bound) and 8 (Parareal).
-# * Shih et al., *Parallel Sampling of Diffusion Models* (ParaDiGMS), arXiv 2305.16317: alg. 1 (window, tolerance, noise drawn once).
-# * Tang et al., *Accelerating Parallel Sampling of Diffusion Models* (ParaTAA), arXiv 2402.09970: sec. 3 (triangular Anderson acceleration).
-# * Selvam et al., *Self-Refining Diffusion Samplers* (SRDS), arXiv 2412.08292: Parareal for sampling, batched and pipelined.
-# * Gonzalez et al., *A Unifying Framework for Parallelizing Sequential Models with Linear Dynamical Systems*, arXiv 2509.21716: Jacobi, Picard and Newton as choices of one matrix.
-# * Fang and Saad, *Two classes of multisecant methods for nonlinear acceleration*, doi 10.1002/nla.617: Broyden and Anderson as one family.
+# * Shih et al., *Parallel Sampling of Diffusion Models* (ParaDiGMS), arXiv 2305.16317: alg. 1 (window, tolerance, noise
+#   drawn once).
+# * Tang et al., *Accelerating Parallel Sampling of Diffusion Models* (ParaTAA), arXiv 2402.09970: sec. 3 (triangular
+#   Anderson acceleration).
+# * Selvam et al., *Self-Refining Diffusion Samplers* (SRDS), arXiv 2412.08292: Parareal for sampling, batched and
+#   pipelined.
+# * Gonzalez et al., *A Unifying Framework for Parallelizing Sequential Models with Linear Dynamical Systems*,
+#   arXiv 2509.21716: Jacobi, Picard and Newton as choices of one matrix.
+# * Fang and Saad, *Two classes of multisecant methods for nonlinear acceleration*, doi 10.1002/nla.617: Broyden and
+#   Anderson as one family.
 # * Lions, Maday and Turinici, *Résolution d'EDP par un schéma en temps « pararéel »*, 2001: Parareal.
 # * Song et al., *DDIM*, arXiv 2010.02502: eq. 12. Ho et al., *DDPM*, arXiv 2006.11239: eq. 11.
 

@@ -11,12 +11,15 @@
 # %% [markdown]
 # # 07 · Rectified flow and reflow
 #
-# **What the deck claims** (slides 21, 22 and 24). Draw a straight line from noise to data, and predict its velocity: that is flow matching (Algorithm 1). Then *rectify*: take the
-# trained flow's own pairs of noise and sample, draw straight lines between *them*, and train again (reflow, Algorithm 3). The result has
-# "high-quality few-step generation", "flexibility on inference steps" and "simple forms".
+# **What the deck claims** (slides 21, 22 and 24 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Draw a straight line from noise to data, and predict its velocity: that is flow matching
+# (Algorithm 1). Then *rectify*: take the trained flow's own pairs of noise and sample, draw straight lines
+# between *them*, and train again (reflow, Algorithm 3). The result has "high-quality few-step generation",
+# "flexibility on inference steps" and "simple forms".
 #
-# Why would the same regression, run twice, give something new? Because of one fact: **lines may cross, and the paths of an ODE may not.** We look at it on the line, where
-# everything is exact, and then measure in the plane what is left of it.
+# Why would the same regression, run twice, give something new? Because of one fact: **lines may cross, and the paths of
+# an ODE may not.** We look at it on the line, where everything is exact, and then measure in the plane what is left of
+# it.
 #
 # House notation: $x_t=(1-t)\,x_0+t\,\varepsilon$, $t=1$ noise, $t=0$ data, velocity $v=dx/dt=\varepsilon-x_0$.
 
@@ -67,7 +70,7 @@ key = {}  # the numbers that the last cell prints
 line = td.GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.4, 0.35, 0.25])
 D_line = line.denoiser(linear, "velocity")
 N = 4000
-noise = torch.special.ndtri((torch.arange(N, dtype=torch.float64)[:, None] + 0.5) / N)  # equal shares of N(0, 1)
+noise = torch.special.ndtri((torch.arange(N, dtype=torch.float64)[:, None] + 0.5) / N)  # equal parts of N(0, 1)
 exact = line.flow(linear, noise, 1.0, 0.0)  # where the ODE takes it: the map from quantile to quantile
 order = (
     (torch.arange(N, dtype=torch.float64) * (math.sqrt(5) - 1) / 2 % 1).argsort().argsort()
@@ -104,15 +107,19 @@ figure.suptitle("Coloured by the mode where a path ends", x=0.01, ha="left", fon
 plt.show()
 
 # %% [markdown]
-# Left: noise and data are drawn independently, as in Algorithm 1, and the lines cross everywhere. A network sees only $(x_t,t)$. Where many lines pass through one point it cannot know on which one it is, and the least
-# square makes it answer their *mean velocity*, $v^\star(x,t)=\mathbb E[\varepsilon-x_0\mid x_t=x]$. Following the means gives the second panel: it ends in the same distribution, but its paths had to
-# turn aside where lines crossed. So they are curved, and one Euler step along the first tangent misses.
+# Left: noise and data are drawn independently, as in Algorithm 1, and the lines cross everywhere. A network sees only
+# $(x_t,t)$. Where many lines pass through one point it cannot know on which one it is, and the least square makes it
+# answer their *mean velocity*, $v^\star(x,t)=\mathbb E[\varepsilon-x_0\mid x_t=x]$. Following the means gives the
+# second panel: it ends in the same distribution, but its paths had to turn aside where lines crossed. So they are
+# curved, and one Euler step along the first tangent misses.
 #
-# Third panel: straight lines between the *ends of the curves*. On the line, the ODE keeps the order of points, so that these lines **never cross**, and then each point knows its line.
+# Third panel: straight lines between the *ends of the curves*. On the line, the ODE keeps the order of points, so that
+# these lines **never cross**, and then each point knows its line.
 #
 # ## 2 · Algorithms 1 and 3 are one regression
 #
-# In the library each has its own loss, and they differ in one line: Algorithm 1 draws its noise, Algorithm 3 is given that of the pair. Give slide 24's Algorithm 3 a noise that is drawn, and it is Algorithm 1, to the last bit:
+# In the library each has its own loss, and they differ in one line: Algorithm 1 draws its noise, Algorithm 3 is given
+# that of the pair. Give slide 24's Algorithm 3 a noise that is drawn, and it is Algorithm 1, to the last bit:
 
 # %%
 on_line = MixtureProblem(line, "three Gaussians on the line", linear)
@@ -140,7 +147,8 @@ for name, batch in {"Algorithm 1, flow matching": independent, "Algorithm 3, rec
     with torch.no_grad():
         losses[name] = float(rectified_flow_loss(untrained, x0, eps, None, draws))
     print(
-        f"{name}: loss of an untrained student {losses[name]:.2f}; correlation of noise and sample in a batch {together:+.2f}"
+        f"{name}: loss of an untrained student {losses[name]:.2f}; correlation of noise and sample in a batch "
+        f"{together:+.2f}"
     )
 draws = Draws(SEED)
 x0, _ = draws.rows(on_line.data, 256)
@@ -148,9 +156,12 @@ with torch.no_grad():
     assert float(flow_matching_loss(untrained, x0, None, draws)) == losses["Algorithm 1, flow matching"]
 
 # %% [markdown]
-# **Two traps in the deck.** *Signs:* slide 22 writes $X_t=tX_1+(1-t)X_0$ with $X_0$ the *noise*, slide 24 $x_t=(1-t)x_0+t\varepsilon$ with $x_0$ the *data*: time runs the other way. And slide 24's goal $x_0-\varepsilon$ is
-# $-dx/dt$ in its own $t$: from $t$ down to $s$ the step is $x+(t-s)\,v_{\text{deck}}$, a plus where one expects $(s-t)$. *Pairs:* Algorithm 3 takes a pair $(\varepsilon,\hat x_0)$ as its input, and then goes on "sample $x_0$ …", "sample noise
-# $\varepsilon$ …". Taken literally, the new $\varepsilon$ has nothing to do with $\hat x_0$, and Algorithm 3 is Algorithm 1 on generated data. Both traps are checked below.
+# **Two traps in the deck.** *Signs:* slide 22 writes $X_t=tX_1+(1-t)X_0$ with $X_0$ the *noise*, slide 24
+# $x_t=(1-t)x_0+t\varepsilon$ with $x_0$ the *data*: time runs the other way. And slide 24's target $x_0-\varepsilon$ is
+# $-dx/dt$ in its own $t$: from $t$ down to $s$ the step is $x+(t-s)\,v_{\text{deck}}$, a plus where one expects
+# $(s-t)$. *Pairs:* Algorithm 3 takes a pair $(\varepsilon,\hat x_0)$ as its input, and then goes on "sample $x_0$ …",
+# "sample noise $\varepsilon$ …". Taken literally, the new $\varepsilon$ has nothing to do with $\hat x_0$, and
+# Algorithm 3 is Algorithm 1 on generated data. Both traps are checked below.
 
 
 # %%
@@ -172,8 +183,9 @@ assert torch.allclose(ends["right sign"], same, atol=1e-10), "Euler on a flow is
 # %% [markdown]
 # ## 3 · One perfect reflow is exact on the line
 #
-# The perfectly rectified field needs no network. Given $(x,t)$, find the one pair whose line passes there: the $y=x_0$ with $(1-t)\,y+t\,T^{-1}(y)=x$, where $T^{-1}=\Phi^{-1}\circ F$ is the noise that
-# the ODE takes to $y$. The left side increases in $y$, because $T$ does, so that there is exactly one:
+# The perfectly rectified field needs no network. Given $(x,t)$, find the one pair whose line passes there: the $y=x_0$
+# with $(1-t)\,y+t\,T^{-1}(y)=x$, where $T^{-1}=\Phi^{-1}\circ F$ is the noise that the ODE takes to $y$. The left side
+# increases in $y$, because $T$ does, so that there is exactly one:
 
 
 # %%
@@ -201,10 +213,10 @@ def noise_of(y):
 
 perfect = PerfectReflow(noise_of)
 some = noise[20::200]
-goal = exact[20::200]
+target = exact[20::200]
 for steps in (1, 3):
-    off = float((td.solve(perfect, some, steps, solver="ddim", grid="uniform", keep="end").end - goal).abs().max())
-    before = float((td.solve(D_line, some, steps, solver="ddim", grid="uniform", keep="end").end - goal).abs().max())
+    off = float((td.solve(perfect, some, steps, solver="ddim", grid="uniform", keep="end").end - target).abs().max())
+    before = float((td.solve(D_line, some, steps, solver="ddim", grid="uniform", keep="end").end - target).abs().max())
     key[f"flow matching, {steps} steps"] = before
     print(f"{steps} Euler steps: largest error {off:.0e} after one reflow, {before:.2f} before it")
     assert off < 1e-9 < before
@@ -212,8 +224,9 @@ for steps in (1, 3):
 # %% [markdown]
 # One step, exact, for data that are far from Gaussian; and with three steps the same: "flexibility on inference steps".
 #
-# **The control** is Algorithm 3 as printed, with $\varepsilon$ sampled anew. To compare couplings without a network, take the student that a least square would give if the network could do anything: at $(x,t)$ it answers
-# the average velocity of all pairs whose line passes within a small distance (0.02) of $x$. The same student, three couplings:
+# **The control** is Algorithm 3 as printed, with $\varepsilon$ sampled anew. To compare couplings without a network,
+# take the student that a least square would give if the network could do anything: at $(x,t)$ it answers the average
+# velocity of all pairs whose line passes within a small distance (0.02) of $x$. The same student, three couplings:
 
 
 # %%
@@ -231,11 +244,11 @@ class Averages(td.Denoiser):
 
 
 def to_data(ends):
-    """Wasserstein-2 distance to the data, of ends whose starts had equal shares: on the line, sort and compare."""
-    return float((ends.sort(0).values - goal_all.sort(0).values).square().mean().sqrt())
+    """Wasserstein-2 distance to the data, of ends whose starts are equal parts of the noise: sort and compare."""
+    return float((ends.sort(0).values - target_all.sort(0).values).square().mean().sqrt())
 
 
-starts, goal_all = noise[20::40], exact[20::40]
+starts, target_all = noise[20::40], exact[20::40]
 rows, one_step = [], {}
 for name, (eps, x0) in couplings.items():
     student = Averages(eps, x0)
@@ -266,20 +279,26 @@ shown = {
 static.one_step_maps(
     starts[:, 0],
     {name: one_step[which] for name, which in shown.items()},
-    goal_all[:, 0],
+    target_all[:, 0],
     title="One Euler step after training on three couplings",
 )
 
 # %% [markdown]
-# With fresh noise the loss keeps a large part that no network can remove, and one step gives everyone the mean. That the *marginals* are right, that each $\hat x_0$ is a perfect sample and each $\varepsilon$ perfect noise, does not help: all lies in who is paired with whom.
+# With fresh noise the loss keeps a large part that no network can remove, and one step gives everyone the mean. That
+# the *marginals* are right, that each $\hat x_0$ is a perfect sample and each $\varepsilon$ perfect noise, does not
+# help: all lies in who is paired with whom.
 #
-# The third coupling is instructive. It too is one-to-one, but the lowest noise goes to the highest sample, so *every* two lines cross. Its **one step is still right**: at $t=1$ the point *is* the noise, nothing has crossed yet. (That is all
-# that naive distillation needs, lesson 06.) Its many steps are not: in the middle the lines are mixed up. Straightness is what makes *any* number of steps agree.
+# The third coupling is instructive. It too is one-to-one, but the lowest noise goes to the highest sample, so *every*
+# two lines cross. Its **one step is still right**: at $t=1$ the point *is* the noise, nothing has crossed yet. (That is
+# all that naive distillation needs, lesson 06.) Its many steps are not: in the middle the lines are mixed up.
+# Straightness is what makes *any* number of steps agree.
 #
 # ## 4 · In the plane: can lines cross there?
 #
-# A two-dimensional ODE keeps no order, so nothing forbids that the straight lines between its ends meet at one place at the same time. Whether they do can be tested: the map $\varepsilon\mapsto(1-t)\,T(\varepsilon)+t\,\varepsilon$ must be one-to-one for each $t$. It
-# is, if the Jacobian of $T$ nowhere has a real eigenvalue $\le0$, for then $\det\big[(1-t)\,DT+t\,I\big]$ cannot vanish. We take $DT$ by finite differences on a lattice:
+# A two-dimensional ODE keeps no order, so nothing forbids that the straight lines between its ends meet at one place at
+# the same time. Whether they do can be tested: the map $\varepsilon\mapsto(1-t)\,T(\varepsilon)+t\,\varepsilon$ must be
+# one-to-one for each $t$. It is, if the Jacobian of $T$ nowhere has a real eigenvalue $\le0$, for then
+# $\det\big[(1-t)\,DT+t\,I\big]$ cannot vanish. We take $DT$ by finite differences on a lattice:
 
 
 # %%
@@ -306,20 +325,25 @@ for name, J in tested.items():
     eigen = torch.linalg.eigvals(J)
     real = eigen.real[eigen.imag.abs() < 1e-9]
     print(
-        f"{name:27} least real eigenvalue of DT {float(real.min()):+.2f}; points with a real eigenvalue below 0: {int((real < 0).sum() + 1) // 2} of {len(J)}"
+        f"{name:27} least real eigenvalue of DT {float(real.min()):+.2f}; points with a real eigenvalue below 0: "
+        f"{int((real < 0).sum() + 1) // 2} of {len(J)}"
     )
     key[f"least eigenvalue, {name}"] = float(real.min())
 assert key["least eigenvalue, ring"] > 0 > key["least eigenvalue, ring, noise turned by 180°"]
 
 # %% [markdown]
-# No crossing was found here: on these mixtures, pairs of the *exact* ODE make lines that do not cross, and one perfect reflow would be exact in the plane, too. This is a measurement on a lattice for a few mixtures, not a theorem: the literature on rectified flow
-# promises less, and data whose flow turns can cross. The test can fail: turn the noise by half a turn (it is still perfect Gaussian noise, and the pairs are still one-to-one), and every line crosses.
+# No crossing was found here: on these mixtures, pairs of the *exact* ODE make lines that do not cross, and one perfect
+# reflow would be exact in the plane, too. This is a measurement on a lattice for a few mixtures, not a theorem: the
+# literature on rectified flow promises less, and data whose flow turns can cross. The test can fail: turn the noise by
+# half a turn (it is still perfect Gaussian noise, and the pairs are still one-to-one), and every line crosses.
 #
 # So on the ring, whatever is left after one reflow is the doing of pairs and networks that are *not* perfect.
 #
 # ## 5 · What rounds of reflow do on the ring
 #
-# Three networks that ship with the library: flow matching (also called 1-rectified flow; here round 0), reflow on its pairs (round 1), and reflow on those of round 1 (round 2). **Straightness** $S$ is how much the velocity varies along a path, relative to the squared length of the way: 0 is straight at constant speed.
+# Three networks that ship with the library: flow matching (also called 1-rectified flow; here round 0), reflow on its
+# pairs (round 1), and reflow on those of round 1 (round 2). **Straightness** $S$ is how much the velocity varies along
+# a path, relative to the squared length of the way: 0 is straight at constant speed.
 
 # %%
 on_ring = problem("mixture:ring")
@@ -374,7 +398,10 @@ for name, path in paths.items():
     measured = curves.get(name)
     cells = " | ".join(f"{measured[counts.index(n)]:.2f}" for n in (1, 2, 50)) if measured else " | | "
     rows.append(f"| {name} | {S:.4f} | {paid:.3f} | {least:.3f} | {cells} |")
-head = "| | straightness S | transport cost | least possible for the same points | 1 step: distance / floor | 2 steps | 50 steps |"
+head = (
+    "| | straightness S | transport cost | least possible for the same points | 1 step: distance / floor | 2 steps | "
+    "50 steps |"
+)
 display(Markdown("\n".join([head, "|---" * 7 + "|", *rows])))
 key["transport cost, independent"] = drawn_alone
 for name, values in curves.items():
@@ -383,13 +410,18 @@ assert key["straightness, round 1"] < 0.5 * key["straightness, round 0"]
 assert key["round 1, 1 steps"] < 0.5 * key["round 0, 1 steps"]
 
 # %% [markdown]
-# **Transport cost.** The theorem says that $\mathbb E|\varepsilon-x_0|^2$ never rises by rectifying, and indeed for every convex cost. The large fall is the *first* one, from independent pairs to those of the flow. What flow matching leaves is
-# already all but the least cost that any pairing of these points can have, so that later rounds have nothing to gain there: they buy straightness. (Where a later round's cost seems to move in the last digits, compare the column beside it: the networks' samples differ a little, too.)
+# **Transport cost.** The theorem says that $\mathbb E|\varepsilon-x_0|^2$ never rises by rectifying, and indeed for
+# every convex cost. The large fall is the *first* one, from independent pairs to those of the flow. What flow matching
+# leaves is already all but the least cost that any pairing of these points can have, so that later rounds have nothing
+# to gain there: they buy straightness. (Where a later round's cost seems to move in the last digits, compare the column
+# beside it: the networks' samples differ a little, too.)
 #
 # ## 6 · InstaFlow: give up all times but one
 #
-# If one step is all that is wanted, why train at any other time than $t=1$? InstaFlow distils a rectified flow by Algorithm 3 with $t=1$ alone, which is naive distillation in velocity. The price: at all other times *nothing is asked*. On the
-# line, let the training be perfect at $t=1$ and leave all other times as the flow matching model has them:
+# If one step is all that is wanted, why train at any other time than $t=1$? InstaFlow distils a rectified flow by
+# Algorithm 3 with $t=1$ alone, which is naive distillation in velocity. The price: at all other times *nothing is
+# trained*. On the line, let the training be perfect at $t=1$ and leave all other times as the flow matching model has
+# them:
 
 
 # %%
@@ -408,15 +440,18 @@ for steps in (1, 2, 4, 8, 50):
     rms = {}
     for name, D in {"t = 1 only": OnlyAtNoise(perfect, D_line), "flow matching": D_line}.items():
         end = td.solve(D, starts, steps, solver="ddim", grid="uniform", keep="end").end
-        key[f"{name}, {steps} steps on the line"] = rms[name] = float((end - goal_all).square().mean().sqrt())
+        key[f"{name}, {steps} steps on the line"] = rms[name] = float((end - target_all).square().mean().sqrt())
     print(
-        f"{steps:2} steps: distilled at t = 1 only {rms['t = 1 only']:.3f}, flow matching {rms['flow matching']:.3f} (RMS distance to the exact flow)"
+        f"{steps:2} steps: distilled at t = 1 only {rms['t = 1 only']:.3f}, flow matching {rms['flow matching']:.3f} "
+        "(RMS distance to the exact flow)"
     )
 assert key["t = 1 only, 1 steps on the line"] < 1e-9 < 0.1 < key["t = 1 only, 2 steps on the line"]
 
 # %% [markdown]
-# One step is exact; a second one spoils it, because it asks the model where it still believes in the old, curved flow. (Here it is still ahead of plain flow matching in as many steps; and with very many the first one hardly counts, and it *is* that old flow.) On the ring we train two such students live, for some hundred small updates, each with its teacher's own pairs: one from round 0, one
-# from round 1, as InstaFlow does.
+# One step is exact; a second one spoils it, because it evaluates the model where it still has the old, curved flow.
+# (Here it is still ahead of plain flow matching in as many steps; and with very many the first one hardly counts, and
+# it *is* that old flow.) On the ring we train two such students live, for some hundred small updates, each with its
+# teacher's own pairs: one from round 0, one from round 1, as InstaFlow does.
 
 # %%
 for name in ("round 0", "round 1"):
@@ -428,14 +463,14 @@ for name in ("round 0", "round 1"):
     curves[f"{name}, then t = 1 only"] = [over_floor(student, n) for n in counts]
 
 figure, ax = plt.subplots(figsize=(8.5, 4.5), layout="constrained")
-looks = (
+marks = (
     (METHODS["flow-matching"].color, "s-"),
     (METHODS["rectified-flow"].color, "o-"),
     (style.BLUE, "D--"),
     (METHODS["flow-matching"].color, "v:"),
     (METHODS["instaflow"].color, "v:"),
 )
-for (name, values), (color, mark) in zip(curves.items(), looks, strict=True):
+for (name, values), (color, mark) in zip(curves.items(), marks, strict=True):
     ax.loglog(counts, values, mark, color=color, label=name)
 ax.axhline(1, color=style.FLOOR_COLOR, ls="--", lw=1, label="floor: true samples")
 ax.set_xticks(counts, [str(n) for n in counts])
@@ -456,8 +491,11 @@ for name in ("round 0", "round 1"):
     )
 
 # %% [markdown]
-# From round 0 it is as on the line: the first step is mended, and further steps make it worse. From round 1 the other times were straight already, so that much less can be lost in a short training: not being asked is harmless as long as the weights stay near. A long training takes them away: the deck's table (slide 31,
-# "Rectified Flow (Distill)") has FID 23.7, 73.5 and 103.5 in 1, 2 and 4 steps. Of the advantages of slide 21, one-step distillation keeps the first and gives up the second.
+# From round 0 it is as on the line: the first step is mended, and further steps make it worse. From round 1 the other
+# times were straight already, so that much less can be lost in a short training: not being trained there is harmless as
+# long as the weights stay near. A long training takes them away: the deck's table (slide 31, "Rectified Flow
+# (Distill)") has FID 23.7, 73.5 and 103.5 in 1, 2 and 4 steps. Of the advantages of slide 21, one-step distillation
+# keeps the first and gives up the second.
 #
 # ## What the deck says, and what we measured
 
@@ -467,14 +505,29 @@ display(
         f"""
 | the deck | measured here |
 |---|---|
-| $X_t=tX_1+(1-t)X_0$ (slide 22), $x_t=(1-t)x_0+t\\varepsilon$ (slide 24) | the same line with time reversed; the goal $x_0-\\varepsilon$ is $-dx/dt$: 50 steps with the wrong sign end {key["wrong sign"]:.1f} from the exact flow, with the right one {key["right sign"]:.2f} |
-| rectification (slides 22, 24) | on the line one perfect reflow is exact in any number of steps; before it one step is off by up to {key["flow matching, 1 steps"]:.1f} |
-| Algorithm 3 samples $\\varepsilon$ anew (slide 24) | then nothing is rectified: one step is {key["1 step: independent (Algorithm 1)"]:.2f} from the data, with the paired $\\varepsilon$ {key["1 step: the ODE's pairs (reflow)"]:.3f} |
-| paths become straight | ring: $S$ = {key["straightness, round 0"]:.3f}, {key["straightness, round 1"]:.4f}, {key["straightness, round 2"]:.4f} in rounds 0, 1, 2 |
-| high-quality few-step generation (slide 21) | ring, one step: {curves["round 0"][0]:.1f}, {curves["round 1"][0]:.2f}, {curves["round 2"][0]:.2f} times the floor |
-| flexibility on inference steps (slide 21) | round 1 in 1, 4, 50 steps: {curves["round 1"][0]:.2f}, {curves["round 1"][2]:.2f}, {curves["round 1"][-1]:.2f}; distilled at $t=1$ only: on the line {key["t = 1 only, 1 steps on the line"] + 0:.0f} off in 1 step, {key["t = 1 only, 2 steps on the line"]:.2f} in 2; on the ring, from round 0, {curves["round 0, then t = 1 only"][0]:.2f} in 1, {curves["round 0, then t = 1 only"][2]:.2f} in 4 |
-| *(not said)* what it costs | transport cost {drawn_alone:.2f} of independent pairs, {key["transport cost, the exact flow"]:.2f} of the exact flow, {key["least cost, the exact flow"]:.2f} the least possible |
-| *(not said)* do lines cross in the plane? | not on the ring: least real eigenvalue of $DT$ {key["least eigenvalue, ring"]:.2f} > 0 |
+| $X_t=tX_1+(1-t)X_0$ (slide 22), $x_t=(1-t)x_0+t\\varepsilon$ (slide 24) | the same line with time reversed; the \
+target \
+$x_0-\\varepsilon$ is $-dx/dt$: 50 steps with the wrong sign end {key["wrong sign"]:.1f} from the exact flow, with the \
+right one {key["right sign"]:.2f} |
+| rectification (slides 22, 24) | on the line one perfect reflow is exact in any number of steps; before it one step \
+is off by up to {key["flow matching, 1 steps"]:.1f} |
+| Algorithm 3 samples $\\varepsilon$ anew (slide 24) | then nothing is rectified: one step is \
+{key["1 step: independent (Algorithm 1)"]:.2f} from the data, with the paired $\\varepsilon$ \
+{key["1 step: the ODE's pairs (reflow)"]:.3f} |
+| paths become straight | ring: $S$ = {key["straightness, round 0"]:.3f}, {key["straightness, round 1"]:.4f}, \
+{key["straightness, round 2"]:.4f} in rounds 0, 1, 2 |
+| high-quality few-step generation (slide 21) | ring, one step: {curves["round 0"][0]:.1f}, \
+{curves["round 1"][0]:.2f}, {curves["round 2"][0]:.2f} times the floor |
+| flexibility on inference steps (slide 21) | round 1 in 1, 4, 50 steps: {curves["round 1"][0]:.2f}, \
+{curves["round 1"][2]:.2f}, {curves["round 1"][-1]:.2f}; distilled at $t=1$ only: on the line \
+{key["t = 1 only, 1 steps on the line"] + 0:.0f} off in 1 step, {key["t = 1 only, 2 steps on the line"]:.2f} in 2; on \
+the ring, from round 0, {curves["round 0, then t = 1 only"][0]:.2f} in 1, {curves["round 0, then t = 1 only"][2]:.2f} \
+in 4 |
+| *(not said)* what it costs | transport cost {drawn_alone:.2f} of independent pairs, \
+{key["transport cost, the exact flow"]:.2f} of the exact flow, {key["least cost, the exact flow"]:.2f} the least \
+possible |
+| *(not said)* do lines cross in the plane? | not on the ring: least real eigenvalue of $DT$ \
+{key["least eigenvalue, ring"]:.2f} > 0 |
 """
     )
 )
@@ -482,7 +535,8 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it in.
+# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it
+# in.
 #
 # **1.** Slide 22's time $t_{22}=0.3$. Which time is that here?
 
@@ -499,7 +553,8 @@ assert torch.allclose(linear.mix(X1, X0, answer_1), 0.3 * X1 + 0.7 * X0), "not y
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** Two pairs $(\varepsilon,x_0)$ are drawn independently, on the line, from any two continuous distributions. With which probability do their lines cross?
+# **2.** Two pairs $(\varepsilon,x_0)$ are drawn independently, on the line, from any two continuous distributions. With
+# which probability do their lines cross?
 
 # %%
 answer_2 = None
@@ -516,7 +571,8 @@ assert abs(answer_2 - counted) < 0.02, f"not yet: counted, it is {counted:.3f}"
 print(f"exercise 2: right, counted {counted:.3f}")
 
 # %% [markdown]
-# **3.** Data $N(m,c^2)$ on the line; the flow's map is $T(\varepsilon)=m+c\,\varepsilon$. Write the velocity $v(x,t)$ of a perfect reflow.
+# **3.** Data $N(m,c^2)$ on the line; the flow's map is $T(\varepsilon)=m+c\,\varepsilon$. Write the velocity $v(x,t)$
+# of a perfect reflow.
 
 
 # %%
@@ -544,7 +600,8 @@ for t in (1.0, 0.6, 0.2):
 print("exercise 3: right")
 
 # %% [markdown]
-# **4.** The same data with $m=0.7$, $c=0.5$. What does $\mathbb E|\varepsilon-x_0|^2$ fall from, and to, by the first rectification? Give both numbers.
+# **4.** The same data with $m=0.7$, $c=0.5$. What does $\mathbb E|\varepsilon-x_0|^2$ fall from, and to, by the first
+# rectification? Give both numbers.
 
 # %%
 answer_4 = None
@@ -564,10 +621,13 @@ print(f"exercise 4: right, measured {counted[0]:.2f} and {counted[1]:.2f}")
 # %% [markdown]
 # ## References
 #
-# * The deck, slides 21 (advantages), 22 (linear interpolation, rectification), 24 (Algorithms 1 and 3) and the table of slide 31.
-# * Liu, Gong and Liu, *Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow*, arXiv 2209.03003: eq. 1, alg. 1, sec. 2.2 (straightness; marginals and convex costs).
+# * The deck, slides 21 (advantages), 22 (linear interpolation, rectification), 24 (Algorithms 1 and 3) and the table of
+#   slide 31.
+# * Liu, Gong and Liu, *Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow*,
+#   arXiv 2209.03003: eq. 1, alg. 1, sec. 2.2 (straightness; marginals and convex costs).
 # * Lipman et al., *Flow Matching for Generative Modeling*, arXiv 2210.02747: eq. 23.
-# * Liu et al., *InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image Generation*, arXiv 2309.06380: eq. 5.
+# * Liu et al., *InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image
+#   Generation*, arXiv 2309.06380: eq. 5.
 # * Song et al., *DDIM*, arXiv 2010.02502: eq. 12, of which Euler on the linear schedule is a case.
 
 # %%

@@ -11,14 +11,18 @@
 # %% [markdown]
 # # 08 · Rectified Diffusion: straightness is not needed
 #
-# **What the deck claims** (slides 26 to 31). Rectified flow trains on the teacher's own pairs (noise, sample), and is said to work because paths become *straight*.
-# Not so: what the pairs make of a model is a **first-order ODE**, one on which a single step is exact. Such a path has the form $x_t=\alpha_t x_0+\sigma_t\varepsilon$ with *fixed*
-# $(x_0,\varepsilon)$, may be "inherently curved", and is straight only after a "timestep dependent scaling". So the schedule and the network's kind of prediction can stay
-# what they were, and training is faster for it.
+# **What the deck claims** (slides 26 to 31 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Rectified flow trains on the teacher's own pairs (noise, sample), and is said to work because paths
+# become *straight*. Not so: what the pairs make of a model is a **first-order ODE**, one on which a single step is
+# exact. Such a path has the form $x_t=\alpha_t x_0+\sigma_t\varepsilon$ with *fixed* $(x_0,\varepsilon)$, may be
+# "inherently curved", and is straight only after a "timestep dependent scaling". So the schedule and the network's kind
+# of prediction can stay what they were, and training is faster for it.
 #
-# We first build models that are first-order *exactly*, look at their paths, and break each part of the claim. Then networks: before, after, and on the way.
+# We first build models that are first-order *exactly*, look at their paths, and break each part of the claim. Then
+# networks: before, after, and on the way.
 #
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\mathrm{NSR}=\sigma/\alpha=e^{-\lambda}$.
+# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data,
+# $\mathrm{NSR}=\sigma/\alpha=e^{-\lambda}$.
 
 # %%
 # %matplotlib inline
@@ -57,16 +61,19 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · First order, exactly
 #
-# Slide 27 gives three marks of a first-order ODE. They are one statement, because along *any* model's ODE, with $z=x/\alpha$ and $y=x/\sigma$,
+# Slide 27 gives three marks of a first-order ODE. They are one statement, because along *any* model's ODE, with
+# $z=x/\alpha$ and $y=x/\sigma$,
 #
 # $$\frac{dz}{d\,\mathrm{NSR}}=\hat\varepsilon(x_t,t),\qquad\frac{dy}{d(\alpha/\sigma)}=\hat x_0(x_t,t).$$
 #
-# So these are equivalent: (i) $\hat\varepsilon$ is constant along each path; (ii) $\hat x_0$ is; (iii) $z$ is a straight line in NSR, and $y=\frac{\alpha}{\sigma}x_0+\varepsilon$ one in
-# $\alpha/\sigma$; (iv) a `jump` (a DDIM step) between any two times is exact. Nothing is said of $x$ against $t$.
+# So these are equivalent: (i) $\hat\varepsilon$ is constant along each path; (ii) $\hat x_0$ is; (iii) $z$ is a
+# straight line in NSR, and $y=\frac{\alpha}{\sigma}x_0+\varepsilon$ one in $\alpha/\sigma$; (iv) a `jump` (a DDIM step)
+# between any two times is exact. Nothing is said of $x$ against $t$.
 #
-# On the line such a model can be written down for any data. The exact ODE takes noise $\varepsilon$ to $T(\varepsilon)$, a map between quantiles, which increases. Then so does
-# $\alpha_tT(\varepsilon)+\sigma_t\varepsilon$: no two of these paths ever meet, and at $(x,t)$ there is exactly one pair. The model that *names that pair* is what rectification with
-# perfect pairs converges to. Data: three Gaussians.
+# On the line such a model can be written down for any data. The exact ODE takes noise $\varepsilon$ to
+# $T(\varepsilon)$, a map between quantiles, which increases. Then so does $\alpha_tT(\varepsilon)+\sigma_t\varepsilon$:
+# no two of these paths ever meet, and at $(x,t)$ there is exactly one pair. The model that *names that pair* is what
+# rectification with perfect pairs converges to. Data: three Gaussians.
 
 # %%
 line = td.GaussianMixture(
@@ -100,7 +107,7 @@ T = at(eps, noise, data)
 
 
 def judged(D, start, ends, solver="ddim"):
-    """A 200-step path of a model from its start, its straightness and first-orderness, and the largest error of one step."""
+    """A model's 200-step path from its start, its straightness and first-orderness, and one step's largest error."""
     path = td.solve(D, start, 200, solver=solver, grid="uniform")
     one = td.solve(D, start, 1, solver=solver, grid="uniform").end
     S, C = straightness(path, normalised=True), first_orderness(path, D.schedule, normalised=True)
@@ -118,10 +125,10 @@ for k, (name, schedule) in enumerate(schedules.items()):
     near = snr <= 2.5
     for path, grey in ((before[0], True), (after[0], False)):
         for b in range(len(eps)):
-            look = {"color": style.GREY if grey else style.PATH_COLORS[b % 6], "lw": 1 if grey else 1.8}
-            axes[0, k].plot(path.ts, path.xs[:, b, 0], **look)
+            line_style = {"color": style.GREY if grey else style.PATH_COLORS[b % 6], "lw": 1 if grey else 1.8}
+            axes[0, k].plot(path.ts, path.xs[:, b, 0], **line_style)
             axes[1, k].plot(
-                snr[near], (path.xs[:, b, 0] / schedule.sigma(path.ts))[near], **look
+                snr[near], (path.xs[:, b, 0] / schedule.sigma(path.ts))[near], **line_style
             ) if b % 2 == 0 else None
     axes[0, k].set(xlim=(1, 0), xlabel=style.TIME_LABEL, ylabel="x", title=f"{name}: x against t, S = {after[1]:.1f}")
     axes[1, k].set(xlim=(0, 2.5), xlabel=style.SNR_LABEL, ylabel="y = x/σ", title="y against α/σ")
@@ -132,16 +139,21 @@ for k, (name, schedule) in enumerate(schedules.items()):
     assert after[3] < 1e-12
 figure.suptitle("The same pairs on three schedules (grey: the model before)", x=0.01, ha="left", fontweight="bold")
 plt.show()
-head = "| schedule | model | straightness S (0: straight) | first-orderness C (0: first order) | largest error of one jump |"
+head = (
+    "| schedule | model | straightness S (0: straight) | first-orderness C (0: first order) | largest error of one "
+    "jump |"
+)
 display(Markdown("\n".join([head, "|---" * 5 + "|", *lines])))
 
 # %% [markdown]
-# The same nine pairs. On the linear schedule their paths are straight lines; on the cosine schedule and on VP they are curved, **more than those of the model before**.
-# And one jump is exact on all three, to the last bit. What the rows of a rectified model share is not $S=0$ but $C=0$, and the straight lines of the lower row.
+# The same nine pairs. On the linear schedule their paths are straight lines; on the cosine schedule and on VP they are
+# curved, **more than those of the model before**. And one jump is exact on all three, to the last bit. What the rows of
+# a rectified model share is not $S=0$ but $C=0$, and the straight lines of the lower row.
 #
 # ## 2 · Break it: straight, and not first order
 #
-# If straightness were what counts, it should suffice. Let a model on VP move every noise to its sample on a straight line at constant speed, $x_t=x_0+t\,(x_1-x_0)$.
+# If straightness were what counts, it should suffice. Let a model on VP move every noise to its sample on a straight
+# line at constant speed, $x_t=x_0+t\,(x_1-x_0)$.
 
 
 # %%
@@ -175,16 +187,19 @@ assert euler_error < 1e-12 < 1 < jump_error
 key["straight on VP: C"], key["straight on VP: one jump"] = C_straight, jump_error
 
 # %% [markdown]
-# Perfectly straight, and a jump misses by units: a diffusion sampler of this model needs many steps. So neither property implies the other. "First order" belongs to a path *and a
-# schedule*: straight lines at constant speed are first order on the linear schedule, and on that one only. (Section 8 needs a schedule for straight *pieces*.)
+# Perfectly straight, and a jump misses by units: a diffusion sampler of this model needs many steps. So neither
+# property implies the other. "First order" belongs to a path *and a schedule*: straight lines at constant speed are
+# first order on the linear schedule, and on that one only. (Section 8 needs a schedule for straight *pieces*.)
 #
-# The last line is the way back. A first-order model is first order on **every** schedule, so that moved to the linear one it is straight. What is left of $S$ there, and of the error, is because VP's
-# noise still holds 0.7 % of the signal, and pure noise is not quite what the model starts from.
+# The last line is the way back. A first-order model is first order on **every** schedule, so that moved to the linear
+# one it is straight. What is left of $S$ there, and of the error, is because VP's noise still holds 0.7 % of the
+# signal, and pure noise is not quite what the model starts from.
 #
 # ## 3 · A network, before and after
 #
-# `ring-teacher` was trained on eight Gaussians, on Stable Diffusion's table of noise levels. `ring-rectified-diffusion` starts with its weights and was trained on its pairs, on the *same schedule* and
-# with the *same kind* of prediction. 50 steps of DDIM show the paths, one step from the same noise shows what they are worth.
+# `ring-teacher` was trained on eight Gaussians, on Stable Diffusion's table of noise levels. `ring-rectified-diffusion`
+# starts with its weights and was trained on its pairs, on the *same schedule* and with the *same kind* of prediction.
+# 50 steps of DDIM show the paths, one step from the same noise shows what they are worth.
 
 # %%
 ring = problem("mixture:ring")
@@ -193,7 +208,8 @@ models = {
 }
 table = models["teacher"].denoiser.schedule
 print(
-    f"teacher: predicts {models['teacher'].denoiser.kind} on {table}; after: {models['after'].denoiser.kind} on {models['after'].denoiser.schedule}"
+    f"teacher: predicts {models['teacher'].denoiser.kind} on {table}; after: {models['after'].denoiser.kind} on "
+    f"{models['after'].denoiser.schedule}"
 )
 
 
@@ -230,7 +246,10 @@ words = {
     "one jump": "RMS distance of one jump to 50 steps",
 }
 lines = [
-    f"| {text} | {found['teacher'][what]:.3g} | {found['after'][what]:.3g} | {found['teacher'][what] / found['after'][what]:.1f} |"
+    (
+        f"| {text} | {found['teacher'][what]:.3g} | {found['after'][what]:.3g} | "
+        f"{found['teacher'][what] / found['after'][what]:.1f} |"
+    )
     for what, text in words.items()
 ]
 display(Markdown("\n".join(["| 1000 paths | teacher | after | teacher / after |", "|---" * 4 + "|", *lines])))
@@ -244,15 +263,18 @@ assert falls["C"] > 5
 assert falls["one jump"] > 3
 
 # %% [markdown]
-# $C$ fell by the factor in the last column, and the error of one jump with it. $S$ did not need to fall, and nothing asked it to: see its row. The distance is sliced Wasserstein-2 to fresh samples, and its floor
-# is what true samples have among themselves: how good the *samples* are, where $C$ says how few steps give the model's own.
+# $C$ fell by the factor in the last column, and the error of one jump with it. $S$ did not need to fall, and nothing in
+# the training makes it fall: see its row. The distance is sliced Wasserstein-2 to fresh samples, and its floor is what
+# true samples have among themselves: how good the *samples* are, where $C$ says how few steps give the model's own.
 #
-# In the plane the exact end point of rectification is not reached: two paths $\alpha_tx_0+\sigma_t\varepsilon$ may cross, the network answers with the mean of both pairs, and $C$ stays above 0.
+# In the plane the exact end point of rectification is not reached: two paths $\alpha_tx_0+\sigma_t\varepsilon$ may
+# cross, the network answers with the mean of both pairs, and $C$ stays above 0.
 #
 # ## 4 · The schedule can be swapped afterwards
 #
-# If the paths of a model are first order, then a sampler on any schedule ends at the same samples. (In *one* step every model does, since it asks the model at $t=1$ only.) Distance between the
-# ends on another schedule and on its own, from the same noise:
+# If the paths of a model are first order, then a sampler on any schedule ends at the same samples. (In *one* step every
+# model does, since it evaluates the model at $t=1$ only.) Distance between the ends on another schedule and on its own,
+# from the same noise:
 
 # %%
 others = {"linear": td.Linear(), "cosine": td.Cosine(), "VP": td.VP()}
@@ -279,16 +301,20 @@ print(
 assert S_linear["after"] < S_linear["teacher"]
 
 # %% [markdown]
-# So a rectified diffusion model *contains* a rectified flow: look at it on the linear schedule, and its paths are nearly straight, without having been trained there.
+# So a rectified diffusion model *contains* a rectified flow: look at it on the linear schedule, and its paths are
+# nearly straight, without having been trained there.
 #
 # ## 5 · Which noise belongs to a pair?
 #
-# Two things can go wrong with the $\varepsilon$ of a pair. Algorithms 3 and 4 of the deck take a pair as their input, and then say "sample $x_0$", "**sample noise** $\varepsilon$". Read literally, that throws
-# the pairing away: on independent $(x_0,\varepsilon)$ the loss is that of plain diffusion training, whose minimiser is the model *before*.
+# Two things can go wrong with the $\varepsilon$ of a pair. Algorithms 3 and 4 of the deck take a pair as their input,
+# and then say "sample $x_0$", "**sample noise** $\varepsilon$". Read literally, that throws the pairing away: on
+# independent $(x_0,\varepsilon)$ the loss is that of plain diffusion training, whose minimiser is the model *before*.
 #
-# The second is finer. Where $\alpha_1>0$, as on Stable Diffusion's table, the teacher does not start from $\alpha_1x_0+\sigma_1\varepsilon$, but from $\sigma_1\varepsilon$: noise alone. The first-order path from *there* to $x_0$
-# has another $\varepsilon'=\varepsilon-x_0/\mathrm{NSR}_1$, the `chord` of the two ends (`Pairs.draw`). With $\varepsilon$ itself, the training states would hold the answer's
-# trace $\alpha_1x_0$, which no sampler can supply. On the line we know the perfect student of each choice, and sample it in one jump from $\sigma_1\varepsilon$.
+# The second is finer. Where $\alpha_1>0$, as on Stable Diffusion's table, the teacher does not start from
+# $\alpha_1x_0+\sigma_1\varepsilon$, but from $\sigma_1\varepsilon$: noise alone. The first-order path from *there* to
+# $x_0$ has another $\varepsilon'=\varepsilon-x_0/\mathrm{NSR}_1$, the `chord` of the two ends (`Pairs.draw`). With
+# $\varepsilon$ itself, the training states would hold the answer's trace $\alpha_1x_0$, which no sampler can supply. On
+# the line we know the perfect student of each choice, and sample it in one jump from $\sigma_1\varepsilon$.
 
 # %%
 sd = td.Tabulated.scaled_linear()
@@ -297,7 +323,7 @@ alpha_1, sigma_1 = float(sd.alpha(one_time)), float(sd.sigma(one_time))
 stored = td.chord(sd, sigma_1 * noise[:, None], 1.0, data[:, None], 0.0).eps[:, 0]
 assert float((stored - (noise - alpha_1 / sigma_1 * data)).abs().max()) < 1e-12
 levels = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-drawn = torch.special.ndtri(levels)[:, None]  # one noise for each of 2000 equal shares of the normal law
+drawn = torch.special.ndtri(levels)[:, None]  # one noise for each of 2000 equal parts of the normal law
 truth = at(drawn, noise, data)
 
 students = {
@@ -323,13 +349,17 @@ assert key["eps of a pair, chord, from where the teacher started: paired"] < 1e-
 assert 0.01 < key["eps of a pair, the noise itself: paired"] < key["eps of a pair, fresh noise (as printed): paired"]
 
 # %% [markdown]
-# Fresh noise gives back the unrectified model, whose single jump lands near the mean of the data. The noise itself is *nearly* right: every sample is pulled a little towards the middle, and those at the
-# border of two modes change sides.
+# Fresh noise gives back the unrectified model, whose single jump lands near the mean of the data. The noise
+# itself is *nearly* right: every sample is pulled a little towards the middle, and those at the border of two
+# modes change sides.
 #
 # ## 6 · Which loss?
 #
-# The deck's Algorithm 4 has $\lVert\hat\varepsilon-\varepsilon\rVert^2$. The published code has a pseudo-Huber distance between $\hat x_0$ and $x_0$. At one state, for one and the same network,
-# $\hat x_0-x_0=-\mathrm{NSR}\,(\hat\varepsilon-\varepsilon)$: the two differ by a **weight**, $\lVert\hat x_0-x_0\rVert^2=\mathrm{NSR}^2\lVert\hat\varepsilon-\varepsilon\rVert^2$. In $v$, on a table with $\alpha^2+\sigma^2=1$,
+# The deck's Algorithm 4 has $\lVert\hat\varepsilon-\varepsilon\rVert^2$. The published code has a pseudo-Huber distance
+# between $\hat x_0$ and $x_0$. At one state, for one and the same network,
+# $\hat x_0-x_0=-\mathrm{NSR}\,(\hat\varepsilon-\varepsilon)$: the two differ by a **weight**,
+# $\lVert\hat x_0-x_0\rVert^2=\mathrm{NSR}^2\lVert\hat\varepsilon-\varepsilon\rVert^2$. In $v$, on a table with
+# $\alpha^2+\sigma^2=1$,
 # $\lVert\hat v-v\rVert^2=\lVert\hat\varepsilon-\varepsilon\rVert^2/\alpha^2=\lVert\hat x_0-x_0\rVert^2/\sigma^2$.
 
 # %%
@@ -356,19 +386,24 @@ plt.show()
 heaviest = float(sd.nsr(one_time)) ** 2
 key["NSR^2 at t = 1"] = heaviest
 print(
-    f"both identities hold to {rounding:.0e}; at t = 1 the weight NSR² is {heaviest:.1f}, at t = 0.5 {float(sd.nsr(one_time / 2)) ** 2:.2f}"
+    f"both identities hold to {rounding:.0e}; at t = 1 the weight NSR² is {heaviest:.1f}, at t = 0.5 "
+    f"{float(sd.nsr(one_time / 2)) ** 2:.2f}"
 )
 print(f"an error of 0.05 in ε at t = 1 is an error of {0.05 * math.sqrt(heaviest):.2f} in the sample of one step")
 
 # %% [markdown]
-# Few steps depend on $\hat x_0$ at the noisiest level, where the mean square in $\varepsilon$ hardly looks. That is why the code's choice matters for a network that predicts $\varepsilon$; one that predicts $v$, like our teacher of the ring, has the weight of
-# $x_0$ there to begin with.
+# Few steps depend on $\hat x_0$ at the noisiest level, to which the mean square in $\varepsilon$ gives little weight.
+# That is why the code's choice matters for a network that predicts $\varepsilon$; one that predicts $v$, like our
+# teacher of the ring, has the weight of $x_0$ there to begin with.
 #
 # ## 7 · Rectified flow against Rectified Diffusion, by updates
 #
-# Slides 29 to 31: with the same pairs, Rectified Diffusion is ahead, and needs far fewer updates. The two differ in **two** things, the schedule and the kind of prediction. A rectified flow made from a diffusion model
-# takes over its weights, but their output now has to *mean* something else. How wrong is it before the first update? The exact denoiser of the ring answers that without any training: let it write its output as one kind on
-# its own schedule, and read that as the student's kind on the student's schedule, at the same noise level.
+# Slides 29 to 31: with the same pairs, Rectified Diffusion is ahead, and needs far fewer updates. The two
+# differ in **two** things, the schedule and the kind of prediction. A rectified flow made from a diffusion
+# model takes over its weights, but their output now has to *mean* something else. How wrong is it before the
+# first update? The exact denoiser of the ring answers that without any training: let it write its output as one
+# kind on its own schedule, and read that as the student's kind on the student's schedule, at the same noise
+# level.
 
 # %%
 exact = ring.mixture.denoiser(table)
@@ -381,7 +416,7 @@ CHOICES = {
 
 
 def misread(teacher_kind, on, kind):
-    """RMS error in x_0 of a student before its first update, against the teacher that it copied; over times of the linear schedule."""
+    """RMS error in x_0 of a student before its first update, against its teacher, over the linear schedule's times."""
     kind = teacher_kind if kind == "own" else kind
     squares = []
     for tau in torch.linspace(0.05, 0.93, 23, dtype=torch.float64):
@@ -407,20 +442,24 @@ assert key["linear schedule, own kind, teacher predicts eps"] < 1e-9
 assert key["linear schedule, velocity (rectified flow), teacher predicts eps"] > 0.5
 
 # %% [markdown]
-# RMS errors in $\hat x_0$, for data at distance 2 from the middle. What costs is **the kind**, not the schedule: an $\varepsilon$-teacher moved to the linear schedule starts right; read as a velocity, it is wrong from the start, on either schedule. (A network that predicts $v$ also suffers a
-# little from the linear schedule: its output is $v$ where $\alpha^2+\sigma^2=1$, and the linear schedule has $\alpha+\sigma=1$.) Which of the two is ahead at first is decided by what the head has to unlearn.
+# RMS errors in $\hat x_0$, for data at distance 2 from the middle. What costs is **the kind**, not the schedule: an
+# $\varepsilon$-teacher moved to the linear schedule starts right; read as a velocity, it is wrong from the start, on
+# either schedule. (A network that predicts $v$ also suffers a little from the linear schedule: its output is $v$ where
+# $\alpha^2+\sigma^2=1$, and the linear schedule has $\alpha+\sigma=1$.) Which of the two is ahead at first is decided
+# by what the head has to unlearn.
 #
-# Now the training, small: all four students start with the weights of `ring-teacher`, see the same pairs in the same order, and minimise the mean square in their own kind. Fifth, a control: fresh noise. The distance is to the
-# teacher's own ends, from other noise.
+# Now the training, small: all four students start with the weights of `ring-teacher`, see the same pairs in the same
+# order, and minimise the mean square in their own kind. Fifth, a control: fresh noise. The distance is to the teacher's
+# own ends, from other noise.
 
 # %%
 teacher = models["teacher"].denoiser
 pairs = make_pairs(ring, teacher, Recipe(n=2000 if FAST else 6000, steps=16))
-goal = td.solve(teacher, table.prior((500, 2), SEED + 1, dtype=torch.float32), 50, keep="end").end
+target = td.solve(teacher, table.prior((500, 2), SEED + 1, dtype=torch.float32), 50, keep="end").end
 
 
 def train(on, kind, pairs, updates=UPDATES, batch=128):
-    """The distance to the teacher's ends by 1 and by 2 steps, at updates that double: {steps: [(updates, distance)]}."""
+    """The distance to the teacher's ends by 1 and 2 steps, at updates that double: {steps: [(updates, distance)]}."""
     schedule, kind = (table if on == "own" else td.Linear()), (teacher.kind if kind == "own" else kind)
     student = ring.student(schedule, kind, start=teacher)
 
@@ -431,18 +470,18 @@ def train(on, kind, pairs, updates=UPDATES, batch=128):
     average = EMA(student, 0.99)
     curve = {1: [], 2: []}
 
-    def look(updates):
+    def evaluate(updates):
         for steps, rows in curve.items():
             end = from_noise(average.module, steps, 500, SEED + 1).end
-            rows.append((updates, paired_error(end, goal).rms))
+            rows.append((updates, paired_error(end, target).rms))
 
-    look(0)
+    evaluate(0)
     due = 2
     for record in fit(
         Turn(loss, list(student.parameters()), 1e-3), updates, averages=[average], seed=SEED, warmup=5, decay="constant"
     ):
         if record.step == due:
-            look(due)
+            evaluate(due)
             due *= 2
     return curve
 
@@ -478,22 +517,28 @@ last = {name: curve[2][-1][1] for name, curve in curves.items()}
 key |= {f"{N} steps, before training, {name}": curves[name][N][0][1] for name in CHOICES for N in (1, 2)}
 ahead = min(list(CHOICES), key=lambda name: last[name])
 print(f"by 2 steps after {UPDATES} updates the first is: {ahead}")
-noise_itself = paired_error(table.prior((500, 2), SEED + 1, dtype=torch.float32), goal).rms
+noise_itself = paired_error(table.prior((500, 2), SEED + 1, dtype=torch.float32), target).rms
 print(f"for comparison: the noise itself is {noise_itself:.2f} from where it is taken")
 
 # %% [markdown]
-# Read the table, not the slogan. Before training, the first student *is* the teacher: in one step it draws the mean of the data, in two steps something useful, and it goes on from there. The rectified flow's head reads $v$ as
-# $\varepsilon-x_0$, so that its first "sample" is $\varepsilon-v$: the noise, a little stretched. On a ring that happens to be not far off, since noise is taken outwards on nearly straight ways; but it is luck, not knowledge, and its lead is soon gone.
-# The control stays where it was: with fresh noise there is nothing to learn but what the teacher knows. Enough updates bring all four close together on a problem as small as this. (`tests/benchmarks/turning.py` runs the same comparison to
-# the end, from $\varepsilon$-teachers, on the ring and on digits, three seeds each.)
+# Read the table, not the slogan. Before training, the first student *is* the teacher: in one step it draws the mean of
+# the data, in two steps something useful, and it goes on from there. The rectified flow's head reads $v$ as
+# $\varepsilon-x_0$, so that its first "sample" is $\varepsilon-v$: the noise, a little stretched. On a ring that
+# happens to be not far off, since noise is taken outwards on nearly straight ways; but it is luck, not knowledge, and
+# its lead is soon gone. The control stays where it was: with fresh noise there is nothing to learn but what the teacher
+# knows. Enough updates bring all four close together on a problem as small as this. (`tests/benchmarks/turning.py` runs
+# the same comparison to the end, from $\varepsilon$-teachers, on the ring and on digits, three seeds each.)
 #
 # ## 8 · Phased: one chord a window
 #
-# Slide 28 cuts $[0,1]$ into windows with edges $s_m$ and makes the path first order *within each*. No pairs need to be stored: the teacher walks one window from noised data, and
+# Slide 28 cuts $[0,1]$ into windows with edges $s_m$ and makes the path first order *within each*. No pairs need to be
+# stored: the teacher walks one window from noised data, and
 #
-# $$\varepsilon=\frac{x_{s_{m-1}}/\alpha_{s_{m-1}}-x_{s_m}/\alpha_{s_m}}{\mathrm{NSR}_{s_{m-1}}-\mathrm{NSR}_{s_m}}=\frac{\Delta z}{\Delta\mathrm{NSR}},$$
+# $$\varepsilon=\frac{x_{s_{m-1}}/\alpha_{s_{m-1}}-x_{s_m}/\alpha_{s_m}}{\mathrm{NSR}_{s_{m-1}}-\mathrm{NSR}_{s_m}}
+# =\frac{\Delta z}{\Delta\mathrm{NSR}},$$
 #
-# the `chord` of the window's ends. PeRFlow came first, and moves on a *straight line at constant speed* in each window. It is the same method on another schedule: $\alpha$ and $\sigma$ as they were at the edges, linear between them.
+# the `chord` of the window's ends. PeRFlow came first, and moves on a *straight line at constant speed* in each window.
+# It is the same method on another schedule: $\alpha$ and $\sigma$ as they were at the edges, linear between them.
 
 # %%
 M = 4
@@ -523,10 +568,12 @@ lands = max(
 )
 apart = max(float((td.jump(theirs, t) - td.jump(ours, t)).norm(dim=1).max()) for t in inside)
 print(
-    f"ε of the window: Δz/ΔNSR off the chord by {float((slope - ours.eps).abs().max()):.0e}, PeRFlow's by {float((ddim_eps - ours.eps).abs().max()):.0e}"
+    f"ε of the window: Δz/ΔNSR off the chord by {float((slope - ours.eps).abs().max()):.0e}, PeRFlow's by "
+    f"{float((ddim_eps - ours.eps).abs().max()):.0e}"
 )
 print(
-    f"PeRFlow's straight line is the jump on the pieces to {on_line:.0e}; from inside a window a jump lands on its end to {lands:.0e}"
+    f"PeRFlow's straight line is the jump on the pieces to {on_line:.0e}; from inside a window a jump lands on its "
+    f"end to {lands:.0e}"
 )
 print(f"between the edges the two paths are up to {apart:.3f} apart")
 print(f"control, Δx/Δσ with α forgotten: off by {float((forgot_alpha - ours.eps).abs().max()):.1f}")
@@ -536,7 +583,8 @@ assert float((forgot_alpha - ours.eps).abs().max()) > 0.1
 key["window paths apart"] = apart
 
 # %% [markdown]
-# So the *target* is one and the same number; what differs is at which states between the edges the network is asked to name it. The paths of four windows on the line, all through the same edges:
+# So the *target* is one and the same number; what differs is at which states between the edges the network is trained
+# to predict it. The paths of four windows on the line, all through the same edges:
 
 # %%
 starts = sd.mix(T, eps, 1.0)[1:8:2]
@@ -571,7 +619,8 @@ axes[1].set(xlim=(0, 3), xlabel=style.SNR_LABEL, ylabel="y = x/σ", title="y aga
 plt.show()
 
 # %% [markdown]
-# Both are sampled with as many uniform steps as windows, or a multiple. Break it: with fewer steps, or a number that does not divide into windows, a jump crosses an edge at which the pair changes.
+# Both are sampled with as many uniform steps as windows, or a multiple. Break it: with fewer steps, or a number that
+# does not divide into windows, a jump crosses an edge at which the pair changes.
 
 # %%
 phased = {
@@ -614,15 +663,29 @@ display(
         f"""
 | the deck (slides 26 to 31) | measured here |
 |---|---|
-| a first-order ODE has the form $\\alpha_tx_0+\\sigma_t\\varepsilon$, and may be curved | S = {key["VP, rectified: S"]:.1f} on VP (before: {key["VP, exact model of the data: S"]:.1f}), and one jump exact to rounding |
+| a first-order ODE has the form $\\alpha_tx_0+\\sigma_t\\varepsilon$, and may be curved | S = \
+{key["VP, rectified: S"]:.1f} on VP (before: {key["VP, exact model of the data: S"]:.1f}), and one jump exact to \
+rounding |
 | *(title)* straightness is not needed | nor enough: straight lines on VP miss by {jump_error:.2g} in one jump |
-| it is straight after scaling, $y_t=\\frac{{\\alpha_t}}{{\\sigma_t}}x_0+\\varepsilon$ | yes, exactly; so a first-order model is first order on every schedule |
-| retraining with pairs makes it so | C of a network falls {falls["C"]:.0f} times, the error of one jump {falls["one jump"]:.1f} times; S goes from {found["teacher"]["S"]:.2f} to {found["after"]["S"]:.2f}, and from {S_linear["teacher"]:.2f} to {S_linear["after"]:.3f} on the linear schedule |
-| Algorithm 4: "sample noise ε" | a slip. Fresh noise: {key["eps of a pair, fresh noise (as printed): paired"]:.2f} off after one jump, as before training; with the chord 0 |
-| *(not said)* ε where $\\alpha_1>0$ | the stored noise itself is {key["eps of a pair, the noise itself: paired"]:.2f} off; the chord from where the teacher started is exact |
-| Algorithm 4: loss in ε | the published code's is in $x_0$, which weighs an error in ε by NSR², {heaviest:.0f} at t = 1 |
-| it trains faster than rectified flow, because schedule and kind stay | the kind is what costs: from an ε-teacher, {key["linear schedule, own kind, teacher predicts eps"]:.1g} for the schedule, {key["linear schedule, velocity (rectified flow), teacher predicts eps"]:.1f} for the velocity, in $\\hat x_0$, before any training. From our v-teacher the first after {UPDATES} updates, by 2 steps, was: {ahead} ({last[ahead]:.2f}; rectified flow {last["linear schedule, velocity (rectified flow)"]:.2f}) |
-| phased: ε = Δz/ΔNSR | right as printed. PeRFlow has the same target, on a schedule of straight pieces. Four uniform DDIM steps: {key["phased Rectified Diffusion, 4 steps"]:.1f} and {key["PeRFlow, 4 steps"]:.1f} floors, the teacher by the same steps {key["teacher, 4 steps"]:.1f} |
+| it is straight after scaling, $y_t=\\frac{{\\alpha_t}}{{\\sigma_t}}x_0+\\varepsilon$ | yes, exactly; so a \
+first-order model is first order on every schedule |
+| retraining with pairs makes it so | C of a network falls {falls["C"]:.0f} times, the error of one jump \
+{falls["one jump"]:.1f} times; S goes from {found["teacher"]["S"]:.2f} to {found["after"]["S"]:.2f}, and from \
+{S_linear["teacher"]:.2f} to {S_linear["after"]:.3f} on the linear schedule |
+| Algorithm 4: "sample noise ε" | a slip. Fresh noise: {key["eps of a pair, fresh noise (as printed): paired"]:.2f} \
+off after one jump, as before training; with the chord 0 |
+| *(not said)* ε where $\\alpha_1>0$ | the stored noise itself is {key["eps of a pair, the noise itself: paired"]:.2f} \
+off; the chord from where the teacher started is exact |
+| Algorithm 4: loss in ε | the published code's is in $x_0$, which weighs an error in ε by NSR², {heaviest:.0f} at t = \
+1 |
+| it trains faster than rectified flow, because schedule and kind stay | the kind is what costs: from an ε-teacher, \
+{key["linear schedule, own kind, teacher predicts eps"]:.1g} for the schedule, \
+{key["linear schedule, velocity (rectified flow), teacher predicts eps"]:.1f} for the velocity, in $\\hat x_0$, before \
+any training. From our v-teacher the first after {UPDATES} updates, by 2 steps, was: {ahead} ({last[ahead]:.2f}; \
+rectified flow {last["linear schedule, velocity (rectified flow)"]:.2f}) |
+| phased: ε = Δz/ΔNSR | right as printed. PeRFlow has the same target, on a schedule of straight pieces. Four uniform \
+DDIM steps: {key["phased Rectified Diffusion, 4 steps"]:.1f} and {key["PeRFlow, 4 steps"]:.1f} floors, the teacher by \
+the same steps {key["teacher, 4 steps"]:.1f} |
 """
     )
 )
@@ -630,9 +693,11 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it in.
+# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it
+# in.
 #
-# **1.** A model on VE ($\alpha=1$) is first order. Is $x$ against $t$ a straight line, if $\sigma=80\,t^7$? And $x$ against $\sigma$? Answer with a pair of booleans.
+# **1.** A model on VE ($\alpha=1$) is first order. Is $x$ against $t$ a straight line, if $\sigma=80\,t^7$? And $x$
+# against $\sigma$? Answer with a pair of booleans.
 
 # %%
 answer_1 = None
@@ -652,7 +717,8 @@ assert answer_1 == (in_t, in_sigma), f"not yet: measured {(in_t, in_sigma)}"
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** Data with one Gaussian, $N(m,c^2)$, have $T(\varepsilon)=m+c\,\varepsilon$. Write the $\hat\varepsilon(x,t)$ of the rectified model, as a function of $x,\alpha,\sigma,m,c$.
+# **2.** Data with one Gaussian, $N(m,c^2)$, have $T(\varepsilon)=m+c\,\varepsilon$. Write the $\hat\varepsilon(x,t)$ of
+# the rectified model, as a function of $x,\alpha,\sigma,m,c$.
 
 
 # %%
@@ -679,7 +745,8 @@ for t in (0.9, 0.5, 0.1):
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** A student that predicts $\varepsilon$ on Stable Diffusion's table has a *constant* error $\delta$ in $\hat\varepsilon$ at $t=1$. How large a $\delta$ may it have, for a one-step sample that is off by 0.1 at most?
+# **3.** A student that predicts $\varepsilon$ on Stable Diffusion's table has a *constant* error $\delta$ in
+# $\hat\varepsilon$ at $t=1$. How large a $\delta$ may it have, for a one-step sample that is off by 0.1 at most?
 
 # %%
 answer_3 = None
@@ -696,8 +763,9 @@ key["exercise 3"] = answer_3
 print(f"exercise 3: right, {answer_3:.4f}: less than a hundredth")
 
 # %% [markdown]
-# **4.** Move the network of section 3 *back*: how far apart are 4 steps of `ring-rectified-diffusion` on its own table, and the same 4 noise levels visited on the linear schedule? Write the times on the linear schedule (5,), from
-# the own times `own_ts` (5,). (`schedule.t_of_lam` inverts `schedule.lam`. Both walks are DDIM.)
+# **4.** Move the network of section 3 *back*: how far apart are 4 steps of `ring-rectified-diffusion` on its own table,
+# and the same 4 noise levels visited on the linear schedule? Write the times on the linear schedule (5,), from the own
+# times `own_ts` (5,). (`schedule.t_of_lam` inverts `schedule.lam`. Both walks are DDIM.)
 
 # %%
 own_ts = td.time_grid(table, 4, "uniform")
@@ -718,7 +786,9 @@ assert gap < 1e-3, f"not yet: {gap:.3g} apart"
 print("exercise 4: right, the same samples up to float32's rounding: DDIM knows noise levels, not times")
 
 # %% [markdown]
-# **5.** PeRFlow with one window only, $M=1$, on a table that begins with pure noise ($\alpha_1=0,\sigma_1=1$) and ends with data ($\alpha_0=1,\sigma_0=0$). Which named schedule of the library is its `PiecewiseLinear`? (So that PeRFlow is then…?)
+# **5.** PeRFlow with one window only, $M=1$, on a table that begins with pure noise ($\alpha_1=0,\sigma_1=1$) and ends
+# with data ($\alpha_0=1,\sigma_0=0$). Which named schedule of the library is its `PiecewiseLinear`? (So that PeRFlow is
+# then…?)
 
 # %%
 answer_5 = None
@@ -739,11 +809,13 @@ print("exercise 5: right. PeRFlow in one window is rectified flow")
 # ## References
 #
 # * The deck, slides 26 (Algorithm 4), 27 (first-order ODE), 28 (phased), 29 to 31 (against rectified flow).
-# * Wang et al., *Rectified Diffusion: Straightness Is Not Your Need in Rectified Flow*, arXiv 2410.07303: sec. 3.3 (first-order ODE), sec. 3.4 (phased).
+# * Wang et al., *Rectified Diffusion: Straightness Is Not Your Need in Rectified Flow*, arXiv 2410.07303: sec. 3.3
+#   (first-order ODE), sec. 3.4 (phased).
 # * Liu et al., *Flow Straight and Fast*, arXiv 2209.03003: eq. 1 (the loss), alg. 1 (reflow), sec. 2.2 (straightness).
 # * Yan et al., *PeRFlow*, arXiv 2405.07510: alg. 1 (windows), sec. 3 (the parameterizations).
 # * Salimans and Ho, *Progressive Distillation*, arXiv 2202.00512: sec. 4 ($v$, and losses as weights of one another).
-# * Song et al., *DDIM*, arXiv 2010.02502: eq. 12. Lu et al., *DPM-Solver*, arXiv 2206.00927: prop. 3.1 (the exact solution).
+# * Song et al., *DDIM*, arXiv 2010.02502: eq. 12. Lu et al., *DPM-Solver*, arXiv 2206.00927: prop. 3.1 (the exact
+#   solution).
 
 # %%
 print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

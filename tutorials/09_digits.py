@@ -11,12 +11,16 @@
 # %% [markdown]
 # # 09 · Digits
 #
-# **What the deck claims** (slide 31). One table holds the figures of the whole rectified family on Stable Diffusion: a teacher needs 25 steps for an FID of 20.1; distilled, it needs one, two or four, and Rectified Diffusion
-# loses less by that than rectified flow.
+# **What the deck claims** (slide 31 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). One table holds the figures of the whole rectified family on Stable Diffusion: a teacher needs
+# 25 steps for an FID of 20.1; distilled, it needs one, two or four, and Rectified Diffusion loses less by that
+# than rectified flow.
 #
-# Here the same methods are applied to *images*: handwritten digits, a network with 0.4 M parameters that a laptop trains, and every student made from the same teacher. Nothing is exact any more, neither the model nor
-# the **ruler** with which its samples are measured. So the ruler comes first: what it sees, what it misses, and what it reads when nothing is wrong. Then the teacher, then all students from the same noise, and at last the
-# deck's table beside ours, direction by direction.
+# Here the same methods are applied to *images*: handwritten digits, a network with 0.4 M parameters that a laptop
+# trains, and every student made from the same teacher. Nothing is exact any more, neither the model nor the **ruler**
+# with which its samples are measured. So the ruler comes first: what it sees, what it misses, and what it reads when
+# nothing is wrong. Then the teacher, then all students from the same noise, and at last the deck's table beside ours,
+# direction by direction.
 #
 # House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data; a guidance scale $g=1$ is off.
 
@@ -26,7 +30,8 @@ try:
     import toydiff as td
 except ImportError as missing:
     raise ImportError(
-        "install the library first, with its digits: in a clone `pip install -e '.[digits]'`; in Colab clone it, then `%pip install './toydiff[digits]'`"
+        "install the library first, with its digits: in a clone `pip install -e '.[digits]'`; in Colab clone it, "
+        "then `%pip install './toydiff[digits]'`"
     ) from missing
 
 import json
@@ -57,12 +62,15 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · The data and the ruler
 #
-# 5000 digits of MNIST, 500 of each class; one in five is held out. The ruler is the Fréchet distance of slide 31's FID, in small: take 64 features of each image from a classifier, and compare the mean and
-# covariance of the samples' features with those of the 4000 training digits,
+# 5000 digits of MNIST, 500 of each class; one in five is held out. The ruler is the Fréchet distance of slide 31's FID,
+# in small: take 64 features of each image from a classifier, and compare the mean and covariance of the samples'
+# features with those of the 4000 training digits,
 #
 # $$d=\lVert m_a-m_b\rVert^2+\operatorname{tr}\!\big(C_a+C_b-2(C_aC_b)^{1/2}\big).$$
 #
-# It ships with the package (`digits-features`), so that everyone measures with the same one. Beside it stands the **accuracy**: how often the classifier finds the class that was asked for, our stand-in for the CLIP score.
+# It ships with the package (`digits-features`), so that everyone measures with the same one. Beside it stands
+# the **accuracy**: how often the classifier finds the requested class, our stand-in for the CLIP
+# score.
 
 # %%
 digits = problem("digits")
@@ -89,7 +97,8 @@ static.digits(
 # %% [markdown]
 # ## 2 · Break the ruler first
 #
-# Which sets of images should be near to the data, and which far? We know the answer for these, so that we can see whether the ruler does. All have 1000 images, except the first.
+# Which sets of images should be near to the data, and which far? We know the answer for these, so that we can see
+# whether the ruler does. All have 1000 images, except the first.
 
 
 # %%
@@ -118,7 +127,7 @@ known, new, average = (ruler.net.features_of(images) for images in (real.train, 
 
 
 def part(images, labels, seen, i):
-    """Some images, the classes that they were asked for, and what the classifier sees: features and class."""
+    """Some images, their requested classes, and what the classifier sees: features and class."""
     return images[i], labels[i], *(values[i] for values in seen)
 
 
@@ -127,7 +136,7 @@ controls = {
     "copies of training digits": part(real.train, real.train_labels, known, copies),
     "copies, classes at random": part(real.train, real.train_labels, known, any_class),
     "held-out digits": (real.test, real.test_labels, *new),
-    "held out, asked for in another order": (real.test, real.test_labels[order], *new),
+    "held out, requested in another order": (real.test, real.test_labels[order], *new),
     **{
         f"held out, {how}": (images, real.test_labels, *ruler.net.features_of(images))
         for how, images in changed.items()
@@ -138,7 +147,7 @@ controls = {
 
 
 def to_nearest(images, n=100):
-    """The mean distance of n images, spread over the set, to the nearest training digit that is not the same image, and the share that is one."""
+    """Of n images spread over the set: mean distance to the nearest training digit, and the fraction of copies."""
     some = images[torch.linspace(0, len(images) - 1, n).long()].flatten(1)
     nearest = torch.cdist(some, real.train.flatten(1)).amin(1)
     return float(nearest.mean()), float((nearest < 0.1).double().mean())
@@ -153,13 +162,14 @@ for name, (images, labels, features, classes) in controls.items():
     found[name] = {"distance": distance, "accuracy": accuracy, "copied": same}
     key[name] = round(distance, 6)
     lines.append(
-        f"| {name} | {distance:.2f} | {distance / whole_floor.mean:.1f} | {100 * accuracy:.1f} % | {nearest:.1f} | {100 * same:.0f} % |"
+        f"| {name} | {distance:.2f} | {distance / whole_floor.mean:.1f} | {100 * accuracy:.1f} % | {nearest:.1f} | "
+        f"{100 * same:.0f} % |"
     )
 head = "| set of images | distance | / floor | accuracy | to the nearest training digit | copies |"
 display(Markdown("\n".join([head, "|---" * 6 + "|", *lines])))
 assert found["all 4000 training digits"]["distance"] < 1e-3
 assert found["copies of training digits"]["distance"] < found["held-out digits"]["distance"]
-assert found["held out, asked for in another order"]["distance"] < 1.01 * found["held-out digits"]["distance"]
+assert found["held out, requested in another order"]["distance"] < 1.01 * found["held-out digits"]["distance"]
 assert found["copies of training digits"]["distance"] < found["copies, classes at random"]["distance"]
 assert (
     min(found[f"held out, {how}"]["distance"] for how in ("moved by two pixels", "with noise", "blurred"))
@@ -175,19 +185,24 @@ static.digits(
 # %% [markdown]
 # **It sees** noise, blur, missing classes, and a set without variety: each reads many times the floor. **It misses**
 #
-# * *copying*: the best scores belong to a model that learnt nothing but its training set by heart. The distance of held-out digits to their nearest training digit shows what a new digit looks like in that
-#   column, and copies stand out at once;
-# * *the wrong class*: a set does not change when its images are asked for in another order. The accuracy sees that, so that the two are always printed together.
+# * *copying*: the best scores belong to a model that learnt nothing but its training set by heart. The distance of
+#   held-out digits to their nearest training digit shows what a new digit looks like in that column, and copies stand
+#   out at once;
+# * *the wrong class*: a set does not change when its images are requested in another order. The accuracy sees that, so
+#   that the two are always printed together.
 #
-# **It exaggerates** what its features happen to be sensitive to: two pixels to the side cost many floors, though every digit is as good as it was, and the classifier knows it. Even drawing the classes at random instead of 100 of each
-# reads worse than the balanced sets, so all our measurements ask for every class in turn.
+# **It exaggerates** what its features happen to be sensitive to: two pixels to the side cost many floors, though every
+# digit is as good as it was, and the classifier knows it. Even drawing the classes at random instead of 100 of each
+# reads worse than the balanced sets, so all our measurements request every class in turn.
 #
-# Blur is worth a second look: regression with a mean square makes exactly that of a sample that could be one thing or another.
+# Blur is worth a second look: regression with a mean square makes exactly that of a sample that could be one thing or
+# another.
 #
 # ## 3 · The floor, and what $n$ does
 #
-# Held-out digits are as good as samples can be, and still have a distance. It is the **floor**, and no distance is printed without it. But the floor depends on how
-# many images are compared: few images have a covariance that is off, always in the direction of a larger distance.
+# Held-out digits are as good as samples can be, and still have a distance. It is the **floor**, and no distance is
+# printed without it. But the floor depends on how many images are compared: few images have a covariance that is off,
+# always in the direction of a larger distance.
 
 # %%
 counts = (50, 100, 200, 400, 700, 1000)
@@ -219,8 +234,9 @@ print("floors: " + ", ".join(f"n = {n}: {f.mean:.2f} ± {f.std:.2f}" for n, f in
 assert floors[100].mean > 2 * floors[1000].mean
 
 # %% [markdown]
-# So two distances with different $n$ cannot be compared, and a report without $n$ says nothing. Dividing by the floor does not help either, because the bias is *added*. What is left nearly alone is the **excess**, distance minus floor. The same
-# flaw (two pixels to the side), measured with 100 images and with 1000:
+# So two distances with different $n$ cannot be compared, and a report without $n$ says nothing. Dividing by the floor
+# does not help either, because the bias is *added*. What is left nearly alone is the **excess**, distance minus floor.
+# The same flaw (two pixels to the side), measured with 100 images and with 1000:
 
 # %%
 flawed = controls["held out, moved by two pixels"][2]
@@ -243,11 +259,14 @@ assert abs(excess[100] / excess[1000] - 1) < 0.1
 assert by_n[1000] / floors[1000].mean > 3 * by_n[100] / floors[100].mean
 
 # %% [markdown]
-# In this lesson, what is measured live has 100 images, the stored measurements have 1000, and where the two meet they are compared by their excess. (The deck's table has 5000 images and 2048 features. A bias of this kind is in all its figures too.)
+# In this lesson, what is measured live has 100 images, the stored measurements have 1000, and where the two meet they
+# are compared by their excess. (The deck's table has 5000 images and 2048 features. A bias of this kind is in all its
+# figures too.)
 #
 # ## 4 · The teacher
 #
-# A UNet, trained on the 4000 digits with their labels on Stable Diffusion's table, $\varepsilon$-prediction. The same noise by more and more steps of the library's second-order solver, guided:
+# A UNet, trained on the 4000 digits with their labels on Stable Diffusion's table, $\varepsilon$-prediction. The same
+# noise by more and more steps of the library's second-order solver, guided:
 
 # %%
 teacher = runs.load(TEACHER_ID)
@@ -255,7 +274,8 @@ G = zoo.RECIPES[TEACHER_ID].guidance_scale
 labels = torch.arange(DIGIT_CLASSES)
 about = teacher.about
 print(
-    f"{sum(p.numel() for p in teacher.denoiser.parameters()):,} parameters, {about['updates']} updates in {about['seconds'] / 60:.0f} min on one core; guidance scale {G:g}"
+    f"{sum(p.numel() for p in teacher.denoiser.parameters()):,} parameters, {about['updates']} updates in "
+    f"{about['seconds'] / 60:.0f} min on one core; guidance scale {G:g}"
 )
 
 
@@ -270,8 +290,10 @@ static.digits(
 )
 
 # %% [markdown]
-# In one step it draws its best guess of $\hat x_0$ at $t=1$: about the mean of all digits of the class, the blur of section 2, and speckled, because on this table an error in $\hat\varepsilon$ is multiplied by
-# $\mathrm{NSR}_1=14.6$ there (lesson 08). Two steps make strokes. What the later steps add is small to the eye; the measurements below are of 10 and 25 steps.
+# In one step it draws its best guess of $\hat x_0$ at $t=1$: about the mean of all digits of the class, the blur of
+# section 2, and speckled, because on this table an error in $\hat\varepsilon$ is multiplied by $\mathrm{NSR}_1=14.6$
+# there (lesson 08). Two steps make strokes. What the later steps add is small to the eye; the measurements below are of
+# 10 and 25 steps.
 #
 # **Guidance.** Off, at the scale that is built into the students, and far beyond:
 
@@ -287,19 +309,22 @@ for g in GUIDES:
     row = live[g]
     key[f"teacher, g = {g:g}: distance"] = row["distance"]
     lines.append(
-        f"| {g:g} | {row['nfe']} | {row['distance']:.2f} | {row['floor']:.2f} | {row['distance'] - row['floor']:.2f} | {100 * row['accuracy']:.0f} % |"
+        f"| {g:g} | {row['nfe']} | {row['distance']:.2f} | {row['floor']:.2f} | {row['distance'] - row['floor']:.2f} "
+        f"| {100 * row['accuracy']:.0f} % |"
     )
 head = f"| g, {LIVE} images | NFE | distance | floor | excess | accuracy |"
 display(Markdown("\n".join([head, "|---" * 6 + "|", *lines])))
 assert live[6.0]["distance"] > live[G]["distance"]
 
 # %% [markdown]
-# Guidance trades: the digits become more certain, bolder and more alike, and beyond a point the distance rises while the accuracy has nothing left to gain. This is lesson 04 again, on images.
+# Guidance trades: the digits become more certain, bolder and more alike, and beyond a point the distance rises while
+# the accuracy has nothing left to gain. This is lesson 04 again, on images.
 #
 # ## 5 · All students from the same noise
 #
-# Every student in the package that was made for digits, by the number of steps. All start with the same noise in a column; the classes are asked for in turn. A student is *meant* for some numbers of steps (the table of section 6 has them);
-# the others are shown as well, because it is instructive what breaks.
+# Every student in the package that was made for digits, by the number of steps. All start with the same noise in a
+# column; the classes are requested in turn. A student is *meant* for some numbers of steps (the table of section 6 has
+# them); the others are shown as well, because it is instructive what breaks.
 
 # %%
 names = [id_ for id_, recipe in zoo.RECIPES.items() if recipe.problem == "digits" and id_ in weights.bundled()]
@@ -322,12 +347,14 @@ static.digits(drawn[4], title="4 steps")
 static.digits(drawn[25], title="25 steps")
 
 # %% [markdown]
-# Look down a column: students that were trained on the teacher's *pairs* draw the teacher's own digit, the same slant and the same loop, in fewer steps.
+# Look down a column: students that were trained on the teacher's *pairs* draw the teacher's own digit, the same slant
+# and the same loop, in fewer steps.
 #
 # ## 6 · What they measure, and what they cost
 #
-# From the files of the weights, 1000 images each: distance, floor and accuracy by steps, and four costs that are not the same: **NFE**, what a sample costs; **updates** and **seconds**, what training cost; and **teacher calls**, evaluations of
-# the teacher for one sample each, that made the student's targets.
+# From the files of the weights, 1000 images each: distance, floor and accuracy by steps, and four costs that are not
+# the same: **NFE**, what a sample costs; **updates** and **seconds**, what training cost; and **teacher calls**,
+# evaluations of the teacher for one sample each, that made the student's targets.
 
 # %%
 rows = [row | {"id": id_} for id_, model in models.items() for row in model.about["rows"]]
@@ -335,8 +362,9 @@ lines = []
 for row in rows:
     model = models[row["id"]].about
     lines.append(
-        f"| {short[row['id']]} | {row['steps']} | {row['nfe']} | {row['distance']:.2f} | {row['distance'] - row['floor']:.2f} | {row['distance'] / row['floor']:.1f} | {100 * row['accuracy']:.1f} % "
-        f"| {model['updates']} | {row['teacher_calls']:,} | {model['seconds']:.0f} |"
+        f"| {short[row['id']]} | {row['steps']} | {row['nfe']} | {row['distance']:.2f} | "
+        f"{row['distance'] - row['floor']:.2f} | {row['distance'] / row['floor']:.1f} | {100 * row['accuracy']:.1f} %"
+        f" | {model['updates']} | {row['teacher_calls']:,} | {model['seconds']:.0f} |"
     )
 head = "| weights | steps | NFE | distance | excess | / floor | accuracy | updates | teacher calls | training, s |"
 display(Markdown("\n".join([head, "|---" * 10 + "|", *lines])))
@@ -369,8 +397,9 @@ for id_, model in models.items():
 # %% [markdown]
 # ## 7 · The deck's table beside ours
 #
-# Slide 31, row by row, beside the same methods here. (Its CLIP score stands beside our accuracy.) "Rectified Diffusion (CD)" is a consistency model and comes with those lessons; the two SDXL rows have no counterpart. What our files have not measured
-# is measured live with 100 images.
+# Slide 31, row by row, beside the same methods here. (Its CLIP score stands beside our accuracy.) "Rectified Diffusion
+# (CD)" is a consistency model and comes with those lessons; the two SDXL rows have no counterpart. What our files have
+# not measured is measured live with 100 images.
 
 # %%
 RF, RD, DISTILL = "Rectified Flow", "Rectified Diffusion", "Rectified Flow (Distill)"
@@ -416,7 +445,9 @@ head = "| method | steps | FID, slide | CLIP, slide | excess, ours | accuracy | 
 display(Markdown("\n".join([head, "|---" * 8 + "|", *lines])))
 
 # %% [markdown]
-# The numbers themselves cannot be compared: other images, another ruler, another scale. **Directions** can: which of two rows is better. A direction counts as *not decided* where our two excesses differ by less than twice the floor's own spread.
+# The numbers themselves cannot be compared: other images, another ruler, another scale. **Directions** can: which of
+# two rows is better. A direction counts as *not decided* where our two excesses differ by less than twice the floor's
+# own spread.
 
 # %%
 DIRECTIONS = [  # (better, worse), by the slide
@@ -456,8 +487,11 @@ tally = {
 print(", ".join(f"{what.strip('*')}: {n}" for what, n in tally.items()))
 
 # %% [markdown]
-# How to read it honestly. Each of our figures is *one* training run of one seed with few updates, where the deck's models had thousands of GPU hours; a difference of a few floors is not a law. Two things in slide 31 need care as well.
-# "Rectified Diffusion, 25 steps, 0.09 s" must be a slip: 25 steps of the same network take 0.88 s two rows above, and 0.09 s is the time of one. And rows of different guidance, data and length of training stand side by side there, as they do here.
+# How to read it honestly. Each of our figures is *one* training run of one seed with few updates, where the deck's
+# models had thousands of GPU hours; a difference of a few floors is not a law. Two things in slide 31 need care as
+# well. "Rectified Diffusion, 25 steps, 0.09 s" must be a slip: 25 steps of the same network take 0.88 s two rows above,
+# and 0.09 s is the time of one. And rows of different guidance, data and length of training stand side by side there,
+# as they do here.
 #
 # ## What the deck says, and what we measured
 
@@ -466,7 +500,10 @@ best = min((row for row in rows if row["nfe"] <= 4 and row["n"] == 1000), key=la
 few = (
     "no student with four calls or fewer is in the package"
     if best is None
-    else f"best with at most 4 calls: {short[best['id']]}, {best['nfe']} NFE, {best['distance'] / best['floor']:.2f} floors, accuracy {100 * best['accuracy']:.1f} %"
+    else (
+        f"best with at most 4 calls: {short[best['id']]}, {best['nfe']} NFE, {best['distance'] / best['floor']:.2f} "
+        f"floors, accuracy {100 * best['accuracy']:.1f} %"
+    )
 )
 full = measured[UPPER, 25]
 display(
@@ -474,11 +511,18 @@ display(
         f"""
 | the deck (slide 31) | measured here |
 |---|---|
-| the teacher in 25 steps is the upper bound | {full["distance"] / full["floor"]:.2f} floors, accuracy {100 * full["accuracy"]:.1f} %, at {full["nfe"]} NFE (guided) |
+| the teacher in 25 steps is the upper bound | {full["distance"] / full["floor"]:.2f} floors, accuracy \
+{100 * full["accuracy"]:.1f} %, at {full["nfe"]} NFE (guided) |
 | one to four steps come near to it | {few} |
-| Rectified Diffusion before rectified flow, and the other directions | {tally["**the same**"]} of {len(DIRECTIONS) - tally["not in this package"]} as on the slide, {tally["**the other way**"]} the other way, {tally["not decided"]} not decided |
-| FID ranks them | FID's small sister reads 0 for the training set itself, {found["held out, blurred"]["distance"] / whole_floor.mean:.0f} floors for blur, and does not see the class: {100 * found["held out, asked for in another order"]["accuracy"]:.0f} % accuracy at an unchanged distance |
-| *(not said)* the bias of few images | the floor is {floors[100].mean:.1f} with n = 100 and {floors[1000].mean:.2f} with n = 1000; one and the same flaw is {by_n[100] / floors[100].mean:.0f} floors with the one and {by_n[1000] / floors[1000].mean:.0f} with the other, but {excess[100]:.1f} and {excess[1000]:.1f} above them |
+| Rectified Diffusion before rectified flow, and the other directions | {tally["**the same**"]} of \
+{len(DIRECTIONS) - tally["not in this package"]} as on the slide, {tally["**the other way**"]} the other way, \
+{tally["not decided"]} not decided |
+| FID ranks them | FID's small sister reads 0 for the training set itself, \
+{found["held out, blurred"]["distance"] / whole_floor.mean:.0f} floors for blur, and does not see the class: \
+{100 * found["held out, requested in another order"]["accuracy"]:.0f} % accuracy at an unchanged distance |
+| *(not said)* the bias of few images | the floor is {floors[100].mean:.1f} with n = 100 and {floors[1000].mean:.2f} \
+with n = 1000; one and the same flaw is {by_n[100] / floors[100].mean:.0f} floors with the one and \
+{by_n[1000] / floors[1000].mean:.0f} with the other, but {excess[100]:.1f} and {excess[1000]:.1f} above them |
 | "25 steps, 0.09 s" | a slip: 0.88 s |
 """
     )
@@ -487,15 +531,17 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it in.
+# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it
+# in.
 #
-# **1.** How many network calls does a digit cost by 25 guided steps of the teacher, and by 25 steps of `digits-guided`, which sees the guidance scale? A pair of numbers.
+# **1.** How many network calls does a digit cost by 25 guided steps of the teacher, and by 25 steps of `digits-guided`,
+# which sees the guidance scale? A pair of numbers.
 
 # %%
 answer_1 = None
 
 # %%
-# Solution: guidance asks twice; a model that sees the scale is asked once.
+# Solution: guidance makes two calls a step, a model that sees the scale one.
 answer_1 = (50, 25) if answer_1 is None else answer_1
 
 # %%
@@ -509,7 +555,8 @@ assert answer_1 == counted, f"not yet: the solver counted {counted}"
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** One feature. Real images have mean 0 and standard deviation 1, samples mean 3 and standard deviation 2. What is the Fréchet distance?
+# **2.** One feature. Real images have mean 0 and standard deviation 1, samples mean 3 and standard deviation 2. What is
+# the Fréchet distance?
 
 # %%
 answer_2 = None
@@ -522,11 +569,13 @@ answer_2 = 10.0 if answer_2 is None else answer_2
 one, other = (Moments(torch.tensor([m]), torch.tensor([[s**2]])) for m, s in ((0.0, 1.0), (3.0, 2.0)))
 assert math.isclose(answer_2, frechet_distance(one, other), rel_tol=1e-6), f"not yet: {frechet_distance(one, other)}"
 print(
-    "exercise 2: right: for Gaussians with equal axes it is |difference of means|² + |difference of standard deviations|²"
+    "exercise 2: right: for Gaussians with equal axes it is |difference of means|² + |difference of standard "
+    "deviations|²"
 )
 
 # %% [markdown]
-# **3.** Which of the sets of section 2 have a distance below that of the held-out digits (the floor), though nobody would call them good samples of a *model*? A set of their names.
+# **3.** Which of the sets of section 2 have a distance below that of the held-out digits (the floor), though nobody
+# would call them good samples of a *model*? A set of their names.
 
 # %%
 answer_3 = None
@@ -542,7 +591,8 @@ assert all(found[name]["copied"] == 1 for name in below)
 print("exercise 3: right, and the last column of the table gives them away")
 
 # %% [markdown]
-# **4.** Somebody reports a distance of 7.0 with $n=100$ for one model, and of 3.5 with $n=1000$ for another. With the floors of section 3, which model is the better one, as far as one can tell? "first" or "second".
+# **4.** Somebody reports a distance of 7.0 with $n=100$ for one model, and of 3.5 with $n=1000$ for another. With the
+# floors of section 3, which model is the better one, as far as one can tell? "first" or "second".
 
 # %%
 answer_4 = None
@@ -557,8 +607,9 @@ assert answer_4 == min(over, key=over.get), f"not yet: above the floor are {over
 print(f"exercise 4: right, {over['first']:.2f} and {over['second']:.2f} above the floor")
 
 # %% [markdown]
-# **5.** Distillation is paid once. A student costs `teacher_calls` evaluations and `updates` of a batch of 64, each update about three evaluations a sample (forward, and backward for twice the price); afterwards an image costs `student_nfe`
-# instead of `teacher_nfe` calls. From how many images on does it pay? Write the function.
+# **5.** Distillation is paid once. A student costs `teacher_calls` evaluations and `updates` of a batch of 64, each
+# update about three evaluations a sample (forward, and backward for twice the price); afterwards an image costs
+# `student_nfe` instead of `teacher_nfe` calls. From how many images on does it pay? Write the function.
 
 
 # %%
@@ -587,17 +638,21 @@ for id_, model in models.items():
         row = min(about["rows"], key=lambda row: row["nfe"])
         if row["nfe"] < full["nfe"]:
             print(
-                f"  {short[id_]:28} {row['nfe']} NFE: pays from {answer_5(row['teacher_calls'], about['updates'], full['nfe'], row['nfe']):,.0f} images on"
+                f"  {short[id_]:28} {row['nfe']} NFE: pays from "
+                f"{answer_5(row['teacher_calls'], about['updates'], full['nfe'], row['nfe']):,.0f} images on"
             )
 
 # %% [markdown]
 # ## References
 #
 # * The deck, slide 31 (the table), slides 24 to 28 (Algorithms 1 to 4, phased).
-# * Heusel et al., *GANs Trained by a Two Time-Scale Update Rule…*, arXiv 1706.08500: eq. 6 (the Fréchet distance of features).
-# * Chong and Forsyth, *Effectively Unbiased FID and Inception Score*, arXiv 1911.07023: the bias of few samples depends on the model.
+# * Heusel et al., *GANs Trained by a Two Time-Scale Update Rule…*, arXiv 1706.08500: eq. 6 (the Fréchet distance of
+#   features).
+# * Chong and Forsyth, *Effectively Unbiased FID and Inception Score*, arXiv 1911.07023: the bias of few samples depends
+#   on the model.
 # * Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: eq. 6.
-# * Wang et al., *Rectified Diffusion*, arXiv 2410.07303: the table of slide 31. Liu et al., *InstaFlow*, arXiv 2309.06380: its rectified-flow rows.
+# * Wang et al., *Rectified Diffusion*, arXiv 2410.07303: the table of slide 31. Liu et
+#   al., *InstaFlow*, arXiv 2309.06380: its rectified-flow rows.
 # * Yan et al., *PeRFlow*, arXiv 2405.07510. Lu et al., *DPM-Solver++*, arXiv 2211.01095: the teacher's solver.
 
 # %%

@@ -11,13 +11,18 @@
 # %% [markdown]
 # # 10 · Consistency distillation and training
 #
-# **What the deck claims** (slides 12 and 16). Do not learn where the ODE goes next, learn where it *ends*: a consistency function $f(x_t,t)$ maps every point of a trajectory to its end at
-# $t=0$. Two conditions make it: $f(x,0)=x$, and $f(x_t,t)=f(x_r,r)$ for neighbours on one trajectory. *Distillation* (CD) gets the neighbour from a step of a teacher; *training* (CT)
-# "bootstraps" from the sample itself, without any teacher, and its target is "unbiased to first order, of high variance".
+# **What the deck claims** (slides 12 and 16 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Do not learn where the ODE goes next, learn where it *ends*: a consistency function $f(x_t,t)$ maps
+# every point of a trajectory to its end at $t=0$. Two conditions make it: $f(x,0)=x$, and $f(x_t,t)=f(x_r,r)$ for
+# neighbours on one trajectory. *Distillation* (CD) gets the neighbour from a step of a teacher; *training* (CT)
+# "bootstraps" from the sample itself, without any teacher, and its target is "unbiased to first order, of high
+# variance".
 #
-# We take the function exactly, see what a neighbour's error costs, find out to what CD and CT converge (not to the exact flow), and then look at networks.
+# We take the function exactly, see what a neighbour's error costs, find out to what CD and CT converge (not to the
+# exact flow), and then look at networks.
 #
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\mathrm{NSR}=\sigma/\alpha=e^{-\lambda}$. A network's consistency function is its `jump` to 0.
+# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data,
+# $\mathrm{NSR}=\sigma/\alpha=e^{-\lambda}$. A network's consistency function is its `jump` to 0.
 
 # %%
 # %matplotlib inline
@@ -53,7 +58,8 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · The function itself
 #
-# On the line the flow's map is known for any mixture: it keeps the order of points, so it takes the quantiles of $p_t$ to those of the data. Data: three Gaussians.
+# On the line the flow's map is known for any mixture: it keeps the order of points, so it takes the quantiles of $p_t$
+# to those of the data. Data: three Gaussians.
 
 # %%
 line = td.GaussianMixture(
@@ -89,14 +95,16 @@ figure.suptitle("A consistency function, and the denoiser of a diffusion model",
 plt.show()
 
 # %% [markdown]
-# At low noise both are the identity. In noise the denoiser's answer is a *mean*, which is no sample; the consistency function's is a sample, with steep steps between the modes. One
-# jump from $t=1$ is all the sampling there is.
+# At low noise both are the identity. In noise the denoiser's answer is a *mean*, which is no sample; the consistency
+# function's is a sample, with steep steps between the modes. One jump from $t=1$ is all the sampling there is.
 #
 # ## 2 · What a neighbour's error costs
 #
-# $f(x_t,t)-f(\Phi(x_t,t\to r),r)$ for the *exact* $f$ is the error of one solver step, carried to the end. So it falls with the solver's **local** order: $h^2$ for DDIM, $h^3$ for Heun.
+# $f(x_t,t)-f(\Phi(x_t,t\to r),r)$ for the *exact* $f$ is the error of one solver step, carried to the end. So it falls
+# with the solver's **local** order: $h^2$ for DDIM, $h^3$ for Heun.
 #
-# And with the sample itself in the teacher's place, $x_r=\alpha_rx_0+\sigma_r\varepsilon$? One target is wrong by a lot, but on average over $x_0$ given $x_t$ it is off by $O(h^2)$ too.
+# And with the sample itself in the teacher's place, $x_r=\alpha_rx_0+\sigma_r\varepsilon$? One target is wrong by a
+# lot, but on average over $x_0$ given $x_t$ it is off by $O(h^2)$ too.
 
 # %%
 starts = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
@@ -143,12 +151,14 @@ assert abs(key["order, the sample, on average"] - 2) < 0.4
 assert abs(key["order, the sample, one draw"] - 1) < 0.2
 
 # %% [markdown]
-# A single draw is off by $O(h)$: that is the variance slide 16 speaks of. It does not vanish by making the gap small *relative to what is learnt*, since $f$ must be carried over $1/h$ gaps.
+# A single draw is off by $O(h)$: that is the variance slide 16 speaks of. It does not vanish by making the gap
+# small *relative to what is learnt*, since $f$ must be carried over $1/h$ gaps.
 #
 # ## 3 · To what do they converge?
 #
-# Give the student one affine map for each time of a grid, and Gaussian data: then every loss is least squares, with a solution in closed form, no network in the way. The target at $r$ is the student's
-# own, so we settle the times one after the other, from data upwards.
+# Give the student one affine map for each time of a grid, and Gaussian data: then every loss is least squares, with a
+# solution in closed form, no network in the way. The target at $r$ is the student's own, so we settle the times one
+# after the other, from data upwards.
 
 # %%
 m, c, N = 0.7, 0.5, 12
@@ -158,7 +168,7 @@ D = gauss.denoiser(vp)
 
 
 def fixed_point(neighbour):
-    """(a, b) of f(x, t_N) = a x + b when each f(., t_i) is the least-squares fit to f(x_r, t_i-1); data by its moments."""
+    """(a, b) of f(x, t_N) = a x + b, each f(., t_i) the least-squares fit to f(x_r, t_i-1); data by its moments."""
     a, b = torch.ones(()), torch.zeros(())
     a, b = a.double() / vp.alpha(ts[0]), b.double()  # at the first time, x/alpha
     x0 = m + c * torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
@@ -200,13 +210,14 @@ assert abs(key["fixed point, CT"] - walks["ddim"]) < 1e-9
 assert abs(walks["ddim"] - exact) > 0.05
 
 # %% [markdown]
-# To ten digits: **CD becomes its teacher's N-step solution, CT the N-step DDIM solution**, though CT never saw a teacher. A perfect consistency model still has the error of its grid. That is why CT's
-# grids get finer while it trains (curricula), and why CD's teacher takes Heun steps.
+# To ten digits: **CD becomes its teacher's N-step solution, CT the N-step DDIM solution**, though CT never saw a
+# teacher. A perfect consistency model still has the error of its grid. That is why CT's grids get finer while it trains
+# (curricula), and why CD's teacher takes Heun steps.
 #
 # ## 4 · Break it: the distance
 #
-# CT's target is random, and least squares finds its mean. The pseudo-Huber distance with a small $c$, which papers prefer for its robustness, finds a median instead. For a skewed target, exponential of
-# mean 1, that is another place:
+# CT's target is random, and least squares finds its mean. The pseudo-Huber distance with a small $c$, which papers
+# prefer for its robustness, finds a median instead. For a skewed target, exponential of mean 1, that is another place:
 
 # %%
 skewed = -torch.log1p(-torch.linspace(0, 1, 200_002, dtype=torch.float64)[1:-1])
@@ -223,7 +234,8 @@ assert abs(key["best answer, c = 1000"] - 1) < 0.005
 # %% [markdown]
 # ## 5 · Networks on the line
 #
-# The same three Gaussians, small networks, some seconds of training: CD from the exact denoiser, CT from samples alone. One jump from noise, against the exact map.
+# The same three Gaussians, small networks, some seconds of training: CD from the exact denoiser, CT from samples alone.
+# One jump from noise, against the exact map.
 
 
 # %%
@@ -251,13 +263,15 @@ display(figure)
 print({name: f"{fine(name):.3f} from the exact map" for name in maps})
 
 # %% [markdown]
-# CD follows the exact map and rounds its corners off: a steep step is what a network finds hardest, and samples on it lie between the modes. CT has found the steps from samples alone, but not their places
-# and not the tails: its targets are noisy, and its distance is a pseudo-Huber, which section 4 warned of.
+# CD follows the exact map and rounds its corners off: a steep step is what a network finds hardest, and samples on it
+# lie between the modes. CT has found the steps from samples alone, but not their places and not the tails: its targets
+# are noisy, and its distance is a pseudo-Huber, which section 4 warned of.
 #
 # ## 6 · On the ring, and on digits
 #
-# Bundled students of the ring's trained teacher. A trajectory of the teacher with 200 steps; from each of its points one jump to data. The teacher's own jump is far off in noise. The
-# students' land near the end from *everywhere*, which was the definition.
+# Bundled students of the ring's trained teacher. A trajectory of the teacher with 200 steps; from each of its points
+# one jump to data. The teacher's own jump is far off in noise. The students' land near the end from *everywhere*, which
+# was the definition.
 
 # %%
 ring = problem("mixture:ring")
@@ -276,10 +290,11 @@ for name in ("cd", "ct"):
     curves[name] = list(zip(nsr, consistency_error(runs.load(f"ring-{name}").denoiser, path), strict=True))
 display(
     static.against_noise(
-        {name: [row for row in rows if row[0] > 0.02] for name, rows in curves.items()}, ylabel="distance of the jump from the path's end",
+        {name: [row for row in rows if row[0] > 0.02] for name, rows in curves.items()},
+        ylabel="distance of the jump from the path's end",
         title="Consistency error along the teacher's trajectories, ring of eight",
     )
-)  # fmt: skip
+)
 
 rows = ["| weights | steps | distance over the floor |", "|---|---|---|"]
 for name in ("ring-teacher", "ring-cd", "ring-ct"):
@@ -290,13 +305,15 @@ display(Markdown("\n".join(rows)))
 assert key["ring-cd, 1 steps"] < 2.5
 
 # %% [markdown]
-# With more than one step the sampler is stochastic: jump to data, *re-noise* to the next level, jump again (`solver="lcm"`). Each jump starts from the right distribution, and may correct the one before.
+# With more than one step the sampler is stochastic: jump to data, *re-noise* to the next level, jump again
+# (`solver="lcm"`). Each jump starts from the right distribution, and may correct the one before.
 #
-# Digits, one column a noise. The teacher needs 50 calls for a digit (25 steps with guidance); its student has the guidance built in.
+# Digits, one column a noise. The teacher needs 50 calls for a digit (25 steps with guidance); its student has the
+# guidance built in.
 
 # %%
 digits = problem("digits")
-shown, rows = {}, ["| | calls a digit | distance (Fréchet) | as asked |", "|---|---|---|---|"]
+shown, rows = {}, ["| | calls a digit | distance (Fréchet) | accuracy |", "|---|---|---|---|"]
 for id_, steps, g in (
     ("digits-teacher", 25, 1.5),
     ("digits-teacher", 1, 1.5),
@@ -312,7 +329,8 @@ for id_, steps, g in (
         row = measured[0]
         key[f"{id_}, {steps} steps"] = row["distance"]
         rows.append(
-            f"| {id_}, {steps} steps | {row['nfe']} | {row['distance']:.2f} (floor {row['floor']:.2f}) | {row['accuracy']:.1%} |"
+            f"| {id_}, {steps} steps | {row['nfe']} | {row['distance']:.2f} (floor {row['floor']:.2f}) | "
+            f"{row['accuracy']:.1%} |"
         )
 display(static.digits(shown, title="The same noise"))
 display(Markdown("\n".join(rows)))
@@ -325,18 +343,27 @@ display(
     Markdown(f"""
 | the deck | measured here |
 |---|---|
-| $f(x_t,t)=f(x_r,r)$, neighbours by one solver step $\\Phi$ (slide 12) | for the exact $f$ it holds to $h^{{{key["order, DDIM step"]:.1f}}}$ with DDIM and $h^{{{key["order, Heun step"]:.1f}}}$ with Heun, the order of one step's error |
-| the sample's own score: unbiased, of high variance (slide 16) | one draw is off by $h^{{{key["order, the sample, one draw"]:.1f}}}$, their mean by $h^{{{key["order, the sample, on average"]:.1f}}}$ |
-| *(not said)* what the minimum is | the teacher's N-step solution: 1.37 goes to {key["fixed point, CD, Heun steps"]:.4f} by CD with Heun steps; CT ends where DDIM does, {key["fixed point, CT"]:.4f}; exact {exact:.4f} |
-| *(not said)* which distance | with $c\\to0$ pseudo-Huber finds medians: {key["best answer, c = 0.001"]:.3f} where the mean is 1 |
-| one step suffices | ring: CD {key["ring-cd, 1 steps"]:.2f} floors in one step, its teacher {key["ring-teacher, 20 steps"]:.2f} in 20; digits: {key["digits-cd, 1 steps"]:.1f} in one step, {key["digits-cd, 4 steps"]:.1f} in four, the teacher {key["digits-teacher, 25 steps"]:.1f} |
+| $f(x_t,t)=f(x_r,r)$, neighbours by one solver step $\\Phi$ (slide 12) | for the exact $f$ it holds to \
+$h^{{{key["order, DDIM step"]:.1f}}}$ with DDIM and $h^{{{key["order, Heun step"]:.1f}}}$ with Heun, the order of one \
+step's error |
+| the sample's own score: unbiased, of high variance (slide 16) | one draw is off by \
+$h^{{{key["order, the sample, one draw"]:.1f}}}$, their mean by $h^{{{key["order, the sample, on average"]:.1f}}}$ |
+| *(not said)* what the minimum is | the teacher's N-step solution: 1.37 goes to \
+{key["fixed point, CD, Heun steps"]:.4f} by CD with Heun steps; CT ends where DDIM does, {key["fixed point, CT"]:.4f}; \
+exact {exact:.4f} |
+| *(not said)* which distance | with $c\\to0$ pseudo-Huber finds medians: {key["best answer, c = 0.001"]:.3f} where \
+the mean is 1 |
+| one step suffices | ring: CD {key["ring-cd, 1 steps"]:.2f} floors in one step, its teacher \
+{key["ring-teacher, 20 steps"]:.2f} in 20; digits: {key["digits-cd, 1 steps"]:.1f} in one step, \
+{key["digits-cd, 4 steps"]:.1f} in four, the teacher {key["digits-teacher, 25 steps"]:.1f} |
 """)
 )
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** On Gaussian data $N(0,1)$ with the cosine schedule, DDIM from $t=1$ to $0$ in $N$ equal steps multiplies $x$ by $\cos(\pi/2N)^N$. What standard deviation has a perfect CT student with $N=8$?
+# **1.** On Gaussian data $N(0,1)$ with the cosine schedule, DDIM from $t=1$ to $0$ in $N$ equal steps multiplies $x$ by
+# $\cos(\pi/2N)^N$. What standard deviation has a perfect CT student with $N=8$?
 
 # %%
 answer_1 = None
@@ -354,7 +381,8 @@ assert abs(answer_1 - walked) < 1e-3, f"not yet: the walk gives {walked:.3f}"
 print(f"exercise 1: right, {walked:.3f}")
 
 # %% [markdown]
-# **2.** Why does a network's `jump` fulfil $f(x,0)=x$ without the $c_\mathrm{skip}, c_\mathrm{out}$ of the papers? Write $f(x,s)$, the jump from $s$ to $s$, for a network that says $\hat\varepsilon$.
+# **2.** Why does a network's `jump` fulfil $f(x,0)=x$ without the $c_\mathrm{skip}, c_\mathrm{out}$ of the papers?
+# Write $f(x,s)$, the jump from $s$ to $s$, for a network that says $\hat\varepsilon$.
 
 
 # %%
@@ -377,7 +405,8 @@ assert torch.allclose(answer_2(some, 7 * some + 3, 0.8, 0.6), some), "not yet: p
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** Section 2's average error of a sampled target falls as $h^2$ a gap. By which power of $h$ is the whole map off after all $1/h$ gaps?
+# **3.** Section 2's average error of a sampled target falls as $h^2$ a gap. By which power of $h$ is the whole map off
+# after all $1/h$ gaps?
 
 # %%
 answer_3 = None
@@ -405,8 +434,10 @@ print(f"exercise 3: right, DDIM's global order measures {fitted_order([20, 40, 8
 # ## References
 #
 # * The deck, slides 12 (consistency distillation, Algorithm 2) and 16 (training, Bellman form).
-# * Song, Dhariwal, Chen and Sutskever, *Consistency Models*, arXiv 2303.01469: eq. 7 and 10, alg. 1 to 3, app. C (curriculum).
-# * Song and Dhariwal, *Improved Techniques for Training Consistency Models* (iCT), arXiv 2310.14189: eq. 7 (pseudo-Huber), sec. 3.4.
+# * Song, Dhariwal, Chen and Sutskever, *Consistency Models*, arXiv 2303.01469: eq. 7 and 10, alg. 1 to 3, app. C
+#   (curriculum).
+# * Song and Dhariwal, *Improved Techniques for Training Consistency Models* (iCT), arXiv 2310.14189: eq. 7
+#   (pseudo-Huber), sec. 3.4.
 # * Karras et al., *EDM*, arXiv 2206.00364: eq. 5 (the grid), alg. 1 (Heun).
 
 # %%

@@ -11,11 +11,14 @@
 # %% [markdown]
 # # 11 · Stable consistency tuning: the variance of a target
 #
-# **What the deck claims** (slides 16 and 17). Consistency training has no teacher, so its target leans on *one* sample in the place of the mean of all samples that could have become $x_t$: unbiased, and noisy. The
-# true mean over a data set is a softmax over its points ("ground truth of score estimation"); over a *reference batch* that holds the source it is an estimate with less noise. Stable consistency
-# tuning (SCT) is easy consistency tuning (ECT) with this estimate.
+# **What the deck claims** (slides 16 and 17 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). Consistency training has no teacher, so its target uses *one* sample in the place of the mean of all
+# samples that could have become $x_t$: unbiased, and noisy. The true mean over a data set is a softmax over its points
+# ("ground truth of score estimation"); over a *reference batch* that holds the source it is an estimate with less
+# noise. Stable consistency tuning (SCT) is easy consistency tuning (ECT) with this estimate.
 #
-# We measure the variance, check that nothing was paid for it in bias, leave the source out to see that it matters, and find where the gain ends.
+# We measure the variance, check that nothing was paid for it in bias, leave the source out to see that it matters, and
+# find where the gain ends.
 #
 # House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\mathrm{NSR}=\sigma/\alpha$.
 
@@ -52,9 +55,12 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · One sample, several, all
 #
-# $x_t$ came from some $x_0$ of the batch. Which one it was, $x_t$ itself does not tell for sure: member $i$ of the batch has the posterior weight
-# $$w_i=\mathrm{softmax}_i\!\left(-\frac{|x_t-\alpha_tx_0^{(i)}|^2}{2\sigma_t^2}\right),\qquad \tilde x_0=\sum_i w_i\,x_0^{(i)} .$$
-# CT uses the source alone, SCT $\tilde x_0$, an exact score $\mathbb E[x_0|x_t]$. Their mean square distances from $\mathbb E[x_0|x_t]$ on the ring of eight, whose exact mean is known:
+# $x_t$ came from some $x_0$ of the batch. Which one it was, $x_t$ itself does not tell for sure: member $i$ of the
+# batch has the posterior weight
+# $$w_i=\mathrm{softmax}_i\!\left(-\frac{|x_t-\alpha_tx_0^{(i)}|^2}{2\sigma_t^2}\right),
+# \qquad \tilde x_0=\sum_i w_i\,x_0^{(i)} .$$
+# CT uses the source alone, SCT $\tilde x_0$, an exact score $\mathbb E[x_0|x_t]$. Their mean square distances from
+# $\mathbb E[x_0|x_t]$ on the ring of eight, whose exact mean is known:
 
 # %%
 ring, schedule = td.mixture("ring"), td.Tabulated.scaled_linear()
@@ -69,23 +75,31 @@ names = {1: "ct", 4: "4 references", 32: "32 references", 256: "sct"}
 curves = {name: target_variance(ring, schedule, times(levels), n, seed=SEED) for n, name in names.items()}
 display(
     static.against_noise(
-        {("ct: its own sample" if n == 1 else "sct: 256 references" if n == 256 else name): curves[name] for n, name in names.items()},
-        ylabel="E|target's x₀ − E[x₀|x_t]|²", note="the exact score's: 0", title="Variance of the target's x₀, ring of eight",
+        {
+            ("ct: its own sample" if n == 1 else "sct: 256 references" if n == 256 else name): curves[name]
+            for n, name in names.items()
+        },
+        ylabel="E|target's x₀ − E[x₀|x_t]|²",
+        note="the exact score's: 0",
+        title="Variance of the target's x₀, ring of eight",
     )
-)  # fmt: skip
+)
 for n in names:
     [(_, variance, error)] = target_variance(ring, schedule, times([1.0]), n, seed=SEED)
     key[f"variance at NSR 1, {n} references"] = variance
 assert key["variance at NSR 1, 256 references"] < 0.05 * key["variance at NSR 1, 1 references"]
 
 # %% [markdown]
-# In noise a single sample says as little as any point of the data (the variance of the ring's points is 4), and $n$ references divide that by $n$. Near data the weights are one-hot: the source is the only candidate, the
-# target hardly varies, and there is nothing to gain.
+# In noise a single sample says as little as any point of the data (the variance of the ring's points is 4), and $n$
+# references divide that by $n$. Near data the weights are one-hot: the source is the only candidate, the target hardly
+# varies, and there is nothing to gain.
 #
 # ## 2 · What is paid in bias: nothing
 #
-# If the source is in the batch, and the others are drawn like it, then *given everything*, the source is member $i$ with probability $w_i$. So $\tilde x_0$ is the mean of the source over what we do not know, and
-# $\mathbb E[\tilde x_0|x_t]=\mathbb E[x_0|x_t]$ **for every n**, already for two. Leave the source out, and it is ordinary importance sampling: biased by $O(1/n)$.
+# If the source is in the batch, and the others are drawn like it, then *given everything*, the source is member $i$
+# with probability $w_i$. So $\tilde x_0$ is the mean of the source over what we do not know, and
+# $\mathbb E[\tilde x_0|x_t]=\mathbb E[x_0|x_t]$ **for every n**, already for two. Leave the source out, and it is
+# ordinary importance sampling: biased by $O(1/n)$.
 #
 # One $x_t$ on the line, 40,000 reference batches for each $n$:
 
@@ -127,18 +141,21 @@ for n in (1, 2, 4, 16, 64):
     key[f"with, n = {n}"], key[f"without, n = {n}"] = float(with_source.mean()), float(without.mean())
     key[f"variance, n = {n}"] = float(with_source.var())
     rows.append(
-        f"| {n} | {with_source.mean():.3f} ± {error:.3f} | {with_source.var():.3f} | {without.mean():.3f} | {with_source.mean() / n:.3f} |"
+        f"| {n} | {with_source.mean():.3f} ± {error:.3f} | {with_source.var():.3f} | {without.mean():.3f} | "
+        f"{with_source.mean() / n:.3f} |"
     )
     assert abs(float(with_source.mean()) - exact) < 4 * error
 display(Markdown("\n".join([*rows, f"| *exact* | *{exact:.3f}* | *0* | *{exact:.3f}* | *{exact:.3f}* |"])))
 assert abs(key["without, n = 2"] - exact) > 0.05
 
 # %% [markdown]
-# The last column is slide 17 as printed: $\frac1n$ in front of weights that already sum to one. It shrinks the score by $n$, and is a slip.
+# The last column is slide 17 as printed: $\frac1n$ in front of weights that already sum to one. It shrinks the score by
+# $n$, and is a slip.
 #
 # ## 3 · How near is the neighbour?
 #
-# ECT and SCT start from a *diffusion model*. At first $r=0$: the target is the clean sample, which is diffusion training. Then, stage by stage, $r$ moves towards $t$:
+# ECT and SCT start from a *diffusion model*. At first $r=0$: the target is the clean sample, which is diffusion
+# training. Then, stage by stage, $r$ moves towards $t$:
 # $\mathrm{NSR}_r=\mathrm{NSR}_t\,\max\{0,\,1-q^{-(k+1)}(1+8\,\mathrm{sigmoid}(-\mathrm{NSR}_t))\}$ with $q=2$.
 
 # %%
@@ -159,10 +176,11 @@ key["stage 0 is diffusion training up to NSR"] = float(nsr[nearer(nsr, 0, 2.0, 8
 # %% [markdown]
 # ## 4 · Does less variance make better students?
 #
-# Bundled students, trained by ECT and SCT with the same weights to start from, the same number of updates, the same everything but the neighbour.
+# Bundled students, trained by ECT and SCT with the same weights to start from, the same number of updates, the same
+# everything but the neighbour.
 
 # %%
-rows = ["| student | steps | distance over the floor | as asked |", "|---|---|---|---|"]
+rows = ["| student | steps | distance over the floor | accuracy |", "|---|---|---|---|"]
 for id_ in ("ring-ect", "ring-sct", "digits-ect", "digits-sct"):
     for row in runs.load(id_).about["rows"]:
         accuracy = "—" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
@@ -174,14 +192,17 @@ display(Markdown("\n".join(rows)))
 assert key["ring-sct, 1 steps"] < key["ring-ect, 1 steps"]
 
 # %% [markdown]
-# On the ring it does. On digits neither is good: some hundred updates from samples alone are far too few there, consistency *distillation* with a teacher's steps is at a tenth of these distances (tutorial 10), and the
-# order of one pair of runs says nothing. Over three seeds at 200 updates the spread is larger than the difference (toydiff/distill/README.md). The papers train for days.
+# On the ring it does. On digits neither is good: some hundred updates from samples alone are far too few there,
+# consistency *distillation* with a teacher's steps is at a tenth of these distances (tutorial 10), and the order of one
+# pair of runs says nothing. Over three seeds at 200 updates the spread is larger than the difference
+# (toydiff/distill/README.md). The papers train for days.
 #
 # Why is there so little to gain on images?
 #
 # ## 5 · Where the gain ends: dimension
 #
-# The number of references that count, $1/\sum_iw_i^2$, for a batch of 64 in more and more dimensions: data $N(0,1)$ in each.
+# The number of references that count, $1/\sum_iw_i^2$, for a batch of 64 in more and more dimensions: data $N(0,1)$ in
+# each.
 
 # %%
 dims, n = (1, 2, 8, 32, 128, 784), 64
@@ -206,8 +227,9 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# In 784 independent dimensions a batch of 64 helps at the noisiest levels only. Images have far fewer dimensions that matter than pixels, which moves the curve to the left, and the paper's batches are larger; on our digits,
-# at batch 64, SCT and ECT come out as the table says.
+# In 784 independent dimensions a batch of 64 helps at the noisiest levels only. Images have far fewer dimensions that
+# matter than pixels, which moves the curve to the left, and the paper's batches are larger; on our digits, at batch 64,
+# SCT and ECT come out as the table says.
 #
 # ## What the deck says / what we measured
 
@@ -216,18 +238,23 @@ display(
     Markdown(f"""
 | the deck | measured here |
 |---|---|
-| the bootstrapped target has high variance (slide 16) | ring at NSR 1: {key["variance at NSR 1, 1 references"]:.2f} with one sample |
-| the reference batch reduces it (slide 17) | {key["variance at NSR 1, 32 references"]:.3f} with 32, {key["variance at NSR 1, 256 references"]:.4f} with 256 |
-| *(not said)* is it biased? | not with the source in the batch: {key["with, n = 2"]:.3f} for two, exact {exact:.3f}; without it {key["without, n = 2"]:.3f} |
+| the bootstrapped target has high variance (slide 16) | ring at NSR 1: {key["variance at NSR 1, 1 references"]:.2f} \
+with one sample |
+| the reference batch reduces it (slide 17) | {key["variance at NSR 1, 32 references"]:.3f} with 32, \
+{key["variance at NSR 1, 256 references"]:.4f} with 256 |
+| *(not said)* is it biased? | not with the source in the batch: {key["with, n = 2"]:.3f} for two, exact {exact:.3f}; \
+without it {key["without, n = 2"]:.3f} |
 | $\\frac1n\\sum$ (slide 17) | a slip: the weights sum to one already |
-| SCT is better than ECT | ring, 1 step: {key["ring-sct, 1 steps"]:.2f} against {key["ring-ect, 1 steps"]:.2f} floors; digits: {key["digits-sct, 1 steps"]:.1f} against {key["digits-ect, 1 steps"]:.1f} |
+| SCT is better than ECT | ring, 1 step: {key["ring-sct, 1 steps"]:.2f} against {key["ring-ect, 1 steps"]:.2f} floors; \
+digits: {key["digits-sct, 1 steps"]:.1f} against {key["digits-ect, 1 steps"]:.1f} |
 """)
 )
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** In pure noise all weights are equal. By which factor do $n$ references, source included, divide the variance of one sample?
+# **1.** In pure noise all weights are equal. By which factor do $n$ references, source included, divide the variance of
+# one sample?
 
 
 # %%
@@ -249,7 +276,8 @@ assert abs(measured[0] / measured[1] / answer_1(8) - 1) < 0.15, (
 print(f"exercise 1: right, measured {measured[0] / measured[1]:.1f} for 8")
 
 # %% [markdown]
-# **2.** Somebody appends the source to a batch that already contains it, to be safe. Towards which method does the target drift?
+# **2.** Somebody appends the source to a batch that already contains it, to be safe. Towards which method does the
+# target drift?
 
 # %%
 answer_2 = None
@@ -265,11 +293,13 @@ doubled = weighted(torch.cat([batch, pick[:, None]], 1))
 drift = float(((doubled - weighted(batch)) * (pick - weighted(batch))).mean())
 assert (answer_2.lower() == "ct") == (drift > 0), "not yet"
 print(
-    f"exercise 2: right, the variance grows from {weighted(batch).var():.3f} to {doubled.var():.3f}; one sample has {pick.var():.3f}"
+    f"exercise 2: right, the variance grows from {weighted(batch).var():.3f} to {doubled.var():.3f}; one sample has "
+    f"{pick.var():.3f}"
 )
 
 # %% [markdown]
-# **3.** At which $\mathrm{NSR}_t$ does stage 0 stop being diffusion training? Solve $1=\tfrac12(1+8\,\mathrm{sigmoid}(-n))$.
+# **3.** At which $\mathrm{NSR}_t$ does stage 0 stop being diffusion training? Solve
+# $1=\tfrac12(1+8\,\mathrm{sigmoid}(-n))$.
 
 # %%
 answer_3 = None
@@ -288,7 +318,8 @@ print(f"exercise 3: right, {answer_3:.3f}")
 # * The deck, slides 16 (training, Bellman form) and 17 (ground truth of score estimation; stable consistency tuning).
 # * Wang, Geng and Li, *Stable Consistency Tuning: Understanding and Improving Consistency Models*, arXiv 2410.18958.
 # * Geng et al., *Consistency Models Made Easy* (ECT), arXiv 2406.14548: alg. 1, sec. 3.3.
-# * Xu, Tong and Jaakkola, *Stable Target Field for Reduced Variance Score Estimation in Diffusion Models*, arXiv 2302.00670: the estimator.
+# * Xu, Tong and Jaakkola, *Stable Target Field for Reduced Variance Score Estimation in Diffusion Models*,
+#   arXiv 2302.00670: the estimator.
 
 # %%
 print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

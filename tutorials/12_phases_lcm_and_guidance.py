@@ -11,12 +11,17 @@
 # %% [markdown]
 # # 12 · Phases, LCM and guidance
 #
-# **What the deck claims** (slides 13 to 15). A latent consistency model (LCM) distils a *guided* teacher, with big skips. But sampled in several steps it re-noises, so the same noise gives another picture with every number of
-# steps. A phased consistency model (PCM) cuts the trajectory at *edge timesteps* into $M$ phases, is consistent within each, and samples through the edges without noise.
+# **What the deck claims** (slides 13 to 15 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). A latent consistency model (LCM) distils a *guided* teacher, with big skips. But sampled in several
+# steps it re-noises, so the same noise gives another picture with every number of steps. A phased consistency model
+# (PCM) cuts the trajectory at *edge timesteps* into $M$ phases, is consistent within each, and samples through the
+# edges without noise.
 #
-# We check what the edges promise, watch one noise through 1, 2, 4 and 8 steps, fall into the trap of edges that no sampler meets, and take guidance apart.
+# We check what the edges promise, watch one noise through 1, 2, 4 and 8 steps, fall into the trap of edges that no
+# sampler meets, and take guidance apart.
 #
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data; guidance scale $g$, where 1 is off (the deck's $\omega$ is $g-1$).
+# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data; guidance scale $g$, where 1 is off
+# (the deck's $\omega$ is $g-1$).
 
 # %%
 # %matplotlib inline
@@ -54,7 +59,9 @@ key = {}  # the numbers that the last cell prints
 # ## 1 · Edges
 #
 # In phase $m$, from edge $s_{m+1}$ down to $s_m$, PCM's consistency function is the `jump` to $s_m$ instead of to 0:
-# $f^m(x_t,t)=\alpha_{s_m}\hat x_0+\sigma_{s_m}\hat\varepsilon$. For *any* network $f^m(x,s_m)=x$, since $x=\alpha\hat x_0+\sigma\hat\varepsilon$; so the phases meet. And the exact maps of the phases, one after the other, are the exact flow:
+# $f^m(x_t,t)=\alpha_{s_m}\hat x_0+\sigma_{s_m}\hat\varepsilon$. For *any* network $f^m(x,s_m)=x$, since
+# $x=\alpha\hat x_0+\sigma\hat\varepsilon$; so the phases meet. And the exact maps of the phases, one after the other,
+# are the exact flow:
 
 # %%
 line = td.GaussianMixture(
@@ -82,7 +89,8 @@ assert off < 1e-4
 # %% [markdown]
 # ## 2 · The same noise in 1, 2, 4, 8 steps
 #
-# Students of the ring of eight's teacher. A noise has the colour of the place to which the *fewest* steps take it. LCM is one student, sampled with re-noising. PCM is one student for each number of phases, without noise.
+# Students of the ring of eight's teacher. A noise has the colour of the place to which the *fewest* steps take it. LCM
+# is one student, sampled with re-noising. PCM is one student for each number of phases, without noise.
 
 # %%
 ring = problem("mixture:ring")
@@ -105,10 +113,11 @@ ends = {
 }
 display(
     static.same_noise(
-        {name: {n: cloud[:SHOWN] for n, cloud in by_steps.items()} for name, by_steps in ends.items()}, ring.mixture,
+        {name: {n: cloud[:SHOWN] for n, cloud in by_steps.items()} for name, by_steps in ends.items()},
+        ring.mixture,
         title="LCM mixes the colours: with more steps the noise goes elsewhere. PCM keeps them",
     )
-)  # fmt: skip
+)
 
 rows = [
     "| student | steps | from the teacher's ODE, same noise (root mean square) | distance over the floor |",
@@ -144,12 +153,14 @@ plt.show()
 assert key["pcm, 8 steps: from the ODE"] < key["lcm, 8 steps: from the ODE"] / 2
 
 # %% [markdown]
-# All are fair *samples*. But only PCM's are the teacher's. LCM's stay near it in 2 steps: it re-noises to $t=0.5$ then, where NSR is 1.6 and the mode is decided. In 4 and 8 steps the first stops are at $t=0.75$ and more, where
-# noise decides, and that noise is fresh: the same start ends anywhere.
+# All are fair *samples*. But only PCM's are the teacher's. LCM's stay near it in 2 steps: it re-noises to $t=0.5$ then,
+# where NSR is 1.6 and the mode is decided. In 4 and 8 steps the first stops are at $t=0.75$ and more, where noise
+# decides, and that noise is fresh: the same start ends anywhere.
 #
 # ## 3 · Break it: edges that no sampler meets
 #
-# The published code draws training times from 50 DDIM points of 1,000 timesteps. Four phases do not divide 50, so the edges are rounded down to grid points; a sampler of four trailing steps goes elsewhere.
+# The published code draws training times from 50 DDIM points of 1,000 timesteps. Four phases do not divide 50, so the
+# edges are rounded down to grid points; a sampler of four trailing steps goes elsewhere.
 
 
 # %%
@@ -177,12 +188,15 @@ except ValueError as error:
     print(f"toydiff refuses: {error}")
 
 # %% [markdown]
-# At $t=749$ the student has been trained to jump to 739, and is asked to jump to 499. Here a grid has to be a multiple of the phases.
+# At $t=749$ the student has been trained to jump to 739, and has to jump to 499. Here a grid has to be a multiple
+# of the phases.
 #
 # ## 4 · The guided step
 #
-# The deck's solver for a guided teacher is $(1+\omega)\Psi(x,c)-\omega\Psi(x,\varnothing)$, a combination of two *steps*. A DDIM step is linear in $(\hat x_0,\hat\varepsilon)$, so it is the step of the combined *prediction*. A second-order
-# step asks again in the middle, at two different places, and is not.
+# The deck's solver for a guided teacher is $(1+\omega)\Psi(x,c)-\omega\Psi(x,\varnothing)$, a
+# combination of two *steps*. A DDIM step is linear in $(\hat x_0,\hat\varepsilon)$, so it is the step
+# of the combined *prediction*. A second-order step evaluates the model again in the middle, at two
+# different places, and is not the step of any one prediction.
 
 # %%
 cond = torch.arange(400) % 8
@@ -215,33 +229,35 @@ assert torch.allclose(own, td.solve(D, x, ts=ts, solver="ddim", cond=cond, guida
 # %% [markdown]
 # ## 5 · Guidance in one call
 #
-# LCM's student *sees* $g$: one student, one call a step, with the scale as a dial; the teacher needs two calls. In its 500 updates our student has learnt the dial only weakly: its rows differ in a stroke here and there.
+# LCM's student *sees* $g$: one student, one call a step, with the scale as a dial; the teacher needs two calls. In its
+# 500 updates our student has learnt the dial only weakly: its rows differ in a stroke here and there.
 
 # %%
 digits = problem("digits")
 lcm = runs.load("digits-lcm")
-shown, rows = {}, ["| student | told or guided by | calls | as asked |", "|---|---|---|---|"]
+shown, rows = {}, ["| student | given or guided by | calls | accuracy |", "|---|---|---|---|"]
 for g in (1.0, 1.5, 3.0):
-    path, asked = runs.sample(lcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
+    path, labels = runs.sample(lcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
     shown[f"lcm, g = {g:g}"] = path.end[:10]
-    share = digits.measure(path.end, asked).accuracy
-    rows.append(f"| lcm | g = {g:g} | {path.nfe} | {share:.1%} |")
+    accuracy = digits.measure(path.end, labels).accuracy
+    rows.append(f"| lcm | g = {g:g} | {path.nfe} | {accuracy:.1%} |")
 pcm = runs.load("digits-pcm")
 for g in (1.0, 3.0):
-    path, asked = runs.sample(pcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
+    path, labels = runs.sample(pcm, digits, SAMPLES, 4, guidance_scale=g, seed=SEED)
     shown[f"pcm, guided again by {g:g}" if g > 1 else "pcm"] = path.end[:10]
-    share = digits.measure(path.end, asked).accuracy
-    rows.append(f"| pcm, trained with 1.5 | g = {g:g} | {path.nfe} | {share:.1%} |")
+    accuracy = digits.measure(path.end, labels).accuracy
+    rows.append(f"| pcm, trained with 1.5 | g = {g:g} | {path.nfe} | {accuracy:.1%} |")
 display(static.digits(shown, title="Four steps from the same noise"))
 display(Markdown("\n".join(rows)))
 
 # %% [markdown]
-# PCM's student is not told $g$; it has the teacher's built in. Guiding it *again* compounds the two, which is the usual mistake with published weights (and it has never seen an unlabelled digit in this training).
+# PCM's student is not conditioned on $g$; it has the teacher's built in. Guiding it *again* compounds the two, which is
+# the usual mistake with published weights (and it has never seen an unlabelled digit in this training).
 #
 # ## 6 · How good
 
 # %%
-rows = ["| weights | steps | calls | distance over the floor | as asked |", "|---" * 5 + "|"]
+rows = ["| weights | steps | calls | distance over the floor | accuracy |", "|---" * 5 + "|"]
 for id_ in (
     "digits-teacher",
     "digits-cd",
@@ -256,13 +272,15 @@ for id_ in (
     for row in runs.load(id_).about["rows"]:
         accuracy = "—" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
         rows.append(
-            f"| {id_} ({row['solver']}) | {row['steps']} | {row['nfe']} | {row['distance'] / row['floor']:.2f} | {accuracy} |"
+            f"| {id_} ({row['solver']}) | {row['steps']} | {row['nfe']} | {row['distance'] / row['floor']:.2f} | "
+            f"{accuracy} |"
         )
         key.setdefault(f"{id_}, {row['steps']} steps", row["distance"] / row["floor"])
 display(Markdown("\n".join(rows)))
 
 # %% [markdown]
-# Multistep consistency models are PCM's sister: the same phases, a distance in $x_0$ instead of at the edge, teacher steps that get smaller while it trains. In the common case the two differ by a weight,
+# Multistep consistency models are PCM's sister: the same phases, a distance in $x_0$ instead of at the edge, teacher
+# steps that get smaller while it trains. In the common case the two differ by a weight,
 # $(\alpha_s-\alpha_t\sigma_s/\sigma_t)^2$ with $s$ the edge.
 #
 # ## What the deck says / what we measured
@@ -272,11 +290,17 @@ display(
     Markdown(f"""
 | the deck | measured here |
 |---|---|
-| LCM: another picture with every number of steps | from the teacher's end of the same noise: {key["lcm, 1 steps: from the ODE"]:.2f} in one step, {key["lcm, 2 steps: from the ODE"]:.2f}, {key["lcm, 4 steps: from the ODE"]:.2f}, {key["lcm, 8 steps: from the ODE"]:.2f} in 2, 4, 8 |
-| PCM is deterministic, and follows the teacher (slide 13) | {key["pcm, 2 steps: from the ODE"]:.2f}, {key["pcm, 4 steps: from the ODE"]:.2f}, {key["pcm, 8 steps: from the ODE"]:.2f} with 2, 4, 8 phases |
-| $(1+\\omega)\\Psi_c-\\omega\\Psi_\\varnothing$ for any solver | only for one DDIM step: at ω = 3 Heun's is off by {key["heun: combining steps, w = 3"]:.2f} |
-| edge timesteps | 50 grid points and 4 phases miss {key["missed edges, 50 points, 4 phases"]} of 3 edges, 40 miss {key["missed edges, 40 points, 4 phases"]} |
-| the loss of slide 13, $\\mathrm{{ReLU}}(1+\\tilde x_s)+\\mathrm{{ReLU}}(1-\\hat x_s)$ | lacks the discriminator, and is what *it* minimises; the generator's is $\\mathrm{{ReLU}}(1-D(\\tilde x_s))$ (knob `adversarial`) |
+| LCM: another picture with every number of steps | from the teacher's end of the same noise: \
+{key["lcm, 1 steps: from the ODE"]:.2f} in one step, {key["lcm, 2 steps: from the ODE"]:.2f}, \
+{key["lcm, 4 steps: from the ODE"]:.2f}, {key["lcm, 8 steps: from the ODE"]:.2f} in 2, 4, 8 |
+| PCM is deterministic, and follows the teacher (slide 13) | {key["pcm, 2 steps: from the ODE"]:.2f}, \
+{key["pcm, 4 steps: from the ODE"]:.2f}, {key["pcm, 8 steps: from the ODE"]:.2f} with 2, 4, 8 phases |
+| $(1+\\omega)\\Psi_c-\\omega\\Psi_\\varnothing$ for any solver | only for one DDIM step: at ω = 3 Heun's is off by \
+{key["heun: combining steps, w = 3"]:.2f} |
+| edge timesteps | 50 grid points and 4 phases miss {key["missed edges, 50 points, 4 phases"]} of 3 edges, 40 miss \
+{key["missed edges, 40 points, 4 phases"]} |
+| the loss of slide 13, $\\mathrm{{ReLU}}(1+\\tilde x_s)+\\mathrm{{ReLU}}(1-\\hat x_s)$ | lacks the discriminator, and \
+is what *it* minimises; the generator's is $\\mathrm{{ReLU}}(1-D(\\tilde x_s))$ (knob `adversarial`) |
 """)
 )
 

@@ -11,11 +11,15 @@
 # %% [markdown]
 # # 13 · Score distillation: whose score moves the generator
 #
-# **What the deck claims** (slides 18 to 20). A one-step generator $x=g_\theta(z)$ needs no pairs and no trajectories. Noise its samples again, $x_t=\alpha_tx+\sigma_t\varepsilon$, and move them by the
-# *difference of two scores*: the teacher's, which says where data is denser, minus that of the generator's own samples, which says where *they* are denser. The second one nobody has, so a second network
-# learns it along the way. That is VSD, and SwiftBrush's Algorithm 1; DMD normalises the difference, and score implicit matching (SIM) differentiates a distance between the two scores.
+# **What the deck claims** (slides 18 to 20 of the lecture deck *The Principle and Application of Diffusion
+# Acceleration*). A one-step generator $x=g_\theta(z)$ needs no pairs and no trajectories. Noise its samples again,
+# $x_t=\alpha_tx+\sigma_t\varepsilon$, and move them by the *difference of two scores*: the teacher's, which says where
+# data is denser, minus that of the generator's own samples, which says where *they* are denser. The second one nobody
+# has, so a second network learns it along the way. That is VSD, and SwiftBrush's Algorithm 1; DMD normalises the
+# difference, and score implicit matching (SIM) differentiates a distance between the two scores.
 #
-# We check the gradient against a closed form, leave out the second score to see what it is for, watch eight modes during training, and let the second score go stale.
+# We check the gradient against a closed form, leave out the second score to see what it is for, watch eight modes
+# during training, and let the second score go stale.
 #
 # House notation: $t=1$ noise, $t=0$ data; teacher $\psi$, generator $\theta$, *fake* model $\phi$.
 
@@ -55,12 +59,17 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · The gradient, where everything is known
 #
-# Data $N(m,c^2)$ with $m=0.7$, $c=0.5$, and a generator $g(z)=a+bz$, whose samples are $N(a,b^2)$: both scores are exact. VSD moves the samples by
-# $$\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)\,\frac{\partial g}{\partial\theta}\Big]\qquad\text{(slide 18)},$$
-# and with $\omega=\alpha_t/\sigma_t$ this *is* $\nabla_\theta\,\mathrm{KL}(p_{\theta,t}\,\|\,q_t)$. (The slide leaves out the factor $\alpha_t$ of $\partial x_t/\partial\theta$; it is in $\omega$ here.) SIM
-# moves them along
-# $$\mathbb E\big[d'(y)^{\!\top}\partial_\theta s_{p_\theta}(x_t)\big]=-\partial_\theta\,\mathbb E\big[d'(y)^{\!\top}\big(s_{\mathrm{sg}[p]}(x_t)-\nabla\log q(x_t|x_0)\big)\big],\qquad y=s_p-s_q\qquad\text{(slide 20, eq. 3.6)}$$
-# whose right side needs no derivative of a score by $\theta$. Here are the derivatives by the scale $b$ of the library's own losses, held at one time, $t=0.4$, from 400,000 samples of each:
+# Data $N(m,c^2)$ with $m=0.7$, $c=0.5$, and a generator $g(z)=a+bz$, whose samples are $N(a,b^2)$: both scores are
+# exact. VSD moves the samples by
+# $$\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)\,
+# \frac{\partial g}{\partial\theta}\Big]\qquad\text{(slide 18)},$$
+# and with $\omega=\alpha_t/\sigma_t$ this *is* $\nabla_\theta\,\mathrm{KL}(p_{\theta,t}\,\|\,q_t)$. (The slide leaves
+# out the factor $\alpha_t$ of $\partial x_t/\partial\theta$; it is in $\omega$ here.) SIM moves them along
+# $$\mathbb E\big[d'(y)^{\!\top}\partial_\theta s_{p_\theta}(x_t)\big]
+# =-\partial_\theta\,\mathbb E\big[d'(y)^{\!\top}\big(s_{\mathrm{sg}[p]}(x_t)-\nabla\log q(x_t|x_0)\big)\big],
+# \qquad y=s_p-s_q\qquad\text{(slide 20, eq. 3.6)}$$
+# whose right side needs no derivative of a score by $\theta$. Here are the derivatives by the scale $b$ of the
+# library's own losses, held at one time, $t=0.4$, from 400,000 samples of each:
 
 # %%
 vp = td.VP()
@@ -122,7 +131,7 @@ def dmd(g, own, z, draws):
 
 
 def rescaled(objective):
-    """Its slopes, times the number that makes them meet the KL divergence's at b = 0.9: units differ, and Adam does not see them."""
+    """Its slopes, scaled to meet the KL divergence's at b = 0.9: units differ, and Adam does not see them."""
     table = [(b, *slope_by_scale(objective, 0.7, b)) for b in scales]
     unit = kl_slope(scales[-1]) / table[-1][1]
     return [(b, unit * value, unit * error) for b, value, error in table]
@@ -150,9 +159,12 @@ for b in (0.15, 0.9):
     assert abs(found - kl_slope(b)) < 4 * error
 
 # %% [markdown]
-# Negative: the samples spread. Positive: they contract. Zero exactly where they are the data, for all three; elsewhere DMD (whose denominator weighs samples differently) and SIM (another divergence) pull with other strength.
+# Negative: the samples spread. Positive: they contract. Zero exactly where they are the data, for all three; elsewhere
+# DMD (whose denominator weighs samples differently) and SIM (another divergence) pull with other strength.
 #
-# **Break it 1: whose score?** Instead of a model of *all* samples, take one that knows each of them alone. It answers with the noise itself, and what moves a sample is $\varepsilon_\psi(x_t,t)-\varepsilon$: score distillation *sampling* (DreamFusion). And **break it 2**: in SIM, detach $d'(y)$ from the graph.
+# **Break it 1: whose score?** Instead of a model of *all* samples, take one that knows each of them alone. It answers
+# with the noise itself, and what moves a sample is $\varepsilon_\psi(x_t,t)-\varepsilon$: score distillation *sampling*
+# (DreamFusion). And **break it 2**: in SIM, detach $d'(y)$ from the graph.
 
 
 # %%
@@ -171,10 +183,11 @@ def sim_slope(b):
 
 
 figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.3), layout="constrained")
-for axis, name, rows, exact, words in (
-    (axes[0], "SDS: without the second score", [(b, *slope_by_scale(sds, 0.7, b)) for b in scales], kl_slope, "KL"),
-    (axes[1], "SIM with d' detached", [(b, *slope_by_scale(detached, 0.7, b)) for b in scales], sim_slope, "E |s_p − s_q|²"),
-):  # fmt: skip
+for axis, name, loss, exact, words in (
+    (axes[0], "SDS: without the second score", sds, kl_slope, "KL"),
+    (axes[1], "SIM with d' detached", detached, sim_slope, "E |s_p − s_q|²"),
+):
+    rows = [(b, *slope_by_scale(loss, 0.7, b)) for b in scales]
     axis.axhline(0, color="#999999", lw=0.8)
     axis.plot(fine, [exact(b) for b in fine], color="#D9D9D9", lw=6, label=f"{words}, closed form")
     right = [(b, *slope_by_scale(vsd if axis is axes[0] else sim, 0.7, b)) for b in scales]
@@ -191,12 +204,14 @@ assert key["SDS's slope at the data"] > 0.1
 assert key["SIM's slope at b = 0.9, detached"] < 0.8 * sim_slope(0.9)
 
 # %% [markdown]
-# Without the second score the derivative is positive *everywhere*, at the data too: samples contract to the most probable point, whatever they are. With $d'$ detached, half of the derivative is missing: SIM has to be
-# differentiated through both networks, VSD must not be.
+# Without the second score the derivative is positive *everywhere*, at the data too: samples contract to the most
+# probable point, whatever they are. With $d'$ detached, half of the derivative is missing: SIM has to be differentiated
+# through both networks, VSD must not be.
 #
 # ## 2 · On the ring: two scores, one difference
 #
-# Now the second score is learnt. A generator starts as the teacher's own one-step guess, which is a blob in the middle. The arrows are $D_\psi-D_\phi$ on its samples at a low noise level: where they are sent.
+# Now the second score is learnt. A generator starts as the teacher's own one-step guess, which is a blob in the middle.
+# The arrows are $D_\psi-D_\phi$ on its samples at a low noise level: where they are sent.
 
 # %%
 ring = problem("mixture:ring")
@@ -229,19 +244,20 @@ for method in ("vsd", "dmd", "sim"):
     if rows is not None:
         student, fake = run.training.student, run.training.modules["fake"]
         frames[0] = samples_of(student), samples_of(student)[:80], moved(fake, samples_of(student)[:80])
-    shares = []
+    fractions = []
     for record in run:
         if rows is not None and record.step in stops:
             x = samples_of(student)
             frames[record.step] = x, x[:80], moved(fake, x[:80])
         if record.measured:
-            shares.append((record.step, record.measured["fractions"]))
-    watched[method], models[method] = shares, run.finish()
+            fractions.append((record.step, record.measured["fractions"]))
+    watched[method], models[method] = fractions, run.finish()
 display(static.score_arrows(frames, ring.mixture, title="VSD: samples go where the teacher's score exceeds their own"))
 
 # %% [markdown]
-# At 0 updates the fake model is the teacher's copy, and there is no difference and no arrow. Then the blob is pushed apart, finds the ring, then the eight modes; in the end the arrows are short, and what is left of them is
-# the fake model's own error. Between the modes samples are still on their way: the full training is eight times as long.
+# At 0 updates the fake model is the teacher's copy, and there is no difference and no arrow. Then the blob is pushed
+# apart, finds the ring, then the eight modes; in the end the arrows are short, and what is left of them is the fake
+# model's own error. Between the modes samples are still on their way: the full training is eight times as long.
 #
 # ## 3 · Does it find all modes?
 #
@@ -250,7 +266,7 @@ display(static.score_arrows(frames, ring.mixture, title="VSD: samples go where t
 # %%
 display(
     static.mode_fractions(
-        watched, [1 / 8] * 8, title=f"The eight modes' shares during {UPDATES} updates (1: as many as in the data)"
+        watched, [1 / 8] * 8, title=f"The eight modes' fractions during {UPDATES} updates (1: the data's)"
     )
 )
 if not FAST:
@@ -258,10 +274,12 @@ if not FAST:
         assert min(rows[-1][1]) > 0.05, f"{method} has lost a mode"
 
 # %% [markdown]
-# No mode is lost here, with full-size batches neither: the generator starts from a blob that covers everything. The longer trainings of the benchmark (three seeds, toydiff/distill/README.md) end with all eight modes between 9 % and 16 %.
-# It can go wrong, though.
+# No mode is lost here, with full-size batches neither: the generator starts from a blob that covers everything. The
+# longer trainings of the benchmark (three seeds, toydiff/distill/README.md) end with all eight modes between 9 % and 16
+# %. It can go wrong, though.
 #
-# **Break it 3: a stale fake model.** $\phi$ must keep up with a generator that moves. Here the generator is ten times faster, and $\phi$ ten times slower:
+# **Break it 3: a stale fake model.** $\phi$ must keep up with a generator that moves. Here the generator is ten times
+# faster, and $\phi$ ten times slower:
 
 # %%
 hasty = {"lr": 1e-2, "ratio": 1, "lr_fake": 1e-4}
@@ -271,7 +289,8 @@ try:
         if record.measured:
             seen = record.measured
             print(
-                f"{seen['step']:4} updates: {seen['coverage']:.0%} of the modes, spread {seen['spread']:.2f} of the data's"
+                f"{seen['step']:4} updates: {seen['coverage']:.0%} of the modes, spread {seen['spread']:.2f} of the "
+                "data's"
             )
 except FloatingPointError as error:
     print(type(error).__name__, error)
@@ -287,19 +306,24 @@ display(
 )
 
 # %% [markdown]
-# Samples pile up where the teacher's score alone sends them: with an old $\phi$ it is SDS again. A fake model that is merely slow does less harm here than one expects, because it starts as the teacher's copy and the ring is easy
-# (at a hundredth of its learning rate, and the generator at its own, the run above ends at 4.5 floors of 2,000 samples instead of 2.2, all modes found).
+# Samples pile up where the teacher's score alone sends them: with an old $\phi$ it is SDS again. A fake model that is
+# merely slow does less harm here than one expects, because it starts as the teacher's copy and the ring is easy (at a
+# hundredth of its learning rate, and the generator at its own, the run above ends at 4.5 floors of 2,000 samples
+# instead of 2.2, all modes found).
 #
-# The loss of the generator says nothing of this: it is a surrogate whose value, $|\Delta|^2/2$, may rise while the samples get better. That is why such a run is *watched*: `toydiff train vsd …` measures the samples twenty times on the way, keeps the
-# best, reports the fake model's own error (exact here, since the score of 1,000 points is a softmax over them), and stops a run whose samples collapse.
+# The loss of the generator says nothing of this: it is a surrogate whose value, $|\Delta|^2/2$, may rise while the
+# samples get better. That is why such a run is *watched*: `toydiff train vsd …` measures the samples twenty times on
+# the way, keeps the best, reports the fake model's own error (exact here, since the score of 1,000 points is a softmax
+# over them), and stops a run whose samples collapse.
 #
 # ## 4 · Digits in one call
 #
-# The bundled students: all started from the one-step rectified flow (tutorial 07), and went on for some hundred updates against the guided teacher.
+# The bundled students: all started from the one-step rectified flow (tutorial 07), and went on for some hundred updates
+# against the guided teacher.
 
 # %%
 rows = [
-    "| student | network calls | distance over the floor | as asked | rarest class, of its share |",
+    "| student | network calls | distance over the floor | accuracy | rarest class, of its expected fraction |",
     "|---" * 5 + "|",
 ]
 ids = ["digits-rectified-flow", "digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim"]
@@ -326,7 +350,8 @@ display(static.digits(pictures, title="The same noise, one call each"))
 assert max(key[f"{id_}, 1 step"] for id_ in ids[1:]) < 3 * key["digits-teacher, 25 steps"]
 
 # %% [markdown]
-# A generator that is moved by scores need not land where the teacher's ODE takes the same noise: compare a column with the teacher's. Its *distribution* is what is matched, not its map.
+# A generator that is moved by scores need not land where the teacher's ODE takes the same noise: compare a column with
+# the teacher's. Its *distribution* is what is matched, not its map.
 #
 # ## What the deck says / what we measured
 
@@ -335,18 +360,25 @@ display(
     Markdown(f"""
 | the deck | measured here |
 |---|---|
-| VSD's gradient is $\\omega(\\varepsilon_\\psi-\\varepsilon_\\phi)\\,\\partial g/\\partial\\theta$ (slide 18) | with $\\omega=\\alpha/\\sigma$ that of KL: {key["VSD's slope at b = 0.9"]:.3f}, closed form {key["the KL divergence's at b = 0.9"]:.3f}; the slide's $\\omega$ has to hold $\\alpha$ |
-| the second score is needed (Algorithm 1) | without it the slope at the data is {key["SDS's slope at the data"]:.2f}, not 0: samples contract |
-| score divergence gradient theorem (slide 20) | holds: {key["SIM's slope at b = 0.9"]:.2f}, closed form {sim_slope(0.9):.2f}; with $d'$ detached {key["SIM's slope at b = 0.9, detached"]:.2f} |
-| "simplify" to $D-x_0$ (slide 20) | $s_p-\\nabla\\log q(x_t|x_0)=\\frac{{\\alpha}}{{\\sigma^2}}(D_\\phi-x_0)$: the prefactor goes into the weight |
-| one step, no data (SwiftBrush) | digits: {key["digits-swiftbrush, 1 step"]:.1f} floors in one call, its start {key["digits-rectified-flow, 1 step"]:.1f}, the teacher in 50 calls {key["digits-teacher, 25 steps"]:.1f} |
+| VSD's gradient is $\\omega(\\varepsilon_\\psi-\\varepsilon_\\phi)\\,\\partial g/\\partial\\theta$ (slide 18) | with \
+$\\omega=\\alpha/\\sigma$ that of KL: {key["VSD's slope at b = 0.9"]:.3f}, closed form \
+{key["the KL divergence's at b = 0.9"]:.3f}; the slide's $\\omega$ has to hold $\\alpha$ |
+| the second score is needed (Algorithm 1) | without it the slope at the data is {key["SDS's slope at the data"]:.2f}, \
+not 0: samples contract |
+| score divergence gradient theorem (slide 20) | holds: {key["SIM's slope at b = 0.9"]:.2f}, closed form \
+{sim_slope(0.9):.2f}; with $d'$ detached {key["SIM's slope at b = 0.9, detached"]:.2f} |
+| "simplify" to $D-x_0$ (slide 20) | $s_p-\\nabla\\log q(x_t|x_0)=\\frac{{\\alpha}}{{\\sigma^2}}(D_\\phi-x_0)$: the \
+prefactor goes into the weight |
+| one step, no data (SwiftBrush) | digits: {key["digits-swiftbrush, 1 step"]:.1f} floors in one call, its start \
+{key["digits-rectified-flow, 1 step"]:.1f}, the teacher in 50 calls {key["digits-teacher, 25 steps"]:.1f} |
 """)
 )
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** $D_\phi-D_\psi$ is what DMD uses, $\varepsilon_\psi-\varepsilon_\phi$ what VSD does. By which factor do they differ, in terms of `alpha` and `sigma`?
+# **1.** $D_\phi-D_\psi$ is what DMD uses, $\varepsilon_\psi-\varepsilon_\phi$ what VSD does. By which factor do they
+# differ, in terms of `alpha` and `sigma`?
 
 
 # %%
@@ -382,7 +414,8 @@ assert abs(answer_2) < 1e-9, "not yet"
 print("exercise 2: right, nothing stops it above 0")
 
 # %% [markdown]
-# **3.** A bounded distance (pseudo-Huber) makes SIM steadier than the squared one. What is the largest $|d'(y)|$ it can have?
+# **3.** A bounded distance (pseudo-Huber) makes SIM steadier than the squared one. What is the largest $|d'(y)|$ it can
+# have?
 
 # %%
 answer_3 = None
@@ -402,7 +435,8 @@ print("exercise 3: right; the squared distance's would be", 2 * 5e4)
 # * The deck, slides 18 (VSD, SwiftBrush's Algorithm 1), 19 and 20 (score divergence, its gradient theorem).
 # * Wang et al., *ProlificDreamer* (VSD), arXiv 2305.16213; Poole et al., *DreamFusion* (SDS), arXiv 2209.14988.
 # * Nguyen and Tran, *SwiftBrush*, arXiv 2312.05239: alg. 1.
-# * Yin et al., *One-step Diffusion with Distribution Matching Distillation* (DMD), arXiv 2311.18828: eq. 7, 8; *Improved DMD* (DMD2), arXiv 2405.14867.
+# * Yin et al., *One-step Diffusion with Distribution Matching Distillation* (DMD), arXiv 2311.18828:
+#   eq. 7, 8; *Improved DMD* (DMD2), arXiv 2405.14867.
 # * Luo et al., *One-Step Diffusion Distillation through Score Implicit Matching*, arXiv 2410.16794: theorem 3.1.
 
 # %%

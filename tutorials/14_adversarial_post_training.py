@@ -11,10 +11,13 @@
 # %% [markdown]
 # # 14 · Adversarial post-training: a judge for the last mile
 #
-# **What the deck claims** (its list of ways to speed up, slides 4, 6 and 9; reference 16). *Adversarial post-training* is a stage of its own, after any distillation: a discriminator learns to tell a few-step student's
-# samples from data, and the student learns to fool it. It needs data, no teacher's trajectory, and it sharpens what a regression has left blurred.
+# **What the deck claims** (the lecture deck *The Principle and Application of Diffusion Acceleration*: its list of ways
+# to speed up, slides 4, 6 and 9; reference 16). *Adversarial post-training* is a stage of its own, after any
+# distillation: a discriminator (the *judge* below) learns to tell a few-step student's samples from data, and the
+# student learns to fool it. It needs data, no teacher's trajectory, and it sharpens what a regression has left blurred.
 #
-# We check the losses where they are known, take an unfinished consistency student (tutorial 10) and post-train it, see why such a run must be watched, and ask what is left to gain for a finished one.
+# We check the losses where they are known, take an unfinished consistency student (tutorial 10) and post-train it, see
+# why such a run must be watched, and ask what is left to gain for a finished one.
 #
 # House notation: $t=1$ noise, $t=0$ data; $g$ the student's samples, $D$ the discriminator.
 
@@ -51,8 +54,10 @@ key = {}  # the numbers that the last cell prints
 # ## 1 · The hinge, and what a perfect judge says
 #
 # $$L_D=\mathbb E\,\mathrm{relu}(1-D(x_u,u))+\mathbb E\,\mathrm{relu}(1+D(g_u,u)),\qquad L_G=-\mathbb E\,D(g_u,u),$$
-# with data $x$ and samples $g$ *both noised to the same random level* $u$: without noise a judge finds a difference in every pixel, and has nothing to teach. If $D$ could be any function, the best one is known: at each point
-# it is $+1$ where data is denser, $-1$ where samples are, $D^*=\mathrm{sign}(p-q)$, and then $L_D=2(1-\mathrm{TV}(p,q))$. Two Gaussians on the line, at three levels of noise:
+# with data $x$ and samples $g$ *both noised to the same random level* $u$: without noise a judge finds a difference in
+# every pixel, and has nothing to teach. If $D$ could be any function, the best one is known: at each point it is $+1$
+# where data is denser, $-1$ where samples are, $D^*=\mathrm{sign}(p-q)$, and then $L_D=2(1-\mathrm{TV}(p,q))$. Two
+# Gaussians on the line, at three levels of noise:
 
 # %%
 vp = td.VP()
@@ -76,11 +81,13 @@ axes[0].legend(fontsize=9)
 plt.show()
 
 # %% [markdown]
-# 2 is a judge who knows nothing; in noise even the best one comes near it. The generator's gradient comes from where $D$ *changes*, and noise makes that region wide.
+# 2 is a judge who knows nothing; in noise even the best one comes near it. The generator's gradient comes from where
+# $D$ *changes*, and noise makes that region wide.
 #
 # ## 2 · Post-training a student
 #
-# A consistency student of the ring, stopped early. The judge reads features of the *frozen* teacher through a small head: it starts with eyes, and cannot overfit with them.
+# A consistency student of the ring, stopped early. The judge reads features of the *frozen* teacher through a small
+# head: it starts with eyes, and cannot overfit with them.
 
 # %%
 ring = problem("mixture:ring")
@@ -99,9 +106,14 @@ def samples_of(D):
 def trained(start, **changes):
     """An adversarial stage from a student: what was measured on the way, and the best of it."""
     run = runs.train(
-        "adversarial", ring, teacher=teacher, start=start, seed=SEED, watch=max(UPDATES // 10, 1),
+        "adversarial",
+        ring,
+        teacher=teacher,
+        start=start,
+        seed=SEED,
+        watch=max(UPDATES // 10, 1),
         changes={"updates": UPDATES, "batch": 256} | changes,
-    )  # fmt: skip
+    )
     seen = [run_.measured for run_ in run if run_.measured]
     return seen, run.finish()
 
@@ -120,7 +132,7 @@ display(
         title="An unfinished one-step student, and its adversarial stage",
     )
 )
-print(f"rarest mode: {before.least_fraction:.2f} of its share before, {best.least_fraction:.2f} after")
+print(f"rarest mode: {before.least_fraction:.2f} of its expected fraction before, {best.least_fraction:.2f} after")
 if not FAST:
     assert best.distance < 0.8 * before.distance
     assert best.coverage == 1
@@ -128,7 +140,8 @@ if not FAST:
 # %% [markdown]
 # ## 3 · It circles
 #
-# Generator and judge chase each other, so the distance goes down, and then up and down. What is kept is the best that was seen, by the measure; the losses would not tell which one that is.
+# Generator and judge chase each other, so the distance goes down, and then up and down. What is kept is the best that
+# was seen, by the measure; the losses would not tell which one that is.
 #
 # **Break it**: eyes of its own. The same judge, but its features are learnt from scratch along with the head.
 
@@ -154,20 +167,22 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# On two-dimensional points a network has no trouble learning its own features, so that this control need not come out worse: the papers' argument for frozen features is about images and few data. It is a curve of one seed.
+# On two-dimensional points a network has no trouble learning its own features, so that this control need not come out
+# worse: the papers' argument for frozen features is about images and few data. It is a curve of one seed.
 #
 # ## 4 · What is left to gain?
 #
-# The full benchmark (`python tests/benchmarks/ring.py`, three seeds) says: from CD after 400 updates the stage takes most of the distance away; from CD after 2,500 updates, which is at the floor already, it takes nothing,
-# because there is nothing (toydiff/distill/README.md has the figures). On digits:
+# The full benchmark (`python tests/benchmarks/ring.py`, three seeds) says: from CD after 400 updates the stage takes
+# most of the distance away; from CD after 2,500 updates, which is at the floor already, it takes nothing, because there
+# is nothing (toydiff/distill/README.md has the figures). On digits:
 
 # %%
-rows = ["| student | network calls | distance over the floor | as asked | updates |", "|---" * 5 + "|"]
+rows = ["| student | network calls | distance over the floor | accuracy | updates |", "|---" * 5 + "|"]
 for id_ in ("digits-cd", "digits-adversarial", "digits-dmd2"):
     row = next(row for row in runs.load(id_).about["rows"] if row["steps"] == 1)
     rows.append(f"| {id_} | 1 | {row['distance'] / row['floor']:.2f} | {row['accuracy']:.1%} | {row['updates']} |")
     key[f"{id_}, 1 step"] = row["distance"] / row["floor"]
-    key[f"{id_}, as asked"] = row["accuracy"]
+    key[f"{id_}, accuracy"] = row["accuracy"]
 display(Markdown("\n".join(rows)))
 
 digits = problem("digits")
@@ -186,9 +201,12 @@ display(
     Markdown(f"""
 | the deck | measured here |
 |---|---|
-| adversarial post-training is one of the ways to fewer steps (slides 4, 6, 9) | digits in one call: CD {key["digits-cd, 1 step"]:.1f} floors, after the stage {key["digits-adversarial, 1 step"]:.1f} |
-| *(StyleGAN-T)* hinge losses | the best judge's loss is $2(1-\\mathrm{{TV}})$: {key["the best judge's loss at u = 0.0"]:.2f} without noise, {key["the best judge's loss at u = 0.8"]:.2f} at $u=0.8$ |
-| slide 13 prints $\\mathrm{{relu}}(1+\\tilde x_s)+\\mathrm{{relu}}(1-\\hat x_s)$ as the student's loss | it is the judge's, and $D$ is missing: tutorial 12 |
+| adversarial post-training is one of the ways to fewer steps (slides 4, 6, 9) | digits in one call: CD \
+{key["digits-cd, 1 step"]:.1f} floors, after the stage {key["digits-adversarial, 1 step"]:.1f} |
+| *(StyleGAN-T)* hinge losses | the best judge's loss is $2(1-\\mathrm{{TV}})$: \
+{key["the best judge's loss at u = 0.0"]:.2f} without noise, {key["the best judge's loss at u = 0.8"]:.2f} at $u=0.8$ |
+| slide 13 prints $\\mathrm{{relu}}(1+\\tilde x_s)+\\mathrm{{relu}}(1-\\hat x_s)$ as the student's loss | it is the \
+judge's, and $D$ is missing: tutorial 12 |
 | *(not said)* does it converge? | it circles; the best on the way is kept |
 """)
 )
@@ -211,7 +229,8 @@ assert tuple(answer_1) == (hinge(0), hinge(3)), "not yet"
 print("exercise 1: right")
 
 # %% [markdown]
-# **2.** Two students have total variations 0.1 and 0.4 from the data. What is the lowest loss that a judge of each can reach?
+# **2.** Two students have total variations 0.1 and 0.4 from the data. What is the lowest loss that a judge of each can
+# reach?
 
 # %%
 answer_2 = None
@@ -225,7 +244,8 @@ assert all(abs(a - 2 * (1 - tv)) < 1e-9 for a, tv in zip(answer_2, (0.1, 0.4), s
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** The gradient penalty R1 is $\frac{\gamma}{2}|\nabla_xD(x)|^2$ on data. What is it for $D(x)=w\cdot x$ with $w=(3,4)$ and $\gamma=0.2$?
+# **3.** The gradient penalty R1 is $\frac{\gamma}{2}|\nabla_xD(x)|^2$ on data. What is it for $D(x)=w\cdot x$ with
+# $w=(3,4)$ and $\gamma=0.2$?
 
 # %%
 answer_3 = None
@@ -246,7 +266,8 @@ print("exercise 3: right")
 #
 # * The deck, slides 4, 6, 9 (adversarial post-training among the ways), 13 (PCM's adversarial loss), 32 (reference 16).
 # * Sauer et al., *StyleGAN-T*, arXiv 2301.09515: frozen features, hinge losses.
-# * Sauer et al., *Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation* (LADD), arXiv 2403.12015: noised samples, the teacher's features.
+# * Sauer et al., *Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation* (LADD),
+#   arXiv 2403.12015: noised samples, the teacher's features.
 # * Mescheder, Geiger and Nowozin, *Which Training Methods for GANs do actually Converge?*, arXiv 1801.04406: R1.
 
 # %%

@@ -11,11 +11,15 @@
 # %% [markdown]
 # # 15 · Stable Diffusion through the adapter
 #
-# **What the deck claims** (its results on Stable Diffusion 1.5 and XL, slides 29 to 31). Everything so far ran on points and digits. The deck's tables are about latents of 64 × 64 × 4 and a UNet of 860 million weights, and the
-# claim behind them is that the *same* mathematics carries over: a schedule, a kind of prediction, a solver, a loss.
+# **What the deck claims** (the lecture deck *The Principle and Application of Diffusion Acceleration*: its results on
+# Stable Diffusion 1.5 and XL, slides 29 to 31). Everything so far ran on points and digits. The deck's tables are about
+# latents of 64 × 64 × 4 and a UNet of 860 million weights, and the claim behind them is that the *same* mathematics
+# carries over: a schedule, a kind of prediction, a solver, a loss.
 #
-# Here that is taken literally. A checkpoint in diffusers' layout becomes a `Denoiser` and a `Problem`, and nothing in `solvers/` or `distill/` knows of it. The cells run on a **tiny checkpoint of random weights**, which is made below: its
-# images are noise, so we look at *numbers* whose truth is known, and compare with diffusers' own pipeline. Put the folder of a real checkpoint into `TOYDIFF_SD_MODEL`, and the same cells make real images.
+# Here that is taken literally. A checkpoint in diffusers' layout becomes a `Denoiser` and a `Problem`, and nothing in
+# `solvers/` or `distill/` knows of it. The cells run on a **tiny checkpoint of random weights**, which is made below:
+# its images are noise, so we look at *numbers* whose truth is known, and compare with diffusers' own pipeline. Put the
+# folder of a real checkpoint into `TOYDIFF_SD_MODEL`, and the same cells make real images.
 #
 # House notation: $t=1$ noise, $t=0$ data; timestep $k$ of $K=1000$ is $t=(k+1)/K$.
 
@@ -30,7 +34,8 @@ try:
     import toydiff as td
 except ImportError as missing:
     raise ImportError(
-        "install the library with its extra first: in a clone `pip install -e '.[sd]' -c constraints.txt`; in Colab clone it, then `%pip install './toydiff[sd]'`"
+        "install the library with its extra first: in a clone `pip install -e '.[sd]' -c constraints.txt`; in Colab "
+        "clone it, then `%pip install './toydiff[sd]'`"
     ) from missing
 
 import json
@@ -70,29 +75,33 @@ PROMPTS = ["a photograph of a red fox", "a lighthouse by the sea"]
 # %% [markdown]
 # ## 1 · What a checkpoint says of itself
 #
-# Its scheduler's configuration has the table of $\bar\alpha_k=\alpha_k^2$ and the `prediction_type`; that is a schedule and a kind, and with the UNet a denoiser. The UNet is told a timestep, our models are told $\lambda$: the adapter looks up
-# where the checkpoint's table has that $\lambda$, and asks there, at a *fraction* of a timestep in general.
+# Its scheduler's configuration has the table of $\bar\alpha_k=\alpha_k^2$ and the `prediction_type`; that is a schedule
+# and a kind, and with the UNet a denoiser. The UNet is conditioned on a timestep, our models on $\lambda$: the adapter
+# looks up where the checkpoint's table has that $\lambda$, and evaluates the UNet there, at a *fraction* of a timestep
+# in general.
 
 # %%
 checkpoint = StableDiffusion.load(MODEL)
 D = checkpoint.denoiser()
 print(checkpoint.kind, checkpoint.schedule, f"{checkpoint.resolution[0]} px, latents {checkpoint.latent_shape()}")
 print(
-    f"alpha(1) = {float(checkpoint.schedule.alpha(torch.tensor(1.0))):.4f}: the noisiest state still holds a little of the image"
+    f"alpha(1) = {float(checkpoint.schedule.alpha(torch.tensor(1.0))):.4f}: the noisiest state still holds a little "
+    "of the image"
 )
 
-asked = {}
+evaluated = {}
 hook = checkpoint.unet.register_forward_pre_hook(
-    lambda module, args, told: asked.setdefault("timesteps", []).append(float(told["timestep"][0])), with_kwargs=True
+    lambda module, args, given: evaluated.setdefault("timesteps", []).append(float(given["timestep"][0])),
+    with_kwargs=True,
 )
 figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
 for row, grid in enumerate(("uniform", "lambda", "karras", "leading")):
-    asked.clear()
+    evaluated.clear()
     sample_images(checkpoint, PROMPTS[0], steps=8, grid=grid, decode=False)
-    axis.plot(asked["timesteps"], [row] * 8, "o", color=["#0072B2", "#009E73", "#D55E00", "#7F7F7F"][row], ms=8)
+    axis.plot(evaluated["timesteps"], [row] * 8, "o", color=["#0072B2", "#009E73", "#D55E00", "#7F7F7F"][row], ms=8)
 hook.remove()
 axis.set(
-    xlabel="timestep that the UNet is asked at",
+    xlabel="timestep that the UNet is evaluated at",
     yticks=range(4),
     yticklabels=["uniform", "lambda", "karras", "leading\n(diffusers')"],
     ylim=(-0.5, 3.5),
@@ -104,20 +113,33 @@ plt.show()
 # %% [markdown]
 # ## 2 · The same picture as diffusers'
 #
-# A grid that is named as one of diffusers' spacings is that scheduler down to its details: where it ends, how the noise is scaled. Same seed, same prompt, same guidance:
+# A grid that is named as one of diffusers' spacings is that scheduler down to its details: where it ends, how the noise
+# is scaled. Same seed, same prompt, same guidance:
 
 # %%
 with quietly():
     pipe = DiffusionPipeline.from_pretrained(MODEL, safety_checker=None)
 pipe.set_progress_bar_config(disable=True)
-rows = {"ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler", "unipc2": "UniPCMultistepScheduler", "heun": "HeunDiscreteScheduler", "lcm": "LCMScheduler"}  # fmt: skip
+rows = {
+    "ddim": "DDIMScheduler",
+    "dpm++2m": "DPMSolverMultistepScheduler",
+    "unipc2": "UniPCMultistepScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lcm": "LCMScheduler",
+}
 config, gaps, shown = dict(pipe.scheduler.config), {}, {}
 for solver, name in rows.items():
     spacing = "lcm" if solver == "lcm" else "trailing"
     own = {} if solver == "lcm" else {"timestep_spacing": spacing}
     with quietly():
         pipe.scheduler = getattr(diffusers, name).from_config(config | own)
-    theirs = pipe(PROMPTS, num_inference_steps=10, guidance_scale=3.0, generator=torch.Generator().manual_seed(SEED), output_type="pt").images  # fmt: skip
+    theirs = pipe(
+        PROMPTS,
+        num_inference_steps=10,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="pt",
+    ).images
     ours = sample_images(checkpoint, PROMPTS, steps=10, solver=solver, grid=spacing, guidance_scale=3.0, seed=SEED)
     gaps[solver], shown[solver] = float((ours.images - theirs).abs().max()), (ours.images[0], theirs[0])
     assert gaps[solver] <= 1 / 255
@@ -136,8 +158,10 @@ key["all five are diffusers' images, to 1/255"] = float(max(gaps.values()) <= 1 
 # %% [markdown]
 # ## 3 · Whole timesteps lose the order
 #
-# A UNet was trained at whole timesteps, and most code rounds to them. Then a solver's noise levels and the model's disagree, by a little. To see what that costs the model must be *exact*: here is a mixture behind the interface of
-# diffusers' UNet, every pixel of its latents a pair of points of the plane. Third order, on the window where tutorial 03 measures orders:
+# A UNet was trained at whole timesteps, and most code rounds to them. Then a solver's noise levels and the model's
+# disagree, by a little. To see what that costs the model must be *exact*: here is a mixture behind the interface of
+# diffusers' UNet, every pixel of its latents a pair of points of the plane. Third order, on the window where tutorial
+# 03 measures orders:
 
 
 # %%
@@ -184,12 +208,15 @@ assert key["order of DPM-Solver-3, fractions of timesteps"] > 2.8
 assert errors[True][-1] > 100 * errors[False][-1]
 
 # %% [markdown]
-# Rounded, the error stops falling: no solver is better than its model's answers. For images of a few steps it does not matter; for anyone who measures an order it does. The adapter asks at fractions unless told otherwise.
+# Rounded, the error stops falling: no solver is better than its model's answers. For images of a few steps it does not
+# matter; for anyone who measures an order it does. The adapter evaluates the UNet at fractions unless it is given
+# `rounded=True`.
 
 # %% [markdown]
 # ## 4 · Picard on a checkpoint
 #
-# Tutorial 05's samplers see only a denoiser. On a real checkpoint and several devices, a sweep's calls go side by side; `at_once` bounds how many latents are in one call.
+# Tutorial 05's samplers see only a denoiser. On a real checkpoint and several devices, a sweep's calls go side by side;
+# `at_once` bounds how many latents are in one call.
 
 # %%
 steps, tolerance = 25, 1e-3
@@ -214,7 +241,10 @@ axis.step(
 axis.set(
     xlabel="sweep",
     ylabel="point of the path (0: noise)",
-    title=f"{walk.trajectory.rounds} rounds become {picard.trajectory.rounds}, {walk.trajectory.nfe} calls {picard.trajectory.nfe}",
+    title=(
+        f"{walk.trajectory.rounds} rounds become {picard.trajectory.rounds}, {walk.trajectory.nfe} calls "
+        f"{picard.trajectory.nfe}"
+    ),
 )
 axis.legend(loc="lower right", labelcolor="white")
 figure.colorbar(image, label="log10 of the error, over the size of the result")
@@ -224,7 +254,8 @@ assert key["Picard's end is the walk's, to 1e-2 of its size"] == 1
 # %% [markdown]
 # ## 5 · A distillation, by the function that trained on the ring
 #
-# Rectified Diffusion (tutorial 08): pairs of the teacher's ODE, its own schedule and kind, a LoRA on the UNet. What a random teacher draws is noise, but *where it takes each noise* is as good a target as any, and the measure is plain:
+# Rectified Diffusion (tutorial 08): pairs of the teacher's ODE, its own schedule and kind, a LoRA on the UNet. What a
+# random teacher draws is noise, but *where it takes each noise* is as good a target as any, and the measure is plain:
 # how far is one call of the student from the teacher's 16?
 
 # %%
@@ -232,9 +263,12 @@ on = problem(f"sd:{MODEL}", settings={"prompts": PROMPTS, "rank": 8})
 pairs = make_pairs(on, on.teacher, Recipe(n=64, steps=16, solver="ddim", grid="uniform"))
 held = make_pairs(on, on.teacher, Recipe(n=32, steps=16, solver="ddim", grid="uniform", seed=1))
 run = runs.train(
-    "rectified-diffusion", on, pairs=pairs, seed=SEED,
+    "rectified-diffusion",
+    on,
+    pairs=pairs,
+    seed=SEED,
     changes={"updates": UPDATES, "batch": 16, "lr": 3e-3, "warmup": 5, "ema": 0.9},
-)  # fmt: skip
+)
 
 
 def miss(model, steps):
@@ -270,32 +304,50 @@ if not FAST:
     assert after[0] < before[0]
 
 # %% [markdown]
-# One and two calls are nearer to the teacher, eight are not: a random network's ODE is nearly straight by itself, so that there is little to gain, and after a few updates the student follows its 64 pairs and not the teacher. What matters here is that
-# nothing in this cell knows of latents: the ring's students were made by the same lines (tutorial 08).
+# One and two calls are nearer to the teacher, eight are not: a random network's ODE is nearly straight by
+# itself, so that there is little to gain, and after a few updates the student follows its 64 pairs and not the
+# teacher. What matters here is that nothing in this cell knows of latents: the ring's students were made by the
+# same lines (tutorial 08).
 #
 # ## 6 · Out of the door
 #
-# A student leaves as a LoRA (or a UNet) with the scheduler that samples it as it was trained. Diffusers alone, without this library, makes the same image:
+# A student leaves as a LoRA (or a UNet) with the scheduler that samples it as it was trained. Diffusers alone, without
+# this library, makes the same image:
 
 # %%
 made = export(student, run.about, f"{work.name}/student")
 print(made.code.replace(work.name, "FOLDER").replace(MODEL.replace(work.name, "FOLDER"), "MODEL"))
 *lines, last = made.code.splitlines()
-last = last.replace(".images[0]", ".images").replace("guidance_scale=", f'generator=torch.Generator().manual_seed({SEED}), output_type="pt", guidance_scale=')  # fmt: skip
+last = last.replace(".images[0]", ".images").replace(
+    "guidance_scale=", f'generator=torch.Generator().manual_seed({SEED}), output_type="pt", guidance_scale='
+)
 found = {"torch": torch}
 with quietly():
     exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
-ours = sample_images(checkpoint, "a photograph of an astronaut riding a horse", denoiser=student, steps=max(made.steps), solver="ddim", grid="uniform", guidance_scale=1.0, rounded=True, seed=SEED)  # fmt: skip
+ours = sample_images(
+    checkpoint,
+    "a photograph of an astronaut riding a horse",
+    denoiser=student,
+    steps=max(made.steps),
+    solver="ddim",
+    grid="uniform",
+    guidance_scale=1.0,
+    rounded=True,
+    seed=SEED,
+)
 difference = float((found["image"] - ours.images).abs().max())
 key["the student's image in diffusers is ours, to 1/255"] = float(difference <= 1 / 255)
 print(f"{made.what}, {made.scheduler}: largest difference {difference:.0e}")
 
 # %% [markdown]
-# On a real checkpoint the same from a shell, on one GPU (toydiff/adapters/README.md says what memory and time to expect):
+# On a real checkpoint the same from a shell, on one GPU (toydiff/adapters/README.md says what memory and time to
+# expect):
 #
 # ```sh
-# toydiff pairs --problem sd --model $MODEL --prompts prompts.txt --n 20000 --guidance-scale 7.5 --steps 25 --device cuda --out pairs
-# toydiff train rectified-diffusion --problem sd --model $MODEL --prompts prompts.txt --pairs pairs --device cuda --mixed-precision bf16 --gradient-checkpointing --out rd
+# toydiff pairs --problem sd --model $MODEL --prompts prompts.txt --n 20000 --guidance-scale 7.5 --steps 25 \
+#   --device cuda --out pairs
+# toydiff train rectified-diffusion --problem sd --model $MODEL --prompts prompts.txt --pairs pairs \
+#   --device cuda --mixed-precision bf16 --gradient-checkpointing --out rd
 # toydiff sample rd --prompt "a photograph of a red fox" --steps 2 --device cuda --out fox.png
 # toydiff export rd --out rd-lora
 # ```
@@ -307,23 +359,31 @@ display(
     Markdown(f"""
 | the deck | measured here |
 |---|---|
-| the same methods on Stable Diffusion (slides 29 to 31) | every card of the catalog runs on a checkpoint by the function that trains on points (tests: method × mixture, digits, sd) |
-| FID of SD 1.5 and SDXL | **not measured**: no checkpoint of that size is here, and random weights have no FID. toydiff/adapters/README.md names the command of each row |
-| Picard's bound: exact after as many sweeps as points (slides 7, 8) | {walk.trajectory.rounds} rounds become {picard.trajectory.rounds} at a tolerance of {tolerance:g}, for {picard.trajectory.nfe / walk.trajectory.nfe:.1f} times the calls |
-| *(not said)* rounding to timesteps | DPM-Solver-3 has order {key["order of DPM-Solver-3, fractions of timesteps"]:.1f} at fractions; whole timesteps stop at an error of {key["error at 160 steps, whole timesteps"]:.0e} |
+| the same methods on Stable Diffusion (slides 29 to 31) | every card of the catalog runs on a checkpoint by the \
+function that trains on points (tests: method × mixture, digits, sd) |
+| FID of SD 1.5 and SDXL | **not measured**: no checkpoint of that size is here, and random weights have no FID. \
+toydiff/adapters/README.md names the command of each row |
+| Picard's bound: exact after as many sweeps as points (slides 7, 8) | {walk.trajectory.rounds} rounds become \
+{picard.trajectory.rounds} at a tolerance of {tolerance:g}, for {picard.trajectory.nfe / walk.trajectory.nfe:.1f} \
+times the calls |
+| *(not said)* rounding to timesteps | DPM-Solver-3 has order \
+{key["order of DPM-Solver-3, fractions of timesteps"]:.1f} at fractions; whole timesteps stop at an error of \
+{key["error at 160 steps, whole timesteps"]:.0e} |
 """)
 )
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** The checkpoint's 25-step sampler "leading" of SD 1.5 (`steps_offset` 1) begins at which timestep, and so at which $t$?
+# **1.** The checkpoint's 25-step sampler "leading" of SD 1.5 (`steps_offset` 1) begins at which timestep, and so at
+# which $t$?
 
 # %%
 answer_1 = None
 
 # %%
-# Solution: 24 * 40 + 1 = 961, t = 962/1000: a sampler that starts from pure noise there tells the model something that is not so.
+# Solution: 24 * 40 + 1 = 961, t = 962/1000: a sampler that starts from pure noise there tells the model something that
+# is not so.
 answer_1 = (961, 0.962) if answer_1 is None else answer_1
 
 # %%
@@ -339,7 +399,8 @@ print("exercise 1: right")
 answer_2 = None
 
 # %%
-# Solution: two calls a step but for the last, which is a jump, and all of them with and without the prompt: 2 (2 * 20 - 1).
+# Solution: two calls a step but for the last, which is a jump, and all of them with and without the prompt:
+# 2 (2 * 20 - 1).
 answer_2 = 78 if answer_2 is None else answer_2
 
 # %%
@@ -350,7 +411,7 @@ assert answer_2 == path.nfe, "not yet"
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** A LoRA of rank 64 on a matrix of 1280 × 1280: what share of its weights is trained?
+# **3.** A LoRA of rank 64 on a matrix of 1280 × 1280: what fraction of its weights is trained?
 
 # %%
 answer_3 = None
@@ -368,7 +429,8 @@ print("exercise 3: right")
 #
 # * The deck, slides 29 to 31 (results on SD 1.5 and SDXL), 7 and 8 (Picard).
 # * Rombach et al., *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752.
-# * Lin et al., *Common Diffusion Noise Schedules and Sample Steps are Flawed*, arXiv 2305.08891: spacings, and tables that end in noise.
+# * Lin et al., *Common Diffusion Noise Schedules and Sample Steps are Flawed*, arXiv 2305.08891: spacings, and tables
+#   that end in noise.
 # * Hu et al., *LoRA*, arXiv 2106.09685; Luo et al., *LCM-LoRA*, arXiv 2311.05556: which layers.
 # * Wang et al., *Rectified Diffusion*, arXiv 2410.07303; Shih et al., *ParaDiGMS*, arXiv 2305.16317.
 

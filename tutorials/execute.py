@@ -1,7 +1,8 @@
-"""Make the executed notebooks: `python tutorials/execute.py [NAME ...]`, a name such as 03 or 03_solvers_and_their_orders; by default all.
+"""Make the executed notebooks: `python tutorials/execute.py [NAME ...]`.
 
-Each source NN_name.py (jupytext's py:percent) is run from a clean kernel in this folder, and NN_name.ipynb is written beside it, whole
-or not at all. What differs from run to run or machine to machine is left out, so that the file changes only when its content does.
+A name is such as 03 or 03_solvers_and_their_orders; by default all are made. Each source NN_name.py (jupytext's
+py:percent) is run from a clean kernel in this folder, and NN_name.ipynb is written beside it, whole or not at all. What
+differs from run to run or machine to machine is left out, so that the file changes only when its content does.
 """
 
 import os
@@ -25,7 +26,10 @@ SECONDS_PER_CELL = 300
 
 
 def sources(names: list[str] | None = None) -> list[Path]:
-    """The tutorials' sources, in order: all, or those whose file name starts with one of `names`; `ValueError` for a name that fits none."""
+    """The tutorials' sources, in order: all, or those whose file name starts with one of `names`.
+
+    `ValueError` for a name that fits none.
+    """
     found = sorted(HERE.glob("[0-9][0-9]_*.py"))
     if not names:
         return found
@@ -37,7 +41,10 @@ def sources(names: list[str] | None = None) -> list[Path]:
 
 
 def read(source: Path) -> NotebookNode:
-    """The notebook that a source describes, not executed; cells are numbered, so that the same source gives the same notebook."""
+    """The notebook that a source describes, not executed.
+
+    Cells are numbered, so that the same source gives the same notebook.
+    """
     notebook = jupytext.read(source)
     for k, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{k}", NotebookNode()
@@ -59,7 +66,7 @@ def execute(notebook: NotebookNode) -> list[str]:
         coalesce_streams=True,
         resources={"metadata": {"path": str(HERE)}},
     )
-    # the batches are too small to share between threads, which on a busy machine only wait for one another
+    # the batches are too small to be divided among threads, which on a busy machine only wait for one another
     client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
     notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNEL), language_info=NotebookNode(name="python"))
     complaints = []

@@ -1,11 +1,11 @@
 """The generated parts of the READMEs: tables between markers, and the pictures in tutorials/pictures.
 
     python tutorials/readme.py              both
-    python tutorials/readme.py tables       solvers' names from the registry, and what the weights' JSON says that they measure
+    python tutorials/readme.py tables       solvers' names from the registry, and the measurements in the weights' JSON
     python tutorials/readme.py pictures     the animation and the three figures of README.md, seed 0
 
-A table stands between `<!-- made by tutorials/readme.py: NAME -->` and `<!-- end -->`; tests/test_readme.py says when it is
-stale.
+A table stands between `<!-- made by tutorials/readme.py: NAME -->` and `<!-- end -->`; tests/test_readme.py says when
+it is stale.
 """
 
 import dataclasses
@@ -142,8 +142,8 @@ def flow(steps: int = 6, between: int = 6, hold: int = 16, samples: int = 32) ->
         shown, named = {}, {}
         for name, path in paths.items():
             error = paired_error(path.end, exact).rms
-            told = f"ends {error:.2g} from the exact flow" if ended else f"evaluation {n + 1} of {steps}"
-            head = f"{name}\n{told}"
+            state = f"ends {error:.2g} from the exact flow" if ended else f"evaluation {n + 1} of {steps}"
+            head = f"{name}\n{state}"
             shown[head], named[head] = path if ended else _until(path, n, part / between), solvers[name]
         # the rings are drawn at the end; before it they are beyond the frame, so that the legend does not move
         figure = static.trajectories(shown, behind, solvers=named, exact=exact if ended else exact + 1e3)

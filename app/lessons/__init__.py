@@ -1,5 +1,8 @@
 # ruff: noqa: F401, I001 - the order of the imports is that of the menu
-"""The pages, in the order of the menu: a page is one file, such as orders.py, with its `Lesson`, and one line here; controls are in screen/controls.py."""
+"""The pages, in the order of the menu. A page is one file, such as orders.py, with its `Lesson`, and one line here.
+
+Controls are in screen/controls.py.
+"""
 
 from screen.lesson import Lesson
 

@@ -38,7 +38,7 @@ def sample(method: str, steps: int, x: torch.Tensor) -> torch.Tensor | None:
 
 
 def jumps(method: str, path: toydiff.Trajectory) -> list[tuple[float, float]]:
-    """How far a student's jump from each time of the exact path ends from the path at its edge: (t, root mean square)."""
+    """How far a student's jump from each time t of the exact path ends from that path's edge: (t, RMS distance)."""
     D = runs.load("ring-pcm" if method == "pcm" else f"ring-{method}").denoiser
     phases = 4 if method == "pcm" else 1
     out = []
@@ -52,7 +52,7 @@ def jumps(method: str, path: toydiff.Trajectory) -> list[tuple[float, float]]:
 
 
 def consistency(view: str, methods: tuple[str, ...], noises: int) -> tuple[go.Figure, list[dict]]:
-    """Students of the ring's teacher, told apart by where they send noise, by where their jumps go, and by how their target varies."""
+    """Students of the ring's teacher: where they send noise, where their jumps end, how much their target varies."""
     ring, on, noise, path = truth(noises)
     x = path.xs[0].float()
     if view == VARIANCE:
@@ -92,27 +92,30 @@ def words(rows: list[dict]) -> str:
             row["target"]: row["variance"] for row in sorted(rows, key=lambda row: abs(row["nsr"] - 1), reverse=True)
         }
         return (
-            f"Without a teacher the target leans on **one** sample that could have become x_t: at NSR 1 its variance is {near['ct']:.2g} (CT, ECT). SCT takes the softmax-weighted mean over a "
-            f"batch that holds the sample itself: {near['sct']:.2g} with 256 references, and no bias. A teacher's exact score (CD, LCM, PCM) has 0."
+            "Without a teacher (CT, ECT) the target is made from **one** sample that could have become x_t: at NSR 1 "
+            f"its variance is {near['ct']:.2g}. SCT takes the softmax-weighted mean over a batch that holds that "
+            f"sample: with 256 references the variance is {near['sct']:.2g}, without bias. With a teacher's exact "
+            "score (CD, LCM, PCM) it is 0."
         )
     if "t" in rows[0]:
         worst = {m: max(r["rms"] for r in rows if r["method"] == m) for m in dict.fromkeys(r["method"] for r in rows)}
         return (
-            "From each place of the exact path: how far the jump misses its goal. CD, CT, ECT, SCT and LCM jump to **data** from everywhere, which is hardest from noise. "
-            "PCM jumps to the **lower edge of its phase** (dotted), and meets the next phase there. Largest misses: "
+            "For each point of the exact path: by how much the jump from it misses its target. CD, CT, ECT, SCT and "
+            "LCM jump to **data** from everywhere, which is hardest from noise. PCM jumps to the **lower edge of its "
+            "phase** (dotted), where the next phase starts. Largest misses: "
             + ", ".join(f"{m} {e:.2g}" for m, e in worst.items())
             + "."
         )
     by = {}
     for row in rows:
         by.setdefault(row["method"], {})[row["steps"]] = row["rms_from_exact"]
-    told = "; ".join(
+    listed = "; ".join(
         f"**{m}** {', '.join(f'{e:.2g}' for e in errors.values())} in {', '.join(map(str, errors))} steps"
         for m, errors in by.items()
     )
     return (
-        f"A noise has the colour of where it ends. RMS distance from the exact flow's end: {told}. "
-        "All but PCM re-noise between steps, which takes them elsewhere; CT has no teacher whose flow it would follow."
+        f"Each noise has the colour of the place where it ends. RMS distance from the exact flow's end: {listed}. "
+        "All but PCM add fresh noise between steps, and so end elsewhere. CT has no teacher, and so no flow to follow."
     )
 
 
@@ -120,11 +123,23 @@ LESSON = Lesson(
     id="consistency",
     menu="Consistency",
     icon=":material/target:",
-    title="One jump from anywhere on the path lands at one place",
+    title="From anywhere on a path, one jump lands at the same place",
     equation=r"\min_\theta\; d\big(f_\theta(x_t,t),\,f_{\theta^-}(x_r,r)\big)",
-    source="Consistency models, arXiv 2303.01469; ECT 2406.14548; SCT 2410.18958; LCM 2310.04378; PCM 2405.18407. f jumps to data, PCM's to its phase's edge.",
+    source=(
+        "Consistency models, arXiv 2303.01469; ECT 2406.14548; SCT 2410.18958; LCM 2310.04378; PCM 2405.18407. f "
+        "jumps to data; in PCM, to the lower edge of the phase."
+    ),
     controls=(
-        Choice("view", "Show", (MAP, SAME, EDGES, VARIANCE), MAP, "*map from noise*: where each noise goes in the fewest steps. *same noise*: in 1, 2, 4, 8 steps. *edges*: where jumps go, and by how much they miss. *variance*: of the target's x₀"),
+        Choice(
+            "view",
+            "Show",
+            (MAP, SAME, EDGES, VARIANCE),
+            MAP,
+            (
+                "*map from noise*: where each noise goes in the fewest steps. *same noise*: where it goes in 1, 2, 4, "
+                "8 steps. *edges*: how far jumps end from the exact path. *variance*: how much the target's x₀ varies"
+            ),
+        ),
         Several("methods", "Methods", SHOWN, ("cd", "ct", "pcm"), "*same noise* shows the first two"),
         Number("noises", "Noises", (50, 100, 200, 400, 800, 1600), 200),
     ),
@@ -136,4 +151,4 @@ LESSON = Lesson(
         "PCM's edges": {"view": EDGES, "methods": ["cd", "pcm"]},
         "What SCT averages away": {"view": VARIANCE},
     },
-)  # fmt: skip
+)

@@ -20,7 +20,7 @@ SAMPLES, QUALITY = "samples", "quality"
 
 @remember
 def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
-    """Ten digits, 0 to 9, of one noise, and what is known of such samples: calls, and the stored quality where it was measured."""
+    """Ten digits, 0 to 9, from one noise, and what is known of such samples: calls, and quality where it is stored."""
     model = runs.load(f"digits-{name}")
     stored = model.about["rows"]
     g = stored[0]["guidance_scale"]
@@ -38,14 +38,20 @@ def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
 
 
 def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple[go.Figure, list[dict]]:
-    """Rows of digits from the same noise, the teacher's in 25 steps on top; or how good each student is at which number of calls."""
+    """Rows of digits from the same noise, the teacher's in 25 steps on top; or each student's quality against calls."""
     if view == QUALITY:
         rows = [
-            {"student": name, "steps": row["steps"], "nfe": row["nfe"], "distance_over_floor": row["distance"] / row["floor"], "accuracy": row["accuracy"]}
+            {
+                "student": name,
+                "steps": row["steps"],
+                "nfe": row["nfe"],
+                "distance_over_floor": row["distance"] / row["floor"],
+                "accuracy": row["accuracy"],
+            }
             for name in (TEACHER, *students)
             for row in weights.read_about(f"digits-{name}")["rows"]
             if name != TEACHER or row["solver"] == "dpm++2m"  # it was measured with an SDE solver as well
-        ]  # fmt: skip
+        ]
         return lecture.quality(rows), rows
     sheet, rows = {}, []
     for name, n in ((TEACHER, TEACHER_STEPS), *((student, steps) for student in students)):
@@ -59,19 +65,26 @@ def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple
 def words(rows: list[dict]) -> str:
     measured = [row for row in rows if row["student"] != TEACHER and row["distance_over_floor"]]
     top = [row for row in rows if row["student"] == TEACHER and row["distance_over_floor"]]
-    floors, end = "Fréchet distance to real digits in floors, that of held-out real ones", ""
     if "seed" in rows[0]:
-        told = f"Beside each name: network calls a sample, and {floors} (–: not measured at so many steps). "
-        end = " Students that learn paths keep the teacher's digit; those moved by scores need not."
+        text = (
+            "Beside each name: network calls a sample, and the Fréchet distance to real digits in floors (–: not "
+            "measured at this number of steps). One floor is the distance of held-out real digits. "
+        )
+        end = " Students that learn the teacher's paths draw its digit; those trained by scores need not."
     else:
-        told = f"A curve is a student at the numbers of steps that it was measured at: {floors} (dashed), against network calls a sample. "
+        text = (
+            "Each curve is one student: the Fréchet distance to real digits in floors, against network calls a "
+            "sample. One floor (dashed) is the distance of held-out real digits. "
+        )
+        end = ""
     if measured and top:
         best, teacher = (min(group, key=lambda row: row["distance_over_floor"]) for group in (measured, top))
-        told += (
-            f"Best here: **{best['student']}**, {best['distance_over_floor']:.1f} floors with {best['nfe']} call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
+        text += (
+            f"Best here: **{best['student']}**, {best['distance_over_floor']:.1f} floors with {best['nfe']} "
+            f"call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
             f"{teacher['distance_over_floor']:.1f} with {teacher['nfe']}."
         )
-    return told + end
+    return text + end
 
 
 LESSON = Lesson(
@@ -80,19 +93,30 @@ LESSON = Lesson(
     icon=":material/pin:",
     title="What fifty calls draw, students draw in one, two or four",
     equation=r"\|m_a-m_b\|^2+\mathrm{tr}\big(C_a+C_b-2\sqrt{C_aC_b}\big)",
-    source="Fréchet distance, arXiv 1706.08500, eq. 6, on features of a small classifier; 1,000 samples. Weights: `toydiff zoo`.",
+    source=(
+        "Fréchet distance, arXiv 1706.08500, eq. 6, on features of a small classifier; 1,000 samples. Weights: "
+        "`toydiff zoo`."
+    ),
     controls=(
         Choice("view", "Show", (SAMPLES, QUALITY), SAMPLES),
         Number("steps", "Steps of the students", (1, 2, 4, 25), 1),
-        Several("students", "Students", STUDENTS, ("naive", "rectified-flow", "rectified-diffusion", "cd", "dmd2", "adversarial")),
+        Several(
+            "students",
+            "Students",
+            STUDENTS,
+            ("naive", "rectified-flow", "rectified-diffusion", "cd", "dmd2", "adversarial"),
+        ),
         Number("seed", "Noise", tuple(range(10)), 0),
     ),
     figure=digits,
     uses=(sample,),
     words=words,
     presets={
-        "Everybody in four steps": {"steps": 4, "students": list(STUDENTS)},
-        "One step: naive against the rest": {"steps": 1, "students": ["naive", "rectified-diffusion", "cd", "vsd", "sim"]},
+        "All students in four steps": {"steps": 4, "students": list(STUDENTS)},
+        "One step: naive against the rest": {
+            "steps": 1,
+            "students": ["naive", "rectified-diffusion", "cd", "vsd", "sim"],
+        },
         "Quality against calls": {"view": QUALITY, "students": list(STUDENTS)},
     },
-)  # fmt: skip
+)

@@ -17,7 +17,7 @@ STEPS = 100
 
 
 def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tuple[go.Figure, list[dict]]:
-    """Exact paths of one data point and of a mixture, and those of the ring's student of Rectified Diffusion, moved to the same schedule."""
+    """Exact paths of one data point and of a mixture, and of the ring's Rectified Diffusion student."""
     on = toydiff.schedule(schedule)
     models = {
         "one data point": toydiff.Empirical(torch.tensor([[1.4, 1.4]], dtype=torch.float64)).denoiser(on),
@@ -34,19 +34,25 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
         drawn[name] = path
         rows.append(
             {
-                "model": name, "schedule": schedule, "S": straightness(path, normalised=True), "C": first_orderness(path, on, normalised=True),
+                "model": name,
+                "schedule": schedule,
+                "S": straightness(path, normalised=True),
+                "C": first_orderness(path, on, normalised=True),
                 "one_step_error": paired_error(once.end, path.end).rms,
             }
-        )  # fmt: skip
+        )
     return lecture.lines(drawn, dict.fromkeys(drawn, on), space=space, samples=paths), rows
 
 
 def words(rows: list[dict]) -> str:
     point, exact, after = rows
     return (
-        f"Where (x₀, ε) stay the same along a path it is *first-order*: straight in y, and **one step is exact** (one data point: off by {point['one_step_error']:.0e}), "
-        f"however it runs in x (S = {point['S']:.2g}). On the mixture's exact paths ε varies (C = {exact['C']:.2g}, one step off by {exact['one_step_error']:.2g}); on those "
-        f"of the ring's student of Rectified Diffusion C = {after['C']:.2g}, and one step is off by {after['one_step_error']:.2g}. S: how bent in x; C: the part of ε that varies."
+        "A path along which (x₀, ε) stay the same is *first-order*: it is straight in y, and **one step is exact**, "
+        f"however bent it is in x (one data point: S = {point['S']:.2g}, one step off by "
+        f"{point['one_step_error']:.0e}). On the mixture's exact paths C = {exact['C']:.2g}, and one step is off by "
+        f"{exact['one_step_error']:.2g}. On those of the ring's Rectified Diffusion student C = {after['C']:.2g}, "
+        f"and one step is off by {after['one_step_error']:.2g}. S says how bent a path is in x, C which fraction of "
+        "ε varies along it."
     )
 
 
@@ -56,7 +62,10 @@ LESSON = Lesson(
     icon=":material/straighten:",
     title="First-order paths are straight in y = x/σ, and need not be straight in x",
     equation=r"y=\frac{x_t}{\sigma_t}=\frac{\alpha_t}{\sigma_t}\,x_0+\varepsilon",
-    source="Rectified Diffusion, arXiv 2410.07303, sec. 3.3; the deck's slides 22 to 26.",
+    source=(
+        "Rectified Diffusion, arXiv 2410.07303, sec. 3.3; slides 22 to 26 of the lecture deck *The Principle and "
+        "Application of Diffusion Acceleration*."
+    ),
     controls=(
         Mixture(),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),
@@ -70,4 +79,4 @@ LESSON = Lesson(
         "… straight in y": {"space": Y},
         "On the linear schedule both agree": {"schedule": "linear", "space": X},
     },
-)  # fmt: skip
+)

@@ -22,7 +22,7 @@ DETERMINISTIC = tuple(name for name, entry in SOLVERS.items() if not entry.solve
 
 @remember
 def truth(mixture: GaussianMixture, schedule: str, grid: str) -> tuple:
-    """The exact denoiser, states at the first time of a grid, where the exact flow takes them, and the grids of each number of steps."""
+    """The exact denoiser, states at the grids' first time, their exact ends, and a grid for each number of steps."""
     on = toydiff.schedule(schedule)
     if grid == INNER:  # between two noise levels at which nothing is singular
         grids = {N: on.t_of_lam(torch.linspace(*WINDOW, N + 1, dtype=torch.float64)) for N in STEPS}
@@ -49,7 +49,7 @@ def curve(mixture: GaussianMixture, schedule: str, grid: str, solver: str) -> di
 def orders(
     mixture: GaussianMixture, schedule: str, grid: str, solvers: tuple[str, ...], guess: str
 ) -> tuple[go.Figure, list[dict]]:
-    """Error against network calls, both in powers of ten; the slopes are told once there is a guess."""
+    """Error against network calls, both in powers of ten; the slopes are shown once there is a guess."""
     rows = [
         curve(mixture, schedule, grid, solver) | {"schedule": schedule, "grid": grid, "guess": guess}
         for solver in solvers
@@ -63,17 +63,22 @@ def words(rows: list[dict]) -> str:
         return "All errors here are rounding: these solvers are exact on this mixture, and have no slope to measure."
     steepest = max(known, key=lambda row: (row["declared"], row["measured"]))
     name, slope, guess = steepest["solver"], steepest["measured"], rows[0]["guess"]
-    said = "On these axes a solver is a line, and its order the slope: twice the calls divide the error by 2^p. "
+    said = "On these axes a solver is a line whose slope is its order p: twice the calls divide the error by 2^p. "
     if guess == HIDDEN:
-        return said + f"**Which p has {name}?** Read it off the line, and choose your guess: then all slopes are shown."
+        return (
+            said + f"**Which order has {name}?** Read it off the line and choose your guess: then all slopes are shown."
+        )
     verdict = "right" if abs(float(guess) - slope) < 0.5 else "not what the line says"
-    said += f"You guessed {guess} for **{name}**: {verdict}; its last three points fall with slope **{slope:.2f}**, and it declares {steepest['declared']}."
+    said += (
+        f"You guessed {guess} for **{name}**: {verdict}; its last three points fall with slope **{slope:.2f}**, and "
+        f"it declares {steepest['declared']}."
+    )
     lost = [row for row in known if row["measured"] < row["declared"] - 0.35]
     if lost:
         where = (
-            "from pure noise to clean data an end of the grid can take the order"
+            "from pure noise to clean data, an end of the grid can lower the order"
             if rows[0]["grid"] != INNER
-            else "too few steps yet, or too narrow modes"
+            else "the steps are still too few, or the modes too narrow"
         )
         said += (
             " Below their order here: "
@@ -89,11 +94,23 @@ LESSON = Lesson(
     icon=":material/trending_down:",
     title="A solver is a line, and its order is the slope",
     equation=r"\|x^{\mathrm{solver}}_0-x_0\|\approx C\,N^{-p}",
-    source="Orders: DPM-Solver, arXiv 2206.00927, theorem 3.2; UniPC, arXiv 2302.04867; float64 against scipy's DOP853.",
+    source=(
+        "Orders: DPM-Solver, arXiv 2206.00927, theorem 3.2; UniPC, arXiv 2302.04867. Errors: float64, against scipy's "
+        "DOP853."
+    ),
     controls=(
         Mixture(default="random"),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),
-        Choice("grid", "Time grid", (INNER, *toydiff.GRIDS), INNER, "*inner times*: uniform in λ between NSR 1 and 0.14, where nothing is singular. The others go from noise to data"),
+        Choice(
+            "grid",
+            "Time grid",
+            (INNER, *toydiff.GRIDS),
+            INNER,
+            (
+                "*inner times*: uniform in λ between NSR 1 and 0.14, where nothing is singular. The others go from "
+                "noise to data"
+            ),
+        ),
         Several("solvers", "Solvers", DETERMINISTIC, ("ddim", "heun", "dpm++2m", "dpm3")),
         Choice("guess", "Guess the slope", (HIDDEN, "1", "2", "3", "4"), HIDDEN),
     ),
@@ -103,6 +120,10 @@ LESSON = Lesson(
     presets={
         "Guess the order": {"solvers": ["dpm++3m"], "guess": "?"},
         "What a missing factor 2 costs": {"solvers": ["dpm++3m", "dpm++3m-published"], "guess": "3"},
-        "The ends of the grid take the order": {"grid": "shifted-lambda", "solvers": ["ddim", "dpm3", "dpm++3m", "ab3"], "guess": "3"},
+        "The ends of the grid lower the order": {
+            "grid": "shifted-lambda",
+            "solvers": ["ddim", "dpm3", "dpm++3m", "ab3"],
+            "guess": "3",
+        },
     },
-)  # fmt: skip
+)

@@ -13,12 +13,12 @@ from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson, remember
 
 PARTICLES, LINES = 256, 64
-"""Particles that move, and of how many of them the path is drawn and the error is measured."""
+"""Particles that move, and how many of them have their path drawn and their error measured."""
 
 
 @remember
 def start(mixture: GaussianMixture, schedule: str) -> tuple:
-    """The exact denoiser, noise at t = 1, and where the exact flow ends from the first of it."""
+    """The exact denoiser, noise at t = 1, and where the exact flow takes the first LINES of it."""
     D = mixture.denoiser(toydiff.schedule(schedule))
     noise = mixture.marginal(D.schedule, 1.0).sample(PARTICLES, 0, dtype=torch.float64)
     return D, noise, toydiff.reference(D, noise[:LINES], tolerance=1e-6)
@@ -49,24 +49,25 @@ def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -
 def words(rows: list[dict]) -> str:
     near, far = sorted(rows, key=lambda row: row["rms_error"])
     steps = f"{near['steps']} step{'s' if near['steps'] > 1 else ''}"
-    told = "From one noise the ODE has **one** exact end (rings). "
+    text = "From each noise the ODE has **one** exact end (ring). "
     if near["solver"] == far["solver"]:
-        told += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it. "
+        text += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it. "
     else:
         times = far["rms_error"] / max(near["rms_error"], 1e-12)
-        told += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it, **{far['solver']}** {far['rms_error']:.2g}"
-        told += f": {times:.1f} times as far. " if 1.05 < times < 1e6 else ". "
+        text += (
+            f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it, **{far['solver']}** "
+            f"{far['rms_error']:.2g}"
+        )
+        text += f": {times:.1f} times as far. " if 1.05 < times < 1e6 else ". "
     wanders = dict.fromkeys(row["solver"] for row in rows if SOLVERS[row["solver"]].solver.stochastic)
     if wanders:
-        return (
-            told
-            + f"Noise on the way of {' and '.join(wanders)} makes another sample of the same density, which does not aim at that end."
+        return text + (
+            f"The noise added by {' and '.join(wanders)} on the way makes another sample of the same density, which "
+            "need not end there."
         )
     if near["modes"] == 1:
-        return told + "With one mode a particle has nothing to decide."
-    return (
-        told + "Move the time, and see where paths turn: between noise and data, where a particle decides for a mode."
-    )
+        return text + "With one mode a particle has nothing to decide."
+    return text + "Move the time to see where paths turn: between noise and data, where a particle chooses its mode."
 
 
 LESSON = Lesson(

@@ -20,7 +20,7 @@ STRICT = 1e-8
 def picard(
     mixture: GaussianMixture, schedule: str, sampler: str, steps: int, view: str
 ) -> tuple[go.Figure, list[dict]]:
-    """A parallel sampler's sweeps, and how far each point of the path is from the walk step by step; or what all of them spend."""
+    """A parallel sampler's sweeps, and their errors to the step-by-step walk; or what all parallel samplers spend."""
     if view == SPENT:
         rows = compare(mixture, steps=(steps,), schedule=schedule, samples=64, cost=0.0)
         return lecture.spent(rows), rows
@@ -53,19 +53,27 @@ def words(rows: list[dict]) -> str:
         best = min(by.values(), key=lambda row: row["rounds"])
         fewer = "" if best["rounds"] < walk["rounds"] else " With so few steps nothing is gained."
         return (
-            f"**{best['method']}** needs {best['rounds']} rounds where the walk needs {walk['rounds']}, and pays {best['nfe'] / walk['nfe']:.1f} times the calls.{fewer} "
-            f"Here that took {best['seconds']:.3g} s against {walk['seconds']:.3g} s; on a device with room to spare a call costs the same whatever its batch (last panel: "
-            "20 ms for each round are added, not measured)."
+            f"**{best['method']}** needs {best['rounds']} rounds where the step-by-step walk needs {walk['rounds']}, "
+            f"and pays {best['nfe'] / walk['nfe']:.1f} times the calls.{fewer} Here that took {best['seconds']:.3g} s "
+            f"against {walk['seconds']:.3g} s. On a device with room to spare a call costs the same for any batch: "
+            "the last panel adds 20 ms for each round, which is assumed, not measured."
         )
     last = rows[-1]
     near = next((row for row in rows if row["median_error"] <= 0.01), last)
     if last["sampler"] == "parareal":
-        how = f"A coarse walk guesses, and a fine one corrects all {last['blocks']} blocks at once. After k sweeps the first k blocks are exact for certain"
+        how = (
+            f"A coarse walk guesses, and a fine one corrects all {last['blocks']} blocks at once. After k sweeps the "
+            "first k blocks are certainly exact"
+        )
     else:
-        how = f"Each sweep improves all {last['T']} steps in one round of calls. After k sweeps the first k points are exact for certain (solid stairs)"
+        how = (
+            f"Each sweep improves all {last['T']} steps in one round of calls. After k sweeps the first k points are "
+            "certainly exact (solid stairs)"
+        )
     return (
-        f"{how}, so {last['blocks']} sweeps always suffice; "
-        f"here the median sample is within 0.01 of the walk's end after **{near['rounds']}** rounds, and everything is accepted to 1e-8 (dashed) after {last['rounds']}."
+        f"{how}, so {last['blocks']} sweeps always suffice. Here the median sample is within 0.01 of the end of the "
+        f"step-by-step walk after **{near['rounds']}** rounds, and all points are accepted to 1e-8 (dashed) after "
+        f"{last['rounds']}."
     )
 
 
@@ -74,14 +82,26 @@ LESSON = Lesson(
     menu="Picard and Parareal",
     icon=":material/stairs:",
     title="After k sweeps the first k points are exact: fewer rounds, more calls",
-    equation=r"\begin{aligned}x^{k+1}_{i}&=x_0+\textstyle\sum_{j<i}\big(\Phi_j(x^{k}_j)-x^{k}_j\big)\\ U^{k+1}_{n+1}&=G(U^{k+1}_n)+F(U^k_n)-G(U^k_n)\end{aligned}",
-    source="Picard: ParaDiGMS, arXiv 2305.16317, alg. 1, Φ one step. Parareal: SRDS, arXiv 2412.08292, G and F a block's coarse and fine walk.",
+    equation=(
+        r"\begin{aligned}x^{k+1}_{i}&=x_0+\textstyle\sum_{j<i}\big(\Phi_j(x^{k}_j)-x^{k}_j\big)\\ "
+        r"U^{k+1}_{n+1}&=G(U^{k+1}_n)+F(U^k_n)-G(U^k_n)\end{aligned}"
+    ),
+    source=(
+        "Picard: ParaDiGMS, arXiv 2305.16317, alg. 1; Φ is one step. Parareal: SRDS, arXiv 2412.08292; G and F "
+        "are a block's coarse and fine walk."
+    ),
     controls=(
         Mixture(default="random"),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "scaled-linear"),
         Choice("sampler", "Parallel sampler", tuple(PARALLEL), "picard"),
         Number("steps", "T (steps)", (2, 4, 8, 10, 16, 20, 25, 30, 40, 50, 64, 80, 100), 40),
-        Choice("view", "Show", (SWEEPS, SPENT), SWEEPS, "*sweeps*: the path after each. *cost*: rounds, calls and seconds of all samplers"),
+        Choice(
+            "view",
+            "Show",
+            (SWEEPS, SPENT),
+            SWEEPS,
+            "*sweeps*: the path after each sweep. *cost*: rounds, calls and seconds of all samplers",
+        ),
     ),
     figure=picard,
     words=words,
@@ -90,4 +110,4 @@ LESSON = Lesson(
         "Parareal": {"sampler": "parareal", "steps": 64},
         "Rounds, calls, seconds": {"steps": 100, "view": SPENT},
     },
-)  # fmt: skip
+)

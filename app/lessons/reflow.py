@@ -1,4 +1,4 @@
-"""Reflow: rounds of rectified flow side by side, the pairs each learnt from, and a round that is trained while one looks on."""
+"""Reflow: rounds of rectified flow side by side, the pairs that each learnt from, and a round trained on the page."""
 
 import threading
 
@@ -23,7 +23,11 @@ from screen.mixtures import code_of, mixture_of
 from screen.theme import is_dark
 
 FLOWS, PAIRS = "flows", "pairs"
-BUNDLED = {"round 0: flow matching": "ring-flow-matching", "round 1: reflow": "ring-rectified-flow", "round 2: reflow": "ring-rectified-flow-2"}  # fmt: skip
+BUNDLED = {
+    "round 0: flow matching": "ring-flow-matching",
+    "round 1: reflow": "ring-rectified-flow",
+    "round 2: reflow": "ring-rectified-flow-2",
+}
 PARTICLES, NEAR = 256, 0.03
 """Particles that are measured, and how near two lines come where they meet."""
 
@@ -48,10 +52,14 @@ def measured(name: str, D: toydiff.Denoiser, mixture: GaussianMixture) -> tuple:
     path = toydiff.solve(D, noise, 50, solver="ddim", grid="uniform")
     once = toydiff.solve(D, noise, 1, solver="ddim", grid="uniform").end
     true = mixture.sample(PARTICLES, 1, dtype=noise.dtype)
-    return path, once, {
-        "round": name, "S": straightness(path, normalised=True), "one_step_error": paired_error(once, path.end).rms,
-        "one_step_distance": sliced_wasserstein(once, true), "floor": least(mixture),
-    }  # fmt: skip
+    row = {
+        "round": name,
+        "S": straightness(path, normalised=True),
+        "one_step_error": paired_error(once, path.end).rms,
+        "one_step_distance": sliced_wasserstein(once, true),
+        "floor": least(mixture),
+    }
+    return path, once, row
 
 
 def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, list[dict]]:
@@ -80,26 +88,33 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
     if first["pairs_that_meet"]:
-        told = f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet another, a flow can follow but one, and bends (S = {first['S']:.2g}). "
+        text = (
+            f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet "
+            f"another. Where lines meet, the flow has one direction only, and so it bends (S = {first['S']:.2g}). "
+        )
     else:
-        told = f"At first any noise is paired with any data; of {first['pairs']} lines none meets another here, and the flow's S is {first['S']:.2g}. "
+        text = (
+            f"At first any noise is paired with any data. Of {first['pairs']} lines none meets another here; the flow "
+            f"bends by S = {first['S']:.2g}. "
+        )
     if len(rows) == 1:
-        return (
-            told
-            + f"One step ends {first['one_step_error']:.2g} from where the flow does. **Train a round below**: it learns from the flow's own pairs, of which {first['own_pairs_that_meet']} do."
+        return text + (
+            f"One step ends {first['one_step_error']:.2g} from the flow's end. **Train a round below**: it learns "
+            f"from the flow's own pairs, of which {first['own_pairs_that_meet']} meet."
         )
     return (
-        told
-        + f"Of the flow's own pairs {first['own_pairs_that_meet']} do; after {len(rows) - 1} rounds S = {last['S']:.2g}, and **one step** (rings) ends "
-        f"{last['one_step_error']:.2g} from the flow's end, before {first['one_step_error']:.2g}. Distance of its samples to data: {first['one_step_distance']:.2g} → {last['one_step_distance']:.2g}, floor {last['floor']:.2g}."
+        text + f"Of the flow's own pairs {first['own_pairs_that_meet']} meet. After {len(rows) - 1} rounds S = "
+        f"{last['S']:.2g}, and **one step** (rings) ends {last['one_step_error']:.2g} from the flow's end, against "
+        f"{first['one_step_error']:.2g} before. The distance of its samples to data goes from "
+        f"{first['one_step_distance']:.2g} to {last['one_step_distance']:.2g} (floor {last['floor']:.2g})."
     )
 
 
 UPDATES = 900
-"""Of the round that is trained on the page."""
+"""Updates of the round that is trained on the page."""
 
 AT_ONCE = threading.BoundedSemaphore(2)
-"""Trainings at a time, of all who are here: each takes a processor."""
+"""Trainings at a time, of all visitors together: each takes a processor."""
 
 KEY = "reflow-training"
 """Of the session: {word, run, done, loss, going, lock}, the run None until it is set up."""
@@ -116,29 +131,39 @@ def begin(word: str) -> runs.Run:
 
 
 def start(word: str) -> None:
-    """Asked to train: the page does."""
+    """The button to train was pressed: the page, made again, trains."""
     lock = threading.Lock()
     st.session_state[KEY] = {"word": word, "run": None, "done": 0, "loss": float("nan"), "going": True, "lock": lock}
 
 
 def stop() -> None:
-    """Asked to stop: the page shows what there is so far."""
+    """The button to stop was pressed: the page shows what there is so far."""
     if st.session_state.get(KEY):
         st.session_state[KEY]["going"] = False
 
 
 def live(chosen: dict) -> None:
-    """Train one round on the mixture of the page, with a bar and a way to stop it; whatever else is pressed meanwhile, it goes on."""
+    """Train one round on the page's mixture, with a bar and a button to stop it.
+
+    The training goes on while other buttons and controls are used.
+    """
     word, state = chosen["mixture"], st.session_state.get(KEY)
     if state and state["word"] != word:  # the mixture was changed
         state = st.session_state[KEY] = None
     going = bool(state and state["going"])
     with st.container(horizontal=True, key="train", vertical_alignment="center"):
-        st.button("Train one round of reflow here, 5 to 20 s", icon=":material/play_arrow:", key="reflow-start", disabled=going, on_click=start, args=(word,))  # fmt: skip
+        st.button(
+            "Train one round of reflow here, 5 to 20 s",
+            icon=":material/play_arrow:",
+            key="reflow-start",
+            disabled=going,
+            on_click=start,
+            args=(word,),
+        )
         st.button("Stop", icon=":material/stop:", key="reflow-stop", disabled=not going, on_click=stop)
     if not state:
         return
-    # a page that is made again overtakes the one before, which trains until it next says how far it is
+    # when the page is made again, the run before it trains on until it next reports how far it is
     with state["lock"]:
         if going:
             state = _train_here(state)
@@ -190,7 +215,8 @@ def _result(mixture: GaussianMixture, state: dict) -> None:
     text = for_screen(figure, dark=is_dark()).to_json()
     chart.show(text, key="reflow-result", alt="The round trained here", file="toydiff-reflow-here", height=560)
     st.caption(
-        f"Seed 0, batch 512, loss {state['loss']:.3f}. In Python: `toydiff.runs.train('rectified-flow', ...)` on `{code_of(state['word'])}`."
+        f"Seed 0, batch 512, loss {state['loss']:.3f}. In Python: `toydiff.runs.train('rectified-flow', ...)` on "
+        f"`{code_of(state['word'])}`."
     )
 
 
@@ -200,10 +226,19 @@ LESSON = Lesson(
     icon=":material/linear_scale:",
     title="Reflow straightens paths until one step is enough",
     equation=r"\min_\theta\;\mathbb E\,\big\|v_\theta(x_t,t)-(\varepsilon-x_0)\big\|^2",
-    source="Rectified flow, arXiv 2209.03003, alg. 1; the deck's slide 24. x_t = (1 − t) x₀ + t ε, and the pairs (ε, x₀) are the last round's own.",
+    source=(
+        "Rectified flow, arXiv 2209.03003, alg. 1; slide 24 of the lecture deck *The Principle and Application of "
+        "Diffusion Acceleration*. x_t = (1 − t) x₀ + t ε, and the pairs (ε, x₀) come from the last round's flow."
+    ),
     controls=(
         Mixture(),
-        Choice("view", "Show", (FLOWS, PAIRS), FLOWS, "*flows*: their paths. *pairs*: the lines that each learnt from, and which of them meet"),
+        Choice(
+            "view",
+            "Show",
+            (FLOWS, PAIRS),
+            FLOWS,
+            "*flows*: each round's paths. *pairs*: the lines that each round learnt from, and which of them meet",
+        ),
         Number("paths", "Paths", (6, 12, 24, 48, 96, 192), 48),
     ),
     figure=reflow,
@@ -211,4 +246,4 @@ LESSON = Lesson(
     words=words,
     presets={"Where lines cross": {"view": PAIRS}, "Live reflow on spirals": {"mixture": "spirals"}},
     live=live,
-)  # fmt: skip
+)

@@ -46,12 +46,12 @@ def loss_of(
         return dmd_loss(particles, psi, phi, z, None, draws)
     if method == "sim":
         return sim_loss(particles, psi, phi, huber_slope, z, None, draws)
-    # DreamFusion (arXiv 2209.14988, eq. 3): a second model that knows each particle alone answers with its very noise
+    # DreamFusion (arXiv 2209.14988, eq. 3): a second model that knows each particle alone predicts its very noise
     return vsd_loss(particles, psi, particles, kl_weight, z, None, draws)
 
 
 def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates: int) -> tuple[go.Figure, list[dict]]:
-    """Particles in the place of a generator: both scores are exact, the second one that of the particles `lag` updates ago."""
+    """Particles in place of a generator: both scores are exact, the second that of the particles `lag` updates ago."""
     psi, color = mixture.denoiser(toydiff.VP()), METHODS[method].color if method in METHODS else GREY
     draws = Draws(0)
     noise = draws.normal(PARTICLES, 2)
@@ -62,7 +62,7 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
     }
     particles = Particles(places[start].clone(), psi.schedule)
     optimizer = torch.optim.Adam(particles.parameters(), lr=LR, betas=(0.0, 0.99))
-    true, past, frames, shares, rows = mixture.sample(PARTICLES, 1), [], {}, {}, []
+    true, past, frames, ratios, rows = mixture.sample(PARTICLES, 1), [], {}, {}, []
     least = floor(sliced_wasserstein, mixture.sample, PARTICLES).mean
     shown = {round(updates * (k / 30) ** 1.5) for k in range(31)}
     for step in range(updates + 1):
@@ -74,33 +74,40 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
             at = psi.schedule.alpha(level) * now[:ARROWS]
             frames[step] = now, now[:ARROWS], psi(at, level).x0 - phi(at, level).x0
             found = modes(mixture, now)
-            shares[step] = (found.weights / found.expected).tolist()
+            ratios[step] = (found.weights / found.expected).tolist()
             rows.append(
                 {
-                    "method": method, "updates": step, "distance": sliced_wasserstein(now, true), "coverage": found.coverage,
-                    "outside": found.outside, "spread": float(now.std(0).norm() / true.std(0).norm()),
+                    "method": method,
+                    "updates": step,
+                    "distance": sliced_wasserstein(now, true),
+                    "coverage": found.coverage,
+                    "outside": found.outside,
+                    "spread": float(now.std(0).norm() / true.std(0).norm()),
                     "floor": least,
                 }
-            )  # fmt: skip
+            )
         optimizer.zero_grad()
         loss = loss_of(method, particles, psi, phi, noise, draws)
         (PARTICLES * loss).backward()  # a loss is the mean over particles, and each follows its own
         optimizer.step()
-    return lecture.score_coverage(frames, shares, mixture, color=color), rows
+    return lecture.score_coverage(frames, ratios, mixture, color=color), rows
 
 
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
-    told = (
-        f"After {last['updates']} updates {last['coverage']:.0%} of the modes are found, {last['outside']:.0%} of the particles "
-        f"are at none, and the distance to data went from {first['distance']:.2g} to **{last['distance']:.2g}** (floor {last['floor']:.2g}). "
+    text = (
+        f"After {last['updates']} updates {last['coverage']:.0%} of the modes are found, {last['outside']:.0%} of "
+        "the particles "
+        f"are at none, and the distance to data went from {first['distance']:.2g} to **{last['distance']:.2g}** "
+        f"(floor {last['floor']:.2g}). "
     )
     if last["method"].startswith("sds"):
         return (
-            told + "Without the second score nothing says where the others are: each climbs to the most probable place."
+            text + "Without the second score nothing pushes particles away from each other: each climbs to the most "
+            "probable place."
         )
     return (
-        told
+        text
         + "Where both scores agree the arrows vanish. A second score that lags pushes particles from where they *were*."
     )
 
@@ -109,14 +116,26 @@ LESSON = Lesson(
     id="scores",
     menu="Score distillation",
     icon=":material/compare_arrows:",
-    title="Two scores, one difference: towards data, away from where the others are",
-    equation=r"\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)\,\tfrac{\partial g}{\partial\theta}\Big]",
-    source="VSD, arXiv 2305.16213, eq. 9, on particles (g = θ), as its sec. 3 has it; SwiftBrush 2312.05239, DMD 2311.18828, SIM 2410.16794.",
+    title="The difference of two scores: towards data, away from other particles",
+    equation=(
+        r"\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)"
+        r"\,\tfrac{\partial g}{\partial\theta}\Big]"
+    ),
+    source=(
+        "VSD, arXiv 2305.16213, eq. 9, on particles (g = θ), as in its sec. 3; SwiftBrush 2312.05239, DMD "
+        "2311.18828, SIM 2410.16794."
+    ),
     controls=(
         Mixture(),
         Choice("method", "Method", WAYS, "vsd"),
         Choice("start", "Start", STARTS, "the middle"),
-        Number("lag", "Second score lags", (0, 5, 10, 20, 40, 80), 0, "by so many updates"),
+        Number(
+            "lag",
+            "Second score lags",
+            (0, 5, 10, 20, 40, 80),
+            0,
+            "It is the score of the particles so many updates ago",
+        ),
         Number("updates", "Updates", (20, 40, 80, 120, 160, 240, 320), 160),
     ),
     figure=scores,
@@ -124,7 +143,7 @@ LESSON = Lesson(
     words=words,
     presets={
         "Without the second score": {"method": WAYS[-1]},
-        "From one mode: reverse KL forgives": {"start": "one mode"},
-        "A stale fake model": {"lag": 40},
+        "From one mode: reverse KL is mode-seeking": {"start": "one mode"},
+        "A stale second score": {"lag": 40},
     },
-)  # fmt: skip
+)

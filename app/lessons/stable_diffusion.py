@@ -21,7 +21,7 @@ TINY, GUIDANCE = "tiny", 7.5
 
 @functools.lru_cache(maxsize=1)
 def checkpoint(model: str) -> StableDiffusion:
-    """A checkpoint in diffusers' layout: a folder, a hub id or a .safetensors file; `tiny` is made here, of random weights."""
+    """A checkpoint in diffusers' layout (folder, hub id or .safetensors file); `tiny` has random weights."""
     if model != TINY:
         return StableDiffusion.load(model)
     try:
@@ -33,7 +33,7 @@ def checkpoint(model: str) -> StableDiffusion:
 
 
 ONE = threading.Lock()
-"""One checkpoint is asked by one reader at a time: two would each wait twice as long."""
+"""One reader at a time uses the checkpoint: two at once would each wait twice as long."""
 
 
 def one_at_a_time(function):
@@ -52,7 +52,8 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
     """One prompt, one noise, two solvers; and where their images differ."""
     if not model:
         raise ValueError(
-            "name a checkpoint: a folder in diffusers' layout, a hub id or a .safetensors file; or tiny, for one of random weights"
+            "name a checkpoint: a folder in diffusers' layout, a hub id or a .safetensors file; or tiny, for one of "
+            "random weights"
         )
     sd = checkpoint(model)
     sd.prompts.forget(all_=True)  # those of earlier figures: an encoded prompt takes a quarter of a megabyte
@@ -82,20 +83,27 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
 
 def words(rows: list[dict]) -> str:
     a, b = rows
-    told = (
-        f"The UNet is a denoiser like any other here, so every solver runs on it: **{a['solver']}** took {a['nfe']} calls and {a['seconds']:.1f} s, **{b['solver']}** {b['nfe']} and {b['seconds']:.1f} s; "
+    text = (
+        f"The UNet is a denoiser like any other here, so every solver runs on it: **{a['solver']}** took {a['nfe']} "
+        f"calls and {a['seconds']:.1f} s, **{b['solver']}** {b['nfe']} and {b['seconds']:.1f} s; "
         f"their latents differ by {b['latents_from_A']:.1%} of their size. Guidance {GUIDANCE:g}, seed 0. "
     )
     if a["model"] == TINY:
-        told += "**tiny** is a checkpoint of random weights, made on the spot: its images are noise, its layout is the real one. Name yours above."
-    return told
+        text += (
+            "**tiny** is a checkpoint of random weights, made on the spot: its images are noise, its layout is the "
+            "real one. Name yours above."
+        )
+    return text
 
 
 def long(chosen: dict) -> str | None:
     """A real checkpoint takes seconds a step on a processor."""
     if chosen["model"] in (TINY, ""):
         return None
-    return f"A real checkpoint takes some seconds a step on a processor: about {2 * chosen['steps']} of them with guidance, for each solver."
+    return (
+        "On a processor a real checkpoint takes some seconds a step. With guidance each solver makes about "
+        f"{2 * chosen['steps']} network calls."
+    )
 
 
 LESSON = Lesson(
@@ -104,7 +112,10 @@ LESSON = Lesson(
     icon=":material/image:",
     title="The same solvers, a real checkpoint: a UNet is one more denoiser",
     equation=r"\hat\varepsilon=\varepsilon_\varnothing+g\,(\varepsilon_c-\varepsilon_\varnothing)",
-    source="Latent diffusion, arXiv 2112.10752; guidance, arXiv 2207.12598. No safety checker and no watermark are applied.",
+    source=(
+        "Latent diffusion, arXiv 2112.10752; guidance, arXiv 2207.12598. No safety checker and no watermark are "
+        "applied."
+    ),
     controls=(
         Text("model", "Checkpoint", TINY, "a folder in diffusers' layout, a hub id, or a .safetensors file"),
         Text("prompt", "Prompt", "a lighthouse by the sea"),
@@ -117,4 +128,4 @@ LESSON = Lesson(
     words=words,
     presets={"A checkpoint's solvers": {"a": "ddim", "b": "unipc2", "steps": 20}},
     long=long,
-)  # fmt: skip
+)

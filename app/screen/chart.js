@@ -29,7 +29,7 @@ function click(place, event, tell) {
   if (event.target.closest(".modebar")) return;
   const { xaxis, yaxis } = place.layout, box = place.querySelector(".nsewdrag").getBoundingClientRect(); // as it is seen
   const x = (event.clientX - box.left) / box.width, y = (box.bottom - event.clientY) / box.height;
-  const at = (share, [low, high]) => low + share * (high - low);
+  const at = (fraction, [low, high]) => low + fraction * (high - low);
   if (x < 0 || y < 0 || x > 1 || y > 1) return;
   // all recent ones, numbered: of several that come while the page is being made, Streamlit would tell the last
   const [last] = place.clicks?.at(-1) ?? [0];

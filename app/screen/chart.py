@@ -1,4 +1,7 @@
-"""A figure of plotly on a page. Streamlit's own chart is made anew, three times over, at each change of its figure; this one draws what differs."""
+"""A figure of plotly on a page, which redraws only what differs.
+
+Streamlit's own chart is made anew, three times over, at each change of its figure.
+"""
 
 import functools
 import json
@@ -10,8 +13,12 @@ import streamlit.components.v1 as components
 
 HERE = Path(__file__).parent
 _chart = st.components.v2.component(
-    "toydiff_chart", html='<div class="figure"></div>', js=(HERE / "chart.js").read_text(), css=(HERE / "chart.css").read_text(), isolate_styles=False
-)  # fmt: skip
+    "toydiff_chart",
+    html='<div class="figure"></div>',
+    js=(HERE / "chart.js").read_text(),
+    css=(HERE / "chart.css").read_text(),
+    isolate_styles=False,
+)
 
 
 def show(
@@ -26,20 +33,21 @@ def show(
 ) -> None:
     """Draw a figure, given as its JSON.
 
-    alt: what a screen reader says. file: the name of the picture that its camera saves. keys: whether the keys left and right move its slider.
-    on_click(x, y) is called before the page is made again, with a place on the figure's first axes.
+    alt: what a screen reader says. file: the name of the picture that its camera saves. keys: whether the keys left
+    and right move its slider. on_click(x, y) is called before the page is made again, with a place on the figure's
+    first axes.
     """
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": file, "scale": 3}}
     has = {"keys": keys, "clicks": on_click is not None}
-    told = {"on_turned_change": lambda: None}  # the page is made again, which is enough
+    callbacks = {"on_turned_change": lambda: None}  # the page is made again, which is enough
     if on_click is not None:
         config["doubleClick"] = False  # two quick clicks are two, and do not change the axes
-        told["on_clicks_change"] = lambda: _clicked(key, on_click)
-    _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **told)
+        callbacks["on_clicks_change"] = lambda: _clicked(key, on_click)
+    _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **callbacks)
 
 
 def _clicked(key: str, on_click: Callable[[float, float], None]) -> None:
-    """Tell of the clicks that are new."""
+    """Call on_click for each new click."""
     seen = st.session_state.get(f"{key}-seen", 0)
     for number, x, y in st.session_state[key].clicks:
         if number > seen:

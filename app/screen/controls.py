@@ -1,4 +1,7 @@
-"""Controls: each is a widget and a parameter of the page's link; it knows what it may be, and how a link and Python write its value."""
+"""Controls: each is a widget and a parameter of the page's link.
+
+A control knows which values it may take, and how a link and Python write them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from .mixtures import code_of, mixture_of
 
 @dataclass(frozen=True)
 class Control:
-    """What a lesson lets a reader choose: the parameter of the link, what the page calls it, and what it is at first."""
+    """What a lesson lets a reader choose: its parameter in the link and its label; each kind adds a default."""
 
     name: str
     label: str
@@ -24,7 +27,7 @@ class Control:
         raise NotImplementedError
 
     def read(self, texts: Sequence[str]) -> object:
-        """The value of a link's texts; `ValueError` names what is allowed. Of several texts for one value the last counts."""
+        """The value of a link's texts, of which the last counts; `ValueError` names what is allowed."""
         return texts[-1]
 
     def texts(self, chosen: object) -> list[str]:
@@ -68,7 +71,7 @@ class Choice(Control):
 
 @dataclass(frozen=True)
 class Number(Control):
-    """A whole number, one of some that grow, so that a slider reaches all of them well."""
+    """A whole number out of a growing list, so that a slider reaches each of them easily."""
 
     options: Sequence[int]
     default: int
@@ -90,7 +93,7 @@ class Number(Control):
 
 @dataclass(frozen=True)
 class Several(Control):
-    """Some of several words, in the order in which they are listed; none is not allowed."""
+    """At least one of several words, in the order in which they are listed."""
 
     options: Sequence[str]
     default: Sequence[str]
@@ -100,7 +103,7 @@ class Several(Control):
         object.__setattr__(self, "default", tuple(word for word in self.options if word in self.default))
 
     def widget(self, key: str) -> tuple[str, ...]:
-        chosen = st.multiselect(self.label, self.options, key=key, help=self.help, placeholder="choose one at least")
+        chosen = st.multiselect(self.label, self.options, key=key, help=self.help, placeholder="choose at least one")
         return tuple(word for word in self.options if word in chosen)
 
     def read(self, texts: Sequence[str]) -> tuple[str, ...]:
@@ -114,7 +117,7 @@ class Several(Control):
 
     def value(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
         if not chosen:
-            raise ValueError(f"choose one at least under {self.label!r}")
+            raise ValueError(f"choose at least one under {self.label!r}")
         return chosen
 
     @property
@@ -124,7 +127,7 @@ class Several(Control):
 
 @dataclass(frozen=True)
 class Text(Control):
-    """Words of the reader's own."""
+    """A text that the reader types."""
 
     default: str
     help: str | None = None
@@ -160,7 +163,7 @@ class Mixture(Control):
         with right:
             editor.popover(key)
         with left:
-            # a word of the reader's own is listed as well
+            # a word that the reader typed is listed as well
             options = [*MIXTURES, *({st.session_state[key]} - set(MIXTURES))]
             chosen = st.selectbox(self.label, options, key=key, help=self.help, accept_new_options=True)
         return chosen or self.default

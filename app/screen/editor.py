@@ -1,4 +1,4 @@
-"""Editing a mixture without dragging: a table of its components, and a plane where a click adds one or takes one away."""
+"""Editing a mixture without dragging: a table of its components, and a plane where a click adds or removes one."""
 
 import time
 
@@ -15,7 +15,7 @@ from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
 from .theme import is_dark
 
 LATE = 2.0
-"""Seconds within which a browser may not yet know what a click has made."""
+"""Seconds within which a browser may not yet know the mixture that a click has made."""
 
 
 def popover(name: str) -> None:
@@ -29,9 +29,16 @@ def popover(name: str) -> None:
         for said in (wrong, st.session_state.pop(f"{name}-said", None)):
             if said:
                 st.error(said)
-        adds = st.segmented_control(
-            "A click in the plane", ("adds a component", "takes one away"), default="adds a component", key=f"{name}-click", required=True
-        ) == "adds a component"  # fmt: skip
+        adds = (
+            st.segmented_control(
+                "A click in the plane",
+                ("adds a component", "takes one away"),
+                default="adds a component",
+                key=f"{name}-click",
+                required=True,
+            )
+            == "adds a component"
+        )
         left, right = st.columns(2)
         with left:
             chart.show(
@@ -42,13 +49,19 @@ def popover(name: str) -> None:
                 on_click=lambda x, y: _clicked(name, adds, x, y),
             )
         columns = [list(column) for column in zip(*rows, strict=True)]
-        table = f"{name}-{abs(hash(word))}-table"  # a new key a mixture: an edited cell belongs to the mixture that it was edited on
+        # each mixture has its own key: an edited cell belongs to the mixture that it was edited in
+        table = f"{name}-{abs(hash(word))}-table"
         right.data_editor(
-            dict(zip(COLUMNS, columns, strict=True)), num_rows="dynamic", hide_index=True, key=table, height=340,
+            dict(zip(COLUMNS, columns, strict=True)),
+            num_rows="dynamic",
+            hide_index=True,
+            key=table,
+            height=340,
             on_change=lambda: _edited(name, rows, table),
-        )  # fmt: skip
+        )
         st.caption(
-            f"Up to {MOST} round Gaussians; weights are relative. Of a ready-made mixture each starts as wide as its own is on average."
+            f"Up to {MOST} round Gaussians; weights are relative. Those of a ready-made mixture start with the mean "
+            "width of its own components."
         )
 
 
@@ -63,8 +76,8 @@ def _rows(word: str) -> tuple[list, str | None]:
 def _plane(rows: list) -> go.Figure:
     centres = np.array(rows)
     reach = max(3.0, 1.15 * float(np.abs(centres[:, :2]).max()))
-    look = {"size": 12, "color": BLUE, "line": {"width": 1, "color": "white"}}
-    figure = go.Figure(go.Scatter(x=centres[:, 0], y=centres[:, 1], mode="markers", marker=look))
+    marker = {"size": 12, "color": BLUE, "line": {"width": 1, "color": "white"}}
+    figure = go.Figure(go.Scatter(x=centres[:, 0], y=centres[:, 1], mode="markers", marker=marker))
     figure.update_traces(hovertemplate="(%{x:.2f}, %{y:.2f})<extra></extra>")
     figure.update_layout(showlegend=False, dragmode=False)
     figure.update_xaxes(range=[-reach, reach], constrain="domain", gridcolor=GRID_COLOR)
@@ -74,7 +87,8 @@ def _plane(rows: list) -> go.Figure:
 
 
 def _clicked(name: str, adds: bool, x: float, y: float) -> None:
-    # a click that is quicker than the page brings along the mixture that the browser knows, which is one of those before the last click's
+    # a click made before the page is made again carries the mixture that the browser knows: one from before the last
+    # click
     burst = [(at, word) for at, word in st.session_state.get(f"{name}-burst", []) if time.monotonic() - at < LATE]
     if st.session_state[name] in (word for _, word in burst):
         st.session_state[name] = burst[-1][1]

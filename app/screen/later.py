@@ -1,4 +1,4 @@
-"""What one page needs and takes seconds to import is fetched once the first page is drawn, while its reader looks at it."""
+"""What a later page needs and takes seconds to import is imported in the background, once the first page is drawn."""
 
 import gc
 import importlib.util
@@ -23,6 +23,7 @@ def _fetch() -> None:
 
     if importlib.util.find_spec("diffusers") is not None:
         from toydiff.adapters import tiny  # noqa: F401
-    # what was imported stays anyway; Streamlit runs the garbage collector after every script, a third of a second over all of it
+    # what was imported stays anyway, and Streamlit runs the garbage collector after every script: over all of it that
+    # would take a third of a second each time
     gc.collect()
     gc.freeze()

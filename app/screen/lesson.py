@@ -1,4 +1,4 @@
-"""A lesson and the page that shows it: a claim, at most five controls, the figure, a few words, the equation, and the code."""
+"""A lesson and its page: a claim, at most five controls, the figure, a few words, the equation, and the code."""
 
 import functools
 import time
@@ -23,7 +23,10 @@ REMEMBERED = 96
 """Figures that are kept, of all lessons and sessions together: one is a megabyte or so."""
 
 PICTURE_FIRST = 0.8
-"""Seconds that the first page of a visit leaves the browser for its figure, before words, equation and buttons ask it to fetch what they need."""
+"""Seconds that the first page of a visit leaves the browser for its figure alone.
+
+Words, equation and buttons come after them, and make the browser fetch what they need.
+"""
 
 Rows = list[dict]
 STYLE = (Path(__file__).parent / "page.css").read_text()
@@ -33,9 +36,11 @@ STYLE = (Path(__file__).parent / "page.css").read_text()
 class Lesson:
     """One page. `figure(**values)` returns (figure, rows): what is drawn, and the numbers behind it.
 
-    uses: functions and classes that `figure` needs, shown above it in the code. words(rows): two or three sentences, with what was measured. presets: named
-    states for a lecture, {title: {control: value}}. live(values): what else is on the page, below the figure. long(values): why the figure takes so long that
-    it is made on request only, None where it does not.
+    - uses: functions and classes that `figure` needs, shown above it in the code.
+    - words(rows): two or three sentences, with what was measured.
+    - presets: named states for a lecture, {title: {control: value}}.
+    - live(values): draws what else is on the page, below the figure.
+    - long(values): why the figure takes so long that it is made on request only; None where it does not.
     """
 
     id: str
@@ -64,7 +69,7 @@ class Lesson:
 
 
 def remember(function: Callable) -> Callable:
-    """Keep what a function returned for its last arguments, of all sessions: what several figures need, and what takes longest."""
+    """Keep a function's last results, for all sessions: for what several figures need, and for what takes longest."""
     return functools.wraps(function)(functools.lru_cache(maxsize=REMEMBERED)(function))
 
 
@@ -123,7 +128,7 @@ def show(lesson: Lesson) -> None:
 
 
 def _wanted(lesson: Lesson, chosen: Mapping, place: DeltaGenerator, reason: str) -> bool:
-    """Whether the reader has asked for this figure: a button, in its place until then."""
+    """Whether the reader has requested this figure; until then a button stands in its place."""
     key = f"{lesson.id}-wanted"
     if st.session_state.get(key) == chosen:
         return True

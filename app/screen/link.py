@@ -1,4 +1,4 @@
-"""The state of a page in its link: what a link says moves the controls, and what the controls say is written into the address."""
+"""The state of a page in its link: an opened link sets the controls, and the controls are written into the address."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import streamlit as st
 from .controls import Control
 
 ECHO = 0.4
-"""Seconds within which the address that a browser tells may still be the one before the last that it was given."""
+"""Seconds within which a browser may still send an address older than the last one that it was given."""
 
 
 def key_of(page: str, control: Control) -> str:
@@ -17,34 +17,34 @@ def key_of(page: str, control: Control) -> str:
 
 
 def follow(page: str, controls: Sequence[Control]) -> list[str]:
-    """Before the widgets are drawn: take over a link that was opened, a preset, or a step back; what is wrong with it, a line each, as long as
-    no control was moved since.
+    """Before the widgets are drawn: set the controls from a link that was opened, a preset, or a step back.
 
-    The address rules where it is new and no control was moved; otherwise the controls do, and `write` brings the address after them.
+    Returns what is wrong with that address, a line for each mistake, as long as no control was moved since. The address
+    rules where it is new and no control was moved; otherwise the controls rule, and `write` changes the address.
     """
     memory = st.session_state.setdefault(
         f"{page}-link", {"written": None, "stale": (), "at": 0.0, "values": None, "said": [], "opened": False}
     )
-    asked = {name: st.query_params.get_all(name) for name in st.query_params}
+    requested = {name: st.query_params.get_all(name) for name in st.query_params}
     keys = [key_of(page, control) for control in controls]
     lost = any(key not in st.session_state for key in keys)  # another page was open in between
     moved = not lost and memory["values"] is not None and [st.session_state[key] for key in keys] != memory["values"]
-    echo = asked in memory["stale"] and time.monotonic() - memory["at"] < ECHO
-    if not lost and (moved or asked == memory["written"] or echo):
+    echo = requested in memory["stale"] and time.monotonic() - memory["at"] < ECHO
+    if not lost and (moved or requested == memory["written"] or echo):
         memory["said"] = [] if moved else memory["said"]
         return memory["said"]
     said, known = [], {control.name: control for control in controls}
     # a preset of the page that is open reaches us, but not the browser's address
     memory["said"], memory["opened"] = said, not lost and memory["written"] is not None
-    for name in asked:
+    for name in requested:
         if name not in known:
             has = f"; this page has {', '.join(known)}" if known else ""
             said.append(f"the link has a parameter {name[:60]!r} that is not known here{has}")
     for control, key in zip(controls, keys, strict=True):
         value = control.default
-        if asked.get(control.name):
+        if requested.get(control.name):
             try:
-                value = control.read(asked[control.name])
+                value = control.read(requested[control.name])
             except ValueError as error:
                 said.append(str(error))
         st.session_state[key] = list(value) if isinstance(value, tuple) else value
@@ -52,7 +52,7 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
 
 
 def write(page: str, controls: Sequence[Control], chosen: Mapping[str, object]) -> None:
-    """After the widgets: the address says what is not as at first."""
+    """After the widgets: the address names what differs from the defaults."""
     memory = st.session_state[f"{page}-link"]
     memory["values"] = [st.session_state[key_of(page, control)] for control in controls]
     wanted = {c.name: c.texts(chosen[c.name]) for c in controls if chosen[c.name] not in (c.default, ())}

@@ -3,7 +3,7 @@
 import re
 
 EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError)
-"""What may go wrong with what a reader asks for; anything else is a mistake of the app."""
+"""What may go wrong with what a reader requests; anything else is a mistake of the app."""
 
 
 def line_of(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""A mixture as one word that fits into a link: a ready-made name, `random:SEED`, or components `x,y,std,weight;x,y,std,weight`."""
+"""A mixture as one word that fits into a link.
+
+The word is a ready-made name, `random:SEED`, or components `x,y,std,weight;x,y,std,weight`.
+"""
 
 import functools
 import math
@@ -7,15 +10,18 @@ from toydiff.mixtures import MIXTURES, GaussianMixture, mixture, random_mixture
 from toydiff.support.checks import unknown
 
 MOST = 128
-"""Components at most; every particle looks at each of them in every call."""
+"""Components at most: every call compares every particle with each of them."""
 REACH, STDS, WEIGHTS = 20.0, (0.02, 10.0), (1e-3, 1e3)
-"""Where a component may lie, how wide it may be, and what it may weigh: schedules and grids are made for data of about size 1."""
+"""Ranges of a component's place, width and weight: schedules and grids are made for data of about size 1."""
 COLUMNS = ("x", "y", "std", "weight")
 
 
 @functools.lru_cache(maxsize=64)
 def mixture_of(word: str) -> GaussianMixture:
-    """The mixture of a word; `ValueError` in one line for anything else. The same word gives the same object, so that results are remembered by it."""
+    """The mixture of a word; `ValueError` in one line for anything else.
+
+    The same word gives the same object, so that results are remembered by it.
+    """
     name, _, seed = word.partition(":")
     if name == "random" and seed:
         if not seed.isdecimal() or len(seed) > 9:
@@ -28,12 +34,18 @@ def mixture_of(word: str) -> GaussianMixture:
     rows = components_of(word)
     total = sum(row[3] for row in rows)
     return GaussianMixture(
-        [row[:2] for row in rows], std=[row[2] for row in rows], weights=[row[3] / total for row in rows], labels=range(len(rows))
-    )  # fmt: skip
+        [row[:2] for row in rows],
+        std=[row[2] for row in rows],
+        weights=[row[3] / total for row in rows],
+        labels=range(len(rows)),
+    )
 
 
 def components_of(word: str) -> list[tuple[float, float, float, float]]:
-    """The components (x, y, std, weight) of a word; of a ready-made mixture its own, each as wide as its root mean variance."""
+    """The components (x, y, std, weight) of a word.
+
+    Those of a ready-made mixture are made round: std is the root of a component's mean variance.
+    """
     if "," not in word:
         made = mixture_of(word)
         stds = (made.covariances.diagonal(dim1=1, dim2=2).mean(1)).sqrt()

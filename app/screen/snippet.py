@@ -1,4 +1,4 @@
-"""The code under a figure: the very functions that drew it, with the imports they need and a call with the values on show."""
+"""The code under a figure: the very functions that drew it, their imports, and a call with the values on show."""
 
 import ast
 import inspect
@@ -13,7 +13,10 @@ OURS = ("screen", "lessons", "streamlit")
 
 
 def snippet(functions: Sequence[Callable], arguments: Mapping[str, str]) -> str:
-    """Python that runs anywhere toydiff is installed: the last function is called with arguments written as code, and its figure shown."""
+    """Python that runs wherever toydiff is installed.
+
+    The last function is called with `arguments`, {name: code of its value}, and its figure is shown.
+    """
     sources = [_source(function) for function in functions]
     module = inspect.getmodule(inspect.unwrap(functions[-1]))
     call = ", ".join(f"{name}={code}" for name, code in arguments.items())

@@ -10,8 +10,11 @@ from toydiff.plots import interactive
 
 HERE = Path(__file__).parent
 _png = st.components.v2.component(
-    "toydiff_png", html='<button type="button">PNG</button>', js=(HERE / "png.js").read_text(), css=(HERE / "png.css").read_text()
-)  # fmt: skip
+    "toydiff_png",
+    html='<button type="button">PNG</button>',
+    js=(HERE / "png.js").read_text(),
+    css=(HERE / "png.css").read_text(),
+)
 
 
 def show(id_: str, figure: str, rows: list[dict]) -> None:
@@ -20,11 +23,21 @@ def show(id_: str, figure: str, rows: list[dict]) -> None:
         st.caption("Save the figure as", width="content")
         _png(key=f"{id_}-png", width="content", height="content")
         st.download_button(
-            "HTML", lambda: interactive.page(plotly.io.from_json(figure)), f"toydiff-{id_}.html", "text/html", key=f"{id_}-html", on_click="ignore"
-        )  # fmt: skip
+            "HTML",
+            lambda: interactive.page(plotly.io.from_json(figure)),
+            f"toydiff-{id_}.html",
+            "text/html",
+            key=f"{id_}-html",
+            on_click="ignore",
+        )
         st.download_button(
-            "numbers (JSON)", lambda: as_json(rows), f"toydiff-{id_}.json", "application/json", key=f"{id_}-json", on_click="ignore"
-        )  # fmt: skip
+            "numbers (JSON)",
+            lambda: as_json(rows),
+            f"toydiff-{id_}.json",
+            "application/json",
+            key=f"{id_}-json",
+            on_click="ignore",
+        )
         if '"sliders":' in figure:
             st.caption("· the keys ← → move the slider", width="content")
 

@@ -2,11 +2,15 @@
 
     python tests/benchmarks/app.py [--rounds 5]
 
-cold: a page in a browser that was never here, until its figure has marks. bare: the same for a page of Streamlit that has one slider and a line of two
-points, the least that any such app takes; the first visitor of a server that has just started is told apart. again: a new tab of that browser. warm: a page
-chosen in the menu of an open one, its figure computed before; and, once, when it was not. control: a key pressed on a control of the first page (256 particles, two solvers, up to 50 steps), until there is another figure, which nobody has
-asked for before.
-Seconds: the median, and the extremes, over the rounds; the browser and the server share this machine's processors.
+- cold: a page in a new browser, until its figure has marks; the first visitor of a server that has just started is
+  listed apart.
+- bare: the same for a page of Streamlit with one slider and a line of two points, the least that any such app takes.
+- again: a new tab of that browser.
+- warm: a page chosen in the menu of an open one, its figure computed before; and, once, when it was not.
+- control: a key pressed on a control of the first page (256 particles, two solvers, up to 50 steps), until there is
+  another figure, which was never requested before.
+
+Seconds: the median and the extremes over the rounds. The browser and the server share this machine's processors.
 """
 
 import argparse
@@ -43,11 +47,11 @@ def timed(action, wait) -> float:
 
 
 def seen(page, selector: str) -> None:
-    """Wait for it, as often as a hundred times a second: Playwright's own waits look twice a second."""
+    """Wait for it, and check a hundred times a second: Playwright's own waits check twice a second."""
     page.wait_for_function(SEEN.format(selector), polling=10)
 
 
-def told(name: str, seconds: list[float], first: str = "") -> None:
+def show(name: str, seconds: list[float], first: str = "") -> None:
     """The seconds' median and extremes; those of the first time apart, where `first` says what it is."""
     once, rest = (seconds[:1], seconds[1:]) if first else ([], seconds)
     spread = f"{min(rest):.2f} to {max(rest):.2f}   ({len(rest)} times)"
@@ -84,9 +88,9 @@ def main() -> None:
                         tab = context.new_page()
                         again.append(timed(lambda: tab.goto(url), lambda: seen(tab, MARKS)))  # noqa: B023
                     context.close()
-            told("cold, bare Streamlit", least, "first visitor")
-            told("cold, first page", cold, "first visitor")
-            told("again, new tab", again)
+            show("cold, bare Streamlit", least, "first visitor")
+            show("cold, first page", cold, "first visitor")
+            show("again, new tab", again)
             print(f"{'ratio of cold to bare':32} {statistics.median(cold[1:]) / statistics.median(least[1:]):6.2f}")
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.goto(url)
@@ -100,9 +104,9 @@ def main() -> None:
                 seconds = timed(link.click, lambda: seen(page, marks))  # noqa: B023
                 warm.setdefault(lesson.menu, []).append(seconds)
         for name, seconds in warm.items():
-            told(f"warm, {name}", seconds, "when it was computed" if name != LESSONS[0].menu else "once more")
+            show(f"warm, {name}", seconds, "when it was computed" if name != LESSONS[0].menu else "once more")
         slider = page.locator('[data-testid="stSlider"] input[type=range]').first
-        told("control: one step more", [changed(page, slider, "ArrowRight") for _ in range(min(3 * args.rounds, 18))])
+        show("control: one step more", [changed(page, slider, "ArrowRight") for _ in range(min(3 * args.rounds, 18))])
         for name, values in OTHERS.items():
             box = page.locator(f".st-key-paths-{name} input")
             seconds = []
@@ -110,7 +114,7 @@ def main() -> None:
                 box.click()
                 page.keyboard.type(value)
                 seconds.append(changed(page, box, "Enter"))
-            told(f"control: another {name if len(name) > 1 else 'solver'}", seconds)
+            show(f"control: another {name if len(name) > 1 else 'solver'}", seconds)
 
 
 def changed(page, control, key: str) -> float:

@@ -1,4 +1,4 @@
-"""What the side-by-side commands share: diffusers' schedulers on Stable Diffusion's table, and a report's header."""
+"""What the side-by-side commands use: diffusers' schedulers on Stable Diffusion's table, and a report's header."""
 
 import logging
 import platform
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def write(report: dict, path: Path | None) -> None:
-    """The report as JSON, where asked for; one line and exit code 2 where that cannot be written."""
+    """The report as JSON, where a path is given; one line and exit code 2 where that cannot be written."""
     if path is None:
         return
     try:

@@ -1,10 +1,10 @@
-"""What a solver's own arithmetic costs: the time a step takes beside the network, ours against diffusers' in the same run.
+"""What a solver's own arithmetic costs beside the network: the time of a step, ours against diffusers' in one run.
 
     python tests/benchmarks/cost.py [--steps 999] [--repeats 9] [--json FILE]
 
-The denoiser costs nothing (it returns numbers made before), so what is left is the driver. Each line runs one algorithm on both sides,
-with the same number of network calls, in turns, and gives the median over the repeats in microseconds per call. Then the import: `import toydiff` in a
-new process, less `import torch` in another.
+The denoiser costs nothing (it returns numbers made before), so what is left is the driver. Each line runs one algorithm
+on both sides, with the same number of network calls, in turns, and gives the median over the repeats in microseconds
+per call. Then the import: `import toydiff` in a new process, less `import torch` in another.
 """
 
 import argparse
@@ -109,9 +109,9 @@ def compare(steps: int, repeats: int) -> list[dict]:
 
 
 def describe(scheduler: str, settings: dict) -> str:
-    """A scheduler with the settings that tell it from its defaults."""
-    told = ", ".join(str(value) for value in settings.values() if value is not False)
-    return f"{scheduler}({told})" if told else scheduler
+    """A scheduler with the settings that differ from its defaults."""
+    listed = ", ".join(str(value) for value in settings.values() if value is not False)
+    return f"{scheduler}({listed})" if listed else scheduler
 
 
 def import_seconds(module: str) -> float:

@@ -1,12 +1,14 @@
 """Parallel sampling: what each device contributes to fewer rounds, and where wall-clock is won and where it is lost.
 
-    python tests/benchmarks/parallel.py [--seeds 6] [--seed 0] [--steps 100] [--samples 256] [--threads 1] [--part devices|tail|clock] [--json FILE]
+    python tests/benchmarks/parallel.py [--seeds 6] [--seed 0] [--steps 100] [--samples 256] [--threads 1]
+        [--part devices|tail|clock] [--json FILE]
 
-Devices: the rounds, the starts' calls included, until the samples are within 1e-2 of those of the sequential DDIM walk, by the median and
-by the 95th percentile, on several five-mode mixtures; mean and standard deviation over the seeds. Tail: how the slowest samples fare, and how often an
-acceleration is worse than plain Picard after the same number of rounds. Clock: seconds of the same samplers with a network,
-where large batches take longer, and with a fixed cost per call, whatever its batch, side by side in one run. More threads than idle cores
-make it many times slower.
+- Devices: the rounds, the starts' calls included, until the samples are within 1e-2 of those of the sequential DDIM
+  walk, by the median and by the 95th percentile, on several five-mode mixtures; mean and standard deviation over the
+  seeds.
+- Tail: how the slowest samples fare, and how often an acceleration is worse than plain Picard after as many rounds.
+- Clock: seconds of the same samplers with a network, where large batches take longer, and with a fixed cost per call,
+  whatever its batch, side by side in one run. More threads than idle cores make it many times slower.
 """
 
 import argparse
@@ -68,7 +70,7 @@ def with_solver(solver: object) -> Run:
 
 
 def after(first: object, then: Callable[[Trajectory], object]) -> Run:
-    """A solver that starts from an earlier trajectory of few steps, solved by `first`; the start's calls and rounds are counted."""
+    """A solver that starts from an earlier short trajectory, solved by `first`, whose calls and rounds are counted."""
 
     def run(D, x, ts):
         before = solve(D, x, STEPS_BEFORE, solver=first, grid="uniform")
@@ -96,15 +98,18 @@ def devices(steps: int) -> dict[str, Run]:
 
 
 class Ends:
-    """A run seen from its samples: the error of each sweep to the sequential walk, (K+1, B), and the rounds spent by then, (K+1,)."""
+    """A run seen from its samples.
+
+    errors: those of each sweep to the sequential walk, (K+1, B). spent: the rounds spent by then, (K+1,).
+    """
 
     def __init__(self, path: Trajectory, ends: list[Tensor], walk: Tensor):
         self.errors = (torch.stack(ends) - walk).norm(dim=2)
         self.spent, self.rounds, self.nfe = path.sweep_rounds, path.rounds, path.nfe
 
-    def to_goal(self, share: float) -> int | None:
-        """Rounds until this share of the samples was within the goal; None for never."""
-        errors = self.errors.quantile(share, dim=1).tolist()
+    def to_target(self, fraction: float) -> int | None:
+        """Rounds until this fraction of the samples was within TARGET; None for never."""
+        errors = self.errors.quantile(fraction, dim=1).tolist()
         return next((spent for spent, error in zip(self.spent, errors, strict=True) if error <= TARGET), None)
 
     def after(self, rounds: int) -> Tensor:
@@ -120,11 +125,12 @@ def start(mixture: GaussianMixture, name: str, steps: int, samples: int, seed: i
 
 
 def measure_devices(options: argparse.Namespace) -> list[dict]:
-    """One row a device: for each group of problems the rounds to the goal, by median and 95th percentile."""
+    """One row a device: for each group of problems the rounds to TARGET, by median and 95th percentile."""
     ready = problems(options)
     walks = {group: [solve(*of[:2], solver="ddim", ts=of[2], keep="end").end for of in ready[group]] for group in ready}
     print(
-        f"\nrounds to {TARGET:g}, T = {options.steps}, {options.samples} samples: median | 95th percentile (sequential: {options.steps})"
+        f"\nrounds to {TARGET:g}, T = {options.steps}, {options.samples} samples: median | 95th percentile "
+        f"(sequential: {options.steps})"
     )
     print(
         f"{'':28s}"
@@ -137,18 +143,18 @@ def measure_devices(options: argparse.Namespace) -> list[dict]:
         for group, members in ready.items():
             runs = [Ends(*run(*of), walk) for of, walk in zip(members, walks[group], strict=True)]
             row["groups"][group] = {
-                "median": spread([r.to_goal(0.5) for r in runs]),
-                "p95": spread([r.to_goal(0.95) for r in runs]),
+                "median": spread([r.to_target(0.5) for r in runs]),
+                "p95": spread([r.to_target(0.95) for r in runs]),
                 "rounds": spread([r.rounds for r in runs]),
                 "nfe": spread([r.nfe for r in runs]),
             }
         rows.append(row)
-        cells = [f"{told(of['median'])} | {told(of['p95'])}" for of in row["groups"].values()]
+        cells = [f"{text_of(of['median'])} | {text_of(of['p95'])}" for of in row["groups"].values()]
         of = next(iter(row["groups"].values()))
         print(
             f"{name:28s}"
             + "".join(f"{text:>25s}" for text in cells)
-            + f"   {told(of['rounds'])}, {of['nfe']['mean']:.0f}",
+            + f"   {text_of(of['rounds'])}, {of['nfe']['mean']:.0f}",
             flush=True,
         )
     return rows
@@ -168,7 +174,7 @@ def spread(values: Sequence[int | None]) -> dict:
     }
 
 
-def told(of: dict) -> str:
+def text_of(of: dict) -> str:
     """A spread in a few characters."""
     if of["mean"] is None:
         return "never"
@@ -180,7 +186,10 @@ def told(of: dict) -> str:
 
 
 def stretch(D: Denoiser, x: Tensor, ts: Tensor, seed: int) -> Tensor:
-    """How much the walk stretches a small difference of starts, (B,): large at decision boundaries, where neighbours part for two modes."""
+    """How much the walk stretches a small difference of starts, (B,).
+
+    It is large at decision boundaries, where neighbours part for two modes.
+    """
     rng = torch.Generator().manual_seed(seed)
     end, longest = solve(D, x, solver="ddim", ts=ts, keep="end").end, torch.zeros(len(x), dtype=x.dtype)
     for _ in range(4):
@@ -191,7 +200,7 @@ def stretch(D: Denoiser, x: Tensor, ts: Tensor, seed: int) -> Tensor:
 
 
 def measure_tail(options: argparse.Namespace) -> list[dict]:
-    """For a few problems and numbers of rounds: all samples, those of the strongest stretch, and how often Picard was better."""
+    """For a few problems and numbers of rounds: all samples, those stretched most, and how often Picard was better."""
     suite = {
         f"random {options.seed}": (mixtures.random_mixture(options.seed), "scaled-linear"),
         "ring": (mixtures.ring(5), "scaled-linear"),
@@ -201,7 +210,8 @@ def measure_tail(options: argparse.Namespace) -> list[dict]:
         "\nthe tail: errors after so many rounds; boundary: median over the 5% of samples that the walk stretches most"
     )
     print(
-        f"{'problem':12s} {'solver':10s} {'rounds':>6s} {'median':>9s} {'p95':>9s} {'largest':>9s} {'boundary':>9s} {'worse than picard':>18s}"
+        f"{'problem':12s} {'solver':10s} {'rounds':>6s} {'median':>9s} {'p95':>9s} {'largest':>9s} {'boundary':>9s} "
+        f"{'worse than picard':>18s}"
     )
     rows = []
     for problem, (mixture, name) in suite.items():
@@ -216,10 +226,16 @@ def measure_tail(options: argparse.Namespace) -> list[dict]:
             for solver, run in runs.items():
                 errors = run.after(rounds)
                 row = {
-                    "problem": problem, "solver": solver, "rounds": rounds, "median": float(errors.quantile(0.5)), "p95": float(errors.quantile(0.95)),
-                    "largest": float(errors.max()), "boundary": float(errors[boundary].quantile(0.5)),
-                    "worse_than_picard": float((errors > plain).double().mean()), "stretch_p95": float(stretched.quantile(0.95)),
-                }  # fmt: skip
+                    "problem": problem,
+                    "solver": solver,
+                    "rounds": rounds,
+                    "median": float(errors.quantile(0.5)),
+                    "p95": float(errors.quantile(0.95)),
+                    "largest": float(errors.max()),
+                    "boundary": float(errors[boundary].quantile(0.5)),
+                    "worse_than_picard": float((errors > plain).double().mean()),
+                    "stretch_p95": float(stretched.quantile(0.95)),
+                }
                 rows.append(row)
                 numbers = " ".join(f"{row[key]:9.1e}" for key in ("median", "p95", "largest", "boundary"))
                 print(f"{problem:12s} {solver:10s} {rounds:6d} {numbers} {row['worse_than_picard']:18.0%}", flush=True)
@@ -230,7 +246,7 @@ def measure_tail(options: argparse.Namespace) -> list[dict]:
 
 
 class Block(nn.Module):
-    """A residual block: many small ones in a row keep a processor waiting when there is one sample only, as real networks do."""
+    """A residual block: many small ones in a row keep a processor waiting for one sample, as real networks do."""
 
     def __init__(self):
         super().__init__()
@@ -241,9 +257,10 @@ class Block(nn.Module):
 
 
 class Learned(nn.Module):
-    """A network that has learned a mixture up to a small error: it takes a network's time, and its paths are as hard as the mixture's.
+    """A network that has learned a mixture up to a small error.
 
-    x_0 = E[x_0 | x_t] + 1e-3 times what an untrained residual network says.
+    It takes a network's time, and its paths are as hard as the mixture's: x_0 = E[x_0 | x_t] + 1e-3 times the output of
+    an untrained residual network.
     """
 
     def __init__(self, mixture: GaussianMixture, name: str):
@@ -274,13 +291,15 @@ def measure_clock(options: argparse.Namespace) -> list[dict]:
     network = NetDenoiser(Learned(mixture, name), schedule(name), "x0")
     costly = FixedCost(mixture.denoiser(schedule(name)), COST)
     print(
-        f"\nseconds, and the sequential walk's over them; a network on {options.threads} thread(s) ({BLOCKS} residual blocks of width {WIDTH}, float32, cosine), and {COST:g} s a call whatever the batch"
+        f"\nseconds, and the sequential walk's over them; a network on {options.threads} thread(s) ({BLOCKS} "
+        f"residual blocks of width {WIDTH}, float32, cosine), and {COST:g} s a call whatever the batch"
     )
     torch.set_num_threads(options.threads)
     for batch in (1, 64, 1000, 16384):
         print(f"network, batch {batch}: {call_seconds(network, batch) * 1e3:.1f} ms a call")
     print(
-        f"{'T':>5s} {'samples':>7s} {'solver':12s} {'rounds':>6s} {'NFE':>6s} {'network':>9s} {'ratio':>6s} {'error':>8s} {'fixed':>9s} {'ratio':>6s}"
+        f"{'T':>5s} {'samples':>7s} {'solver':12s} {'rounds':>6s} {'NFE':>6s} {'network':>9s} {'ratio':>6s} "
+        f"{'error':>8s} {'fixed':>9s} {'ratio':>6s}"
     )
     rows = []
     for steps, samples in CLOCKS:
@@ -290,17 +309,21 @@ def measure_clock(options: argparse.Namespace) -> list[dict]:
         for solver_name, solver in timed_solvers(steps).items():
             row = {"steps": steps, "samples": samples, "solver": solver_name}
             for kind, D, threads in (("network", network, options.threads), ("fixed", costly, 1)):
-                torch.set_num_threads(threads)  # what only sleeps has nothing to share
+                torch.set_num_threads(threads)  # what only sleeps has no work to divide
                 path, seconds = timed(D, x, ts, solver)
                 first, walk = walked.setdefault(kind, (path, seconds))
                 row[kind] = {
-                    "seconds": seconds, "ratio": walk / seconds, "rounds": path.rounds, "nfe": path.nfe,
+                    "seconds": seconds,
+                    "ratio": walk / seconds,
+                    "rounds": path.rounds,
+                    "nfe": path.nfe,
                     "error": float((path.end - first.end).norm(dim=1).quantile(0.5)),
-                }  # fmt: skip
+                }
             rows.append(row)
             a, b = row["network"], row["fixed"]
             print(
-                f"{steps:5d} {samples:7d} {solver_name:12s} {a['rounds']:6d} {a['nfe']:6d} {a['seconds']:9.3f} {a['ratio']:6.2f} {a['error']:8.1e} {b['seconds']:9.3f} {b['ratio']:6.2f}",
+                f"{steps:5d} {samples:7d} {solver_name:12s} {a['rounds']:6d} {a['nfe']:6d} {a['seconds']:9.3f} "
+                f"{a['ratio']:6.2f} {a['error']:8.1e} {b['seconds']:9.3f} {b['ratio']:6.2f}",
                 flush=True,
             )
     return rows
@@ -347,7 +370,7 @@ def main() -> None:
     began, report = time.perf_counter(), {}
     for part, measure in PARTS.items():
         if options.part in (None, part):
-            torch.set_num_threads(1)  # small batches are not worth sharing
+            torch.set_num_threads(1)  # small batches are not worth dividing
             report[part] = measure(options)
     took = time.perf_counter() - began
     print(f"\n{took:.0f} s")

@@ -1,16 +1,20 @@
 """Quality at few calls: the error to the exact flow, ours against diffusers', on many exact mixtures in one run.
 
-    python tests/benchmarks/quality.py [--mixtures 12] [--seed 1000] [--schedule scaled-linear] [--nfe 5,10,20] [--particles 256] [--json FILE]
+    python tests/benchmarks/quality.py [--mixtures 12] [--seed 1000] [--schedule scaled-linear] [--nfe 5,10,20]
+        [--particles 256] [--json FILE]
 
-Every sampler starts from the same exact samples of x_1 and is given the exact denoiser; its error is the distance of each end to the
-end of the exact flow, and the median over the particles is reported. On each mixture at each budget of network calls:
+Every sampler starts from the same exact samples of x_1 and is given the exact denoiser; its error is the distance of
+each end to the end of the exact flow, and the median over the particles is reported. On each mixture at each budget of
+network calls:
 
-- best of diffusers: the least error over all its deterministic schedulers x their orders and variants x spacings, chosen per mixture;
+- best of diffusers: the least error over all its deterministic schedulers x their orders and variants x spacings,
+  chosen per mixture;
 - best of ours: the same over our solvers x our grids;
 - our default: `solve(D, x, steps=NFE)`, which knows nothing of the mixture.
 
-diffusers' schedulers run in float32, as their tables are, and get the model's answer at the timestep that they name, as in its pipelines;
-`--exact-times` gives them the answer at their own noise level instead, without the rounding to whole timesteps of some spacings.
+diffusers' schedulers run in float32, as their tables are, and get the model's prediction at the timestep that they
+name, as in its pipelines; `--exact-times` gives them the prediction at their own noise level instead, without the
+rounding to whole timesteps of some spacings.
 """
 
 import argparse
@@ -58,12 +62,45 @@ def all_of_diffusers() -> list[tuple[str, str, dict]]:
         *variants("KDPM2DiscreteScheduler", TIMES + LEVELS),
         *variants("LMSDiscreteScheduler", TIMES + LEVELS),
         *variants("DEISMultistepScheduler", TIMES + LEVELS, **multistep),
-        *variants("UniPCMultistepScheduler", TIMES + LEVELS, final_sigmas_type=ends, solver_type=("bh1", "bh2"), predict_x0=either, **multistep),
-        *variants("DPMSolverMultistepScheduler", tuple(SPACINGS), final_sigmas_type=ends, solver_type=("midpoint", "heun"), **multistep),
-        *variants("DPMSolverMultistepScheduler", tuple(SPACINGS), algorithm_type=("dpmsolver",), final_sigmas_type=("sigma_min",), solver_type=("midpoint", "heun"), **multistep),
-        *variants("DPMSolverSinglestepScheduler", ("linspace", *LEVELS), final_sigmas_type=ends, solver_type=("midpoint", "heun"), **multistep),
-        *variants("DPMSolverSinglestepScheduler", ("linspace", *LEVELS), algorithm_type=("dpmsolver",), final_sigmas_type=("sigma_min",), solver_type=("midpoint", "heun"), **multistep),
-    ]  # fmt: skip
+        *variants(
+            "UniPCMultistepScheduler",
+            TIMES + LEVELS,
+            final_sigmas_type=ends,
+            solver_type=("bh1", "bh2"),
+            predict_x0=either,
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverMultistepScheduler",
+            tuple(SPACINGS),
+            final_sigmas_type=ends,
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverMultistepScheduler",
+            tuple(SPACINGS),
+            algorithm_type=("dpmsolver",),
+            final_sigmas_type=("sigma_min",),
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverSinglestepScheduler",
+            ("linspace", *LEVELS),
+            final_sigmas_type=ends,
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+        *variants(
+            "DPMSolverSinglestepScheduler",
+            ("linspace", *LEVELS),
+            algorithm_type=("dpmsolver",),
+            final_sigmas_type=("sigma_min",),
+            solver_type=("midpoint", "heun"),
+            **multistep,
+        ),
+    ]
 
 
 def for_class(name: str, spacing: str, settings: dict) -> dict:
@@ -76,8 +113,10 @@ def for_class(name: str, spacing: str, settings: dict) -> dict:
 
 
 class Side(Denoiser):
-    """Several mixtures side by side in one batch: block i of the samples belongs to denoiser i. Samplers treat each sample
-    by itself, so one run samples from all."""
+    """Several mixtures side by side in one batch: block i of the samples belongs to denoiser i.
+
+    Samplers treat each sample by itself, so one run samples from all.
+    """
 
     def __init__(self, denoisers: list[Denoiser]):
         super().__init__(denoisers[0].schedule)
@@ -90,8 +129,8 @@ class Side(Denoiser):
 
 def label(name: str, spacing: str, settings: dict) -> str:
     """A setting of diffusers in a few words: what differs from the spacing and from what is always so."""
-    told = {key: value for key, value in settings.items() if key not in SPACINGS[spacing] and key != "clip_sample"}
-    words = [f"{key}={value}" if isinstance(value, bool) else str(value) for key, value in told.items()]
+    differing = {key: value for key, value in settings.items() if key not in SPACINGS[spacing] and key != "clip_sample"}
+    words = [f"{key}={value}" if isinstance(value, bool) else str(value) for key, value in differing.items()]
     return " ".join([name.removesuffix("Scheduler"), spacing, *words])
 
 
@@ -121,7 +160,7 @@ def walk(D: Denoiser, x: torch.Tensor, scheduler, exact_times: bool) -> torch.Te
 
 
 def most_steps(schedule_, solver: str, grid: str, budget: int) -> int:
-    """The most steps of our solver on a grid that cost no more calls than the budget, found on one particle; 0 if none."""
+    """The most steps of our solver on a grid within a budget of calls, found on one particle; 0 if none."""
     D = mixtures.GaussianMixture([[0.0]], std=1.0).denoiser(schedule_)
     for steps in range(budget, 0, -1):
         if solve(D, torch.zeros(1, 1), steps=steps, solver=solver, grid=grid, keep="end").nfe <= budget:
@@ -167,8 +206,10 @@ def measure(
         row["default_ratio"] = row["default"] / row["diffusers"]["error"]
         rows.append(row)
         print(
-            f"{budget:4d}  {mixture:18s} {row['diffusers']['error']:9.5f} {row['ours']['error']:9.5f} {row['default']:9.5f}"
-            f" {row['best_ratio']:6.2f} {row['default_ratio']:8.2f}   {row['diffusers']['best']} | {row['ours']['best']}",
+            f"{budget:4d}  {mixture:18s} {row['diffusers']['error']:9.5f} {row['ours']['error']:9.5f} "
+            f"{row['default']:9.5f}"
+            f" {row['best_ratio']:6.2f} {row['default_ratio']:8.2f}   {row['diffusers']['best']} | "
+            f"{row['ours']['best']}",
             flush=True,
         )
     return rows
@@ -191,7 +232,7 @@ def fixed(rows: list[dict], side: str) -> dict:
 
 
 def ends_at_0(setting: str) -> bool:
-    """Whether a setting of diffusers, by its label, walks to clean data; the others stop at the table's first level, NSR 0.029."""
+    """Whether a setting of diffusers, by its label, walks to clean data; others stop at the table's NSR of 0.029."""
     return not (setting.startswith("DEIS") or "sigma_min" in setting or "set_alpha_to_one=False" in setting)
 
 
@@ -239,7 +280,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every number here")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)  # the batches are too small to share
+    torch.set_num_threads(1)  # the batches are too small to divide
     began, S = time.perf_counter(), schedule(options.schedule)
     suite = problems(options.mixtures, options.seed)
     starts = {
@@ -250,7 +291,8 @@ def main() -> None:
     D, x = Side([m.denoiser(S) for m in suite.values()]), torch.cat(list(starts.values()))
     print(f"{len(suite)} mixtures; {len(all_of_diffusers())} settings of diffusers; median error to the exact flow")
     print(
-        f"{'NFE':>4s}  {'mixture':18s} {'diffusers':>9s} {'ours':>9s} {'default':>9s} {'ratio':>6s} {'default/':>8s}   best of diffusers | best of ours"
+        f"{'NFE':>4s}  {'mixture':18s} {'diffusers':>9s} {'ours':>9s} {'default':>9s} {'ratio':>6s} {'default/':>8s} "
+        "  best of diffusers | best of ours"
     )
     prototypes = {
         label(*setting): make(setting[0], options.schedule, **for_class(*setting)) for setting in all_of_diffusers()
@@ -266,7 +308,8 @@ def main() -> None:
         ratios = [of["best_ratio"], of["default_ratio"]]
         cells = [f"{r['geometric_mean']:.2f}   {r['worst']:.2f} ({r['worst_mixture']})" for r in ratios]
         print(
-            f"{n:4d}   {cells[0]:40s} {cells[1]}   best/best at most {LIMIT}: {of['best_ratio']['met']} of {len(rows[n])}"
+            f"{n:4d}   {cells[0]:40s} {cells[1]}   best/best at most {LIMIT}: {of['best_ratio']['met']} of "
+            f"{len(rows[n])}"
         )
     print(f"\n NFE   best/best against the runs of diffusers that end at 0: geometric mean, worst, at most {LIMIT}")
     for n, of in report.items():

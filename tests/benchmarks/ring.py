@@ -1,10 +1,11 @@
-"""Every method on the ring of eight: distance over its floor, mean and spread over seeds, and the smallest and largest share of a mode.
+"""Every method on the ring of eight: distance over its floor, by seeds, and the least and largest fraction of a mode.
 
     python tests/benchmarks/ring.py [--seeds 0 1 2] [--problem mixture:ring] [--method NAME ...] [--json FILE]
 
-For each seed a teacher is trained (diffusion, v, on Stable Diffusion's table); 50,000 pairs come from its ODE (DPM-Solver++ 2M, 32 steps), and each student
-starts with its weights. With `--exact` the pairs and the teacher of online methods are the exact denoiser instead, and only the weights to start from are
-the trained one's. One thread; 8,000 samples; the seconds are those of each training alone, without the teacher's and the pairs'.
+For each seed a teacher is trained (diffusion, v, on Stable Diffusion's table); 50,000 pairs come from its ODE
+(DPM-Solver++ 2M, 32 steps), and each student starts with its weights. With `--exact` the exact denoiser makes the pairs
+and teaches online methods; the trained one gives the weights to start from only. One thread; 8,000 samples; the seconds
+are those of each training alone, without the teacher's and the pairs'.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from toydiff.measure import spread
 from toydiff.problems import problem
 from toydiff.problems.pairs import Recipe, make_pairs
 
-# what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at; and what it starts from, if not from who teaches
+# what is trained: name, method, knobs, who teaches (the teacher, or an earlier result), steps to measure at; and what
+# it starts from, if not from who teaches
 EARLY = "cd, 400 updates"
 PLAN = [
     ("naive", "naive", {}, "teacher", (1,)),
@@ -60,7 +62,8 @@ def measure(the_problem, seed: int, exact: bool, methods: list[str] | None) -> l
             row |= {"name": name, "training_seconds": model.about["seconds"]}
             rows.append(row)
             print(
-                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  modes {min(row['fractions']):.3f} to {max(row['fractions']):.3f}  {model.about['seconds']:4.0f} s",
+                f"seed {seed}  {name:32} {row['steps']:3} steps  {row['distance'] / row['floor']:6.2f} of the floor  "
+                f"modes {min(row['fractions']):.3f} to {max(row['fractions']):.3f}  {model.about['seconds']:4.0f} s",
                 flush=True,
             )
 
@@ -100,7 +103,8 @@ def main() -> None:
     for row in rows:
         groups[row["name"], row["steps"]].append(row)
     print(
-        f"\n{args.problem}, seeds {args.seeds}: distance over the floor ({rows[0]['floor']:.4f}), mean ± standard deviation"
+        f"\n{args.problem}, seeds {args.seeds}: distance over the floor ({rows[0]['floor']:.4f}), mean ± standard "
+        "deviation"
     )
     for (name, steps), found in groups.items():
         ratios = [row["distance"] / row["floor"] for row in found]

@@ -1,11 +1,16 @@
-"""What the driver costs beside a Stable Diffusion UNet of the real size: guided steps here and in diffusers' own pipeline, taken in turn in one run.
+"""What the driver costs beside a Stable Diffusion UNet of the real size: guided steps here and in diffusers' pipeline.
 
-    python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile] [--json FILE]
-    python tests/benchmarks/sd.py --train cd vsd [--batch 1] [--checkpointing] [--full]      seconds and memory of an update instead
-    python tests/benchmarks/sd.py --counts      weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
+    python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile]
+        [--json FILE]
+    python tests/benchmarks/sd.py --train cd vsd [--batch 1] [--checkpointing] [--full]
+        seconds and memory of an update instead
+    python tests/benchmarks/sd.py --counts
+        weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
 
-The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Of each side the whole and the time inside the UNet are
-measured: what is left is the driver's own, and is told as a share of a step. On CUDA also what two calls cost instead of one of twice the size, and what compilation gains.
+The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Both
+sides take their steps in turn in one run. Of each side the whole and the time inside the UNet are measured: what is
+left is the driver's own, and is reported as a fraction of a step. On CUDA also what two calls cost instead of one of
+twice the size, and what compilation gains.
 """
 
 import argparse
@@ -42,10 +47,21 @@ def real_size(device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
         words = tiny_sd.tokenizer(Path(folder))
     unet, text = UNet2DConditionModel(**UNET), tiny_sd.encoder(CLIPTextModel, len(words), 768)
     pipe = StableDiffusionPipeline(
-        unet=unet, vae=AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4), text_encoder=text, tokenizer=words, safety_checker=None, feature_extractor=None,
-        scheduler=DPMSolverMultistepScheduler(**tiny_sd.TABLE, timestep_spacing="trailing"), requires_safety_checker=False,
-    )  # fmt: skip
+        unet=unet,
+        vae=AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        ),
+        text_encoder=text,
+        tokenizer=words,
+        safety_checker=None,
+        feature_extractor=None,
+        scheduler=DPMSolverMultistepScheduler(**tiny_sd.TABLE, timestep_spacing="trailing"),
+        requires_safety_checker=False,
+    )
     pipe.to(device, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -87,19 +103,32 @@ def updates(args: argparse.Namespace, checkpoint: StableDiffusion) -> list[dict]
     rows = []
     for method in args.train:
         on = StableDiffusionProblem(
-            checkpoint, prompts=[PROMPT], size=args.size, checkpointing=args.checkpointing, trained="full" if args.full else "lora"
-        )  # fmt: skip
+            checkpoint,
+            prompts=[PROMPT],
+            size=args.size,
+            checkpointing=args.checkpointing,
+            trained="full" if args.full else "lora",
+        )
         latents = torch.randn(8, *on.shape)
         on.__dict__["_latents"] = latents, None, on.ids.expand(8)
         pairs = Pairs(torch.randn_like(latents), latents, on.ids.expand(8), {"problem": on.name, "nfe": 1})
         if args.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         run = runs.train(
-            method, on, changes={"updates": 2, "batch": args.batch, "warmup": 0}, pairs=pairs if METHODS[method].needs == "pairs" else None, watch=0, device=args.device
-        )  # fmt: skip
+            method,
+            on,
+            changes={"updates": 2, "batch": args.batch, "warmup": 0},
+            pairs=pairs if METHODS[method].needs == "pairs" else None,
+            watch=0,
+            device=args.device,
+        )
         own = sum(p.numel() for turn in run.training.turns for p in turn.params)
         seconds = [record.seconds for record in run][-1]
-        peak = torch.cuda.max_memory_allocated() / 2**30 if args.device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # fmt: skip
+        peak = (
+            torch.cuda.max_memory_allocated() / 2**30
+            if args.device == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        )
         rows.append(
             {
                 "method": method,
@@ -111,7 +140,8 @@ def updates(args: argparse.Namespace, checkpoint: StableDiffusion) -> list[dict]
             }
         )
         print(
-            f"{method:28} {own / 1e6:8.1f} M weights trained, {seconds:8.2f} s an update of {args.batch}, {peak:6.2f} GiB at most so far",
+            f"{method:28} {own / 1e6:8.1f} M weights trained, {seconds:8.2f} s an update of {args.batch}, "
+            f"{peak:6.2f} GiB at most so far",
             flush=True,
         )
         del run
@@ -119,15 +149,22 @@ def updates(args: argparse.Namespace, checkpoint: StableDiffusion) -> list[dict]
 
 
 XL = {
-    "sample_size": 128, "block_out_channels": (320, 640, 1280), "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048, "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
-}  # fmt: skip
+}
 
 
 def counts() -> None:
-    """Weights of UNets and of a LoRA of rank 64, and the passes of an update: a backward pass counts two, features half."""
+    """Weights of UNets and of a LoRA of rank 64, and an update's passes: a backward pass counts two, features half."""
     from toydiff import runs
     from toydiff.adapters.unet import CheckpointUNet, _lora_config
     from toydiff.catalog import METHODS
@@ -140,16 +177,17 @@ def counts() -> None:
             weights = sum(p.numel() for p in unet.parameters())
             unet.add_adapter(_lora_config(64))
         print(
-            f"{name:7} {weights / 1e6:7.0f} M weights, a LoRA of rank 64 {sum(p.numel() for p in unet.parameters()) / 1e6 - weights / 1e6:5.0f} M"
+            f"{name:7} {weights / 1e6:7.0f} M weights, a LoRA of rank 64 "
+            f"{sum(p.numel() for p in unet.parameters()) / 1e6 - weights / 1e6:5.0f} M"
         )
     spent, batch = [], 4
 
-    def counted(name: str, share: float) -> None:
+    def counted(name: str, passes: float) -> None:
         original = getattr(CheckpointUNet, name)
 
         def call(self, x, *args, **settings):
             out = original(self, x, *args, **settings)
-            spent.append(share * (3 if out.requires_grad else 1) * len(x) / batch)
+            spent.append(passes * (3 if out.requires_grad else 1) * len(x) / batch)
             return out
 
         setattr(CheckpointUNet, name, call)
@@ -164,7 +202,13 @@ def counts() -> None:
     for method, card in METHODS.items():
         spent.clear()
         updates = 4 if method == "progressive" else 2
-        run = runs.train(method, on, changes={"updates": updates, "batch": batch, "warmup": 0}, pairs=pairs if card.needs == "pairs" else None, watch=0)  # fmt: skip
+        run = runs.train(
+            method,
+            on,
+            changes={"updates": updates, "batch": batch, "warmup": 0},
+            pairs=pairs if card.needs == "pairs" else None,
+            watch=0,
+        )
         run.finish()
         print(f"{method:28} {sum(spent) / updates:5.1f} passes a sample in an update")
 
@@ -205,12 +249,31 @@ def main() -> None:
 
     def theirs():
         rng = torch.Generator().manual_seed(0)
-        made["theirs"] = pipe(PROMPT, num_inference_steps=args.steps, height=args.size, width=args.size, generator=rng, output_type="latent", **settings).images  # fmt: skip
+        made["theirs"] = pipe(
+            PROMPT,
+            num_inference_steps=args.steps,
+            height=args.size,
+            width=args.size,
+            generator=rng,
+            output_type="latent",
+            **settings,
+        ).images
 
     def ours(batches: bool = True):
         D = checkpoint.denoiser()
         D.net.batches_guidance = batches
-        made["ours"] = sample_images(checkpoint, PROMPT, denoiser=D, steps=args.steps, grid="trailing", solver="dpm++2m", size=args.size, seed=0, decode=False, **settings).latents  # fmt: skip
+        made["ours"] = sample_images(
+            checkpoint,
+            PROMPT,
+            denoiser=D,
+            steps=args.steps,
+            grid="trailing",
+            solver="dpm++2m",
+            size=args.size,
+            seed=0,
+            decode=False,
+            **settings,
+        ).latents
 
     sides = {"theirs": theirs, "ours": ours, "ours, two calls": lambda: ours(False)}
     found = {name: [] for name in sides}
@@ -228,14 +291,22 @@ def main() -> None:
     by = {row["side"]: row for row in rows}
     step = by["theirs"]["seconds_a_step"]
     summary = {
-        "unet_parameters": parameters, "device": args.device, "dtype": args.dtype, "size": args.size, "steps": args.steps, "rounds": args.rounds,
-        "ratio": by["ours"]["seconds_a_step"] / step, "driver_over_theirs": (by["ours"]["outside_the_unet"] - by["theirs"]["outside_the_unet"]) / step,
-        "two_calls_over_one": by["ours, two calls"]["seconds_a_step"] / by["ours"]["seconds_a_step"], "largest_difference_of_latents": gap,
+        "unet_parameters": parameters,
+        "device": args.device,
+        "dtype": args.dtype,
+        "size": args.size,
+        "steps": args.steps,
+        "rounds": args.rounds,
+        "ratio": by["ours"]["seconds_a_step"] / step,
+        "driver_over_theirs": (by["ours"]["outside_the_unet"] - by["theirs"]["outside_the_unet"]) / step,
+        "two_calls_over_one": by["ours, two calls"]["seconds_a_step"] / by["ours"]["seconds_a_step"],
+        "largest_difference_of_latents": gap,
         "peak_GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }  # fmt: skip
+    }
     for row in rows:
         print(
-            f"{row['side']:16} {row['seconds_a_step']:8.3f} s a step, {row['outside_the_unet'] * 1e3:7.1f} ms of it outside the UNet ({row['share']:.2%})"
+            f"{row['side']:16} {row['seconds_a_step']:8.3f} s a step, {row['outside_the_unet'] * 1e3:7.1f} ms of it "
+            f"outside the UNet ({row['share']:.2%})"
         )
     print(
         "\n".join(

@@ -3,10 +3,12 @@
     pip install smalldiffusion einops accelerate
     python tests/benchmarks/training.py [--updates 60] [--rounds 5] [--json FILE]
 
-Loop: the same network, batch, optimizer (Adam) and data on both sides, in turns; the figure is updates per second, the median over the rounds. Ours also
-clips, averages the weights and draws its noise from one stream; smalldiffusion's does none of it. It imports torchvision for its data sets only, which no
-processor build of torch has, so a stand-in takes its place. UNet: the digits' network, batch 128, an update with Adam, plain and eager in float32
-against each means alone and together.
+- Loop: the same network, batch, optimizer (Adam) and data on both sides, in turns; the figure is updates per second,
+  the median over the rounds. Ours also clips, averages the weights and draws its noise from one stream;
+  smalldiffusion's does none of it. It imports torchvision for its data sets only, which no processor build of torch
+  has, so a stand-in takes its place.
+- UNet: the digits' network, batch 128, an update with Adam, plain and eager in float32 against each means alone and
+  together.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from toydiff.training import EMA, Draws, Turn, fit
 
 
 def smalldiffusion_loop(net: nn.Module, batches: Callable[[], torch.Tensor], batch: int, lr: float) -> Iterator[None]:
-    """smalldiffusion's own `training_loop` over the same network, told sigma as lambda = -log sigma."""
+    """smalldiffusion's own `training_loop` over the same network, given sigma as lambda = -log sigma."""
     # its data sets import torchvision, which the loop never uses
     for name in ("torchvision", "torchvision.transforms"):
         sys.modules.setdefault(name, MagicMock())

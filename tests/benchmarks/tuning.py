@@ -40,7 +40,8 @@ def main() -> None:
     for row in rows:
         groups[row["steps"], row["method"]].append(row["distance"] / row["floor"])
     print(
-        f"\n{args.problem}, {args.updates} updates, seeds {args.seeds}: distance over the floor, mean ± standard deviation"
+        f"\n{args.problem}, {args.updates} updates, seeds {args.seeds}: distance over the floor, mean ± standard "
+        "deviation"
     )
     for (steps, method), ratios in sorted(groups.items()):
         text = f"{ratios[0]:.2f}" if len(ratios) < 2 else f"{spread(ratios).mean:.2f} ± {spread(ratios).std:.2f}"

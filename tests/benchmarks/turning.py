@@ -1,11 +1,12 @@
-"""Rectified flow against Rectified Diffusion by training updates, from the same eps-teacher and the same pairs: which is ahead, until when, and why.
+"""Rectified flow against Rectified Diffusion by training updates: which is ahead, until when, and why.
 
     python tests/benchmarks/turning.py [--problem digits mixture:ring] [--seeds 0 1 2] [--updates 1600] [--json FILE]
 
-The two methods differ in two things at once, the schedule (linear, or the teacher's) and the kind (velocity, or the teacher's eps). So all four
-combinations are trained with the same loss, mean square in the own kind, and Rectified Diffusion also with its code's loss, the pseudo-Huber distance in
-x_0. Every student starts with the same weights; where the kind changes, they mean something else than they did. One thread; distance by 1, 2 and 4 uniform
-DDIM steps of the averaged student, over the floor, at updates that double.
+All students have the same eps-teacher and the same pairs. The two methods differ in two things at once, the schedule
+(linear, or the teacher's) and the kind (velocity, or the teacher's eps). So all four combinations are trained with the
+same loss, mean square in the own kind, and Rectified Diffusion also with its code's loss, the pseudo-Huber distance in
+x_0. Every student starts with the same weights; where the kind changes, they mean something else than they did. One
+thread; distance by 1, 2 and 4 uniform DDIM steps of the averaged student, over the floor, at updates that double.
 """
 
 import argparse
@@ -60,7 +61,7 @@ class Below:
 
 
 def curve(the_problem: Problem, teacher: runs.Model, pairs: Pairs, name: str, seed: int, updates: int) -> list[dict]:
-    """One student's distances at updates FIRST, 2 FIRST, ... ; the learning rate is constant after a warm-up of 20 updates."""
+    """One student's distances at updates FIRST, 2 FIRST, ...; constant learning rate after 20 warm-up updates."""
     schedule, kind, how = STUDENTS[name]
     schedule = teacher.denoiser.schedule if schedule is None else schedule
     schedule = Linear() if how == "linear" else schedule
@@ -77,9 +78,8 @@ def curve(the_problem: Problem, teacher: runs.Model, pairs: Pairs, name: str, se
     average = EMA(student, settings.ema)
     sampler = {"solver": "ddim", "grid": "uniform", "steps": STEPS}
     rows, due = [], FIRST
-    for record in fit(
-        Turn(loss, list(student.parameters()), settings.lr), updates, averages=[average], seed=seed, warmup=20, decay="constant"
-    ):  # fmt: skip
+    turn = Turn(loss, list(student.parameters()), settings.lr)
+    for record in fit(turn, updates, averages=[average], seed=seed, warmup=20, decay="constant"):
         if record.step == due:
             due *= 2
             about = {
