@@ -11,7 +11,9 @@ not know.
 
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +41,22 @@ class Denoiser(nn.Module):
     or a wrapper, which hands it on (see `Wrapper`).
     """
 
-    calls = 1
-    scale_conditioned = False
-    """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
+    @functools.cached_property
+    def calls(self) -> int:
+        """Network calls per sample that one evaluation without guidance costs."""
+        return 1
+
+    @functools.cached_property
+    def scale_conditioned(self) -> bool:
+        """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
+        return False
 
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()
         check_schedule(schedule)
         if kind not in KINDS:
             raise unknown("kind of prediction", kind, KINDS)
-        if _guidance_of(type(self)) is inspect.Parameter.empty:
+        if _guidance_of(type(self).forward) is inspect.Parameter.empty:
             raise ValueError(
                 f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance is "
                 "off: forward(x, t, cond=None, guidance_scale=1.0)"
@@ -71,7 +79,7 @@ class Denoiser(nn.Module):
                 p = super().__call__(x, t, cond if g else None)
             elif cond is None:
                 raise ValueError(f"guidance_scale = {written(g)} needs a condition to guide towards, but cond is None")
-            elif _guidance_of(type(self)) is not NO_GUIDANCE:
+            elif _guidance_of(type(self).forward) is not NO_GUIDANCE:
                 p = super().__call__(x, t, cond, g)
             else:
                 if any(inside.scale_conditioned for inside in self._inside()):
@@ -95,7 +103,7 @@ class Denoiser(nn.Module):
         """Network calls per sample of one evaluation at a guidance scale."""
         if not isinstance(guidance_scale, Tensor) and guidance_scale in (0, 1):
             return self.calls
-        hands_on = _guidance_of(type(self)) is not NO_GUIDANCE
+        hands_on = _guidance_of(type(self).forward) is not NO_GUIDANCE
         told = self.scale_conditioned or (hands_on and any(inside.scale_conditioned for inside in self._inside()))
         return self.calls * (1 if told else 2)
 
@@ -109,9 +117,9 @@ NO_GUIDANCE = object()
 
 
 @functools.cache
-def _guidance_of(kind: type[Denoiser]) -> object:
+def _guidance_of(forward: Callable[..., Prediction]) -> object:
     """The default of guidance_scale in a class's forward."""
-    parameters = inspect.signature(kind.forward).parameters
+    parameters = inspect.signature(forward).parameters
     return parameters["guidance_scale"].default if "guidance_scale" in parameters else NO_GUIDANCE
 
 
@@ -164,6 +172,15 @@ class NetDenoiser(Denoiser):
         return Prediction.of(self.kind, y, x, t, self.schedule)
 
 
+class Featured(Protocol):
+    """What a discriminator reads of a network: features(x, lam, cond) of its input, `feature_width` numbers a sample."""
+
+    @property
+    def feature_width(self) -> int: ...
+
+    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor: ...
+
+
 class LambdaDenoiser(NetDenoiser):
     """A network that is told the noise level instead of the time, and so serves every schedule: net(x/S, lambda, cond,
     guidance_scale).
@@ -189,7 +206,7 @@ class LambdaDenoiser(NetDenoiser):
             g = None if guidance_scale is None else torch.as_tensor(guidance_scale).to(x).expand(len(x))
             y = self.net(*self._seen(x, t), cond, g)
             return Prediction.of(self.kind, y, x, t, self.schedule)
-        if not getattr(self.net, "batches_guidance", False):
+        if cond is None or not getattr(self.net, "batches_guidance", False):
             return guide(self.forward(x, t, None), self.forward(x, t, cond), guidance_scale)
         both = self.forward(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), self._doubled(cond))
         without, given = (
@@ -208,7 +225,7 @@ class LambdaDenoiser(NetDenoiser):
 
     def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The network's features of x (B, ...) at t (B,), (B, net.feature_width): what a discriminator reads."""
-        return self.net.features(*self._seen(x, t), cond)
+        return cast(Featured, self.net).features(*self._seen(x, t), cond)
 
     def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees of (x, t): the scaled state, and lambda (B,)."""

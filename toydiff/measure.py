@@ -284,15 +284,16 @@ def modes(
     """
     if by not in ("component", "label"):
         raise unknown("by", by, ("component", "label"))
-    if by == "label" and mixture.labels is None:
+    labels = mixture.labels if by == "label" else None
+    if by == "label" and labels is None:
         raise ValueError("this mixture has no labels; count by component, or give labels=... when making it")
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
     counts = _mode_counts(mixture, samples, tail)
     weights, expected = counts.double() / len(samples), mixture.weights
     outside = (len(samples) - int(counts.sum())) / len(samples)
-    if by == "label":
-        own = (mixture.labels.unique()[:, None] == mixture.labels).to(torch.float64)
+    if labels is not None:
+        own = (labels.unique()[:, None] == labels).to(torch.float64)
         weights, expected = own @ weights, own @ expected
     # a share that meets its threshold exactly must not fail it by rounding
     threshold = fraction * expected * (1 - 1e-12)

@@ -65,9 +65,11 @@ class GaussianMixture:
         if (std is None) == (cov is None):
             raise ValueError("give the components' spread as exactly one of std and cov")
         # C_k = U_k diag(scales_k^2) U_k^T; U is None where the axes are the coordinates
-        self._axes, self._scales = (
-            _axes_of_cov(_rows(cov, "cov"), K, d) if std is None else (None, _scales_of_std(_rows(std, "std"), K, d))
-        )
+        self._axes: Tensor | None = None
+        if std is None:
+            self._axes, self._scales = _axes_of_cov(_rows(cov, "cov"), K, d)
+        else:
+            self._scales = _scales_of_std(_rows(std, "std"), K, d)
         self.weights = torch.full((K,), 1 / K, dtype=torch.float64) if weights is None else _rows(weights, "weights")
         if self.weights.shape != (K,):
             raise ValueError(f"weights must have shape ({K},), one a component, got {shape(self.weights)}")
@@ -160,8 +162,9 @@ class GaussianMixture:
     def accuracy(self, x: Tensor, cond: Tensor) -> float:
         """The share of clean samples x (B, d) whose most probable class is the one asked for, cond (B,), in [0, 1]."""
         self._log_weights(cond, len(x))  # says what is wrong with cond
-        classes = self.labels.unique()
-        own = (self.labels == classes[:, None]).to(x.dtype)  # (classes, K)
+        labels = self._own_labels()
+        classes = labels.unique()
+        own = (labels == classes[:, None]).to(x.dtype)  # (classes, K)
         best = classes[(self.responsibilities(x).cpu() @ own.T).argmax(1)]
         return float((best == cond.cpu()).double().mean())
 
@@ -194,15 +197,19 @@ class GaussianMixture:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (B, {self.dim}) for this mixture, got {shape(x)}")
 
-    def _log_weights(self, cond: Tensor, n: int) -> Tensor:
+    def _own_labels(self) -> Tensor:
         if self.labels is None:
             raise ValueError("this mixture has no labels, so it cannot be conditioned; give labels=... when making it")
+        return self.labels
+
+    def _log_weights(self, cond: Tensor, n: int) -> Tensor:
+        labels = self._own_labels()
         cond = _cond(cond, n)
-        own = cond.cpu().reshape(-1, 1) == self.labels
+        own = cond.cpu().reshape(-1, 1) == labels
         if not bool(own.any(1).all()):
             missing = cond.cpu().reshape(-1)[~own.any(1)][0]
             raise ValueError(
-                f"no component has the label {int(missing)}; the labels are {sorted(set(self.labels.tolist()))}"
+                f"no component has the label {int(missing)}; the labels are {sorted(set(labels.tolist()))}"
             )
         log_weights = torch.where(own, self.weights.log(), -math.inf)
         return (log_weights - torch.logsumexp(log_weights, 1, keepdim=True)).expand(n, -1)
@@ -403,7 +410,7 @@ class EmpiricalDenoiser(Denoiser):
             part = points[start : start + self.chunk].reshape(-1, flat.shape[1]).to(torch.float64)
             # -|x - alpha y|^2/2 up to |x|^2/2, which is the same for all points
             closeness = alpha * (flat @ part.T) - 0.5 * alpha**2 * (part**2).sum(1)
-            if cond is not None:
+            if cond is not None and labels is not None:
                 closeness = torch.where(cond[:, None] == labels[start : start + self.chunk], closeness, -math.inf)
             new = torch.maximum(best, closeness.max(1, keepdim=True).values)
             # a running softmax: weights relative to the best point so far
@@ -474,7 +481,7 @@ def random_mixture(seed: int = 0, modes: int = 5, dim: int = 2) -> GaussianMixtu
     return GaussianMixture(means, cov=(cov + cov.mT) / 2, weights=weights / weights.sum(), labels=torch.arange(modes))
 
 
-def fit(points: Tensor | Sequence, modes: int = 30, seed: int = 0) -> GaussianMixture:
+def fit(points: Tensor | np.ndarray | Sequence, modes: int = 30, seed: int = 0) -> GaussianMixture:
     """A mixture of full Gaussians fitted to points (N, d) by scikit-learn's expectation maximisation; label =
     component."""
     from sklearn.mixture import GaussianMixture as Fitted

@@ -13,7 +13,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ Coefficient = Tensor | float
 """What multiplies a state: a number, one tensor (), or one a sample (B,)."""
 
 
+@overload
+def expand(c: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def expand(c: float, x: Tensor) -> float: ...
 def expand(c: Coefficient, x: Tensor) -> Coefficient:
     """A coefficient () or (B,) made to multiply x (B, ...): (B, 1, ...), in x's dtype. A number stays one."""
     if isinstance(c, float) or c.ndim == 0:  # neither a number nor a 0-dim tensor of any float dtype promotes x
@@ -478,7 +482,8 @@ def schedule_config(schedule: Schedule) -> dict:
     if type(schedule) is PiecewiseLinear:
         return {"name": schedule.name, "base": schedule_config(schedule.base), "edges": schedule.edges.tolist()}
     if type(schedule) is Tabulated:
-        if schedule.name in SCHEDULES and torch.equal(schedule._log_alpha, SCHEDULES[schedule.name]()._log_alpha):
+        ready = SCHEDULES[schedule.name]() if schedule.name in SCHEDULES else None
+        if isinstance(ready, Tabulated) and torch.equal(schedule._log_alpha, ready._log_alpha):
             return {"name": schedule.name}
         return {"name": "tabulated", "alphas_bar": torch.exp(2 * schedule._log_alpha[1:]).tolist()}
     if type(schedule) in (VP, Cosine, Linear, VE):

@@ -114,7 +114,8 @@ def adversarial(problem, knobs, teacher, pairs=None, start=None) -> Training:
         return *own_state(student, solver, ts.to(draws.device), z, cond, draws), cond  # 1
 
     def turn(step, draws):
-        return adversarial_loss(student, before, D, *own(draws), draws, knobs.reach, knobs.adversarial, knobs.keep)
+        x_k, t, s, cond = own(draws)
+        return adversarial_loss(student, before, D, x_k, t, s, cond, draws, knobs.reach, knobs.adversarial, knobs.keep)
 
     def turn_of_discriminator(step, draws):
         x_k, t, s, cond = own(draws)

@@ -16,6 +16,7 @@ sigma eps, f(x_s, s) = x_s holds for every network: the boundary condition needs
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -67,4 +68,4 @@ def target_of(student: Denoiser, decay: float) -> tuple[Denoiser, dict[str, EMA]
     if decay == 0:
         return student, {}
     average = EMA(student, decay, warm=False)
-    return average.module, {"target": average}
+    return cast(Denoiser, average.module), {"target": average}

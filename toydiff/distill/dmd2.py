@@ -85,13 +85,15 @@ def dmd2(problem, knobs, teacher, pairs=None, start=None) -> Training:
             return jump(student(x_k, t_k, cond), 0.0), cond
 
     def move(step, draws):
-        return dmd2_loss(student, teacher, fake, C, *own(draws), draws, knobs.gan, knobs.guidance_scale)
+        x_k, t_k, cond = own(draws)
+        return dmd2_loss(student, teacher, fake, C, x_k, t_k, cond, draws, knobs.gan, knobs.guidance_scale)
 
     def learn(step, draws):
         x, cond = generate(draws)
         data, label = draws.rows(problem.data, knobs.batch)
         told_apart = dmd2_discriminator_loss(C, on, x, cond, data, label if asked else None, draws)
-        return diffusion_loss(fake, *generate(draws), draws) + knobs.gan_fake * told_apart  # 7
+        x, cond = generate(draws)
+        return diffusion_loss(fake, x, cond, draws) + knobs.gan_fake * told_apart  # 7
 
     heads, steps = {"head": C.head}, (knobs.steps,)
     return two_players(problem, knobs, teacher, student, fake, move, learn, generate, heads, steps=steps)

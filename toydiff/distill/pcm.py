@@ -103,10 +103,12 @@ def phased_consistency(problem, knobs, teacher, pairs=None, start=None) -> Train
         return x0, cond if problem.conditional or knobs.guidance else None
 
     def turn(step, draws):
-        return pcm_loss(student, target, teacher, N, M, d, *data(draws), draws, *scales, D, knobs.adversarial)
+        x0, cond = data(draws)
+        return pcm_loss(student, target, teacher, N, M, d, x0, cond, draws, *scales, D=D, adversarial=knobs.adversarial)
 
     def turn_of_discriminator(step, draws):
-        return pcm_discriminator_loss(D, student, target, teacher, N, M, *data(draws), draws, *scales)
+        x0, cond = data(draws)
+        return pcm_discriminator_loss(D, student, target, teacher, N, M, x0, cond, draws, *scales)
 
     turns = [Turn(turn, list(student.parameters()), knobs.lr)]
     if D is not None:

@@ -121,6 +121,7 @@ def one_step_players(problem, knobs, teacher, student, fake, move: Loss) -> Trai
         return one_step_samples(problem, student, knobs, draws)
 
     def learn(step, draws):
-        return diffusion_loss(fake, *generate(draws), draws)
+        x, cond = generate(draws)
+        return diffusion_loss(fake, x, cond, draws)
 
     return two_players(problem, knobs, teacher, student, fake, move, learn, generate, {})

@@ -2,11 +2,12 @@
 arXiv 2405.18407)."""
 
 import copy
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..denoisers import Denoiser, LambdaDenoiser
+from ..denoisers import Denoiser, Featured, LambdaDenoiser
 from ..schedules import Schedule
 
 HIDDEN = 128
@@ -22,8 +23,12 @@ class Discriminator(nn.Module):
         super().__init__()
         self.denoiser = LambdaDenoiser(trunk, schedule)
         self.head = nn.Sequential(
-            nn.Linear(trunk.feature_width, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
-        )  # fmt: skip
+            nn.Linear(cast(Featured, trunk).feature_width, HIDDEN),
+            nn.LeakyReLU(0.2),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.LeakyReLU(0.2),
+            nn.Linear(HIDDEN, 1),
+        )
 
     @classmethod
     def on(cls, problem, teacher: Denoiser | None, schedule: Schedule) -> "Discriminator":

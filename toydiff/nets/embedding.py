@@ -28,6 +28,8 @@ class Embedding(nn.Module):
     student starts as its teacher.
     """
 
+    frequencies: Tensor
+
     def __init__(self, width: int, classes: int = 0, guided: bool = False, features: int = 16):
         super().__init__()
         check_count(classes, "classes", 0)

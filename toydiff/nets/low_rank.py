@@ -37,8 +37,9 @@ def low_rank(net: nn.Module, rank: int) -> nn.Module:
     it becomes.
     """
     check_count(rank, "rank")
-    if hasattr(net, "low_rank"):
-        return net.low_rank(rank)
+    own = getattr(net, "low_rank", None)
+    if own is not None:
+        return own(rank)
     net.requires_grad_(False)
     for layer in list(net.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule, combine, expand
-from .base import InnerStep, between, everywhere, expm1, finite, root
+from .base import InnerStep, between, everywhere, expm1, finite, given, root
 from .entry import BLUE, PURPLE, SKY, Entry
 
 
@@ -242,16 +242,16 @@ class SDEMultistep2(InnerStep):
         if everywhere(between(D.schedule, t, s)):
             return super().step(D, x, t, s, past, noise)
         p = D(x, t)
-        return self._first(D.schedule, p, s, p.x0, noise), p
+        return self._first(D.schedule, p, s, p.x0, given(noise)), p
 
     def advance(
         self, D: Denoiser, p: Prediction, s: Tensor, past: Sequence[Prediction], noise: Tensor | None
     ) -> Tensor:
         olds = usable(D.schedule, past)
         if not olds:
-            return self._first(D.schedule, p, s, p.x0, noise)
+            return self._first(D.schedule, p, s, p.x0, given(noise))
         _, m_0, _, (D1_0,) = _differences(DATA, D.schedule, p, s, olds[:1])
-        return self._first(D.schedule, p, s, m_0 + 0.5 * D1_0, noise)
+        return self._first(D.schedule, p, s, m_0 + 0.5 * D1_0, given(noise))
 
     def _first(self, schedule: Schedule, p: Prediction, s: Tensor, m: Tensor, noise: Tensor) -> Tensor:
         (alpha_t, sigma_t, lam_t), (alpha_s, sigma_s, lam_s) = schedule.levels(p.t), schedule.levels(s)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,10 +52,10 @@ class _OnGrid(Schedule):
         if not self._columns:
             levels = [self._levels[id(t)] for t in self.times]
             self._columns = [torch.tensor(c, dtype=torch.float64) for c in zip(*levels, strict=True)]
-        points = [torch.as_tensor(point) for point in points]
-        times = [self.ts[point.to(self.ts.device)] for point in points]
+        numbers = [torch.as_tensor(point) for point in points]
+        times = [self.ts[point.to(self.ts.device)] for point in numbers]
         dtype = torch.float32 if self.ts.device.type == "mps" else torch.float64
-        for t, point in zip(times, points, strict=True):
+        for t, point in zip(times, numbers, strict=True):
             self._levels[id(t)] = Levels(*(c[point].to(t.device, dtype) for c in self._columns))
         try:
             yield times
@@ -107,11 +108,11 @@ class _Points:
     """The `Points` of one `solve`: many steps in one call, and each step's noise drawn once, in the order of a
     sequential walk."""
 
-    def __init__(self, run: Conditioned, x: Tensor, at_once: int, rng: torch.Generator | None):
-        self.run, self.x, self.at_once, self.rng = run, x, at_once, rng
-        self.times, self.steps = run.schedule.times, len(run.schedule.times) - 1
-        levels = [run.schedule.levels(t) for t in self.times]
-        self.alpha, self.sigma = [level.alpha for level in levels], [level.sigma for level in levels]
+    def __init__(self, run: Conditioned, schedule: _OnGrid, x: Tensor, at_once: int, rng: torch.Generator | None):
+        self.run, self.schedule, self.x, self.at_once, self.rng = run, schedule, x, at_once, rng
+        self.times, self.steps = schedule.times, len(schedule.times) - 1
+        levels = [schedule.levels(t) for t in self.times]
+        self.alpha, self.sigma = [float(level.alpha) for level in levels], [float(level.sigma) for level in levels]
         self.noises: list[Tensor] = []
 
     def _noise(self, i: int) -> Tensor:
@@ -147,10 +148,9 @@ class _Points:
         for first in range(0, len(rows), self.at_once):
             part = slice(first, first + self.at_once)
             # row r of the batch is sample r % B at some point of the grid
-            D = Conditioned(
-                run.denoiser, *(_of(each, sample[part]) for each in (run.cond, run.guidance_scale)), run.schedule
-            )
-            with run.schedule.at(starts_[part], stops_[part]) as (t, s):
+            cond, scale = (_of(each, sample[part]) for each in (run.cond, run.guidance_scale))
+            D = Conditioned(run.denoiser, cond, scale, self.schedule)
+            with self.schedule.at(starts_[part], stops_[part]) as (t, s):
                 state, p = solver.step(D, rows[part], t, s, (), None if noise is None else noise[part])
             states.flatten(0, 1)[part], x0s.flatten(0, 1)[part] = state, p.x0
             evaluated += D.spent.rounds * len(t)
@@ -166,7 +166,7 @@ class _Points:
         return _walk(self.run, solver, x, [self.times[i] for i in stops], self.rng)
 
 
-def _of(each: object, samples: Tensor) -> object:
+def _of(each: Any, samples: Tensor) -> Any:
     """What is given one a sample, such as conditions, of these samples, with repeats; what is given for all stays."""
     return each[samples.to(each.device)] if isinstance(each, Tensor) and each.ndim else each
 
@@ -182,7 +182,7 @@ def _walk(
     run: Conditioned, solver: Solver, x: Tensor, times: Sequence[Tensor], rng: torch.Generator | None
 ) -> Iterator[tuple[Tensor, Prediction]]:
     """Step by step: (x at the next time, the prediction that led there)."""
-    past = deque(maxlen=max(solver.memory, 1))
+    past: deque[Prediction] = deque(maxlen=max(solver.memory, 1))
     for t, s in pairwise(times):
         x, prediction = solver.step(run, x, t, s, past, _draw(x, rng) if solver.stochastic else None)
         past.append(prediction)
@@ -241,7 +241,7 @@ def solve(
     began = time.perf_counter()
     if isinstance(solver, ParallelSolver):
         solver.check_steps(len(ts) - 1)
-        points = _Points(run, x, solver.at_once, rng)
+        points = _Points(run, schedule, x, solver.at_once, rng)
         path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
     else:
         path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)

@@ -1,6 +1,10 @@
 """What a table of solvers says of one of them, and the colours that figures draw it in."""
 
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Offered = TypeVar("Offered")
+"""A `Solver` or a `ParallelSolver`."""
 
 # Okabe and Ito's palette, which the colour-blind can tell apart: one colour a family, one marker and dash a member
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
@@ -9,12 +13,12 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[Offered]):
     """A solver as the command, the app and `solve` offer it. `elsewhere`: the names that other libraries and user
     interfaces use for it."""
 
     name: str
-    solver: object
+    solver: Offered
     """A `Solver` or a `ParallelSolver`, with its default settings."""
     title: str
     paper: str

@@ -10,7 +10,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import Schedule, expand
 from ..support.checks import check_number
-from .base import InnerStep, Solver
+from .base import InnerStep, Solver, given
 from .entry import GREY, PURPLE, Entry
 
 
@@ -70,7 +70,7 @@ class EulerMaruyama(InnerStep):
         )
         if self.eta == 0:
             return x + drift
-        return x + drift + expand(self.eta * torch.sqrt(g2 * -dt), x) * noise
+        return x + drift + expand(self.eta * torch.sqrt(g2 * -dt), x) * given(noise)
 
 
 EULER_ENTRIES = [

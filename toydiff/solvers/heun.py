@@ -11,7 +11,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import combine, expand
 from ..support.checks import check_number
-from .base import InnerStep
+from .base import InnerStep, given
 from .entry import GREY, Entry
 
 
@@ -48,7 +48,7 @@ class Heun(InnerStep):
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         if self.gamma > 0:
-            x, t = self._churn(D, x, t, noise)
+            x, t = self._churn(D, x, t, given(noise))
         return super().step(D, x, t, s, past, noise)
 
     def _churn(self, D: Denoiser, x: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

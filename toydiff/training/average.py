@@ -1,7 +1,7 @@
 """An exponential moving average of a module's parameters."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -25,7 +25,8 @@ class EMA(AveragedModel):
         pairs = zip(self.module.parameters(), source.parameters(), strict=True)
         # what a copy shares with its source, as frozen weights may be, is its average already
         own = [(mine, theirs) for mine, theirs in pairs if mine is not theirs]
-        self._averaged, self._current = [mine for mine, _ in own], [theirs for _, theirs in own]
+        self._averaged: list[Tensor] = [mine for mine, _ in own]
+        self._current: list[Tensor] = [theirs for _, theirs in own]
 
     @torch.no_grad()
     def follow(self) -> None:

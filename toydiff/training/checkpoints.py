@@ -257,8 +257,8 @@ def restore(state: State, tensors: dict[str, Tensor], index: dict, where: str) -
             slots: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 if key.startswith(f"optimizer.{k}."):
-                    _, _, i, slot = key.split(".")
-                    slots.setdefault(int(i), {})[slot] = value
+                    _, _, number, slot = key.split(".")
+                    slots.setdefault(int(number), {})[slot] = value
             groups, params = optimizer.state_dict()["param_groups"], optimizer.param_groups[0]["params"]
             if slots and sorted(slots) != list(range(len(params))):
                 raise KeyError(f"optimizer {k} has another number of parameters")

@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from ..support.checks import check_count
 
-Drawn = TypeVar("Drawn", Tensor, tuple[Tensor, Tensor | None])
+Drawn = TypeVar("Drawn", Tensor, Tensor | None, tuple[Tensor, Tensor | None])
 """What a batch is drawn as."""
 
 
@@ -51,8 +51,15 @@ class Draws:
         and None, as `Problem.data` gives."""
         self.own(n)
         drawn = draw(n, self.generator)
-        return tuple(map(self._mine, drawn)) if isinstance(drawn, tuple) else self._mine(drawn)
+        if not isinstance(drawn, tuple):
+            return self._mine(drawn)
+        samples, labels = drawn
+        return self._mine(samples), self._mine(labels)
 
+    @overload
+    def _mine(self, whole: Tensor) -> Tensor: ...
+    @overload
+    def _mine(self, whole: Tensor | None) -> Tensor | None: ...
     def _mine(self, whole: Tensor | None) -> Tensor | None:
         return None if whole is None else whole[self.rank :: self.world].to(self.device)
 

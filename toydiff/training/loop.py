@@ -185,11 +185,10 @@ def _update(
 def _accumulated(turn: Turn, state: State, parts: int) -> tuple[Tensor, list[Tensor]]:
     """The loss and its gradient over the whole batch, computed in parts."""
     since = state.draws.generator.get_state()
-    total, gradients = None, []
     for k in range(parts):
         with state.draws.part(k, parts, since):
             loss, found = _gradients(turn, state)
-        if total is None:
+        if k == 0:
             total, gradients = loss / parts, [g / parts for g in found] if parts > 1 else found
         else:
             total = total + loss / parts

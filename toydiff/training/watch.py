@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..support.checks import check_count
 from .average import EMA
@@ -49,6 +49,13 @@ class Watch(nn.Module):
 
     LEAST = 0.5
 
+    distance: Tensor
+    spread: Tensor
+    coverage: Tensor
+    step: Tensor
+    missed: Tensor
+    last: Tensor
+
     def __init__(self, average: EMA, evaluate: Evaluate, every: int, patience: int | None = None):
         super().__init__()
         self.best, self._average, self.evaluate = copy.deepcopy(average.module), [average], evaluate
@@ -85,6 +92,8 @@ class Watch(nn.Module):
                 )
             most.clamp_(min=value)
         distance = figures["distance"]
+        if distance is None:
+            raise ValueError("a watch needs the figure 'distance', a number, got None")
         if distance < float(self.distance):
             self.best.load_state_dict(self._average[0].module.state_dict())
             for mark, value in ((self.distance, distance), (self.step, step), (self.missed, 0)):

@@ -28,15 +28,14 @@ class Differences:
     def add(self, first: int, a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Take note of a and b of the points from `first` on, and return the differences at these points."""
         if self.latest is not None:
-            before, *latest = self.latest
-            shift = first - before
+            before, a_then, b_then = self.latest
+            shift, n = first - before, len(a)
             self.pairs = deque(
-                (tuple(_shifted(d, shift, len(a)) for d in pair) for pair in self.pairs), maxlen=self.pairs.maxlen
+                ((_shifted(da, shift, n), _shifted(db, shift, n)) for da, db in self.pairs), maxlen=self.pairs.maxlen
             )
-            overlap = len(latest[0]) - shift
-            self.pairs.appendleft(
-                tuple(_shifted(new[:overlap] - old[shift:], 0, len(a)) for new, old in zip((a, b), latest, strict=True))
-            )
+            overlap = len(a_then) - shift
+            da, db = a[:overlap] - a_then[shift:], b[:overlap] - b_then[shift:]
+            self.pairs.appendleft((_shifted(da, 0, n), _shifted(db, 0, n)))
         self.latest = (first, a, b)
         return list(self.pairs)
 
@@ -142,7 +141,7 @@ class Broyden(Accelerated):
         for i in range(len(phi)):
             d = new[i] - x[i]
             carried = ratio[i] * d
-            if basis and i > 0:  # the first point has not moved
+            if reach is not None and i > 0:  # the first point has not moved
                 flat = d.flatten(1)
                 length = flat.norm(dim=1, keepdim=True)
                 share = torch.where(length > reach[i], reach[i] / length, 1.0)
@@ -171,7 +170,8 @@ def secants(pairs: list[tuple[Tensor, Tensor]], blur: Tensor) -> tuple[list[tupl
             q, w = q - inner * q_before, w - inner * w_before
         rest = q.norm(dim=2, keepdim=True)
         new = rest > torch.maximum(1e-3 * length, blur)
-        basis.append(tuple(torch.where(new, v / torch.where(new, rest, 1.0), 0.0) for v in (q, w)))
+        size = torch.where(new, rest, 1.0)
+        basis.append((torch.where(new, q / size, 0.0), torch.where(new, w / size, 0.0)))
     return basis, torch.stack(lengths).amax(0) if lengths else None
 
 

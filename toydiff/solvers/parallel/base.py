@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +12,7 @@ from ...prediction import Prediction, jump
 from ...support.checks import check_count, check_positive
 from ..base import Solver
 from ..ddim import DDIM
-
-if TYPE_CHECKING:
-    from ..trajectory import Trajectory
+from ..trajectory import Trajectory
 
 AT_ONCE = 16_384
 """States (points x samples) that one network call evaluates, unless told otherwise: what bounds the memory."""
@@ -164,7 +162,7 @@ def coarse_path(points: Points, x: Tensor, steps: int) -> Tensor:
     return torch.stack(path)
 
 
-def resampled(previous: "Trajectory", points: Points, x: Tensor) -> Tensor:
+def resampled(previous: Trajectory, points: Points, x: Tensor) -> Tensor:
     """A path on another grid, linear between its times, (T+1, B, ...), beginning at x. `ValueError` if it does not
     fit x."""
     if len(previous.xs) != len(previous.ts):

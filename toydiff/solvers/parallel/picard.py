@@ -22,10 +22,9 @@ Phi_i is the solver's step from point i to i + 1. The paper writes t for b, and 
 the variance of a DDPM step; here sigma_i is the noise level of the schedule.
 """
 
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +33,7 @@ from ...support.checks import check_count
 from ..base import Solver
 from ..ddim import DDIM
 from ..entry import BLUE, Entry
+from ..trajectory import Trajectory
 from .base import (
     AT_ONCE,
     Job,
@@ -49,9 +49,6 @@ from .base import (
     rms,
 )
 from .guards import check_exact, restarted, safeguarded, thresholds
-
-if TYPE_CHECKING:
-    from ..trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Picard(ParallelSolver):
     solver: Solver = field(default_factory=DDIM)
     tolerance: float | None = 1e-3
     window: int | None = None
-    start: "int | Trajectory" = 0
+    start: int | Trajectory = 0
     at_once: int = AT_ONCE
 
     def __post_init__(self):
@@ -79,7 +76,7 @@ class Picard(ParallelSolver):
         check_settings(self)
         if self.window is not None:
             check_count(self.window, "window")
-        if not hasattr(self.start, "xs"):
+        if not isinstance(self.start, Trajectory):
             check_count(self.start, "start", 0)
 
     @property
@@ -88,7 +85,7 @@ class Picard(ParallelSolver):
 
     def check_steps(self, steps: int) -> None:
         for value, what in ((self.window, "window"), (self.start, "start")):
-            if isinstance(value, numbers.Integral) and value > steps:
+            if value is not None and not isinstance(value, Trajectory) and value > steps:
                 raise ValueError(f"{what} must be at most the number of steps, {steps}, got {value}")
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
@@ -112,7 +109,7 @@ class Picard(ParallelSolver):
 
     def guess(self, points: Points, x: Tensor) -> Callable[[int, int], Tensor]:
         """The path before the first sweep: (i, j) gives its states at the points i ... j - 1, (j - i, B, ...)."""
-        if not isinstance(self.start, numbers.Integral):
+        if isinstance(self.start, Trajectory):
             path = resampled(self.start, points, x)
             points.spend(self.start.nfe, self.start.rounds)
         elif self.start > 0:
@@ -127,10 +124,10 @@ class Picard(ParallelSolver):
         carries it unchanged; anderson.py has another."""
         return [1.0] * (points.steps + 1)
 
-    def history(self) -> object:
+    def history(self) -> Any:
         """What `update` remembers of earlier sweeps: nothing; for the accelerations of anderson.py."""
 
-    def update(self, past: object, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+    def update(self, past: Any, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
         """One sweep over the window. x (n+1, B, ...): its states, the first at point `first`; phi (n, B, ...): where
         the steps from them lead; S (n+1, 1, ...): `scale`. Returns the new states (n+1, B, ...), and how wrong the
         old ones were, (n, B, ...)."""
