@@ -75,7 +75,8 @@ class GaussianMixture:
             raise ValueError(f"weights must have shape ({K},), one a component, got {shape(self.weights)}")
         if not bool((self.weights > 0).all()) or abs(float(self.weights.sum()) - 1) > 1e-6:
             raise ValueError(
-                f"weights must be positive and sum to 1, got a sum of {float(self.weights.sum()):g} and a least weight of {float(self.weights.min()):g}"
+                f"weights must be positive and sum to 1, got a sum of {float(self.weights.sum()):g} "
+                f"and a least weight of {float(self.weights.min()):g}"
             )
         self.weights = self.weights / self.weights.sum()
         self.labels = None if labels is None else _labels(labels, K)
@@ -160,7 +161,7 @@ class GaussianMixture:
         return torch.softmax(self._log_joint_clean(x, None), 1)
 
     def accuracy(self, x: Tensor, cond: Tensor) -> float:
-        """The share of clean samples x (B, d) whose most probable class is the one asked for, cond (B,), in [0, 1]."""
+        """The fraction, in [0, 1], of clean samples x (B, d) whose most probable class is the requested one, cond."""
         self._log_weights(cond, len(x))  # says what is wrong with cond
         labels = self._own_labels()
         classes = labels.unique()
@@ -183,7 +184,8 @@ class GaussianMixture:
         self._check(x)
         if self.components > 1 and self.dim > 1:
             raise ValueError(
-                f"the flow of a mixture has a closed form for K = 1 or d = 1 only, got K = {self.components} and d = {self.dim}; use toydiff.solvers.reference"
+                f"the flow of a mixture has a closed form for K = 1 or d = 1 only, got K = {self.components} and "
+                f"d = {self.dim}; use toydiff.solvers.reference"
             )
         at, to = self.marginal(schedule, t), self.marginal(schedule, s)
         return (
@@ -227,7 +229,7 @@ class GaussianMixture:
         return self._log_joint(x, alpha, sigma, cond)[0]
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, tuple]:
-        """log[pi_k N(x; alpha m_k, V_k)] up to (d/2) log 2pi, (B, K), and the pieces that the denoiser shares."""
+        """log[pi_k N(x; alpha m_k, V_k)] up to (d/2) log 2pi, (B, K), and the terms that the denoiser uses too."""
         means, scales, axes, log_weights = self._parameters(x)
         if cond is not None:
             log_weights = self._log_weights(cond, len(x)).to(x)
@@ -287,7 +289,8 @@ def _axes_of_cov(cov: Tensor, K: int, d: int) -> tuple[Tensor, Tensor]:
     worst = int((variances[:, 0] / variances[:, -1].abs()).argmin())
     if not bool((variances[:, 0] > 1e-14 * variances[:, -1].abs()).all()):
         raise ValueError(
-            f"every covariance must be positive definite; that of component {worst} has the eigenvalue {float(variances[worst, 0]):g}"
+            f"every covariance must be positive definite; that of component {worst} has the eigenvalue "
+            f"{float(variances[worst, 0]):g}"
         )
     return axes, variances.sqrt()
 
@@ -367,8 +370,8 @@ class Empirical:
         return torch.randint(len(self.points), (n,), generator=as_generator(seed))
 
     def denoiser(self, schedule: Schedule, kind: str = "x0", chunk: int = 4096) -> "EmpiricalDenoiser":
-        """The ideal denoiser of this data set. `chunk`: the most (sample, point) rows of distances held at once per
-        sample."""
+        """The ideal denoiser of this data set. `chunk`: how many points a sample is compared with at once, which bounds
+        the memory."""
         return EmpiricalDenoiser(self, schedule, kind, chunk)
 
 
@@ -397,7 +400,8 @@ class EmpiricalDenoiser(Denoiser):
             absent = ~torch.isin(cond.cpu(), labels)
             if bool(absent.any()):
                 raise ValueError(
-                    f"no point has the label {int(cond.cpu()[absent][0])}; the labels are {sorted(set(labels.tolist()))}"
+                    f"no point has the label {int(cond.cpu()[absent][0])}; "
+                    f"the labels are {sorted(set(labels.tolist()))}"
                 )
             labels = labels.to(x.device)
         # float64: the softmax sees differences of squared distances divided by sigma^2
@@ -421,8 +425,8 @@ class EmpiricalDenoiser(Denoiser):
 
 
 def _relative(gap: Tensor, sigma: Tensor) -> Tensor:
-    """exp(gap/sigma^2) for gap <= 0; at sigma = 0 one where gap = 0, else zero. A gap of -inf - (-inf) counts as no
-    point yet."""
+    """exp(gap/sigma^2) for gap <= 0; at sigma = 0: 1 where gap = 0, else 0. A gap of NaN, from -inf - (-inf), means
+    that there was no point yet: 0."""
     gap = torch.where(gap.isnan(), -math.inf, gap)
     return torch.where(sigma > 0, torch.exp(gap / torch.where(sigma > 0, sigma, 1) ** 2), (gap == 0).to(gap.dtype))
 

@@ -140,17 +140,31 @@ def adversarial(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="adversarial", title="Adversarial post-training",
-    paper="arXiv 2301.09515; arXiv 2403.12015", deck="slides 4, 6, 9, reference 16",
+    id="adversarial",
+    title="Adversarial post-training",
+    paper="arXiv 2301.09515; arXiv 2403.12015",
+    deck="slides 4, 6, 9, reference 16",
     equation="-D(x_u, u), D on the frozen teacher's features, x_u a student's sample noised",
-    needs="teacher", train=adversarial, knobs=AdversarialKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=BLACK, marker="X", dash="dash",
+    needs="teacher",
+    train=adversarial,
+    knobs=AdversarialKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=BLACK,
+    marker="X",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 2e-4, "updates": 1000, "ema": 0.99, "reach": 0.5},
         "images": {  # on images D sees little at first, and a quick student runs away from it
-            "batch": 64, "lr": 1e-5, "updates": 100, "ema": 0.98, "warmup": 20, "reach": 0.5, "lr_d": 3e-3, "ratio": 4,
+            "batch": 64,
+            "lr": 1e-5,
+            "updates": 100,
+            "ema": 0.98,
+            "warmup": 20,
+            "reach": 0.5,
+            "lr_d": 3e-3,
+            "ratio": 4,
         },
         "latents": {"batch": 16, "lr": 1e-5, "updates": 2000, "ema": 0.99, "warmup": 50, "reach": 0.5, "lr_d": 1e-3},
     },
-)  # fmt: skip
+)

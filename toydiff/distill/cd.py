@@ -82,23 +82,41 @@ def consistency_distillation(problem, knobs, teacher, pairs=None, start=None) ->
 
 
 CARD = Card(
-    id="cd", title="Consistency distillation (CD)",
-    paper="arXiv 2303.01469, alg. 2", deck="slide 12, algorithm 2",
+    id="cd",
+    title="Consistency distillation (CD)",
+    paper="arXiv 2303.01469, alg. 2",
+    deck="slide 12, algorithm 2",
     equation="d(f(x_t, t), f_ema(Phi(x_t, t to r), r)), Phi a teacher's step",
-    needs="teacher", train=consistency_distillation, knobs=CDKnobs,
+    needs="teacher",
+    train=consistency_distillation,
+    knobs=CDKnobs,
     sampler=Sampler("lcm"),
     color=VERMILLION,
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {
-            "batch": 64, "lr": 3e-4, "updates": 600, "ema": 0.99, "warmup": 20, "distance": "huber", "c": 0.015,
+            "batch": 64,
+            "lr": 3e-4,
+            "updates": 600,
+            "ema": 0.99,
+            "warmup": 20,
+            "distance": "huber",
+            "c": 0.015,
             "target_ema": 0.95,
             "solver": "ddim",  # half the calls of Heun's step
         },
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber",
-            "c": 1e-3, "solver": "ddim",
-            "grid": "uniform", "intervals": 50, "guidance_scale": 7.5,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
+            "solver": "ddim",
+            "grid": "uniform",
+            "intervals": 50,
+            "guidance_scale": 7.5,
         },
     },
-)  # fmt: skip
+)

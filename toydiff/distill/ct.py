@@ -116,17 +116,29 @@ def consistency_training(problem, knobs, teacher=None, pairs=None, start=None) -
 
 
 CARD = Card(
-    id="ct", title="Consistency training (CT, iCT)",
-    paper="arXiv 2303.01469, alg. 3; arXiv 2310.14189", deck="slide 16",
+    id="ct",
+    title="Consistency training (CT, iCT)",
+    paper="arXiv 2303.01469, alg. 3; arXiv 2310.14189",
+    deck="slide 16",
     equation="d(f(x_t, t), f(x_r, r)), the same x_0 and eps at t and r",
-    needs="nothing", train=consistency_training, knobs=CTKnobs,
+    needs="nothing",
+    train=consistency_training,
+    knobs=CTKnobs,
     sampler=Sampler("lcm"),
-    color=GREY, marker="^", dash="dot",
+    color=GREY,
+    marker="^",
+    dash="dot",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber", "c": 1e-3,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
         },
     },
-)  # fmt: skip
+)

@@ -63,10 +63,14 @@ def diffusion(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="diffusion", title="Diffusion training",
-    paper="arXiv 2006.11239, alg. 1", deck="slide 25, algorithm 2",
+    id="diffusion",
+    title="Diffusion training",
+    paper="arXiv 2006.11239, alg. 1",
+    deck="slide 25, algorithm 2",
     equation="|eps(x_t, t) - eps|^2, x_t = alpha x_0 + sigma eps",
-    needs="nothing", train=diffusion, knobs=DiffusionKnobs,
+    needs="nothing",
+    train=diffusion,
+    knobs=DiffusionKnobs,
     sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
     color=BLACK,
     recipes={
@@ -76,4 +80,4 @@ CARD = Card(
         "images": {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "kind": ""},
     },
-)  # fmt: skip
+)

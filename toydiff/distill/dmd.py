@@ -90,18 +90,31 @@ def dmd(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="dmd", title="Distribution matching distillation (DMD)",
-    paper="arXiv 2311.18828, alg. 1", deck="slide 32, reference 19",
+    id="dmd",
+    title="Distribution matching distillation (DMD)",
+    paper="arXiv 2311.18828, alg. 1",
+    deck="slide 32, reference 19",
     equation="(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and |g(z) - ODE(z)|^2",
-    needs="pairs", data=False, train=dmd, knobs=DMDKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=BLUE, marker="P",
+    needs="pairs",
+    data=False,
+    train=dmd,
+    knobs=DMDKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=BLUE,
+    marker="P",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 3e-4, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-4, "ratio": 1,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-4,
+            "ratio": 1,
             "guidance_scale": 4.5,
         },
     },
-)  # fmt: skip
+)

@@ -100,18 +100,31 @@ def dmd2(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="dmd2", title="Improved distribution matching distillation (DMD2)",
-    paper="arXiv 2405.14867", deck="slide 32, reference 19",
+    id="dmd2",
+    title="Improved distribution matching distillation (DMD2)",
+    paper="arXiv 2405.14867",
+    deck="slide 32, reference 19",
     equation="(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and a GAN on phi's features",
-    needs="teacher", train=dmd2, knobs=DMD2Knobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=GREEN, marker="P", dash="dash",
+    needs="teacher",
+    train=dmd2,
+    knobs=DMD2Knobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=GREEN,
+    marker="P",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 600, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 3e-4, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-4, "ratio": 5,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-4,
+            "ratio": 5,
             "guidance_scale": 4.5,
         },
     },
-)  # fmt: skip
+)

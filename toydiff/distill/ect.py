@@ -92,17 +92,29 @@ def easy_consistency_tuning(problem, knobs, teacher, pairs=None, start=None) -> 
 
 
 CARD = Card(
-    id="ect", title="Easy consistency tuning (ECT)",
-    paper="arXiv 2406.14548, alg. 1", deck="slides 16, 17",
+    id="ect",
+    title="Easy consistency tuning (ECT)",
+    paper="arXiv 2406.14548, alg. 1",
+    deck="slides 16, 17",
     equation="|f(x_t, t) - f(x_r, r)|/(NSR_t - NSR_r), r from 0 towards t",
-    needs="teacher", train=easy_consistency_tuning, knobs=TuningKnobs,
+    needs="teacher",
+    train=easy_consistency_tuning,
+    knobs=TuningKnobs,
     sampler=Sampler("lcm"),
-    color=SKY, marker="^", dash="dash",
+    color=SKY,
+    marker="^",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber", "c": 1e-3,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
         },
     },
-)  # fmt: skip
+)

@@ -54,15 +54,21 @@ def flow_matching(problem, knobs, teacher=None, pairs=None, start=None) -> Train
 
 
 CARD = Card(
-    id="flow-matching", title="Flow matching = 1-rectified flow",
-    paper="arXiv 2210.02747, eq. 23", deck="slide 24, algorithm 1",
+    id="flow-matching",
+    title="Flow matching = 1-rectified flow",
+    paper="arXiv 2210.02747, eq. 23",
+    deck="slide 24, algorithm 1",
     equation="|v(x_t, t) - (eps - x_0)|^2, x_t = (1 - t) x_0 + t eps",
-    needs="nothing", train=flow_matching, knobs=FlowMatchingKnobs,
+    needs="nothing",
+    train=flow_matching,
+    knobs=FlowMatchingKnobs,
     sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
-    color=GREY, marker="s", dash="dash",
+    color=GREY,
+    marker="s",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 2e-3, "updates": 3600, "drop": 0.8},  # points are sampled without a class
         "images": {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50},
     },
-)  # fmt: skip
+)

@@ -58,10 +58,14 @@ def guided(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="guided", title="Guided distillation",
-    paper="arXiv 2210.03142, alg. 1", deck="slide 6",
+    id="guided",
+    title="Guided distillation",
+    paper="arXiv 2210.03142, alg. 1",
+    deck="slide 6",
     equation="max(SNR, 1) |x_0(x_t, c, g) - x_0^g(x_t, c)|^2",
-    needs="teacher", train=guided, knobs=GuidedKnobs,
+    needs="teacher",
+    train=guided,
+    knobs=GuidedKnobs,
     sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
     color=PURPLE,
     recipes={
@@ -69,4 +73,4 @@ CARD = Card(
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "g_min": 1.0, "g_max": 14.0},
     },
-)  # fmt: skip
+)

@@ -36,15 +36,22 @@ def instaflow(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="instaflow", title="One-step distillation of a rectified flow (InstaFlow)",
-    paper="arXiv 2309.06380, eq. 5", deck="slide 29",
+    id="instaflow",
+    title="One-step distillation of a rectified flow (InstaFlow)",
+    paper="arXiv 2309.06380, eq. 5",
+    deck="slide 29",
     equation="|eps - v(eps, 1) - x_0|^2, at t = 1 only",
-    needs="pairs", data=False, train=instaflow, knobs=Knobs,
+    needs="pairs",
+    data=False,
+    train=instaflow,
+    knobs=Knobs,
     sampler=Sampler(steps=(1,)),
-    color=ORANGE, marker="v", dash="dot",
+    color=ORANGE,
+    marker="v",
+    dash="dot",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50},
     },
-)  # fmt: skip
+)

@@ -99,19 +99,32 @@ def lcm(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="lcm", title="Latent consistency model (LCM)",
-    paper="arXiv 2310.04378, alg. 1", deck="slides 13 to 15",
+    id="lcm",
+    title="Latent consistency model (LCM)",
+    paper="arXiv 2310.04378, alg. 1",
+    deck="slides 13 to 15",
     equation="d(f(x_t, g, t), f_ema(x_r, g, r)), x_r by one guided DDIM step",
-    needs="teacher", train=lcm, knobs=LCMKnobs,
+    needs="teacher",
+    train=lcm,
+    knobs=LCMKnobs,
     sampler=Sampler("lcm"),
-    color=ORANGE, marker="^", dash="dashdot",
+    color=ORANGE,
+    marker="^",
+    dash="dashdot",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500, "intervals": 80},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {  # w from 2 to 14
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber",
-            "c": 1e-3, "intervals": 50,
-            "g_min": 3.0, "g_max": 15.0,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
+            "intervals": 50,
+            "g_min": 3.0,
+            "g_max": 15.0,
         },
     },
-)  # fmt: skip
+)

@@ -88,18 +88,30 @@ def multistep_consistency(problem, knobs, teacher, pairs=None, start=None) -> Tr
 
 
 CARD = Card(
-    id="multistep-consistency", title="Multistep consistency",
-    paper="arXiv 2403.06807, alg. 1", deck="slide 32, reference 12",
+    id="multistep-consistency",
+    title="Multistep consistency",
+    paper="arXiv 2403.06807, alg. 1",
+    deck="slide 32, reference 12",
     equation="max(SNR, 1) |x_0(z_t, t) - invDDIM(z_ref, z_t)|^2, z_ref at the phase's edge",
-    needs="teacher", train=multistep_consistency, knobs=MultistepKnobs,
+    needs="teacher",
+    train=multistep_consistency,
+    knobs=MultistepKnobs,
     sampler=Sampler(steps=(4,)),
-    color=PURPLE, marker="D", dash="dash",
+    color=PURPLE,
+    marker="D",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber",
-            "c": 1e-3, "guidance_scale": 7.5,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
+            "guidance_scale": 7.5,
         },
     },
-)  # fmt: skip
+)

@@ -34,15 +34,22 @@ def naive(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="naive", title="Naive distillation",
-    paper="arXiv 2101.02388, eq. 7", deck="slide 10",
+    id="naive",
+    title="Naive distillation",
+    paper="arXiv 2101.02388, eq. 7",
+    deck="slide 10",
     equation="|x_0(eps, 1) - ODE(eps)|^2",
-    needs="pairs", data=False, train=naive, knobs=Knobs,
+    needs="pairs",
+    data=False,
+    train=naive,
+    knobs=Knobs,
     sampler=Sampler(steps=(1,)),
-    color=SKY, marker="v", dash="dot",
+    color=SKY,
+    marker="v",
+    dash="dot",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50},
     },
-)  # fmt: skip
+)

@@ -52,15 +52,21 @@ def perflow(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="perflow", title="Piecewise rectified flow (PeRFlow)",
-    paper="arXiv 2405.07510, alg. 1", deck="slides 29 to 31",
+    id="perflow",
+    title="Piecewise rectified flow (PeRFlow)",
+    paper="arXiv 2405.07510, alg. 1",
+    deck="slides 29 to 31",
     equation="|eps(x_t, t) - eps_chord|^2, x_t straight between a window's ends",
-    needs="teacher", train=perflow, knobs=WindowKnobs,
+    needs="teacher",
+    train=perflow,
+    knobs=WindowKnobs,
     sampler=Sampler(steps=(4,)),
-    color=VERMILLION, marker="s", dash="dash",
+    color=VERMILLION,
+    marker="s",
+    dash="dash",
     recipes={  # each update calls the teacher K times
         "points": {"batch": 512, "lr": 1e-3, "updates": 2000},
         "images": {"batch": 64, "lr": 1e-3, "updates": 400, "substeps": 5},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "guidance_scale": 7.5},
     },
-)  # fmt: skip
+)

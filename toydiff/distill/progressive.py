@@ -93,18 +93,29 @@ def progressive(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="progressive", title="Progressive distillation",
-    paper="arXiv 2202.00512, alg. 2", deck="slide 11, algorithm 2",
+    id="progressive",
+    title="Progressive distillation",
+    paper="arXiv 2202.00512, alg. 2",
+    deck="slide 11, algorithm 2",
     equation="max(SNR, 1) |x_0(x_t, t) - chord(x_t, two teacher steps)|^2",
-    needs="teacher", train=progressive, knobs=ProgressiveKnobs,
+    needs="teacher",
+    train=progressive,
+    knobs=ProgressiveKnobs,
     sampler=Sampler(steps=(1,)),
-    color=GREEN, marker="D",
+    color=GREEN,
+    marker="D",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "first": 32, "last": 4,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "first": 32,
+            "last": 4,
             "guidance_scale": 7.5,
         },
     },
-)  # fmt: skip
+)

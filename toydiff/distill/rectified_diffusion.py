@@ -67,14 +67,19 @@ def rectified_diffusion(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="rectified-diffusion", title="Rectified Diffusion",
-    paper="arXiv 2410.07303", deck="slides 26, 27, algorithm 4",
+    id="rectified-diffusion",
+    title="Rectified Diffusion",
+    paper="arXiv 2410.07303",
+    deck="slides 26, 27, algorithm 4",
     equation="|eps(x_t, t) - eps|^2, (eps, x_0) a pair of the teacher's ODE",
-    needs="pairs", data=False, train=rectified_diffusion, knobs=RectifiedDiffusionKnobs,
+    needs="pairs",
+    data=False,
+    train=rectified_diffusion,
+    knobs=RectifiedDiffusionKnobs,
     color=BLUE,
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "edge": 0.25},
     },
-)  # fmt: skip
+)

@@ -49,15 +49,21 @@ def rectified_diffusion_phased(problem, knobs, teacher, pairs=None, start=None) 
 
 
 CARD = Card(
-    id="rectified-diffusion-phased", title="Rectified Diffusion (phased)",
-    paper="arXiv 2410.07303, sec. 3.4", deck="slide 28",
+    id="rectified-diffusion-phased",
+    title="Rectified Diffusion (phased)",
+    paper="arXiv 2410.07303, sec. 3.4",
+    deck="slide 28",
     equation="|jump(eps(x_t, t), s) - x_s|, eps = delta z / delta NSR of a window",
-    needs="teacher", train=rectified_diffusion_phased, knobs=WindowKnobs,
+    needs="teacher",
+    train=rectified_diffusion_phased,
+    knobs=WindowKnobs,
     sampler=Sampler(steps=(4,)),
-    color=BLUE, marker="D", dash="dash",
+    color=BLUE,
+    marker="D",
+    dash="dash",
     recipes={  # each update calls the teacher K times
         "points": {"batch": 512, "lr": 1e-3, "updates": 2000},
         "images": {"batch": 64, "lr": 1e-3, "updates": 400, "substeps": 5},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "guidance_scale": 7.5},
     },
-)  # fmt: skip
+)

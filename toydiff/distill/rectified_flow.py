@@ -51,14 +51,20 @@ def rectified_flow(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="rectified-flow", title="Rectified flow (reflow)",
-    paper="arXiv 2209.03003, alg. 1", deck="slides 21, 22, 24, algorithm 3",
+    id="rectified-flow",
+    title="Rectified flow (reflow)",
+    paper="arXiv 2209.03003, alg. 1",
+    deck="slides 21, 22, 24, algorithm 3",
     equation="|v(x_t, t) - (eps - x_0)|^2, (eps, x_0) a pair of the teacher's ODE",
-    needs="pairs", data=False, train=rectified_flow, knobs=ReflowKnobs,
-    color=ORANGE, marker="s",
+    needs="pairs",
+    data=False,
+    train=rectified_flow,
+    knobs=ReflowKnobs,
+    color=ORANGE,
+    marker="s",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "edge": 0.25},
     },
-)  # fmt: skip
+)

@@ -56,17 +56,28 @@ def stable_consistency_tuning(problem, knobs, teacher, pairs=None, start=None) -
 
 
 CARD = Card(
-    id="sct", title="Stable consistency tuning (SCT)",
-    paper="arXiv 2410.18958", deck="slide 17",
+    id="sct",
+    title="Stable consistency tuning (SCT)",
+    paper="arXiv 2410.18958",
+    deck="slide 17",
     equation="|f(x_t, t) - f(x_r, r)|/(NSR_t - NSR_r), x_r by the reference batch's mean of x_0",
-    needs="teacher", train=stable_consistency_tuning, knobs=TuningKnobs,
+    needs="teacher",
+    train=stable_consistency_tuning,
+    knobs=TuningKnobs,
     sampler=Sampler("lcm"),
-    color=GREEN, marker="^",
+    color=GREEN,
+    marker="^",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber", "c": 1e-3,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
         },
     },
-)  # fmt: skip
+)

@@ -84,18 +84,32 @@ def score_implicit_matching(problem, knobs, teacher, pairs=None, start=None) -> 
 
 
 CARD = Card(
-    id="sim", title="Score implicit matching (SIM)",
-    paper="arXiv 2410.16794, alg. 1", deck="slides 19, 20",
+    id="sim",
+    title="Score implicit matching (SIM)",
+    paper="arXiv 2410.16794, alg. 1",
+    deck="slides 19, 20",
     equation="-w (alpha/sigma^2) d'(s_phi - s_psi)^T (D_phi(x_t) - x_0)",
-    needs="teacher", data=False, train=score_implicit_matching, knobs=SIMKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=ORANGE, marker="P", dash="dashdot",
+    needs="teacher",
+    data=False,
+    train=score_implicit_matching,
+    knobs=SIMKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=ORANGE,
+    marker="P",
+    dash="dashdot",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 3e-4, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-4, "ratio": 1,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-4,
+            "ratio": 1,
             "guidance_scale": 4.5,
         },
     },
-)  # fmt: skip
+)

@@ -31,18 +31,33 @@ class SwiftBrushKnobs(VSDKnobs):
 
 
 CARD = Card(
-    id="swiftbrush", title="SwiftBrush",
-    paper="arXiv 2312.05239, alg. 1", deck="slide 18, algorithm 1",
+    id="swiftbrush",
+    title="SwiftBrush",
+    paper="arXiv 2312.05239, alg. 1",
+    deck="slide 18, algorithm 1",
     equation="the same, phi a LoRA on the teacher, w = sigma^2",
-    needs="teacher", data=False, train=vsd, knobs=SwiftBrushKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=SKY, marker="P", dash="dot",
+    needs="teacher",
+    data=False,
+    train=vsd,
+    knobs=SwiftBrushKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=SKY,
+    marker="P",
+    dash="dot",
     recipes={  # a LoRA has few numbers to train, each of which may move more
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 1e-3, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-3, "ratio": 1,
-            "guidance_scale": 4.5, "rank": 64,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-3,
+            "ratio": 1,
+            "guidance_scale": 4.5,
+            "rank": 64,
         },
     },
-)  # fmt: skip
+)

@@ -79,18 +79,31 @@ def vsd(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="vsd", title="Variational score distillation (VSD)",
-    paper="arXiv 2305.16213, alg. 1", deck="slide 18",
+    id="vsd",
+    title="Variational score distillation (VSD)",
+    paper="arXiv 2305.16213, alg. 1",
+    deck="slide 18",
     equation="w(t) (eps_psi(x_t, t) - eps_phi(x_t, t)) dg/dtheta, w = alpha/sigma",
-    needs="teacher", data=False, train=vsd, knobs=VSDKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=PURPLE, marker="P",
+    needs="teacher",
+    data=False,
+    train=vsd,
+    knobs=VSDKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=PURPLE,
+    marker="P",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 3e-4, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-4, "ratio": 1,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-4,
+            "ratio": 1,
             "guidance_scale": 4.5,
         },
     },
-)  # fmt: skip
+)

@@ -214,9 +214,19 @@ class Checkpoints:
         name = f"step-{state.step:08d}.safetensors"
         write_bytes(self.folder / name, data)
         index = {
-            "format": FORMAT, "version": VERSION, "about": self.about, "step": state.step, "steps": steps, "file": name, "sha256": checksum(data),
-            "seconds": state.seconds, "turns": list(turns), "history": state.history, "measured": state.measured, "versions": versions(),
-        }  # fmt: skip
+            "format": FORMAT,
+            "version": VERSION,
+            "about": self.about,
+            "step": state.step,
+            "steps": steps,
+            "file": name,
+            "sha256": checksum(data),
+            "seconds": state.seconds,
+            "turns": list(turns),
+            "history": state.history,
+            "measured": state.measured,
+            "versions": versions(),
+        }
         write_index(self.folder / INDEX, index)
         self.saved = state.step
         self._keep_only(name)
