@@ -86,11 +86,10 @@ def between(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor | bool:
 
 
 class InnerStep(Solver):
-    """A solver whose formula lives in lambda or NSR: it writes `advance` for finite steps, and at the two ends it
-    jumps.
+    """A solver whose formula is in lambda or NSR. It writes `advance` for finite steps; at the two ends it jumps.
 
-    Leaving alpha = 0 or reaching sigma = 0 is a step of infinite length in lambda, where only the jump is defined. It
-    costs one evaluation. Where some samples of a batch touch an end and others do not, each gets its own kind of step.
+    A step that leaves alpha = 0 or reaches sigma = 0 has infinite length in lambda. There only the jump is defined, at
+    one evaluation. If some samples of a batch touch an end and others do not, each takes its own kind of step.
     """
 
     def step(
@@ -102,8 +101,8 @@ class InnerStep(Solver):
             return self.advance(D, p, s, past, noise), p
         if isinstance(inner, bool) or not bool(inner.any()):
             return jump(p, s), p
-        # some samples touch an end: for those any inner pair will do, its result is thrown away (NaN would poison
-        # gradients)
+        # samples that touch an end step between two inner times instead, and the result is discarded: a NaN would
+        # spoil the gradients of the others
         safe = Prediction(x, torch.where(inner, t, 0.6), p.x0, p.eps, p.schedule)
         out = self.advance(D, safe, torch.where(inner, s, 0.4), past, noise)
         return torch.where(inner.reshape(-1, *[1] * (x.ndim - 1)), out, jump(p, s)), p

@@ -18,7 +18,8 @@ def _finite_rates(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     rates = schedule.rates(t)
     if not all(bool(torch.isfinite(rate).all()) for rate in rates):
         raise ValueError(
-            f"a step in t cannot leave t = {float(t.max()):g} on {schedule!r}, where alpha' or sigma' is infinite; ddim can"
+            f"a step in t cannot leave t = {float(t.max()):g} on {schedule!r}, where alpha' or sigma' is infinite; "
+            "ddim can"
         )
     return rates
 

@@ -37,8 +37,8 @@ SOLVERS: dict[str, Entry[Solver]] = {entry.name: entry for entry in _ALL if isin
 PARALLEL: dict[str, Entry[ParallelSolver]] = {
     entry.name: entry for entry in _ALL if isinstance(entry.solver, ParallelSolver)
 }
-"""The parallel samplers by name: they compute the path of a one-step solver, ddim unless told otherwise, in fewer
-rounds."""
+"""The parallel samplers by name. They compute the path of a one-step solver in fewer rounds: that of ddim, unless their
+settings name another."""
 
 DEFAULT_SOLVER = "ab3"
 
@@ -68,8 +68,8 @@ def solver_by_name(name: str) -> Solver | ParallelSolver:
 
 
 def _reader(solver: Solver | ParallelSolver, f: dataclasses.Field) -> Callable[[str, str], object] | None:
-    """How a setting is read from text; None for a field that a name cannot set. A sequential solver's whole numbers
-    cannot be set: they are in its name."""
+    """How a setting is read from text; None for a field that cannot be set. A sequential solver's whole numbers cannot:
+    they are in its name."""
     if isinstance(getattr(solver, f.name), Solver):
         return lambda text, _: solver_by_name(text)
     kind = str(f.type)
