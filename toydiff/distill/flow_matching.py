@@ -7,8 +7,8 @@ A network learns the velocity of straight lines between data and noise that were
     3  x_t = (1 - t) x_0 + t eps
     4  loss = |v_theta(x_t, t, c) - (eps - x_0)|^2
 
-The deck prints x_0 - eps, the same with time reversed. It is diffusion training on the linear schedule with the kind
-velocity: the velocity's error is that of eps over 1 - t.
+The deck prints x_0 - eps, which is the same with time reversed. This is diffusion training on the linear schedule with
+the kind velocity: an error of the velocity is that of eps, divided by 1 - t.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,7 @@ from .distances import mse
 
 
 def flow_matching_loss(student, x0, cond, draws, drop=None):
-    """A scalar. x0 (B, ...); cond (B,) or None; drop, the probability of a dropped condition, None where none ever
-    is."""
+    """A scalar. x0 (B, ...); cond (B,) or None; drop: the probability that a condition is dropped, None to keep all."""
     eps = draws.normal(*x0.shape)  # 1
     if drop is not None and cond is not None:
         cond = cond.masked_fill(draws.uniform(len(x0)) < drop, NO_CLASS)
@@ -38,7 +37,7 @@ class FlowMatchingKnobs(Knobs):
     """Those of every method, and:"""
 
     drop: float = 0.1
-    """Probability of a dropped label, for guidance."""
+    """The probability, in [0, 1], that a label is dropped, as guidance needs."""
 
 
 def flow_matching(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
