@@ -34,9 +34,9 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """net(x, lam, cond, guidance_scale) on images (B, channels, H, W), H and W multiples of 4.
 
-    Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4; `widths` are
-    their channels (multiples of 8) and `blocks` the residual blocks a level and direction. Output as in `MLP`: a
-    head's, plus s(lam) x.
+    Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4. `widths` are
+    the channels of the two (multiples of 8). `blocks` is the number of residual blocks on the way down, in the lower
+    level, and on the way up, each. The output is head(h) + s(e) x, as in `MLP`.
     """
 
     def __init__(
@@ -81,7 +81,8 @@ class UNet(nn.Module):
     ) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.config["channels"] or x.shape[2] % 4 or x.shape[3] % 4:
             raise ValueError(
-                f"this network takes images (B, {self.config['channels']}, H, W) with H and W multiples of 4, got {shape(x)}"
+                f"this network takes images (B, {self.config['channels']}, H, W) with H and W multiples of 4, "
+                f"got {shape(x)}"
             )
         e = F.silu(self.embed(lam, cond, guidance_scale))
         skip, h = self._lower(x, e)
