@@ -31,14 +31,15 @@ def fitted_order(steps: Sequence[float] | Tensor, errors: Sequence[float] | Tens
     """The p of error = C steps^-p by least squares: minus the slope of log(error) against log(steps). Positive where
     errors fall.
 
-    steps (n,): numbers of steps, or of network calls, > 0; errors (n,): >= 0. Points whose error is at or below `floor`
-    are left out, because rounding, not the method, made them: in float64 on data of size 1, and against a reference
-    solved to 1e-12, 1e-11 is a fair floor. With floor = 0, the default, no point is left out, and an error of 0 is
-    refused, since it has no logarithm. All other points weigh the same; whether they lie where the power law holds is
-    for the caller to see to.
+    steps (n,): numbers of steps, or of network calls, > 0; errors (n,): >= 0. All points weigh the same; the caller
+    gives those at which the power law holds.
 
-    Raises `ValueError` for numbers that are negative, NaN or infinite, for lengths that differ, and for fewer than two
-    points, or two different numbers of steps, above the floor.
+    Points whose error is at or below `floor` are left out: rounding made them, not the method. For float64, data of
+    size 1 and a reference solved to 1e-12, a fair floor is 1e-11. With floor = 0, the default, no point is left out,
+    and an error of 0 is refused, since it has no logarithm.
+
+    `ValueError` for numbers that are negative, NaN or infinite, for lengths that differ, and for fewer than two points,
+    or two different numbers of steps, above the floor.
     """
     steps, errors = _numbers(steps, "steps"), _numbers(errors, "errors")
     if steps.shape != errors.shape:
@@ -99,10 +100,11 @@ def wasserstein2(a: Tensor, b: Tensor, *, limit: int = 5000) -> float:
     """The exact Wasserstein-2 distance of two sets of points: sqrt(min over couplings of sum_ij pi_ij |a_i - b_j|^2).
 
     a (n, d) and b (m, d), every point with equal weight; in the unit of the data. The coupling is found by POT's
-    network simplex (`ot.emd2`; Bonneel et al. 2011), with n m numbers of memory and time that grows about as n^2: under
-    a second at n = m = 2000, several at 5000. A set larger than `limit` is a `ValueError`; raise the limit, or use
-    `sliced_wasserstein`. Also a `ValueError`: dimensions or dtypes that differ, empty sets, NaN. `RuntimeError` if the
-    simplex stops before it has found the optimum.
+    network simplex (`ot.emd2`; Bonneel et al. 2011). It takes memory for n m numbers. Its time grows about as n^2: less
+    than a second for n = m = 2000, several for 5000.
+
+    `ValueError` for a set larger than `limit` (raise the limit, or use `sliced_wasserstein`), for dimensions or dtypes
+    that differ, empty sets and NaN. `RuntimeError` if the simplex stops before it has found the optimum.
     """
     _check_sets(a, b)
     check_count(limit, "limit")
@@ -271,7 +273,7 @@ def modes(
     fraction: float = 0.1,
     tail: float = 1e-3,
 ) -> Modes:
-    """Compare where samples (n, d) lie with a mixture's weights.
+    """Which modes of a mixture the samples (n, d) found, and how often, against its weights.
 
     A sample is near a component if its Mahalanobis distance is below the one that the component's own samples exceed
     with probability `tail` in [0, 1) (chi-squared, d degrees of freedom). Of the components near it, a sample counts
@@ -357,8 +359,8 @@ def straightness(trajectory: Trajectory, *, normalised: bool = False) -> float:
     never exceeds that of the smooth path through the same states, and approaches it as steps are added. For a single
     step it is 0. `normalised` divides by E|x_end - x_start|^2, which makes it free of the data's unit.
 
-    S measures x against the schedule's own time: off the linear schedule even an exact first-order path is curved. See
-    `first_orderness` for a measure that does not depend on the schedule.
+    S measures x against the schedule's own time: off the linear schedule even an exact first-order path is curved. Its
+    `first_orderness` is 0 on every schedule.
 
     `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, and for normalised = True
     where every path ends where it starts.

@@ -42,11 +42,14 @@ def _rows(values: object, what: str) -> Tensor:
 class GaussianMixture:
     """sum_k pi_k N(m_k, C_k) in d dimensions.
 
-    means: (K, d). Spread, one of the two: `std`, standard deviations of shape () or (K,) (isotropic) or (K, d)
-    (diagonal); or `cov`, covariances (d, d) or (K, d, d), symmetric positive definite. weights: (K,), positive, summing
-    to 1 (equal by default). labels: (K,) whole numbers >= 0, the class of each component; without them the mixture has
-    no classes. `ValueError` says which of these does not hold. Parameters are kept in float64; results follow the dtype
-    and device of x.
+    - means: (K, d);
+    - std or cov, exactly one: standard deviations () or (K,) (isotropic), or (K, d) (diagonal), all > 0; or covariances
+      (d, d) or (K, d, d), symmetric positive definite;
+    - weights: (K,), positive, with sum 1; equal by default;
+    - labels: (K,) whole numbers >= 0, the class of each component; without them the mixture has no classes.
+
+    `ValueError` says which of these does not hold. Parameters are kept in float64; results follow the dtype and device
+    of x.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ class AdversarialKnobs(Knobs):
     """The solver of the student's sampling, "lcm" or "ddim"."""
 
     def check(self) -> None:
-        """`ValueError` for what no adversarial stage can have."""
+        """`ValueError` for values outside these ranges."""
         check_positive(self.adversarial, "adversarial")
         check_positive(self.lr_d, "lr_d")
         check_count(self.ratio, "ratio")

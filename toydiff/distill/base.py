@@ -45,7 +45,7 @@ class Training:
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     """Everything else that has a state, by name."""
     teacher_calls: int = 0
-    """Evaluations of the teacher in an update, counted a sample each."""
+    """Evaluations of the teacher in an update, summed over its samples."""
     period: int | None = None
     """Updates in a stage; with each stage the learning rate starts again. None for a single stage."""
     steps: tuple[int, ...] = ()

@@ -5,7 +5,7 @@ neighbour x_r on the same trajectory does.
 |---|---|---|---|
 | `cd` | a teacher's solver step | the next point of a grid | 0 |
 | `ct` | the sample itself | the next point of a grid that gets finer | 0 |
-| `ect` | the sample itself | from data, or half the way, to almost no way | 0 |
+| `ect` | the sample itself | at first half the way to data or all of it, in the end almost none | 0 |
 | `sct` | the softmax-weighted reference batch | the same | 0 |
 | `multistep` | a teacher's DDIM step | a fraction of a phase that gets smaller | the phase's lower edge |
 | `lcm` | a guided teacher's DDIM step | the next point of a grid | 0 |

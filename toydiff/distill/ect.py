@@ -64,7 +64,7 @@ class TuningKnobs(ConsistencyKnobs):
     """What counts as a small NSR: one below about 1/b."""
 
     def check(self) -> None:
-        """`ValueError` for knobs that give no neighbours."""
+        """`ValueError` for values outside these ranges."""
         check_count(self.stages, "stages")
         check_number(self.mean, "mean")
         check_positive(self.std, "std")
@@ -77,7 +77,7 @@ class TuningKnobs(ConsistencyKnobs):
 
 
 def easy_consistency_tuning(problem, knobs, teacher, pairs=None, start=None) -> Training:
-    """The student, which is its own target, and the one turn of an update."""
+    """The student, its target, and the one turn of an update."""
     knobs.check()
     d = distance(knobs.distance, knobs.c)
     student = consistency_student(problem, teacher, start)

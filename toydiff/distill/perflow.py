@@ -26,9 +26,8 @@ from .windows import WindowKnobs, window_ends
 
 
 def perflow_loss(student, teacher, M, K, x0, cond, draws, edge=0.0, guidance_scale=1.0):
-    """A scalar. M: windows, at whose edges the student's schedule is the teacher's, `PiecewiseLinear` between; K: DDIM
-    steps of the teacher in each, at guidance_scale; x0 (B, ...); cond (B,) or None; edge: the probability of t =
-    high."""
+    """A scalar. M: windows; the student's schedule is the teacher's, `PiecewiseLinear` with their edges. K: DDIM steps
+    of the teacher in a window, at guidance_scale; x0 (B, ...); cond (B,) or None; edge: the probability of t = high."""
     x_high, high, x_low, low = window_ends(teacher, M, K, x0, cond, draws, guidance_scale)  # 1, 2
     t = high - (high - low) * draws.uniform(len(x0))  # 3
     t = torch.where(draws.uniform(len(x0)) < edge, high, t)

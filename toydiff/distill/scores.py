@@ -30,8 +30,8 @@ from .diffusion import diffusion_loss
 from .generator import generator_of, noise_for
 
 EARLIEST, LATEST = 0.02, 0.98
-"""The range of times at which the two scores are compared (SwiftBrush, alg. 1; DMD's code). Nearer to 0 or 1, one says
-nothing of the other."""
+"""The range of times at which the two scores are compared (SwiftBrush, alg. 1; DMD's code). Nearer to 0 or 1 their
+difference says little."""
 
 MONITORED = 1024
 """The least number of samples from which the monitor computes the generator's true score."""

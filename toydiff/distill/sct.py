@@ -41,7 +41,7 @@ def sct_loss(student, target, d, x0, cond, draws, stage, *, mean=-1.1, std=2.0, 
 
 
 def stable_consistency_tuning(problem, knobs, teacher, pairs=None, start=None) -> Training:
-    """The student, which is its own target, and the one turn of an update."""
+    """The student, its target, and the one turn of an update."""
     knobs.check()
     d = distance(knobs.distance, knobs.c)
     student = consistency_student(problem, teacher, start)

@@ -84,8 +84,7 @@ def fit(
       repeats with each `period` of updates (None: the whole run);
     - watch: evaluates an average before the first update, every so many updates, and after the last; it may end the
       training early;
-    - accumulate: the gradient of a batch is computed in so many parts, one after the other, which takes less memory.
-    The
+    - accumulate: in how many parts the gradient of a batch is computed, one after the other, to take less memory. The
       update is the same if the loss is a mean over samples. A statistic of the batch, such as DMD's bound or SCT's
       reference batch, is then one of a part, as it is with several processes;
     - progress: whether to show a bar.

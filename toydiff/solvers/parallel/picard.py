@@ -53,7 +53,7 @@ class Picard(ParallelSolver):
     """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j), for all points i of the grid at once (arXiv 2305.16317).
 
     Phi_j is the step of `solver` from point j to j + 1; if it is stochastic, its noise is drawn once and stays. After k
-    sweeps the first k points are those of the sequential walk (the lower bound in the deck), so T sweeps always
+    sweeps the first k points are those of the sequential walk (the lower bound of the lecture deck), so T sweeps always
     suffice.
 
     - solver: the one-step solver whose path is computed;
