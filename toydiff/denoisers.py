@@ -4,14 +4,17 @@ Solvers and losses know nothing else of a model. Here are the wrappers; exact de
 
 Guidance (arXiv 2207.12598): eps = eps_uncond + g (eps_cond - eps_uncond), and x_0 alike, g the `guidance_scale`. 1 is
 off and costs no second call; 0 is unconditional. The w of the paper and the omega of guided distillation are g - 1. The
-unconditional model is the same denoiser with cond = None. How a model is guided is its own affair: most by a second
-call, a student that is told g by its input, and some make both sides in one call; whoever calls D(x, t, cond, g) need
-not know.
+unconditional model is the same denoiser with cond = None.
+
+A model is guided in one of three ways: by a second call (most models), by an input for g (a student of guided
+distillation), or by one call on a doubled batch. Whoever calls D(x, t, cond, g) need not know which.
 """
 
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,37 +24,48 @@ from .schedules import Schedule, as_time, check_schedule, expand
 from .support.checks import check_batch_of_times, check_finite, check_number, check_range, check_state, unknown
 
 NO_CLASS = -1
-"""The label of a sample without one, as classifier-free guidance needs; cond = None gives it to the whole batch."""
+"""The label that stands for no label, which classifier-free guidance needs. cond = None gives it to the whole batch."""
 
 
 class Denoiser(nn.Module):
     """A model of x_0 and eps given x_t. A subclass sets `schedule` and `kind` and writes `forward(x, t, cond)`.
 
-    Call it with x (B, ...), t () or (B,) in [0, 1], cond (B,) labels, or whatever the model takes, or None
-    (unconditional), and the guidance_scale g, a number or one a sample (B,), 1 for off; it returns a `Prediction` at
-    (x, t). `calls` is the number of network calls that one evaluation without guidance costs per sample. Shapes, dtypes
-    and times are checked before `forward` is reached; `ValueError` names what is wrong.
+    Called as D(x, t, cond, guidance_scale), it returns a `Prediction` at (x, t):
 
-    `forward` returns Prediction.of(self.kind, y, x, t, self.schedule) of the model's output y, say. With g other than 0
-    and 1 a forward(x, t, cond) is called twice, with and without the condition (classifier-free guidance). A subclass
-    that does it in its own way writes forward(x, t, cond=None, guidance_scale=1.0), and is handed g, a float or a
-    tensor () or (B,), where it is neither 0 nor 1: a model whose input it is, which sets `scale_conditioned = True`,
-    or a wrapper, which hands it on (see `Wrapper`).
+    - x: states (B, ...);
+    - t: times () or (B,) in [0, 1];
+    - cond: labels (B,), or whatever else the model takes; None for unconditional;
+    - guidance_scale: g, a number or one a sample (B,); 1 is off.
+
+    Shapes, dtypes and times are checked before `forward` is reached; `ValueError` names what is wrong.
+
+    `forward` usually ends with Prediction.of(self.kind, y, x, t, self.schedule), y the model's output. Where g is
+    neither 0 nor 1, a forward(x, t, cond) is called twice, with and without the condition (classifier-free guidance).
+
+    A subclass with a guidance of its own writes forward(x, t, cond=None, guidance_scale=1.0). It is given g, a float or
+    a tensor () or (B,), where g is neither 0 nor 1. A model that has g as an input also sets
+    `scale_conditioned = True`. A wrapper passes g on to the denoiser inside (see `Wrapper`).
     """
 
-    calls = 1
-    scale_conditioned = False
-    """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
+    @functools.cached_property
+    def calls(self) -> int:
+        """Network calls per sample that one evaluation without guidance costs."""
+        return 1
+
+    @functools.cached_property
+    def scale_conditioned(self) -> bool:
+        """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
+        return False
 
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()
         check_schedule(schedule)
         if kind not in KINDS:
             raise unknown("kind of prediction", kind, KINDS)
-        if _guidance_of(type(self)) is inspect.Parameter.empty:
+        if _guidance_of(type(self).forward) is inspect.Parameter.empty:
             raise ValueError(
-                f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance is "
-                "off: forward(x, t, cond=None, guidance_scale=1.0)"
+                f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance "
+                "is off: forward(x, t, cond=None, guidance_scale=1.0)"
             )
         self.schedule, self.kind = schedule, kind
 
@@ -71,13 +85,13 @@ class Denoiser(nn.Module):
                 p = super().__call__(x, t, cond if g else None)
             elif cond is None:
                 raise ValueError(f"guidance_scale = {written(g)} needs a condition to guide towards, but cond is None")
-            elif _guidance_of(type(self)) is not NO_GUIDANCE:
+            elif _guidance_of(type(self).forward) is not NO_GUIDANCE:
                 p = super().__call__(x, t, cond, g)
             else:
                 if any(inside.scale_conditioned for inside in self._inside()):
                     raise ValueError(
-                        f"{type(self).__name__} holds a model that is told the guidance scale, and would guide it "
-                        "twice: write its forward(x, t, cond, guidance_scale) and hand the scale on"
+                        f"{type(self).__name__} holds a model that is conditioned on the guidance scale, and would "
+                        "guide it twice: write its forward(x, t, cond, guidance_scale) and pass the scale on"
                     )
                 p = guide(super().__call__(x, t, None), super().__call__(x, t, cond), g)
         if not isinstance(p, Prediction):
@@ -95,9 +109,9 @@ class Denoiser(nn.Module):
         """Network calls per sample of one evaluation at a guidance scale."""
         if not isinstance(guidance_scale, Tensor) and guidance_scale in (0, 1):
             return self.calls
-        hands_on = _guidance_of(type(self)) is not NO_GUIDANCE
-        told = self.scale_conditioned or (hands_on and any(inside.scale_conditioned for inside in self._inside()))
-        return self.calls * (1 if told else 2)
+        passes_on = _guidance_of(type(self).forward) is not NO_GUIDANCE
+        one_call = self.scale_conditioned or (passes_on and any(inside.scale_conditioned for inside in self._inside()))
+        return self.calls * (1 if one_call else 2)
 
     def _inside(self) -> "list[Denoiser]":
         """The denoisers that this one is wrapped around."""
@@ -109,15 +123,15 @@ NO_GUIDANCE = object()
 
 
 @functools.cache
-def _guidance_of(kind: type[Denoiser]) -> object:
+def _guidance_of(forward: Callable[..., Prediction]) -> object:
     """The default of guidance_scale in a class's forward."""
-    parameters = inspect.signature(kind.forward).parameters
+    parameters = inspect.signature(forward).parameters
     return parameters["guidance_scale"].default if "guidance_scale" in parameters else NO_GUIDANCE
 
 
 def guide(without: Prediction, given: Prediction, guidance_scale: Tensor | float) -> Prediction:
-    """Classifier-free guidance (arXiv 2207.12598, eq. 6): y = y_uncond + g (y_cond - y_uncond) for x_0 and eps, of
-    predictions at one (x, t)."""
+    """Classifier-free guidance (arXiv 2207.12598, eq. 6): y = y_uncond + g (y_cond - y_uncond), for x_0 and for eps.
+    Both predictions are at the same (x, t)."""
     g = guidance_scale if isinstance(guidance_scale, float) else expand(guidance_scale, without.x)
     x0 = without.x0 + g * (given.x0 - without.x0)
     eps = without.eps + g * (given.eps - without.eps)
@@ -125,7 +139,7 @@ def guide(without: Prediction, given: Prediction, guidance_scale: Tensor | float
 
 
 def check_guidance(guidance_scale: object, x: Tensor) -> Tensor | float:
-    """A guidance scale, a finite number or a tensor () or (B,) of them; `ValueError` otherwise."""
+    """The guidance scale, a finite number or a tensor () or (B,) of them, in x's dtype; `ValueError` otherwise."""
     if not isinstance(guidance_scale, Tensor):
         return check_number(guidance_scale, "guidance_scale")
     check_batch_of_times(guidance_scale, x, "guidance_scale")
@@ -164,14 +178,23 @@ class NetDenoiser(Denoiser):
         return Prediction.of(self.kind, y, x, t, self.schedule)
 
 
-class LambdaDenoiser(NetDenoiser):
-    """A network that is told the noise level instead of the time, and so serves every schedule: net(x/S, lambda, cond,
-    guidance_scale).
+class Featured(Protocol):
+    """A network that a discriminator can read: features(x, lam, cond) gives (B, feature_width)."""
 
-    S = sqrt(alpha^2 + sigma^2), so that the network sees the same input on every schedule wherever NSR is the same. One
-    network may then stand behind several of these, each with its own schedule and kind. It gets lambda (B,) in x's
-    dtype, -inf where alpha = 0 and +inf where sigma = 0, cond as given, and guidance_scale (B,) where it is `told` one,
-    else None.
+    @property
+    def feature_width(self) -> int: ...
+
+    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor: ...
+
+
+class LambdaDenoiser(NetDenoiser):
+    """A network conditioned on the noise level instead of the time: net(x/S, lambda, cond, guidance_scale).
+
+    So one network serves every schedule. With S = sqrt(alpha^2 + sigma^2) its input is the same on all schedules
+    wherever their NSR is, and several of these denoisers, each with its own schedule and kind, may hold one network.
+
+    The network gets lambda (B,) in x's dtype, -inf where alpha = 0 and +inf where sigma = 0; cond as it was given; and
+    guidance_scale (B,), or None where the scale is no input of it.
     """
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
@@ -189,7 +212,7 @@ class LambdaDenoiser(NetDenoiser):
             g = None if guidance_scale is None else torch.as_tensor(guidance_scale).to(x).expand(len(x))
             y = self.net(*self._seen(x, t), cond, g)
             return Prediction.of(self.kind, y, x, t, self.schedule)
-        if not getattr(self.net, "batches_guidance", False):
+        if cond is None or not getattr(self.net, "batches_guidance", False):
             return guide(self.forward(x, t, None), self.forward(x, t, cond), guidance_scale)
         both = self.forward(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), self._doubled(cond))
         without, given = (
@@ -199,8 +222,8 @@ class LambdaDenoiser(NetDenoiser):
         return guide(without, given, guidance_scale)
 
     def _doubled(self, cond: Tensor) -> Tensor:
-        """No condition for the first half of a batch, cond for the second; the last one is kept, since a sampler
-        asks for it at every step."""
+        """The conditions of a doubled batch: no label for its first half, cond for its second. The last result is
+        kept, since a sampler needs it at every step."""
         version = None if cond.is_inference() else cond._version
         if self._last_cond is None or self._last_cond[0] is not cond or self._last_cond[1] != version:
             self._last_cond = cond, version, torch.cat([torch.full_like(cond, NO_CLASS), cond])
@@ -208,7 +231,7 @@ class LambdaDenoiser(NetDenoiser):
 
     def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The network's features of x (B, ...) at t (B,), (B, net.feature_width): what a discriminator reads."""
-        return self.net.features(*self._seen(x, t), cond)
+        return cast(Featured, self.net).features(*self._seen(x, t), cond)
 
     def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees of (x, t): the scaled state, and lambda (B,)."""
@@ -219,8 +242,10 @@ class LambdaDenoiser(NetDenoiser):
 
 
 class Wrapper(Denoiser):
-    """A denoiser around another one, `denoiser`, which is guided as that one is: a subclass's forward(x, t,
-    cond=None, guidance_scale=1.0) asks self.denoiser(x, t, cond, guidance_scale)."""
+    """A denoiser around another one, `denoiser`, guided as that one is.
+
+    A subclass's forward(x, t, cond=None, guidance_scale=1.0) calls self.denoiser(x, t, cond, guidance_scale).
+    """
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule | None = None):
         check_denoiser(denoiser)
@@ -242,8 +267,7 @@ class Wrapper(Denoiser):
 class Guided(Wrapper):
     """A denoiser with classifier-free guidance built in: Guided(D, g)(x, t, cond) is D(x, t, cond, g).
 
-    A model that is told the guidance scale has its guidance already, as an input: to wrap one, or a guided one, is a
-    `ValueError`.
+    `ValueError` for a denoiser that is guided already: one conditioned on the guidance scale, or another `Guided`.
     """
 
     def __init__(self, denoiser: Denoiser, guidance_scale: float):
@@ -251,8 +275,8 @@ class Guided(Wrapper):
         self.guidance_scale = check_number(guidance_scale, "guidance_scale")
         if denoiser.scale_conditioned:
             raise ValueError(
-                "this model is told the guidance scale, and classifier-free guidance on top would guide it twice: "
-                "call it as D(x, t, cond, guidance_scale), or give the scale to solve"
+                "this model is conditioned on the guidance scale, and classifier-free guidance on top would guide it "
+                "twice: call it as D(x, t, cond, guidance_scale), or give the scale to solve"
             )
         if isinstance(denoiser, Guided):
             raise ValueError(f"this model is guided by {denoiser.guidance_scale:g} already; guide it once")
@@ -269,8 +293,8 @@ class Guided(Wrapper):
     ) -> Prediction:
         if isinstance(guidance_scale, Tensor) or guidance_scale != 1:
             raise ValueError(
-                f"this model is guided by {self.guidance_scale:g} already, "
-                f"and is asked to be by {written(guidance_scale)} as well"
+                f"this model is guided by {self.guidance_scale:g} already, and cannot be guided by "
+                f"{written(guidance_scale)} as well"
             )
         return self.denoiser(x, t, cond, self.guidance_scale)
 
@@ -285,11 +309,10 @@ class Spent:
 
 
 class Conditioned(Wrapper):
-    """A denoiser with its condition and guidance scale bound: what a solver's step calls as D(x, t), knowing neither.
-    `spent` counts.
+    """A denoiser with its condition and guidance scale bound: a solver's step calls it as D(x, t).
 
-    cond and guidance_scale as `Denoiser` takes them. schedule: the denoiser's own levels, where they are known at the
-    times of a grid.
+    cond and guidance_scale: as `Denoiser` takes them. schedule: the denoiser's own, or one with the same levels, such
+    as that of `solve`, which has computed them ahead at the times of a grid. `spent` counts the calls.
     """
 
     def __init__(
@@ -301,7 +324,7 @@ class Conditioned(Wrapper):
     ):
         super().__init__(denoiser, schedule)
         self.cond, self.guidance_scale, self.spent = cond, guidance_scale, Spent()
-        # together, since a solver asks at every step, and attributes that are modules are slow to find
+        # together, since every step reads them, and attributes that are modules are slow to find
         self._bound = denoiser, cond, guidance_scale, denoiser.calls_at(guidance_scale), self.spent
 
     @property
@@ -326,10 +349,10 @@ class Conditioned(Wrapper):
 
 
 class Rescheduled(Wrapper):
-    """The same model on another schedule: it is asked at the time where its own NSR equals that of the new schedule.
+    """The same model on another schedule: it is evaluated at the time where its own NSR equals the new schedule's.
 
-    With n = sigma/alpha equal on both, x' = x sigma'/sigma has the same x_0 and eps. Where the new schedule is noisier
-    than the model ever saw (alpha = 0, say), the model answers at its own t = 1 for x_0, and eps follows from x.
+    With n = sigma/alpha equal on both, x' = x sigma'/sigma has the same x_0 and eps. The new schedule may be noisier
+    than the model's own at t = 1 (alpha = 0, say). There x_0 is the model's at its own t = 1, and eps follows from x.
     """
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule):
@@ -343,7 +366,7 @@ class Rescheduled(Wrapper):
         return Prediction.of("x0", p.x0, x, t, self.schedule)
 
     def _own(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The state and time at which the model itself is asked."""
+        """The state and time at which the model itself is evaluated."""
         own = self.denoiser.schedule
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         t_own = own.t_of_lam(self.schedule.lam(t))

@@ -13,7 +13,7 @@ from .schedules import Schedule, check_schedule
 from .support.checks import check_count, check_grid, check_positive, unknown
 
 FIRST_NSR = 30.0
-"""Where a grid in noise levels enters after the jump from alpha = 0, unless told otherwise."""
+"""The NSR that the first step jumps to from alpha = 0, on the grids `lambda` and `karras`, unless `first` is given."""
 
 
 SHIFT = (0.17, 2.0)
@@ -67,12 +67,15 @@ def time_grid(
 ) -> Tensor:
     """The times of N = `steps` steps, (N + 1,), float64, strictly decreasing from 1 to 0.
 
-    `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), see `SHIFTS`. `uniform` (t = i/N)
-    and `quadratic` (t = (i/N)^2, arXiv 2010.02502, app. D.2) are laid out in t. `lambda` (uniform in log NSR, arXiv
-    2206.00927, sec. 3.4) and `karras` (uniform in NSR^(1/rho), arXiv 2206.00364, eq. 5) are laid out in noise levels, N
-    of them and then 0: from NSR(1), or, where that is infinite or `first` is given, by one step from t = 1 to NSR
-    `first`, down to NSR `last`, from where the last step jumps to data. Only these two take `first` > `last` > 0, and
-    only `karras` uses `rho` > 0. `ValueError` for anything else.
+    - `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), (a, b) of `SHIFTS`;
+    - `uniform`: t = i/N;
+    - `quadratic`: t = (i/N)^2 (arXiv 2010.02502, app. D.2);
+    - `lambda`: uniform in log NSR (arXiv 2206.00927, sec. 3.4);
+    - `karras`: uniform in NSR^(1/rho), rho > 0 (arXiv 2206.00364, eq. 5).
+
+    `lambda` and `karras` are laid out in noise levels. They begin at NSR(1); where that is infinite, or `first` is
+    given, one step goes from t = 1 to NSR `first`. They end at NSR `last`, from where the last step jumps to data. Only
+    these two take `first` > `last` > 0, and only `karras` uses `rho`. `ValueError` for anything else.
     """
     check_schedule(schedule)
     check_count(steps, "steps")
@@ -94,7 +97,7 @@ def time_grid(
 
 
 def last_nsr(steps: int) -> float:
-    """The last noise level before the jump, unless told otherwise: the more steps there are, the nearer to data."""
+    """The last noise level before the jump, unless `last` is given: the more steps, the nearer to data."""
     return 0.5 / steps
 
 
@@ -116,10 +119,11 @@ def _between_levels(
         high = max(FIRST_NSR, 2 * low) if math.isinf(noisiest) else noisiest
     if not cleanest < low < high <= noisiest:
         raise ValueError(
-            f"noise levels must satisfy {cleanest:g} < last < first <= {noisiest:g} on {schedule!r}, got last = {low:g} and first = {high:g}"
+            f"noise levels must satisfy {cleanest:g} < last < first <= {noisiest:g} on {schedule!r}, "
+            f"got last = {low:g} and first = {high:g}"
         )
     from_top = high == noisiest
-    levels_left = steps if from_top else steps - 1  # the levels below t = 1's own, with that of t = 1 if it has one
+    levels_left = steps if from_top else steps - 1  # how many are spaced: that of t = 1 too, if it is the highest
     if levels_left < 2:
         # too few for a spacing: the last level, if there is room for it
         levels = torch.full((steps - 1,), low, dtype=torch.float64)

@@ -31,14 +31,15 @@ def fitted_order(steps: Sequence[float] | Tensor, errors: Sequence[float] | Tens
     """The p of error = C steps^-p by least squares: minus the slope of log(error) against log(steps). Positive where
     errors fall.
 
-    steps (n,): numbers of steps, or of network calls, > 0; errors (n,): >= 0. Points whose error is at or below `floor`
-    are left out, because rounding, not the method, made them: in float64 on data of size 1, and against a reference
-    solved to 1e-12, 1e-11 is a fair floor. With floor = 0, the default, no point is left out, and an error of 0 is
-    refused, since it has no logarithm. All other points weigh the same; whether they lie where the power law holds is
-    for the caller to see to.
+    steps (n,): numbers of steps, or of network calls, > 0; errors (n,): >= 0. All points weigh the same; the caller
+    gives those at which the power law holds.
 
-    Raises `ValueError` for numbers that are negative, NaN or infinite, for lengths that differ, and for fewer than two
-    points, or two different numbers of steps, above the floor.
+    Points whose error is at or below `floor` are left out: rounding made them, not the method. For float64, data of
+    size 1 and a reference solved to 1e-12, a fair floor is 1e-11. With floor = 0, the default, no point is left out,
+    and an error of 0 is refused, since it has no logarithm.
+
+    `ValueError` for numbers that are negative, NaN or infinite, for lengths that differ, and for fewer than two points,
+    or two different numbers of steps, above the floor.
     """
     steps, errors = _numbers(steps, "steps"), _numbers(errors, "errors")
     if steps.shape != errors.shape:
@@ -55,7 +56,8 @@ def fitted_order(steps: Sequence[float] | Tensor, errors: Sequence[float] | Tens
     x, y = steps[above].log(), errors[above].log()
     if len(x.unique()) < 2:
         raise ValueError(
-            f"an order needs errors above the floor {floor:g} at two different numbers of steps at least, got {int(above.sum())} such error(s)"
+            f"an order needs errors above the floor {floor:g} at two different numbers of steps at least, "
+            f"got {int(above.sum())} such error(s)"
         )
     x = x - x.mean()
     return -float((x * y).sum() / (x**2).sum())
@@ -72,12 +74,12 @@ class PairedError:
 
 
 def paired_error(a: Tensor, b: Tensor) -> PairedError:
-    """Euclidean distances between sample i of a and sample i of b, summarised: the error to the exact flow, where b is
-    that.
+    """Euclidean distances |a_i - b_i| between sample i of a and sample i of b, summarised. With b the end of the exact
+    flow, they are the errors of a.
 
     a, b: (B, ...), of the same shape and dtype, B >= 1; a sample's distance is over all its dimensions. The median
-    tells of the typical sample; the root mean square is dominated by the few that an unstable or coarse solver throws
-    to another mode. Raises `ValueError` for shapes or dtypes that differ, NaN and infinity.
+    describes the typical sample. The root mean square is dominated by the few samples that an unstable or coarse solver
+    throws to another mode. `ValueError` for shapes or dtypes that differ, NaN and infinity.
     """
     for x, name in ((a, "a"), (b, "b")):
         _check_samples(x, name)
@@ -98,16 +100,18 @@ def wasserstein2(a: Tensor, b: Tensor, *, limit: int = 5000) -> float:
     """The exact Wasserstein-2 distance of two sets of points: sqrt(min over couplings of sum_ij pi_ij |a_i - b_j|^2).
 
     a (n, d) and b (m, d), every point with equal weight; in the unit of the data. The coupling is found by POT's
-    network simplex (`ot.emd2`; Bonneel et al. 2011), with n m numbers of memory and time that grows about as n^2: under
-    a second at n = m = 2000, several at 5000. A set larger than `limit` is a `ValueError`; raise the limit, or use
-    `sliced_wasserstein`. Also a `ValueError`: dimensions or dtypes that differ, empty sets, NaN. `RuntimeError` if the
-    simplex stops before it has found the optimum.
+    network simplex (`ot.emd2`; Bonneel et al. 2011). It takes memory for n m numbers. Its time grows about as n^2: less
+    than a second for n = m = 2000, several for 5000.
+
+    `ValueError` for a set larger than `limit` (raise the limit, or use `sliced_wasserstein`), for dimensions or dtypes
+    that differ, empty sets and NaN. `RuntimeError` if the simplex stops before it has found the optimum.
     """
     _check_sets(a, b)
     check_count(limit, "limit")
     if max(len(a), len(b)) > limit:
         raise ValueError(
-            f"exact Wasserstein-2 of {len(a)} and {len(b)} points exceeds the limit of {limit}; take fewer, raise the limit or use sliced_wasserstein"
+            f"exact Wasserstein-2 of {len(a)} and {len(b)} points exceeds the limit of {limit}; take fewer, raise the "
+            "limit or use sliced_wasserstein"
         )
     import ot
     from scipy.spatial.distance import cdist
@@ -121,12 +125,12 @@ def wasserstein2(a: Tensor, b: Tensor, *, limit: int = 5000) -> float:
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 128, seed: int = 0) -> float:
-    """The sliced Wasserstein-2 distance: sqrt(mean over directions u of W2^2 of the points' shadows on u) (Bonneel et
-    al. 2015).
+    """The sliced Wasserstein-2 distance: sqrt(mean over directions u of W2^2 of the points' projections on u) (Bonneel
+    et al. 2015).
 
-    a (n, d) and b (m, d), equal weights; in the unit of the data. A shift by c has the value |c|/sqrt(d). A shadow
+    a (n, d) and b (m, d), equal weights; in the unit of the data. A shift by c has the value |c|/sqrt(d). A projection
     costs a sort, so n = 10^4 takes about a second; memory is bounded by chunks. The directions are `projections` random
-    unit vectors, the same for the same `seed` and d: two methods compared with one seed are compared along the same
+    unit vectors that depend on `seed` and d alone: methods measured with one seed are compared along the same
     directions. Computed by POT. `ValueError` as for `wasserstein2`.
     """
     _check_sets(a, b)
@@ -186,9 +190,9 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): the squared Fréchet distance of two Gaussians with these
     moments (Heusel et al., arXiv 1706.08500, eq. 6).
 
-    a, b: features (n, d), or their `Moments`. On features of a classifier this is what FID measures; its value depends
-    on the features, and it is biased upwards by about d^2/n for finite sets, so compare sets of one size, and with a
-    floor. In the squared unit of the features. `ValueError` for dimensions that differ, NaN, and sets of fewer than
+    a, b: features (n, d), or their `Moments`. In the squared unit of the features. With features of a classifier this
+    is what FID measures. Its value depends on the features, and for finite sets it is biased upwards by about d^2/n: so
+    compare sets of one size, and with a floor. `ValueError` for dimensions that differ, NaN, and sets of fewer than
     two.
     """
     a, b = (x if isinstance(x, Moments) else Moments.of(x) for x in (a, b))
@@ -229,11 +233,11 @@ def floor(
     *,
     seeds: Sequence[int] = range(5),
 ) -> Spread:
-    """What a distance reads between two sets of n true samples: no sampler's figure below it means anything.
+    """The value of a distance between two sets of n true samples. No difference below it can be seen.
 
-    `draw(n, seed)` returns n true samples, (n, d), such as `mixture.sample`; each s in `seeds` gives the independent
-    draws of seeds 2s and 2s + 1. `distance` is any function of two sets; set its options with a lambda or
-    functools.partial. `ValueError` for fewer than two seeds, or seeds that repeat or are not whole numbers >= 0.
+    `draw(n, seed)` returns n true samples, (n, d), such as `mixture.sample`; each s in `seeds` gives one value, between
+    the independent draws of seeds 2s and 2s + 1. `distance` is any function of two sets; set its options with a lambda
+    or functools.partial. `ValueError` for fewer than two seeds, or seeds that repeat or are not whole numbers >= 0.
     """
     check_count(n, "n")
     seeds = [check_count(seed, "each of the seeds", 0) for seed in seeds]
@@ -249,9 +253,9 @@ def floor(
 class Modes:
     """Which modes of a mixture a set of samples found, and how often.
 
-    weights, expected: (K,) float64, the share of the samples at each mode and the mode's true weight; outside: the
-    share of the samples at no mode, so that weights sum to 1 - outside. coverage: the share of the modes that were
-    found. total_variation: (sum_k |weights_k - expected_k| + outside)/2, in [0, 1].
+    weights, expected: (K,) float64, the fraction of the samples at each mode and the mode's true weight. outside: the
+    fraction of the samples at no mode, so that weights sum to 1 - outside. coverage: the fraction of the modes that
+    were found. total_variation: (sum_k |weights_k - expected_k| + outside)/2, in [0, 1].
     """
 
     weights: Tensor
@@ -269,32 +273,33 @@ def modes(
     fraction: float = 0.1,
     tail: float = 1e-3,
 ) -> Modes:
-    """Compare where samples (n, d) lie with a mixture's weights.
+    """Which modes of a mixture the samples (n, d) found, and how often, against its weights.
 
-    A sample counts for a component only if it is near it: its Mahalanobis distance is below the one that the
-    component's own samples exceed with probability `tail` in [0, 1) (chi-squared, d degrees of freedom). Of the near
-    components it counts for the one with the greatest posterior probability. A sample near none counts for none and
-    adds to `outside`; true samples do so with probability `tail` at most, and with tail = 0 none do. A mode is found,
-    and counts as covered, if its share of the samples is at least `fraction` in (0, 1] of its weight. by: "component",
-    or "label" for the classes of a labelled mixture, sorted.
+    A sample is near a component if its Mahalanobis distance is below the one that the component's own samples exceed
+    with probability `tail` in [0, 1) (chi-squared, d degrees of freedom). Of the components near it, a sample counts
+    for the one with the greatest posterior probability. A sample near none adds to `outside`; of true samples at most a
+    fraction `tail` does, and with tail = 0 none. A mode is found, and counts as covered, if it has at least `fraction`
+    in (0, 1] of the samples that its weight promises. by: "component", or "label" for the classes of a labelled
+    mixture, sorted.
 
-    Where components overlap, hard assignment moves some share from one to another even for true samples: compare the
+    Where components overlap, this assignment moves some samples from one to another even if they are true: compare the
     total variation with its value for true samples, or use labels. `ValueError` for samples of another dimension, NaN,
     and options out of range.
     """
     if by not in ("component", "label"):
         raise unknown("by", by, ("component", "label"))
-    if by == "label" and mixture.labels is None:
+    labels = mixture.labels if by == "label" else None
+    if by == "label" and labels is None:
         raise ValueError("this mixture has no labels; count by component, or give labels=... when making it")
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
     counts = _mode_counts(mixture, samples, tail)
     weights, expected = counts.double() / len(samples), mixture.weights
     outside = (len(samples) - int(counts.sum())) / len(samples)
-    if by == "label":
-        own = (mixture.labels.unique()[:, None] == mixture.labels).to(torch.float64)
+    if labels is not None:
+        own = (labels.unique()[:, None] == labels).to(torch.float64)
         weights, expected = own @ weights, own @ expected
-    # a share that meets its threshold exactly must not fail it by rounding
+    # a fraction that meets its threshold exactly must not fail it by rounding
     threshold = fraction * expected * (1 - 1e-12)
     return Modes(
         weights=weights,
@@ -306,7 +311,7 @@ def modes(
 
 
 def mode_weights(mixture: GaussianMixture, samples: Tensor, *, tail: float = 1e-3) -> Tensor:
-    """The share of samples (n, d) at each component, (K,) float64; `modes` says when a sample counts. Sums to 1
+    """The fraction of samples (n, d) at each component, (K,) float64; `modes` says when a sample counts. The sum is 1
     where none is outside."""
     return _mode_counts(mixture, samples, tail).double() / len(samples)
 
@@ -319,7 +324,7 @@ def mode_coverage(
     fraction: float = 0.1,
     tail: float = 1e-3,
 ) -> float:
-    """The share of a mixture's modes that samples (n, d) found, in [0, 1]: `modes(...).coverage`."""
+    """The fraction of a mixture's modes that samples (n, d) found, in [0, 1]: `modes(...).coverage`."""
     return modes(mixture, samples, by=by, fraction=fraction, tail=tail).coverage
 
 
@@ -351,13 +356,14 @@ def straightness(trajectory: Trajectory, *, normalised: bool = False) -> float:
 
     u = (t_first - t)/(t_first - t_last) runs from 0 to 1 along the trajectory. The integral is that of the polygon
     through its states, exactly: S = sum_i w_i E|(x_end - x_start) - (x_{i+1} - x_i)/w_i|^2 with w_i the step in u. It
-    never exceeds that of the smooth path through the same states, approaches it as steps are added, and is 0 for a
-    single step. `normalised` divides by E|x_end - x_start|^2, which makes it free of the data's unit. It is about x in
-    the time of the schedule: off the linear schedule an exact first-order path is curved all the same, see
-    `first_orderness`.
+    never exceeds that of the smooth path through the same states, and approaches it as steps are added. For a single
+    step it is 0. `normalised` divides by E|x_end - x_start|^2, which makes it free of the data's unit.
 
-    The trajectory needs its states (solve with keep = "path"), else `ValueError`; also for NaN, and for normalised =
-    True where every path ends where it starts.
+    S measures x against the schedule's own time: off the linear schedule even an exact first-order path is curved. Its
+    `first_orderness` is 0 on every schedule.
+
+    `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, and for normalised = True
+    where every path ends where it starts.
     """
     ts, xs, _ = _path(trajectory)
     w = expand((ts[:-1] - ts[1:]) / (ts[0] - ts[-1]), xs)
@@ -372,13 +378,13 @@ def straightness(trajectory: Trajectory, *, normalised: bool = False) -> float:
 
 
 def meeting(noise: Tensor, data: Tensor, *, within: float) -> Tensor:
-    """Which of the straight lines x_t = (1 - t) x_0 + t eps of pairs come as near as `within` to another one at the
-    same time, on the way: (B,), true or false.
+    """Which pairs have a line x_t = (1 - t) x_0 + t eps that meets another pair's: (B,), true or false. Two lines meet
+    if at some time they are at most `within` apart.
 
-    noise, data: (B, D). At such a place a velocity field can follow but one of the lines, so that regression takes
-    their mean (arXiv 2209.03003, sec. 2.1). The distance of two lines is smallest at t* = -<a, b>/|b|^2 with a the
-    difference of their x_0 and b that of their velocities, and counts for 0 < t* < 1 only: lines that are nearest at an
-    end do not meet. `ValueError` for shapes that differ, NaN, and `within` that is not above 0.
+    noise, data: (B, D). Where lines meet, a velocity field can follow only one of them, so regression takes their mean
+    (arXiv 2209.03003, sec. 2.1). The distance of two lines is smallest at t* = -<a, b>/|b|^2, with a the difference of
+    their x_0 and b that of their velocities. Only 0 < t* < 1 counts: lines that are nearest at an end do not meet.
+    `ValueError` for shapes that differ, NaN, and `within` that is not above 0.
     """
     for x, name in ((noise, "noise"), (data, "data")):
         _check_samples(x, name)
@@ -399,16 +405,17 @@ def first_orderness(
     2410.07303, sec. 3.3).
 
     eps_i = (x_{t_i} - alpha x_0,i)/sigma, from the states and the predictions of x_0 of a trajectory on `schedule`. C
-    is 0 exactly when the model's (x_0, eps) are constant along each path: then the ODE is first order, z = x/alpha is a
-    straight line in NSR, and one jump is exact. It is 0 for N = 1, too, which says nothing. kind = "x0" measures the
-    predictions of x_0 instead: these are the velocity of y = x/sigma = eps + x_0/NSR, which is straight in 1/NSR for
-    the same paths. `normalised` divides by the mean square, E mean_i |eps_i|^2: the part, in [0, 1], of what is
-    predicted that varies along the path.
+    is 0 exactly when the model's (x_0, eps) are constant along each path. Then the ODE is first-order, z = x/alpha is a
+    straight line in NSR, and one jump is exact. With N = 1 it is always 0, which says nothing.
 
-    The mean weighs the grid's points alike, so compare on the same grid. Rounding enters as its size over sigma, so
-    that float32 shows about 1e-4 in eps at sigma = 1e-3. A path with noise added on the way (eta, churn, SDE solvers)
-    is not the ODE's. Raises `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, for
-    another `kind`, and for normalised = True where all predictions are 0.
+    kind = "x0" measures the predictions of x_0 instead. These are the velocity of y = x/sigma = eps + x_0/NSR, which is
+    straight in 1/NSR for the same paths. `normalised` divides by the mean square, E mean_i |eps_i|^2: what is left is
+    the fraction, in [0, 1], of the prediction that varies along the path.
+
+    The mean weighs the grid's points alike, so compare on the same grid. Rounding is divided by sigma: float32 shows
+    about 1e-4 in eps at sigma = 1e-3. A path with noise added on the way (eta, churn, SDE solvers) is not the ODE's.
+    `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, for another `kind`, and for
+    normalised = True where all predictions are 0.
     """
     if kind not in ("eps", "x0"):
         raise unknown("kind to compare along a path", kind, ("eps", "x0"))
@@ -435,12 +442,12 @@ def target_variance(
     samples: int = 4096,
     seed: int = 0,
 ) -> list[tuple[float, float, float]]:
-    """How much the x_0 of a consistency training's target varies: rows (NSR, E|x~_0 - E[x_0 | x_t]|^2, its standard
-    error), one a time t in ts.
+    """How much the x_0 in a target of consistency training varies: a row (NSR, E|x~_0 - E[x_0 | x_t]|^2, its standard
+    error) for each time t in ts.
 
-    x~_0 is the softmax-weighted mean over a batch of `references` draws that holds x_t's own source (arXiv 2410.18958;
-    `distill.sct`), so that 1 is consistency training's own sample; the exact score's has variance 0. `samples` x_t in
-    batches, at least 16 of them. `ValueError` for counts below 1.
+    x~_0 is the softmax-weighted mean over a batch of `references` draws, one of which is the source of x_t (arXiv
+    2410.18958; `distill.sct`). references = 1 is consistency training, whose x~_0 is that source; with the exact score
+    the variance would be 0. About `samples` x_t are drawn, in 16 batches or more. `ValueError` for counts below 1.
     """
     check_count(references, "references")
     batches = max(check_count(samples, "samples") // references, 16)
@@ -470,12 +477,12 @@ def score_error(
     ts: Sequence[float] | Tensor = (0.1, 0.3, 0.5, 0.7, 0.9),
     seed: int = 0,
 ) -> float:
-    """How far a denoiser is from the best one of the distribution that samples (n, ...) come from: root mean square of
-    eps_D - eps*, a number, over n and ts.
+    """The root mean square of eps_D - eps*, over samples and times: how far D is from the ideal denoiser of the
+    distribution that samples (n, ...) come from. Returns a number; D with eps = 0 everywhere has about 1.
 
-    eps* is that of the samples themselves (`mixtures.Empirical`), each noised once at every time in ts; a sample counts
-    among the points, so that eps* is unbiased. It is noisy where few samples are near: take thousands of them, in few
-    dimensions. An ignorant D that says eps = 0 reads about 1. cond (n,) or None, labels of the samples, told to D.
+    eps* is the ideal denoiser's of the samples themselves (`mixtures.Empirical`). Each sample is noised once at every
+    time in ts, and is itself among the points, so that eps* is unbiased. eps* is noisy where few samples are near: take
+    thousands of them, in few dimensions. cond (n,) or None: the labels of the samples, given to D.
     """
     _check_samples(samples, "samples")
     best = Empirical(samples, cond).denoiser(D.schedule)
@@ -490,12 +497,12 @@ def score_error(
 
 
 def consistency_error(D: Denoiser, trajectory: Trajectory, cond: Tensor | None = None) -> list[float]:
-    """How far the jumps from a trajectory's states to its last time land from its end: root mean square over samples,
-    (N,), from its first time on.
+    """|jump(D(x_t, t, cond), t_end) - x_end|, root mean square over samples: how far from a trajectory's end the jumps
+    from its states land. A list of N numbers, one for each time but the last.
 
-    |jump(D(x_t, t, cond), t_end) - x_end|: 0 everywhere for the trajectory's exact consistency function (arXiv
-    2303.01469, eq. 1). The trajectory, a teacher's or an exact one, lies on D's schedule and has its states, else
-    `ValueError`. cond (B,) or None is D's condition.
+    All are 0 for the trajectory's exact consistency function (arXiv 2303.01469, eq. 1). The trajectory, a teacher's or
+    an exact one, lies on D's schedule. cond (B,) or None is D's condition. `ValueError` for a trajectory without its
+    states.
     """
     _path(trajectory)
     last = float(trajectory.ts[-1])
@@ -512,7 +519,8 @@ def _path(trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     ts, xs, x0s = trajectory.ts, trajectory.xs, trajectory.x0s
     if len(xs) != len(ts) or len(x0s) != len(ts) - 1:
         raise ValueError(
-            f"a path needs the states at its {len(ts)} times and a prediction at all but the last, got {len(xs)} and {len(x0s)}; solve with keep='path'"
+            f"a path needs the states at its {len(ts)} times and a prediction at all but the last, got {len(xs)} and "
+            f"{len(x0s)}; solve with keep='path'"
         )
     for x, name in ((xs, "the trajectory's states"), (x0s, "the trajectory's predictions")):
         check_finite(x, name)

@@ -42,11 +42,14 @@ def _rows(values: object, what: str) -> Tensor:
 class GaussianMixture:
     """sum_k pi_k N(m_k, C_k) in d dimensions.
 
-    means: (K, d). Spread, one of the two: `std`, standard deviations of shape () or (K,) (isotropic) or (K, d)
-    (diagonal); or `cov`, covariances (d, d) or (K, d, d), symmetric positive definite. weights: (K,), positive, summing
-    to 1 (equal by default). labels: (K,) whole numbers >= 0, the class of each component; without them the mixture has
-    no classes. `ValueError` says which of these does not hold. Parameters are kept in float64; results follow the dtype
-    and device of x.
+    - means: (K, d);
+    - std or cov, exactly one: standard deviations () or (K,) (isotropic), or (K, d) (diagonal), all > 0; or covariances
+      (d, d) or (K, d, d), symmetric positive definite;
+    - weights: (K,), positive, with sum 1; equal by default;
+    - labels: (K,) whole numbers >= 0, the class of each component; without them the mixture has no classes.
+
+    `ValueError` says which of these does not hold. Parameters are kept in float64; results follow the dtype and device
+    of x.
     """
 
     def __init__(
@@ -65,15 +68,18 @@ class GaussianMixture:
         if (std is None) == (cov is None):
             raise ValueError("give the components' spread as exactly one of std and cov")
         # C_k = U_k diag(scales_k^2) U_k^T; U is None where the axes are the coordinates
-        self._axes, self._scales = (
-            _axes_of_cov(_rows(cov, "cov"), K, d) if std is None else (None, _scales_of_std(_rows(std, "std"), K, d))
-        )
+        self._axes: Tensor | None = None
+        if std is None:
+            self._axes, self._scales = _axes_of_cov(_rows(cov, "cov"), K, d)
+        else:
+            self._scales = _scales_of_std(_rows(std, "std"), K, d)
         self.weights = torch.full((K,), 1 / K, dtype=torch.float64) if weights is None else _rows(weights, "weights")
         if self.weights.shape != (K,):
             raise ValueError(f"weights must have shape ({K},), one a component, got {shape(self.weights)}")
         if not bool((self.weights > 0).all()) or abs(float(self.weights.sum()) - 1) > 1e-6:
             raise ValueError(
-                f"weights must be positive and sum to 1, got a sum of {float(self.weights.sum()):g} and a least weight of {float(self.weights.min()):g}"
+                f"weights must be positive and sum to 1, got a sum of {float(self.weights.sum()):g} "
+                f"and a least weight of {float(self.weights.min()):g}"
             )
         self.weights = self.weights / self.weights.sum()
         self.labels = None if labels is None else _labels(labels, K)
@@ -158,10 +164,11 @@ class GaussianMixture:
         return torch.softmax(self._log_joint_clean(x, None), 1)
 
     def accuracy(self, x: Tensor, cond: Tensor) -> float:
-        """The share of clean samples x (B, d) whose most probable class is the one asked for, cond (B,), in [0, 1]."""
+        """The fraction, in [0, 1], of clean samples x (B, d) whose most probable class is the requested one, cond."""
         self._log_weights(cond, len(x))  # says what is wrong with cond
-        classes = self.labels.unique()
-        own = (self.labels == classes[:, None]).to(x.dtype)  # (classes, K)
+        labels = self._own_labels()
+        classes = labels.unique()
+        own = (labels == classes[:, None]).to(x.dtype)  # (classes, K)
         best = classes[(self.responsibilities(x).cpu() @ own.T).argmax(1)]
         return float((best == cond.cpu()).double().mean())
 
@@ -180,7 +187,8 @@ class GaussianMixture:
         self._check(x)
         if self.components > 1 and self.dim > 1:
             raise ValueError(
-                f"the flow of a mixture has a closed form for K = 1 or d = 1 only, got K = {self.components} and d = {self.dim}; use toydiff.solvers.reference"
+                f"the flow of a mixture has a closed form for K = 1 or d = 1 only, got K = {self.components} and "
+                f"d = {self.dim}; use toydiff.solvers.reference"
             )
         at, to = self.marginal(schedule, t), self.marginal(schedule, s)
         return (
@@ -194,15 +202,19 @@ class GaussianMixture:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (B, {self.dim}) for this mixture, got {shape(x)}")
 
-    def _log_weights(self, cond: Tensor, n: int) -> Tensor:
+    def _own_labels(self) -> Tensor:
         if self.labels is None:
             raise ValueError("this mixture has no labels, so it cannot be conditioned; give labels=... when making it")
+        return self.labels
+
+    def _log_weights(self, cond: Tensor, n: int) -> Tensor:
+        labels = self._own_labels()
         cond = _cond(cond, n)
-        own = cond.cpu().reshape(-1, 1) == self.labels
+        own = cond.cpu().reshape(-1, 1) == labels
         if not bool(own.any(1).all()):
             missing = cond.cpu().reshape(-1)[~own.any(1)][0]
             raise ValueError(
-                f"no component has the label {int(missing)}; the labels are {sorted(set(self.labels.tolist()))}"
+                f"no component has the label {int(missing)}; the labels are {sorted(set(labels.tolist()))}"
             )
         log_weights = torch.where(own, self.weights.log(), -math.inf)
         return (log_weights - torch.logsumexp(log_weights, 1, keepdim=True)).expand(n, -1)
@@ -220,7 +232,7 @@ class GaussianMixture:
         return self._log_joint(x, alpha, sigma, cond)[0]
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, tuple]:
-        """log[pi_k N(x; alpha m_k, V_k)] up to (d/2) log 2pi, (B, K), and the pieces that the denoiser shares."""
+        """log[pi_k N(x; alpha m_k, V_k)] up to (d/2) log 2pi, (B, K), and the terms that the denoiser uses too."""
         means, scales, axes, log_weights = self._parameters(x)
         if cond is not None:
             log_weights = self._log_weights(cond, len(x)).to(x)
@@ -280,7 +292,8 @@ def _axes_of_cov(cov: Tensor, K: int, d: int) -> tuple[Tensor, Tensor]:
     worst = int((variances[:, 0] / variances[:, -1].abs()).argmin())
     if not bool((variances[:, 0] > 1e-14 * variances[:, -1].abs()).all()):
         raise ValueError(
-            f"every covariance must be positive definite; that of component {worst} has the eigenvalue {float(variances[worst, 0]):g}"
+            f"every covariance must be positive definite; that of component {worst} has the eigenvalue "
+            f"{float(variances[worst, 0]):g}"
         )
     return axes, variances.sqrt()
 
@@ -360,8 +373,8 @@ class Empirical:
         return torch.randint(len(self.points), (n,), generator=as_generator(seed))
 
     def denoiser(self, schedule: Schedule, kind: str = "x0", chunk: int = 4096) -> "EmpiricalDenoiser":
-        """The ideal denoiser of this data set. `chunk`: the most (sample, point) rows of distances held at once per
-        sample."""
+        """The ideal denoiser of this data set. `chunk`: how many points a sample is compared with at once, which bounds
+        the memory."""
         return EmpiricalDenoiser(self, schedule, kind, chunk)
 
 
@@ -390,7 +403,8 @@ class EmpiricalDenoiser(Denoiser):
             absent = ~torch.isin(cond.cpu(), labels)
             if bool(absent.any()):
                 raise ValueError(
-                    f"no point has the label {int(cond.cpu()[absent][0])}; the labels are {sorted(set(labels.tolist()))}"
+                    f"no point has the label {int(cond.cpu()[absent][0])}; "
+                    f"the labels are {sorted(set(labels.tolist()))}"
                 )
             labels = labels.to(x.device)
         # float64: the softmax sees differences of squared distances divided by sigma^2
@@ -403,7 +417,7 @@ class EmpiricalDenoiser(Denoiser):
             part = points[start : start + self.chunk].reshape(-1, flat.shape[1]).to(torch.float64)
             # -|x - alpha y|^2/2 up to |x|^2/2, which is the same for all points
             closeness = alpha * (flat @ part.T) - 0.5 * alpha**2 * (part**2).sum(1)
-            if cond is not None:
+            if cond is not None and labels is not None:
                 closeness = torch.where(cond[:, None] == labels[start : start + self.chunk], closeness, -math.inf)
             new = torch.maximum(best, closeness.max(1, keepdim=True).values)
             # a running softmax: weights relative to the best point so far
@@ -414,8 +428,8 @@ class EmpiricalDenoiser(Denoiser):
 
 
 def _relative(gap: Tensor, sigma: Tensor) -> Tensor:
-    """exp(gap/sigma^2) for gap <= 0; at sigma = 0 one where gap = 0, else zero. A gap of -inf - (-inf) counts as no
-    point yet."""
+    """exp(gap/sigma^2) for gap <= 0; at sigma = 0: 1 where gap = 0, else 0. A gap of NaN, from -inf - (-inf), means
+    that there was no point yet: 0."""
     gap = torch.where(gap.isnan(), -math.inf, gap)
     return torch.where(sigma > 0, torch.exp(gap / torch.where(sigma > 0, sigma, 1) ** 2), (gap == 0).to(gap.dtype))
 
@@ -474,7 +488,7 @@ def random_mixture(seed: int = 0, modes: int = 5, dim: int = 2) -> GaussianMixtu
     return GaussianMixture(means, cov=(cov + cov.mT) / 2, weights=weights / weights.sum(), labels=torch.arange(modes))
 
 
-def fit(points: Tensor | Sequence, modes: int = 30, seed: int = 0) -> GaussianMixture:
+def fit(points: Tensor | np.ndarray | Sequence, modes: int = 30, seed: int = 0) -> GaussianMixture:
     """A mixture of full Gaussians fitted to points (N, d) by scikit-learn's expectation maximisation; label =
     component."""
     from sklearn.mixture import GaussianMixture as Fitted

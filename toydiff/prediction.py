@@ -82,10 +82,11 @@ class Prediction:
     def of(cls, kind: str, y: Tensor, x: Tensor, t: Tensor | float, schedule: Schedule) -> "Prediction":
         """The prediction behind a network's output `y` of the given kind, at state `x` and time `t`.
 
-        Solves a x_0 + b eps = y, alpha x_0 + sigma eps = x. At sigma = 0 the state says nothing about the noise: x0 is
-        then x/alpha for every kind that does not predict x0 itself, and eps, where the kind leaves it open, its mean,
-        0. Raises `ValueError` where the system has no unique x0: `eps` and `score` at alpha = 0, `velocity` where the
-        rates are infinite or both 0 (VP and tables at t = 0, VE at t = 0).
+        Solves a x_0 + b eps = y, alpha x_0 + sigma eps = x. At sigma = 0 the state says nothing about the noise. There
+        x_0 = x/alpha, for every kind but `x0` itself; and eps is its mean, 0, where the kind leaves it open.
+
+        `ValueError` where the system has no unique x_0: for `eps` and `score` where alpha = 0; for `velocity` where the
+        rates are infinite or both 0 (at t = 0 of VP, of tables and of VE).
         """
         check_state(x)
         check_state(y, f"the prediction ({kind})")
@@ -102,26 +103,26 @@ class Prediction:
         if kind in ("eps", "score"):
             if bool((alpha == 0).any()):
                 raise ValueError(
-                    f"kind {kind!r} cannot be used where alpha = 0 (t = {float(t.max()):g} on {schedule!r}): x_t is pure noise "
-                    "there, and its eps says nothing about x_0; predict x0, v, velocity or preconditioned, or start below"
+                    f"kind {kind!r} cannot be used where alpha = 0 (t = {float(t.max()):g} on {schedule!r}): x_t is "
+                    "pure noise there, and its eps says nothing about x_0; predict x0, v, velocity or preconditioned, "
+                    "or start below"
                 )
-            eps = (
-                y if kind == "eps" else -s_x * y
-            )  # the score's row, -1/sigma, is infinite at t = 0: its multiple is not
+            # the score's row, -1/sigma, is infinite at t = 0: its multiple is not
+            eps = y if kind == "eps" else -s_x * y
             return cls(x, t, (x - s_x * eps) / a_x, eps, schedule)
         a, b = row(kind, schedule, t)
         det = alpha * b - sigma * a
         if not bool((torch.isfinite(det) & (det != 0)).all()):
             raise ValueError(
-                f"kind {kind!r} cannot be used at t = {float(t.min()):g} ... {float(t.max()):g} on {schedule!r}: alpha' or sigma' is "
-                "infinite or both vanish there, so dx/dt does not determine x_0"
+                f"kind {kind!r} cannot be used at t = {float(t.min()):g} ... {float(t.max()):g} on {schedule!r}: "
+                "alpha' or sigma' is infinite or both vanish there, so dx/dt does not determine x_0"
             )
         a, b, det = expand(a, x), expand(b, x), expand(det, x)
         return cls(x, t, (b * x - s_x * y) / det, (a_x * y - a * x) / det, schedule)
 
     @classmethod
     def exact(cls, x0: Tensor, eps: Tensor, t: Tensor | float, schedule: Schedule) -> "Prediction":
-        """What a model that knows (x_0, eps) predicts at t, at x_t = alpha(t) x_0 + sigma(t) eps: the target of a
+        """The prediction of a model that knows (x_0, eps), at x_t = alpha(t) x_0 + sigma(t) eps: the target of a
         regression, in any kind.
 
         x0, eps (B, ...); t () or (B,). `ValueError` for what does not fit together.
@@ -144,7 +145,8 @@ class Prediction:
         a, b = row(kind, self.schedule, self.t)
         if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
             raise ValueError(
-                f"kind {kind!r} is infinite at t = {float(self.t.min()):g} on {self.schedule!r}; x0, eps and v are finite there"
+                f"kind {kind!r} is infinite at t = {float(self.t.min()):g} on {self.schedule!r}; x0, eps and v are "
+                "finite there"
             )
         return expand(a, self.x) * self.x0 + expand(b, self.x) * self.eps
 
@@ -152,9 +154,10 @@ class Prediction:
 def jump(prediction: Prediction, s: Tensor | float) -> Tensor:
     """x_s = alpha(s) x_0 + sigma(s) eps with x_0 and eps held fixed.
 
-    s: () or (B,) in [0, 1]; returns (B, ...). The DDIM step (arXiv 2010.02502, eq. 12 with eta = 0), DPM-Solver-1
-    (arXiv 2206.00927, eq. 3.7), the Euler step of a flow on the linear schedule, a consistency function (s = 0). It is
-    exact exactly when x_0 and eps stay constant along the ODE: a first-order ODE (arXiv 2410.07303).
+    s: () or (B,) in [0, 1]; returns (B, ...). This is the DDIM step (arXiv 2010.02502, eq. 12 with eta = 0),
+    DPM-Solver-1 (arXiv 2206.00927, eq. 3.7), the Euler step of a flow on the linear schedule, and a consistency
+    function (s = 0). It is exact if and only if x_0 and eps stay constant along the ODE, which is then called
+    first-order (arXiv 2410.07303).
     """
     s = as_time(s, prediction.x)
     check_batch_of_times(s, prediction.x, "s")

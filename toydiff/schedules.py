@@ -13,7 +13,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -32,8 +32,13 @@ Coefficient = Tensor | float
 """What multiplies a state: a number, one tensor (), or one a sample (B,)."""
 
 
+@overload
+def expand(c: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def expand(c: float, x: Tensor) -> float: ...
 def expand(c: Coefficient, x: Tensor) -> Coefficient:
-    """A coefficient () or (B,) made to multiply x (B, ...): (B, 1, ...), in x's dtype. A number stays one."""
+    """A coefficient shaped to multiply x (B, ...): (B,) becomes (B, 1, ...) in x's dtype; a number and () stay as they
+    are."""
     if isinstance(c, float) or c.ndim == 0:  # neither a number nor a 0-dim tensor of any float dtype promotes x
         return c
     return c.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
@@ -42,8 +47,7 @@ def expand(c: Coefficient, x: Tensor) -> Coefficient:
 def combine(*terms: tuple[Coefficient, Tensor]) -> Tensor:
     """The sum of coefficient * value over the terms; the values have one shape (B, ...).
 
-    A number and a tensor of that number give the same bits, so that a step at many times in one call is that of one
-    time.
+    A number and a tensor of that number give the same bits: a step at many times in one call equals a step at each.
     """
     (first, value), *rest = terms
     total = expand(first, value) * value
@@ -77,11 +81,10 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
 
 
 def _exact_at_its_end(level: Callable, end: float) -> Callable:
-    """A level that is 0 at its end is 0 there exactly: cos(pi/2) is 6e-17 in float64, -4e-8 in float32, and would hide
-    pure noise.
+    """A level (alpha or sigma) that rounds to 0 at its end becomes exactly 0 there.
 
-    The last value is kept with its time: one update of a training asks for the levels at the same tensor of times up to
-    five times.
+    cos(pi/2) is 6e-17 in float64 and -4e-8 in float32, which would hide that the state is pure noise. The last value is
+    kept with its times: one update of a training needs a level at the same tensor of times up to five times.
     """
 
     @functools.wraps(level)
@@ -93,7 +96,7 @@ def _exact_at_its_end(level: Callable, end: float) -> Callable:
         at_end = as_time(t) == end
         if bool(at_end.any()):
             rounding = at_end & (value.abs() <= 4 * torch.finfo(value.dtype).eps)
-            # the difference is 0 and keeps the derivative, which `rates` asks for
+            # the difference is 0 and keeps the derivative, which `rates` needs
             value = torch.where(rounding, value - value.detach(), value)
         if isinstance(t, Tensor) and t.ndim and not (value.requires_grad or t.is_inference()):
             _KEPT.setdefault(self, {})[level] = t, t._version, value
@@ -109,13 +112,13 @@ _KEPT: "weakref.WeakKeyDictionary[Schedule, dict]" = weakref.WeakKeyDictionary()
 class Schedule:
     """A noise schedule. A subclass writes `alpha(t)` and `sigma(t)` only; the rest follows from these two.
 
-    `__init_subclass__` wraps both as they are written: what rounds to 0 at its end becomes 0 there (cos(pi/2) is 6e-17
-    in floating point and would hide that nothing but noise is left), and the values at the last tensor of times are
-    kept, because an update of a training asks for them up to five times.
+    `alpha` must not increase and `sigma` must not decrease with t in [0, 1], so that lambda strictly falls. Both map
+    times of any shape to levels of that shape, and are differentiable. `alpha(1) = 0` (flow matching) and
+    `sigma(0) = 0` are allowed.
 
-    `alpha` must not increase and `sigma` must not decrease with t in [0, 1], so that lambda strictly falls. Both take
-    and return a tensor of times of any shape and are differentiable. `alpha(1) = 0` (flow matching) and `sigma(0) = 0`
-    are allowed.
+    `__init_subclass__` wraps both. An alpha(1) or sigma(0) that rounds to 0 becomes exactly 0: cos(pi/2) is 6e-17 in
+    floating point, which would hide that nothing but noise is left. And the levels at the last tensor of times are
+    kept, because one update of a training needs them up to five times.
     """
 
     name = "custom"
@@ -146,8 +149,7 @@ class Schedule:
         return self.sigma(t) / self.alpha(t)
 
     def levels(self, t: Tensor) -> Levels:
-        """alpha, sigma and lambda at t: tensors like t here; plain numbers at the times of a grid that `solve`
-        walks."""
+        """alpha, sigma and lambda at t: tensors like t. Inside `solve`, at the times of its grid: plain numbers."""
         check_range(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
         own = type(self).lam is not Schedule.lam
@@ -159,8 +161,8 @@ class Schedule:
         return self.t_of_lam(lam_t + r * (self.lam(s) - lam_t))
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha'(t), sigma'(t)): derivatives with respect to t, exact, by automatic differentiation; infinite where
-        a root starts."""
+        """(alpha'(t), sigma'(t)): the derivatives with respect to t, exact, by automatic differentiation. Infinite
+        where a slope is vertical, as that of a square root at 0."""
         t = as_time(t).detach()
         with torch.enable_grad():
             t = t.requires_grad_()
@@ -286,9 +288,9 @@ class VE(Schedule):
     """Variance exploding in the time of Karras et al. (EDM, arXiv 2206.00364, eq. 5): alpha = 1, sigma = sigma_max
     t^rho.
 
-    This is their rho-spaced map with sigma_min = 0, so that t = 0 is data here as on every schedule; where their last
-    noise level 0.002 belongs is the time grid (`time_grid(..., "karras", last=0.002)`), which then appends 0 as they
-    do. Noise at t = 1 has standard deviation sigma_max: start from `sigma_max * randn`.
+    This is their map with sigma_min = 0, so that t = 0 is data, as on every schedule. Their last noise level 0.002 is a
+    setting of the time grid, `time_grid(..., "karras", last=0.002)`, which then appends 0 as they do. Noise at t = 1
+    has standard deviation sigma_max: start from `sigma_max * randn`.
     """
 
     name = "ve"
@@ -314,8 +316,8 @@ class Tabulated(Schedule):
     first, is clean data (alpha = 1). This is the interpolation of DPM-Solver (arXiv 2206.00927, app. D.4).
 
     `alphas_bar` (K,): the products of (1 - beta), called `alphas_cumprod` in other libraries; strictly decreasing in
-    (0, 1); the last may be 0 (zero terminal SNR, arXiv 2305.08891), and alpha itself is then linear over the last
-    interval. Raises `ValueError` otherwise.
+    (0, 1). The last may be 0 (zero terminal SNR, arXiv 2305.08891); over the last interval alpha itself is then linear.
+    `ValueError` otherwise.
     """
 
     name = "tabulated"
@@ -361,16 +363,16 @@ class Tabulated(Schedule):
         return self._tables[key]
 
     def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """log alpha between the table's steps; and, of a table that ends in 0, by what alpha is multiplied over the
-        last interval (None: by nothing)."""
+        """(log alpha between the table's steps, a factor of alpha). The factor is 1 but over the last interval of a
+        table that ends in 0, where it falls to 0; None for a table that does not."""
         table = self._table(t)
         place = t * (len(table) - 1)
         k = place.detach().floor().clamp(0, len(table) - 2).long()
-        left, share = table[k], place - k
+        left, fraction = table[k], place - k
         if not bool(torch.isinf(table[-1])):
-            return left + share * (table[k + 1] - left), None
+            return left + fraction * (table[k + 1] - left), None
         last = k == len(table) - 2
-        return left + share * torch.where(last, 0.0, table[k + 1] - left), torch.where(last, 1 - share, 1.0)
+        return left + fraction * torch.where(last, 0.0, table[k + 1] - left), torch.where(last, 1 - fraction, 1.0)
 
     def alpha(self, t: Tensor) -> Tensor:
         log_alpha, falling = self._interpolate(as_time(t))
@@ -391,10 +393,10 @@ class Tabulated(Schedule):
         log_alpha = log_alpha.clamp(rising[0], rising[-1])
         k = torch.searchsorted(rising, log_alpha.contiguous(), right=True).clamp(1, len(rising) - 1)
         left, right = rising[k - 1], rising[k]
-        share = (log_alpha - left) / (right - left)
+        fraction = (log_alpha - left) / (right - left)
         if bool(torch.isinf(rising[0])):
-            share = torch.where(torch.isinf(left), torch.exp(log_alpha - right), share)  # alpha is linear there
-        return 1 - (k - 1 + share) / (len(rising) - 1)
+            fraction = torch.where(torch.isinf(left), torch.exp(log_alpha - right), fraction)  # alpha is linear there
+        return 1 - (k - 1 + fraction) / (len(rising) - 1)
 
     def __repr__(self) -> str:
         return f"Tabulated({self.name!r}, steps={len(self._log_alpha) - 1})"
@@ -426,8 +428,8 @@ class PiecewiseLinear(Schedule):
     def _between(self, level: Tensor, t: Tensor) -> Tensor:
         edges, level = self.edges.to(t), level.to(t)
         k = (torch.searchsorted(edges, t.detach().contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
-        share = (t - edges[k]) / (edges[k + 1] - edges[k])
-        return torch.lerp(level[k], level[k + 1], share)
+        fraction = (t - edges[k]) / (edges[k + 1] - edges[k])
+        return torch.lerp(level[k], level[k + 1], fraction)
 
     def alpha(self, t: Tensor) -> Tensor:
         return self._between(self._levels_at_edges[0], as_time(t))
@@ -436,15 +438,15 @@ class PiecewiseLinear(Schedule):
         return self._between(self._levels_at_edges[1], as_time(t))
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
-        """Exact: within a piece sigma/alpha = n is linear in the share w of the piece, w = (n a - s)/((s' - s) - n
-        (a' - a))."""
+        """Exact: a piece from levels (a, s) to (a', s') has sigma/alpha = n at its fraction
+        w = (n a - s)/((s' - s) - n (a' - a))."""
         lam = torch.as_tensor(lam)
         alpha, sigma = (level.to(lam) for level in self._levels_at_edges)
         edges, n = self.edges.to(lam), torch.exp(-lam)
         k = (torch.searchsorted(sigma / alpha, n.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
         rise = (sigma[k + 1] - sigma[k]) - n * (alpha[k + 1] - alpha[k])
-        share = torch.where(n.isinf(), torch.ones_like(n), (n * alpha[k] - sigma[k]) / rise)
-        return edges[k] + share.clamp(0, 1) * (edges[k + 1] - edges[k])
+        fraction = torch.where(n.isinf(), torch.ones_like(n), (n * alpha[k] - sigma[k]) / rise)
+        return edges[k] + fraction.clamp(0, 1) * (edges[k + 1] - edges[k])
 
     def __repr__(self) -> str:
         return f"PiecewiseLinear({self.base!r}, {len(self.edges) - 1} pieces)"
@@ -466,19 +468,21 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 
 
 IMPORTED = "import"
-"""What a file calls a schedule that a user wrote, beside its import path and its settings."""
+"""The name, in a file, of a schedule that a user wrote. Its import path and its settings stand beside it."""
 
 
 def schedule_config(schedule: Schedule) -> dict:
     """A schedule as JSON: its name among the ready-made ones, and its settings.
 
-    Of a schedule that a user wrote, the import path of its class, "module:Class", and its attributes, with which the
-    class makes it again; `ValueError` where that does not give the same schedule, or the class cannot be imported.
+    A schedule that a user wrote is named by the import path of its class, "module:Class"; its settings are its
+    attributes, from which the class makes it again. `ValueError` where that gives another schedule, or where the class
+    cannot be imported.
     """
     if type(schedule) is PiecewiseLinear:
         return {"name": schedule.name, "base": schedule_config(schedule.base), "edges": schedule.edges.tolist()}
     if type(schedule) is Tabulated:
-        if schedule.name in SCHEDULES and torch.equal(schedule._log_alpha, SCHEDULES[schedule.name]()._log_alpha):
+        ready = SCHEDULES[schedule.name]() if schedule.name in SCHEDULES else None
+        if isinstance(ready, Tabulated) and torch.equal(schedule._log_alpha, ready._log_alpha):
             return {"name": schedule.name}
         return {"name": "tabulated", "alphas_bar": torch.exp(2 * schedule._log_alpha[1:]).tolist()}
     if type(schedule) in (VP, Cosine, Linear, VE):
@@ -492,7 +496,8 @@ def _import_path(schedule: Schedule) -> str:
     if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
         where = "in a notebook or the script that runs" if cls.__module__ == "__main__" else "inside a function"
         raise ValueError(
-            f"a file cannot hold the schedule {schedule!r}, whose class is written {where}: put it at the top of a module, my_module.py, and import it from there"
+            f"a file cannot hold the schedule {schedule!r}, whose class is written {where}: put it at the top of "
+            "a module, my_module.py, and import it from there"
         )
     path = f"{cls.__module__}:{cls.__qualname__}"
     if _imported(path) is not cls:
@@ -501,10 +506,10 @@ def _import_path(schedule: Schedule) -> str:
 
 
 def _settings(schedule: Schedule) -> dict:
-    """The attributes of a user's schedule, once its class is known to make the same one of them."""
+    """The attributes of a user's schedule, once its class is known to make the same schedule from them."""
     cannot = (
-        f"a file cannot hold the schedule {schedule!r}, which is made again from its attributes: its __init__ must take each under its name, "
-        "and each must be a JSON value"
+        f"a file cannot hold the schedule {schedule!r}, which is made again from its attributes: its __init__ must "
+        "take each under its name, and each must be a JSON value"
     )
     try:
         settings = json.loads(json.dumps(vars(schedule), allow_nan=False))
@@ -537,7 +542,8 @@ def _imported(path: str) -> type[Schedule]:
     except Exception as error:  # a module that is imported runs, and may fail in any way
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"the schedule {path!r} cannot be imported: {type(error).__name__}: {reason[:200]}; it is looked for in the current folder and on Python's path"
+            f"the schedule {path!r} cannot be imported: {type(error).__name__}: {reason[:200]}; it is looked for in "
+            "the current folder and on Python's path"
         ) from None
     if not (isinstance(found, type) and issubclass(found, Schedule) and found is not Schedule):
         raise ValueError(f"{path!r} is no noise schedule: that is a subclass of toydiff.Schedule")

@@ -175,7 +175,7 @@ def test_guidance_needs_a_condition_and_is_there_once():
         D(x, 0.5, None, f64([2.0, 3.0]))
     with pytest.raises(ValueError, match="guided by 2 already; guide it once"):
         Guided(Guided(D, 2.0), 3.0)
-    with pytest.raises(ValueError, match="guided by 2 already, and is asked to be by 3 as well"):
+    with pytest.raises(ValueError, match="guided by 2 already, and cannot be guided by 3 as well"):
         solve(Guided(D, 2.0), x, 3, cond=LABELS, guidance_scale=3.0)
 
 

@@ -280,7 +280,7 @@ def test_a_model_that_is_told_the_scale_is_never_guided_twice():
     for wrapped in (D, Counted(D), Rescheduled(D, ALL_SCHEDULES["vp"]), Counted(Counted(D))):
         assert wrapped.scale_conditioned
         with pytest.raises(
-            ValueError, match=r"told the guidance scale, .* would guide it twice: call it as D\(x, t, cond"
+            ValueError, match=r"conditioned on the guidance scale, .* would guide it twice: call it as D\(x, t, cond"
         ):
             Guided(wrapped, 2.0)
     # a wrapper of a user that hands the scale on costs what the model inside does
@@ -290,7 +290,7 @@ def test_a_model_that_is_told_the_scale_is_never_guided_twice():
     assert counted.nfe == HandsOn(D).calls_at(2.0) == 1
     assert HandsOn(LambdaDenoiser(mlp(classes=3), D.schedule)).calls_at(2.0) == 2
     # and one that does not
-    with pytest.raises(ValueError, match="Spy holds a model that is told the guidance scale, and would guide it twice"):
+    with pytest.raises(ValueError, match="Spy holds a model that is conditioned on the guidance scale"):
         Spy(D)(x, 0.5, cond, 2.0)
     with pytest.raises(ValueError, match="would guide it twice"):
         solve(Spy(D), x, 3, cond=cond, guidance_scale=2.0)

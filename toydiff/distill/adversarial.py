@@ -1,19 +1,18 @@
 """Adversarial post-training (StyleGAN-T, arXiv 2301.09515; with noised samples and a teacher's features LADD, arXiv
-2403.12015; slides 4, 6, 9).
+2403.12015; slides 4, 6, 9 of the deck).
 
-A few-step student that is there, `start`, is moved on by a discriminator D, a small head on a frozen teacher's
-features:
+A few-step student, `start`, is trained further against a discriminator D, a small head on a frozen teacher's features:
 
-    1  (x_k, t) = the state before a random step of the student's own N-step sampling;  s, where its sample is
-    2  g = jump(D_theta(x_k, t), s)
+    1  (x_k, t) = the state before a random step of the student's own N-step sampling;  s = 0, or the step's end
+    2  g = jump(student(x_k, t), s)
     3  u ~ U[s, s + reach (1 - s)],  g_u = g noised from s to u
-    4  loss = -lambda D(g_u, u) + keep |g - g_start|^2,  g_start what the student made of the same state before
+    4  loss = -lambda D(g_u, u) + keep |g - g_start|^2,  g_start = jump(start(x_k, t), s)
     then, `ratio` times,
     5  g_u as in lines 1 to 3, without a gradient;  x_u = data x noised to the same u
     6  loss_D = relu(1 - D(x_u, u)) + relu(1 + D(g_u, u)) + r1/2 |grad D(x_u, u)|^2
 
-The samples of a step that ends at s > 0 are compared with data noised to s. Without a start it is the teacher that goes
-on, as a one-step generator.
+With the solver `lcm`, whose every step predicts a sample of the data, s = 0; with `ddim` s is the step's end. Without a
+`start` the student begins as the teacher, taken as a one-step generator.
 """
 
 import copy
@@ -37,8 +36,8 @@ FEATURES = ("teacher", "own")
 
 
 def adversarial_loss(student, before, D, x_k, t, s, cond, draws, reach=1.0, adversarial=1.0, keep=0.0):
-    """A scalar. x_k (B, ...) at t (B,) and s (B,), the student's own states (`own_state`); before, the student as it
-    was; cond (B,) or None."""
+    """A scalar. x_k (B, ...), t and s (B,): the student's own states, from `own_state`. before: the student as it was
+    at the start. D: the discriminator. cond (B,) or None. adversarial: lambda. reach and keep: as the knobs."""
     g = jump(student(x_k, t, cond), s)  # 2
     u = s + (1 - s) * reach * draws.uniform(len(g))  # 3
     g_u = noise_travel(student.schedule, g, s, u, draws.normal(*g.shape))  # 3
@@ -47,8 +46,8 @@ def adversarial_loss(student, before, D, x_k, t, s, cond, draws, reach=1.0, adve
 
 
 def discriminator_loss(D, student, x_k, t, s, cond, data, label, draws, reach=1.0, r1=0.0):
-    """A scalar, of the discriminator's turn. data (B, ...) of label (B,) or None; the other arguments are those of
-    `adversarial_loss`."""
+    """A scalar, for the discriminator's turn. data (B, ...) with its labels (B,) or None; the other arguments are those
+    of `adversarial_loss`."""
     u = s + (1 - s) * reach * draws.uniform(len(data))  # 5
     with torch.no_grad():
         g = jump(student(x_k, t, cond), s)
@@ -67,27 +66,27 @@ class AdversarialKnobs(Knobs):
     """Those of every method, and:"""
 
     adversarial: float = 1.0
-    """lambda, the weight of the adversarial loss."""
+    """lambda > 0, the weight of the adversarial loss."""
     keep: float = 0.0
-    """The weight of the squared distance to the student as it was."""
+    """The weight, >= 0, of the squared distance to what the student made at the start; 0 for none."""
     lr_d: float = 1e-3
-    """The discriminator's learning rate."""
+    """The learning rate of the discriminator, > 0."""
     ratio: int = 1
-    """The discriminator's updates in one of the student."""
+    """Updates of the discriminator for each update of the student."""
     r1: float = 0.0
-    """The weight of its gradient penalty (0: none)."""
+    """The weight, >= 0, of the penalty |grad D|^2 on data; 0 for none."""
     features: str = "teacher"
-    """ "teacher" for the frozen teacher's (an exact one has none), or "own" for those of a network trained from
-    scratch."""
+    """The network whose features D reads. "teacher": the teacher's, frozen. "own": a fresh one, trained with D. An
+    exact teacher has no network, and D gets a fresh one."""
     reach: float = 1.0
-    """How far up samples are noised for it, as a fraction of the time from theirs to 1."""
+    """How far samples are noised before D reads them, in (0, 1], as a fraction of the time from s to 1."""
     steps: int = 1
-    """N, of the student."""
+    """N, the steps of the student's sampling."""
     solver: str = "lcm"
-    """The student's, "lcm" or "ddim"."""
+    """The solver of the student's sampling, "lcm" or "ddim"."""
 
     def check(self) -> None:
-        """`ValueError` for what no adversarial stage can have."""
+        """`ValueError` for values outside these ranges."""
         check_positive(self.adversarial, "adversarial")
         check_positive(self.lr_d, "lr_d")
         check_count(self.ratio, "ratio")
@@ -102,7 +101,7 @@ class AdversarialKnobs(Knobs):
 
 
 def adversarial(problem, knobs, teacher, pairs=None, start=None) -> Training:
-    """The student, what it was before, the discriminator, and their turns."""
+    """The student, its frozen copy from the start, the discriminator, and the two turns of an update."""
     knobs.check()
     student, solver = generator_of(problem, teacher, start), solver_by_name(knobs.solver)
     before = copy.deepcopy(student).requires_grad_(False)
@@ -114,7 +113,8 @@ def adversarial(problem, knobs, teacher, pairs=None, start=None) -> Training:
         return *own_state(student, solver, ts.to(draws.device), z, cond, draws), cond  # 1
 
     def turn(step, draws):
-        return adversarial_loss(student, before, D, *own(draws), draws, knobs.reach, knobs.adversarial, knobs.keep)
+        x_k, t, s, cond = own(draws)
+        return adversarial_loss(student, before, D, x_k, t, s, cond, draws, knobs.reach, knobs.adversarial, knobs.keep)
 
     def turn_of_discriminator(step, draws):
         x_k, t, s, cond = own(draws)
@@ -139,17 +139,31 @@ def adversarial(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="adversarial", title="Adversarial post-training",
-    paper="arXiv 2301.09515; arXiv 2403.12015", deck="slides 4, 6, 9, reference 16",
+    id="adversarial",
+    title="Adversarial post-training",
+    paper="arXiv 2301.09515; arXiv 2403.12015",
+    deck="slides 4, 6, 9, reference 16",
     equation="-D(x_u, u), D on the frozen teacher's features, x_u a student's sample noised",
-    needs="teacher", train=adversarial, knobs=AdversarialKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=BLACK, marker="X", dash="dash",
+    needs="teacher",
+    train=adversarial,
+    knobs=AdversarialKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=BLACK,
+    marker="X",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 2e-4, "updates": 1000, "ema": 0.99, "reach": 0.5},
         "images": {  # on images D sees little at first, and a quick student runs away from it
-            "batch": 64, "lr": 1e-5, "updates": 100, "ema": 0.98, "warmup": 20, "reach": 0.5, "lr_d": 3e-3, "ratio": 4,
+            "batch": 64,
+            "lr": 1e-5,
+            "updates": 100,
+            "ema": 0.98,
+            "warmup": 20,
+            "reach": 0.5,
+            "lr_d": 3e-3,
+            "ratio": 4,
         },
         "latents": {"batch": 16, "lr": 1e-5, "updates": 2000, "ema": 0.99, "warmup": 50, "reach": 0.5, "lr_d": 1e-3},
     },
-)  # fmt: skip
+)

@@ -20,22 +20,22 @@ class Knobs:
     batch: int = 1024
     """Samples in an update."""
     lr: float = 1e-3
-    """The full learning rate of Adam."""
+    """The full learning rate of Adam, > 0."""
     ema: float = 0.999
-    """Decay of the average of the weights that is sampled in the end."""
+    """The decay, in [0, 1), of the average of the weights. The average is what is sampled."""
     warmup: int = 100
-    """Updates until the full learning rate."""
+    """Updates in which the learning rate rises to its full value."""
     clip: float = 1.0
-    """The largest norm of a gradient."""
+    """The largest norm of a gradient, > 0; a longer gradient is scaled down to it."""
     cycles: int = 1
-    """Cycles of the learning rate, equally long, each from its full value down: a second one improves a result
-    without undoing the first."""
+    """How often, over equally many updates, the learning rate falls from its full value. A second cycle improves a
+    result without undoing the first."""
 
 
 @dataclass
 class Training:
-    """What a method hands to `fit`: the student, its average, which is what is sampled in the end, and the turns of
-    an update."""
+    """What a method hands to `fit`: the student, its average, and the turns of an update. The average is what is
+    sampled in the end."""
 
     student: Denoiser
     average: EMA
@@ -45,15 +45,16 @@ class Training:
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     """Everything else that has a state, by name."""
     teacher_calls: int = 0
-    """Evaluations of the teacher, one sample at a time, in an update."""
+    """Evaluations of the teacher in an update, summed over its samples."""
     period: int | None = None
-    """Updates of one stage, where the learning rate starts again."""
+    """Updates in a stage; with each stage the learning rate starts again. None for a single stage."""
     steps: tuple[int, ...] = ()
-    """How many steps the student is meant to be sampled in, where its knobs say so and not its method alone."""
+    """The numbers of steps in which to sample the student, if its knobs decide them; () for those of the card."""
     solver: str | None = None
-    """By which solver, likewise."""
+    """The solver with which to sample the student, if its knobs decide it; None for that of the card."""
     monitor: Callable[[], dict[str, float]] | None = None
-    """Figures of how the training goes, by name, beside the measures of the problem; without randomness of the run."""
+    """Gives figures of the training's state, by name, beside the problem's measures. It draws no random numbers from
+    the run's stream."""
 
     def state(self) -> dict[str, nn.Module]:
         """All modules that a checkpoint holds, by name."""
@@ -66,7 +67,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a method's result is meant to be sampled: solver, time grid, and the numbers of steps to measure it at."""
+    """How a method's result is sampled: with which solver, on which time grid, in which numbers of steps."""
 
     solver: str = "ddim"
     grid: str = "uniform"
@@ -81,29 +82,30 @@ class Card:
     title: str
     paper: str
     deck: str
-    """Where the source deck has it."""
+    """Its slides, algorithm and reference in the lecture deck "The Principle and Application of Diffusion
+    Acceleration"."""
     equation: str
     """What is minimised, as text."""
     needs: str
-    """"nothing", "teacher", or "pairs" (of a teacher)."""
+    """What the training needs: "nothing", "teacher", or "pairs" (made by a teacher)."""
     train: Callable[..., Training]
     """train(problem, knobs, teacher, pairs, start) -> the `Training` that `fit` runs.
 
-    teacher, a `Denoiser`, is None if nothing is needed; pairs, `Pairs` of the teacher's ODE, are None unless they are
-    needed; start, a `Denoiser` whose weights the student starts with, is None for the teacher's."""
+    teacher: a `Denoiser`; None if the method needs nothing. pairs: `Pairs` of the teacher's ODE; None unless the method
+    needs them. start: a `Denoiser` with whose weights the student begins; None to begin with the teacher's."""
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
-    """Knobs that differ from their own defaults, by the problem's scale: "points", "images", "latents"; a scale that is
-    left out has the defaults."""
+    """The knobs that differ from their defaults, by the scale of the problem: "points", "images" or "latents". A scale
+    that is left out has the defaults."""
     color: str
     marker: str = "o"
     dash: str = "solid"
     sampler: Sampler = Sampler()
     evaluations: int = 0
-    """How often a run is measured on its way, where its losses oscillate or say nothing, so that the best is kept; 0
-    for never."""
+    """How many times a run is evaluated on its way, so that its best average is kept. For methods whose losses
+    oscillate or say nothing of the samples; 0 for never."""
     data: bool = True
-    """Whether it is trained on data; without, what it learns from is a teacher's answers and pairs alone."""
+    """Whether the training draws data. If not, the student learns from the teacher's predictions or pairs alone."""
 
 
 def student_like(
@@ -114,14 +116,14 @@ def student_like(
     schedule: Schedule | None = None,
     guided: bool = False,
 ) -> LambdaDenoiser:
-    """A student on the teacher's schedule (or the one given) and in its kind, with the weights of `start`, or else
-    the teacher's."""
+    """A student of the teacher's kind, on the teacher's schedule or the one given. It begins with the weights of
+    `start`, or else with the teacher's."""
     on = teacher.schedule if schedule is None else schedule
     return problem.student(on, teacher.kind, start=teacher if start is None else start, guided=guided)
 
 
 def batch_of(problem: Problem, batch: int, draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """A batch of data, x_0 (B, ...) and cond (B,): None where samples are drawn from the whole distribution."""
+    """A batch of data: x_0 (B, ...), and labels (B,), or None where the problem's samples are drawn without a class."""
     x0, cond = draws.rows(problem.data, batch)
     return x0, cond if problem.conditional else None
 
@@ -140,7 +142,7 @@ def snr_weight(schedule: Schedule, t: Tensor) -> Tensor:
 
 
 def one_turn(student: Denoiser, loss: Loss, knobs: Knobs, targets: Mapping[str, EMA] | None = None, **rest) -> Training:
-    """The training of a student that alone moves in an update, by loss(step, draws); rest: fields of `Training`."""
+    """A training with one turn an update: the student's, with loss(step, draws). rest: fields of `Training`."""
     return Training(
         student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)], targets or {}, **rest
     )

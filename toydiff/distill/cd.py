@@ -1,4 +1,4 @@
-"""Consistency distillation, CD (arXiv 2303.01469, algorithm 2; slide 12).
+"""Consistency distillation, CD (arXiv 2303.01469, algorithm 2; slide 12 of the deck).
 
 A jump from x_t to data should land where a jump from its neighbour x_r on the teacher's trajectory lands:
 
@@ -9,8 +9,8 @@ A jump from x_t to data should land where a jump from its neighbour x_r on the t
     5  loss = d(f_theta(x_t, t), y)           f(x, t) = jump(D(x, t), 0)
     6  theta- <- mu theta- + (1 - mu) theta   after the update of theta
 
-Phi is Heun's step in the paper, the times Karras's grid, the weight 1. The fixed point is the
-solution of the solver's N steps.
+In the paper Phi is Heun's step, the times are Karras's grid, and the weight is 1. At the fixed point f(x_t, t) is where
+the solver's steps on this grid end.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ from .distances import distance
 
 
 def cd_loss(student, target, teacher, solver, times, d, x0, cond, draws, guidance_scale=1.0):
-    """A scalar. solver, a one-step one; times (N+1,), rising from data to noise; d, a distance; x0 (B, ...);
-    cond (B,) or None."""
+    """A scalar. solver: a one-step solver, Phi; times (N+1,), rising from data to noise; d: a distance; x0 (B, ...);
+    cond (B,) or None; guidance_scale of the teacher."""
     n = draws.integers(len(x0), len(times) - 1)  # 1
     t, r = times[n + 1], times[n]
     x_t = teacher.schedule.mix(x0, draws.normal(*x0.shape), t)  # 2
@@ -44,15 +44,15 @@ class CDKnobs(ConsistencyKnobs):
     """Those of the consistency family, and:"""
 
     intervals: int = 40
-    """N, of the grid between data and noise."""
+    """N, the intervals of the time grid."""
     grid: str = "karras"
-    """The grid, a name of `GRIDS`."""
+    """The time grid, a name of `GRIDS`."""
     solver: str = "heun"
-    """The teacher's one-step solver Phi: heun, the paper's, ddim or dpm2."""
+    """The teacher's one-step solver Phi: "heun" (the paper's), "ddim" or "dpm2"."""
     guidance_scale: float = 1.0
-    """That of the teacher, which the student then has built in (1 is off)."""
+    """The teacher's guidance scale, which the student then has built in; 1 is off."""
     target_ema: float = 0.95
-    """mu, decay of the target's weights; 0 is the student itself without a gradient."""
+    """mu in [0, 1), the decay of the target's weights; with 0 the target is the student itself, without a gradient."""
 
 
 def one_step_solver(name: str) -> Solver:
@@ -82,23 +82,41 @@ def consistency_distillation(problem, knobs, teacher, pairs=None, start=None) ->
 
 
 CARD = Card(
-    id="cd", title="Consistency distillation (CD)",
-    paper="arXiv 2303.01469, alg. 2", deck="slide 12, algorithm 2",
+    id="cd",
+    title="Consistency distillation (CD)",
+    paper="arXiv 2303.01469, alg. 2",
+    deck="slide 12, algorithm 2",
     equation="d(f(x_t, t), f_ema(Phi(x_t, t to r), r)), Phi a teacher's step",
-    needs="teacher", train=consistency_distillation, knobs=CDKnobs,
+    needs="teacher",
+    train=consistency_distillation,
+    knobs=CDKnobs,
     sampler=Sampler("lcm"),
     color=VERMILLION,
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {
-            "batch": 64, "lr": 3e-4, "updates": 600, "ema": 0.99, "warmup": 20, "distance": "huber", "c": 0.015,
+            "batch": 64,
+            "lr": 3e-4,
+            "updates": 600,
+            "ema": 0.99,
+            "warmup": 20,
+            "distance": "huber",
+            "c": 0.015,
             "target_ema": 0.95,
             "solver": "ddim",  # half the calls of Heun's step
         },
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber",
-            "c": 1e-3, "solver": "ddim",
-            "grid": "uniform", "intervals": 50, "guidance_scale": 7.5,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
+            "solver": "ddim",
+            "grid": "uniform",
+            "intervals": 50,
+            "guidance_scale": 7.5,
         },
     },
-)  # fmt: skip
+)

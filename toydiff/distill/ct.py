@@ -1,7 +1,7 @@
-"""Consistency training, CT (arXiv 2303.01469, algorithm 3), and improved, iCT (arXiv 2310.14189; slide 16).
+"""Consistency training, CT (arXiv 2303.01469, algorithm 3), and improved, iCT (arXiv 2310.14189; slide 16 of the deck).
 
-Consistency without a teacher: both neighbours are the same x_0 with the same noise, one sample in the place of the
-teacher's mean.
+Consistency without a teacher: both neighbours are one x_0 with one noise. The sample x_0 stands in for the teacher's
+mean E[x_0 | x_t].
 
     1  x_0 ~ data,  n ~ p(n) on Karras's grid of N(k) intervals at update k,  t = t_{n+1},  r = t_n
     2  x_t = alpha_t x_0 + sigma_t eps,  x_r = alpha_r x_0 + sigma_r eps,  the SAME eps ~ N(0, I)
@@ -9,8 +9,8 @@ teacher's mean.
     4  loss = w_n d(f_theta(x_t, t), y)                                f(x, t) = jump(D(x, t), 0)
 
 CT: N grows slowly, n is uniform, w = 1, and theta- is an average with mu = exp(s0 log mu0/N). iCT: N doubles, n has the
-log-normal density of its NSR, w = 1/(NSR_t - NSR_r), and theta- = theta. The slide's integral of eps is this Euler step
-with x_0 as the denoiser. The target is unbiased to first order in the gap, and noisy.
+log-normal density of its NSR, w = 1/(NSR_t - NSR_r), and theta- = theta. Slide 16 has an integral of eps: it is this
+Euler step, with the sample x_0 as the denoiser's. The target is unbiased to first order in the gap, and noisy.
 """
 
 import math
@@ -31,8 +31,8 @@ from .distances import distance
 
 
 def ct_loss(student, target, times, upto, weights, d, x0, cond, draws):
-    """A scalar. times (N+1,), rising from data to noise; upto (N,), P(n' <= n); weights (N,); d, a distance;
-    x0 (B, ...); cond (B,) or None."""
+    """A scalar. times (N+1,), rising from data to noise; upto (N,): P(n' <= n), by which n is drawn; weights (N,): w_n;
+    d: a distance; x0 (B, ...); cond (B,) or None."""
     n = torch.searchsorted(upto, draws.uniform(len(x0)).to(upto)).clamp(max=len(upto) - 1)  # 1
     t, r = times[n + 1], times[n]
     eps = draws.normal(*x0.shape)
@@ -43,27 +43,27 @@ def ct_loss(student, target, times, upto, weights, d, x0, cond, draws):
 
 @dataclass(frozen=True)
 class CTKnobs(ConsistencyKnobs):
-    """Those of the consistency family, `target_ema` mu0 of "cm" ("ict" has none), and:"""
+    """Those of the consistency family, of which `target_ema` is mu0 of "cm" and without effect in "ict", and:"""
 
     curriculum: str = "ict"
-    """How the grid gets finer: "cm" or "ict"."""
+    """How the grid gets finer: "cm" (CT) or "ict" (iCT)."""
     first: int = 10
-    """s0, intervals at the start; of "cm", whose paper counts points, one fewer."""
+    """s0. At the start "ict" has s0 intervals, and "cm", whose paper counts points, s0 - 1."""
     last: int = 160
-    """s1, intervals at the end."""
+    """s1 >= s0, the intervals at the end."""
     mean: float = -1.1
-    """Mean of log NSR, by which "ict" draws its intervals."""
+    """The mean of log NSR, by which "ict" draws its intervals."""
     std: float = 2.0
-    """Standard deviation of it."""
+    """The standard deviation of log NSR there, > 0."""
     distance: str = "huber"
-    """ "l2", "huber" (of the vector) or "element-huber"."""
+    """The distance d: "l2", "huber" (pseudo-Huber of the vector) or "element-huber"."""
     c: float = 0.01
-    """That of the pseudo-Huber distances."""
+    """c > 0 of the pseudo-Huber distances."""
 
 
 def cm_intervals(k: float, s0: int, s1: int) -> int:
-    """N(k) - 1, N = ceil(sqrt(k ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1, k from 0 to 1 (arXiv 2303.01469, app. C): the
-    intervals, not the points."""
+    """N(k) - 1 with N(k) = ceil(sqrt(k ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1, k from 0 to 1 (arXiv 2303.01469, app. C).
+    N counts points, the result intervals."""
     return max(math.ceil(math.sqrt(k * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1), 1)
 
 
@@ -116,17 +116,29 @@ def consistency_training(problem, knobs, teacher=None, pairs=None, start=None) -
 
 
 CARD = Card(
-    id="ct", title="Consistency training (CT, iCT)",
-    paper="arXiv 2303.01469, alg. 3; arXiv 2310.14189", deck="slide 16",
+    id="ct",
+    title="Consistency training (CT, iCT)",
+    paper="arXiv 2303.01469, alg. 3; arXiv 2310.14189",
+    deck="slide 16",
     equation="d(f(x_t, t), f(x_r, r)), the same x_0 and eps at t and r",
-    needs="nothing", train=consistency_training, knobs=CTKnobs,
+    needs="nothing",
+    train=consistency_training,
+    knobs=CTKnobs,
     sampler=Sampler("lcm"),
-    color=GREY, marker="^", dash="dot",
+    color=GREY,
+    marker="^",
+    dash="dot",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber", "c": 1e-3,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
         },
     },
-)  # fmt: skip
+)

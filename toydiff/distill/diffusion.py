@@ -8,7 +8,7 @@ predicting any kind:
     3  x_t = alpha_t x_0 + sigma_t eps
     4  loss = |y_theta(x_t, t, c) - y|^2,  y = a_t x_0 + b_t eps the kind that the network predicts: eps in DDPM
 
-Which kind is which weight of one loss, for their errors at one prediction are proportional:
+The kind decides the weight of each noise level in one loss, since the errors of one prediction are proportional:
 |error of dx/dt|^2 = (sigma dlambda/dt)^2 |error of eps|^2 = (alpha dlambda/dt)^2 |error of x_0|^2.
 """
 
@@ -24,8 +24,7 @@ from .distances import mse
 
 
 def diffusion_loss(student, x0, cond, draws, drop=None):
-    """A scalar. x0 (B, ...); cond (B,) or None; drop, the probability of a dropped condition, None where none ever
-    is."""
+    """A scalar. x0 (B, ...); cond (B,) or None; drop: the probability that a condition is dropped, None to keep all."""
     eps = draws.normal(*x0.shape)  # 1
     if drop is not None and cond is not None:
         cond = cond.masked_fill(draws.uniform(len(x0)) < drop, NO_CLASS)  # 1
@@ -40,11 +39,11 @@ class DiffusionKnobs(Knobs):
     """Those of every method, and:"""
 
     schedule: str = ""
-    """Name of a schedule, or import path of one; empty for the problem's own."""
+    """The name of a schedule, or its import path; empty for the problem's own."""
     kind: str = "eps"
-    """Kind of prediction; empty for that of the model it starts from, or of the problem's teacher."""
+    """The kind of prediction; empty for that of `start`, or else of the problem's teacher."""
     drop: float = 0.1
-    """Probability of a dropped label, for guidance."""
+    """The probability, in [0, 1], that a label is dropped, as guidance needs."""
 
 
 def diffusion(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
@@ -63,10 +62,14 @@ def diffusion(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="diffusion", title="Diffusion training",
-    paper="arXiv 2006.11239, alg. 1", deck="slide 25, algorithm 2",
+    id="diffusion",
+    title="Diffusion training",
+    paper="arXiv 2006.11239, alg. 1",
+    deck="slide 25, algorithm 2",
     equation="|eps(x_t, t) - eps|^2, x_t = alpha x_0 + sigma eps",
-    needs="nothing", train=diffusion, knobs=DiffusionKnobs,
+    needs="nothing",
+    train=diffusion,
+    knobs=DiffusionKnobs,
     sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
     color=BLACK,
     recipes={
@@ -76,4 +79,4 @@ CARD = Card(
         "images": {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "kind": ""},
     },
-)  # fmt: skip
+)

@@ -26,7 +26,7 @@ def vector_huber(a: Tensor, b: Tensor, c: float) -> Tensor:
     """sqrt(|a - b|^2 + c^2) - c, (B,): the form of iCT (arXiv 2310.14189, eq. 7), with c = 0.00054 sqrt(d) there; ECT
     has c = 0.
 
-    Of a random target, c -> 0 finds the geometric median and c -> infinity the mean.
+    The best prediction of a random target is its geometric median as c -> 0, and its mean as c -> infinity.
     """
     return torch.sqrt((a - b).square().flatten(1).sum(1) + c**2) - c
 
@@ -43,8 +43,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 
 def distance(name: str, c: float = HUBER) -> Between:
-    """A distance by name; `ValueError` for an unknown one, and c that is not positive (at 0 the slope would be
-    infinite)."""
+    """A distance by name. `ValueError` for an unknown name, and for c <= 0 (at 0 the slope would be infinite)."""
     if name not in DISTANCES:
         raise unknown("distance", name, DISTANCES)
     check_positive(c, "c")

@@ -1,7 +1,7 @@
-"""Distribution matching distillation, DMD (arXiv 2311.18828, algorithm 1; slide 32, reference 19).
+"""Distribution matching distillation, DMD (arXiv 2311.18828, algorithm 1; slide 32 and reference 19 of the deck).
 
-VSD's direction in x_0, normalised for each sample, and a regression on the teacher's pairs, which holds the modes that
-reverse KL would drop:
+VSD's direction in x_0, normalised for each sample, and a regression on the teacher's pairs. The regression keeps the
+modes that reverse KL would drop:
 
     1  x = g_theta(z),  z ~ N(0, sigma_1^2 I)            g(z) = jump(D(z, 1), 0), the student's x_0 at t = 1
     2  t ~ U(0.02, 0.98),  x_t = alpha_t x + sigma_t eps,  eps ~ N(0, I)
@@ -28,11 +28,12 @@ from .naive import naive_loss
 from .scores import EARLIEST, LATEST, ScoreKnobs, generator_and_fake, one_step_noise, one_step_players
 
 LEAST_SCALE = 0.03
-"""DMD's denominator is at least this fraction of its mean over the batch, or over a process's own part of it.
+"""The least value of DMD's denominator mean_i|x - D_psi|, as a fraction of its mean over the batch.
 
-The denominator makes the direction independent of the data's scale and of t. Over the many numbers of an image it is
-never near 0, but of a sample of few numbers 1/|x - D_psi| has no finite variance (of one number no mean), and without a
-bound, which the paper does not have, a Gaussian generator on the line drifts away from its data.
+The denominator makes the direction independent of the data's scale and of t. The paper does not bound it. For an image
+it is a mean of many numbers and never near 0. For a sample of few numbers it may be: there 1/|x - D_psi| has no finite
+variance (for one number, no mean), and without this bound a Gaussian generator on the line drifts away from its data.
+Where a batch is divided among processes or parts, the mean is over each one's own part.
 """
 
 
@@ -41,7 +42,7 @@ def dmd_direction(teacher, fake, x, cond, draws, guidance_scale=1.0):
     """delta, (B, ...): lines 2 and 3, as in the paper's listing (algorithm 2); its eq. 7 and 8 have one more factor
     alpha_t.
 
-    x (B, ...), the generator's samples; cond (B,) or None; guidance_scale of the teacher. What is 0/0 becomes 0.
+    x (B, ...): the generator's samples; cond (B,) or None; guidance_scale of the teacher. 0/0 becomes 0.
     """
     t = draws.uniform(len(x), EARLIEST, LATEST)  # 2
     x_t = teacher.schedule.mix(x, draws.normal(*x.shape), t)  # 2
@@ -52,7 +53,7 @@ def dmd_direction(teacher, fake, x, cond, draws, guidance_scale=1.0):
 
 
 def dmd_loss(student, teacher, fake, z, cond, draws, guidance_scale=1.0):
-    """A scalar, without the regression. z (B, ...), noise at t = 1; cond (B,) or None; guidance_scale of the
+    """A scalar, without the regression. z (B, ...): noise at t = 1; cond (B,) or None; guidance_scale of the
     teacher."""
     x = jump(student(z, 1.0, cond), 0.0)  # 1
     delta = dmd_direction(teacher, fake, x, cond, draws, guidance_scale)  # 2, 3
@@ -64,9 +65,9 @@ class DMDKnobs(ScoreKnobs):
     """Those of score distillation, and:"""
 
     ratio: int = 1
-    """Updates of the fake model in one of the generator."""
+    """Updates of the fake model for each update of the generator."""
     regression: float = 0.25
-    """lambda, the weight of the regression on pairs (0: none)."""
+    """lambda >= 0, the weight of the regression on pairs; 0 for none."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,7 +76,7 @@ class DMDKnobs(ScoreKnobs):
 
 
 def dmd(problem, knobs, teacher, pairs, start=None) -> Training:
-    """The generator, the fake model, and their turns."""
+    """The generator, the fake model, and the two turns of an update."""
     student, fake = generator_and_fake(problem, knobs, teacher, start)
 
     def move(step, draws):
@@ -90,18 +91,31 @@ def dmd(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="dmd", title="Distribution matching distillation (DMD)",
-    paper="arXiv 2311.18828, alg. 1", deck="slide 32, reference 19",
+    id="dmd",
+    title="Distribution matching distillation (DMD)",
+    paper="arXiv 2311.18828, alg. 1",
+    deck="slide 32, reference 19",
     equation="(D_phi - D_psi)/mean|x - D_psi| dg/dtheta, and |g(z) - ODE(z)|^2",
-    needs="pairs", data=False, train=dmd, knobs=DMDKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=BLUE, marker="P",
+    needs="pairs",
+    data=False,
+    train=dmd,
+    knobs=DMDKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=BLUE,
+    marker="P",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 3e-4, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-4, "ratio": 1,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-4,
+            "ratio": 1,
             "guidance_scale": 4.5,
         },
     },
-)  # fmt: skip
+)

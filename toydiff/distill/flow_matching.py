@@ -7,8 +7,8 @@ A network learns the velocity of straight lines between data and noise that were
     3  x_t = (1 - t) x_0 + t eps
     4  loss = |v_theta(x_t, t, c) - (eps - x_0)|^2
 
-The deck prints x_0 - eps, the same with time reversed. It is diffusion training on the linear schedule with the kind
-velocity: the velocity's error is that of eps over 1 - t.
+The deck prints x_0 - eps, which is the same with time reversed. This is diffusion training on the linear schedule with
+the kind velocity: an error of the velocity is that of eps, divided by 1 - t.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,7 @@ from .distances import mse
 
 
 def flow_matching_loss(student, x0, cond, draws, drop=None):
-    """A scalar. x0 (B, ...); cond (B,) or None; drop, the probability of a dropped condition, None where none ever
-    is."""
+    """A scalar. x0 (B, ...); cond (B,) or None; drop: the probability that a condition is dropped, None to keep all."""
     eps = draws.normal(*x0.shape)  # 1
     if drop is not None and cond is not None:
         cond = cond.masked_fill(draws.uniform(len(x0)) < drop, NO_CLASS)
@@ -38,7 +37,7 @@ class FlowMatchingKnobs(Knobs):
     """Those of every method, and:"""
 
     drop: float = 0.1
-    """Probability of a dropped label, for guidance."""
+    """The probability, in [0, 1], that a label is dropped, as guidance needs."""
 
 
 def flow_matching(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
@@ -54,15 +53,21 @@ def flow_matching(problem, knobs, teacher=None, pairs=None, start=None) -> Train
 
 
 CARD = Card(
-    id="flow-matching", title="Flow matching = 1-rectified flow",
-    paper="arXiv 2210.02747, eq. 23", deck="slide 24, algorithm 1",
+    id="flow-matching",
+    title="Flow matching = 1-rectified flow",
+    paper="arXiv 2210.02747, eq. 23",
+    deck="slide 24, algorithm 1",
     equation="|v(x_t, t) - (eps - x_0)|^2, x_t = (1 - t) x_0 + t eps",
-    needs="nothing", train=flow_matching, knobs=FlowMatchingKnobs,
+    needs="nothing",
+    train=flow_matching,
+    knobs=FlowMatchingKnobs,
     sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
-    color=GREY, marker="s", dash="dash",
+    color=GREY,
+    marker="s",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 2e-3, "updates": 3600, "drop": 0.8},  # points are sampled without a class
         "images": {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50},
     },
-)  # fmt: skip
+)

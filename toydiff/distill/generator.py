@@ -1,4 +1,4 @@
-"""A student as a generator: what it is labelled for, what it starts from, and what it learns by in several steps."""
+"""A student as a generator: its weights at the start, its noise and labels, and the states of its own sampling."""
 
 import torch
 
@@ -7,10 +7,10 @@ from .consistency import consistency_student
 
 
 def generator_of(problem, teacher, start=None) -> LambdaDenoiser:
-    """A student to generate with: a copy of `start` on its own schedule and in its own kind, where one is given;
-    otherwise of the teacher.
+    """A student to generate with: a copy of `start`, on its schedule and in its kind; without a `start`, of the
+    teacher.
 
-    A fresh network, where there are no weights, says v.
+    If neither has weights, it is a fresh network that predicts v.
     """
     if isinstance(start, LambdaDenoiser):
         return problem.student(start.schedule, start.kind, start=start)
@@ -18,7 +18,7 @@ def generator_of(problem, teacher, start=None) -> LambdaDenoiser:
 
 
 def noise_for(problem, student, batch, draws, *, labelled):
-    """z at t = 1, (B, ...), and the labels of the samples, (B,), drawn as the data has them; None if not `labelled`."""
+    """(z, cond): noise at t = 1, (B, ...), and labels (B,) as frequent as in the data; None if not `labelled`."""
     cond = draws.rows(problem.data_labels, batch) if labelled else None
     one = torch.ones((), device=draws.device)
     return student.schedule.sigma(one) * draws.normal(draws.own(batch), *problem.shape), cond
@@ -26,11 +26,11 @@ def noise_for(problem, student, batch, draws, *, labelled):
 
 @torch.no_grad()
 def own_state(student, solver, ts, z, cond, draws):
-    """Where a random one of the student's N steps starts, from what its own steps before it made of noise z (DMD2's
-    backward simulation, arXiv 2405.14867, sec. 4.5).
+    """The state before a random one of the student's N steps, made from noise z by its own steps before that one
+    (DMD2's backward simulation, arXiv 2405.14867, sec. 4.5).
 
-    ts (N+1,), falling from 1 to 0. (x, t, s): the state (B, ...) and its time (B,), and where its sample is: of a
-    solver that noises again (`lcm`) at s = 0, of another, such as `ddim`, at the step's end (B,).
+    ts (N+1,): falling from 1 to 0. Returns (x, t, s): the state (B, ...), its time (B,), and the time s (B,) to jump to
+    for a sample. For a solver that noises again, `lcm`, s = 0; for another, such as `ddim`, s is the step's end.
     """
     x, k = z, draws.integers(len(z), len(ts) - 1)
     for i in range(len(ts) - 2):

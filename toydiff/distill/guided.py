@@ -1,6 +1,6 @@
-"""Guided distillation, stage one (Meng et al., arXiv 2210.03142, algorithm 1; slide 6).
+"""Guided distillation, stage one (Meng et al., arXiv 2210.03142, algorithm 1; slide 6 of the deck).
 
-Two calls become one, and the guidance scale an input of the student, w = g - 1 in the paper:
+The teacher's two calls become one, and the guidance scale g an input of the student (w = g - 1 in the paper):
 
     1  x_0, c ~ data
     2  t ~ U(0, 1),  g ~ U[g_min, g_max]
@@ -22,7 +22,7 @@ from .distances import mse
 
 
 def guided_loss(student, teacher, x0, cond, draws, g_min=1.0, g_max=5.0):
-    """A scalar. x0 (B, ...); cond (B,)."""
+    """A scalar. x0 (B, ...); cond (B,); g_min and g_max: as the knobs."""
     t = draws.uniform(len(x0), 1e-3, 1.0)  # 2
     g = draws.uniform(len(x0), g_min, g_max)  # 2
     x_t = teacher.schedule.mix(x0, draws.normal(*x0.shape), t)  # 3
@@ -36,13 +36,13 @@ class GuidedKnobs(Knobs):
     """Those of every method, and:"""
 
     g_min: float = 1.0
-    """The least guidance scale that the student learns; 1 is off."""
+    """The least guidance scale that the student learns, > 0; 1 is off."""
     g_max: float = 5.0
-    """The greatest; those between are drawn uniformly."""
+    """The greatest one, above g_min. g is drawn uniformly between the two."""
 
 
 def guided(problem, knobs, teacher, pairs=None, start=None) -> Training:
-    """A student that is told g, and its one turn."""
+    """A student with g as an input, and its one turn."""
     check_positive(knobs.g_min, "g_min")
     if not knobs.g_min < knobs.g_max:
         raise ValueError(f"g_min must be below g_max, got {knobs.g_min:g} and {knobs.g_max:g}")
@@ -58,10 +58,14 @@ def guided(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="guided", title="Guided distillation",
-    paper="arXiv 2210.03142, alg. 1", deck="slide 6",
+    id="guided",
+    title="Guided distillation",
+    paper="arXiv 2210.03142, alg. 1",
+    deck="slide 6",
     equation="max(SNR, 1) |x_0(x_t, c, g) - x_0^g(x_t, c)|^2",
-    needs="teacher", train=guided, knobs=GuidedKnobs,
+    needs="teacher",
+    train=guided,
+    knobs=GuidedKnobs,
     sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
     color=PURPLE,
     recipes={
@@ -69,4 +73,4 @@ CARD = Card(
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "g_min": 1.0, "g_max": 14.0},
     },
-)  # fmt: skip
+)

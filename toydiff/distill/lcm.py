@@ -1,4 +1,4 @@
-"""Latent consistency model, LCM (arXiv 2310.04378, algorithm 1; slides 13 to 15).
+"""Latent consistency model, LCM (arXiv 2310.04378, algorithm 1; slides 13 to 15 of the deck).
 
 Consistency distillation with skip steps and a guided teacher, whose guidance scale is an input of the student
 (w = g - 1 in the paper):
@@ -9,10 +9,10 @@ Consistency distillation with skip steps and a guided teacher, whose guidance sc
     4  y = f_theta-(x_r, c, g, r)                                                                           no gradient
     5  loss = d(f_theta(x_t, c, g, t), y)                              f(x, t) = jump(D(x, t), 0)
 
-One DDIM step is linear in (x_0, eps), so line 3 is one jump of the guided prediction; of any other Psi that would be
-something else. N = 50 is a skip of 20 of Stable Diffusion's 1,000 timesteps. The paper's c_skip and c_out, which are
-7e-6 and 1 from the first such point on, are a jump's own boundary condition here. Sample with the solver `lcm`, at a
-guidance scale that the student is told.
+A DDIM step is linear in (x_0, eps), so line 3 is one jump of the guided prediction; for another Psi it would not be.
+N = 50 skips 20 of Stable Diffusion's 1,000 timesteps. The paper meets the boundary condition by c_skip and c_out, which
+are 7e-6 and 1 at the grid's first point; here a jump meets it by itself. Sample with the solver `lcm`, at a guidance
+scale in [g_min, g_max].
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ from .distances import distance
 
 
 def lcm_loss(student, target, teacher, N, d, x0, cond, draws, g_min=1.0, g_max=1.0):
-    """A scalar. N intervals; d, a distance; x0 (B, ...); cond (B,) or None. g_min = g_max = 1: no guidance,
-    which the student is not told."""
+    """A scalar. N: intervals; d: a distance; x0 (B, ...); cond (B,) or None; g_min and g_max: as the knobs. With both 1
+    there is no guidance, and the student has no input for it."""
     i = draws.integers(len(x0), N)  # 1
     t, r = (i + 1).to(x0.dtype) / N, i.to(x0.dtype) / N  # 1
     g = 1.0 if g_min == g_max == 1 else draws.uniform(len(x0), g_min, g_max)  # 1
@@ -46,16 +46,16 @@ class GuidedConsistencyKnobs(ConsistencyKnobs):
     """Those of the consistency family, and:"""
 
     intervals: int = 40
-    """N, of the uniform grid, whose points are those of a DDIM sampler."""
+    """N, the intervals of the uniform grid, which is that of a DDIM sampler."""
     g_min: float = 1.0
-    """The teacher's least guidance scale."""
+    """The teacher's least guidance scale, > 0."""
     g_max: float = 1.0
-    """The greatest; those between are drawn uniformly (1 and 1: no guidance)."""
+    """The greatest one. g is drawn uniformly between the two; 1 and 1 for no guidance."""
     distance: str = "element-huber"
-    """ "l2", "huber" (of the vector) or "element-huber"."""
+    """The distance d: "l2", "huber" (pseudo-Huber of the vector) or "element-huber"."""
 
     def check(self, problem: Problem) -> None:
-        """`ValueError` for scales that are no range of positive numbers, or guidance where there are no classes."""
+        """`ValueError` unless 0 < g_min <= g_max, and for guidance where there are no classes."""
         check_count(self.intervals, "intervals")
         check_positive(self.g_min, "g_min")
         if check_number(self.g_max, "g_max") < self.g_min:
@@ -76,13 +76,13 @@ class LCMKnobs(GuidedConsistencyKnobs):
     """Those of guided consistency, and:"""
 
     intervals: int = 50
-    """N, of the uniform grid, whose points are those of a DDIM sampler."""
+    """N, the intervals of the uniform grid, which is that of a DDIM sampler."""
     target_ema: float = 0.95
-    """Decay of the target's weights; 0 is the student itself without a gradient."""
+    """The decay, in [0, 1), of the target's weights; with 0 the target is the student itself, without a gradient."""
 
 
 def lcm(problem, knobs, teacher, pairs=None, start=None) -> Training:
-    """The student, which is told g where there is guidance, its target, and the one turn of an update."""
+    """The student, with g as an input where there is guidance, its target, and the one turn of an update."""
     knobs.check(problem)
     d = distance(knobs.distance, knobs.c)
     student = consistency_student(problem, teacher, start, guided=knobs.guidance)
@@ -99,19 +99,32 @@ def lcm(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="lcm", title="Latent consistency model (LCM)",
-    paper="arXiv 2310.04378, alg. 1", deck="slides 13 to 15",
+    id="lcm",
+    title="Latent consistency model (LCM)",
+    paper="arXiv 2310.04378, alg. 1",
+    deck="slides 13 to 15",
     equation="d(f(x_t, g, t), f_ema(x_r, g, r)), x_r by one guided DDIM step",
-    needs="teacher", train=lcm, knobs=LCMKnobs,
+    needs="teacher",
+    train=lcm,
+    knobs=LCMKnobs,
     sampler=Sampler("lcm"),
-    color=ORANGE, marker="^", dash="dashdot",
+    color=ORANGE,
+    marker="^",
+    dash="dashdot",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500, "intervals": 80},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {  # w from 2 to 14
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber",
-            "c": 1e-3, "intervals": 50,
-            "g_min": 3.0, "g_max": 15.0,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
+            "intervals": 50,
+            "g_min": 3.0,
+            "g_max": 15.0,
         },
     },
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""Multistep consistency distillation (arXiv 2403.06807, algorithm 1; slide 32, reference 12).
+"""Multistep consistency distillation (arXiv 2403.06807, algorithm 1; slide 32 and reference 12 of the deck).
 
 Consistency within each of M phases; M = 1 is a consistency model. Their z is our x.
 
@@ -9,9 +9,9 @@ Consistency within each of M phases; M = 1 is a consistency model. Their z is ou
     5  y = invDDIM(x_ref, x_t): the x_0 whose DDIM step from x_t lands on x_ref
     6  loss = max(SNR_t, 1) d(x_0 student(x_t, t), y)
 
-N, the teacher's steps in a phase, rises log-linearly during the training, so that the gap falls. The paper's aDDIM
-correction of the teacher's step is left out: it assumes that x_0 and eps are orthogonal, which they are only in high
-dimensions. Sample with M uniform DDIM steps.
+N, the teacher's steps in a phase, rises log-linearly during the training, so the gap t - s falls. The paper's aDDIM
+correction of the teacher's step is left out: it assumes that x_0 and eps are orthogonal, which holds in high dimensions
+only. Sample with M uniform DDIM steps.
 """
 
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ from .consistency import ConsistencyKnobs, consistency_student, target_jump, tar
 from .distances import distance
 
 LEAST = 1e-5
-"""How far above its phase's lower edge a time lies at least, as a fraction of the phase: nearer, rounding would
-leave both at one noise level, which no chord joins."""
+"""The least distance of a time from its phase's lower edge, as a fraction of the phase. Nearer, the two could round to
+one noise level, and then there is no chord."""
 
 
 def multistep_loss(student, target, teacher, M, N, d, x0, cond, draws, upper=0.0, guidance_scale=1.0):
-    """A scalar. M phases, N teacher's steps in each; d, a distance; x0 (B, ...); cond (B,) or None; upper, the
-    probability of t = edge + 1/M."""
+    """A scalar. M: phases; N: the teacher's steps in each; d: a distance; x0 (B, ...); cond (B,) or None; upper: the
+    probability of t = edge + 1/M; guidance_scale of the teacher."""
     on, B = student.schedule, len(x0)
     edge = draws.integers(B, M).to(x0.dtype) / M  # 1
     part = torch.where(draws.uniform(B) < upper, 1.0, (1 - draws.uniform(B)).clamp(min=LEAST))
@@ -51,20 +51,20 @@ class MultistepKnobs(ConsistencyKnobs):
     """Those of the consistency family, and:"""
 
     phases: int = 4
-    """M, equally long in t."""
+    """M, the number of phases, which are equally long in t."""
     first: int = 8
     """N, the teacher's steps in a phase, at the start of the training."""
     last: int = 64
-    """N at its end."""
+    """N at the end of the training."""
     edge: float = 0.25
-    """The fraction of a batch at the phases' upper edges, where a sampler with one step a phase calls the student
-    (the paper has none)."""
+    """The fraction, in [0, 1], of a batch at the upper edge of its phase. A sampler with one step a phase evaluates the
+    student at these edges only. The paper has 0."""
     guidance_scale: float = 1.0
-    """That of the teacher, which the student then has built in (1 is off)."""
+    """The teacher's guidance scale, which the student then has built in; 1 is off."""
     distance: str = "huber"
-    """ "l2", "huber" (of the vector) or "element-huber"."""
+    """The distance d: "l2", "huber" (pseudo-Huber of the vector) or "element-huber"."""
     c: float = 0.03
-    """That of the pseudo-Huber distances."""
+    """c > 0 of the pseudo-Huber distances."""
 
 
 def multistep_consistency(problem, knobs, teacher, pairs=None, start=None) -> Training:
@@ -88,18 +88,30 @@ def multistep_consistency(problem, knobs, teacher, pairs=None, start=None) -> Tr
 
 
 CARD = Card(
-    id="multistep-consistency", title="Multistep consistency",
-    paper="arXiv 2403.06807, alg. 1", deck="slide 32, reference 12",
+    id="multistep-consistency",
+    title="Multistep consistency",
+    paper="arXiv 2403.06807, alg. 1",
+    deck="slide 32, reference 12",
     equation="max(SNR, 1) |x_0(z_t, t) - invDDIM(z_ref, z_t)|^2, z_ref at the phase's edge",
-    needs="teacher", train=multistep_consistency, knobs=MultistepKnobs,
+    needs="teacher",
+    train=multistep_consistency,
+    knobs=MultistepKnobs,
     sampler=Sampler(steps=(4,)),
-    color=PURPLE, marker="D", dash="dash",
+    color=PURPLE,
+    marker="D",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500},
         "images": {"batch": 64, "lr": 1e-3, "updates": 500, "distance": "huber", "c": 0.015},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber",
-            "c": 1e-3, "guidance_scale": 7.5,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
+            "guidance_scale": 7.5,
         },
     },
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""Phased consistency model, PCM (arXiv 2405.18407, algorithm 1; slide 13).
+"""Phased consistency model, PCM (arXiv 2405.18407, algorithm 1; slide 13 of the deck).
 
 Consistency within each of M phases of time, with a guided teacher: both neighbours jump to the lower edge of the phase
 that they lie in.
@@ -9,14 +9,16 @@ that they lie in.
     4  y = f^m_theta-(x_r, c, r),  no gradient through x_r and y;  x_r itself where r = s_m
     5  fake = f^m_theta(x_t, c, t),  f^m a jump of the network's prediction to s_m
     6  loss = d(fake, y)
-       and with a discriminator D, u ~ U[s_m, s_m + 1/M], fake_u and real_u what fake and y become, noised to u:
+       and with a discriminator D:  u ~ U[s_m, s_m + 1/M],  fake_u and real_u = fake and y noised from s_m to u
     7  loss += lambda relu(1 - D(fake_u, u, c)),    in turn with
     8  loss_D = relu(1 + D(fake_u, u, c)) + relu(1 - D(real_u, u, c))
 
-The student is not told g: it learns the guidance that the teacher has. real_u comes from y, the target's prediction,
-not from data. (The slide has no update of D, and gives D's loss to the generator.) The edges must be points of the
-grid: M divides N, the paper's skip of k timesteps. Sample with M uniform DDIM steps, without noise. The published code
-has theta- = theta (`target_ema` 0), the slide an average.
+The student has no input for g: it learns the guidance that the teacher has. real_u comes from y, the target's
+prediction, not from data. The edges must be points of the grid, so M divides N (the paper skips k timesteps). Sample
+with M uniform DDIM steps, without noise.
+
+The published code has theta- = theta (`target_ema` 0), slide 13 an average. The slide has no update of D, and gives D's
+loss to the generator.
 """
 
 from dataclasses import dataclass
@@ -36,8 +38,8 @@ from .lcm import GuidedConsistencyKnobs
 
 
 def phase_neighbours(teacher, N, M, x0, cond, draws, g_min=1.0, g_max=1.0):
-    """(x_t, t, x_r, r, edge): lines 1 to 3, edge = s_m. Two neighbours on the uniform grid of N intervals, and the
-    lower edge of the phase of M that (r, t] lies in."""
+    """(x_t, t, x_r, r, edge), lines 1 to 3: two neighbours on the uniform grid of N intervals, and edge = s_m, the
+    lower edge of the phase, one of M, that holds (r, t]."""
     i = draws.integers(len(x0), N)  # 1
     t, r = (i + 1).to(x0.dtype) / N, i.to(x0.dtype) / N  # 1
     edge = (i // (N // M)).to(x0.dtype) / M  # 1
@@ -49,8 +51,8 @@ def phase_neighbours(teacher, N, M, x0, cond, draws, g_min=1.0, g_max=1.0):
 
 
 def pcm_loss(student, target, teacher, N, M, d, x0, cond, draws, g_min=1.0, g_max=1.0, D=None, adversarial=0.0):
-    """A scalar. N intervals, M phases that divide N; d, a distance; x0 (B, ...); cond (B,) or None; D with its
-    weight `adversarial`, or None."""
+    """A scalar. N: intervals; M: phases, a divisor of N; d: a distance; x0 (B, ...); cond (B,) or None; g_min and
+    g_max: as the knobs; D: a discriminator with the weight `adversarial`, or None."""
     x_t, t, x_r, r, edge = phase_neighbours(teacher, N, M, x0, cond, draws, g_min, g_max)  # 1, 2, 3
     y = target_jump(target, x_r, r, edge, cond, t=t)  # 4
     fake = jump(student(x_t, t, cond), edge)  # 5
@@ -63,7 +65,7 @@ def pcm_loss(student, target, teacher, N, M, d, x0, cond, draws, g_min=1.0, g_ma
 
 
 def pcm_discriminator_loss(D, student, target, teacher, N, M, x0, cond, draws, g_min=1.0, g_max=1.0):
-    """A scalar, of the discriminator's turn; the arguments are those of `pcm_loss`."""
+    """A scalar, for the discriminator's turn; the arguments are those of `pcm_loss`."""
     x_t, t, x_r, r, edge = phase_neighbours(teacher, N, M, x0, cond, draws, g_min, g_max)  # 1, 2, 3
     u = (edge + draws.uniform(len(x0)) / M).clamp(max=1)
     with torch.no_grad():
@@ -78,11 +80,11 @@ class PCMKnobs(GuidedConsistencyKnobs):
     """Those of guided consistency, and:"""
 
     phases: int = 4
-    """M, which divides the intervals."""
+    """M, the number of phases, which must divide `intervals`."""
     adversarial: float = 0.0
-    """lambda, the weight of the adversarial loss (0: none)."""
+    """lambda >= 0, the weight of the adversarial loss; 0 for none, and no discriminator."""
     lr_d: float = 1e-3
-    """The discriminator's learning rate."""
+    """The learning rate of the discriminator, > 0."""
 
 
 def phased_consistency(problem, knobs, teacher, pairs=None, start=None) -> Training:
@@ -103,10 +105,12 @@ def phased_consistency(problem, knobs, teacher, pairs=None, start=None) -> Train
         return x0, cond if problem.conditional or knobs.guidance else None
 
     def turn(step, draws):
-        return pcm_loss(student, target, teacher, N, M, d, *data(draws), draws, *scales, D, knobs.adversarial)
+        x0, cond = data(draws)
+        return pcm_loss(student, target, teacher, N, M, d, x0, cond, draws, *scales, D=D, adversarial=knobs.adversarial)
 
     def turn_of_discriminator(step, draws):
-        return pcm_discriminator_loss(D, student, target, teacher, N, M, *data(draws), draws, *scales)
+        x0, cond = data(draws)
+        return pcm_discriminator_loss(D, student, target, teacher, N, M, x0, cond, draws, *scales)
 
     turns = [Turn(turn, list(student.parameters()), knobs.lr)]
     if D is not None:
@@ -123,22 +127,41 @@ def phased_consistency(problem, knobs, teacher, pairs=None, start=None) -> Train
 
 
 CARD = Card(
-    id="pcm", title="Phased consistency model (PCM)",
-    paper="arXiv 2405.18407, alg. 1", deck="slide 13, algorithm 1",
+    id="pcm",
+    title="Phased consistency model (PCM)",
+    paper="arXiv 2405.18407, alg. 1",
+    deck="slide 13, algorithm 1",
     equation="d(f_m(x_t, t), f_m(x_r, r)), f_m a jump to the lower edge of phase m",
-    needs="teacher", train=phased_consistency, knobs=PCMKnobs,
+    needs="teacher",
+    train=phased_consistency,
+    knobs=PCMKnobs,
     sampler=Sampler(steps=(4,)),
-    color=VERMILLION, marker="D", dash="dash",
+    color=VERMILLION,
+    marker="D",
+    dash="dash",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 2500, "intervals": 80},
         "images": {
-            "batch": 64, "lr": 3e-4, "updates": 300, "ema": 0.99, "warmup": 20, "distance": "huber", "c": 0.015,
+            "batch": 64,
+            "lr": 3e-4,
+            "updates": 300,
+            "ema": 0.99,
+            "warmup": 20,
+            "distance": "huber",
+            "c": 0.015,
             "target_ema": 0.95,
         },
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "distance": "element-huber",
-            "c": 1e-3, "intervals": 40,
-            "g_min": 5.0, "g_max": 6.0,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "distance": "element-huber",
+            "c": 1e-3,
+            "intervals": 40,
+            "g_min": 5.0,
+            "g_max": 6.0,
         },
     },
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""Piecewise rectified flow, PeRFlow (arXiv 2405.07510, algorithm 1; slides 29 to 31).
+"""Piecewise rectified flow, PeRFlow (arXiv 2405.07510, algorithm 1; slides 29 to 31 of the deck).
 
 Time is cut into windows, and in each the student learns the straight line between its ends; no pairs are stored:
 
@@ -7,11 +7,12 @@ Time is cut into windows, and in each the student learns the straight line betwe
     3  t ~ U(low, high],  t = high with probability `edge`,  x_t = x_high + (t - high)/(low - high) (x_low - x_high)
     4  loss = |y_theta(x_t, t) - y|^2,  y the line's velocity, or its eps, in the student's kind
 
-A straight line at constant speed in t is first-order on the schedule whose alpha and sigma are linear between the edges
-(`PiecewiseLinear`). There the paper's window velocity and its "ddim_eps" are two kinds of one prediction, the `chord`
-of the ends, and an Euler step of the window's velocity is a jump. So this differs from phased Rectified Diffusion in
-the schedule, as rectified flow does from Rectified Diffusion. Sample with as many uniform DDIM steps as windows, or a
-multiple.
+The student's schedule is `PiecewiseLinear`: its alpha and sigma are linear between the edges. On it a straight line at
+constant speed in t is first-order. So the paper's window velocity and its "ddim_eps" are two kinds of one prediction,
+the `chord` of the ends, and an Euler step of the window's velocity is a jump.
+
+PeRFlow differs from phased Rectified Diffusion only in the schedule, as rectified flow does from Rectified Diffusion.
+Sample with as many uniform DDIM steps as windows, or a multiple.
 """
 
 import torch
@@ -25,8 +26,8 @@ from .windows import WindowKnobs, window_ends
 
 
 def perflow_loss(student, teacher, M, K, x0, cond, draws, edge=0.0, guidance_scale=1.0):
-    """A scalar. The student is on the teacher's schedule made `PiecewiseLinear` at the edges of the M windows; K, DDIM
-    steps of the teacher in each, at guidance_scale; x0 (B, ...); cond (B,) or None."""
+    """A scalar. M: windows; the student's schedule is the teacher's, `PiecewiseLinear` with their edges. K: DDIM steps
+    of the teacher in a window, at guidance_scale; x0 (B, ...); cond (B,) or None; edge: the probability of t = high."""
     x_high, high, x_low, low = window_ends(teacher, M, K, x0, cond, draws, guidance_scale)  # 1, 2
     t = high - (high - low) * draws.uniform(len(x0))  # 3
     t = torch.where(draws.uniform(len(x0)) < edge, high, t)
@@ -52,15 +53,21 @@ def perflow(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="perflow", title="Piecewise rectified flow (PeRFlow)",
-    paper="arXiv 2405.07510, alg. 1", deck="slides 29 to 31",
+    id="perflow",
+    title="Piecewise rectified flow (PeRFlow)",
+    paper="arXiv 2405.07510, alg. 1",
+    deck="slides 29 to 31",
     equation="|eps(x_t, t) - eps_chord|^2, x_t straight between a window's ends",
-    needs="teacher", train=perflow, knobs=WindowKnobs,
+    needs="teacher",
+    train=perflow,
+    knobs=WindowKnobs,
     sampler=Sampler(steps=(4,)),
-    color=VERMILLION, marker="s", dash="dash",
+    color=VERMILLION,
+    marker="s",
+    dash="dash",
     recipes={  # each update calls the teacher K times
         "points": {"batch": 512, "lr": 1e-3, "updates": 2000},
         "images": {"batch": 64, "lr": 1e-3, "updates": 400, "substeps": 5},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "guidance_scale": 7.5},
     },
-)  # fmt: skip
+)

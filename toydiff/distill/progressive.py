@@ -1,7 +1,7 @@
-"""Progressive distillation (Salimans and Ho, arXiv 2202.00512, algorithm 2; slide 11).
+"""Progressive distillation (Salimans and Ho, arXiv 2202.00512, algorithm 2; slide 11 of the deck).
 
-Two teacher steps become one of the student, again and again. Their z is our x, their lambda is 2 lambda. A stage with N
-student steps:
+Two steps of the teacher become one of the student, again and again. Their z is our x, their lambda is 2 lambda. A stage
+with N steps of the student:
 
     1  x_0 ~ data,  t = i/N,  i ~ U{1 ... N}
     2  x_t = alpha_t x_0 + sigma_t eps,  eps ~ N(0, I)
@@ -9,7 +9,7 @@ student steps:
     4  y = (x_s - (sigma_s/sigma_t) x_t)/(alpha_s - (sigma_s/sigma_t) alpha_t):  one DDIM step of it lands on x_s
     5  loss = max(SNR_t, 1) |x_0 student(x_t, t) - y|^2
 
-Then the student becomes the teacher, and N is halved. A student is for its own last stage's grid: sample it with that
+Then the student becomes the teacher, and N is halved. The result fits the grid of its last stage: sample it with that
 many uniform DDIM steps.
 """
 
@@ -26,7 +26,7 @@ from .distances import mse
 
 
 def progressive_loss(student, teacher, N, x0, cond, draws, guidance_scale=1.0):
-    """A scalar. N, steps of the student; x0 (B, ...); cond (B,) or None; guidance_scale of the teacher."""
+    """A scalar. N: steps of the student; x0 (B, ...); cond (B,) or None; guidance_scale of the teacher."""
     on = student.schedule
     t = (1 + draws.integers(len(x0), N)).to(x0.dtype) / N  # 1
     x_t = on.mix(x0, draws.normal(*x0.shape), t)  # 2
@@ -40,14 +40,14 @@ def progressive_loss(student, teacher, N, x0, cond, draws, guidance_scale=1.0):
 
 @dataclass(frozen=True)
 class ProgressiveKnobs(Knobs):
-    """Those of every method, `updates` shared equally by the stages, and:"""
+    """Those of every method, of which `updates` is divided equally among the stages, and:"""
 
     first: int = 16
-    """Steps of the student in the first stage, `last` times a power of two."""
+    """Steps of the student in the first stage: `last` times a power of two."""
     last: int = 1
     """Steps of the student in the last stage."""
     guidance_scale: float = 1.0
-    """That of the first teacher, which all students then have built in; 1 is off."""
+    """The guidance scale of the first teacher, which all students then have built in; 1 is off."""
 
 
 def stages(first: int, last: int) -> list[int]:
@@ -93,18 +93,29 @@ def progressive(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="progressive", title="Progressive distillation",
-    paper="arXiv 2202.00512, alg. 2", deck="slide 11, algorithm 2",
+    id="progressive",
+    title="Progressive distillation",
+    paper="arXiv 2202.00512, alg. 2",
+    deck="slide 11, algorithm 2",
     equation="max(SNR, 1) |x_0(x_t, t) - chord(x_t, two teacher steps)|^2",
-    needs="teacher", train=progressive, knobs=ProgressiveKnobs,
+    needs="teacher",
+    train=progressive,
+    knobs=ProgressiveKnobs,
     sampler=Sampler(steps=(1,)),
-    color=GREEN, marker="D",
+    color=GREEN,
+    marker="D",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "first": 32, "last": 4,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "first": 32,
+            "last": 4,
             "guidance_scale": 7.5,
         },
     },
-)  # fmt: skip
+)

@@ -8,8 +8,8 @@ is (x_0, eps), not dx/dt: then a jump between any two times is exact, whatever t
     3  x_t = alpha_t x_0 + sigma_t eps, with the paired eps
     4  loss = |eps_theta(x_t, t) - eps|^2,  or, as the published code has it, pseudo-Huber(x_0 of theta, x_0)
 
-Errors of x_0 are NSR times those of eps: in the square that is a weight NSR^2, which is 213 at t = 1 of Stable
-Diffusion's table, and one-step quality depends on it. A fraction `edge` of the times is t = 1 itself.
+An error of x_0 is NSR times that of eps, so the squares differ by a weight NSR^2: 213 at t = 1 of Stable Diffusion's
+table. One-step quality depends on that weight. A fraction `edge` of the times is t = 1 itself.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ LOSSES = {"x0-huber": x0_huber, "own-mse": own_mse}
 
 
 def rectified_diffusion_loss(student, x0, eps, cond, draws, edge=0.0, compare=x0_huber):
-    """A scalar. x0, eps (B, ...), a pair on the student's schedule (`Pairs.draw`); cond (B,) or None; edge, the
-    probability of t = 1."""
+    """A scalar. x0, eps (B, ...): pairs on the student's schedule, from `Pairs.draw`; cond (B,) or None; edge: the
+    probability of t = 1; compare: line 4, a value of `LOSSES`."""
     t = uniform_times(len(x0), draws, edge)  # 2
     true = Prediction.exact(x0, eps, t, student.schedule)  # 3
     return compare(student(true.x, t, cond), true, student.kind).mean()  # 4
@@ -49,7 +49,7 @@ class RectifiedDiffusionKnobs(ReflowKnobs):
     """Those of reflow, and:"""
 
     loss: str = "x0-huber"
-    """ "x0-huber", the published code's, or "own-mse", the deck's."""
+    """Line 4: "x0-huber", the published code's, or "own-mse", the deck's."""
 
 
 def rectified_diffusion(problem, knobs, teacher, pairs, start=None) -> Training:
@@ -67,14 +67,19 @@ def rectified_diffusion(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="rectified-diffusion", title="Rectified Diffusion",
-    paper="arXiv 2410.07303", deck="slides 26, 27, algorithm 4",
+    id="rectified-diffusion",
+    title="Rectified Diffusion",
+    paper="arXiv 2410.07303",
+    deck="slides 26, 27, algorithm 4",
     equation="|eps(x_t, t) - eps|^2, (eps, x_0) a pair of the teacher's ODE",
-    needs="pairs", data=False, train=rectified_diffusion, knobs=RectifiedDiffusionKnobs,
+    needs="pairs",
+    data=False,
+    train=rectified_diffusion,
+    knobs=RectifiedDiffusionKnobs,
     color=BLUE,
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "edge": 0.25},
     },
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""Rectified Diffusion (phased) (arXiv 2410.07303, sec. 3.4; slide 28).
+"""Rectified Diffusion (phased) (arXiv 2410.07303, sec. 3.4; slide 28 of the deck).
 
 Rectification window by window, without stored pairs: in each window the student learns the one eps that leads from its
 upper end to its lower one. With z = x/alpha,
@@ -9,8 +9,8 @@ upper end to its lower one. With z = x/alpha,
     4  t ~ U(low, high],  t = high with probability `edge`,  x_t = alpha_t [z_high + (NSR_t - NSR_high) eps]
     5  loss = pseudo-Huber(alpha_low [z_t + (NSR_low - NSR_t) eps_theta(x_t, t)], x_low): where the student's jump lands
 
-Line 5 is the original code's; the slide has |eps_theta - eps|^2. Sample with as many uniform DDIM steps as windows, or
-a multiple.
+Line 5 is the original code's; slide 28 has |eps_theta - eps|^2. Sample with as many uniform DDIM steps as windows, or a
+multiple.
 """
 
 import torch
@@ -23,8 +23,8 @@ from .windows import WindowKnobs, window_ends
 
 
 def rectified_diffusion_phased_loss(student, teacher, M, K, x0, cond, draws, edge=0.0, guidance_scale=1.0):
-    """A scalar. M windows, K DDIM steps of the teacher in each; x0 (B, ...); cond (B,) or None; edge, the
-    probability of t = high."""
+    """A scalar. M: windows; K: DDIM steps of the teacher in each, at guidance_scale; x0 (B, ...); cond (B,) or None;
+    edge: the probability of t = high."""
     x_high, high, x_low, low = window_ends(teacher, M, K, x0, cond, draws, guidance_scale)  # 1, 2
     line = chord(student.schedule, x_high, high, x_low, low)  # 3
     t = high - (high - low) * draws.uniform(len(x0))  # 4
@@ -49,15 +49,21 @@ def rectified_diffusion_phased(problem, knobs, teacher, pairs=None, start=None) 
 
 
 CARD = Card(
-    id="rectified-diffusion-phased", title="Rectified Diffusion (phased)",
-    paper="arXiv 2410.07303, sec. 3.4", deck="slide 28",
+    id="rectified-diffusion-phased",
+    title="Rectified Diffusion (phased)",
+    paper="arXiv 2410.07303, sec. 3.4",
+    deck="slide 28",
     equation="|jump(eps(x_t, t), s) - x_s|, eps = delta z / delta NSR of a window",
-    needs="teacher", train=rectified_diffusion_phased, knobs=WindowKnobs,
+    needs="teacher",
+    train=rectified_diffusion_phased,
+    knobs=WindowKnobs,
     sampler=Sampler(steps=(4,)),
-    color=BLUE, marker="D", dash="dash",
+    color=BLUE,
+    marker="D",
+    dash="dash",
     recipes={  # each update calls the teacher K times
         "points": {"batch": 512, "lr": 1e-3, "updates": 2000},
         "images": {"batch": 64, "lr": 1e-3, "updates": 400, "substeps": 5},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "guidance_scale": 7.5},
     },
-)  # fmt: skip
+)

@@ -8,9 +8,9 @@ cross, and the flow is straighter:
     3  x_t = (1 - t) x_0 + t eps, with the paired eps
     4  loss = |v_theta(x_t, t) - (eps - x_0)|^2
 
-A line that samples eps anew would undo the pairing. The result is (k + 1)-rectified where the teacher was k-rectified:
-for more rounds, make pairs with the result and run this again. A teacher that predicts something else is
-re-parameterised: its weights start the student's, but their output now has to become a velocity.
+To draw eps anew in line 3 would undo the pairing. If the teacher is k-rectified, the result is (k + 1)-rectified: for
+more rounds, make pairs with the result and run this again. A teacher of another kind or schedule gives its weights all
+the same: the student begins with them, and has to learn that its output is a velocity.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .distances import mse
 
 
 def rectified_flow_loss(student, x0, eps, cond, draws, edge=0.0):
-    """A scalar. x0, eps (B, ...), a pair of the teacher's ODE; cond (B,) or None; edge, the probability of t = 1."""
+    """A scalar. x0, eps (B, ...): pairs of the teacher's ODE; cond (B,) or None; edge: the probability of t = 1."""
     t = uniform_times(len(x0), draws, edge)  # 2
     x_t = Prediction.exact(x0, eps, t, student.schedule).x  # 3
     return mse(student(x_t, t, cond).read("velocity"), eps - x0).mean()  # 4
@@ -35,7 +35,8 @@ class ReflowKnobs(Knobs):
     """Those of every method, and:"""
 
     edge: float = 0.0
-    """The fraction of a batch at t = 1, where every sampler begins and one step ends; the papers have 0."""
+    """The fraction, in [0, 1), of a batch at t = 1. Every sampler begins there, and a one-step sampler evaluates the
+    student nowhere else. The papers have 0."""
 
 
 def rectified_flow(problem, knobs, teacher, pairs, start=None) -> Training:
@@ -51,14 +52,20 @@ def rectified_flow(problem, knobs, teacher, pairs, start=None) -> Training:
 
 
 CARD = Card(
-    id="rectified-flow", title="Rectified flow (reflow)",
-    paper="arXiv 2209.03003, alg. 1", deck="slides 21, 22, 24, algorithm 3",
+    id="rectified-flow",
+    title="Rectified flow (reflow)",
+    paper="arXiv 2209.03003, alg. 1",
+    deck="slides 21, 22, 24, algorithm 3",
     equation="|v(x_t, t) - (eps - x_0)|^2, (eps, x_0) a pair of the teacher's ODE",
-    needs="pairs", data=False, train=rectified_flow, knobs=ReflowKnobs,
-    color=ORANGE, marker="s",
+    needs="pairs",
+    data=False,
+    train=rectified_flow,
+    knobs=ReflowKnobs,
+    color=ORANGE,
+    marker="s",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
         "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "edge": 0.25},
     },
-)  # fmt: skip
+)

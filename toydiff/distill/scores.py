@@ -1,5 +1,5 @@
-"""What the score distillation methods share (slides 18 to 20): a generator is moved by the difference of two scores,
-the teacher's and that of its own samples.
+"""What the score distillation methods share (slides 18 to 20 of the deck): a generator is moved by the difference of
+two scores, the teacher's and that of its own samples.
 
 | method | what moves the generator | the fake model |
 |---|---|---|
@@ -10,8 +10,8 @@ the teacher's and that of its own samples.
 | `sim` | the gradient of a distance d(s_phi - s_psi), through both scores | a copy |
 
 psi is the teacher, theta the generator g, and phi the *fake* model: a diffusion model of the generator's samples,
-trained beside it. Each has its own turn. The loss that is printed for a generator is a surrogate with the right
-gradient; its value says little, and the monitor says more.
+trained beside it. The generator and the fake model have a turn each. The printed loss of a generator is a surrogate:
+its gradient is right, but its value says little. The monitor's figure says more.
 """
 
 from collections.abc import Callable
@@ -30,11 +30,11 @@ from .diffusion import diffusion_loss
 from .generator import generator_of, noise_for
 
 EARLIEST, LATEST = 0.02, 0.98
-"""Times at which two scores are compared: beyond them one knows nothing of the other (SwiftBrush, alg. 1; DMD's
-code)."""
+"""The range of times at which the two scores are compared (SwiftBrush, alg. 1; DMD's code). Nearer to 0 or 1 their
+difference says little."""
 
 MONITORED = 1024
-"""Samples, at least, with which the monitor knows the generator's score."""
+"""The least number of samples from which the monitor computes the generator's true score."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class ScoreKnobs(Knobs):
     """Those of every method, and:"""
 
     guidance_scale: float = 1.0
-    """That of the teacher, which the generator then has built in (1 is off)."""
+    """The teacher's guidance scale, which the generator then has built in; 1 is off."""
     ratio: int = 5
-    """Updates of the fake model in one of the generator."""
+    """Updates of the fake model for each update of the generator."""
     lr_fake: float = 1e-3
-    """The fake model's learning rate."""
+    """The learning rate of the fake model, > 0."""
     rank: int = 0
-    """That of the fake model's LoRA; 0 for a full copy of the teacher. Where the teacher has no network, the fake
-    model is a fresh one, whatever the rank."""
+    """The rank of the fake model's LoRA on the teacher; 0 for a full copy of the teacher. If the teacher is exact, the
+    fake model is a fresh network, whatever the rank."""
 
     def __post_init__(self):
         check_count(self.ratio, "ratio")
@@ -59,7 +59,8 @@ class ScoreKnobs(Knobs):
 
 
 def generator_and_fake(problem, knobs, teacher, start=None) -> tuple[LambdaDenoiser, LambdaDenoiser]:
-    """theta from `start` or psi, and phi <- psi, a LoRA on psi if `rank` asks for it."""
+    """The generator theta, a copy of `start` or psi; and the fake model phi, a copy of psi, or a LoRA on it if `rank`
+    is not 0."""
     if knobs.guidance_scale != 1 and not problem.classes:
         raise ValueError(
             f"guidance needs classes to guide towards, and {problem.name} has none; set guidance_scale to 1"
@@ -71,14 +72,14 @@ def generator_and_fake(problem, knobs, teacher, start=None) -> tuple[LambdaDenoi
 
 
 def one_step_noise(problem, student, knobs, draws):
-    """z (B, ...) at t = 1 and cond (B,) or None for a generator of one step."""
+    """(z, cond) for a one-step generator: noise (B, ...) at t = 1, and labels (B,) or None."""
     z, cond = noise_for(problem, student, knobs.batch, draws, labelled=problem.conditional or knobs.guidance_scale != 1)
     draws.integers(len(z), 1)  # the step that is trained, as in DMD2: a seed gives the whole family the same z
     return z, cond
 
 
 def one_step_samples(problem, student, knobs, draws):
-    """x = sg g_theta(z), (B, ...), and what was asked for, (B,) or None."""
+    """(x, cond): samples x = sg g_theta(z), (B, ...), and the labels they were made for, (B,) or None."""
     z, cond = one_step_noise(problem, student, knobs, draws)
     with torch.no_grad():
         return jump(student(z, 1.0, cond), 0.0), cond
@@ -87,10 +88,10 @@ def one_step_samples(problem, student, knobs, draws):
 def two_players(
     problem, knobs, teacher, student, fake, move: Loss, learn: Loss, generate: Callable, heads: dict, **rest
 ) -> Training:
-    """The turns of an update: the generator's, then `ratio` of the fake model's, with the heads on its features by
-    name; rest: fields of `Training`.
+    """The turns of an update: one of the generator's, by `move`, then `ratio` of the fake model's, by `learn`.
 
-    generate(draws) gives the generator's samples and their conditions, with which the monitor compares the fake model.
+    heads: modules on the fake model's features, by name, which are trained with it. generate(draws): the generator's
+    samples and their labels, with which the monitor compares the fake model. rest: fields of `Training`.
     """
     modules = {"fake": fake, **heads}
     learners = [p for module in modules.values() for p in module.parameters()]
@@ -114,13 +115,13 @@ def two_players(
 
 
 def one_step_players(problem, knobs, teacher, student, fake, move: Loss) -> Training:
-    """The turns of an update for a generator of one step; the fake model's is diffusion training on x = sg
-    g_theta(z)."""
+    """The turns of an update for a one-step generator; the fake model's is diffusion training on x = sg g_theta(z)."""
 
     def generate(draws):
         return one_step_samples(problem, student, knobs, draws)
 
     def learn(step, draws):
-        return diffusion_loss(fake, *generate(draws), draws)
+        x, cond = generate(draws)
+        return diffusion_loss(fake, x, cond, draws)
 
     return two_players(problem, knobs, teacher, student, fake, move, learn, generate, {})

@@ -1,13 +1,13 @@
-"""Score implicit matching, SIM (arXiv 2410.16794, algorithm 1; slides 19, 20).
+"""Score implicit matching, SIM (arXiv 2410.16794, algorithm 1; slides 19, 20 of the deck).
 
-A distance d of two scores, of the generator's samples and of the teacher, is integrated over noise levels, E w(t)
-d(s_phi - s_psi), and differentiated by the score divergence gradient theorem:
+A distance d between two scores, that of the generator's samples and the teacher's, is integrated over noise levels:
+E w(t) d(s_phi - s_psi). Its gradient follows from the score divergence gradient theorem:
 
     E[d'(y)^T ds_phi/dtheta] = -d/dtheta E[d'(y)^T (s_phi - grad log p(x_t | x_0))],  y = s_phi - s_psi
 
-On the left x_t is fixed and the samples' score moves; on the right the parameters of both scores are fixed, and x_0 and
-x_t move, also inside d'. As s_phi - grad log p(x_t | x_0) = (alpha/sigma^2)(D_phi(x_t) - x_0), no derivative of a score
-by theta is needed. psi is the teacher, phi the fake model (the paper's psi is our phi).
+On the left x_t is fixed, and the samples' score depends on theta. On the right the parameters of both scores are fixed,
+and x_0 and x_t depend on theta, also inside d'. As s_phi - grad log p(x_t | x_0) = (alpha/sigma^2)(D_phi(x_t) - x_0),
+no derivative of a score by theta is needed. psi is the teacher and phi the fake model, which the paper calls psi.
 
     1  x_0 = g_theta(z),  z ~ N(0, sigma_1^2 I)                   g(z) = jump(D(z, 1), 0), the student's x_0 at t = 1
     2  t ~ U(0.02, 0.98),  x_t = alpha_t x_0 + sigma_t eps        its graph is kept
@@ -50,7 +50,8 @@ SLOPES = {"l2": l2_slope, "huber": huber_slope, "element-huber": element_huber_s
 
 
 def sim_loss(student, teacher, fake, slope, z, cond, draws, c=1.0, guidance_scale=1.0):
-    """A scalar. slope, d'(y, c); z (B, ...), noise at t = 1; cond (B,) or None; guidance_scale of the teacher."""
+    """A scalar. slope: d'(y, c), a value of `SLOPES`; z (B, ...): noise at t = 1; cond (B,) or None; c: as the knob;
+    guidance_scale of the teacher."""
     x0 = jump(student(z, 1.0, cond), 0.0)  # 1
     t = draws.uniform(len(x0), EARLIEST, LATEST)  # 2
     x_t = teacher.schedule.mix(x0, draws.normal(*x0.shape), t)  # 2
@@ -64,13 +65,13 @@ class SIMKnobs(ScoreKnobs):
     """Those of score distillation, and:"""
 
     distance: str = "huber"
-    """d: "l2", "huber" or "element-huber"."""
+    """The distance d: "l2", "huber" (pseudo-Huber of the vector) or "element-huber"."""
     c: float = 1.0
-    """That of the pseudo-Huber distances, in units of the score."""
+    """c > 0 of the pseudo-Huber distances, in units of the score."""
 
 
 def score_implicit_matching(problem, knobs, teacher, pairs=None, start=None) -> Training:
-    """The generator, the fake model, and their turns."""
+    """The generator, the fake model, and the two turns of an update."""
     if knobs.distance not in SLOPES:
         raise unknown("distance", knobs.distance, SLOPES)
     check_positive(knobs.c, "c")
@@ -84,18 +85,32 @@ def score_implicit_matching(problem, knobs, teacher, pairs=None, start=None) -> 
 
 
 CARD = Card(
-    id="sim", title="Score implicit matching (SIM)",
-    paper="arXiv 2410.16794, alg. 1", deck="slides 19, 20",
+    id="sim",
+    title="Score implicit matching (SIM)",
+    paper="arXiv 2410.16794, alg. 1",
+    deck="slides 19, 20",
     equation="-w (alpha/sigma^2) d'(s_phi - s_psi)^T (D_phi(x_t) - x_0)",
-    needs="teacher", data=False, train=score_implicit_matching, knobs=SIMKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=ORANGE, marker="P", dash="dashdot",
+    needs="teacher",
+    data=False,
+    train=score_implicit_matching,
+    knobs=SIMKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=ORANGE,
+    marker="P",
+    dash="dashdot",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 3e-4, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-4, "ratio": 1,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-4,
+            "ratio": 1,
             "guidance_scale": 4.5,
         },
     },
-)  # fmt: skip
+)

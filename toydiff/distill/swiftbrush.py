@@ -1,4 +1,5 @@
-"""SwiftBrush (arXiv 2312.05239, algorithm 1; slide 18): VSD's gradient for a one-step generator, no data at all.
+"""SwiftBrush (arXiv 2312.05239, algorithm 1; slide 18 of the deck): VSD's gradient for a one-step generator, no data at
+all.
 
     1  x = g_theta(z, c),  z ~ N(0, sigma_1^2 I),  c a prompt
     2  t ~ U(0.02, 0.98),  x_t = alpha_t x + sigma_t eps
@@ -7,8 +8,8 @@
     then, `ratio` times (the paper: once),
     5  phi: diffusion training on x = sg g_theta(z), z fresh (`diffusion_loss`)
 
-Lines 1 to 4 are `vsd_loss`. The original guides both scores by 4.5, drops a tenth of the prompts for it, and weighs the
-LoRA's loss by alpha^2; the slide shows neither, and here the teacher alone is guided.
+Lines 1 to 4 are `vsd_loss`. The original guides both scores by 4.5, drops a tenth of the prompts for that, and weighs
+the LoRA's loss by alpha^2. Slide 18 shows none of this. Here the teacher alone is guided.
 """
 
 from dataclasses import dataclass
@@ -25,24 +26,39 @@ class SwiftBrushKnobs(VSDKnobs):
     weight: str = "sigma2"
     """w(t), as in the original code."""
     rank: int = 16
-    """That of the fake model's LoRA."""
+    """The rank of the fake model's LoRA on the teacher; 0 for a full copy."""
     ratio: int = 1
-    """Updates of the fake model in one of the generator."""
+    """Updates of the fake model for each update of the generator."""
 
 
 CARD = Card(
-    id="swiftbrush", title="SwiftBrush",
-    paper="arXiv 2312.05239, alg. 1", deck="slide 18, algorithm 1",
+    id="swiftbrush",
+    title="SwiftBrush",
+    paper="arXiv 2312.05239, alg. 1",
+    deck="slide 18, algorithm 1",
     equation="the same, phi a LoRA on the teacher, w = sigma^2",
-    needs="teacher", data=False, train=vsd, knobs=SwiftBrushKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=SKY, marker="P", dash="dot",
+    needs="teacher",
+    data=False,
+    train=vsd,
+    knobs=SwiftBrushKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=SKY,
+    marker="P",
+    dash="dot",
     recipes={  # a LoRA has few numbers to train, each of which may move more
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 1e-3, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-3, "ratio": 1,
-            "guidance_scale": 4.5, "rank": 64,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-3,
+            "ratio": 1,
+            "guidance_scale": 4.5,
+            "rank": 64,
         },
     },
-)  # fmt: skip
+)

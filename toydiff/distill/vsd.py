@@ -1,16 +1,16 @@
-"""Variational score distillation, VSD (arXiv 2305.16213, eq. 9; slide 18).
+"""Variational score distillation, VSD (arXiv 2305.16213, eq. 9; slide 18 of the deck).
 
 A generator is moved towards where the teacher's score and that of its own samples agree:
 
     1  x = g_theta(z),  z ~ N(0, sigma_1^2 I)             g(z) = jump(D(z, 1), 0), the student's x_0 at t = 1
     2  t ~ U(0.02, 0.98),  x_t = alpha_t x + sigma_t eps,  eps ~ N(0, I)
     3  delta = w(t) (eps_psi(x_t, t) - eps_phi(x_t, t))   psi the teacher, phi the fake model, no gradient
-    4  loss = |x - sg(x - delta)|^2/2: its gradient by x is delta, its value no divergence
+    4  loss = |x - sg(x - delta)|^2/2: its gradient by x is delta; its value is not that of a divergence
     then, `ratio` times,
     5  phi: diffusion training on x = sg g_theta(z), z fresh (`diffusion_loss`)
 
-With w = alpha/sigma the gradient is that of KL(p_theta,t || q_t), averaged over t: reverse KL, which may drop modes.
-The slide's w holds the factor alpha of dx_t/dtheta.
+With w = alpha/sigma the gradient is that of KL(p_theta,t || q_t), averaged over t: reverse KL, which may drop modes. On
+slide 18 w includes the factor alpha of dx_t/dtheta.
 """
 
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ WEIGHTS = {"kl": kl_weight, "sigma2": sigma2_weight, "x0": x0_weight}
 
 
 def vsd_loss(student, teacher, fake, weight, z, cond, draws, guidance_scale=1.0):
-    """A scalar. weight, a function of (alpha, sigma); z (B, ...), noise at t = 1; cond (B,) or None; guidance_scale
-    of the teacher."""
+    """A scalar. weight: w of (alpha, sigma), a value of `WEIGHTS`; z (B, ...): noise at t = 1; cond (B,) or None;
+    guidance_scale of the teacher."""
     on = teacher.schedule
     x = jump(student(z, 1.0, cond), 0.0)  # 1
     with torch.no_grad():
@@ -62,11 +62,11 @@ class VSDKnobs(ScoreKnobs):
     """Those of score distillation, and:"""
 
     weight: str = "kl"
-    """w(t): "kl", alpha/sigma, with which the gradient is that of the KL divergence; "sigma2"; or "x0", sigma/alpha."""
+    """w(t): "kl" is alpha/sigma, the weight of the KL divergence; "sigma2" is sigma^2; "x0" is sigma/alpha."""
 
 
 def vsd(problem, knobs, teacher, pairs=None, start=None) -> Training:
-    """The generator, the fake model, and their turns."""
+    """The generator, the fake model, and the two turns of an update."""
     if knobs.weight not in WEIGHTS:
         raise unknown("weight", knobs.weight, WEIGHTS)
     student, fake = generator_and_fake(problem, knobs, teacher, start)
@@ -79,18 +79,31 @@ def vsd(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
 
 CARD = Card(
-    id="vsd", title="Variational score distillation (VSD)",
-    paper="arXiv 2305.16213, alg. 1", deck="slide 18",
+    id="vsd",
+    title="Variational score distillation (VSD)",
+    paper="arXiv 2305.16213, alg. 1",
+    deck="slide 18",
     equation="w(t) (eps_psi(x_t, t) - eps_phi(x_t, t)) dg/dtheta, w = alpha/sigma",
-    needs="teacher", data=False, train=vsd, knobs=VSDKnobs,
-    sampler=Sampler("lcm", steps=(1,)), evaluations=20,
-    color=PURPLE, marker="P",
+    needs="teacher",
+    data=False,
+    train=vsd,
+    knobs=VSDKnobs,
+    sampler=Sampler("lcm", steps=(1,)),
+    evaluations=20,
+    color=PURPLE,
+    marker="P",
     recipes={
         "points": {"batch": 512, "lr": 5e-4, "updates": 1000, "ema": 0.99, "ratio": 3},
         "images": {"batch": 64, "lr": 1e-4, "updates": 300, "ema": 0.98, "warmup": 20, "lr_fake": 3e-4, "ratio": 2},
         "latents": {
-            "batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "lr_fake": 1e-4, "ratio": 1,
+            "batch": 16,
+            "lr": 1e-4,
+            "updates": 2000,
+            "ema": 0.99,
+            "warmup": 50,
+            "lr_fake": 1e-4,
+            "ratio": 1,
             "guidance_scale": 4.5,
         },
     },
-)  # fmt: skip
+)

@@ -14,19 +14,19 @@ class WindowKnobs(Knobs):
     """Those of every method, and:"""
 
     windows: int = 4
-    """M, equally long in t."""
+    """M, the number of windows, which are equally long in t."""
     substeps: int = 8
-    """K, DDIM steps of the teacher in a window."""
+    """K, the DDIM steps of the teacher in a window."""
     guidance_scale: float = 1.0
-    """That of the teacher, which the student then has built in (1 is off: such a student is guided when it is
-    sampled)."""
+    """The teacher's guidance scale, which the student then has built in. 1 is off; the student is then guided when it
+    is sampled."""
     edge: float = 0.5
-    """The fraction of a batch at its windows' upper edges, where a sampler with one step a window calls the student:
-    there the target jumps from one window's to the next one's, a network that is smooth in lambda blurs the two, and
-    this fraction decides for which. The papers have 0."""
+    """The fraction, in [0, 1], of a batch at the upper edge of its window. A sampler with one step a window evaluates
+    the student at these edges only. At an edge the target jumps, from this window's to the next one's. A network that
+    is smooth in lambda blurs the two, and this fraction decides which of them it learns there. The papers have 0."""
 
     def check(self) -> None:
-        """`ValueError` for windows or substeps that are no counts, and an edge that is no fraction."""
+        """`ValueError` unless windows and substeps are whole numbers >= 1 and edge lies in [0, 1]."""
         check_count(self.windows, "windows")
         check_count(self.substeps, "substeps")
         check_fraction(self.edge, "edge")
@@ -34,11 +34,11 @@ class WindowKnobs(Knobs):
 
 @torch.no_grad()
 def window_ends(teacher, M, K, x0, cond, draws, guidance_scale=1.0):
-    """A random window (low, high] of M for each sample, its upper end noised data, its lower end where K DDIM steps of
-    the teacher lead.
+    """(x_high, high, x_low, low), states (B, ...) and times (B,): the ends of a random window, one of M, for each
+    sample.
 
-    Returns (x_high, high, x_low, low): states (B, ...) and times (B,). x0 (B, ...); cond (B,) or None; guidance_scale
-    of the teacher.
+    x_high is noised data. x_low is where K DDIM steps of the teacher lead from x_high. x0 (B, ...); cond (B,) or None;
+    guidance_scale of the teacher.
     """
     m = draws.integers(len(x0), M)
     low, high = m.to(x0.dtype) / M, (m + 1).to(x0.dtype) / M

@@ -1,5 +1,5 @@
-"""Networks conditioned on lambda, so that one network serves every schedule: `LambdaDenoiser` puts them behind the
-contract."""
+"""Networks conditioned on lambda, so that one network serves every schedule. `LambdaDenoiser` makes a `Denoiser` of
+one."""
 
 from .mlp import MLP
 from .unet import UNet

@@ -1,41 +1,46 @@
-"""A discriminator of noised samples: small heads on the features of a denoiser's network (arXiv 2403.12015; PCM's,
+"""A discriminator of noised samples: a small head on the features of a denoiser's network (arXiv 2403.12015; PCM's,
 arXiv 2405.18407)."""
 
 import copy
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..denoisers import Denoiser, LambdaDenoiser
+from ..denoisers import Denoiser, Featured, LambdaDenoiser
 from ..schedules import Schedule
 
 HIDDEN = 128
 
 
 class Discriminator(nn.Module):
-    """D(x, t, cond) -> (B,), real if positive. x (B, ...) at noise level t (B,) of `schedule`, cond (B,) or None.
+    """D(x, t, cond) -> (B,), positive for real. x (B, ...) at the time t (B,) of `schedule`; cond (B,) or None.
 
-    The trunk is a denoiser's network, whose features are averaged over pixels and read by a small network.
+    The trunk is a denoiser's network. Its features, averaged over pixels, are read by a small network, the head.
     """
 
     def __init__(self, trunk: nn.Module, schedule: Schedule):
         super().__init__()
         self.denoiser = LambdaDenoiser(trunk, schedule)
         self.head = nn.Sequential(
-            nn.Linear(trunk.feature_width, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
-        )  # fmt: skip
+            nn.Linear(cast(Featured, trunk).feature_width, HIDDEN),
+            nn.LeakyReLU(0.2),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.LeakyReLU(0.2),
+            nn.Linear(HIDDEN, 1),
+        )
 
     @classmethod
     def on(cls, problem, teacher: Denoiser | None, schedule: Schedule) -> "Discriminator":
-        """On a frozen copy of the teacher's network, for samples on a schedule; on a fresh one that is trained with
-        the heads if there is none."""
+        """With a frozen copy of the teacher's network as the trunk. If the teacher has none, the trunk is a fresh
+        network, which is trained with the head. schedule: that of the samples."""
         if isinstance(teacher, LambdaDenoiser):
             return cls(copy.deepcopy(teacher.net).requires_grad_(False), schedule)
         return cls(problem.network(), schedule)
 
     @classmethod
     def shared(cls, denoiser: LambdaDenoiser) -> "Discriminator":
-        """On a denoiser's own network, which goes on being trained: DMD2's."""
+        """With a denoiser's own network as the trunk, which goes on being trained (DMD2)."""
         return cls(denoiser.net, denoiser.schedule)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a network is told beside its input: the noise level, the class, the guidance scale, as one vector."""
+"""What a network is conditioned on, as one vector: the noise level, the class, the guidance scale."""
 
 import math
 
@@ -9,8 +9,8 @@ from ..denoisers import NO_CLASS
 from ..support.checks import check_count
 
 LAM_RANGE = (-7.0, 7.0)
-"""Where lambda is clamped: at both ends of a schedule it may be infinite, and beyond these bounds x_t is all noise
-or all data anyway."""
+"""The bounds to which lambda is clamped. At the ends of a schedule it may be infinite; beyond these bounds x_t is all
+noise or all data anyway."""
 
 
 def fourier(value: Tensor, frequencies: Tensor) -> Tensor:
@@ -20,19 +20,20 @@ def fourier(value: Tensor, frequencies: Tensor) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """(lambda, label, guidance scale) -> (B, width): an MLP of lambda's Fourier features, plus a vector a class, plus
-    features of log g.
+    """(lambda, label, guidance scale) -> (B, width): an MLP of lambda's Fourier features, plus a vector a class, plus a
+    linear map of features of log g.
 
     Labels are 0 ... classes - 1, or `NO_CLASS`. `guided` adds the guidance scale g > 0 as an input (guided
-    distillation, arXiv 2210.03142, sec. 3.1). Its weights start at zero and its features vanish at g = 1, so that a
+    distillation, arXiv 2210.03142, sec. 3.1). The weights of g start at zero, and its features vanish at g = 1: so a
     student starts as its teacher.
     """
+
+    frequencies: Tensor
 
     def __init__(self, width: int, classes: int = 0, guided: bool = False, features: int = 16):
         super().__init__()
         check_count(classes, "classes", 0)
-        # periods from a quarter of lambda's range to four times as much: what changes quickly with the noise level,
-        # and slowly
+        # angular frequencies, for what changes slowly with the noise level and for what changes quickly
         frequencies = torch.logspace(math.log10(0.1), math.log10(4.0), features)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.classes = classes
@@ -61,13 +62,14 @@ class Embedding(nn.Module):
         return out
 
     def _rows(self, lam: Tensor, cond: Tensor | None) -> Tensor:
-        """Which row of the table each sample reads; the last is that of no class."""
+        """The row of the table that each sample reads, (B,); the last row is that of no class."""
         if cond is None:
             return torch.full(lam.shape, self.classes, dtype=torch.long, device=lam.device)
         if cond.shape != lam.shape:
             raise ValueError(f"cond must have shape ({len(lam)},), one label a sample, got {tuple(cond.shape)}")
         if not bool(((cond >= NO_CLASS) & (cond < self.classes)).all()):
             raise ValueError(
-                f"labels are 0 ... {self.classes - 1}, or {NO_CLASS} for none; got values from {int(cond.min())} to {int(cond.max())}"
+                f"labels are 0 ... {self.classes - 1}, or {NO_CLASS} for none; "
+                f"got values from {int(cond.min())} to {int(cond.max())}"
             )
         return torch.where(cond == NO_CLASS, self.classes, cond.long())

@@ -1,5 +1,5 @@
-"""Low-rank adapters, LoRA (arXiv 2106.09685): a trained network is frozen, and what is trained is a change of low
-rank in each of its matrices."""
+"""Low-rank adapters, LoRA (arXiv 2106.09685): a network's own weights are frozen, and a change of low rank in each of
+its matrices is trained."""
 
 import math
 
@@ -11,10 +11,9 @@ from ..support.checks import check_count
 
 
 class LowRank(nn.Module):
-    """W -> W + B A, with A (rank, columns) random and B (rows, rank) zero at first, so that nothing is changed before
-    training.
+    """W -> W + B A. At first A (rank, columns) is random and B (rows, rank) is zero, so that nothing is changed.
 
-    Of a convolution's kernel, the columns are all but the first axis.
+    A convolution's kernel is taken as a matrix whose columns are all its axes but the first.
     """
 
     def __init__(self, weight: Tensor, rank: int):
@@ -30,15 +29,15 @@ class LowRank(nn.Module):
 
 
 def low_rank(net: nn.Module, rank: int) -> nn.Module:
-    """Freeze a network, and put an adapter of this rank on each of its linear layers and convolutions; returns the
+    """Freeze a network and put an adapter of this rank on each of its linear layers and convolutions. Returns the
     network itself.
 
-    One that has adapters of its own kind (`low_rank`), as that of a Stable Diffusion checkpoint has, says itself what
-    it becomes.
+    A network with a method `low_rank`, as that of a Stable Diffusion checkpoint has, makes adapters of its own kind.
     """
     check_count(rank, "rank")
-    if hasattr(net, "low_rank"):
-        return net.low_rank(rank)
+    own = getattr(net, "low_rank", None)
+    if own is not None:
+        return own(rank)
     net.requires_grad_(False)
     for layer in list(net.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):

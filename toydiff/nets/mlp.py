@@ -8,10 +8,14 @@ from .embedding import Embedding
 
 
 class MLP(nn.Module):
-    """net(x, lam, cond, guidance_scale) on points (B, dim): residual layers, each shifted by the embedding.
+    """net(x, lam, cond, guidance_scale) = head(h) + s(e) x on points: x (B, dim) gives (B, dim).
 
-    `hidden` is the width, `depth` the number of residual layers. The output is a head's plus s(lam) x: a multiple of
-    the input that depends on the noise level is part of every kind of prediction, and is exact this way.
+    e is the `Embedding` of lam (B,), cond (B,) and guidance_scale (B,). h starts as a linear map of x, and each of
+    `depth` residual layers of width `hidden` adds W_2 silu(W_1 h + shift(e)) to it. s(e) is one number a sample.
+
+    Every kind of prediction contains a multiple of x that depends on the noise level. The term s(e) x represents it
+    exactly. The layers start as the identity and the output as 0. `ValueError` for sizes that are no whole numbers >=
+    1.
     """
 
     def __init__(self, dim: int = 2, hidden: int = 128, depth: int = 3, classes: int = 0, guided: bool = False):

@@ -1,5 +1,7 @@
 """A small UNet for images of few channels."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,8 +22,8 @@ class Block(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.modulation = nn.Linear(width, 2 * channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)  # every block starts as the identity
-        nn.init.zeros_(self.second.bias)
+        for p in self.second.parameters():  # every block starts as the identity
+            nn.init.zeros_(p)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h = self.first(F.silu(self.norm(x)))
@@ -32,9 +34,9 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """net(x, lam, cond, guidance_scale) on images (B, channels, H, W), H and W multiples of 4.
 
-    Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4; `widths` are
-    their channels (multiples of 8) and `blocks` the residual blocks a level and direction. Output as in `MLP`: a
-    head's, plus s(lam) x.
+    Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4. `widths` are
+    the channels of the two (multiples of 8). `blocks` is the number of residual blocks on the way down, in the lower
+    level, and on the way up, each. The output is head(h) + s(e) x, as in `MLP`.
     """
 
     def __init__(
@@ -49,12 +51,17 @@ class UNet(nn.Module):
         super().__init__()
         for value, what in ((channels, "channels"), (blocks, "blocks"), (embedding, "embedding")):
             check_count(value, what)
-        upper, lower = widths = tuple(widths)
-        if any(check_count(width, "each of the widths") % GROUPS for width in widths):
-            raise ValueError(f"widths must be multiples of {GROUPS}, got {widths}")
-        self.config = {
-            "channels": channels, "widths": list(widths), "blocks": blocks, "embedding": embedding, "classes": classes, "guided": guided,
-        }  # fmt: skip
+        upper, lower = both = tuple(widths)
+        if any(check_count(width, "each of the widths") % GROUPS for width in both):
+            raise ValueError(f"widths must be multiples of {GROUPS}, got {both}")
+        self.config: dict[str, Any] = {
+            "channels": channels,
+            "widths": list(both),
+            "blocks": blocks,
+            "embedding": embedding,
+            "classes": classes,
+            "guided": guided,
+        }
         self.embed = Embedding(embedding, classes, guided)
         self.into = nn.Conv2d(4 * channels, upper, 3, padding=1)
         self.down = nn.ModuleList(Block(upper, embedding) for _ in range(blocks))
@@ -64,17 +71,18 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Block(upper, embedding) for _ in range(blocks))
         self.head = nn.Conv2d(upper, 4 * channels, 3, padding=1)
         self.through = nn.Linear(embedding, 1)
-        for layer in (self.head, self.through):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        self.to(memory_format=torch.channels_last)  # convolutions on a processor are faster this way
+        for p in (*self.head.parameters(), *self.through.parameters()):
+            nn.init.zeros_(p)
+        # convolutions on a processor are faster in this layout, which torch's types of `to` leave out
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
     ) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.config["channels"] or x.shape[2] % 4 or x.shape[3] % 4:
             raise ValueError(
-                f"this network takes images (B, {self.config['channels']}, H, W) with H and W multiples of 4, got {shape(x)}"
+                f"this network takes images (B, {self.config['channels']}, H, W) with H and W multiples of 4, "
+                f"got {shape(x)}"
             )
         e = F.silu(self.embed(lam, cond, guidance_scale))
         skip, h = self._lower(x, e)

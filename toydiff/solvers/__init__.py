@@ -50,4 +50,4 @@ __all__ = [
     "reference",
     "solve",
     "solver_by_name",
-]  # fmt: skip
+]

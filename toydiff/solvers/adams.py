@@ -2,8 +2,8 @@
 
 With S^2 = sigma^2 + sigma_d^2 alpha^2 and theta = atan(NSR/sigma_d), the state w = x/S obeys dw/dtheta = -F, where F is
 EDM's preconditioned prediction (arXiv 2206.00364, eq. 7); for sigma_d = 1 on a variance-preserving schedule this is
-v-prediction on TrigFlow (arXiv 2410.11081, eq. 4). Gaussian data of standard deviation sigma_d have F = 0: the solver's
-error is what the data differ from that.
+v-prediction on TrigFlow (arXiv 2410.11081, eq. 4). For Gaussian data of standard deviation sigma_d, F = 0 and every
+step is exact: the error comes only from how the data differ from that.
 """
 
 import math
@@ -28,10 +28,13 @@ class AdamsBashforth(Solver):
     """w_s = w_t - sum_j C_j F_j, C_j = int L_j (dtheta/du) du, with L_j Lagrange's polynomials in u through q model
     values.
 
-    u = log((sigma + a alpha)/(sigma + b alpha)), (a, b) = `grids.SHIFT`, is log NSR in between and finite where alpha =
-    0 or sigma = 0. So no step of several need be a jump, and the order q holds from pure noise to clean data. The first
-    step knows one value only; for q = 3 the next call's value corrects it (Adams-Moulton, as UniPC's corrector does),
-    which costs no call and saves the order. `sigma_data` > 0: the scale of the data that the angle is measured by.
+    u = log((sigma + a alpha)/(sigma + b alpha)), (a, b) = `grids.SHIFT`, is about log NSR between NSR a and b, and
+    finite where alpha = 0 or sigma = 0. So a walk of several steps needs no jump, and has order q from pure noise to
+    clean data.
+
+    The first step knows one value only. For q = 3 the next call's value corrects it (Adams-Moulton, as UniPC's
+    corrector does); this costs no call and keeps the order. `sigma_data` > 0: sigma_d, the standard deviation of the
+    data.
     """
 
     q: int = 3

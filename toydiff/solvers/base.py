@@ -1,5 +1,6 @@
 """What a solver is, with the rule for the two ends of a schedule."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -14,16 +15,29 @@ from ..schedules import Coefficient, Schedule
 class Solver:
     """One way to step from (x, t) to a less noisy s < t.
 
-    `order`: of the global error in the step size in lambda (for stochastic solvers, of the error of moments; tests
-    measure it). `nfe_per_step`: denoiser evaluations a step, apart from start-up. `memory`: how many earlier
-    predictions it uses; 0 makes it a one-step solver, whose t and s may be (B,). `stochastic`: it takes standard normal
-    `noise` shaped like x.
+    A subclass writes `step`, and says what differs from the defaults below: `order = 2` in its body, or a property.
     """
 
-    order = 1
-    nfe_per_step = 1
-    memory = 0
-    stochastic = False
+    @functools.cached_property
+    def order(self) -> int:
+        """The order of the global error in the step size in lambda. For a stochastic solver: of the error of moments.
+        Tests measure it."""
+        return 1
+
+    @functools.cached_property
+    def nfe_per_step(self) -> int:
+        """Evaluations of the denoiser in a step, apart from start-up."""
+        return 1
+
+    @functools.cached_property
+    def memory(self) -> int:
+        """How many earlier predictions a step uses. 0 makes it a one-step solver, whose t and s may be (B,)."""
+        return 0
+
+    @functools.cached_property
+    def stochastic(self) -> bool:
+        """Whether a step takes standard normal `noise` shaped like x."""
+        return False
 
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
@@ -31,6 +45,13 @@ class Solver:
         """(x at s, the prediction at t). x (B, ...); t, s () or (B,), s < t; past: earlier predictions, oldest
         first."""
         raise NotImplementedError
+
+
+def given(noise: Tensor | None) -> Tensor:
+    """The noise of a stochastic step; `ValueError` where it was left out."""
+    if noise is None:
+        raise ValueError("a stochastic step needs noise: standard normal numbers shaped like x")
+    return noise
 
 
 def finite(c: Coefficient) -> Tensor | bool:
@@ -65,11 +86,10 @@ def between(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor | bool:
 
 
 class InnerStep(Solver):
-    """A solver whose formula lives in lambda or NSR: it writes `advance` for finite steps, and at the two ends it
-    jumps.
+    """A solver whose formula is in lambda or NSR. It writes `advance` for finite steps; at the two ends it jumps.
 
-    Leaving alpha = 0 or reaching sigma = 0 is a step of infinite length in lambda, where only the jump is defined. It
-    costs one evaluation. Where some samples of a batch touch an end and others do not, each gets its own kind of step.
+    A step that leaves alpha = 0 or reaches sigma = 0 has infinite length in lambda. There only the jump is defined, at
+    one evaluation. If some samples of a batch touch an end and others do not, each takes its own kind of step.
     """
 
     def step(
@@ -79,10 +99,10 @@ class InnerStep(Solver):
         inner = between(D.schedule, t, s)
         if everywhere(inner):
             return self.advance(D, p, s, past, noise), p
-        if inner is False or not bool(inner.any()):
+        if isinstance(inner, bool) or not bool(inner.any()):
             return jump(p, s), p
-        # some samples touch an end: for those any inner pair will do, its result is thrown away (NaN would poison
-        # gradients)
+        # samples that touch an end step between two inner times instead, and the result is discarded: a NaN would
+        # spoil the gradients of the others
         safe = Prediction(x, torch.where(inner, t, 0.6), p.x0, p.eps, p.schedule)
         out = self.advance(D, safe, torch.where(inner, s, 0.4), past, noise)
         return torch.where(inner.reshape(-1, *[1] * (x.ndim - 1)), out, jump(p, s)), p

@@ -9,7 +9,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule, combine
 from ..support.checks import check_number
-from .base import Solver, at_least_zero, root
+from .base import Solver, at_least_zero, given, root
 from .entry import BLACK, Entry
 
 
@@ -46,7 +46,7 @@ class DDIM(Solver):
             return jump(p, s), p
         alpha_s, sigma_s, _ = D.schedule.levels(s)
         v2 = self.eta**2 * posterior_variance(D.schedule, t, s)
-        return combine((alpha_s, p.x0), (root(sigma_s**2 - v2), p.eps), (root(v2), noise)), p
+        return combine((alpha_s, p.x0), (root(sigma_s**2 - v2), p.eps), (root(v2), given(noise))), p
 
 
 DDIM_ENTRIES = [

@@ -9,7 +9,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import combine
 from ..support.checks import unknown
-from .base import Solver, at_least_zero, root
+from .base import Solver, at_least_zero, given, root
 from .ddim import posterior_variance
 from .entry import PURPLE, Entry
 
@@ -40,7 +40,7 @@ class DDPM(Solver):
         sigma2_ts = at_least_zero(sigma_t**2 - (alpha_ts * sigma_s) ** 2)
         v = posterior_variance(schedule, t, s) if self.variance == "small" else (sigma_s > 0) * sigma2_ts
         to_x, to_x0 = alpha_ts * (sigma_s / sigma_t) ** 2, alpha_s * sigma2_ts / sigma_t**2
-        return combine((to_x, x), (to_x0, p.x0), (root(v), noise)), p
+        return combine((to_x, x), (to_x0, p.x0), (root(v), given(noise))), p
 
 
 DDPM_ENTRIES = [

@@ -21,10 +21,10 @@ class DEIS(InnerStep):
     """z_s = z_t + sum_j C_j eps_j, C_j = int_{n_t}^{n_s} L_j dn, with L_j Lagrange's polynomials in log n through q
     model values.
 
-    z = x/alpha, n = NSR (arXiv 2204.13902, eq. 14 and 15). Until q - 1 values are known the steps are singlestep: none
-    for q = 2, which starts with a jump; one of DPM-Solver-2 for q = 3 (one call more); two of DPM-Solver-3 for q = 4
-    (two calls more each). Then comes one Adams-Bashforth step through q - 1 values, whose single error does no harm. So
-    the order is q.
+    z = x/alpha, n = NSR (arXiv 2204.13902, eq. 14 and 15). The first steps are singlestep, until q - 1 values are
+    known: none for q = 2, one of DPM-Solver-2 for q = 3 (one call more), two of DPM-Solver-3 for q = 4 (two calls more
+    each). Then comes one step through q - 1 values, a jump for q = 2. It is of order q - 1, but it happens once: the
+    order of the walk is q.
     """
 
     q: int = 3

@@ -5,14 +5,15 @@ The exact solution of the PF-ODE over a step t -> s, h = lambda_s - lambda_t, in
     noise:  x_s = (alpha_s/alpha_t) x_t - alpha_s int e^-lambda eps dlambda     (arXiv 2206.00927, eq. 3.4)
     data:   x_s = (sigma_s/sigma_t) x_t + sigma_s int e^lambda x_0 dlambda      (arXiv 2211.01095, eq. 8)
 
-Replacing (sigma, h, eps) of the first by (alpha, -h, x_0) gives the second. So each formula stands here once, in a
-`Form`: with a, b = alpha, sigma (noise) or sigma, alpha (data), H = h or -h, and m the model's eps or x_0, a Taylor
-expansion m + r D1 + r^2 D2/2 of the model over the step (r from 0 to 1) is integrated exactly to
+Replacing (alpha, sigma, lambda, eps) of the first by (sigma, alpha, -lambda, x_0) gives the second. So each formula
+stands here once, in a `Form`. It is written in (a, b, H, m): (alpha, sigma, h, eps) in the noise form, (sigma, alpha,
+-h, x_0) in the data form. Over the step, r from 0 to 1, the model is approximated by m + r D1 + r^2 D2/2. That is
+integrated exactly:
 
     x_s = (a_s/a_t) x_t - b_s [phi1 m + phi2 D1 + phi3 D2],   phi1 = e^H - 1, phi2 = phi1/H - 1, phi3 = phi2/H - 1/2.
 
-DPM-Solver++(2M), the most used of them (`multistep_second` of `DATA`), written out: D1 = (x0_t - x0_prev) h/h_prev from
-the step before, of length h_prev in lambda, and phi1/2 in the place of phi2, to which it is equal up to O(h^2):
+The most used of them is DPM-Solver++(2M), `multistep_second` of `DATA`. It takes D1 = (x0_t - x0_prev) h/h_prev from
+the step before, of length h_prev in lambda, and phi1/2 for phi2, from which it differs by O(h^2). Written out:
 
     x_s = (sigma_s/sigma_t) x_t - alpha_s (e^-h - 1) (x0_t + (x0_t - x0_prev) h/(2 h_prev))
 """
@@ -25,7 +26,7 @@ from torch import Tensor
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import Coefficient, Schedule, combine, expand
-from .base import InnerStep, between, everywhere, expm1, finite, root
+from .base import InnerStep, between, everywhere, expm1, finite, given, root
 from .entry import BLUE, PURPLE, SKY, Entry
 
 
@@ -242,16 +243,16 @@ class SDEMultistep2(InnerStep):
         if everywhere(between(D.schedule, t, s)):
             return super().step(D, x, t, s, past, noise)
         p = D(x, t)
-        return self._first(D.schedule, p, s, p.x0, noise), p
+        return self._first(D.schedule, p, s, p.x0, given(noise)), p
 
     def advance(
         self, D: Denoiser, p: Prediction, s: Tensor, past: Sequence[Prediction], noise: Tensor | None
     ) -> Tensor:
         olds = usable(D.schedule, past)
         if not olds:
-            return self._first(D.schedule, p, s, p.x0, noise)
+            return self._first(D.schedule, p, s, p.x0, given(noise))
         _, m_0, _, (D1_0,) = _differences(DATA, D.schedule, p, s, olds[:1])
-        return self._first(D.schedule, p, s, m_0 + 0.5 * D1_0, noise)
+        return self._first(D.schedule, p, s, m_0 + 0.5 * D1_0, given(noise))
 
     def _first(self, schedule: Schedule, p: Prediction, s: Tensor, m: Tensor, noise: Tensor) -> Tensor:
         (alpha_t, sigma_t, lam_t), (alpha_s, sigma_s, lam_s) = schedule.levels(p.t), schedule.levels(s)

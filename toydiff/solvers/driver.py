@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +24,10 @@ from .trajectory import Trajectory
 
 
 class _OnGrid(Schedule):
-    """A schedule that has computed its levels at the times of a grid ahead, all at once, and gives them as plain
-    numbers.
+    """A schedule that knows its levels at the times of a grid: computed ahead, all at once, as plain numbers.
 
-    A step's coefficients are then arithmetic in Python, many times cheaper than in tensors of one number, and wait for
-    no device. It knows the grid's times by identity; at any other time it is the schedule itself.
+    A step's coefficients are then arithmetic in Python. That is many times cheaper than with tensors of one number, and
+    waits for no device. The grid's times are known by identity; at any other time this is the schedule itself.
     """
 
     def __init__(self, schedule: Schedule, ts: Tensor):
@@ -47,14 +47,15 @@ class _OnGrid(Schedule):
 
     @contextmanager
     def at(self, *points: Sequence[int] | Tensor) -> Iterator[list[Tensor]]:
-        """Times of points of the grid by number, each (rows,): while this lasts, their levels are at hand as well."""
+        """The times of points of the grid, which are given by number, (rows,) each. While this lasts, their levels are
+        known as well."""
         if not self._columns:
             levels = [self._levels[id(t)] for t in self.times]
             self._columns = [torch.tensor(c, dtype=torch.float64) for c in zip(*levels, strict=True)]
-        points = [torch.as_tensor(point) for point in points]
-        times = [self.ts[point.to(self.ts.device)] for point in points]
+        numbers = [torch.as_tensor(point) for point in points]
+        times = [self.ts[point.to(self.ts.device)] for point in numbers]
         dtype = torch.float32 if self.ts.device.type == "mps" else torch.float64
-        for t, point in zip(times, points, strict=True):
+        for t, point in zip(times, numbers, strict=True):
             self._levels[id(t)] = Levels(*(c[point].to(t.device, dtype) for c in self._columns))
         try:
             yield times
@@ -66,7 +67,8 @@ class _OnGrid(Schedule):
         for (t, here), (s, there) in pairwise((stop, self._levels[id(stop)].lam) for stop in self.times):
             if here >= there and math.isfinite(here):
                 raise ValueError(
-                    f"the times {float(t)!r} and {float(s)!r} of the grid are too close: they have the same noise level on {self!r}"
+                    f"the times {float(t)!r} and {float(s)!r} of the grid are too close: they have the same noise "
+                    f"level on {self!r}"
                 )
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -107,11 +109,11 @@ class _Points:
     """The `Points` of one `solve`: many steps in one call, and each step's noise drawn once, in the order of a
     sequential walk."""
 
-    def __init__(self, run: Conditioned, x: Tensor, at_once: int, rng: torch.Generator | None):
-        self.run, self.x, self.at_once, self.rng = run, x, at_once, rng
-        self.times, self.steps = run.schedule.times, len(run.schedule.times) - 1
-        levels = [run.schedule.levels(t) for t in self.times]
-        self.alpha, self.sigma = [level.alpha for level in levels], [level.sigma for level in levels]
+    def __init__(self, run: Conditioned, schedule: _OnGrid, x: Tensor, at_once: int, rng: torch.Generator | None):
+        self.run, self.schedule, self.x, self.at_once, self.rng = run, schedule, x, at_once, rng
+        self.times, self.steps = schedule.times, len(schedule.times) - 1
+        levels = [schedule.levels(t) for t in self.times]
+        self.alpha, self.sigma = [float(level.alpha) for level in levels], [float(level.sigma) for level in levels]
         self.noises: list[Tensor] = []
 
     def _noise(self, i: int) -> Tensor:
@@ -125,7 +127,7 @@ class _Points:
         while left:
             solver = left[0].solver
             mine, left = [job for job in left if job.solver == solver], [job for job in left if job.solver != solver]
-            # a solver's steps share a call
+            # the steps of one solver go into one call
             starts, stops = [i for job in mine for i in job.starts], [i for job in mine for i in job.stops]
             states, x0s, calls = self._together(solver, torch.cat([job.xs for job in mine]), starts, stops)
             sizes = [len(job.xs) for job in mine]
@@ -147,10 +149,9 @@ class _Points:
         for first in range(0, len(rows), self.at_once):
             part = slice(first, first + self.at_once)
             # row r of the batch is sample r % B at some point of the grid
-            D = Conditioned(
-                run.denoiser, *(_of(each, sample[part]) for each in (run.cond, run.guidance_scale)), run.schedule
-            )
-            with run.schedule.at(starts_[part], stops_[part]) as (t, s):
+            cond, scale = (_of(each, sample[part]) for each in (run.cond, run.guidance_scale))
+            D = Conditioned(run.denoiser, cond, scale, self.schedule)
+            with self.schedule.at(starts_[part], stops_[part]) as (t, s):
                 state, p = solver.step(D, rows[part], t, s, (), None if noise is None else noise[part])
             states.flatten(0, 1)[part], x0s.flatten(0, 1)[part] = state, p.x0
             evaluated += D.spent.rounds * len(t)
@@ -166,8 +167,8 @@ class _Points:
         return _walk(self.run, solver, x, [self.times[i] for i in stops], self.rng)
 
 
-def _of(each: object, samples: Tensor) -> object:
-    """What is given one a sample, such as conditions, of these samples, with repeats; what is given for all stays."""
+def _of(each: Any, samples: Tensor) -> Any:
+    """Of conditions, say, one a sample: those of these samples, with repeats. What is one for all samples stays."""
     return each[samples.to(each.device)] if isinstance(each, Tensor) and each.ndim else each
 
 
@@ -182,7 +183,7 @@ def _walk(
     run: Conditioned, solver: Solver, x: Tensor, times: Sequence[Tensor], rng: torch.Generator | None
 ) -> Iterator[tuple[Tensor, Prediction]]:
     """Step by step: (x at the next time, the prediction that led there)."""
-    past = deque(maxlen=max(solver.memory, 1))
+    past: deque[Prediction] = deque(maxlen=max(solver.memory, 1))
     for t, s in pairwise(times):
         x, prediction = solver.step(run, x, t, s, past, _draw(x, rng) if solver.stochastic else None)
         past.append(prediction)
@@ -206,21 +207,24 @@ def solve(
 ) -> Trajectory:
     """Sample: walk x (B, ...) from the first time of a grid to its last, normally from noise at t = 1 to data at t = 0.
 
-    x must be at the noise level of the first time (`Schedule.prior` draws it). `steps` N >= 1 and `grid` (a name of
-    `GRIDS`) choose the times; `ts` (N+1,), strictly decreasing in [0, 1], overrides both. `cond` and `guidance_scale`,
-    a number or one a sample (B,), go to the denoiser (1 is off). `generator`: a torch.Generator or a seed for
-    stochastic solvers. keep: "path" for all states, "end" for the last only, whose memory does not grow with N.
-    `progress` shows a bar.
+    - x: at the noise level of the first time; `Schedule.prior` draws it;
+    - steps, grid: N >= 1, and a name of `GRIDS`, which give the times;
+    - ts: the times themselves instead, (N+1,), strictly decreasing in [0, 1];
+    - solver: a name of `SOLVERS` or `PARALLEL`, with settings after a colon ("ddim:eta=0.5"), or an object;
+    - cond, guidance_scale: what the denoiser takes; the scale is a number or one a sample (B,), and 1 is off;
+    - generator: a torch.Generator or a seed, for stochastic solvers;
+    - keep: "path" for all states; "end" for the last only, so that memory does not grow with N;
+    - progress: whether to show a bar.
 
     A parallel solver ("picard", "anderson", "broyden", "parareal") improves the whole path sweep by sweep and returns
-    the sweeps as well: fewer rounds, more calls. It computes the path of a one-step solver, ddim unless told otherwise
-    ("picard:solver=ddpm,window=20").
+    the sweeps as well: fewer rounds, more calls. It computes the path of a one-step solver: ddim, unless its settings
+    name another ("picard:solver=ddpm,window=20").
 
-    The defaults are the most accurate general choice, also for few steps. But guidance makes a model stiff, and they
-    overshoot with 5 steps from a scale of 3, with 10 from 7.5: give it 20 steps, or solver = "ddim", which is the most
-    robust (see tutorial 04).
+    The defaults are the most accurate general choice, also for few steps. But guidance makes a model stiff, and then
+    they overshoot: with 5 steps from a scale of 3 on, with 10 steps from 7.5 on. Take 20 steps there, or solver =
+    "ddim", which is the most robust (see tutorial 04).
 
-    Runs without gradients. Raises `ValueError` for bad input, `FloatingPointError` if the states overflow on the way.
+    Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way.
     """
     check_denoiser(D)
     solver = solver_by_name(solver) if isinstance(solver, str) else solver
@@ -241,7 +245,7 @@ def solve(
     began = time.perf_counter()
     if isinstance(solver, ParallelSolver):
         solver.check_steps(len(ts) - 1)
-        points = _Points(run, x, solver.at_once, rng)
+        points = _Points(run, schedule, x, solver.at_once, rng)
         path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
     else:
         path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)

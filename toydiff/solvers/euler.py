@@ -10,7 +10,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import Schedule, expand
 from ..support.checks import check_number
-from .base import InnerStep, Solver
+from .base import InnerStep, Solver, given
 from .entry import GREY, PURPLE, Entry
 
 
@@ -18,7 +18,8 @@ def _finite_rates(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     rates = schedule.rates(t)
     if not all(bool(torch.isfinite(rate).all()) for rate in rates):
         raise ValueError(
-            f"a step in t cannot leave t = {float(t.max()):g} on {schedule!r}, where alpha' or sigma' is infinite; ddim can"
+            f"a step in t cannot leave t = {float(t.max()):g} on {schedule!r}, where alpha' or sigma' is infinite; "
+            "ddim can"
         )
     return rates
 
@@ -70,7 +71,7 @@ class EulerMaruyama(InnerStep):
         )
         if self.eta == 0:
             return x + drift
-        return x + drift + expand(self.eta * torch.sqrt(g2 * -dt), x) * noise
+        return x + drift + expand(self.eta * torch.sqrt(g2 * -dt), x) * given(noise)
 
 
 EULER_ENTRIES = [

@@ -11,7 +11,7 @@ from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
 from ..schedules import combine, expand
 from ..support.checks import check_number
-from .base import InnerStep
+from .base import InnerStep, given
 from .entry import GREY, Entry
 
 
@@ -20,9 +20,11 @@ class Heun(InnerStep):
     """Heun's method on dz/dn = eps, z = x/alpha, n = NSR (arXiv 2206.00364, alg. 1 and 2).
 
     d = eps(x_t, t); x' = the jump to s; d' = eps(x', s); z_s = z_t + (n_s - n_t)(d + d')/2. The step to n = 0 is a
-    jump, as theirs is. Churn (alg. 2, lines 5 and 6) first raises the noise to n^ = n (1 + gamma) where s_min <= n <=
-    s_max, with noise of standard deviation s_noise sqrt(n^2^ - n^2); their S_churn is gamma times the number of steps,
-    gamma <= sqrt(2) - 1.
+    jump, as theirs is.
+
+    Churn (alg. 2, lines 5 and 6) first raises the noise level to n' = n (1 + gamma), where s_min <= n <= s_max. The
+    noise that it adds to z has standard deviation s_noise sqrt(n'^2 - n^2). gamma lies in [0, sqrt(2) - 1]; their
+    S_churn is gamma times the number of steps.
     """
 
     gamma: float = 0.0
@@ -48,7 +50,7 @@ class Heun(InnerStep):
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         if self.gamma > 0:
-            x, t = self._churn(D, x, t, noise)
+            x, t = self._churn(D, x, t, given(noise))
         return super().step(D, x, t, s, past, noise)
 
     def _churn(self, D: Denoiser, x: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import Schedule, combine
-from .base import Solver
+from .base import Solver, given
 from .entry import PURPLE, Entry
 
 
@@ -29,7 +29,7 @@ class LCM(Solver):
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         p = D(x, t)
-        return self.renoise(p, s, D.schedule, noise), p
+        return self.renoise(p, s, D.schedule, given(noise)), p
 
     def renoise(self, p: Prediction, s: Tensor, schedule: Schedule, noise: Tensor) -> Tensor:
         """alpha_s x_0 + sigma_s xi of a prediction's x_0."""

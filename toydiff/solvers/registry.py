@@ -5,7 +5,8 @@ A solver's file ends with its `Entry`, in a list whose name ends in _ENTRIES; a 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..support.checks import unknown
 from .base import Solver
@@ -30,12 +31,14 @@ from .parallel.parareal import PARAREAL_ENTRIES
 
 _ALL = [entry for name, entries in list(globals().items()) if name.endswith("_ENTRIES") for entry in entries]
 
-SOLVERS: dict[str, Entry] = {entry.name: entry for entry in _ALL if isinstance(entry.solver, Solver)}
+SOLVERS: dict[str, Entry[Solver]] = {entry.name: entry for entry in _ALL if isinstance(entry.solver, Solver)}
 """The solvers by name, in the order in which tables and figures list them."""
 
-PARALLEL: dict[str, Entry] = {entry.name: entry for entry in _ALL if isinstance(entry.solver, ParallelSolver)}
-"""The parallel samplers by name: they compute the path of a one-step solver, ddim unless told otherwise, in fewer
-rounds."""
+PARALLEL: dict[str, Entry[ParallelSolver]] = {
+    entry.name: entry for entry in _ALL if isinstance(entry.solver, ParallelSolver)
+}
+"""The parallel samplers by name. They compute the path of a one-step solver in fewer rounds: that of ddim, unless their
+settings name another."""
 
 DEFAULT_SOLVER = "ab3"
 
@@ -47,24 +50,26 @@ def solver_by_name(name: str) -> Solver | ParallelSolver:
     `ValueError` names the nearest solver, or the settings that the solver has.
     """
     word, _, settings = str(name).partition(":")
-    everyone = SOLVERS | PARALLEL
+    everyone: dict[str, Entry] = SOLVERS | PARALLEL
     if word not in everyone:
         raise unknown("solver", word, everyone)
-    solver = everyone[word].solver
-    fields = dataclasses.fields(solver) if dataclasses.is_dataclass(solver) else ()  # without, it has no settings
+    solver: Solver | ParallelSolver = everyone[word].solver
+    fields: Sequence[dataclasses.Field] = ()  # what is no dataclass has no settings
+    if dataclasses.is_dataclass(solver):
+        fields = dataclasses.fields(solver)
     readers = {f.name: reader for f in fields if (reader := _reader(solver, f))}
-    changes = {}
+    changes: dict[str, Any] = {}
     for setting in filter(None, settings.split(",")):
         key, _, value = (part.strip() for part in setting.partition("="))
         if key not in readers:
             raise unknown(f"setting of {word}", key, readers)
         changes[key] = readers[key](value, f"the setting {key} of {word}")
-    return dataclasses.replace(solver, **changes) if changes else solver
+    return dataclasses.replace(solver, **changes) if changes and dataclasses.is_dataclass(solver) else solver
 
 
 def _reader(solver: Solver | ParallelSolver, f: dataclasses.Field) -> Callable[[str, str], object] | None:
-    """How a setting is read from text; None for a field that a name cannot set. A sequential solver's whole numbers
-    cannot be set: they are in its name."""
+    """How a setting is read from text; None for a field that cannot be set. A sequential solver's whole numbers cannot:
+    they are in its name."""
     if isinstance(getattr(solver, f.name), Solver):
         return lambda text, _: solver_by_name(text)
     kind = str(f.type)

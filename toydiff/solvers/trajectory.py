@@ -9,16 +9,21 @@ from ..support.checks import check_same
 
 @dataclass
 class Trajectory:
-    """What a sampler did. `ts` (N+1,) decreasing; `xs` (N+1, B, ...), the state at each; `x0s` (N, B, ...), the
-    predictions of x_0 made on the way. With keep = "end" `xs` holds the last state only, (1, B, ...), and `x0s` none,
-    (0, B, ...).
+    """What a sampler did.
 
-    `nfe`: network calls per sample, guidance counted; `rounds`: calls that had to wait for one another; `seconds`:
-    wall-clock.
+    - ts (N+1,): the times, decreasing;
+    - xs (N+1, B, ...): the state at each time; with keep = "end" the last state only, (1, B, ...);
+    - x0s (N, B, ...): the predictions of x_0 made on the way; with keep = "end" none, (0, B, ...);
+    - nfe: network calls per sample, guidance counted;
+    - rounds: network calls that had to wait for one another;
+    - seconds: wall-clock time.
 
-    A parallel solver with keep = "path" also keeps its K sweeps: `sweeps` (K+1, N+1, B, ...), where sweeps[k] is the
-    path after k sweeps and sweeps[0] the one it began with; points outside a window stay where the window's last one
-    is. `fronts` (K+1,): up to which point the path was accepted; `sweep_rounds` (K+1,): the rounds spent by then.
+    A parallel solver with keep = "path" also keeps its K sweeps:
+
+    - sweeps (K+1, N+1, B, ...): the path after k sweeps, k = 0 being the first guess; points beyond the window have the
+      state of its last point;
+    - fronts (K+1,): the point up to which the path was accepted;
+    - sweep_rounds (K+1,): the rounds spent by then.
     """
 
     ts: Tensor
@@ -37,11 +42,10 @@ class Trajectory:
         return self.xs[-1]
 
     def errors(self, exact: Tensor | None = None) -> Tensor:
-        """How far each sweep was from a path `exact` (N+1, B, ...), such as the sequential one; None: from where the
-        sweeps arrived.
+        """The Euclidean distance of each sweep from a path, at each point and sample: (K+1, N+1, B).
 
-        (K+1, N+1, B): Euclidean distance at each sweep, point and sample; [:, -1] is the error of the samples, sweep by
-        sweep. `ValueError` if no sweeps were kept, or if the shapes differ.
+        exact (N+1, B, ...): the path, such as the sequential one; None for the last sweep's. [:, -1] of the result is
+        the error of the samples, sweep by sweep. `ValueError` if no sweeps were kept, or if the shapes differ.
         """
         if self.sweeps is None:
             raise ValueError(

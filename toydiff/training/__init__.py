@@ -8,5 +8,17 @@ from .state import Loss, State, Turn, laid_out_as
 from .watch import Collapse, Diverged, Evaluate, Watch
 
 __all__ = [
-    "EMA", "Collapse", "Diverged", "Draws", "Evaluate", "Loss", "Record", "State", "Turn", "Watch", "fit", "laid_out_as", "lr_factor",
-]  # fmt: skip
+    "EMA",
+    "Collapse",
+    "Diverged",
+    "Draws",
+    "Evaluate",
+    "Loss",
+    "Record",
+    "State",
+    "Turn",
+    "Watch",
+    "fit",
+    "laid_out_as",
+    "lr_factor",
+]

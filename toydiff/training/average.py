@@ -1,7 +1,7 @@
 """An exponential moving average of a module's parameters."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -9,9 +9,9 @@ class EMA(AveragedModel):
     """An exponential moving average of a module's parameters: a = d a + (1 - d) theta, d = min(decay, (1 + n)/(10 + n))
     at update n.
 
-    Its `module` is a copy of the source with the averaged weights. The decay starts low, so that the first, bad weights
-    are forgotten in short runs too; without `warm` it is d = decay from the start, as a target network's is. decay in
-    [0, 1); 0 is the source itself, a stop-gradient copy.
+    `module` is a copy of the source that holds the averaged weights. d starts low, so that the first, bad weights are
+    forgotten in short runs too. With warm = False d = decay from the start, as for a target network. decay lies in
+    [0, 1), else `ValueError`; with 0 the average is a copy of the source as it is now.
     """
 
     def __init__(self, source: nn.Module, decay: float = 0.999, *, warm: bool = True):
@@ -23,9 +23,10 @@ class EMA(AveragedModel):
         self.requires_grad_(False)
         # the parameters themselves: tensors detached from them would stay behind when a model moves to another device
         pairs = zip(self.module.parameters(), source.parameters(), strict=True)
-        # what a copy shares with its source, as frozen weights may be, is its average already
+        # a parameter that is one and the same in both, as frozen weights may be, needs no averaging
         own = [(mine, theirs) for mine, theirs in pairs if mine is not theirs]
-        self._averaged, self._current = [mine for mine, _ in own], [theirs for _, theirs in own]
+        self._averaged: list[Tensor] = [mine for mine, _ in own]
+        self._current: list[Tensor] = [theirs for _, theirs in own]
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -51,8 +51,8 @@ def write_index(path: Path | str, index: dict) -> None:
 def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = ()) -> dict:
     """The JSON object in a file, once it is known to be of this format and to have these keys.
 
-    `ValueError` in one line for a file that is truncated or foreign, or was altered; one without a checksum of itself
-    is taken as it is.
+    `ValueError` in one line for a file that is truncated or foreign, or was altered. A file without a checksum of its
+    own content is accepted.
     """
     path = Path(path)
     try:
@@ -67,7 +67,8 @@ def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = 
         raise ValueError(f"{str(path)!r} is not a {what}: its format is not {format_!r}")
     if index.get("version") != VERSION:
         raise ValueError(
-            f"{str(path)!r} has version {index.get('version')!r} of the format {format_!r}; this toydiff reads version {VERSION}"
+            f"{str(path)!r} has version {index.get('version')!r} of the format {format_!r}; "
+            f"this toydiff reads version {VERSION}"
         )
     seal = index.pop("seal", None)
     if seal is not None and seal != _seal(index):
@@ -89,8 +90,8 @@ def read_run(folder: Path | str) -> dict:
 
 
 def check_out(folder: Path | str, resume: bool) -> Path:
-    """The folder can take a run: it can be written, and holds none that would be lost. Makes nothing; `ValueError`
-    if not."""
+    """The folder, once it is known to take a run: it can be written, and holds no run that would be lost. `ValueError`
+    if not. Nothing is created."""
     folder = check_folder(folder)
     if (folder / INDEX).exists() and not resume:
         raise ValueError(
@@ -130,9 +131,9 @@ def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
 class Checkpoints:
     """Where a run is saved, every `every` updates and at its end, and from where it continues.
 
-    `about` is what identifies the run (method, problem, hyper-parameters, seed), as JSON: a folder that holds another
-    run is refused. `resume` continues what the folder holds, and begins in an empty one; without it a folder that
-    already holds a run is refused, so that none is overwritten by mistake.
+    `about` identifies the run (method, problem, hyper-parameters, seed), as JSON; a folder with another run is refused.
+    With `resume`, a run in the folder is continued, and an empty folder begins one. Without it, a folder that already
+    holds a run is refused, so that none is overwritten by mistake.
 
     The loop that trains calls `load` before it begins and `after` with each record of `fit`:
 
@@ -142,9 +143,9 @@ class Checkpoints:
         for record in fit(state, 1000):
             checkpoints.after(record, state, 1000)
 
-    A process that is killed at any moment, `kill -9` in the middle of a write included, leaves a whole run behind: the
-    update that was last saved, from which a new process repeats the uninterrupted run bit for bit. A loop of another
-    kind moves `state.step` itself and calls `save(state, steps)`. `ValueError` for settings that are not JSON.
+    A process may be killed at any moment, by `kill -9` in the middle of a write too. It leaves the update that was last
+    saved, whole, from which a new process repeats the uninterrupted run bit for bit. A loop of another kind moves
+    `state.step` itself and calls `save(state, steps)`. `ValueError` for settings that are not JSON.
     """
 
     folder: Path
@@ -182,13 +183,13 @@ class Checkpoints:
         if not (self.folder / INDEX).exists():
             return
         index = read_run(self.folder)
-        # what is said of one run only, such as that it was watched, differs too
+        # a key that only one of the two has, such as that of a watch, differs too
         for key in [*self.about, *index["about"]]:
             value = self.about.get(key)
             if index["about"].get(key) != value:
-                name, found, asked = _difference(key, index["about"].get(key), value)
+                name, found, wanted = _difference(key, index["about"].get(key), value)
                 raise ValueError(
-                    f"the run in {str(self.folder)!r} has {name} = {found!r}, not {asked!r}; resume it as it was begun"
+                    f"the run in {str(self.folder)!r} has {name} = {found!r}, not {wanted!r}; resume it as it was begun"
                 )
         tensors = read_tensors(self.folder / index["file"], index["sha256"])
         restore(state, tensors, index, str(self.folder))
@@ -214,9 +215,19 @@ class Checkpoints:
         name = f"step-{state.step:08d}.safetensors"
         write_bytes(self.folder / name, data)
         index = {
-            "format": FORMAT, "version": VERSION, "about": self.about, "step": state.step, "steps": steps, "file": name, "sha256": checksum(data),
-            "seconds": state.seconds, "turns": list(turns), "history": state.history, "measured": state.measured, "versions": versions(),
-        }  # fmt: skip
+            "format": FORMAT,
+            "version": VERSION,
+            "about": self.about,
+            "step": state.step,
+            "steps": steps,
+            "file": name,
+            "sha256": checksum(data),
+            "seconds": state.seconds,
+            "turns": list(turns),
+            "history": state.history,
+            "measured": state.measured,
+            "versions": versions(),
+        }
         write_index(self.folder / INDEX, index)
         self.saved = state.step
         self._keep_only(name)
@@ -228,12 +239,12 @@ class Checkpoints:
                 other.unlink(missing_ok=True)
 
 
-def _difference(name: str, found: object, asked: object) -> tuple[str, object, object]:
+def _difference(name: str, found: object, wanted: object) -> tuple[str, object, object]:
     """The first place, however deep, where two settings differ: what it is called there, and both values."""
-    if not (isinstance(found, dict) and isinstance(asked, dict)):
-        return name, found, asked
-    key = next(key for key in [*asked, *found] if found.get(key) != asked.get(key))
-    return _difference(key, found.get(key), asked.get(key))
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return name, found, wanted
+    key = next(key for key in [*wanted, *found] if found.get(key) != wanted.get(key))
+    return _difference(key, found.get(key), wanted.get(key))
 
 
 def contents(state: State) -> dict[str, Tensor]:
@@ -257,8 +268,8 @@ def restore(state: State, tensors: dict[str, Tensor], index: dict, where: str) -
             slots: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 if key.startswith(f"optimizer.{k}."):
-                    _, _, i, slot = key.split(".")
-                    slots.setdefault(int(i), {})[slot] = value
+                    _, _, number, slot = key.split(".")
+                    slots.setdefault(int(number), {})[slot] = value
             groups, params = optimizer.state_dict()["param_groups"], optimizer.param_groups[0]["params"]
             if slots and sorted(slots) != list(range(len(params))):
                 raise KeyError(f"optimizer {k} has another number of parameters")

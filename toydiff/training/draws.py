@@ -1,24 +1,24 @@
-"""The random numbers of a training, one stream, shared by all its processes."""
+"""The random numbers of a training: one stream for all its processes."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from ..support.checks import check_count
 
-Drawn = TypeVar("Drawn", Tensor, tuple[Tensor, Tensor | None])
-"""What a batch is drawn as."""
+Drawn = TypeVar("Drawn", Tensor, Tensor | None, tuple[Tensor, Tensor | None])
+"""What a batch is: samples, labels or None, or the pair of both."""
 
 
 class Draws:
-    """The random numbers of a training run: one stream, shared by all its processes, of which each takes its own rows.
+    """The random numbers of a training run: one stream for all its processes, of which each takes its own rows.
 
-    Every process draws the whole batch and keeps rows rank, rank + world, ...; so P processes together see exactly the
-    batch that one would, and their mean gradient is its gradient. Numbers are drawn on the processor and moved to
-    `device`, so that a seed gives the same ones everywhere.
+    Each of `world` processes draws the whole batch and keeps rows rank, rank + world, ... So together they see exactly
+    the batch that one process would see, and the mean of their gradients is its gradient. Numbers are drawn on the
+    processor and moved to `device`, so that a seed gives the same numbers everywhere.
     """
 
     def __init__(self, seed: int = 0, device: torch.device | str = "cpu", rank: int = 0, world: int = 1):
@@ -27,7 +27,7 @@ class Draws:
 
     @contextlib.contextmanager
     def part(self, k: int, parts: int, since: Tensor) -> Iterator[None]:
-        """For a while, this process's k-th of `parts` parts of its rows, of the batch that is drawn from the
+        """While this lasts, the rows are the k-th of `parts` parts of this process's own. The batch is drawn from the
         stream's state `since` on."""
         rank, world = self.rank, self.world
         self.generator.set_state(since)
@@ -38,7 +38,7 @@ class Draws:
             self.rank, self.world = rank, world
 
     def own(self, n: int) -> int:
-        """How many samples of a batch of n are this process's; `ValueError` if they cannot be shared evenly."""
+        """How many samples of a batch of n are this process's; `ValueError` if n cannot be divided evenly."""
         check_count(n, "batch")
         if n % self.world:
             raise ValueError(
@@ -47,17 +47,24 @@ class Draws:
         return n // self.world
 
     def rows(self, draw: Callable[[int, torch.Generator], Drawn], n: int) -> Drawn:
-        """This process's rows of a batch draw(n, generator), on the device: a tensor (n, ...), or a tuple of tensors
-        and None, as `Problem.data` gives."""
+        """This process's rows, on the device, of a batch draw(n, generator): a tensor (n, ...), None, or a pair of
+        these, as `Problem.data` gives."""
         self.own(n)
         drawn = draw(n, self.generator)
-        return tuple(map(self._mine, drawn)) if isinstance(drawn, tuple) else self._mine(drawn)
+        if not isinstance(drawn, tuple):
+            return self._mine(drawn)
+        samples, labels = drawn
+        return self._mine(samples), self._mine(labels)
 
+    @overload
+    def _mine(self, whole: Tensor) -> Tensor: ...
+    @overload
+    def _mine(self, whole: Tensor | None) -> Tensor | None: ...
     def _mine(self, whole: Tensor | None) -> Tensor | None:
         return None if whole is None else whole[self.rank :: self.world].to(self.device)
 
     def _numbers(self, draw: Callable[[int, torch.Generator], Tensor], n: int) -> Tensor:
-        """n rows for this process, of n times as many as there are processes."""
+        """n rows for this process, of n * world that are drawn."""
         return self._mine(draw(n * self.world, self.generator))
 
     def normal(self, n: int, *shape: int) -> Tensor:

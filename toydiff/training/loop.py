@@ -27,9 +27,13 @@ DECAYS = ("cosine", "constant")
 
 @dataclass(frozen=True)
 class Record:
-    """What one update did. `losses` and `grad_norms` by turn, the latter before clipping; `lr` as a share of each
-    turn's own; `seconds` of this step; `measured`, the figures of a `Watch`, where it looked; `last`, whether the
-    training ends with it.
+    """What one update did.
+
+    - losses, grad_norms: by turn; norms are those before clipping;
+    - lr: the learning rate, as a fraction of each turn's own;
+    - seconds: of this update;
+    - measured: the figures of a `Watch`, None where it did not evaluate;
+    - last: whether the training ends with this update.
     """
 
     step: int
@@ -47,8 +51,8 @@ class Record:
 
 
 def lr_factor(step: int, steps: int, warmup: int = 0, decay: str = "cosine") -> float:
-    """The learning rate of update `step` (from 0) of a period of `steps`, as a share: linear warm-up, then to 1
-    percent by a cosine, or constant."""
+    """The learning rate of update `step` (from 0) in a period of `steps`, as a fraction of the full one: a linear
+    warm-up, then a cosine down to 1 percent, or a constant."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if decay == "constant":
@@ -72,20 +76,21 @@ def fit(
 ) -> Iterator[Record]:
     """Train: a generator of one `Record` an update, yielded after the optimizers' steps and the averages' updates.
 
-    turns: what to minimise, one after the other; each loss gets (step, draws) and takes all its randomness from draws.
-    steps: updates in all. averages follow their sources after each update. clip: the largest norm of a turn's gradient,
-    None for no limit. The learning rate warms up over `warmup` updates and decays, "cosine" or "constant", over each
-    `period` (by default the whole run).
+    - turns: what to minimise, one after the other; a loss(step, draws) takes all its randomness from draws;
+    - steps: the number of updates in all;
+    - averages: follow their sources after each update;
+    - clip: the largest norm of a turn's gradient, None for no limit;
+    - warmup, decay, period: the learning rate rises over `warmup` updates and then decays, "cosine" or "constant"; this
+      repeats with each `period` of updates (None: the whole run);
+    - watch: evaluates an average before the first update, every so many updates, and after the last; it may end the
+      training early;
+    - accumulate: in how many parts the gradient of a batch is computed, one after the other, to take less memory. The
+      update is the same if the loss is a mean over samples. A statistic of the batch, such as DMD's bound or SCT's
+      reference batch, is then one of a part, as it is with several processes;
+    - progress: whether to show a bar.
 
-    watch: looks at an average before the first update, every so many updates and after the last; it may end the
-    training early.
-
-    accumulate: the batch is drawn whole, and its gradient computed in so many parts, one after the other: less memory,
-    the same update where a loss is a mean over samples (a statistic over the batch, such as DMD's bound or SCT's
-    reference batch, is then one over a part, as it is with several processes).
-
-    A run that is saved, continued, or shared by several processes gives a `State` in the place of its turns; averages
-    and seed are then the state's. It goes on after update `state.step`, and, from a state that a checkpoint restored,
+    A run that is saved, continued, or divided among processes gives a `State` in the place of its turns; averages and
+    seed are then the state's. `fit` goes on after update `state.step`. From a state that a checkpoint restored, it
     repeats the uninterrupted run bit for bit. Nothing is saved here:
 
         state = State.of(turns, averages=averages, modules=modules, seed=seed)
@@ -93,9 +98,9 @@ def fit(
         for record in fit(state, steps):
             checkpoints.after(record, state, steps)
 
-    Stopping early is leaving the loop. Raises `Diverged`, a `FloatingPointError` that names the update, if a loss or
-    gradient is not finite, before any weight of that turn is touched, and its subclass `Collapse` if the watch says so.
-    `ValueError` for bad input.
+    To stop early, leave the loop. Raises `Diverged`, a `FloatingPointError` that names the update, if a loss or
+    gradient is not finite; the weights of that turn are then unchanged. Raises its subclass `Collapse` if the watch
+    finds one. `ValueError` for bad input.
     """
     if isinstance(turns, State) and (averages or seed):
         raise ValueError("a state has its averages and its seed already: give them to State.of")
@@ -117,20 +122,20 @@ def fit(
             state.measured.append(watch(0))
         while state.step < steps and not (watch is not None and watch.over):
             began = time.perf_counter()
-            share = lr_factor(state.step % period, period, warmup, decay)
+            factor = lr_factor(state.step % period, period, warmup, decay)
             losses, norms = {}, {}
             for turn, optimizer in zip(state.turns, state.optimizers, strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = turn.lr * share
+                    group["lr"] = turn.lr * factor
                 for _ in range(turn.repeats):
                     losses[turn.name], norms[turn.name] = _update(turn, optimizer, state, clip, accumulate)
             for average in state.averages:
                 average.follow()
             state.step += 1
             seconds = time.perf_counter() - began
-            measured = _look(watch, state, steps, norms)
+            measured = _evaluated(watch, state, steps, norms)
             last = state.step == steps or (watch is not None and watch.over)
-            record = Record(state.step, losses, norms, share, seconds, measured, last)
+            record = Record(state.step, losses, norms, factor, seconds, measured, last)
             state.seconds += record.seconds
             bar.update()
             best = {} if watch is None else {"best": f"{float(watch.distance):.3g}"}
@@ -138,8 +143,10 @@ def fit(
             yield record
 
 
-def _look(watch: Watch | None, state: State, steps: int, norms: Mapping[str, float]) -> dict[str, float | None] | None:
-    """What the watch sees, where it is time to look, kept with the norms of the gradients."""
+def _evaluated(
+    watch: Watch | None, state: State, steps: int, norms: Mapping[str, float]
+) -> dict[str, float | None] | None:
+    """The figures of the watch, if it is time for an evaluation, recorded with the norms of the gradients."""
     if watch is None or (state.step % watch.every and state.step < steps):
         return None
     figures = watch(state.step) | {f"gradient_{name}": norm for name, norm in norms.items()}
@@ -149,7 +156,7 @@ def _look(watch: Watch | None, state: State, steps: int, norms: Mapping[str, flo
 
 @functools.cache
 def _keep_memory() -> None:
-    """Tell glibc to keep what is freed, up to 1 GiB: otherwise each update's activations go back to the system and are
+    """Make glibc keep freed memory, up to 1 GiB. Otherwise each update's activations go back to the system and are
     faulted in again, page by page.
 
     For the whole process, once; elsewhere than on glibc nothing happens.
@@ -185,11 +192,10 @@ def _update(
 def _accumulated(turn: Turn, state: State, parts: int) -> tuple[Tensor, list[Tensor]]:
     """The loss and its gradient over the whole batch, computed in parts."""
     since = state.draws.generator.get_state()
-    total, gradients = None, []
     for k in range(parts):
         with state.draws.part(k, parts, since):
             loss, found = _gradients(turn, state)
-        if total is None:
+        if k == 0:
             total, gradients = loss / parts, [g / parts for g in found] if parts > 1 else found
         else:
             total = total + loss / parts

@@ -21,11 +21,11 @@ Loss = Callable[[int, Draws], Tensor]
 
 @dataclass
 class Turn:
-    """One player of an update: what it minimises, and what it moves. `repeats`: how many of its own updates an update
-    of the run holds.
+    """One player of an update: the loss that it minimises, and the parameters that it moves. `repeats`: how many steps
+    it takes in one update of the run.
 
-    Most methods have one turn. Where a second model is trained beside the student, each has its turn, in the order
-    given, and touches only its own parameters.
+    Most methods have one turn. If a second model is trained beside the student, each has a turn, in the order given,
+    and changes only its own parameters.
     """
 
     loss: Loss
@@ -45,12 +45,12 @@ class Turn:
 
 @dataclass
 class State:
-    """All that makes an update what it is, as far as a training has come: what `fit` moves, and what a checkpoint
-    holds.
+    """Everything that the next update depends on: what `fit` moves, and what a checkpoint holds.
 
-    modules: everything that has a state and that the losses use, by name, the averages and a `Watch` included; a
-    checkpoint holds what is named here, and its tensors are loaded in place. optimizers: one a turn. history and
-    measured: rows of the loss curve, and of a watch's figures.
+    - modules: everything with a state that the losses use, by name, and also the averages and a `Watch`. A checkpoint
+      holds what is named here, and loads its tensors in place;
+    - optimizers: one for each turn;
+    - history, measured: the rows of the loss curve, and those of a watch's figures.
     """
 
     turns: Sequence[Turn]
@@ -77,7 +77,7 @@ class State:
         """The state before the first update: an Adam for each turn, and a stream of random numbers from the seed.
 
         averages follow their sources after each update. accelerator: an `accelerate.Accelerator`; a batch is then
-        shared by its processes, whose gradients are averaged. `ValueError` where there is nothing to train, or two
+        divided among its processes, whose gradients are averaged. `ValueError` if there is nothing to train, or if two
         turns have one name.
         """
         turns = [turns] if isinstance(turns, Turn) else list(turns)

@@ -1,11 +1,11 @@
-"""What looks at an average on its way, keeps the best, and stops a training that collapsed or diverged."""
+"""What evaluates an average during training, keeps the best, and stops a training that collapsed or diverged."""
 
 import copy
 import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..support.checks import check_count
 from .average import EMA
@@ -16,8 +16,9 @@ Evaluate = Callable[[nn.Module], dict[str, float | None]]
 
 
 class Diverged(FloatingPointError):
-    """A training that cannot go on: a loss or a gradient is not finite. what: what happened, and when; saved: what
-    is left to go back to, where a caller that saves says so.
+    """A training that cannot go on: a loss or a gradient is not finite.
+
+    what: what happened, and when. saved: the checkpoint that is left, given by a caller that saves.
     """
 
     ADVICE = "try a smaller learning rate"
@@ -31,23 +32,33 @@ class Diverged(FloatingPointError):
 
 
 class Collapse(Diverged):
-    """A training whose samples fell together or lost their modes: it fails as one whose numbers are not finite does."""
+    """A training whose samples fell together or lost their modes."""
 
     ADVICE = f"{Diverged.ADVICE}, and, where there is a second model, more updates of it in each of the student"
 
 
 class Watch(nn.Module):
-    """Looks at an average every `every` updates: keeps the best weights that it saw, ends a training that gets no
-    better, and stops one that collapsed.
+    """Evaluates an average every `every` updates. It keeps the best weights, ends a training that gets no better, and
+    stops one that collapsed.
 
-    best: a copy of the average at its smallest distance, `distance`, at update `step`. patience: how many looks in a
-    row may be no better before the training ends, None for no end. last: the update of the last look. A collapse is a
-    spread, over the data's, of at most half of the largest one seen (or of 1, where that was more), or at most half as
-    many modes as the most that were found. All that it knows is in its state, so that a continued run goes on as if it
-    had not been interrupted.
+    - best: a copy of the average at its smallest distance, `distance`, which was at update `step`;
+    - patience: the training ends after so many evaluations in a row that were no better; None for no end;
+    - last: the update of the last evaluation.
+
+    A collapse is one of two things. The spread of the samples, relative to the data's, falls to half or less of the
+    largest one found (or of 1, if that is smaller). Or half or fewer of the modes are left of the most that were found.
+
+    All that a watch knows is in its state, so that a continued run goes on as if it had not been interrupted.
     """
 
     LEAST = 0.5
+
+    distance: Tensor
+    spread: Tensor
+    coverage: Tensor
+    step: Tensor
+    missed: Tensor
+    last: Tensor
 
     def __init__(self, average: EMA, evaluate: Evaluate, every: int, patience: int | None = None):
         super().__init__()
@@ -66,11 +77,11 @@ class Watch(nn.Module):
 
     @property
     def over(self) -> bool:
-        """Whether the last `patience` looks were no better."""
+        """Whether the last `patience` evaluations were no better."""
         return self.patience is not None and int(self.missed) >= self.patience
 
     def __call__(self, step: int) -> dict[str, float | None]:
-        """The figures at update `step`, from 0; `Collapse` where there is nothing left to train."""
+        """The figures at update `step`, from 0; raises `Collapse` if the training collapsed."""
         figures = {"step": step, **self.evaluate(self._average[0].module)}
         for name in ("spread", "coverage"):
             value, most = figures.get(name), getattr(self, name)
@@ -85,6 +96,8 @@ class Watch(nn.Module):
                 )
             most.clamp_(min=value)
         distance = figures["distance"]
+        if distance is None:
+            raise ValueError("a watch needs the figure 'distance', a number, got None")
         if distance < float(self.distance):
             self.best.load_state_dict(self._average[0].module.state_dict())
             for mark, value in ((self.distance, distance), (self.step, step), (self.missed, 0)):

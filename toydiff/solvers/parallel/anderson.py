@@ -14,47 +14,46 @@ from .base import Points
 from .picard import Picard, picard_sweep
 
 BLUR = 300
-"""A difference must exceed so many roundings of the state that it is a difference of."""
+"""A difference of two states counts only where it exceeds this many roundings of a state."""
 
 
 class Differences:
-    """The last `memory` differences between sweeps of two quantities a and b, (n, B, ...), newest first; 0 at points
-    without a past."""
+    """The last `memory` differences, from one sweep to the next, of two quantities a and b: (n, B, ...), newest first;
+    0 at points that no earlier sweep reached."""
 
     def __init__(self, memory: int):
         self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
         self.latest: tuple[int, Tensor, Tensor] | None = None
 
     def add(self, first: int, a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Take note of a and b of the points from `first` on, and return the differences at these points."""
+        """Record a and b at the points from `first` on; returns the differences at these points."""
         if self.latest is not None:
-            before, *latest = self.latest
-            shift = first - before
+            before, a_then, b_then = self.latest
+            shift, n = first - before, len(a)
             self.pairs = deque(
-                (tuple(_shifted(d, shift, len(a)) for d in pair) for pair in self.pairs), maxlen=self.pairs.maxlen
+                ((_shifted(da, shift, n), _shifted(db, shift, n)) for da, db in self.pairs), maxlen=self.pairs.maxlen
             )
-            overlap = len(latest[0]) - shift
-            self.pairs.appendleft(
-                tuple(_shifted(new[:overlap] - old[shift:], 0, len(a)) for new, old in zip((a, b), latest, strict=True))
-            )
+            overlap = len(a_then) - shift
+            da, db = a[:overlap] - a_then[shift:], b[:overlap] - b_then[shift:]
+            self.pairs.appendleft((_shifted(da, 0, n), _shifted(db, 0, n)))
         self.latest = (first, a, b)
         return list(self.pairs)
 
 
 def _shifted(d: Tensor, shift: int, n: int) -> Tensor:
-    """Rows from `shift` on, n of them: zeros where d has no more; what is not finite says nothing."""
+    """n rows of d from `shift` on: 0 where d has no such row, and where it is not finite."""
     kept = d[shift : shift + n].nan_to_num(0.0, 0.0, 0.0)
     return torch.cat([kept, kept.new_zeros(n - len(kept), *d.shape[1:])])
 
 
 @dataclass(frozen=True)
 class Accelerated(Picard):
-    """What both accelerations share: `memory` differences between sweeps, and errors measured in units of sqrt(alpha^2
-    + sigma^2).
+    """What both accelerations have: `memory` differences between sweeps, and errors in units of sqrt(alpha^2 +
+    sigma^2).
 
-    That is the size of a state where the data have variance 1. It makes the method the same on all schedules, VE among
-    them, where plain Picard pays for states of size 80: there errors are carried on as the flow of standard normal data
-    would carry them.
+    The unit is the size of a state if the data have variance 1, and an error is carried on in proportion to it, as the
+    flow of standard normal data would. So the method is the same on all schedules. Plain Picard is not: on VE, where
+    states have size 80, it needs more sweeps.
     """
 
     memory: int = 2
@@ -80,9 +79,8 @@ class Anderson(Accelerated):
 
         gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2,    x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i,
 
-    for each sample by itself. Only points up to i count for gamma_i, since later ones are further from done
-    (triangular); and the first point after the front is taken as Picard gives it, so that it is exact (their
-    safeguard).
+    for each sample by itself. gamma_i depends on the points up to i only, since later points have converged less
+    (triangular). The first point after the front is left as Picard gives it, so that it is exact (their safeguard).
     """
 
     memory: int = 3
@@ -105,12 +103,12 @@ def triangular_least_squares(dR: Tensor, R: Tensor) -> Tensor:
     """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, (n, B, m), in float64. R (n, B, D), dR (m, n, B,
     D).
 
-    By normal equations of unit columns, with a ridge, since columns may be all but parallel; those that are empty, or
-    have exploded, get 0.
+    Solved by normal equations with columns of length 1, and a ridge, since columns may be nearly parallel. A column
+    that is 0 or not finite gets gamma = 0.
     """
-    rows, goal = dR.double(), R.double()
-    gram = torch.einsum("anbd,cnbd->nbac", rows, rows).cumsum(0)
-    right = torch.einsum("anbd,nbd->nba", rows, goal).cumsum(0)
+    columns, right_side = dR.double(), R.double()
+    gram = torch.einsum("anbd,cnbd->nbac", columns, columns).cumsum(0)
+    right = torch.einsum("anbd,nbd->nba", columns, right_side).cumsum(0)
     length = gram.diagonal(dim1=2, dim2=3).sqrt()
     unit = torch.where((length > 0) & torch.isfinite(length), 1 / length, 0.0)
     gram = (unit[..., None] * gram * unit[..., None, :]).nan_to_num(0.0, 0.0, 0.0)
@@ -121,15 +119,16 @@ def triangular_least_squares(dR: Tensor, R: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Broyden(Accelerated):
-    """Newton's method on the path, with secants in the place of Jacobians: each point learns from what its own step did
-    before.
+    """Newton's method on the path, with secants for Jacobians: each point learns from its own earlier steps.
 
         x^{k+1}_{i+1} = Phi_i(x^k_i) + J_i (x^{k+1}_i - x^k_i)
 
-    is Picard for J_i = 1 and Newton for the derivative of Phi_i. J_i is what the last differences at point i say, J_i
-    dx = dPhi_i for `memory` of them (generalized Broyden: Fang and Saad 2009, doi 10.1002/nla.617), and S_{i+1}/S_i,
-    which is `scale`, in all other directions. Anderson mixes whole paths; here every point has its own coefficients. A
-    secant is trusted no further than it was measured: its share is that of a step not longer than the longest dx.
+    is Picard if J_i = 1, and Newton if J_i is the derivative of Phi_i. Here J_i dx = dPhi_i holds for the last `memory`
+    differences at point i (generalized Broyden: Fang and Saad 2009, doi 10.1002/nla.617). In all other directions J_i
+    is S_{i+1}/S_i, the ratio of `scale`. Anderson mixes whole paths; here every point has its own coefficients.
+
+    A secant is trusted no further than it was measured: for a step longer than the longest dx, its part is that of a
+    step of that length.
     """
 
     def update(self, past: Differences, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,23 +141,23 @@ class Broyden(Accelerated):
         for i in range(len(phi)):
             d = new[i] - x[i]
             carried = ratio[i] * d
-            if basis and i > 0:  # the first point has not moved
+            if reach is not None and i > 0:  # the first point has not moved
                 flat = d.flatten(1)
                 length = flat.norm(dim=1, keepdim=True)
-                share = torch.where(length > reach[i], reach[i] / length, 1.0)
+                trusted = torch.where(length > reach[i], reach[i] / length, 1.0)
                 turned = sum(w[i] * (q[i] * flat).sum(1, keepdim=True) for q, w in basis)
-                carried = carried + (share * turned).reshape(d.shape)
+                carried = carried + (trusted * turned).reshape(d.shape)
             new.append(phi[i] + carried)
         path = torch.stack(new)
         return path, path[1:] - x[1:]
 
 
 def secants(pairs: list[tuple[Tensor, Tensor]], blur: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-    """The linear map W of least rank with W dx = dy for all pairs (dx, dy), newest first, as orthonormal q and w = W q:
-    W d = sum w (q . d).
+    """W d = sum w (q . d), the linear map of least rank with W dx = dy for all pairs (dx, dy). Returns ([(q, w), ...],
+    reach): q orthonormal, w = W q, reach the length of the longest dx (None without pairs).
 
-    All are (n, B, D), flattened. A direction that earlier pairs (almost) span says nothing new and is left out, and so
-    is one not longer than `blur` (n, B, 1). Also returns the longest dx, (n, B, 1).
+    pairs: newest first, of (n, B, ...); q and w are flattened, (n, B, D); reach and blur are (n, B, 1). A direction
+    that newer pairs (almost) span adds nothing and is left out, and so is one not longer than `blur`.
     """
     basis: list[tuple[Tensor, Tensor]] = []
     lengths = []
@@ -171,7 +170,8 @@ def secants(pairs: list[tuple[Tensor, Tensor]], blur: Tensor) -> tuple[list[tupl
             q, w = q - inner * q_before, w - inner * w_before
         rest = q.norm(dim=2, keepdim=True)
         new = rest > torch.maximum(1e-3 * length, blur)
-        basis.append(tuple(torch.where(new, v / torch.where(new, rest, 1.0), 0.0) for v in (q, w)))
+        size = torch.where(new, rest, 1.0)
+        basis.append((torch.where(new, q / size, 0.0), torch.where(new, w / size, 0.0)))
     return basis, torch.stack(lengths).amax(0) if lengths else None
 
 

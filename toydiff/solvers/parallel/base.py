@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,20 +12,18 @@ from ...prediction import Prediction, jump
 from ...support.checks import check_count, check_positive
 from ..base import Solver
 from ..ddim import DDIM
-
-if TYPE_CHECKING:
-    from ..trajectory import Trajectory
+from ..trajectory import Trajectory
 
 AT_ONCE = 16_384
-"""States (points x samples) that one network call evaluates, unless told otherwise: what bounds the memory."""
+"""States (points x samples) in one network call, unless a solver's `at_once` is set: this bounds the memory."""
 
 
 class Sweep(NamedTuple):
     """One sweep: the states xs (n+1, B, ...) of the points from `first` on, and the x_0 (n, B, ...) predicted to get
     there.
 
-    `front`: all points up to this one are accepted, and will not change. `change` (n,): what this sweep still saw wrong
-    at the points after `first`: the root mean square over the data, the largest over the samples.
+    `front`: all points up to this one are accepted, and will not change. `change` (n,): the error that this sweep found
+    in the states before it, at the points after `first`: root mean square over the data, the largest of the samples.
     """
 
     first: int
@@ -68,12 +66,15 @@ class Points(Protocol):
 class ParallelSolver:
     """A sampler over the whole grid: `sweeps` yields better and better paths, the last of them the result.
 
-    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call. `tolerance`: a
-    point is accepted when a sweep changes no sample by more than tolerance x sigma there, root mean square over the
-    data; None goes on to the exact end. It bounds what is left at a point, which later steps may enlarge: a sample
-    between two modes, or a chaotic model, ends further off. `at_once`: states (points x samples) in one network call at
-    most, which bounds the memory. A sweep split by it is still one round, because its parts do not wait for one
-    another.
+    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call.
+
+    `tolerance`: a point is accepted once a sweep changes every sample there by at most tolerance * sigma, sigma the
+    noise level at the point, the change being a root mean square over the data. None accepts exact points only. The
+    tolerance bounds the error at a point, not that of the result: later steps may enlarge it, as they do for a sample
+    between two modes.
+
+    `at_once`: the largest number of states (points x samples) in one network call, which bounds the memory. A sweep
+    that is split so is still one round, because its parts do not wait for one another.
     """
 
     tolerance: float | None
@@ -108,26 +109,27 @@ class ParallelSolver:
 
 
 def check_one_step(solver: object, what: str) -> None:
-    """A parallel sampler evaluates the steps of a path independently, so a step may not look at earlier ones."""
+    """`solver` is a one-step solver: all points are stepped at once, so a step cannot use earlier ones."""
     if not isinstance(solver, Solver):
         raise ValueError(f"{what} must be a Solver such as toydiff.solvers.DDIM(), got {solver!r}")
     if solver.memory:
         raise ValueError(
             f"{what} must be a one-step solver such as ddim, ddpm, heun or dpm2; "
-            f"{type(solver).__name__} uses {solver.memory} earlier prediction(s), which are not known when all points are stepped at once"
+            f"{type(solver).__name__} uses {solver.memory} earlier prediction(s), which are not known when all points "
+            "are stepped at once"
         )
 
 
 def check_settings(solver: ParallelSolver) -> None:
-    """The settings that all parallel samplers share."""
+    """The settings that all parallel samplers have."""
     if solver.tolerance is not None:
         check_positive(solver.tolerance, "tolerance")
     check_count(solver.at_once, "at_once")
 
 
 def rms(d: Tensor) -> Tensor:
-    """The root mean square over the data, the largest over the samples: (n, B, ...) gives (n,). Not finite is
-    infinite."""
+    """The root mean square over the data, the largest of the samples: (n, B, ...) gives (n,). What is not finite counts
+    as infinite."""
     square = d.flatten(2).square().mean(2).amax(1).cpu().double()  # few numbers, for decisions that Python takes
     return torch.where(torch.isfinite(square), square, math.inf).sqrt()
 
@@ -140,13 +142,13 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 def unstable(solver: "Solver | ParallelSolver", steps: int, x: Tensor) -> FloatingPointError:
     """The error where a walk overflows."""
     return FloatingPointError(
-        f"the samples became NaN or infinite on the way; {type(solver).__name__} with {steps} steps is unstable on this model, "
-        f"or {x.dtype} too narrow for this schedule"
+        f"the samples became NaN or infinite on the way; {type(solver).__name__} with {steps} steps is unstable on "
+        f"this model, or {x.dtype} too narrow for this schedule"
     )
 
 
 def leading(condition: Tensor) -> int:
-    """How many of a row of truths come before the first falsehood."""
+    """How many of the conditions (n,) hold before the first that does not."""
     return int(condition.long().cumprod(0).sum())
 
 
@@ -164,7 +166,7 @@ def coarse_path(points: Points, x: Tensor, steps: int) -> Tensor:
     return torch.stack(path)
 
 
-def resampled(previous: "Trajectory", points: Points, x: Tensor) -> Tensor:
+def resampled(previous: Trajectory, points: Points, x: Tensor) -> Tensor:
     """A path on another grid, linear between its times, (T+1, B, ...), beginning at x. `ValueError` if it does not
     fit x."""
     if len(previous.xs) != len(previous.ts):
@@ -176,8 +178,8 @@ def resampled(previous: "Trajectory", points: Points, x: Tensor) -> Tensor:
     ts = torch.stack(points.times).to(previous.ts)
     k = torch.searchsorted(-previous.ts, -ts).clamp(1, len(previous.ts) - 1)  # -ts rises
     left, right = previous.ts[k - 1], previous.ts[k]
-    share = ((left - ts) / (left - right)).clamp(0, 1).to(x).reshape(-1, *[1] * x.ndim)
+    fraction = ((left - ts) / (left - right)).clamp(0, 1).to(x).reshape(-1, *[1] * x.ndim)
     xs = previous.xs.to(x)
-    path = torch.lerp(xs[k - 1], xs[k], share)
+    path = torch.lerp(xs[k - 1], xs[k], fraction)
     path[0] = x
     return path

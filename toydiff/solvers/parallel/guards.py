@@ -10,14 +10,14 @@ from ..base import Solver
 from .base import Points, distance, unstable
 
 ROUNDINGS = 128
-"""A change of so many roundings of a state of size sqrt(alpha^2 + sigma^2) cannot be told from none."""
+"""A change of at most this many roundings of a state of size sqrt(alpha^2 + sigma^2) counts as none."""
 
 
 def thresholds(points: Points, tolerance: float | None, i: int, j: int, dtype: torch.dtype) -> Tensor:
-    """The change with which the points i ... j - 1 are accepted, (j - i,): tolerance x sigma; at sigma = 0, that of the
-    point before.
+    """The largest change with which each of the points i ... j - 1 is accepted, (j - i,): tolerance * sigma, sigma the
+    noise level there; at sigma = 0 that of the point before.
 
-    Never less than rounding, which no sweep can go below; without a tolerance, nothing.
+    It is never below rounding, which no sweep can improve on. Without a tolerance it is 0.
     """
     if tolerance is None:
         return torch.zeros(j - i, dtype=torch.float64)
@@ -41,10 +41,10 @@ def check_exact(state: Tensor, solver: Solver, steps: int) -> None:
 
 
 def restarted(new: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-    """States (n+1, B, ...) and how much all but the first changed, (n,): what overflowed starts anew from the first,
-    and is not accepted.
+    """The states (n+1, B, ...), and the changes (n,) of all but the first. A state that overflowed becomes the first
+    one, and its change infinite, so that it is not accepted.
 
-    Beyond the accepted points an iterate may leave the range of numbers, although the path does not.
+    Beyond the accepted points an iterate may overflow although the path does not.
     """
     overflowed = ~torch.isfinite(new).flatten(2).all(2)
     new = torch.where(overflowed.reshape(*overflowed.shape, *[1] * (new.ndim - 2)), new[0], new)
@@ -52,12 +52,11 @@ def restarted(new: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def safeguarded(x: Tensor, new: Tensor, phi: Tensor, S: Tensor, stride: int, limits: Tensor) -> tuple[Tensor, int]:
-    """The new states (n+1, B, ...), and how many of them are accepted: `stride`, the last of which has not shown that
-    it hardly changes.
+    """The new states (n+1, B, ...), and how many of them are accepted: `stride`, or one fewer.
 
-    It is as good as those before if it is where Picard's sweep takes it from them. If an acceleration, or a restart,
-    put it elsewhere, it is moved there; if there is no number there, it is not accepted. x, phi, S as in
-    `Picard.update`; limits (n,): `thresholds`.
+    The last of the `stride` points may have changed much. It is accepted because it is the Picard step of an accepted
+    point. If an acceleration or a restart put it elsewhere, it is moved to that step; if that step is not finite, the
+    point is not accepted. x, phi, S as in `Picard.update`; limits (n,): `thresholds`.
     """
     step = phi[stride - 1] + S[stride] / S[stride - 1] * (new[stride - 1] - x[stride - 1])
     if not bool(torch.isfinite(step).all()):

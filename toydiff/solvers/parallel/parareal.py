@@ -60,13 +60,14 @@ class Parareal(ParallelSolver):
     n begins.
 
     F is the fine walk through a block, all steps of the grid there with `fine`; G is one step of `coarse` over the
-    block. U^0 comes from G alone. After k iterations the first k blocks are those of the sequential walk. `blocks` N
-    must divide the grid of T steps; None takes the divisor of T nearest to sqrt(T), which is SRDS's choice (of a prime
-    T that is 1: one block, and nothing in parallel).
+    block. U^0 comes from G alone. After k iterations the first k blocks are those of the sequential walk.
 
-    The work is pipelined, as SRDS proposes: a block's fine walk begins as soon as its U is known, whatever iteration it
-    belongs to, so that k iterations take k T/N + N - k rounds (see `parareal_rounds`), never more than T. `tolerance`
-    holds for the states U.
+    `blocks` N must divide the number T of steps. None takes the divisor of T nearest to sqrt(T), SRDS's choice; for a
+    prime T that is 1, one block, and nothing is parallel. `tolerance`: the iteration ends once it changes every U_n by
+    at most tolerance * sigma_n, as in `ParallelSolver`; None goes on until all blocks are exact.
+
+    The work is pipelined, as SRDS proposes: a block's fine walk begins as soon as its U is known, in whatever
+    iteration. So k iterations take k T/N + N - k rounds (see `parareal_rounds`), never more than T.
     """
 
     fine: Solver = field(default_factory=DDIM)
@@ -119,8 +120,8 @@ class Parareal(ParallelSolver):
 def straight(U: list[Tensor], m: int) -> Tensor:
     """A path of m steps a block, (N m + 1, B, ...), on straight lines from each of the states U_0 ... U_N to the
     next."""
-    share = column([i / m for i in range(1, m + 1)], U[0])
-    lines = [torch.lerp(U[n], U[n + 1], share) for n in range(len(U) - 1)]
+    fractions = column([i / m for i in range(1, m + 1)], U[0])
+    lines = [torch.lerp(U[n], U[n + 1], fractions) for n in range(len(U) - 1)]
     return torch.cat([U[0][None], *lines])
 
 
@@ -137,12 +138,12 @@ def divisors(steps: int) -> list[int]:
 
 
 def parareal_rounds(steps: int, blocks: int, iterations: int, *, pipelined: bool = True) -> int:
-    """Rounds of Parareal with one call a step: what `Parareal` takes, or would take with all of an iteration before the
-    next.
+    """The rounds of Parareal with one call a step: pipelined, as `Parareal` runs, or with one iteration after the
+    other.
 
-    Pipelined, the longest chain of calls: k fine walks of T/N steps and N - k coarse steps. One iteration after the
-    other: N coarse steps, and T/N + N - 1 - j for iteration j = 0 ... k - 1, whose first j + 1 blocks need no new
-    guess. `ValueError` for numbers that do not fit.
+    Pipelined, they are the longest chain of calls: k fine walks of T/N steps and N - k coarse steps. One iteration
+    after the other: N coarse steps, then T/N + N - 1 - j for iteration j = 0 ... k - 1, whose first j + 1 blocks need
+    no new guess. `ValueError` for numbers that do not fit.
     """
     check_count(steps, "steps")
     check_blocks(steps, check_count(blocks, "blocks"))

@@ -4,28 +4,24 @@ All steps of a window of the path are taken at once, from where the last sweep l
 summed up to the next path. Points that hardly changed are accepted, and the one after them, since it is the step of an
 accepted point; the window slides on over them.
 
-    1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps
-    2   xi_i ~ N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once, when first needed
-    3   x_i = x_0,  i = 1 ... e                          the first guess
-    4   while b < T:
-    5       phi_i = Phi_i(x_i, xi_i),  i = b ... e-1     all steps in one round
-    6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j),  i = b ... e-1,  x'_b = x_b      Picard: where their moves lead
-    7       change_i = rms(x'_i - x_i),  i = b+1 ... e
-    8       stride = 1 + leading points with change_i <= tolerance sigma_i,  at most e - b
-    9       x'_{e+j} = x'_e,  j = 1 ... stride,  e + j <= T     points that enter (of another guess, moved as it moves)
-    10      b, x = b + stride, x'
-    11      e = min(b + W, T)
+    1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps 2   xi_i ~
+    N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once, when first needed 3   x_i =
+    x_0,  i = 1 ... e                          the first guess 4   while b < T: 5       phi_i = Phi_i(x_i, xi_i),  i = b
+    ... e-1     all steps in one round 6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j),  i = b ... e-1,  x'_b = x_b
+    Picard: where their moves lead 7       change_i = rms(x'_i - x_i),  i = b+1 ... e 8       stride = 1 + leading
+    points with change_i <= tolerance sigma_i,  at most e - b 9       x'_{e+j} = x'_e,  j = 1 ... stride,  e + j <= T
+    points that enter (plus what another guess moves by there) 10      b, x = b + stride, x' 11      e = min(b + W, T)
     12  return x_T
 
-x_i is the state at grid point i: x_0 the noise, x_T the sample (what a model predicts of the data is called x0s here);
-Phi_i is the solver's step from point i to i + 1. The paper writes t for b, and bounds the squared change by tau^2 times
-the variance of a DDPM step; here sigma_i is the noise level of the schedule.
+x_i is the state at grid point i: x_0 is the noise, x_T the sample. (What a model predicts of the data is called x0s
+here.) Phi_i is the solver's step from point i to i + 1. The paper writes t for b. In line 8 it bounds the squared
+change by tau^2 times the variance of a DDPM step; here the change is bounded by tolerance times sigma_i, the noise
+level of the schedule at point i.
 """
 
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +30,7 @@ from ...support.checks import check_count
 from ..base import Solver
 from ..ddim import DDIM
 from ..entry import BLUE, Entry
+from ..trajectory import Trajectory
 from .base import (
     AT_ONCE,
     Job,
@@ -50,28 +47,31 @@ from .base import (
 )
 from .guards import check_exact, restarted, safeguarded, thresholds
 
-if TYPE_CHECKING:
-    from ..trajectory import Trajectory
-
 
 @dataclass(frozen=True)
 class Picard(ParallelSolver):
     """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j), for all points i of the grid at once (arXiv 2305.16317).
 
-    Phi_j is the step of `solver` from point j to j + 1; its noise, where it is stochastic, is drawn once and stays.
-    After k sweeps the first k points are those of the sequential walk (the deck's lower bound), so T sweeps always
+    Phi_j is the step of `solver` from point j to j + 1; if it is stochastic, its noise is drawn once and stays. After k
+    sweeps the first k points are those of the sequential walk (the lower bound of the lecture deck), so T sweeps always
     suffice.
 
-    `window`: only so many points are iterated at a time, from the first that is not accepted; None takes the whole
-    grid. The window moves on over accepted points, and points that enter it start where its last one is, moved on as
-    the first guess moves there. `start`: that guess: 0, every point where the walk starts; n >= 1, a coarse solve of n
-    DDIM steps; a `Trajectory`, an earlier result, interpolated to this grid. Their calls and rounds are counted.
+    - solver: the one-step solver whose path is computed;
+    - tolerance: a point is accepted once a sweep changes every sample there by at most tolerance * sigma, root mean
+      square over the data; sigma is the noise level at the point, or at the point before where it is 0. A smaller
+      tolerance costs more sweeps; None accepts exact points only;
+    - window: how many points are iterated at a time, from the first that is not accepted; None takes the whole grid.
+      The window moves on over accepted points. A point that enters starts from the window's last state, plus what the
+      first guess moves by between the two;
+    - start: the first guess. 0 puts every point where the walk starts; n >= 1 is a coarse solve of n DDIM steps; a
+      `Trajectory` is an earlier result, interpolated to this grid. Their calls and rounds are counted;
+    - at_once: the largest number of states (points x samples) in one network call.
     """
 
     solver: Solver = field(default_factory=DDIM)
     tolerance: float | None = 1e-3
     window: int | None = None
-    start: "int | Trajectory" = 0
+    start: int | Trajectory = 0
     at_once: int = AT_ONCE
 
     def __post_init__(self):
@@ -79,7 +79,7 @@ class Picard(ParallelSolver):
         check_settings(self)
         if self.window is not None:
             check_count(self.window, "window")
-        if not hasattr(self.start, "xs"):
+        if not isinstance(self.start, Trajectory):
             check_count(self.start, "start", 0)
 
     @property
@@ -88,7 +88,7 @@ class Picard(ParallelSolver):
 
     def check_steps(self, steps: int) -> None:
         for value, what in ((self.window, "window"), (self.start, "start")):
-            if isinstance(value, numbers.Integral) and value > steps:
+            if value is not None and not isinstance(value, Trajectory) and value > steps:
                 raise ValueError(f"{what} must be at most the number of steps, {steps}, got {value}")
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
@@ -112,7 +112,7 @@ class Picard(ParallelSolver):
 
     def guess(self, points: Points, x: Tensor) -> Callable[[int, int], Tensor]:
         """The path before the first sweep: (i, j) gives its states at the points i ... j - 1, (j - i, B, ...)."""
-        if not isinstance(self.start, numbers.Integral):
+        if isinstance(self.start, Trajectory):
             path = resampled(self.start, points, x)
             points.spend(self.start.nfe, self.start.rounds)
         elif self.start > 0:
@@ -123,17 +123,20 @@ class Picard(ParallelSolver):
         return lambda i, j: path[i:j]
 
     def scale(self, points: Points) -> list[float]:
-        """The size of a state at each point, (T+1,): an error is carried on in proportion to it. Plain Picard
-        carries it unchanged; anderson.py has another."""
+        """S_i, (T+1,): from point to point an error is carried on in proportion to S. Plain Picard carries it
+        unchanged, S = 1; anderson.py has another S."""
         return [1.0] * (points.steps + 1)
 
-    def history(self) -> object:
-        """What `update` remembers of earlier sweeps: nothing; for the accelerations of anderson.py."""
+    def history(self) -> Any:
+        """What `update` remembers of earlier sweeps: nothing here, differences in anderson.py."""
 
-    def update(self, past: object, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-        """One sweep over the window. x (n+1, B, ...): its states, the first at point `first`; phi (n, B, ...): where
-        the steps from them lead; S (n+1, 1, ...): `scale`. Returns the new states (n+1, B, ...), and how wrong the
-        old ones were, (n, B, ...)."""
+    def update(self, past: Any, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+        """One sweep over the window: returns the new states (n+1, B, ...), and the error that it found in the old ones,
+        (n, B, ...), at the points after the first.
+
+        x (n+1, B, ...): the window's states, the first at point `first`; phi (n, B, ...): where the steps from them
+        lead; S (n+1, 1, ...): `scale`.
+        """
         return picard_sweep(x, phi, S)
 
 
