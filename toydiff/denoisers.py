@@ -47,15 +47,10 @@ class Denoiser(nn.Module):
     `scale_conditioned = True`. A wrapper passes g on to the denoiser inside (see `Wrapper`).
     """
 
-    @functools.cached_property
-    def calls(self) -> int:
-        """Network calls per sample that one evaluation without guidance costs."""
-        return 1
-
-    @functools.cached_property
-    def scale_conditioned(self) -> bool:
-        """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
-        return False
+    calls = 1
+    """Network calls per sample that one evaluation without guidance costs."""
+    scale_conditioned = False
+    """Whether the guidance scale is an input of the model, so that guidance costs no second call."""
 
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()

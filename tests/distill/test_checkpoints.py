@@ -47,7 +47,7 @@ def set_up(folder, method="diffusion", what="points", resume=False, every=1, see
     """A run from nothing but what is on disk, as a new process would set it up, with torch's global stream somewhere else."""
     torch.manual_seed(time.perf_counter_ns())
     settings = SMALL | OWN.get(method, {}) | changes
-    watch = 5 if METHODS[method].looks else 0
+    watch = 5 if METHODS[method].evaluations else 0
     return runs.train(
         method, PROBLEMS[what], out=folder, changes=settings, pairs=pairs_for(method, what), resume=resume, every=every, watch=watch, seed=seed
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """What a solver is, with the rule for the two ends of a schedule."""
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -18,26 +17,15 @@ class Solver:
     A subclass writes `step`, and says what differs from the defaults below: `order = 2` in its body, or a property.
     """
 
-    @functools.cached_property
-    def order(self) -> int:
-        """The order of the global error in the step size in lambda. For a stochastic solver: of the error of moments.
-        Tests measure it."""
-        return 1
-
-    @functools.cached_property
-    def nfe_per_step(self) -> int:
-        """Evaluations of the denoiser in a step, apart from start-up."""
-        return 1
-
-    @functools.cached_property
-    def memory(self) -> int:
-        """How many earlier predictions a step uses. 0 makes it a one-step solver, whose t and s may be (B,)."""
-        return 0
-
-    @functools.cached_property
-    def stochastic(self) -> bool:
-        """Whether a step takes standard normal `noise` shaped like x."""
-        return False
+    order = 1
+    """The order of the global error in the step size in lambda. For a stochastic solver: of the error of moments. Tests
+    measure it."""
+    nfe_per_step = 1
+    """Evaluations of the denoiser in a step, apart from start-up."""
+    memory = 0
+    """How many earlier predictions a step uses. 0 makes it a one-step solver, whose t and s may be (B,)."""
+    stochastic = False
+    """Whether a step takes standard normal `noise` shaped like x."""
 
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
