@@ -172,9 +172,12 @@ class StableDiffusion:
         net.rounded, net.negative = rounded, negative_prompt
         return LambdaDenoiser(net, self.schedule, self.kind).eval().requires_grad_(False)
 
-    def latent_shape(self, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
-        """(channels, H, W) of a latent for an image of size (height, width) pixels, or a square; None for the
-        checkpoint's own."""
+    def latent_shape(self, size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
+        """The shape (channels, H, W) of the latent of an image.
+
+        size: of the image in pixels, (height, width) or the side of a square; None for the checkpoint's own.
+        `ValueError` for a size that is not positive whole numbers, or that the UNet cannot halve often enough.
+        """
         if not isinstance(size, int | tuple | None) or (isinstance(size, tuple) and len(size) != 2):
             raise ValueError(f"a size is a number of pixels, or (height, width), got {size!r}")
         height, width = (size, size) if isinstance(size, int) else self.resolution if size is None else size
