@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Schedule
 from ..support.checks import as_generator
-
-if TYPE_CHECKING:
-    from .pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -179,8 +176,8 @@ class CheckpointProblem(Problem):
         """Read the data now, and not when samples are first drawn; `ValueError` where there is no data."""
         raise NotImplementedError
 
-    def accept(self, pairs: "Pairs") -> None:
-        """Prepare for `Pairs` of this problem that were made elsewhere: their prompts are encoded."""
+    def accept(self, pairs: Any) -> None:
+        """Prepare for `toydiff.problems.pairs.Pairs` of this problem that were made elsewhere: encode their prompts."""
         raise NotImplementedError
 
 

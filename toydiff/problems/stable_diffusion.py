@@ -15,7 +15,7 @@ from ..adapters.checkpoint import AT_ONCE, StableDiffusion
 from ..adapters.images import encoded, image_folder, read_text
 from ..adapters.reading import whole
 from ..adapters.text import text_of
-from ..adapters.unet import TRAINED, CheckpointUNet
+from ..adapters.unet import TRAINED, CheckpointUNet, network_of
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
 from ..schedules import Linear, Schedule
@@ -240,8 +240,7 @@ class StableDiffusionProblem(CheckpointProblem):
         schedule = self.schedule if schedule is None else schedule
         net = start.net if isinstance(start, LambdaDenoiser) else None
         if not isinstance(net, CheckpointUNet):
-            net = self.teacher.net
-            assert isinstance(net, CheckpointUNet)  # `StableDiffusion.denoiser` makes no other
+            net = network_of(self.teacher)
         made = net.to_train(
             self.trained, self.rank, guided=guided, flow=isinstance(schedule, Linear), checkpointing=self.checkpointing
         )
