@@ -29,7 +29,8 @@ def sample(
     batch: int = 1000,
     progress: bool = False,
 ) -> tuple[Trajectory, Tensor | None]:
-    """n samples of a model in `steps` steps, as a trajectory, and the labels (n,) that they are conditioned on, or None.
+    """n samples of a model in `steps` steps, as a trajectory, and the labels (n,) that they are conditioned on (or
+    None).
 
     The start is standard normal noise times sigma(1). The noise depends on the seed and n alone, so models are compared
     from the same noise. The trajectory keeps the end only. solver, grid: by name; None is the choice of the model's

@@ -30,7 +30,7 @@ A larger scale makes digits more certain and less like real ones. `toydiff evalu
 0.962, 0.973 and 0.978."""
 
 GUIDED_ID = "digits-guided"
-"""The guided student. It teaches where a method calls its teacher in every update, since its guidance costs one call."""
+"""The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
 
 PAIRS = "pairs"
 """The folder of all pairs, inside the working folder. The students of one teacher have their pairs in common."""

@@ -26,7 +26,7 @@ def writable_folder(path: Path | str) -> Path:
 
 
 def check_folder(path: Path | str) -> Path:
-    """The folder `path`, once it is known that it can be written, or can be made; makes nothing. `ValueError` if not."""
+    """The folder `path`. `ValueError` if it cannot be written, or, where it is missing, be made. Makes nothing."""
     folder = Path(path)
     writable_folder(next(place for place in (folder, *folder.parents) if place.exists()))
     return folder
