@@ -242,7 +242,7 @@ def _lines(size: Size) -> Picture:
             "same. With one data point they always do: x itself bends in t, but a single DDIM call is exact "
             f"(error {_short(point['one_step_error'])}).",
             "With eight modes a path bends only while it decides between them, and is straight before and after. "
-            f"One call then misses by {many['one_step_error']:.2g}, and {100 * many['variation_of_x0']:.0f}% of the "
+            f"One call misses by {many['one_step_error']:.2g} there, and {100 * many['variation_of_x0']:.0f}% of the "
             "mean square of the predicted x₀ is its change along the path.",
         ),
         static.rescaled(paths, SCHEDULE, backgrounds, title=title),
