@@ -45,10 +45,11 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
     """Write a student for diffusers, with its scheduler, into a folder that is empty or is still to be made.
 
     A LoRA is written where the student is no more than that, and else its UNet. whole: the UNet in any case. about:
-    what is known of the student (`runs.Model.about`). With these weights, diffusers' own pipeline and scheduler give
-    the images that `sample_images` gives for the same seed at whole timesteps, at the numbers of steps that the method
-    is meant for. `ValueError` if D is no student of a checkpoint, if no scheduler has its schedule, or if the folder is
-    in use.
+    what is known of the student (`runs.Model.about`). `ValueError` if D is no student of a checkpoint, if no scheduler
+    has its schedule, or if the folder is in use.
+
+    With these weights diffusers makes the same images as `sample_images` does for the same seed. That holds at whole
+    timesteps, and at the numbers of steps that the method is meant for.
     """
     if not isinstance(D, LambdaDenoiser) or not isinstance(D.net, CheckpointUNet):
         raise ValueError(

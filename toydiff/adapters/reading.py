@@ -30,8 +30,11 @@ INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydif
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Within the block, diffusers and transformers print nothing: no warnings of what is intended here (no safety
-    checker, the CPU, a prompt that is cut), and no bars for files that take a second each."""
+    """Within the block, diffusers and transformers print nothing.
+
+    Their warnings are of what is intended here: no safety checker, the CPU, a prompt that is cut. Their bars are for
+    files that take a second each.
+    """
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

@@ -72,9 +72,9 @@ def sample_images(
     """`each` images of every prompt: all of the first prompt, then all of the next.
 
     denoiser: a student; None is the checkpoint itself. grid: a name in `GRIDS`, or a spacing of diffusers' schedulers
-    (`schedulers.SPACINGS`). With a spacing the sampler is diffusers' own in all details (`schedulers.like_scheduler`),
-    and the same settings give the same images, as long as a solver that draws noise makes them in one batch. ts: times
-    (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off; it goes to `denoiser`. size: of an image,
+    (`schedulers.SPACINGS`). With a spacing the sampler is diffusers' scheduler (`schedulers.like_scheduler`), and the
+    same settings give the same images. A solver that draws noise has to make them in one batch for that. ts:
+    times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off; it goes to `denoiser`. size: of an image,
     (height, width) in pixels, or the side of a square; None is the checkpoint's own.
 
     seed: of the noise. The start is standard normal noise of all images, drawn on the processor, as a pipeline of

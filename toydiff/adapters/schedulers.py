@@ -97,8 +97,8 @@ def like_scheduler(
 ) -> AsScheduled:
     """How diffusers' scheduler of a solver samples with a spacing, one of `SPACINGS`.
 
-    The rest of its configuration is that of the checkpoint's scheduler. Its timesteps, levels, table and scale of the
-    noise are read from the scheduler itself, peculiarities included:
+    The rest of its configuration is that of the checkpoint's scheduler. Timesteps, levels, table and scale of the noise
+    are read from the scheduler itself. So its peculiarities are kept:
 
     - DDIM's ends at the table's first level, not at 0, where the configuration says set_alpha_to_one = false.
     - Heun's starts from sigma times the noise, not from the noise, at "trailing" and "linspace".

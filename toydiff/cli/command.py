@@ -62,8 +62,7 @@ examples:
   toydiff convergence --solver heun unipc2 --schedule vp linear
   toydiff train diffusion --problem mixture:spirals --out teacher
   toydiff pairs --problem mixture:spirals --teacher teacher --n 20000 --out pairs
-  toydiff train rectified-diffusion --problem mixture:spirals --teacher teacher --pairs pairs --out run \\
-    --set loss=own-mse
+  toydiff train rectified-diffusion --problem mixture:spirals --teacher teacher --pairs pairs --out run
   toydiff evaluate run --steps 1,2,4      distance to true samples, beside its floor
   toydiff sample run --steps 1 --out run.png
   toydiff sample --problem sd --model PATH --prompt "a red fox" --solver dpm++2m --steps 20 --out fox.png

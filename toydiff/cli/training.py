@@ -407,7 +407,7 @@ def pairs_arguments(parser: Parser) -> None:
         "--n",
         metavar="N",
         type=whole(1, MOST_PAIRS),
-        help="number of pairs (default: 10000; for a checkpoint 1000)",
+        help="number of pairs (default: 10000); for a checkpoint 1000",
     )
     parser.add_argument(
         "--solver",
@@ -423,13 +423,13 @@ def pairs_arguments(parser: Parser) -> None:
         "--steps",
         metavar="N",
         type=whole(1, MOST_STEPS),
-        help="steps of the solver (default: 32; for a checkpoint 25)",
+        help="steps of the solver (default: 32); for a checkpoint 25",
     )
     parser.add_argument(
         "--guidance-scale",
         metavar="G",
         type=finite,
-        help="guidance scale; 1 is off (default: 1; for a checkpoint 7.5)",
+        help="guidance scale; 1 is off (default: 1); for a checkpoint 7.5",
     )
     _seed(parser, "seed of the noise")
     parser.add_argument(

@@ -105,8 +105,11 @@ ENTRY = Entry(
 
 
 class Features:
-    """What images of digits are compared with: `net`, the classifier; `reference`, the moments of the features of the
-    training digits; `held_out` (n, 64) and `labels` (n,), features and labels of the test digits."""
+    """The features that images of digits are compared with.
+
+    `net` is the classifier. `reference` holds the moments of the training digits' features. `held_out` (n, 64) and
+    `labels` (n,) are the features and labels of the test digits.
+    """
 
     def __init__(self, net: Classifier, reference: Moments, held_out: Tensor, labels: Tensor):
         self.net, self.reference, self.held_out, self.labels = net.eval(), reference, held_out, labels

@@ -118,15 +118,15 @@ def compare(
     one by one, with the same noise; its one-step solver is DDIM unless a method's settings name another. All errors are
     Euclidean distances of the samples at t = 0. A row has these keys among others:
 
-    - `error_to_sequential`, `error_to_sequential_p95`, `error_to_sequential_max`: the median, the 95th percentile and
-      the largest distance to the end of the sequential walk.
-    - `error_to_exact`, `error_to_exact_p95`: likewise to the end of the exact flow; None for a stochastic solver.
+    - `error_to_sequential`, with `_p95` and `_max`: the median distance to the end of the sequential walk, the 95th
+      percentile and the largest one.
+    - `error_to_exact`, with `_p95`: likewise to the end of the exact flow; None for a stochastic solver.
     - `sweeps`: iterations. `rounds`: calls that waited for one another. `nfe`: calls per sample.
     - `calls`: batches through the network. They are more than `rounds` where a batch is larger than the solver's
       `at_once`, or where fine and coarse solver differ.
     - `curve`: the rounds spent up to each sweep, from the first guess on, and the error to the sequential walk there.
-    - `rounds_to_target`, `rounds_to_target_p95`: the rounds after which the median and the 95th percentile were first
-      at most `target`; None if they never were.
+    - `rounds_to_target`, with `_p95`: the rounds after which the median, and the 95th percentile, was first at most
+      `target`; None if it never was.
     - `seconds`: the median of a few runs. `seconds_with_cost`: one run in which every network call takes `cost` seconds
       longer (`FixedCost`).
 
