@@ -17,9 +17,10 @@ from toydiff import runs, weights
 from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
 from toydiff.cli import training as cli_training
+from toydiff.plots import static
 from toydiff.problems import PROBLEMS, problem
 from toydiff.problems.pairs import Recipe, load_pairs, make_pairs
-from toydiff.training.checkpoints import Checkpoints, read_run
+from toydiff.training.checkpoints import Checkpoints, read_run, write_index
 
 TINY = ["--updates", 3, "--batch", 16]
 
@@ -162,6 +163,29 @@ def test_a_watched_run_keeps_its_best_and_says_so(capsys):
     # it is part of what the run is
     assert run(*words, "--watch", 3, "--out", "run", "--resume") == 2
     assert "watch" in capsys.readouterr().err
+
+
+def test_a_run_whose_rows_have_older_names_is_loaded_and_continued(monkeypatch):
+    """`least_fraction` and `fractions` were called least_share and shares in folders of earlier versions."""
+    words = ["train", "diffusion", "--problem", "mixture", "--batch", 16, "--updates", 6, "--watch", 2, "--every", 1]
+    assert run(*words, "--out", "whole") == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4)
+        assert run(*words, "--out", "run") == 130
+    index = read_run("run")
+    older = {"least_fraction": "least_share", "fractions": "shares"}
+    index["measured"] = [{older.get(key, key): value for key, value in row.items()} for row in index["measured"]]
+    write_index("run/run.json", index)
+    assert runs.load("run").about["best"] in (0, 2)
+    assert run("evaluate", "run", "--n", 50, "--steps", 2) == 0
+    assert run(*words, "--out", "run", "--resume", "--json", "row.json") == 0
+    assert same(net_of("run"), net_of("whole"))
+    rows, expected = read_run("run")["measured"], read_run("whole")["measured"]
+    assert [row["distance"] for row in rows] == [row["distance"] for row in expected]
+    assert ["shares" in row for row in rows] == [True, True, False, False]
+    assert json.loads(Path("row.json").read_text())["best_distance"] == min(row["distance"] for row in expected)
+    curves = {2: [(row["step"], row["distance"]) for row in rows]}
+    assert static.training_curves({"diffusion": read_run("run")["history"]}, {"diffusion": curves})
 
 
 def test_a_run_that_was_never_better_than_its_start_says_so(made, capsys):

@@ -220,7 +220,7 @@ def test_a_hub_that_is_not_reached(monkeypatch, tmp_path, offline):
     line = said("nobody/has-this-checkpoint", local_only=offline)
     assert "hf download nobody/has-this-checkpoint" in line
     assert "--local-dir has-this-checkpoint" in line
-    assert ("the hub is not to be asked" in line) == offline
+    assert ("the hub is not to be used" in line) == offline
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])

@@ -1,9 +1,9 @@
 """A Stable Diffusion checkpoint in this library's terms: a schedule from its table, a kind from its prediction type, a
 denoiser, prompts, latents.
 
-SD 1.x and 2.x (eps and v prediction, zero terminal SNR) and SDXL, from a folder in diffusers' layout, a hub id, or a
-single .safetensors file. diffusers and transformers read the files and hold the networks; what is asked of them, and
-when, is this library's.
+It takes SD 1.x and 2.x (eps and v prediction, zero terminal SNR) and SDXL, from a folder in diffusers' layout, a hub
+id, or a single .safetensors file. diffusers and transformers read the files and hold the networks. This library decides
+what the networks are evaluated at, and when.
 """
 
 import functools
@@ -11,7 +11,7 @@ import json
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,15 +33,15 @@ KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AT_ONCE = 8
-"""Images that go through the VAE, or latents through the UNet, in one call, unless told otherwise."""
+"""The default of how many images go through the VAE, or latents through the UNet, in one call."""
 
 UNFILTERED = "the checkpoint's safety checker is not loaded: images are not filtered"
-"""Said wherever images are made."""
+"""What is printed wherever images are made."""
 
 
 def _by_itself(method: Callable) -> Callable:
-    """What is kept for later is computed without gradients, and by none of the modes that a caller is in: mixed
-    precision, or inference, whose tensors no gradient passes."""
+    """The method computes without gradients, and outside its caller's modes, mixed precision and inference. What it
+    returns is kept for later, and a tensor made in inference mode would pass no gradient."""
 
     @functools.wraps(method)
     def computed(self: "StableDiffusion", *args, **settings):
@@ -52,16 +52,19 @@ def _by_itself(method: Callable) -> Callable:
 
 
 _LOADED: "weakref.WeakValueDictionary[str, StableDiffusion]" = weakref.WeakValueDictionary()
-"""What is in memory, by how it was asked for."""
+"""The checkpoints in memory, by the arguments of `StableDiffusion.load`."""
 
 
 class StableDiffusion:
-    """A checkpoint that was read: `load` makes it. `unet`, `vae`: diffusers' modules, frozen; `schedule`, `kind`:
-    how the UNet was trained; `prompts`; `scale`: pixels a latent is wide; `channels`, of a latent; `resolution`,
-    (height, width) in pixels that it was trained at; `timesteps` K of the `table`.
+    """A checkpoint in memory, as `load` makes it.
+
+    `unet` and `vae` are diffusers' modules, frozen, and `pipe` is the pipeline that holds them. `schedule` and `kind`
+    say how the UNet was trained; `table` is the checkpoint's schedule of K = `timesteps` levels. `prompts` encodes
+    prompts. `scale` is how many pixels one place of a latent is wide, `channels` a latent's channels, and `resolution`
+    (height, width), in pixels, the size of image that it was trained at. `about` holds the arguments of `load`.
     """
 
-    def __init__(self, pipe: "DiffusionPipeline", about: dict):
+    def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
         self.pipe, self.about = pipe, about
         self.unet, self.vae = pipe.unet, pipe.vae
         for module in self._modules():
@@ -81,7 +84,8 @@ class StableDiffusion:
         self.channels = int(self.vae.config.latent_channels)
         if self.unet.config.in_channels != self.channels:
             raise ValueError(
-                f"the UNet of {self.source!r} takes {self.unet.config.in_channels} channels where a latent has {self.channels}: "
+                f"the UNet of {self.source!r} takes {self.unet.config.in_channels} channels "
+                f"where a latent has {self.channels}: "
                 "checkpoints for inpainting, depth or editing are not supported"
             )
         self.xl = getattr(pipe, "text_encoder_2", None) is not None
@@ -92,7 +96,7 @@ class StableDiffusion:
 
     @property
     def source(self) -> str:
-        """Where it was read from: a folder or file by its whole path, or a hub id."""
+        """Where it was read from: the absolute path of a folder or file, or a hub id."""
         return self.about["model"]
 
     @classmethod
@@ -108,20 +112,25 @@ class StableDiffusion:
     ) -> "StableDiffusion":
         """A checkpoint from a folder in diffusers' layout, a hub id such as "org/name", or a single .safetensors file.
 
-        config: for a single file, a folder in diffusers' layout (its JSON and tokenizers suffice) or a hub id that says
-        what the file holds; None for diffusers' guess, which asks the hub. lora: files or folders of LoRAs, added to
-        the weights for good, in this order. unet: a folder of another UNet in the place of the checkpoint's.
-        local_only: never ask the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
+        config: for a single file, what the file holds: a folder in diffusers' layout, of which its JSON and tokenizers
+        suffice, or a hub id. With None, diffusers guesses, and reads the hub. lora: files or folders of LoRAs, which
+        are added to the weights for good, in this order. unet: a folder with another UNet, which replaces the
+        checkpoint's. local_only: never use the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run
+        code.
 
-        The same arguments give the same object in one process, as long as anyone holds it: `to` moves it for all, and
-        its prompts are everyone's. At first it is on the processor, in float32. `ValueError` in one line for what is
-        not there, or is no such checkpoint; without the packages of the extra `sd` too.
+        The checkpoint is on the processor, in float32. In one process the same arguments give the same object, as long
+        as it is in use: `to` moves it for all its users, and they have its prompts in common. `ValueError` in one line
+        for what is not there or is no such checkpoint, and where the packages of the extra `sd` are missing.
         """
         lora = [lora] if isinstance(lora, str | Path) else lora
-        about = {
-            "model": whole(model), "config": None if config is None else whole(config), "lora": [whole(one) for one in lora],
-            "unet": None if unet is None else whole(unet), "local_only": bool(local_only), "unsafe": bool(unsafe),
-        }  # fmt: skip
+        about: dict[str, Any] = {
+            "model": whole(model),
+            "config": None if config is None else whole(config),
+            "lora": [whole(one) for one in lora],
+            "unet": None if unet is None else whole(unet),
+            "local_only": bool(local_only),
+            "unsafe": bool(unsafe),
+        }
         key = json.dumps({name: value for name, value in about.items() if name not in ("local_only", "unsafe")})
         loaded = _LOADED.get(key)
         if loaded is None:
@@ -129,11 +138,10 @@ class StableDiffusion:
         return loaded
 
     def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
-        """Move networks to a device, and the UNet and text encoders to a dtype; the VAE stays in float32. None leaves
-        what is.
+        """Move the networks to a device, and the UNet and the text encoders to a dtype. The VAE stays in float32.
 
-        What a narrower dtype has rounded stays so. `ValueError` for float16 on the processor, or a device or dtype that
-        is not there.
+        None changes nothing. Weights that a narrower dtype has rounded stay rounded. `ValueError` for float16 on the
+        processor, or for a device or dtype that there is not.
         """
         try:
             device = self.device if device is None else torch.device(device)
@@ -142,18 +150,17 @@ class StableDiffusion:
             raise ValueError(
                 f"this machine has no device {str(device)!r} that torch can use: {one_line(error)[:100]}"
             ) from None
-        if dtype is None:
-            dtype = self.unet.dtype
-        elif not isinstance(dtype, torch.dtype):
-            if dtype not in DTYPES:
-                raise unknown("dtype", dtype, DTYPES)
-            dtype = DTYPES[dtype]
-        if device.type == "cpu" and dtype == torch.float16:
+        if isinstance(dtype, str) and dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES)
+        precision: torch.dtype = (
+            self.unet.dtype if dtype is None else DTYPES[dtype] if isinstance(dtype, str) else dtype
+        )
+        if device.type == "cpu" and precision == torch.float16:
             raise ValueError("float16 is too slow and too narrow on the processor; use float32 or bfloat16 there")
-        narrower = dtype != self.unet.dtype
+        narrower = precision != self.unet.dtype
         with quietly():
             for module in self._modules():
-                module.to(device=device, dtype=torch.float32 if module is self.vae else dtype)
+                module.to(device=device, dtype=torch.float32 if module is self.vae else precision)
         self.prompts.forget(all_=narrower)
         return self
 
@@ -163,18 +170,21 @@ class StableDiffusion:
         return next(self.unet.parameters()).device
 
     def denoiser(self, *, rounded: bool = False, negative_prompt: str | None = None) -> LambdaDenoiser:
-        """The checkpoint's model behind the contract, frozen: cond is the labels of `prompts.add`.
+        """The checkpoint's model as a frozen denoiser. Its cond (B,) are labels that `prompts.add` gives.
 
-        rounded: the UNet is told whole timesteps, as it was trained, and as diffusers does; a solver of high order then
-        loses its order.
+        rounded: the UNet gets whole timesteps, as in its training and in diffusers; a solver of high order then loses
+        its order. negative_prompt: the prompt that stands for no label, in guidance; None is no prompt.
         """
         net = CheckpointUNet.of(self)
         net.rounded, net.negative = rounded, negative_prompt
         return LambdaDenoiser(net, self.schedule, self.kind).eval().requires_grad_(False)
 
-    def latent_shape(self, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
-        """(channels, H, W) of a latent for an image of size (height, width) pixels, or a square; None for the
-        checkpoint's own."""
+    def latent_shape(self, size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
+        """The shape (channels, H, W) of the latent of an image.
+
+        size: of the image in pixels, (height, width) or the side of a square; None for the checkpoint's own.
+        `ValueError` for a size that is not positive whole numbers, or that the UNet cannot halve often enough.
+        """
         if not isinstance(size, int | tuple | None) or (isinstance(size, tuple) and len(size) != 2):
             raise ValueError(f"a size is a number of pixels, or (height, width), got {size!r}")
         height, width = (size, size) if isinstance(size, int) else self.resolution if size is None else size
@@ -188,7 +198,10 @@ class StableDiffusion:
 
     @_by_itself
     def decode(self, latents: Tensor, *, at_once: int = AT_ONCE, progress: bool = False) -> Tensor:
-        """Images (n, 3, H, W) in [0, 1] of latents (n, C, H/scale, W/scale), a few at a time; on the processor."""
+        """Images (n, 3, H, W) in [0, 1], on the processor, of latents (n, C, H/scale, W/scale).
+
+        at_once: latents in one call of the VAE. progress: show a bar. `ValueError` for another shape, or NaN.
+        """
         check_state(latents, "latents")
         check_finite(latents, "latents")
         check_count(at_once, "at_once")
@@ -203,7 +216,10 @@ class StableDiffusion:
 
     @_by_itself
     def encode(self, images: Tensor, *, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
-        """(mean, std) of the latents (n, C, H/scale, W/scale) of images (n, 3, H, W) in [0, 1]; on the processor."""
+        """Mean and standard deviation, (n, C, H/scale, W/scale) each, of the latents of images (n, 3, H, W) in [0, 1].
+
+        Both are on the processor. at_once: images in one call of the VAE. `ValueError` for another shape.
+        """
         check_state(images, "images")
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images have shape (n, 3, H, W), got {shape(images)}")
@@ -216,7 +232,7 @@ class StableDiffusion:
         return torch.cat(means), torch.cat(stds)
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(shift, factor): the VAE's own latents are factor z + shift, z those of the UNet."""
+        """(shift, factor): a latent z of the UNet is factor z + shift for the VAE."""
         config = self.vae.config
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
         if mean is None or std is None:
@@ -225,8 +241,8 @@ class StableDiffusion:
         return column(mean).view(1, -1, 1, 1), column(std).view(1, -1, 1, 1) / self.vae.config.scaling_factor
 
     def stamp(self, *parts: str) -> list:
-        """By which the weights of some components are known as the same as before: where they were read from, and
-        what the files looked like."""
+        """What the weights of some components were read from, and the state of those files: where this is the same,
+        the weights count as unchanged."""
         place = Path(self.source)
         files = (
             [place] if place.is_file() else sorted(p for part in parts for p in (place / part).glob("*") if p.is_file())
@@ -242,22 +258,20 @@ class StableDiffusion:
 
     @_by_itself
     def _encode_text(self, texts: Sequence[str] | None) -> Encoded:
-        """By the pipeline's own encoders; None is what it gives the model for no prompt: of SDXL zeros, if its
-        configuration says so."""
+        """Prompts as the pipeline's own encoders have them. None stands for no prompt: the empty one, or zeros where
+        the configuration of an SDXL checkpoint says so."""
+        words = [""] if texts is None else list(texts)
         with quietly():
             if not self.xl:
-                found, _ = self.pipe.encode_prompt([""] if texts is None else list(texts), self.device, 1, False)
+                found, _ = self.pipe.encode_prompt(words, self.device, 1, False)
                 return Encoded(found, None)
-            none = texts is None
-            found, _, pooled, _ = self.pipe.encode_prompt(
-                [""] if none else list(texts), device=self.device, do_classifier_free_guidance=False
-            )
-        if none and self.pipe.config.force_zeros_for_empty_prompt:
+            found, _, pooled, _ = self.pipe.encode_prompt(words, device=self.device, do_classifier_free_guidance=False)
+        if texts is None and self.pipe.config.force_zeros_for_empty_prompt:
             return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
         return Encoded(found, pooled)
 
     def too_long(self, text: str) -> str | None:
-        """What is wrong with a prompt that has more tokens than the text encoder reads."""
+        """The message for a prompt that has more tokens than the text encoder reads; None for any other prompt."""
         for tokenizer in self._tokenizers():
             with quietly():
                 ids = tokenizer(text).input_ids
@@ -265,21 +279,23 @@ class StableDiffusion:
             if len(ids) > most:
                 lost = tokenizer.decode(ids[most - 1 : -1]).strip()
                 return (
-                    f"the prompt has {len(ids) - 2} tokens and the text encoder reads {most - 2}: {lost[:80]!r} would be lost; "
-                    "shorten it, or allow the cut (--cut-prompts)"
+                    f"the prompt has {len(ids) - 2} tokens and the text encoder reads {most - 2}: "
+                    f"{lost[:80]!r} would be lost; shorten it, or allow the cut (--cut-prompts)"
                 )
         return None
 
     def __repr__(self) -> str:
-        return f"StableDiffusion({self.source!r}, {'XL, ' if self.xl else ''}{self.kind}, {' x '.join(map(str, self.resolution))} px)"
+        height, width = self.resolution
+        return f"StableDiffusion({self.source!r}, {'XL, ' if self.xl else ''}{self.kind}, {height} x {width} px)"
 
 
 def table_of(scheduler: object) -> Tabulated:
-    """The schedule of a diffusers scheduler: its table of alphas_cumprod, whose last entry may be 0 (zero terminal
-    SNR)."""
+    """The schedule of a diffusers scheduler, from its table alphas_cumprod. The table's last entry may be 0 (zero
+    terminal SNR). `ValueError` where there is no table."""
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(
-            f"the scheduler {type(scheduler).__name__} has no table of noise levels (alphas_cumprod) to make a schedule of"
+            f"the scheduler {type(scheduler).__name__} has no table of noise levels (alphas_cumprod) "
+            "to make a schedule of"
         )
     return Tabulated(scheduler.alphas_cumprod.double())
 
@@ -287,7 +303,7 @@ def table_of(scheduler: object) -> Tabulated:
 def unet_from(
     checkpoint: dict, trained: str, rank: int, guided: bool, flow: bool, rounded: bool = False
 ) -> CheckpointUNet:
-    """A network from its `config`, the weights that were trained still to be loaded."""
+    """A network from its `config`. The weights that were trained are still to be loaded."""
     net = CheckpointUNet.of(StableDiffusion.load(**checkpoint)).to_train(trained, rank, guided=guided, flow=flow)
     net.rounded = rounded
     return net

@@ -1,12 +1,11 @@
-"""Students for diffusers: a LoRA or a UNet, the scheduler that samples it as it was trained, and the lines of Python
-that load both."""
+"""Students for diffusers: a LoRA or a UNet, the scheduler that samples it, and the lines of Python that load both."""
 
 import copy
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,36 +16,40 @@ from ..support.files import check_folder, writable_folder, write_json, write_tex
 from ..training.checkpoints import versions
 from .checkpoint import KINDS
 from .reading import EXPORTED, quietly
-from .unet import CheckpointUNet
+from .unet import CheckpointUNet, network_of
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DConditionModel
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 SCHEDULERS = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler"}
-"""Which scheduler walks as the solver of a method does."""
+"""The scheduler of diffusers that does the steps of a solver, by the solver's name."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the folder, "lora" or "unet", the scheduler's class, the steps it is meant for, and the
-    Python that uses it."""
+    """What was written."""
 
     folder: Path
     what: str
+    """"lora" or "unet"."""
     scheduler: str
+    """The name of the scheduler's class."""
     steps: tuple[int, ...]
+    """The numbers of steps that the student is meant for."""
     code: str
+    """Python that makes an image with it."""
 
 
-def export(D: Denoiser, about: Mapping[str, object], out: Path | str, *, whole: bool = False) -> Exported:
-    """Write a student for diffusers into a folder that holds none yet: its LoRA, or its UNet where it is more than
-    that, or where `whole` asks for it; and its scheduler.
+def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: bool = False) -> Exported:
+    """Write a student for diffusers, with its scheduler, into a folder that is empty or is still to be made.
 
-    about: what its run says (`runs.Model.about`). With diffusers' own pipeline, scheduler and these weights, the same
-    seed gives the images that `sample_images` gives at whole timesteps, at the steps that the method is meant for.
-    `ValueError` for what is no student of a checkpoint, is on a schedule that no scheduler has, or a folder that is in
-    use.
+    A LoRA is written where the student is no more than that, and else its UNet. whole: the UNet in any case. about:
+    what is known of the student (`runs.Model.about`). `ValueError` if D is no student of a checkpoint, if no scheduler
+    has its schedule, or if the folder is in use.
+
+    With these weights diffusers makes the same images as `sample_images` does for the same seed. That holds at whole
+    timesteps, and at the numbers of steps that the method is meant for.
     """
     if not isinstance(D, LambdaDenoiser) or not isinstance(D.net, CheckpointUNet):
         raise ValueError(
@@ -71,8 +74,8 @@ def export(D: Denoiser, about: Mapping[str, object], out: Path | str, *, whole: 
     )
     writable_folder(folder.parent)
     # into a folder beside it, which gets its name once it is whole
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as part, quietly():
-        part = Path(part)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as name, quietly():
+        part = Path(name)
         if as_lora:
             _save_lora(net, part)
         else:
@@ -103,8 +106,7 @@ def _save_lora(net: CheckpointUNet, folder: Path) -> None:
 
 
 def merged(net: CheckpointUNet) -> "UNet2DConditionModel":
-    """The student's UNet as diffusers has it, in float32 on the processor: a copy, with its LoRA added to the
-    weights."""
+    """A copy of the student's UNet for diffusers, in float32 on the processor. A LoRA is added to its weights."""
     unet = copy.deepcopy(net.unet).cpu().float()
     if net.trained == "lora":
         unet.fuse_lora()
@@ -113,26 +115,35 @@ def merged(net: CheckpointUNet) -> "UNet2DConditionModel":
 
 
 def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "SchedulerMixin":
-    """The scheduler of diffusers that samples a denoiser as a solver on uniform times does; `ValueError` where there
-    is none."""
+    """The scheduler of diffusers that samples a denoiser as a solver does on the grid `uniform`.
+
+    solver: by name; steps: the numbers of steps that the denoiser is meant for. `ValueError` where there is no such
+    scheduler.
+    """
     import diffusers
 
-    checkpoint, schedule = D.net.checkpoint, D.schedule
+    checkpoint, schedule = network_of(D).checkpoint, D.schedule
     if isinstance(schedule, Linear) and D.kind == "velocity":
         if solver == "lcm":
             raise ValueError(
-                "no scheduler of diffusers that these pipelines take noises a flow again, as the solver lcm does; train on the checkpoint's own schedule"
+                "no scheduler of diffusers that these pipelines take noises a flow again, as the solver lcm does; "
+                "train on the checkpoint's own schedule"
             )
         # FlowMatchEulerDiscreteScheduler lacks what these pipelines ask of a scheduler; UniPC of order 1 without its
         # corrector is Euler's step
         return diffusers.UniPCMultistepScheduler(
-            solver_order=1, disable_corrector=list(range(1000)), prediction_type="flow_prediction", use_flow_sigmas=True, final_sigmas_type="zero"
-        )  # fmt: skip
+            solver_order=1,
+            disable_corrector=list(range(1000)),
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            final_sigmas_type="zero",
+        )
     names = {kind: name for name, kind in KINDS.items()}
     table = schedule.base if isinstance(schedule, PiecewiseLinear) else schedule
     if not isinstance(table, Tabulated) or not torch.equal(table._log_alpha, checkpoint.table._log_alpha):
         raise ValueError(
-            f"no scheduler of diffusers has the schedule {schedule!r}; a student on the checkpoint's own can be exported, or a flow"
+            f"no scheduler of diffusers has the schedule {schedule!r}; "
+            "a student on the checkpoint's own can be exported, or a flow"
         )
     if D.kind not in names:
         raise ValueError(f"no scheduler of diffusers takes predictions of the kind {D.kind!r}")
@@ -140,7 +151,14 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
         raise ValueError(
             f"no scheduler of diffusers is known to do what {solver!r} does; known are {', '.join(SCHEDULERS)}"
         )
-    own = {"timestep_spacing": "trailing", "prediction_type": names[D.kind], "steps_offset": 0, "clip_sample": False, "set_alpha_to_one": True, "thresholding": False}  # fmt: skip
+    own = {
+        "timestep_spacing": "trailing",
+        "prediction_type": names[D.kind],
+        "steps_offset": 0,
+        "clip_sample": False,
+        "set_alpha_to_one": True,
+        "thresholding": False,
+    }
     if solver == "lcm":
         own["original_inference_steps"] = max(steps)  # the points it picks from are then those of the uniform grid
     with quietly():
@@ -148,8 +166,11 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
 
 
 def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tuple[int, ...], guidance: float) -> str:
-    """Python that makes an image with diffusers alone."""
-    checkpoint = D.net.checkpoint
+    """The Python that makes an image with diffusers alone.
+
+    folder: of the student; what: "lora" or "unet"; scheduler: the name of its class; guidance: the guidance scale.
+    """
+    checkpoint = network_of(D).checkpoint
     pipeline = type(checkpoint.pipe).__name__
     reading = f'pipe = {pipeline}.from_pretrained("{checkpoint.source}")'
     if Path(checkpoint.source).suffix == ".safetensors":

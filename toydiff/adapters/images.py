@@ -1,11 +1,12 @@
-"""Pictures to train on: a folder of images with captions, encoded once into latents, and pictures to look at: sheets
-with their settings inside."""
+"""Pictures to train on, a folder of images with captions, which are encoded once into latents; and pictures to look at,
+sheets of images with their settings inside."""
 
 import hashlib
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,13 +19,21 @@ from ..training.checkpoints import read_tensors, tensor_bytes
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 CAPTIONS = "metadata.jsonl"
 SHARD = 64
-"""Images that are encoded, and kept in one file, at a time."""
+"""Images that are encoded together, and kept in one file."""
 GAP = 4
 """Pixels between the images of a sheet."""
 
 
+class Encoder(Protocol):
+    """What encodes images, a `toydiff.adapters.checkpoint.StableDiffusion`."""
+
+    def encode(self, images: Tensor, *, at_once: int) -> tuple[Tensor, Tensor]: ...
+
+    def stamp(self, *parts: str) -> list: ...
+
+
 def read_text(path: Path) -> str:
-    """A text in UTF-8, with or without a mark of that; `ValueError` that names the file for another."""
+    """The text of a file in UTF-8, with or without a byte order mark; `ValueError` if it cannot be read so."""
     try:
         text = path.read_text("utf-8-sig")
         text.encode()
@@ -36,17 +45,19 @@ def read_text(path: Path) -> str:
 
 
 def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
-    """The images of a folder and of those in it, sorted, with their captions.
+    """The images in a folder and in the folders inside it, sorted, each with its caption.
 
-    A caption is the "text" of the line of metadata.jsonl with this "file_name", or what is in a .txt file of the
-    image's name. `ValueError` if there is no image, or one without a caption.
+    A caption is the "text" of the line of metadata.jsonl that has the image's "file_name", or else the content of a
+    .txt file of the image's name. `ValueError` if there is no image, or one without a caption.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no folder of images at {str(folder)!r}")
     found = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )  # fmt: skip
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not found:
         raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
     said = {}
@@ -71,14 +82,16 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
             caption = read_text(beside).strip()
         if caption is None:
             raise ValueError(
-                f"the image {str(path)!r} has no caption: give it a line in {CAPTIONS}, or a file {beside.name}; an empty one is allowed"
+                f"the image {str(path)!r} has no caption: give it a line in {CAPTIONS}, or a file {beside.name}; "
+                "an empty one is allowed"
             )
         captioned.append((path, caption))
     return captioned
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
-    """An image (3, H, W) in [0, 1], scaled until it covers size = (height, width), and cut in its middle."""
+    """An image (3, H, W) in [0, 1] of size = (height, width): it is scaled until it covers that, and its middle is cut
+    out. `ValueError` if the file cannot be read as an image."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width = size
@@ -96,12 +109,12 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
 
 
 def stamps(paths: Sequence[Path]) -> list[list]:
-    """By which files are known as the same as before: name, size and time of the last change."""
+    """Path, size and time of the last change of files: where these are the same, the files count as unchanged."""
     return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
 
 def encoded(
-    checkpoint,
+    checkpoint: Encoder,
     paths: Sequence[Path],
     size: tuple[int, int],
     *,
@@ -109,16 +122,18 @@ def encoded(
     at_once: int = 8,
     progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(mean, std) of the latents of images, (n, C, h, w) each, in half precision; kept shard by shard in the folder
-    `cache`, where the next run finds them."""
+    """Mean and standard deviation of the latents of images, (n, C, h, w) each, in half precision.
+
+    paths: of the images; size: (height, width) in pixels. cache: a folder that keeps the latents, shard by shard, for
+    the next run. at_once: images in one call. progress: show a bar.
+    """
     means, stds = [], []
     for i in tqdm(range(0, len(paths), SHARD), desc="encode", unit="shard", disable=not progress):
         part = paths[i : i + SHARD]
         file = None
         if cache is not None:
-            key = hashlib.sha256(json.dumps([checkpoint.stamp("vae"), list(size), stamps(part)]).encode()).hexdigest()[
-                :24
-            ]
+            made_of = json.dumps([checkpoint.stamp("vae"), list(size), stamps(part)])
+            key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
             file = writable_folder(cache) / f"latents-{key}.safetensors"
         if file is not None and file.exists():
             found = read_tensors(file)
@@ -136,12 +151,12 @@ def encoded(
 
 
 def as_bytes(images: Tensor) -> np.ndarray:
-    """Images (n, 3, H, W) in [0, 1] as (n, H, W, 3) bytes, rounded as diffusers rounds them."""
+    """Images (n, 3, H, W) in [0, 1] as bytes (n, H, W, 3), rounded as diffusers rounds them."""
     return (images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
 
 
 def sheet_png(images: np.ndarray, columns: int, settings: dict) -> bytes:
-    """A PNG of images (n, H, W, 3) in rows of `columns`, its settings as JSON in the text field `toydiff`."""
+    """A PNG of images (n, H, W, 3) in rows of `columns`. The PNG's text field `toydiff` holds the settings as JSON."""
     from PIL import Image, PngImagePlugin
 
     n, height, width, _ = images.shape

@@ -1,5 +1,5 @@
-"""Reading a checkpoint's files: by diffusers and transformers, whole or not at all, with one line for whatever is
-wrong."""
+"""Reading a checkpoint's files by diffusers and transformers, whole or not at all. Whatever is wrong is a `ValueError`
+of one line."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 SECOND = ("text_encoder_2", "tokenizer_2")
@@ -24,22 +24,23 @@ NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 SINGLE = (".safetensors", ".ckpt")
 SUPPORTED = "this adapter takes checkpoints with a UNet: SD 1.x, SD 2.x and SDXL"
 EXPORTED = "toydiff.json"
-"""The file by which a folder is known as one that `toydiff export` wrote."""
+"""A folder with this file was written by `toydiff export`."""
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """diffusers and transformers speak of what is intended here: no safety checker, CPU, a cut that was agreed to;
-    and their bars are of files that take a second each."""
+    """Within the block, diffusers and transformers print nothing.
+
+    Their warnings are of what is intended here: no safety checker, the CPU, a prompt that is cut. Their bars are for
+    files that take a second each.
+    """
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers", "huggingface_hub", "peft")]
-    before, bars = (
-        [logger.level for logger in loggers],
-        [lib.is_progress_bar_enabled() for lib in (of_diffusers, of_transformers)],
-    )
+    before = [logger.level for logger in loggers]
+    bars = [lib.is_progress_bar_enabled() for lib in (of_diffusers, of_transformers)]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
@@ -57,19 +58,20 @@ def quietly() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
+    """An error's text in one line of 300 characters at most, or its type where it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def whole(path: str | Path) -> str:
-    """A path as it is from everywhere; what is no path here, a hub id say, as it was given."""
+    """The absolute path, where there is a file or folder. Anything else, such as a hub id, is returned as it is."""
     return str(Path(path).resolve()) if Path(path).exists() else str(path)
 
 
 def read(
     model: str, config: str | None, lora: Sequence[str], unet: str | None, local_only: bool, unsafe: bool
 ) -> "DiffusionPipeline":
-    """The pipeline of a checkpoint, in float32 on the processor: see `StableDiffusion.load`. `ValueError` in one
-    line for whatever is wrong with it."""
+    """The pipeline of a checkpoint, in float32 on the processor. The arguments, and the errors, are those of
+    `StableDiffusion.load`."""
     try:
         import diffusers
         import peft  # noqa: F401
@@ -136,8 +138,12 @@ def _from_folder(path: Path, unsafe: bool) -> "DiffusionPipeline":
     try:
         networks = {name: _network(path / name, parts[name], unsafe) for name in needed if name in NETWORKS}
         return DiffusionPipeline.from_pretrained(
-            path, local_files_only=True, **{name: None for name in NOT_LOADED if name in parts}, **networks, torch_dtype=torch.float32
-        )  # fmt: skip
+            path,
+            local_files_only=True,
+            **{name: None for name in NOT_LOADED if name in parts},
+            **networks,
+            torch_dtype=torch.float32,
+        )
     except Exception as error:  # of many kinds, some of safetensors, diffusers and transformers alone
         raise ValueError(f"the checkpoint {model!r} cannot be read: {one_line(error)}") from None
 
@@ -154,8 +160,8 @@ def _parts(index: Path) -> dict:
 
 
 def _network(folder: Path, class_: Sequence[str], unsafe: bool) -> torch.nn.Module:
-    """A network of a checkpoint, every weight of which is in its files: the libraries fill in what is missing with
-    random numbers, and go on."""
+    """A network of a checkpoint. `ValueError` where a weight is not in its files: the libraries would fill in random
+    numbers, and go on."""
     library, name = class_
     if library not in ("diffusers", "transformers"):
         raise ValueError(f"its {folder.name} is a {name} of {library}, which is not known here")
@@ -182,7 +188,8 @@ def _network(folder: Path, class_: Sequence[str], unsafe: bool) -> torch.nn.Modu
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
-            f"its {folder.name} lacks {len(missing)} weights, {missing[0]!r} for one: they are of another model, or of another version"
+            f"its {folder.name} lacks {len(missing)} weights, {missing[0]!r} for one: "
+            "they are of another model, or of another version"
         )
     return made
 
@@ -208,15 +215,19 @@ def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -
     try:
         parts = inspect.signature(kind.__init__).parameters
         return kind.from_single_file(
-            str(path), config=config, local_files_only=local_only or _offline() or (config is not None and Path(config).is_dir()),
-            torch_dtype=torch.float32, **{name: None for name in NOT_LOADED if name in parts},
-        )  # fmt: skip
+            str(path),
+            config=config,
+            local_files_only=local_only or _offline() or (config is not None and Path(config).is_dir()),
+            torch_dtype=torch.float32,
+            **{name: None for name in NOT_LOADED if name in parts},
+        )
     except Exception as error:  # of many kinds, some of diffusers' own
         hint = ""
         if config is None:
             hint = (
-                "; a single file does not say how it is built, and the hub that would was not reached: give --config a folder with the JSON "
-                "files and tokenizers of its kind (of SD 1.5: stable-diffusion-v1-5/stable-diffusion-v1-5 without its weights)"
+                "; a single file does not say how it is built, and the hub that would was not reached: give --config a "
+                "folder with the JSON files and tokenizers of its kind "
+                "(of SD 1.5: stable-diffusion-v1-5/stable-diffusion-v1-5 without its weights)"
             )
         raise ValueError(f"the file {str(path)!r} cannot be read as a checkpoint: {one_line(error)}{hint}") from None
 
@@ -240,37 +251,44 @@ def _from_hub(model: str, local_only: bool, unsafe: bool) -> "DiffusionPipeline"
 
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith("/"):
         raise ValueError(
-            f"there is no checkpoint at {model!r}: it is neither a folder, nor a .safetensors file, nor a hub id such as org/name"
+            f"there is no checkpoint at {model!r}: "
+            "it is neither a folder, nor a .safetensors file, nor a hub id such as org/name"
         )
     wanted = [f"{name}/*" for name in (*NEEDED, "text_encoder_2", "tokenizer_2")]
     try:
         folder = DiffusionPipeline.download(
-            model, local_files_only=local_only or _offline(), safety_checker=None, use_safetensors=None if unsafe else True,
-        )  # fmt: skip
+            model,
+            local_files_only=local_only or _offline(),
+            safety_checker=None,
+            use_safetensors=None if unsafe else True,
+        )
     except Exception as error:
         why = (
-            "the hub is not to be asked" if local_only or _offline() else "the hub was not reached, or does not have it"
+            "the hub is not to be used" if local_only or _offline() else "the hub was not reached, or does not have it"
         )
         raise ValueError(
-            f"the checkpoint {model!r} is neither a folder here nor in the hub's cache, and {why} ({one_line(error)[:120]}); where there is a network, run: "
-            f"hf download {model} model_index.json {' '.join(map(repr, wanted))} --local-dir {model.split('/')[1]}  and give that folder as the model"
+            f"the checkpoint {model!r} is neither a folder here nor in the hub's cache, "
+            f"and {why} ({one_line(error)[:120]}); where there is a network, run: "
+            f"hf download {model} model_index.json {' '.join(map(repr, wanted))} --local-dir {model.split('/')[1]}"
+            "  and give that folder as the model"
         ) from None
     return _from_folder(Path(folder), unsafe)
 
 
-def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: bool):
-    """A UNet alone, such as the published students of PeRFlow and Rectified Diffusion, and those that `toydiff
-    export` writes."""
+def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: bool) -> "UNet2DConditionModel":
+    """A UNet alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export` wrote."""
     from diffusers import UNet2DConditionModel
 
     path = Path(unet)
     inside = not (path / "config.json").exists() and (path / "unet" / "config.json").exists()
     if path.exists() and not inside and not (path / "config.json").exists():
         raise ValueError(
-            f"{unet!r} holds no UNet: a folder with config.json and weights is needed, or one with such a folder named unet"
+            f"{unet!r} holds no UNet: a folder with config.json and weights is needed, "
+            "or one with such a folder named unet"
         )
     if not path.exists() and (unet.count("/") != 1 or unet.startswith((".", "/", "~"))):
         raise ValueError(f"there is no UNet at {unet!r}")
+    found: UNet2DConditionModel
     try:
         if path.exists():
             found = _network(path / "unet" if inside else path, ("diffusers", "UNet2DConditionModel"), unsafe)
@@ -288,8 +306,8 @@ def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: 
 
 
 def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bool) -> None:
-    """Add a LoRA to the weights for good: LCM-LoRA, PCM-LoRA, those that `toydiff export` writes. `ValueError` if it
-    is not there or does not fit."""
+    """Add a LoRA to the weights for good: LCM-LoRA, PCM-LoRA, or one that `toydiff export` wrote. `ValueError` if it is
+    not there or does not fit."""
     path = Path(lora)
     if not path.exists() and (lora.count("/") != 1 or lora.startswith((".", "/", "~"))):
         raise ValueError(f"there is no LoRA at {lora!r}")
@@ -297,15 +315,19 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
     if path.is_file():
         if path.suffix != ".safetensors" and not unsafe:
             raise ValueError(
-                f"the LoRA {lora!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)"
+                f"the LoRA {lora!r} is a pickle, which can run code; "
+                "use a .safetensors file, or allow it (--unsafe-weights)"
             )
         where = {"pretrained_model_name_or_path_or_dict": str(path.parent or "."), "weight_name": path.name}
     elif path.is_dir() and not any(path.glob("*.safetensors")) and not unsafe:
         raise ValueError(f"the folder {lora!r} holds no LoRA: it has no .safetensors file")
     try:
         pipe.load_lora_weights(
-            **where, adapter_name="given", local_files_only=path.exists() or local_only or _offline(), use_safetensors=None if unsafe else True,
-        )  # fmt: skip
+            **where,
+            adapter_name="given",
+            local_files_only=path.exists() or local_only or _offline(),
+            use_safetensors=None if unsafe else True,
+        )
         if "given" not in {name for names in pipe.get_list_adapters().values() for name in names}:
             raise ValueError("none of its weights is one of this checkpoint's")
         pipe.fuse_lora(adapter_names=["given"])
@@ -317,8 +339,8 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
 
 
 def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
-    """A student that `toydiff export` wrote says how it is sampled: a flow, say, has another schedule and kind than
-    the checkpoint it was made of."""
+    """Use the scheduler of a student that `toydiff export` wrote. A flow, say, has another schedule and kind than the
+    checkpoint that it was made of."""
     if student is None or not (Path(student) / EXPORTED).exists():
         return
     import diffusers

@@ -1,12 +1,14 @@
-"""A sampler down to the details of diffusers' schedulers: which timesteps, where it ends, how the noise is scaled.
+"""A sampler that agrees with diffusers' schedulers in all details: which timesteps, where it ends, how the noise is
+scaled.
 
-The library's grids are times, and a model is asked at fractions of a timestep. A grid named as a scheduler's
-`timestep_spacing` is that scheduler's instead, for who wants the same images from the same seed.
+The library's own grids are times, and a model is evaluated at fractions of a timestep. A grid that is named as a
+scheduler's `timestep_spacing` gives that scheduler's timesteps, and so the same images from the same seed.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +21,10 @@ from ..solvers.lcm import LCM
 from ..solvers.registry import SOLVERS, solver_by_name
 from .checkpoint import StableDiffusion, table_of
 from .reading import one_line, quietly
+from .unet import network_of
 
 SPACINGS = ("trailing", "leading", "linspace", "lcm")
-"""`timestep_spacing` of diffusers' schedulers, and the choice that LCM's makes."""
+"""Each `timestep_spacing` of diffusers' schedulers, and "lcm" for the timesteps that LCM's scheduler chooses."""
 COMPARABLE = (
     "DDIMScheduler",
     "HeunDiscreteScheduler",
@@ -30,26 +33,39 @@ COMPARABLE = (
     "LCMScheduler",
 )
 """The schedulers that a solver can be compared with."""
-PLAIN = {
-    "thresholding": False, "clip_sample": False, "algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "final_sigmas_type": "zero",
-    "disable_corrector": [], "predict_x0": True, "lower_order_final": True, "euler_at_final": False, "use_karras_sigmas": False, "use_exponential_sigmas": False,
-    "use_beta_sigmas": False, "use_lu_lambdas": False, "use_flow_sigmas": False,
-}  # fmt: skip
-"""Settings of schedulers with which they are the algorithms that the papers print, and the solvers here."""
+PLAIN: dict[str, Any] = {
+    "thresholding": False,
+    "clip_sample": False,
+    "algorithm_type": "dpmsolver++",
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "final_sigmas_type": "zero",
+    "disable_corrector": [],
+    "predict_x0": True,
+    "lower_order_final": True,
+    "euler_at_final": False,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+    "use_flow_sigmas": False,
+}
+"""With these settings a scheduler is the algorithm that its paper prints, and the solver here."""
 BOUNDARY = 10.0, 0.5
-"""LCM's scaling of timesteps, and its sigma_data."""
+"""The scaling of timesteps and the sigma_data of LCM's boundary condition."""
 
 
 @dataclass(frozen=True)
 class LCMScheduler(LCM):
-    """Consistency sampling with LCM's boundary condition: x_0 = c_skip x + c_out x_0', c_skip = s^2/(k'^2 + s^2), c_out
-    = k'/sqrt(k'^2 + s^2) (arXiv 2310.04378, sec. 3).
+    """Consistency sampling with LCM's boundary condition (arXiv 2310.04378, sec. 3).
 
-    k' = 10 k of the timestep k = K t - 1, s = 1/2: 7e-6 and 1 already at k = 19. A jump to t = 0 needs no such
-    condition; the difference is seen in large latents alone.
+    x_0 = c_skip x + c_out x_0' of the model's x_0', with c_skip = s^2/(k'^2 + s^2) and c_out = k'/sqrt(k'^2 + s^2). k'
+    is 10 k of the timestep k = K t - 1, and s = 1/2. At k = 19 already, c_skip is 7e-6 and c_out is 1 to within 1e-5,
+    so the condition changes large latents only. This library's jump to t = 0 needs none.
     """
 
     timesteps: int = 1000
+    """K."""
 
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
@@ -59,43 +75,52 @@ class LCMScheduler(LCM):
         k = scaling * (self.timesteps * t - 1).clamp(min=0)
         c_skip, c_out = width**2 / (k**2 + width**2), k / torch.sqrt(k**2 + width**2)
         p = Prediction.of("x0", expand(c_skip, x) * x + expand(c_out, x) * p.x0, x, t, D.schedule)
+        assert noise is not None  # a stochastic solver is always given noise
         return self.renoise(p, s, D.schedule, noise), p
 
 
 @dataclass(frozen=True)
 class AsScheduled:
-    """How a scheduler samples: the model as it sees it, the solver, its times (steps + 1,), and by what standard
-    normal noise is multiplied for a start."""
+    """How a scheduler samples."""
 
-    denoiser: Denoiser
+    denoiser: LambdaDenoiser
+    """The model on the scheduler's own table."""
     solver: Solver
     ts: Tensor
+    """The times, (steps + 1,)."""
     noise_scale: float
+    """The start is standard normal noise times this."""
 
 
 def like_scheduler(
     checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, spacing: str
 ) -> AsScheduled:
-    """What diffusers' scheduler of a solver does at a `timestep_spacing` ("lcm": LCM's own choice), with the rest of
-    the checkpoint's scheduler configuration.
+    """How diffusers' scheduler of a solver samples with a spacing, one of `SPACINGS`.
 
-    The scheduler itself gives its timesteps, its levels, its table and the scale of its noise. So DDIM's ends at the
-    table's first level, not at 0, if the configuration says set_alpha_to_one = false; Heun's starts from sigma times
-    the noise, not from noise, at "trailing" and "linspace"; schedulers that work in NSR put 2^-24 in the place of a
-    table's last 0, and Heun's knows no zero terminal SNR; LCM's has a boundary condition. `ValueError` where a
-    scheduler's walk is none over a grid, or where a solver has no scheduler.
+    The rest of its configuration is that of the checkpoint's scheduler. Timesteps, levels, table and scale of the noise
+    are read from the scheduler itself. So its peculiarities are kept:
+
+    - DDIM's ends at the table's first level, not at 0, where the configuration says set_alpha_to_one = false.
+    - Heun's starts from sigma times the noise, not from the noise, at "trailing" and "linspace".
+    - A scheduler that works in NSR replaces a last 0 of the table by 2^-24. Heun's has no zero terminal SNR.
+    - LCM's has a boundary condition.
+
+    D: the model, a student or the checkpoint's own, on a table. `ValueError` where a solver has no scheduler, where the
+    configuration has a setting that the solver here lacks, or where the scheduler does not walk over a grid.
     """
     import diffusers
 
     if not isinstance(D.schedule, Tabulated):
         raise ValueError(
-            f"the spacing {spacing!r} is of a table's timesteps, and this model is on {D.schedule!r}; take one of the library's own grids"
+            f"the spacing {spacing!r} is of a table's timesteps, and this model is on {D.schedule!r}; "
+            "take one of the library's own grids"
         )
     entry = SOLVERS[solver.partition(":")[0]]
     name = re.split(r"[ ,]", entry.elsewhere.get("diffusers", ""))[0]
     if name not in COMPARABLE:
         raise ValueError(
-            f"the spacing {spacing!r} is that of a scheduler of diffusers, and none is known that does what {entry.name} does; take one of the library's own grids"
+            f"the spacing {spacing!r} is that of a scheduler of diffusers, and none is known that does what "
+            f"{entry.name} does; take one of the library's own grids"
         )
     if (name == "LCMScheduler") != (spacing == "lcm"):
         raise ValueError(
@@ -109,14 +134,16 @@ def like_scheduler(
         except ValueError as error:
             raise ValueError(f"{name} cannot make {steps} steps: {one_line(error)}") from None
     for key, plain in PLAIN.items():
-        asked = scheduler.config.get(key, plain)
-        if asked != plain and not (key == "solver_type" and asked == "bh2"):
+        value = scheduler.config.get(key, plain)
+        if value != plain and not (key == "solver_type" and value == "bh2"):
             raise ValueError(
-                f"the checkpoint's scheduler configuration asks {name} for {key} = {asked!r}, which {entry.name} does not do; take one of the library's own grids"
+                f"the checkpoint's scheduler configuration asks {name} for {key} = {value!r}, "
+                f"which {entry.name} does not do; take one of the library's own grids"
             )
     table, K = table_of(scheduler), checkpoint.timesteps
     k = torch.unique_consecutive(scheduler.timesteps.double())
     made, noise_scale = solver_by_name(solver), 1.0
+    assert isinstance(made, Solver)  # `SOLVERS` holds no parallel ones
     if hasattr(scheduler, "sigmas"):
         ts = table.t_of_lam(-torch.log(torch.unique_consecutive(scheduler.sigmas.double())))
         if name.startswith(("Heun", "Euler")):  # it walks in z = x/alpha
@@ -128,15 +155,18 @@ def like_scheduler(
             ts = ts[:-1]  # it ends where it stands, by a step of no length
         if name == "DDIMScheduler" and not bool((-k.diff() == K // steps).all()):
             raise ValueError(
-                f"diffusers' DDIM goes down by {K // steps} timesteps a step whatever its timesteps are, and at {spacing!r} those of {steps} steps are others: "
-                "no walk over a grid does that; take leading, or trailing with a number of steps that divides the table"
+                f"diffusers' DDIM goes down by {K // steps} timesteps a step whatever its timesteps are, "
+                f"and at {spacing!r} those of {steps} steps are others: no walk over a grid does that; "
+                "take leading, or trailing with a number of steps that divides the table"
             )
     if len(k) < steps:
         raise ValueError(f"{name} has {len(k)} different timesteps here, and cannot make {steps} steps")
     if len(ts) < 2:
         raise ValueError(
-            f"with {steps} step(s), {name} at {spacing!r} begins where it ends, and makes nothing; take more steps, or trailing"
+            f"with {steps} step(s), {name} at {spacing!r} begins where it ends, and makes nothing; "
+            "take more steps, or trailing"
         )
-    D.net.table, D.net.rounded = table, bool((k == k.round()).all())
+    net = network_of(D)
+    net.table, net.rounded = table, bool((k == k.round()).all())
     made = LCMScheduler(timesteps=K) if isinstance(made, LCM) else made
-    return AsScheduled(LambdaDenoiser(D.net, table, D.kind), made, ts, noise_scale)
+    return AsScheduled(LambdaDenoiser(net, table, D.kind), made, ts, noise_scale)

@@ -1,8 +1,7 @@
-"""Prompts: encoded once, known by a number that depends on their text alone, so that a batch of them is a tensor of
-labels (B,).
+"""Prompts as labels. A prompt is encoded once, and is known by a number that depends on its text alone.
 
-So everything that works with classes works with prompts: labels that are dropped for guidance, pairs on disk, rows
-shared by several processes.
+So a batch of prompts is a tensor of labels (B,), and all that works with classes works with prompts: labels that are
+dropped for guidance, pairs on disk, batches split between processes.
 """
 
 import hashlib
@@ -22,17 +21,19 @@ from ..training.checkpoints import read_tensors, tensor_bytes
 AT_ONCE = 32
 """Prompts that are encoded in one call, and kept in one file."""
 REMEMBERED = 4
+"""Batches of encoded prompts that are kept on the device."""
 IN_FULL = 4096
-"""Prompts that are kept as they were encoded, a quarter of a megabyte each of SD 1.x; more of them, for training,
+"""So many prompts are kept as they were encoded, a quarter of a megabyte each for SD 1.x. Further ones, as in training,
 are kept in half precision."""
 
 
 class Encoded(NamedTuple):
-    """hidden (n, tokens, width): what cross-attention reads; pooled (n, width) or None: SDXL's vector of the whole
-    prompt."""
+    """What the text encoders make of n prompts."""
 
     hidden: Tensor
+    """(n, tokens, width), what cross-attention reads."""
     pooled: Tensor | None
+    """(n, width), SDXL's vector of the whole prompt; None for other checkpoints."""
 
 
 def prompt_id(text: str) -> int:
@@ -45,19 +46,20 @@ TEXTS: dict[int, str] = {}
 
 
 def text_of(id_: int) -> str:
-    """The prompt behind a label; `ValueError` if none was given."""
+    """The prompt that a label stands for; `ValueError` if this process does not know it."""
     if id_ not in TEXTS:
         raise ValueError(
-            f"the label {id_} is of a prompt that was not given to this process; add it to the checkpoint's prompts first"
+            f"the label {id_} is of a prompt that was not given to this process; "
+            "add it to the checkpoint's prompts first"
         )
     return TEXTS[id_]
 
 
 class Prompts:
-    """The prompts that a checkpoint's text encoders have read.
+    """The prompts of a checkpoint, encoded.
 
-    encode(texts) -> `Encoded`, or for None the prompt of a model that is given none, of one row; too_long(text) -> what
-    is wrong with one that has too many tokens, or None.
+    encode(texts) gives `Encoded`; encode(None) gives one row, which the model gets where there is no prompt.
+    too_long(text) gives what is wrong with a prompt of too many tokens, or None.
     """
 
     def __init__(self, encode: Callable[[Sequence[str] | None], Encoded], too_long: Callable[[str], str | None]):
@@ -75,10 +77,10 @@ class Prompts:
         key: str = "",
         progress: bool = False,
     ) -> Tensor:
-        """Encode prompts that are new, and give the labels of all, (n,). `ValueError` for one that is too long, unless
-        `cut`: its end is then lost.
+        """The labels (n,) of n prompts. Those that are new are encoded.
 
-        cache: a folder where encoded prompts are kept for the next time; `key` says by which encoders.
+        cut: a prompt that is too long loses its end, instead of a `ValueError`. cache: a folder that keeps encoded
+        prompts for the next run. key: which text encoders encode them. progress: show a bar.
         """
         texts = [str(text) for text in texts]
         new = [text for text in dict.fromkeys(texts) if prompt_id(text) not in self._rows]
@@ -108,36 +110,38 @@ class Prompts:
         return _apart(encoded)
 
     def rows(self, cond: Tensor | None, like: Tensor, negative: str | None = None) -> Encoded:
-        """What the network reads for labels cond (B,), or None for the whole batch like (B, ...): on its device, in its
-        dtype.
+        """The encoded prompts, of B rows, for a batch `like` (B, ...), on its device and in its dtype.
 
-        `NO_CLASS` is the negative prompt, or with None what the checkpoint is given for no prompt.
+        cond: labels (B,) or (); None is `NO_CLASS` for all. `NO_CLASS` stands for the negative prompt, or for what the
+        checkpoint gets without a prompt where `negative` is None. `ValueError` for a label that is not known.
         """
         if cond is None:
             cond = torch.full((len(like),), NO_CLASS, dtype=torch.long)
         check_batch_of_times(cond, like, "cond")
         wanted = (None if cond.is_inference() else cond._version, negative, len(like), like.device, like.dtype)
-        for known, how, encoded in self._last:  # a sampler asks for the same labels at every step
+        for known, how, encoded in self._last:  # a sampler has the same labels at every step
             if known is cond and how == wanted:
                 return encoded
         rows = [self._row(id_, negative) for id_ in cond.expand(len(like)).tolist()]
-        pooled = None if rows[0].pooled is None else torch.stack([row.pooled.to(like.dtype) for row in rows]).to(like)
-        encoded = Encoded(torch.stack([row.hidden.to(like.dtype) for row in rows]).to(like), pooled)
+        pooled = [row.pooled.to(like.dtype) for row in rows if row.pooled is not None]
+        encoded = Encoded(
+            torch.stack([row.hidden.to(like.dtype) for row in rows]).to(like),
+            torch.stack(pooled).to(like) if pooled else None,
+        )
         self._last = [*self._last[1 - REMEMBERED :], (cond, wanted, encoded)]
         return encoded
 
     def _row(self, id_: int, negative: str | None) -> Encoded:
         key = negative if id_ == NO_CLASS else id_
         if key not in self._rows:
-            text = (
-                negative if id_ == NO_CLASS else text_of(id_)
-            )  # added to another checkpoint, or encoded before this one was moved
+            # added to another checkpoint, or encoded before this one was moved
+            text = negative if id_ == NO_CLASS else text_of(id_)
             self._rows[key] = _apart(self._encode(None if text is None else [text]))[0]
         return self._rows[key]
 
     def forget(self, *, all_: bool = False) -> None:
-        """Forget what was put on a device, since it was moved; `all_` that was encoded, since the encoders changed:
-        it is encoded anew when it is asked for."""
+        """Forget what lies on a device, since the checkpoint was moved. all_: also what was encoded, since the encoders
+        changed; a prompt is then encoded again when it is needed."""
         self._last = []
         if all_:
             self._rows = {}
@@ -148,5 +152,6 @@ def _halved(row: Encoded) -> Encoded:
 
 
 def _apart(encoded: Encoded) -> list[Encoded]:
-    hidden, pooled = (None if part is None else part.detach().cpu().clone().unbind() for part in encoded)
+    hidden = encoded.hidden.detach().cpu().clone().unbind()
+    pooled = None if encoded.pooled is None else encoded.pooled.detach().cpu().clone().unbind()
     return [Encoded(h, None if pooled is None else pooled[i]) for i, h in enumerate(hidden)]

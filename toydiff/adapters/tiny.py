@@ -1,14 +1,14 @@
-"""A Stable Diffusion checkpoint of random weights, some 100,000 of them, in the real layout: to try code on where
-gigabytes are not at hand.
+"""A Stable Diffusion checkpoint of some 100,000 random weights in the real layout, to try code on without gigabytes.
 
-`python -m toydiff.adapters.tiny FOLDER [sd | sd-v | xl]` writes one. Its images are noise; its files, schedule,
-tokenizer and text encoders are read as a real one's are.
+`python -m toydiff.adapters.tiny FOLDER [sd | sd-v | xl]` writes one. Its images are noise. Its files, schedule,
+tokenizer and text encoders are read like those of a real checkpoint.
 """
 
 import json
 import string
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,22 +28,34 @@ with quietly():  # both speak of a package for image processing that nothing her
     )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-TABLE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-_LEADING = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
-_TRAILING = {
+TABLE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+_LEADING: dict[str, Any] = {
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+_TRAILING: dict[str, Any] = {
     "clip_sample": False,
     "prediction_type": "v_prediction",
     "rescale_betas_zero_snr": True,
     "timestep_spacing": "trailing",
 }
 SCHEDULERS = {"sd": _LEADING, "sd-v": _TRAILING, "xl": _LEADING}
-"""Settings of the scheduler by kind: SD 1.x (eps), SD 2.x (v, zero terminal SNR), SDXL (two text encoders)."""
+"""The scheduler's settings by the kind of checkpoint: SD 1.x (eps), SD 2.x (v, zero terminal SNR), SDXL (two text
+encoders)."""
 KINDS = tuple(SCHEDULERS)
 WIDTHS, TEXT = (16, 32), 16
+"""Channels of the UNet's two levels, and width of the text encoder."""
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """Every printable character a token, in the files that CLIP's tokenizer has."""
+    """A tokenizer whose tokens are the printable characters. Its files, in the folder, are those of CLIP's."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = string.ascii_lowercase + string.digits + string.punctuation
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -60,56 +72,92 @@ def encoder(
     """A text encoder of two layers."""
     end = vocabulary - 1
     config = CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=77,
-        projection_dim=width, eos_token_id=end, bos_token_id=end - 1, pad_token_id=end,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        projection_dim=width,
+        eos_token_id=end,
+        bos_token_id=end - 1,
+        pad_token_id=end,
+    )
     return kind(config)
 
 
 def unet(xl: bool = False, **changes: object) -> UNet2DConditionModel:
-    """A UNet of two levels; `changes` to its configuration."""
-    settings = {
-        "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": WIDTHS, "layers_per_block": 1, "norm_num_groups": 8,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": TEXT, "attention_head_dim": 2,
-    }  # fmt: skip
+    """A UNet of two levels. xl: as SDXL has it. changes: to its configuration."""
+    settings: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": WIDTHS,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": TEXT,
+        "attention_head_dim": 2,
+    }
     if xl:
         settings |= {
-            "cross_attention_dim": 2 * TEXT, "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "use_linear_projection": True,
-            "projection_class_embeddings_input_dim": TEXT + 6 * 8, "transformer_layers_per_block": (1, 1),
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        }  # fmt: skip
+            "cross_attention_dim": 2 * TEXT,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "use_linear_projection": True,
+            "projection_class_embeddings_input_dim": TEXT + 6 * 8,
+            "transformer_layers_per_block": (1, 1),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        }
     return UNet2DConditionModel(**settings | changes)
 
 
 def vae() -> AutoencoderKL:
     """A VAE whose latents are half as wide as its images."""
     return AutoencoderKL(
-        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=4, sample_size=16,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.18215,
-    )  # fmt: skip
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=16,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        scaling_factor=0.18215,
+    )
 
 
 def pipeline(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: object) -> DiffusionPipeline:
-    """A pipeline of random weights; its tokenizer's files are put into the folder. changes: to the UNet's
-    configuration. `ValueError` for an unknown kind."""
+    """A pipeline of random weights, drawn from the seed. Its tokenizer's files are put into the folder.
+
+    kind: one of `KINDS`. changes: to the UNet's configuration. `ValueError` for an unknown kind.
+    """
     if kind not in KINDS:
         raise unknown("kind of checkpoint", kind, KINDS)
     words = tokenizer(Path(folder) / "words")
     with seeded(seed), quietly():
-        parts = {"unet": unet(kind == "xl", **changes), "vae": vae(), "scheduler": DDIMScheduler(**TABLE, **SCHEDULERS[kind]), "tokenizer": words}  # fmt: skip
+        parts = {
+            "unet": unet(kind == "xl", **changes),
+            "vae": vae(),
+            "scheduler": DDIMScheduler(**TABLE, **SCHEDULERS[kind]),
+            "tokenizer": words,
+        }
         parts["text_encoder"] = encoder(CLIPTextModel, len(words), TEXT)
         if kind == "xl":
             parts |= {"text_encoder_2": encoder(CLIPTextModelWithProjection, len(words), TEXT), "tokenizer_2": words}
             made = StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=True, add_watermarker=False)
         else:
-            made = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)  # fmt: skip
+            made = StableDiffusionPipeline(
+                **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            )
     made.set_progress_bar_config(disable=True)
     return made
 
 
 def save(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: object) -> str:
-    """Write such a checkpoint into a folder; returns the folder's name as text."""
+    """Write a checkpoint of random weights into a folder, and return the folder's name. The arguments are those of
+    `pipeline`."""
     made = pipeline(check_folder(folder), kind, seed, **changes)
     with quietly():
         made.save_pretrained(folder)
@@ -117,11 +165,12 @@ def save(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: object)
 
 
 def main(words: list[str]) -> int:
-    """`python -m toydiff.adapters.tiny FOLDER [KIND]`; one line and code 2 for what is wrong."""
+    """`python -m toydiff.adapters.tiny FOLDER [KIND]`. What is wrong is one line on stderr, and exit code 2."""
     try:
         if not 1 <= len(words) <= 2:
             raise ValueError(f"usage: python -m toydiff.adapters.tiny FOLDER [{' | '.join(KINDS)}]")
-        print(f"wrote {save(*words)}")
+        folder, kind = words[0], words[1] if len(words) > 1 else KINDS[0]
+        print(f"wrote {save(folder, kind)}")
     except ValueError as error:
         print(f"tiny: error: {error}", file=sys.stderr)
         return 2

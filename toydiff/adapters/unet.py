@@ -1,55 +1,90 @@
-"""A checkpoint's UNet as a network of this library: net(x, lam, cond, guidance_scale), told the noise level and the
-prompts' labels.
+"""A checkpoint's UNet as a network of this library: net(x, lam, cond, guidance_scale), with lam the log-SNR lambda and
+cond the labels of prompts.
 
-With that it stands behind `LambdaDenoiser`, and so on any schedule and in any kind of prediction, like the small
-networks of `nets`. Copies of it share what is not trained, and a checkpoint of a run holds only what is.
+So `LambdaDenoiser` takes it like the small networks of `nets`, on any schedule and for any kind of prediction. Copies
+of it share the weights that are not trained, and a saved run holds only those that are.
 """
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..nets import DIFFUSERS
+from ..schedules import Tabulated
 from ..support.checks import check_count, shape, unknown
-from .text import Encoded
+from .text import Encoded, Prompts
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
+    from peft import LoraConfig
 
 
 TRAINED = ("none", "lora", "full")
-"""Which weights of a network are its own: none, all of them, or a low-rank change of the shared ones."""
+"""Which weights of a network are its own, and not the checkpoint's: "none" of them, a low-rank change ("lora"), or all
+("full")."""
 
 LORA_LAYERS = (
-    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
-    "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
-)  # fmt: skip
-"""The layers that get an adapter, as LCM-LoRA (arXiv 2311.05556) and PCM have them."""
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
+)
+"""The layers that get a LoRA, as in LCM-LoRA (arXiv 2311.05556) and PCM."""
 
 GUIDANCE_WIDTH = 256
-"""Length of the guidance scale's embedding in a student that is told it (LCM, arXiv 2310.04378)."""
+"""Length of the guidance scale's embedding in a student that has the scale as an input (LCM, arXiv 2310.04378)."""
+
+
+class Checkpoint(Protocol):
+    """What the network uses of its checkpoint, which is a `toydiff.adapters.checkpoint.StableDiffusion`."""
+
+    about: dict[str, Any]
+    pipe: "DiffusionPipeline"
+    unet: "UNet2DConditionModel"
+    table: Tabulated
+    prompts: Prompts
+    scale: int
+    flow: bool
+
+    @property
+    def source(self) -> str: ...
+
+    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "Checkpoint": ...
 
 
 class CheckpointUNet(nn.Module):
-    """The UNet of a Stable Diffusion checkpoint. x (B, C, H, W) latents over S = sqrt(alpha^2 + sigma^2), lam (B,),
-    cond (B,) labels of prompts or None.
+    """The UNet of a Stable Diffusion checkpoint as a network of this library.
 
-    The timestep that the UNet is told is where the checkpoint's own table has this lambda, K t - 1 of K timesteps, a
-    fraction in general; `rounded` makes it whole. trained: "none", "lora" or "full" (`TRAINED`). guided: it is told the
-    guidance scale. flow: it is on the linear schedule, as flow models of diffusers are: it sees x itself and the
-    timestep 1000 t, 999 at most. negative: the prompt that stands for no label; None is the checkpoint's own.
+    It takes x (B, C, H, W), latents over S = sqrt(alpha^2 + sigma^2), lam (B,), and cond (B,), labels of prompts, or
+    None. The UNet gets the timestep k = K t - 1, where t is the time at which the checkpoint's own table, of K
+    timesteps, has this lambda. k is a fraction in general; `rounded` makes it whole.
+
+    trained: one of `TRAINED`; rank: of a LoRA. guided: the guidance scale is an input of the UNet. flow: the network is
+    on the linear schedule, as flow models of diffusers are, and the UNet gets x itself and the timestep 1000 t, 999 at
+    most. `negative` is the prompt that stands for no label; None is what the checkpoint uses for no prompt.
     """
 
     name = DIFFUSERS
     batches_guidance = True
-    """Both sides of guidance go into one call."""
+    """The conditional and the unconditional prediction of guidance are made in one call."""
 
     def __init__(
         self,
-        checkpoint,
+        checkpoint: Checkpoint,
         unet: "UNet2DConditionModel",
         *,
         trained: str = "none",
@@ -62,34 +97,39 @@ class CheckpointUNet(nn.Module):
             raise unknown("choice of the weights to train", trained, TRAINED)
         self.checkpoint, self.unet = checkpoint, unet
         self.trained, self.rank, self.guided, self.flow = trained, rank, guided, flow
-        self.rounded, self.negative, self.table = False, None, checkpoint.table
+        self.rounded, self.table = False, checkpoint.table
+        self.negative: str | None = None
         self._shared: frozenset[str] = frozenset(name for name, _ in unet.named_parameters())
         self.register_load_state_dict_post_hook(_shared_is_there)
 
     @classmethod
-    def of(cls, checkpoint) -> "CheckpointUNet":
-        """The checkpoint's own network, frozen; it shares the checkpoint's weights."""
+    def of(cls, checkpoint: Checkpoint) -> "CheckpointUNet":
+        """The checkpoint's own network, frozen. It shares the checkpoint's weights."""
         unet = checkpoint.unet
         return cls(checkpoint, unet, guided=unet.config.time_cond_proj_dim is not None, flow=checkpoint.flow)
 
     @property
     def config(self) -> dict:
-        """What `adapters.checkpoint.unet_from` needs to make it again."""
+        """The arguments with which `adapters.checkpoint.unet_from` makes it again."""
         return {
-            "checkpoint": self.checkpoint.about, "trained": self.trained, "rank": self.rank, "guided": self.guided, "flow": self.flow,
+            "checkpoint": self.checkpoint.about,
+            "trained": self.trained,
+            "rank": self.rank,
+            "guided": self.guided,
+            "flow": self.flow,
             "rounded": self.rounded,
-        }  # fmt: skip
+        }
 
     # ---- what is called
 
     def forward(
         self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
     ) -> Tensor:
-        return self.unet(**self._told(x, lam, cond, guidance_scale), return_dict=False)[0].to(x.dtype)
+        return self.unet(**self._inputs(x, lam, cond, guidance_scale), return_dict=False)[0].to(x.dtype)
 
     @property
     def feature_width(self) -> int:
-        """How many numbers `features` gives of a latent."""
+        """How many numbers `features` gives for a latent."""
         widths = self.unet.config.block_out_channels
         return sum(widths) + (0 if self.unet.mid_block is None else widths[-1])
 
@@ -98,7 +138,7 @@ class CheckpointUNet(nn.Module):
         return [*self.unet.down_blocks, *(() if self.unet.mid_block is None else (self.unet.mid_block,))]
 
     def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
-        """The channels of each level on the way down, and of the middle, averaged over the image, (B,
+        """The outputs of every block on the way down and of the middle one, averaged over the image: (B,
         feature_width)."""
         found: list[Tensor] = []
 
@@ -109,7 +149,7 @@ class CheckpointUNet(nn.Module):
 
         hooks = [block.register_forward_hook(note) for block in self._levels()]
         try:
-            self.unet(**self._told(x, lam, cond, None), return_dict=False)
+            self.unet(**self._inputs(x, lam, cond, None), return_dict=False)
         except _Enough:
             pass
         finally:
@@ -117,7 +157,7 @@ class CheckpointUNet(nn.Module):
                 hook.remove()
         return torch.cat(found, 1).to(x.dtype)
 
-    def _told(self, x: Tensor, lam: Tensor, cond: Tensor | None, guidance_scale: Tensor | None) -> dict:
+    def _inputs(self, x: Tensor, lam: Tensor, cond: Tensor | None, guidance_scale: Tensor | None) -> dict[str, Any]:
         """The arguments of the UNet."""
         channels = self.unet.config.in_channels
         least = 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -128,19 +168,18 @@ class CheckpointUNet(nn.Module):
         timestep, x = self._timestep(lam), self._state(x, lam)
         like = x.to(self.unet.conv_in.weight.dtype)
         text: Encoded = self.checkpoint.prompts.rows(cond, like, self.negative)
-        told = {"sample": like, "timestep": timestep, "encoder_hidden_states": text.hidden}
+        inputs: dict[str, Any] = {"sample": like, "timestep": timestep, "encoder_hidden_states": text.hidden}
         if text.pooled is not None:
             height, width = (side * self.checkpoint.scale for side in x.shape[2:])
-            size = like.new_tensor(
-                [height, width, 0, 0, height, width]
-            )  # original size, corner of the crop, target size
-            told["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": size.expand(len(x), -1)}
+            # original size, corner of the crop, target size
+            size = like.new_tensor([height, width, 0, 0, height, width])
+            inputs["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": size.expand(len(x), -1)}
         if guidance_scale is not None and not self.guided:
             raise ValueError("this UNet does not see a guidance scale; make it with guided=True")
         if self.guided:
             g = torch.ones_like(lam) if guidance_scale is None else guidance_scale
-            told["timestep_cond"] = guidance_embedding(g, self.unet.config.time_cond_proj_dim).to(like)
-        return told
+            inputs["timestep_cond"] = guidance_embedding(g, self.unet.config.time_cond_proj_dim).to(like)
+        return inputs
 
     def _timestep(self, lam: Tensor) -> Tensor:
         if self.flow:
@@ -167,26 +206,30 @@ class CheckpointUNet(nn.Module):
         new.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
         return new
 
-    def state_dict(self, *args, destination: dict | None = None, prefix: str = "", keep_vars: bool = False) -> dict:
-        """Of the network's own weights only: the shared ones are in the checkpoint."""
-        found = super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
+    def state_dict(self, *args: Any, **settings: Any) -> Any:
+        """The network's own weights, called as `torch.nn.Module.state_dict` is. The shared ones are in the
+        checkpoint."""
+        found = super().state_dict(*args, **settings)
         for name in self._shared:
-            found.pop(f"{prefix}unet.{name}", None)
+            found.pop(f"{settings.get('prefix', '')}unet.{name}", None)
         return found
 
     def to_train(
         self, trained: str, rank: int = 0, *, guided: bool = False, flow: bool = False, checkpointing: bool = False
     ) -> "CheckpointUNet":
-        """A copy with these weights its own, and trainable: it starts where this one is. checkpointing: activations are
-        computed twice, not kept.
+        """A trainable copy of this network that starts with its weights.
 
-        A change of low rank stays of its rank, and of a network that is trained whole all weights stay its own.
+        trained: the weights that it trains, one of `TRAINED`; rank: of a LoRA. A LoRA that is there already keeps its
+        rank, and a network whose weights are all its own stays so. guided: the guidance scale is an input, which does
+        nothing before it is trained. flow: see the class. checkpointing: activations are computed twice instead of kept
+        in memory. `ValueError` where all weights are to be trained of a network that has a LoRA.
         """
         new = copy.deepcopy(self)
         if trained == "full" or new.trained == "full":
             if new.trained == "lora":
                 raise ValueError(
-                    "these weights are a low-rank change (LoRA) of a checkpoint's; go on with a LoRA, or export them first"
+                    "these weights are a low-rank change (LoRA) of a checkpoint's; "
+                    "go on with a LoRA, or export them first"
                 )
             new._own(new._shared)
             new.unet.float()  # an optimizer's small steps vanish in half precision
@@ -210,14 +253,14 @@ class CheckpointUNet(nn.Module):
         return new
 
     def low_rank(self, rank: int) -> "CheckpointUNet":
-        """The same network with a low-rank change as its only own weights; one that it has already stays as it is."""
+        """A copy that trains a LoRA of this rank only. A network that has a LoRA is returned as it is."""
         return self if self.trained == "lora" else self.to_train("lora", rank, guided=self.guided, flow=self.flow)
 
     def _own(self, names: frozenset[str]) -> None:
-        """Copy these weights, so that they can be trained without anyone else's changing."""
+        """Copy these weights, so that training them changes no other network."""
         for name in names:
-            module, _, leaf = name.rpartition(".")
-            module = self.unet.get_submodule(module)
+            path, _, leaf = name.rpartition(".")
+            module = self.unet.get_submodule(path)
             setattr(module, leaf, nn.Parameter(getattr(module, leaf).detach().clone()))
         self._shared -= names
 
@@ -248,21 +291,30 @@ class _Enough(Exception):
     """Thrown through a UNet once its features are known: the way up is not needed."""
 
 
-def _shared_is_there(net: CheckpointUNet, keys: object) -> None:
-    """Weights that a saved state lacks, since they are the checkpoint's, are not missing."""
+def network_of(D: Denoiser) -> CheckpointUNet:
+    """The network of a checkpoint's denoiser, or of a student of one; `ValueError` for any other denoiser."""
+    if not isinstance(D, LambdaDenoiser) or not isinstance(D.net, CheckpointUNet):
+        raise ValueError(f"a denoiser of a Stable Diffusion checkpoint is needed, got {type(D).__name__}")
+    return D.net
+
+
+def _shared_is_there(net: CheckpointUNet, keys: Any) -> None:
+    """A saved state lacks the weights that are the checkpoint's: they do not count as missing."""
     ends = tuple(f"unet.{name}" for name in net._shared)
     keys.missing_keys[:] = [key for key in keys.missing_keys if not key.endswith(ends)]
 
 
-def _lora_config(rank: int):
+def _lora_config(rank: int) -> "LoraConfig":
     from peft import LoraConfig
 
     return LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(LORA_LAYERS))
 
 
 def guidance_embedding(guidance_scale: Tensor, width: int) -> Tensor:
-    """Sines and cosines of 1000 (g - 1) at `width`/2 frequencies from 1 to 1e-4, (B, width): how LCM's students are
-    told the scale."""
+    """The embedding (B, width) of guidance scales g (B,), as LCM's students take it (arXiv 2310.04378).
+
+    It holds the sines and the cosines of 1000 (g - 1) f at width/2 frequencies f from 1 to 1e-4.
+    """
     half = width // 2
     frequencies = torch.exp(
         -math.log(10000.0) / (half - 1) * torch.arange(half, dtype=torch.float32, device=guidance_scale.device)

@@ -1,4 +1,4 @@
-"""The command `toydiff`, a file a group of subcommands."""
+"""The command `toydiff`. Each group of subcommands has a file."""
 
 from .command import main, parse
 

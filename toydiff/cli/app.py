@@ -13,7 +13,7 @@ from .terminal import Parser, whole
 
 INSTALL = "the app needs the extra `app`: pip install 'toydiff[app]'"
 FOLDERS = ("toydiff_app", "app")
-"""Where its files lie, beside this package: in an installation, and in a clone."""
+"""The folder of the app's files, beside this package: in an installation, and in a clone."""
 
 
 def folder() -> Path:
@@ -27,13 +27,22 @@ def folder() -> Path:
 
 def arguments(parser: Parser) -> None:
     """The options of `toydiff app`."""
-    parser.add_argument("--port", type=whole(1, 65535), default=8501, help="of the address (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=whole(1, 65535),
+        default=8501,
+        help="port of the address (default: %(default)s)",
+    )
     parser.add_argument(
         "--host",
         default="localhost",
-        help="who may connect: localhost, or 0.0.0.0 for everyone in reach (default: %(default)s)",
+        help="who may connect: localhost, or 0.0.0.0 for everyone on the network (default: %(default)s)",
     )
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    parser.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="print the address, and open no browser",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(INSTALL)
     main = folder() / "main.py"
     _check_port(args.host, args.port)
-    # what the pages need is here before the first reader is: distances, networks, training, figures
+    # what the pages need is loaded before the first reader comes: distances, networks, training, figures
     import ot  # noqa: F401
     from streamlit.web import cli
 
@@ -63,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _open(host: str, port: int) -> None:
-    """Show the first page once somebody answers at the address."""
+    """Open the first page in a browser once the address answers."""
     name = "localhost" if host == "0.0.0.0" else host
     for _ in range(300):
         try:

@@ -1,8 +1,7 @@
-"""The `toydiff` command. A wrong word is one line on stderr that names what is allowed, and exit code 2; never a
+"""The `toydiff` command. A wrong word gives one line on stderr, which names what is allowed, and exit code 2, never a
 traceback.
 
-Everything that is heavy is imported by the command that needs it, and every output is proven writable before the work
-starts.
+Each command imports the heavy packages that it needs itself, and checks that it can write its output before it starts.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..support.checks import unknown
@@ -49,25 +48,25 @@ if TYPE_CHECKING:
     from ..solvers import Trajectory
 
 MOST_COMPARED = 10_000
-"""Distances and their floors are taken over the first so many samples: they cost far more than the sampling."""
+"""Distances and their floors use the first so many samples only: computing them costs far more than sampling."""
 
 EXAMPLES = """\
 examples:
   toydiff app                             the lessons in a browser
-  toydiff demo --out pictures             the lessons' pictures: open pictures/index.html
+  toydiff demo --out pictures             five pictures with text: open pictures/index.html
+  toydiff methods                         all names: solvers, time grids, schedules, mixtures, methods, problems
   toydiff sample --mixture spirals --steps 8 --out spirals.png
   toydiff sample --solver dpm++2m --grid karras --steps 10 --json - --out ring.npz
   toydiff sample --solver picard:window=10 --steps 100 --out ring.png
   toydiff parallel --steps 25 100 --method sequential picard broyden
   toydiff convergence --solver heun unipc2 --schedule vp linear
-  toydiff methods                         every solver, time grid, schedule, mixture, method and problem by name
   toydiff train diffusion --problem mixture:spirals --out teacher
   toydiff pairs --problem mixture:spirals --teacher teacher --n 20000 --out pairs
-  toydiff train rectified-diffusion --problem mixture:spirals --teacher teacher --pairs pairs --out run --set loss=own-mse
+  toydiff train rectified-diffusion --problem mixture:spirals --teacher teacher --pairs pairs --out run
   toydiff evaluate run --steps 1,2,4      distance to true samples, beside its floor
   toydiff sample run --steps 1 --out run.png
   toydiff sample --problem sd --model PATH --prompt "a red fox" --solver dpm++2m --steps 20 --out fox.png
-  toydiff zoo                             the weights that are bundled, and what they measure
+  toydiff zoo                             the bundled weights, and what they measured
 """
 
 
@@ -101,7 +100,7 @@ def measure_orders(args: argparse.Namespace) -> None:
 
 
 def orders_text(rows: Sequence[Mapping], mixture: str) -> str:
-    """Measured orders as a table, a line for each solver and a column for each schedule."""
+    """Measured orders as a table, with a line for each solver and a column for each schedule."""
     schedules = list(dict.fromkeys(row["schedule"] for row in rows))
     by_solver: dict[str, dict[str, Mapping]] = {}
     for row in rows:
@@ -118,7 +117,8 @@ def orders_text(rows: Sequence[Mapping], mixture: str) -> str:
         f"order of the error, measured in float64 on the mixture {mixture!r}, by schedule\n\n"
         f"{table(head, lines, range(1, len(head)))}\n\n"
         f"error: the largest over the schedules, at the most steps. "
-        f"Furthest below what it declares: {worst['solver']} on {worst['schedule']}, by {worst['declared'] - worst['measured']:.2f}."
+        f"Furthest below what it declares: {worst['solver']} on {worst['schedule']}, "
+        f"by {worst['declared'] - worst['measured']:.2f}."
     )
 
 
@@ -144,12 +144,13 @@ def compare_parallel(args: argparse.Namespace) -> None:
 
 
 def parallel_text(rows: Sequence[Mapping]) -> str:
-    """The comparison as a table, a block for each number of steps, and what it says about wall-clock."""
+    """The comparison as a table, with a block for each number of steps, and sentences about wall-clock time."""
     first = rows[0]
     head = [
-        "steps", "solver", "sweeps", "rounds", "calls", "NFE", "s", "s with cost", "to walk", "p95", "to flow", "p95", "rounds to target", "p95",
-    ]  # fmt: skip
-    lines = []
+        *("steps", "solver", "sweeps", "rounds", "calls", "NFE", "s", "s with cost"),
+        *("to walk", "p95", "to flow", "p95", "rounds to target", "p95"),
+    ]
+    lines: list[list[str]] = []
     for row in rows:
         if lines and lines[-1][0] != str(row["steps"]):
             lines.append([""] * len(head))
@@ -163,19 +164,23 @@ def parallel_text(rows: Sequence[Mapping]) -> str:
         name = "sequential" if row["method"] == "sequential" else row["solver"]
         lines.append([str(row["steps"]), name, *counts, *seconds, *errors, *targets])
     return (
-        f"parallel samplers on {first['problem']}, {first['schedule']}, grid {first['grid']}: {first['samples']} samples, seed {first['seed']}\n\n"
+        f"parallel samplers on {first['problem']}, {first['schedule']}, grid {first['grid']}: "
+        f"{first['samples']} samples, seed {first['seed']}\n\n"
         f"{table(head, lines, [k for k in range(len(head)) if k != 1])}\n\n"
-        f"to walk, to flow: distance of the samples to those of the sequential walk and of the exact flow, median and 95th percentile.\n"
-        f"target: a distance of {first['target']:g} to the sequential walk, by the median and by the 95th percentile.\n"
-        f"rounds: calls that waited for one another. calls: batches through the network, where large ones go in parts.\n"
-        f"s with cost: every network call takes {first['cost_per_call']:g} s longer, whatever the size of its batch.\n\n"
-        + "\n".join(parallel_verdicts(rows))
+        f"to walk, to flow: distance of the samples to those of the sequential walk and of the exact flow, "
+        f"median and 95th percentile.\n"
+        f"target: a distance of {first['target']:g} to the sequential walk, "
+        f"by the median and by the 95th percentile.\n"
+        f"rounds: calls that waited for one another. "
+        f"calls: batches through the network, where large ones go in parts.\n"
+        f"s with cost: every network call takes {first['cost_per_call']:g} s longer, "
+        f"whatever the size of its batch.\n\n" + "\n".join(parallel_verdicts(rows))
     ).rstrip()
 
 
 def parallel_verdicts(rows: Sequence[Mapping]) -> list[str]:
-    """Where wall-clock is won and where it is lost, a sentence for each kind of network; none where there is nothing
-    to compare."""
+    """Whether parallel samplers win or lose wall-clock time: a sentence for each kind of network, and none where there
+    is nothing to compare."""
     by_steps: dict[int, dict[bool, list[Mapping]]] = {}
     for row in rows:
         by_steps.setdefault(row["steps"], {True: [], False: []})[row["method"] == "sequential"].append(row)
@@ -194,7 +199,8 @@ def parallel_verdicts(rows: Sequence[Mapping]) -> list[str]:
                 slower = [row["solver"] for row in found[False] if row[key] > walk]
                 if ratio < 1:
                     said.append(
-                        f"T = {steps} lost, the fastest ({best['solver']}) takes {1 / ratio:.1f} times as long as the walk"
+                        f"T = {steps} lost, the fastest ({best['solver']}) takes "
+                        f"{1 / ratio:.1f} times as long as the walk"
                     )
                 else:
                     but = f" (but {', '.join(slower)} slower)" if slower else ""
@@ -205,31 +211,34 @@ def parallel_verdicts(rows: Sequence[Mapping]) -> list[str]:
 
 
 def given(word: str | None, default: str) -> str:
-    """What was given, the empty word too."""
+    """The word that was given, even an empty one; `default` where none was."""
     return default if word is None else word
 
 
 def seeded_mixture(name: str, seed: int) -> "GaussianMixture":
-    """A ready-made mixture; `random` depends on the seed."""
+    """A ready-made mixture by name. seed: of the mixture `random`."""
     from ..mixtures import mixture, random_mixture
 
     return random_mixture(seed) if name == "random" else mixture(name)
 
 
 class Samples(NamedTuple):
-    """A run of `toydiff sample`: where it started, what came out, and true samples to compare with. Points are (n,
-    2), truth (m, 2)."""
+    """What `toydiff sample` made of a mixture."""
 
     start: "Tensor"
+    """Where the samples started, (n, 2)."""
     trajectory: "Trajectory"
     truth: "Tensor"
+    """True samples to compare with, (m, 2)."""
     row: dict
+    """The measured numbers and the settings, for --json."""
 
 
 def sample(args: argparse.Namespace) -> None:
     if args.problem is not None and not cli_sd.is_checkpoint(args.problem):
         raise ValueError(
-            f"--problem is for sampling a Stable Diffusion checkpoint (sd), got {args.problem!r}; a mixture is named by --mixture, a run or weights as they are"
+            f"--problem is for sampling a Stable Diffusion checkpoint (sd), got {args.problem!r}; "
+            "a mixture is named by --mixture, a run or weights as they are"
         )
     if args.model is not None or args.problem is not None:
         what = repr(args.model) if args.problem is None else f"--problem {args.problem}"
@@ -249,10 +258,16 @@ def sample(args: argparse.Namespace) -> None:
 
     out = sample_file(args.out, args.json)
     settings = {
-        "mixture": given(args.mixture, "ring"), "schedule": given(args.schedule, "vp"), "solver": given(args.solver, DEFAULT_SOLVER),
-        "grid": given(args.grid, DEFAULT_GRID), "steps": args.steps or 20, "n": args.n or 2000, "seed": args.seed,
-        "guidance_scale": 1.0 if args.guidance_scale is None else args.guidance_scale, "label": args.label,
-    }  # fmt: skip
+        "mixture": given(args.mixture, "ring"),
+        "schedule": given(args.schedule, "vp"),
+        "solver": given(args.solver, DEFAULT_SOLVER),
+        "grid": given(args.grid, DEFAULT_GRID),
+        "steps": args.steps or 20,
+        "n": args.n or 2000,
+        "seed": args.seed,
+        "guidance_scale": 1.0 if args.guidance_scale is None else args.guidance_scale,
+        "label": args.label,
+    }
     mixture = seeded_mixture(settings["mixture"], args.seed)
     result = draw(mixture, settings)
     data = as_npz(result, settings) if out.suffix == ".npz" else as_png(mixture, result, settings)
@@ -260,8 +275,8 @@ def sample(args: argparse.Namespace) -> None:
     report(args.json, result.row, sample_text(result.row, "sliced Wasserstein distance", out))
 
 
-def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
-    """Start from the mixture's own marginal at t = 1, so that every error is the solver's, and walk to t = 0."""
+def draw(mixture: "GaussianMixture", settings: Mapping[str, Any]) -> Samples:
+    """Sample a mixture. The start is drawn from the mixture's own marginal at t = 1, so every error is the solver's."""
     import torch
 
     from ..grids import time_grid
@@ -276,13 +291,20 @@ def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
         raise ValueError(f"--guidance-scale {guidance_scale:g} needs a class to guide towards: give --label")
     cond = None if label is None else torch.full((n,), label)
     law = None if guidance_scale == 0 else cond  # guidance 0 is the unconditional model
-    # one stream of random numbers: start, solver's noise and true samples are independent of one another
+    # one stream of random numbers, so that start, solver's noise and true samples are independent of one another
     rng = torch.Generator().manual_seed(settings["seed"])
     start = mixture.marginal(noise_schedule, 1.0).sample(n, rng, cond=law)
     trajectory = solve(
-        mixture.denoiser(noise_schedule), start, solver=settings["solver"], ts=ts, cond=cond,
-        guidance_scale=guidance_scale, generator=rng, keep="end", progress=show_progress(),
-    )  # fmt: skip
+        mixture.denoiser(noise_schedule),
+        start,
+        solver=settings["solver"],
+        ts=ts,
+        cond=cond,
+        guidance_scale=guidance_scale,
+        generator=rng,
+        keep="end",
+        progress=show_progress(),
+    )
     m = min(n, MOST_COMPARED)
     law = None if law is None else law[:m]
     truth = mixture.sample(m, rng, cond=law)
@@ -293,20 +315,22 @@ def draw(mixture: "GaussianMixture", settings: Mapping) -> Samples:
         "steps": settings["steps"],
         "distance": sliced_wasserstein(trajectory.end[:m], truth),
         "floor": lowest.mean,
-        "accuracy": None if label is None else mixture.accuracy(trajectory.end, cond),
+        "accuracy": None if cond is None else mixture.accuracy(trajectory.end, cond),
         "seed": settings["seed"],
         "nfe": trajectory.nfe,
         "rounds": trajectory.rounds,
         "updates": None,
         "teacher_calls": None,
         "seconds": trajectory.seconds,
+        **settings,
+        "floor_std": lowest.std,
     }
-    return Samples(start, trajectory, truth, row | settings | {"floor_std": lowest.std})
+    return Samples(start, trajectory, truth, row)
 
 
 def as_npz(result: Samples, settings: Mapping) -> bytes:
-    """Arrays `samples` (n, 2), `start` (n, 2), `ts` (N+1,), and `settings`, JSON text. No clock, so one seed gives
-    one file."""
+    """A file of the arrays `samples` (n, 2), `start` (n, 2), `ts` (N+1,), and `settings`, JSON text. It holds no time
+    of day, so one seed gives one file."""
     import io
 
     import numpy as np
@@ -323,7 +347,8 @@ def as_npz(result: Samples, settings: Mapping) -> bytes:
 
 
 def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> bytes:
-    """The samples beside true ones over the density, with the settings as JSON in the PNG's text field `toydiff`."""
+    """A picture of the samples beside true ones, over the density. The PNG's text field `toydiff` holds the settings as
+    JSON."""
     import io
 
     from ..plots.static import samples
@@ -350,8 +375,7 @@ def methods(args: argparse.Namespace) -> None:
 
 
 def registry() -> dict[str, list[dict]]:
-    """All that can be named on the command line: solvers, parallel samplers, grids, schedules, mixtures, methods and
-    problems."""
+    """All names of the command line: solvers, parallel samplers, grids, schedules, mixtures, methods and problems."""
     from ..catalog import METHODS
     from ..grids import DEFAULT_GRID, GRIDS
     from ..mixtures import MIXTURES
@@ -362,7 +386,7 @@ def registry() -> dict[str, list[dict]]:
 
     def described(makers: Mapping[str, Callable]) -> list[dict]:
         return [
-            {"name": name, "title": " ".join(inspect.getdoc(make).split("\n\n")[0].split())}
+            {"name": name, "title": " ".join((inspect.getdoc(make) or "").split("\n\n")[0].split())}
             for name, make in makers.items()
         ]
 
@@ -413,7 +437,8 @@ def registry() -> dict[str, list[dict]]:
 
 
 def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
-    """The registry for people: tables, and after them what the solvers are called elsewhere."""
+    """The registry as tables, for people."""
+    from ..studies.demo import DECK
 
     def named(row: Mapping) -> str:
         return row["name"] + (" *" if row.get("default") else "")
@@ -436,7 +461,8 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
         table(["name", "order", "calls a step", "noise", "title", "paper"], solvers, (1, 2)),
         "\nPARALLEL SAMPLERS (--solver)",
         table(["name", "order", "noise", "title", "paper"], parallel, (1,)),
-        "They compute the path of a one-step solver in fewer rounds, and have its order and noise: ddim, or one named as in picard:solver=ddpm, parareal:fine=heun.",
+        "They compute the path of a one-step solver in fewer rounds, and have its order and noise. That solver is\n"
+        "ddim, or one that is named as in picard:solver=ddpm or parareal:fine=heun.",
         "\nTHE SAME SOLVERS ELSEWHERE",
         table(["name", "where", "called"], elsewhere),
     ]
@@ -449,7 +475,10 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
     parts += [
         "\nMETHODS (toydiff train)",
         table(["name", "needs", "title", "paper", "deck"], methods),
-        "\nKNOBS (--set NAME=VALUE), with their defaults on mixtures and points / digits / Stable Diffusion, where they differ",
+        f'deck: where the lecture deck "{DECK}" has the method.',
+        "\nKNOBS (--set NAME=VALUE)",
+        "The values are the defaults. a/b/c: on mixtures and points, on digits, and on Stable Diffusion, where they\n"
+        "differ.",
         table(["method", "knobs"], [[m["id"], knobs_text(m["knobs"])] for m in found["methods"]]),
         "\nPROBLEMS (--problem)",
         table(["name", "title"], [[row["name"], row["title"]] for row in found["problems"]]),
@@ -458,7 +487,8 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
 
 
 def knobs_text(by_problem: Mapping[str, Mapping]) -> str:
-    """A method's knobs in a line, all defaults where those on digits or checkpoints are others."""
+    """A method's knobs in a line, with their defaults: one value, or three where those on digits or checkpoints
+    differ."""
     points, digits, sd = (by_problem[kind] for kind in ("mixture", "digits", "sd"))
 
     def shown(value: object) -> str:
@@ -481,26 +511,44 @@ class Command(NamedTuple):
 
 
 def _demo_arguments(parser: Parser) -> None:
-    parser.add_argument("--out", metavar="DIR", default="demo", help="folder, made where missing (default: demo)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="demo",
+        help="folder to write into; it is made where missing (default: demo)",
+    )
 
 
 def _convergence_arguments(parser: Parser) -> None:
     from ..studies.orders import DEFAULT_SCHEDULES
 
     add_json(parser)
-    parser.add_argument("--solver", metavar="NAME", nargs="+", action="extend", help="default: all deterministic ones")
     parser.add_argument(
-        "--schedule", metavar="NAME", nargs="+", action="extend", help=f"default: {' '.join(DEFAULT_SCHEDULES)}"
+        "--solver",
+        metavar="NAME",
+        nargs="+",
+        action="extend",
+        help="solvers to measure (default: all deterministic ones)",
     )
     parser.add_argument(
-        "--mixture", metavar="NAME", default="random", help="default: random, which depends on the seed"
+        "--schedule",
+        metavar="NAME",
+        nargs="+",
+        action="extend",
+        help=f"schedules to measure on (default: {' '.join(DEFAULT_SCHEDULES)})",
+    )
+    parser.add_argument(
+        "--mixture",
+        metavar="NAME",
+        default="random",
+        help="data (default: random, which depends on the seed)",
     )
     parser.add_argument(
         "--seed",
         metavar="N",
         type=whole(0, MOST_SEED),
         default=0,
-        help="of the mixture `random` and of the starts (default: 0)",
+        help="seed of the mixture `random` and of the starts (default: 0)",
     )
 
 
@@ -512,49 +560,72 @@ def _sample_arguments(parser: Parser) -> None:
         "model",
         metavar="RUN",
         nargs="?",
-        help="a run's folder or bundled weights; without it, a mixture with its exact denoiser",
+        help="the model: a run's folder or bundled weights; without it, a mixture with its exact denoiser",
     )
     parser.add_argument(
-        "--mixture", metavar="NAME", help="what to sample without a RUN (default: ring); `random` depends on the seed"
+        "--mixture",
+        metavar="NAME",
+        help="what to sample without a RUN (default: ring); `random` depends on the seed",
     )
     parser.add_argument(
-        "--schedule", metavar="NAME", help="noise schedule, a name or MODULE:CLASS, without a RUN (default: vp)"
+        "--schedule",
+        metavar="NAME",
+        help="noise schedule without a RUN, a name or MODULE:CLASS (default: vp)",
     )
     parser.add_argument(
         "--solver",
         metavar="NAME",
-        help=f"NAME or NAME:setting=value,...: a step solver or a parallel sampler (picard, picard:window=10, {', '.join(list(PARALLEL)[1:])}); "
+        help="a step solver or a parallel sampler, NAME or NAME:setting=value,..., "
+        f"such as ddim, picard:window=10, {', '.join(list(PARALLEL)[1:])}; "
         f"`toydiff methods` lists both (default: {DEFAULT_SOLVER}; of a RUN, its method's)",
     )
-    parser.add_argument("--grid", metavar="NAME", help=f"time grid (default: {DEFAULT_GRID}; of a RUN, its method's)")
+    parser.add_argument(
+        "--grid",
+        metavar="NAME",
+        help=f"time grid (default: {DEFAULT_GRID}; of a RUN, its method's)",
+    )
     parser.add_argument(
         "--steps",
         metavar="N",
         type=whole(1, MOST_STEPS),
-        help="steps (default: 20; of a RUN, the most that its method is meant for)",
+        help="steps of the solver (default: 20; of a RUN, the most that its method is meant for)",
     )
     parser.add_argument(
         "--n",
         metavar="N",
         type=whole(1, MOST_SAMPLES),
-        help="samples (default: 2000; of digits, 100; of a checkpoint, 1 of each prompt)",
+        help="number of samples (default: 2000; of digits, 100; of a checkpoint, 1 for each prompt)",
     )
     parser.add_argument(
         "--seed",
         metavar="N",
         type=whole(0, MOST_SEED),
         default=0,
-        help="the same seed gives the same samples (default: 0)",
+        help="seed of the noise; the same seed gives the same samples (default: 0)",
     )
     parser.add_argument(
         "--guidance-scale",
         metavar="G",
         type=finite,
-        help="g in eps_uncond + g (eps_cond - eps_uncond); 1, the default, is off (of a checkpoint: 7.5)",
+        help="guidance scale g in eps_uncond + g (eps_cond - eps_uncond); 1 is off (default: 1; of a checkpoint, 7.5)",
     )
-    parser.add_argument("--label", metavar="K", type=whole(0, MOST_SEED), help="sample this class only")
-    parser.add_argument("--out", metavar="FILE", required=True, help="FILE.png: a picture; FILE.npz: the arrays")
-    parser.add_argument("--problem", metavar="sd", help="sample a Stable Diffusion checkpoint, --model, with --prompt")
+    parser.add_argument(
+        "--label",
+        metavar="K",
+        type=whole(0, MOST_SEED),
+        help="sample this class only",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        required=True,
+        help="FILE.png for a picture, or FILE.npz for the arrays",
+    )
+    parser.add_argument(
+        "--problem",
+        metavar="sd",
+        help="sd: sample a Stable Diffusion checkpoint, with --model and --prompt",
+    )
     cli_training.add_device(parser)
     add_json(parser)
     cli_sd.arguments(parser, sampling=True)
@@ -572,31 +643,47 @@ def _parallel_arguments(parser: Parser) -> None:
         type=whole(1, MOST_STEPS),
         nargs="+",
         action="extend",
-        help=f"steps of the sequential walk (default: {' '.join(map(str, DEFAULT_STEPS))})",
+        help=f"numbers of steps of the sequential walk (default: {' '.join(map(str, DEFAULT_STEPS))})",
     )
     parser.add_argument(
         "--method",
         metavar="NAME",
         nargs="+",
         action="extend",
-        help=f"NAME or NAME:setting=value,... (default: {' '.join(METHODS)})",
+        help=f"methods to compare, NAME or NAME:setting=value,... (default: {' '.join(METHODS)})",
     )
     parser.add_argument(
-        "--mixture", metavar="NAME", default="random", help="default: random, five modes, which depends on the seed"
+        "--mixture",
+        metavar="NAME",
+        default="random",
+        help="data (default: random, five modes that depend on the seed)",
     )
     parser.add_argument(
-        "--schedule", metavar="NAME", default="scaled-linear", help=f"{', '.join(SCHEDULES)} (default: scaled-linear)"
+        "--schedule",
+        metavar="NAME",
+        default="scaled-linear",
+        help=f"noise schedule: {', '.join(SCHEDULES)} (default: scaled-linear)",
     )
-    parser.add_argument("--grid", metavar="NAME", default="uniform", help=f"{', '.join(GRIDS)} (default: uniform)")
     parser.add_argument(
-        "--samples", metavar="N", type=whole(1, MOST_SAMPLES), default=256, help="samples (default: 256)"
+        "--grid",
+        metavar="NAME",
+        default="uniform",
+        help=f"time grid: {', '.join(GRIDS)} (default: uniform)",
+    )
+    parser.add_argument(
+        "--samples",
+        metavar="N",
+        type=whole(1, MOST_SAMPLES),
+        default=256,
+        help="number of samples (default: 256)",
     )
     parser.add_argument(
         "--tolerance",
         metavar="X",
         type=finite_or_none,
         default=1e-3,
-        help="a point is accepted when a sweep changes it by less than X sigma; none goes on to the exact end (default: 0.001)",
+        help="accept a point when a sweep changes it by less than X sigma; "
+        "with none, go on until it is exact (default: 0.001)",
     )
     parser.add_argument(
         "--window",
@@ -609,34 +696,53 @@ def _parallel_arguments(parser: Parser) -> None:
         metavar="SECONDS",
         type=finite,
         default=0.01,
-        help="what a network call costs more in `s with cost`, whatever the size of its batch (default: 0.01)",
+        help="seconds by which a network call is longer in `s with cost`, whatever the size of its batch "
+        "(default: 0.01)",
     )
     parser.add_argument(
         "--seed",
         metavar="N",
         type=whole(0, MOST_SEED),
         default=0,
-        help="of the mixture `random`, the starts and the solvers' noise (default: 0)",
+        help="seed of the mixture `random`, the starts and the solvers' noise (default: 0)",
     )
 
 
 COMMANDS = {
-    "demo": Command(demo, "pictures of the samplers on an exact mixture, and index.html to read them", _demo_arguments),
-    "convergence": Command(measure_orders, "solver x schedule: declared and measured order", _convergence_arguments),
+    "demo": Command(
+        demo,
+        "five pictures of samplers on exact mixtures, and an index.html to read them in",
+        _demo_arguments,
+    ),
+    "convergence": Command(
+        measure_orders,
+        "declared and measured order of each solver on each schedule",
+        _convergence_arguments,
+    ),
     "parallel": Command(
         compare_parallel,
         "parallel samplers against the sequential walk: rounds, calls, seconds, errors",
         _parallel_arguments,
     ),
     "sample": Command(
-        sample, "sample a trained model, or a ready-made mixture with its exact denoiser", _sample_arguments
+        sample,
+        "sample a trained model, or a ready-made mixture with its exact denoiser",
+        _sample_arguments,
     ),
     "methods": Command(
-        methods, "every solver, parallel sampler, time grid, schedule, mixture, method and problem by name", add_json
+        methods,
+        "every solver, parallel sampler, time grid, schedule, mixture, method and problem by name",
+        add_json,
     ),
-    "train": Command(cli_training.train, "train a method on a problem, into a folder", cli_training.train_arguments),
+    "train": Command(
+        cli_training.train,
+        "train a method on a problem, into a folder",
+        cli_training.train_arguments,
+    ),
     "pairs": Command(
-        cli_training.pairs, "pairs (noise, sample) of a teacher's ODE, into a folder", cli_training.pairs_arguments
+        cli_training.pairs,
+        "make pairs (noise, sample) of a teacher's ODE, into a folder",
+        cli_training.pairs_arguments,
     ),
     "evaluate": Command(
         cli_training.evaluate,
@@ -644,31 +750,51 @@ COMMANDS = {
         cli_training.evaluate_arguments,
     ),
     "export": Command(
-        cli_sd.export, "write a student of a Stable Diffusion checkpoint for diffusers", cli_sd.export_arguments
+        cli_sd.export,
+        "write a student of a Stable Diffusion checkpoint for diffusers",
+        cli_sd.export_arguments,
     ),
-    "app": Command(cli_app.run, "the lessons as pages in a browser: figures, sliders, code", cli_app.arguments),
-    "zoo": Command(cli_training.zoo, "the bundled weights: list them, or build them again", cli_training.zoo_arguments),
+    "app": Command(
+        cli_app.run,
+        "the lessons as pages in a browser: figures, sliders, code",
+        cli_app.arguments,
+    ),
+    "zoo": Command(
+        cli_training.zoo,
+        "the bundled weights: list them, or build them again",
+        cli_training.zoo_arguments,
+    ),
 }
 
 MORE = {
-    "convergence": "Errors are taken against a DOP853 solution in float64, on lambda-uniform grids between two inner noise levels.",
+    "demo": (
+        "It writes the pictures as PNG files and as interactive pages, and every number to report.json. It takes about\n"
+        "half a minute, trains nothing, and needs no network."
+    ),
+    "convergence": (
+        "An error is the distance to a DOP853 solution in float64. The order is minus the slope of the error over the\n"
+        "number of steps on log-log axes. The grids are uniform in lambda between two inner noise levels."
+    ),
     "parallel": (
-        "A parallel sampler computes the path of a one-step solver, DDIM here, by sweeps over all its points at once: more network calls in fewer rounds.\n"
-        "Methods: the sequential walk; picard; window, which is picard on a part of the grid at a time (ParaDiGMS); anderson (ParaTAA); broyden; parareal (SRDS)."
+        "A parallel sampler computes the path of a one-step solver, DDIM here, by sweeps over all points at once:\n"
+        "it takes more network calls in fewer rounds.\n"
+        "Methods: sequential, the walk step by step; picard; window, which is picard on a part of the grid at a time\n"
+        "(ParaDiGMS); anderson (ParaTAA); broyden; parareal (SRDS)."
     ),
     "sample": (
-        "Samples of a mixture start from its own marginal at t = 1, not from plain noise, so that every error is the solver's; those of a\n"
-        "RUN start from noise.\n"
-        "The distance is sliced Wasserstein to as many true samples, 10,000 at most (with --label: of that class, which guidance leaves on\npurpose);\n"
-        "the floor is what two sets of true samples show between themselves.\n"
-        "Of a Stable Diffusion checkpoint, or a student of one, images are made, from the noise that diffusers draws for the same seed; nothing measures them."
+        "A RUN starts from noise. A mixture starts from its own marginal at t = 1, so every error is the solver's.\n"
+        "The distance to true samples is sliced Wasserstein for points, over 10,000 samples at most, and for digits\n"
+        "the Fréchet distance of a classifier's features. With --label the true samples are of that class; guidance\n"
+        "leaves their distribution on purpose. The floor is the distance of true samples among themselves.\n"
+        "A Stable Diffusion checkpoint, or a student of one, makes images from the noise that diffusers draws for\n"
+        "the same seed. Nothing measures them."
     ),
     **cli_training.MORE,
-}  # fmt: skip
+}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments, or `ValueError` with the nearest word for one that is misspelt."""
+    """The parsed arguments. `ValueError` for a misspelt word, with the nearest one."""
     top = Parser(
         prog="toydiff",
         description="How to get a good sample from a diffusion model in fewer, or in parallel, network calls.",
@@ -698,8 +824,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check_options(argv: Sequence[str], program: str, options: Sequence[str]) -> None:
-    """Every word that looks like an option is one; argparse would first complain of what is missing, and suggests
-    nothing."""
+    """`ValueError` for a word that begins like an option and is none, with the nearest option. argparse itself would
+    first complain of missing arguments, and suggest nothing."""
     for arg in argv:
         name = arg.partition("=")[0]
         if re.match(r"--?[A-Za-z]", name) and name not in [*options, "-h"]:
@@ -707,8 +833,8 @@ def check_options(argv: Sequence[str], program: str, options: Sequence[str]) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 1 for a failure, 2 for bad input, 130 when interrupted, 141 when
-    the reader has left."""
+    """Run the command. Returns its exit code: 0; 1 for a failure, 2 for bad input, 130 for an interrupt, 141 where the
+    reader of its output has left."""
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by the caller
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
@@ -737,26 +863,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-LESS_MEMORY = "lower --batch (or split it: --accumulate), --n or --size; of a checkpoint also --at-once, --dtype float16 or bfloat16, --gradient-checkpointing, --rank"
+LESS_MEMORY = (
+    "lower --batch (or split it: --accumulate), --n or --size; "
+    "of a checkpoint also --at-once, --dtype float16 or bfloat16, --gradient-checkpointing, --rank"
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is that of a device, or of the machine, that has no more memory."""
+    """Whether an error means that a device, or the machine, has no memory left."""
     said = str(error).lower()
     return (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in said or "can't allocate memory" in said
-    )  # fmt: skip
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in said
+        or "can't allocate memory" in said
+    )
 
 
 def complain(message: str, code: int) -> int:
-    """One line on stderr, of one process where several run the same command."""
+    """Print one line on stderr, from the first process only, and return the exit code."""
     if is_first_process():
         print("toydiff: " + " ".join(message.split()), file=sys.stderr)
     return code
 
 
 def abandon_stdout() -> None:
-    """What is still buffered has nowhere to go; without this the interpreter would try again as it leaves, and
+    """Drop what is still buffered for stdout. Otherwise the interpreter would try to write it as it exits, and
     complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,5 +1,5 @@
-"""The commands on Stable Diffusion checkpoints: what they are told beside the rest, images, and students for
-diffusers. Thin: the work is in `adapters`."""
+"""The commands on Stable Diffusion checkpoints: their own options, images, and students for diffusers. The work is done
+in `adapters`."""
 
 import argparse
 import dataclasses
@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..support.checks import unknown
 from ..support.files import write_bytes
@@ -15,12 +15,14 @@ from .terminal import MOST_SAMPLES, Parser, report, sample_file, show_progress, 
 
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
+    from ..denoisers import Denoiser
     from ..problems.stable_diffusion import StableDiffusionProblem
     from ..runs import Model
 
 KIND = "sd"
 GUIDANCE_SCALE = 7.5
-"""Of a checkpoint that is sampled, and of a student that is told the scale; other students have it built in."""
+"""The default for a checkpoint, and for a student that has the guidance scale as an input. Other students have guidance
+built in, and their default is 1."""
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
 
@@ -35,7 +37,7 @@ TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache"
 
 
 def size_of(text: str) -> int | tuple[int, int]:
-    """512 or 512x768, height first."""
+    """The type of the argument of --size: 512 or 512x768, height first."""
     read = whole(8, MOST_SIZE)
     sides = [read(part) for part in text.lower().split("x")]
     if len(sides) > 2:
@@ -44,66 +46,122 @@ def size_of(text: str) -> int | tuple[int, int]:
 
 
 def arguments(parser: Parser, *, sampling: bool = False, training: bool = False) -> None:
-    """The options of a command that can work on a checkpoint (--problem sd)."""
+    """Add the options of a command that can work on a checkpoint (--problem sd)."""
     group = parser.group("Stable Diffusion (--problem sd)")
     group.add_argument(
         "--model",
         dest="checkpoint",
         metavar="PATH",
-        help="a folder in diffusers' layout, a hub id, or a .safetensors file",
+        help="the checkpoint: a folder in diffusers' layout, a hub id, or a .safetensors file",
     )
     group.add_argument(
         "--config",
         metavar="PATH",
-        help="of a single file: a folder with the JSON and tokenizers of its kind, or a hub id",
+        help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind, or a hub id",
     )
-    group.add_argument("--lora", metavar="PATH", action="append", help="add a LoRA to the weights; may be given again")
-    group.add_argument("--unet", metavar="PATH", help="another UNet in the place of the checkpoint's")
-    group.add_argument("--local-only", action="store_true", default=None, help="never ask the hub")
     group.add_argument(
-        "--unsafe-weights", action="store_true", default=None, help="also read pickled weights, which can run code"
+        "--lora",
+        metavar="PATH",
+        action="append",
+        help="add a LoRA to the weights; may be given again",
     )
-    group.add_argument("--size", metavar="N or HxW", type=size_of, help="pixels (default: the checkpoint's own)")
+    group.add_argument(
+        "--unet",
+        metavar="PATH",
+        help="another UNet in place of the checkpoint's",
+    )
+    group.add_argument(
+        "--local-only",
+        action="store_true",
+        default=None,
+        help="never use the hub",
+    )
+    group.add_argument(
+        "--unsafe-weights",
+        action="store_true",
+        default=None,
+        help="also read pickled weights, which can run code",
+    )
+    group.add_argument(
+        "--size",
+        metavar="N or HxW",
+        type=size_of,
+        help="size of an image in pixels (default: the checkpoint's own)",
+    )
     group.add_argument(
         "--at-once",
         metavar="N",
         type=whole(1, MOST_SAMPLES),
-        help="images in one network call where images are made (default: 8)",
+        help="images in one network call while sampling (default: 8)",
     )
     group.add_argument(
         "--dtype",
         metavar="NAME",
-        help=f"of the frozen weights: {', '.join(DTYPES)} (default: float32; sampling on CUDA: float16)",
+        help=f"precision of the frozen weights: {', '.join(DTYPES)} (default: float32; for sampling on CUDA float16)",
     )
     group.add_argument(
-        "--cut-prompts", action="store_true", default=None, help="let prompts that are too long lose their end"
+        "--cut-prompts",
+        action="store_true",
+        default=None,
+        help="cut the end of a prompt that is too long",
     )
     if sampling:
-        group.add_argument("--prompt", metavar="TEXT", action="append", help="may be given again: a row of images each")
-        group.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
         group.add_argument(
-            "--round-timesteps", action="store_true", default=None,
-            help="ask the model at whole timesteps, as it was trained; grids named trailing, leading, linspace and lcm are those of diffusers' schedulers and do so anyway",
-        )  # fmt: skip
+            "--prompt",
+            metavar="TEXT",
+            action="append",
+            help="what to make images of; may be given again, and each prompt has a row of images",
+        )
+        group.add_argument(
+            "--negative-prompt",
+            metavar="TEXT",
+            help="what guidance leads away from",
+        )
+        group.add_argument(
+            "--round-timesteps",
+            action="store_true",
+            default=None,
+            help="evaluate the model at whole timesteps, as it was trained; "
+            "the grids trailing, leading, linspace and lcm, those of diffusers' schedulers, do so anyway",
+        )
     if training:
-        group.add_argument("--prompts", metavar="FILE", help="prompts, one a line")
+        group.add_argument(
+            "--prompts",
+            metavar="FILE",
+            help="prompts, one a line",
+        )
         group.add_argument(
             "--data",
             metavar="DIR",
             help="images with captions (metadata.jsonl, or a .txt file each), or what `toydiff pairs` wrote",
         )
-        group.add_argument("--rank", metavar="N", type=whole(1, 4096), help="of the student's LoRA (default: 64)")
-        group.add_argument("--full", action="store_true", default=None, help="train all weights, not a LoRA")
         group.add_argument(
-            "--gradient-checkpointing", action="store_true", default=None, help="less memory for a third more time"
+            "--rank",
+            metavar="N",
+            type=whole(1, 4096),
+            help="rank of the student's LoRA (default: 64)",
         )
         group.add_argument(
-            "--cache", metavar="DIR", help="for encoded images and prompts (default: cache in the folder of the run)"
+            "--full",
+            action="store_true",
+            default=None,
+            help="train all weights, not a LoRA",
+        )
+        group.add_argument(
+            "--gradient-checkpointing",
+            action="store_true",
+            default=None,
+            help="use less memory, and a third more time",
+        )
+        group.add_argument(
+            "--cache",
+            metavar="DIR",
+            help="folder that keeps encoded images and prompts (default: cache in the folder of --out)",
         )
 
 
 def refuse(args: argparse.Namespace, why: str) -> None:
-    """`ValueError` for options that are for checkpoints only, where there is none."""
+    """`ValueError` for options of checkpoints, where there is no checkpoint."""
     for name in (*TO_LOAD, *TO_RUN, *TO_SAMPLE, *TO_TRAIN):
         if getattr(args, name, None) is not None:
             option = {"checkpoint": "model"}.get(name, name).replace("_", "-")
@@ -111,12 +169,12 @@ def refuse(args: argparse.Namespace, why: str) -> None:
 
 
 def is_checkpoint(problem: str | None) -> bool:
-    """Whether a problem's name is that of a checkpoint."""
+    """Whether a problem's name is a checkpoint's."""
     return problem is not None and problem.partition(":")[0] == KIND
 
 
 def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDiffusionProblem":
-    """The problem that the options describe."""
+    """The problem that the options describe. cache: the folder for encoded images and prompts without --cache."""
     _, _, named = args.problem.partition(":")
     if named and args.checkpoint is not None and named != args.checkpoint:
         raise ValueError(f"the checkpoint is named twice, {named!r} by --problem and {args.checkpoint!r} by --model")
@@ -127,16 +185,24 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
         raise unknown("dtype", args.dtype, DTYPES)
     from ..problems.stable_diffusion import StableDiffusionProblem
 
-    settings = {
-        "config": args.config, "lora": tuple(args.lora or ()), "unet": args.unet, "local_only": bool(args.local_only), "unsafe": bool(args.unsafe_weights),
-        "size": args.size, "cut": bool(args.cut_prompts),
-    }  # fmt: skip
+    settings: dict[str, Any] = {
+        "config": args.config,
+        "lora": tuple(args.lora or ()),
+        "unet": args.unet,
+        "local_only": bool(args.local_only),
+        "unsafe": bool(args.unsafe_weights),
+        "size": args.size,
+        "cut": bool(args.cut_prompts),
+    }
     settings |= {} if args.at_once is None else {"at_once": args.at_once}
     if hasattr(args, "prompts"):
         settings |= {
-            "prompts": args.prompts or (), "data": args.data, "trained": "full" if args.full else "lora",
-            "checkpointing": bool(args.gradient_checkpointing), "cache": args.cache or cache,
-        }  # fmt: skip
+            "prompts": args.prompts or (),
+            "data": args.data,
+            "trained": "full" if args.full else "lora",
+            "checkpointing": bool(args.gradient_checkpointing),
+            "cache": args.cache or cache,
+        }
         settings |= {} if args.rank is None else {"rank": args.rank}
     made = StableDiffusionProblem(model, **settings)
     made.progress = show_progress()
@@ -146,7 +212,7 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
 def prepare(
     the_problem: "StableDiffusionProblem", args: argparse.Namespace, device: str, *, training: bool = False
 ) -> None:
-    """Move the checkpoint to where it will work, in the dtype that was asked for."""
+    """Move the checkpoint to a device, in the dtype of --dtype."""
     dtype = args.dtype or ("float16" if device == "cuda" and not training else "float32")
     if training and dtype == "float16":
         raise ValueError("gradients underflow in float16; train with --dtype bfloat16 or float32")
@@ -157,86 +223,122 @@ def prepare(
 
 
 def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
-    """Images of a checkpoint, or, given its model, of a student of one."""
+    """Make images with a checkpoint, or, given a model, with a student of one."""
     import torch
 
     from ..adapters.checkpoint import UNFILTERED
     from ..adapters.sampling import sample_images
-    from ..runs import problem_of as problem_of_run
     from ..runs import to_device
 
     out = sample_file(args.out, args.json)
     if not args.prompt:
         raise ValueError("give at least one --prompt; it may be empty")
     device = usable(args.device or "cpu")
+    D: Denoiser | None = None
     if model is None:
-        the_problem, D, sampler, told = (
-            problem_of(args),
-            None,
-            {"solver": "dpm++2m", "grid": "uniform", "steps": [20]},
-            True,
-        )
+        the_problem = problem_of(args)
+        sampler: Mapping[str, Any] = {"solver": "dpm++2m", "grid": "uniform", "steps": [20]}
+        guidance_scale = GUIDANCE_SCALE
     else:
         for name in TO_LOAD:
             if getattr(args, name) is not None:
                 raise ValueError(
-                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --local-only and --unsafe-weights are for sampling one without a run"
+                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --local-only and "
+                    "--unsafe-weights are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-        told = D.scale_conditioned
+        guidance_scale = GUIDANCE_SCALE if D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
     size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
-    settings = {
-        "model": the_problem.checkpoint.source if model is None else args.model, "problem": the_problem.name, "prompts": args.prompt,
-        "negative_prompt": args.negative_prompt, "solver": args.solver or sampler["solver"], "grid": args.grid or sampler["grid"],
-        "steps": args.steps or max(sampler["steps"]), "n": args.n or 1, "seed": args.seed,
-        "guidance_scale": args.guidance_scale if args.guidance_scale is not None else GUIDANCE_SCALE if told else 1.0,
-        "size": list(size) if isinstance(size, tuple) else [size, size], "round_timesteps": bool(args.round_timesteps), "dtype": str(args.dtype or "default"),
-        "lora": args.lora or [], "unet": args.unet, "safety": UNFILTERED,
-    }  # fmt: skip
+    settings: dict[str, Any] = {
+        "model": the_problem.checkpoint.source if model is None else args.model,
+        "problem": the_problem.name,
+        "prompts": args.prompt,
+        "negative_prompt": args.negative_prompt,
+        "solver": args.solver or sampler["solver"],
+        "grid": args.grid or sampler["grid"],
+        "steps": args.steps or max(sampler["steps"]),
+        "n": args.n or 1,
+        "seed": args.seed,
+        "guidance_scale": guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        "size": list(size) if isinstance(size, tuple) else [size, size],
+        "round_timesteps": bool(args.round_timesteps),
+        "dtype": str(args.dtype or "default"),
+        "lora": args.lora or [],
+        "unet": args.unet,
+        "safety": UNFILTERED,
+    }
     made = sample_images(
-        the_problem.checkpoint, args.prompt, denoiser=D, each=settings["n"], steps=settings["steps"], solver=settings["solver"], grid=settings["grid"],
-        guidance_scale=settings["guidance_scale"], negative_prompt=args.negative_prompt, size=tuple(settings["size"]), seed=args.seed,
-        rounded=settings["round_timesteps"], cut=bool(args.cut_prompts), progress=show_progress(), **({} if args.at_once is None else {"at_once": args.at_once}),
-    )  # fmt: skip
+        the_problem.checkpoint,
+        args.prompt,
+        denoiser=D,
+        each=settings["n"],
+        steps=settings["steps"],
+        solver=settings["solver"],
+        grid=settings["grid"],
+        guidance_scale=settings["guidance_scale"],
+        negative_prompt=args.negative_prompt,
+        size=tuple(settings["size"]),
+        seed=args.seed,
+        rounded=settings["round_timesteps"],
+        cut=bool(args.cut_prompts),
+        progress=show_progress(),
+        **({} if args.at_once is None else {"at_once": args.at_once}),
+    )
     write_bytes(out, as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings))
     path = made.trajectory
     row = settings | {"nfe": path.nfe, "rounds": path.rounds, "seconds": path.seconds}
     report(args.json, row, text(row, out))
 
 
+def problem_of_run(model: "Model", *, with_data: bool = True) -> "StableDiffusionProblem":
+    """The problem that a student of a checkpoint was trained on (`runs.problem_of`)."""
+    from ..problems.stable_diffusion import StableDiffusionProblem
+    from ..runs import problem_of
+
+    found = problem_of(model, with_data=with_data)
+    assert isinstance(found, StableDiffusionProblem)  # no other problem has such a name (`is_checkpoint`)
+    return found
+
+
 def text(row: Mapping, out: Path) -> str:
     """What was made, for people."""
     prompts = len(row["prompts"])
     return (
-        f"{row['n'] * prompts} image{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} by {row['solver']}, {row['steps']} steps: "
+        f"{row['n'] * prompts} image{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
+        f"by {row['solver']}, {row['steps']} steps: "
         f"{row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
         f"{row['safety']}\nwrote {out}"
     )
 
 
 def as_png(made: "Images", settings: Mapping) -> bytes:
-    """The images, a prompt's in a row, with the settings as JSON in the PNG's text field `toydiff`."""
+    """A PNG of the images, a row for each prompt. Its text field `toydiff` holds the settings as JSON."""
     from ..adapters.images import as_bytes, sheet_png
 
-    return sheet_png(
-        as_bytes(made.images), settings["n"] if len(settings["prompts"]) > 1 else min(settings["n"], 8), dict(settings)
-    )
+    assert made.images is not None  # they were decoded
+    columns = settings["n"] if len(settings["prompts"]) > 1 else min(settings["n"], 8)
+    return sheet_png(as_bytes(made.images), columns, dict(settings))
 
 
 def as_npz(made: "Images", settings: Mapping) -> bytes:
-    """Arrays `images` (n, H, W, 3) in bytes, `latents` (n, C, h, w), `ts` (N+1,), and `settings`, JSON text. No
-    clock."""
+    """A file of the arrays `images` (n, H, W, 3), bytes, `latents` (n, C, h, w), `ts` (N+1,), and `settings`, JSON
+    text. It holds no time of day, so one seed gives one file."""
     import numpy as np
 
     from ..adapters.images import as_bytes
 
+    assert made.images is not None  # they were decoded
     out = io.BytesIO()
     np.savez(
-        out, images=as_bytes(made.images), latents=made.latents.float().numpy(), ts=made.trajectory.ts.cpu().numpy(), settings=np.array(json.dumps(settings))
-    )  # fmt: skip
+        out,
+        images=as_bytes(made.images),
+        latents=made.latents.float().numpy(),
+        ts=made.trajectory.ts.cpu().numpy(),
+        settings=np.array(json.dumps(settings)),
+    )
     return out.getvalue()
 
 
@@ -262,12 +364,19 @@ def export_arguments(parser: Parser) -> None:
     from .terminal import add_json
 
     parser.add_argument(
-        "model", metavar="RUN", help="the folder of a run that trained on a Stable Diffusion checkpoint"
+        "model",
+        metavar="RUN",
+        help="the folder of a run that trained on a Stable Diffusion checkpoint",
     )
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of what is written, made where missing")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        required=True,
+        help="folder to write into; it is made where missing",
+    )
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="write the whole UNet, also where the student is a LoRA that could be written alone",
+        help="write the whole UNet, even if a LoRA would do",
     )
     add_json(parser)

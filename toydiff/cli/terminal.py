@@ -1,4 +1,4 @@
-"""What the commands share: the parser, the types of its arguments, and output for people and for programs."""
+"""What all commands use: the parser, the types of its arguments, and output for people and for programs."""
 
 import argparse
 import math
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ..support.checks import unknown
 from ..support.files import json_text, writable_file, write_text
@@ -18,57 +19,61 @@ DEVICES = ("cpu", "cuda", "mps")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises `ValueError` instead of leaving, and remembers its options so that a misspelt one gets a
-    suggestion."""
+    """A parser that raises `ValueError` where argparse would exit. It keeps a list of its options, so that a misspelt
+    one gets a suggestion."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, **settings: Any):
         self.options: list[str] = []
-        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
-    def add_argument(self, *names, **settings):
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         self.options += [name for name in names if name.startswith("--")]
         return super().add_argument(*names, **settings)
 
     def group(self, title: str) -> "Group":
-        """Options under a heading of their own."""
+        """A group of options, under a heading of its own."""
         return Group(self, self.add_argument_group(title))
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
-    def exit(self, status=0, message=None):
-        sys.stdout.flush()  # a reader that has left is noticed here, where `main` can hear of it
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()  # if the reader has left, the error is raised here, where `main` catches it
         super().exit(status, message)
 
 
 class Group:
-    """A group of options that the parser remembers like its own."""
+    """A group of options. The parser lists them like its own."""
 
     def __init__(self, parser: Parser, group: argparse._ArgumentGroup):
         self._parser, self._group = parser, group
 
-    def add_argument(self, *names, **settings):
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         self._parser.options += [name for name in names if name.startswith("--")]
         return self._group.add_argument(*names, **settings)
 
 
 def add_json(parser: Parser) -> None:
-    """The option --json."""
-    parser.add_argument("--json", metavar="FILE", help="write JSON to FILE; - prints it instead of the text")
+    """Add the option --json."""
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write the result as JSON to FILE; with - print JSON instead of text",
+    )
 
 
 # ---- the types of arguments
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers within bounds."""
+    """The type of an argument that is a whole number from `least` to `most`."""
 
     def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
+            value = least - 1
+        if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
         return value
 
@@ -76,7 +81,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def finite(text: str) -> float:
-    """A finite number."""
+    """The type of an argument that is a finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -87,7 +92,7 @@ def finite(text: str) -> float:
 
 
 def finite_or_none(text: str) -> float | None:
-    """A finite number, or the word none."""
+    """The type of an argument that is a finite number or the word none."""
     try:
         return None if text == "none" else finite(text)
     except argparse.ArgumentTypeError:
@@ -98,27 +103,27 @@ def finite_or_none(text: str) -> float | None:
 
 
 def output_file(text: str | None) -> str | None:
-    """The argument of --json as it is, once it is known that it can be written."""
-    if text not in (None, "-"):
+    """The argument of --json as it is; `ValueError` if that file cannot be written."""
+    if text is not None and text != "-":
         writable_file(text)
     return text
 
 
 def sample_file(text: str, json_to: str | None) -> Path:
-    """--out, once it is known that it and --json can both be written."""
+    """The argument of --out as a path; `ValueError` if it or the file of --json cannot be written."""
     out = Path(text)
     if out.suffix not in SUFFIXES:
         raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {text!r}")
     writable_file(out)
     output_file(json_to)
-    if json_to not in (None, "-") and out.resolve() == Path(json_to).resolve():
+    if json_to is not None and json_to != "-" and out.resolve() == Path(json_to).resolve():
         raise ValueError(f"--out and --json name the same file, {text!r}")
     return out
 
 
 def report(json_to: str | None, obj: object, text: str) -> None:
-    """Print the text for people, and write the JSON where it was asked for. `--json -` prints the JSON alone, for
-    pipes."""
+    """Print the text for people, and write the JSON to the file of --json, if any. With `--json -` print the JSON
+    alone, for pipes."""
     if json_to == "-":
         sys.stdout.write(json_text(obj))
         return
@@ -127,18 +132,20 @@ def report(json_to: str | None, obj: object, text: str) -> None:
     print(text)
 
 
-def sample_text(row: Mapping, distance_name: str, out: Path) -> str:
-    """What a run of `toydiff sample` did, for people."""
-    accuracy = "" if row["accuracy"] is None else f"; {row['accuracy']:.1%} of the class asked for"
+def sample_text(row: Mapping, distance_name: str | None, out: Path) -> str:
+    """What a call of `toydiff sample` did, for people."""
+    accuracy = "" if row["accuracy"] is None else f"; {row['accuracy']:.1%} of the requested class"
     return (
-        f"{row['method']} on {row['problem']}: {row['n']} samples in {row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
-        f"{distance_name} to true samples {row['distance']:.3g}; true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
+        f"{row['method']} on {row['problem']}: {row['n']} samples in {row['nfe']} network calls each (NFE), "
+        f"{row['rounds']} rounds, {row['seconds']:.3g} s\n"
+        f"{distance_name} to true samples {row['distance']:.3g}; "
+        f"true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
         f"wrote {out}"
     )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Columns padded to their widest cell; the columns numbered in `right` are aligned to the right, as numbers are."""
+    """Rows of text in columns. The columns numbered in `right` are aligned to the right, as numbers are."""
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     return "\n".join(
         "  ".join(f"{cell:{'>' if k in right else '<'}{widths[k]}}" for k, cell in enumerate(row)).rstrip()
@@ -146,13 +153,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
     )
 
 
-def cell(value: float | None, as_: str = "") -> str:
-    """A number in a table, a dash where there is none."""
+def cell(value: float | str | None, as_: str = "") -> str:
+    """A value in a table, in the format `as_`; a dash where there is none."""
     return "-" if value is None else format(value, as_)
 
 
 def one_thread() -> None:
-    """Keep torch to one thread: the batches are too small to share, and on a busy machine threads only wait for one
+    """Keep torch to one thread. The batches are too small to divide, and on a busy machine threads only wait for one
     another."""
     import torch
 
@@ -160,13 +167,13 @@ def one_thread() -> None:
 
 
 def show_progress() -> bool:
-    """Bars are for people who watch."""
+    """Whether to show bars: only where stderr is a terminal, and only in the first process."""
     return sys.stderr.isatty() and is_first_process()
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks: the only one, or the first of those that a launcher such as `accelerate launch`
-    started together."""
+    """Whether this process prints: it is the only one, or the first of those that a launcher such as `accelerate
+    launch` started together."""
     return not runs_with_others() or os.environ.get("RANK", "0") == "0"
 
 
@@ -176,7 +183,7 @@ def runs_with_others() -> bool:
 
 
 def usable(device: str) -> str:
-    """A device by its name, once it is known to be there."""
+    """The name of a device; `ValueError` if torch cannot use it on this machine."""
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
     import torch
@@ -184,18 +191,23 @@ def usable(device: str) -> str:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[device]:
         raise ValueError(
-            f"this machine has no device {device!r} that torch can use; there is {', '.join(k for k in DEVICES if there[k])}"
+            f"this machine has no device {device!r} that torch can use; "
+            f"there is {', '.join(k for k in DEVICES if there[k])}"
         )
     return device
 
 
 def add_device(parser: Parser) -> None:
-    """The option --device of a command that samples."""
-    parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu)")
+    """Add the option --device."""
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help=f"where to compute: {', '.join(DEVICES)} (default: cpu)",
+    )
 
 
 def refuse_device(args: argparse.Namespace) -> None:
-    """`ValueError` for a device where nothing heavy is computed."""
+    """`ValueError` for --device where no trained model is sampled."""
     if args.device is not None:
         raise ValueError(
             "--device is for trained models and checkpoints; a mixture's exact denoiser runs on the processor"

@@ -1,5 +1,5 @@
-"""The commands about trained models: train, pairs, sample (of a model), evaluate and zoo. Thin: the work is in
-`runs`, `distill.pairs` and `zoo`."""
+"""The commands about trained models: train, pairs, sample (of a model), evaluate and zoo. The work is done in `runs`
+and `problems.pairs`."""
 
 import argparse
 import io
@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..support.checks import unknown
 from ..support.files import check_folder, writable_folder, write_bytes
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from ..mixtures import GaussianMixture
     from ..plots.style import Density
     from ..problems import Problem
     from ..solvers import Trajectory
@@ -47,35 +48,38 @@ MOST_UPDATES = 100_000_000
 MOST_BATCH = 1_000_000
 MOST_PAIRS = 10_000_000
 MOST_SEED_OF_RUN = 10**12
-"""Pairs derive a seed for each shard from theirs, which has to fit in 64 bits."""
+"""The largest seed of a run or of pairs. Each shard of pairs has a seed that is derived from it, and that has to fit in
+64 bits."""
 SHORTHANDS = ("updates", "batch", "lr")
 """Knobs that every method has, with options of their own."""
 PRECISIONS = ("no", "bf16")
 POINTS, IMAGES = 2000, 100
-"""How many points and images `toydiff sample` makes unless told otherwise."""
+"""How many points, or images, `toydiff sample` makes by default."""
 IN_A_ROW = 10
 """Images in a row of its picture."""
 MOST_ROWS = 10
 
 MORE = {
     "train": (
-        "METHOD, --problem and the knobs of --set are listed by `toydiff methods`. A method that needs a teacher takes the problem's own, unless\n"
-        "--teacher names another; one that needs pairs makes 10,000 of that teacher's, unless --pairs names a folder of them.\n"
-        "RUN and --teacher, --start: a folder that `toydiff train` wrote, or an id of `toydiff zoo`.\n"
-        "A run that was interrupted, or killed, continues with the same command and --resume, and ends with the same bits.\n"
-        "Several processes: accelerate launch --module toydiff train ..."
+        "`toydiff methods` lists the methods, the problems, and the knobs of each method.\n"
+        "A method that needs a teacher takes the problem's own, unless --teacher names another. A method that needs\n"
+        "pairs makes them first, with that teacher, unless --pairs names a folder of them.\n"
+        "RUN, for --teacher and --start: a folder that `toydiff train` wrote, or an id that `toydiff zoo` lists.\n"
+        "A run that was interrupted or killed continues with the same command and --resume, and ends with the same\n"
+        "bits. Several processes: accelerate launch --module toydiff train ..."
     ),
     "pairs": (
-        "Each noise and where the teacher's ODE takes it. Run it again to continue where it was interrupted.\n"
-        "Only deterministic solvers: a pair is a point and the one place where it is taken."
+        "A pair is a noise, and the sample that the teacher's ODE makes of it. So the solver must be deterministic.\n"
+        "The same command continues where it was interrupted."
     ),
     "evaluate": (
-        "RUN is a folder that `toydiff train` wrote, or an id of `toydiff zoo`. The distance is sliced Wasserstein for points, and the Fréchet\n"
-        "distance of a classifier's features for digits; the floor is what true samples show among themselves."
+        "RUN is a folder that `toydiff train` wrote, or an id that `toydiff zoo` lists.\n"
+        "The distance to true samples is sliced Wasserstein for points, and for digits the Fréchet distance of a\n"
+        "classifier's features. The floor is the distance of true samples among themselves."
     ),
     "zoo": (
-        "`toydiff zoo` lists what is bundled; `toydiff zoo build [ID ...]` trains and measures it again, all of it without an ID.\n"
-        "A build that was interrupted continues with the same command."
+        "`toydiff zoo` lists the bundled weights. `toydiff zoo build ID ...` trains and measures them again, and\n"
+        "`toydiff zoo build` all of them. The same command continues a build that was interrupted."
     ),
 }
 
@@ -95,36 +99,54 @@ def train(args: argparse.Namespace) -> None:
     device = usable(args.device or "cpu") if accelerator is None else str(accelerator.device)
     the_problem = args.problem
     if cli_sd.is_checkpoint(args.problem):
-        runs.knobs(args.method, args.problem, changes)  # what is wrong there is said before gigabytes are read
+        runs.knobs(args.method, args.problem, changes)  # a mistake there is reported before gigabytes are read
         the_problem = cli_sd.problem_of(args, Path(args.out) / "cache")
         cli_sd.prepare(the_problem, args, device.partition(":")[0], training=True)
     else:
         cli_sd.refuse(args, f"and {args.problem} is none")
     try:
         run = runs.train(
-            args.method, the_problem, out=args.out, seed=args.seed, changes=changes, teacher=args.teacher, start=args.start,
-            pairs=args.pairs, resume=args.resume, every=args.every, watch=args.watch, patience=args.patience,
-            accumulate=args.accumulate, device=device, accelerator=accelerator,
+            args.method,
+            the_problem,
+            out=args.out,
+            seed=args.seed,
+            changes=changes,
+            teacher=args.teacher,
+            start=args.start,
+            pairs=args.pairs,
+            resume=args.resume,
+            every=args.every,
+            watch=args.watch,
+            patience=args.patience,
+            accumulate=args.accumulate,
+            device=device,
+            accelerator=accelerator,
             progress=show_progress(),
-        )  # fmt: skip
+        )
         updates = sum(1 for _ in run)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_continue(args.out)) from None
     if is_first_process():
         index = read_run(args.out)
         row = {
-            "method": run.method, "problem": run.problem.name, "seed": run.seed, "updates": index["step"],
-            "teacher_calls": run.about["pair_calls"] + index["step"] * run.about["calls_per_update"], "seconds": index["seconds"],
-            "loss": index["history"][-1][1], "folder": args.out,
-        } | best_of(index.get("measured", ()))  # fmt: skip
+            "method": run.method,
+            "problem": run.problem.name,
+            "seed": run.seed,
+            "updates": index["step"],
+            "teacher_calls": run.about["pair_calls"] + index["step"] * run.about["calls_per_update"],
+            "seconds": index["seconds"],
+            "loss": index["history"][-1][1],
+            "folder": args.out,
+            **best_of(index.get("measured", ())),
+        }
         report(json_to, row, train_text(row, updates))
     if accelerator is not None:
         accelerator.end_training()
 
 
 def best_of(measured: Sequence[Mapping]) -> dict[str, float]:
-    """Of what was measured on the way: the update at which the distance was smallest, which is what is kept, that
-    distance, the first one and the floor."""
+    """What a run's watch measured: the update with the smallest distance, whose weights are kept, that distance, the
+    first distance, and the floor. Nothing for a run without a watch."""
     if not measured:
         return {}
     best = min(measured, key=lambda row: row["distance"])
@@ -144,26 +166,36 @@ def how_to_continue(out: str) -> str:
         index = read_run(out)
     except ValueError:
         return "; nothing was saved yet: the same command, with or without --resume, starts again"
-    return f"; update {index['step']} of {index['steps']} is saved in {out!r}: the same command with --resume continues from there"
+    return (
+        f"; update {index['step']} of {index['steps']} is saved in {out!r}: "
+        "the same command with --resume continues from there"
+    )
 
 
 def train_text(row: Mapping, updates: int) -> str:
-    """What a run of `toydiff train` did, for people; `updates` of them in this very call."""
+    """What a run of `toydiff train` did, for people. updates: how many this call made."""
     already = "" if updates else "the run is finished already; nothing was left to do\n"
     calls = f", {row['teacher_calls']:,} calls of the teacher" if row["teacher_calls"] else ""
     kept = ""
     if "best" in row:
-        kept = f"the best on the way is kept, that of update {row['best']}: distance {row['best_distance']:.3g} (before training {row['first_distance']:.3g}, floor {row['floor']:.3g})\n"
+        kept = (
+            f"the best on the way is kept, that of update {row['best']}: distance {row['best_distance']:.3g} "
+            f"(before training {row['first_distance']:.3g}, floor {row['floor']:.3g})\n"
+        )
     if row.get("best") == 0:
-        kept += "nothing was better than what it started from: try a smaller learning rate, and, where there is a second model, more updates of it\n"
+        kept += (
+            "nothing was better than what it started from: try a smaller learning rate, "
+            "and, where there is a second model, more updates of it\n"
+        )
     return (
-        f"{already}{row['method']} on {row['problem']}: {row['updates']} updates in {row['seconds']:.3g} s, last loss {row['loss']:.3g}{calls}\n"
+        f"{already}{row['method']} on {row['problem']}: {row['updates']} updates in {row['seconds']:.3g} s, "
+        f"last loss {row['loss']:.3g}{calls}\n"
         f"{kept}it is in {row['folder']}; measure it with: toydiff evaluate {row['folder']}"
     )
 
 
 def knob_changes(args: argparse.Namespace) -> dict[str, object]:
-    """What --set, --updates, --batch and --lr ask for, each knob once."""
+    """The values of knobs that --set, --updates, --batch and --lr give. `ValueError` for a knob that is given twice."""
     changes: dict[str, object] = {}
     for setting in args.set or ():
         name, equals, value = setting.partition("=")
@@ -181,14 +213,15 @@ def knob_changes(args: argparse.Namespace) -> dict[str, object]:
 
 
 def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
-    """accelerate's view of this process, where it was asked for or its launcher has started us; otherwise None."""
+    """The `Accelerator` of this process, where an option requests it or accelerate's launcher started the process; else
+    None."""
     if "fp16" in (args.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION")):
         raise ValueError("gradients underflow in fp16 without a scale for the loss, which there is none here; use bf16")
     if args.mixed_precision not in (None, *PRECISIONS):
         raise unknown("mixed precision", args.mixed_precision, PRECISIONS)
-    # the launcher always says which precision it was asked for
-    asked = args.accelerate or args.mixed_precision is not None
-    if not (asked or runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ):
+    # the launcher always sets the precision in the environment
+    launched = runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ
+    if not (args.accelerate or args.mixed_precision is not None or launched):
         return None
     if args.device is not None:
         usable(args.device)
@@ -198,8 +231,8 @@ def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
         raise ValueError(
             "several processes, and --accelerate, need the package accelerate: pip install accelerate"
         ) from None
-    # without a choice of its own, a process that no launcher started stays where it would be
-    alone = not (args.accelerate or runs_with_others() or "ACCELERATE_MIXED_PRECISION" in os.environ)
+    # a process that only --mixed-precision brought here stays on the device that it would have without accelerate
+    alone = not (args.accelerate or launched)
     accelerator = Accelerator(
         cpu=args.device == "cpu" or (alone and args.device is None), mixed_precision=args.mixed_precision
     )
@@ -209,34 +242,76 @@ def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
 
 
 def train_arguments(parser: Parser) -> None:
-    parser.add_argument("method", metavar="METHOD", help="what to train; `toydiff methods` lists them")
+    parser.add_argument(
+        "method",
+        metavar="METHOD",
+        help="what to train; `toydiff methods` lists the methods",
+    )
     _problem(parser)
     parser.add_argument(
-        "--updates", metavar="N", type=whole(1, MOST_UPDATES), help="updates of the optimizer, its steps (a knob)"
+        "--updates",
+        metavar="N",
+        type=whole(1, MOST_UPDATES),
+        help="updates of the optimizer (a knob)",
     )
-    parser.add_argument("--batch", metavar="N", type=whole(1, MOST_BATCH), help="samples in an update (a knob)")
-    parser.add_argument("--lr", metavar="X", type=finite, help="learning rate of Adam (a knob)")
     parser.add_argument(
-        "--set", metavar="KNOB=VALUE", action="append", help="any knob of the method; may be given again"
+        "--batch",
+        metavar="N",
+        type=whole(1, MOST_BATCH),
+        help="samples in an update (a knob)",
     )
-    parser.add_argument("--teacher", metavar="RUN", help="default: the problem's own")
+    parser.add_argument(
+        "--lr",
+        metavar="X",
+        type=finite,
+        help="learning rate of Adam (a knob)",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KNOB=VALUE",
+        action="append",
+        help="set a knob of the method; may be given again",
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="RUN",
+        help="the model to learn from (default: the problem's own teacher)",
+    )
     parser.add_argument(
         "--start",
         metavar="RUN",
-        help="whose weights the student starts with (default: the teacher's, where it has any)",
+        help="the model whose weights the student starts with (default: the teacher, if it has weights)",
     )
-    parser.add_argument("--pairs", metavar="DIR", help="what `toydiff pairs` wrote, for a method that needs pairs")
-    _seed(parser, "of the first weights and of everything drawn in training")
-    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run, made where missing")
-    parser.add_argument("--resume", action="store_true", help="continue what is in the folder")
     parser.add_argument(
-        "--every", metavar="N", type=whole(1, MOST_UPDATES), default=250, help="save every N updates (default: 250)"
+        "--pairs",
+        metavar="DIR",
+        help="what `toydiff pairs` wrote, for a method that needs pairs",
+    )
+    _seed(parser, "seed of the first weights and of all that is drawn in training")
+    parser.add_argument(
+        "--out",
+        metavar="RUN",
+        required=True,
+        help="folder of the run; it is made where missing",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in the folder",
+    )
+    parser.add_argument(
+        "--every",
+        metavar="N",
+        type=whole(1, MOST_UPDATES),
+        default=250,
+        help="save every N updates (default: 250)",
     )
     parser.add_argument(
         "--watch",
         metavar="N",
         type=whole(0, MOST_UPDATES),
-        help="measure the result every N updates and keep the best; 0 is off (default: 20 times a run where losses tell little, otherwise off)",
+        help="measure the result every N updates and keep the best; 0 is off "
+        "(default: 20 times in a run of a method whose losses tell little, otherwise off)",
     )
     parser.add_argument(
         "--patience",
@@ -249,16 +324,22 @@ def train_arguments(parser: Parser) -> None:
         metavar="N",
         type=whole(1, MOST_BATCH),
         default=1,
-        help="compute a batch's gradient in N parts, for less memory (default: 1)",
+        help="compute a batch's gradient in N parts, which takes less memory (default: 1)",
     )
-    parser.add_argument("--device", metavar="NAME", help=f"{', '.join(DEVICES)} (default: cpu, or accelerate's choice)")
     parser.add_argument(
-        "--accelerate", action="store_true", help="let the package accelerate choose device and precision"
+        "--device",
+        metavar="NAME",
+        help=f"where to compute: {', '.join(DEVICES)} (default: cpu, or accelerate's choice)",
+    )
+    parser.add_argument(
+        "--accelerate",
+        action="store_true",
+        help="let the package accelerate choose device and precision",
     )
     parser.add_argument(
         "--mixed-precision",
         metavar="NAME",
-        help=f"{' or '.join(PRECISIONS)}: networks compute in bfloat16, weights stay as they are",
+        help=f"{' or '.join(PRECISIONS)}; with bf16 networks compute in bfloat16, and weights stay as they are",
     )
     add_json(parser)
     cli_sd.arguments(parser, training=True)
@@ -279,10 +360,12 @@ def pairs(args: argparse.Namespace) -> None:
 
     settings = {name: value for name in vars(Recipe()) if (value := getattr(args, name)) is not None}
     check_folder(args.out)
+    the_problem: Problem
     if cli_sd.is_checkpoint(args.problem):
-        Recipe(**settings)  # what is wrong there is said before gigabytes are read
-        the_problem = cli_sd.problem_of(args, Path(args.out) / "cache")
-        cli_sd.prepare(the_problem, args, usable(args.device or "cpu"))
+        Recipe(**settings)  # a mistake there is reported before gigabytes are read
+        checkpoint = cli_sd.problem_of(args, Path(args.out) / "cache")
+        cli_sd.prepare(checkpoint, args, usable(args.device or "cpu"))
+        the_problem = checkpoint
     else:
         cli_sd.refuse(args, f"and {args.problem} is none")
         the_problem = problem(args.problem)
@@ -295,30 +378,66 @@ def pairs(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; the same command continues") from None
     row = {
-        "problem": the_problem.name, "teacher": name, **vars(recipe), "nfe": made.about["nfe"], "teacher_calls": made.teacher_calls,
-        "seconds": time.perf_counter() - began, "folder": args.out,
-    }  # fmt: skip
+        "problem": the_problem.name,
+        "teacher": name,
+        **vars(recipe),
+        "nfe": made.about["nfe"],
+        "teacher_calls": made.teacher_calls,
+        "seconds": time.perf_counter() - began,
+        "folder": args.out,
+    }
     report(
         json_to,
         row,
-        f"{row['n']} pairs of {row['problem']} in {row['folder']}: {row['solver']}, {row['steps']} steps, {row['nfe']} network calls each (NFE), "
-        f"{row['teacher_calls']:,} in all, {row['seconds']:.3g} s",
+        f"{row['n']} pairs of {row['problem']} in {row['folder']}: {row['solver']}, {row['steps']} steps, "
+        f"{row['nfe']} network calls each (NFE), {row['teacher_calls']:,} in all, {row['seconds']:.3g} s",
     )
 
 
 def pairs_arguments(parser: Parser) -> None:
-    # the defaults are those of `distill.pairs.Recipe`, which is not imported for a page of help
+    # the defaults are those of `problems.pairs.Recipe`, which is not imported for a page of help, and of a checkpoint
+    # those of `problems.stable_diffusion.PAIRS`
     _problem(parser)
     parser.add_argument(
-        "--teacher", metavar="RUN", help="a run's folder or bundled weights (default: the problem's own)"
+        "--teacher",
+        metavar="RUN",
+        help="a run's folder or bundled weights (default: the problem's own teacher)",
     )
-    parser.add_argument("--n", metavar="N", type=whole(1, MOST_PAIRS), help="pairs (default: 10000)")
-    parser.add_argument("--solver", metavar="NAME", help="a deterministic one (default: dpm++2m)")
-    parser.add_argument("--grid", metavar="NAME", help="time grid (default: lambda)")
-    parser.add_argument("--steps", metavar="N", type=whole(1, MOST_STEPS), help="steps (default: 32)")
-    parser.add_argument("--guidance-scale", metavar="G", type=finite, help="1, the default, is off")
-    _seed(parser, "of the noise")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the pairs, made where missing")
+    parser.add_argument(
+        "--n",
+        metavar="N",
+        type=whole(1, MOST_PAIRS),
+        help="number of pairs (default: 10000); for a checkpoint 1000",
+    )
+    parser.add_argument(
+        "--solver",
+        metavar="NAME",
+        help="a deterministic solver (default: dpm++2m)",
+    )
+    parser.add_argument(
+        "--grid",
+        metavar="NAME",
+        help="time grid (default: lambda)",
+    )
+    parser.add_argument(
+        "--steps",
+        metavar="N",
+        type=whole(1, MOST_STEPS),
+        help="steps of the solver (default: 32); for a checkpoint 25",
+    )
+    parser.add_argument(
+        "--guidance-scale",
+        metavar="G",
+        type=finite,
+        help="guidance scale; 1 is off (default: 1); for a checkpoint 7.5",
+    )
+    _seed(parser, "seed of the noise")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        required=True,
+        help="folder of the pairs; it is made where missing",
+    )
     add_device(parser)
     add_json(parser)
     cli_sd.arguments(parser, training=True)
@@ -328,7 +447,7 @@ def pairs_arguments(parser: Parser) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
-    """`toydiff sample RUN`: a model's samples, where `cli.sample` has those of a mixture with its exact denoiser."""
+    """`toydiff sample RUN`: sample a trained model. Without RUN, `command.sample` samples a mixture."""
     out = sample_file(args.out, args.json)
     from .. import runs
     from ..problems import problem
@@ -345,32 +464,57 @@ def sample(args: argparse.Namespace) -> None:
     the_problem = problem(model.about["problem"])
     sampler = model.about["sampler"]
     n = args.n or (IMAGES if len(the_problem.shape) > 1 else POINTS)
-    settings = {
-        "model": args.model, "problem": the_problem.name, "solver": sampler["solver"] if args.solver is None else args.solver,
-        "grid": sampler["grid"] if args.grid is None else args.grid, "steps": args.steps or max(sampler["steps"]),
-        "n": n, "seed": args.seed, "guidance_scale": args.guidance_scale, "label": args.label,
-    }  # fmt: skip
+    settings: dict[str, Any] = {
+        "model": args.model,
+        "problem": the_problem.name,
+        "solver": sampler["solver"] if args.solver is None else args.solver,
+        "grid": sampler["grid"] if args.grid is None else args.grid,
+        "steps": args.steps or max(sampler["steps"]),
+        "n": n,
+        "seed": args.seed,
+        "guidance_scale": args.guidance_scale,
+        "label": args.label,
+    }
     if n < 2:
         raise ValueError("--n must be at least 2 for a distance to be measured")
     path, cond = runs.sample(
-        model, the_problem, n, settings["steps"], solver=settings["solver"], grid=settings["grid"],
-        guidance_scale=args.guidance_scale, cond=asked_for(the_problem, n, args), seed=args.seed, progress=show_progress(),
-    )  # fmt: skip
+        model,
+        the_problem,
+        n,
+        settings["steps"],
+        solver=settings["solver"],
+        grid=settings["grid"],
+        guidance_scale=args.guidance_scale,
+        cond=requested_labels(the_problem, n, args),
+        seed=args.seed,
+        progress=show_progress(),
+    )
     law = None if args.guidance_scale == 0 else cond  # guidance 0 is the unconditional model
     measured = the_problem.measure(path.end, law)
     row = {
-        "method": model.about["method"], "problem": the_problem.name, "steps": settings["steps"], "distance": measured.distance,
-        "floor": measured.floor, "accuracy": measured.accuracy, "seed": args.seed, "nfe": path.nfe, "rounds": path.rounds,
-        "updates": model.about["updates"], "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds,
-    } | settings | {"floor_std": measured.floor_std}  # fmt: skip
+        "method": model.about["method"],
+        "problem": the_problem.name,
+        "steps": settings["steps"],
+        "distance": measured.distance,
+        "floor": measured.floor,
+        "accuracy": measured.accuracy,
+        "seed": args.seed,
+        "nfe": path.nfe,
+        "rounds": path.rounds,
+        "updates": model.about["updates"],
+        "teacher_calls": model.about["teacher_calls"],
+        "seconds": path.seconds,
+        **settings,
+        "floor_std": measured.floor_std,
+    }
     data = as_npz(path, cond, settings) if out.suffix == ".npz" else as_png(the_problem, path, cond, law, row, settings)
     write_bytes(out, data)
     report(args.json, row, sample_text(row, the_problem.distance_name, out))
 
 
-def asked_for(the_problem: "Problem", n: int, args: argparse.Namespace) -> "Tensor | None":
-    """The classes that --label asks for, (n,), or None for the problem's own choice; `ValueError` for a class that
-    is not there."""
+def requested_labels(the_problem: "Problem", n: int, args: argparse.Namespace) -> "Tensor | None":
+    """The labels (n,) of the class of --label, or None for the problem's own choice. `ValueError` for a class that the
+    problem does not have."""
     if args.label is None:
         if args.guidance_scale not in (0, 1) and not the_problem.conditional:
             raise ValueError(f"--guidance-scale {args.guidance_scale:g} needs a class to guide towards: give --label")
@@ -386,12 +530,12 @@ def asked_for(the_problem: "Problem", n: int, args: argparse.Namespace) -> "Tens
 
 
 def as_npz(path: "Trajectory", cond: "Tensor | None", settings: Mapping) -> bytes:
-    """Arrays `samples` (n, ...), `labels` (n,) where classes were asked for, `ts` (N+1,), and `settings`, JSON text.
-    No clock."""
+    """A file of the arrays `samples` (n, ...), `labels` (n,) where samples have labels, `ts` (N+1,), and `settings`,
+    JSON text. It holds no time of day, so one seed gives one file."""
     import numpy as np
 
     out = io.BytesIO()
-    labels = {} if cond is None else {"labels": cond.numpy()}
+    labels: dict[str, Any] = {} if cond is None else {"labels": cond.numpy()}
     np.savez(out, samples=path.end.numpy(), ts=path.ts.numpy(), settings=np.array(json.dumps(settings)), **labels)
     return out.getvalue()
 
@@ -404,10 +548,16 @@ def as_png(
     row: Mapping,
     settings: Mapping,
 ) -> bytes:
-    """A picture of the samples, with the settings as JSON in the PNG's text field `toydiff`."""
+    """A picture of the samples. The PNG's text field `toydiff` holds the settings as JSON.
+
+    law: the labels of the true samples to compare with; None is the whole distribution.
+    """
     from ..plots.static import digits
 
-    title = f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}, floor {row['floor']:.3g}"
+    title = (
+        f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: "
+        f"distance {row['distance']:.3g}, floor {row['floor']:.3g}"
+    )
     if len(the_problem.shape) > 1:
         figure = digits(rows_of_images(path.end, cond), title=title)
     else:
@@ -418,12 +568,13 @@ def as_png(
 
 
 def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None", row: Mapping) -> "Figure":
-    """A model's points beside true ones, over the density: a mixture's own, or that of many true points."""
+    """A model's points beside true points, over the density: the mixture's own, or a histogram of true points."""
     from ..plots import static
     from ..problems import MixtureProblem
 
     drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
     true = f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}"
+    background: GaussianMixture | Density
     if isinstance(the_problem, MixtureProblem):
         background, truth = the_problem.mixture, the_problem.mixture.sample(len(samples), row["seed"], cond=law)
     else:
@@ -435,7 +586,10 @@ def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None
 
 
 def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells: int = 90) -> "Density":
-    """The density of points that nobody knows, as a histogram of n of them, wide enough to hold all `states` (m, 2)."""
+    """The density of a problem of points whose density has no formula, as a histogram of n points.
+
+    The histogram has cells x cells cells, and covers all `states` (m, 2).
+    """
     import numpy as np
 
     from ..plots.style import Density
@@ -446,17 +600,17 @@ def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells:
     centre, reach = (low + high) / 2, 0.54 * (high - low).max()
     edges = [np.linspace(c - reach, c + reach, cells + 1) for c in centre]
     counts, _, _ = np.histogram2d(x[:, 0], x[:, 1], bins=edges)
-    middles = [(e[1:] + e[:-1]) / 2 for e in edges]
-    return Density(*middles, counts.T)
+    across, up = ((e[1:] + e[:-1]) / 2 for e in edges)
+    return Density(across, up, counts.T)
 
 
 def rows_of_images(images: "Tensor", cond: "Tensor | None") -> dict[str, "Tensor"]:
-    """At most a hundred images as rows of ten named by class, the last ones filled up with paper: all of one class,
-    or a row of each."""
+    """At most a hundred images in rows of ten, by the name of the row: images of one class, or a row of each class. A
+    row that is too short is filled up with paper."""
     import torch
 
     classes = [None] if cond is None else cond.unique().tolist()
-    groups = {}
+    groups: dict[str, Tensor] = {}
     for label in classes:
         own = images if label is None else images[cond == label]
         parts = own.split(IN_A_ROW)[: max(1, MOST_ROWS // len(classes))]
@@ -480,28 +634,44 @@ def evaluate(args: argparse.Namespace) -> None:
     from .. import runs
 
     model = runs.load(args.model)
-    the_problem = runs.problem_of(model)
-    device = usable(args.device or "cpu")
-    if cli_sd.is_checkpoint(the_problem.name):
-        the_problem.checkpoint.to(device, "float16" if device == "cuda" else "float32")
+    the_problem: Problem
+    if cli_sd.is_checkpoint(model.about["problem"]):
+        the_problem = on_checkpoint = cli_sd.problem_of_run(model)
+        device = usable(args.device or "cpu")
+        on_checkpoint.checkpoint.to(device, "float16" if device == "cuda" else "float32")
+    else:
+        the_problem = runs.problem_of(model)
+        device = usable(args.device or "cpu")
     runs.to_device(torch.device(device), the_problem, model.denoiser)
     rows = runs.evaluate(
-        model, the_problem, steps=args.steps, n=args.n, solver=args.solver, grid=args.grid, guidance_scale=args.guidance_scale,
-        seed=args.seed, progress=show_progress(),
-    )  # fmt: skip
+        model,
+        the_problem,
+        steps=args.steps,
+        n=args.n,
+        solver=args.solver,
+        grid=args.grid,
+        guidance_scale=args.guidance_scale,
+        seed=args.seed,
+        progress=show_progress(),
+    )
     report(json_to, rows, evaluate_text(rows, model.about, the_problem.distance_name))
 
 
-def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str) -> str:
+def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | None) -> str:
     """Measured rows as a table."""
     first = rows[0]
     lines = [
         [
-            str(row["steps"]), str(row["nfe"]), f"{row['distance']:.4g}", f"{row['floor']:.4g} ± {row['floor_std']:.1g}",
-            f"{row['distance'] / row['floor']:.2f}", cell(row["accuracy"], ".1%"), f"{row['seconds']:.3g}",
+            str(row["steps"]),
+            str(row["nfe"]),
+            f"{row['distance']:.4g}",
+            f"{row['floor']:.4g} ± {row['floor_std']:.1g}",
+            f"{row['distance'] / row['floor']:.2f}",
+            cell(row["accuracy"], ".1%"),
+            f"{row['seconds']:.3g}",
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     guidance = "" if first["guidance_scale"] == 1 else f", guidance scale {first['guidance_scale']:g}"
     calls = f", {about['teacher_calls']:,} calls of the teacher" if about["teacher_calls"] else ""
     head = ["steps", "NFE", "distance", "floor", "distance/floor", "accuracy", "s"]
@@ -509,31 +679,52 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str) -
         f"{first['method']} on {first['problem']}, after {about['updates']} updates{calls}\n"
         f"{first['n']} samples by {first['solver']} on the grid {first['grid']}{guidance}, seed {first['seed']}\n\n"
         f"{table(head, lines, range(len(head)))}\n\n"
-        f"distance: {distance_name} to true samples. floor: what true samples show among themselves."
+        f"distance: {distance_name} to true samples. floor: that of true samples among themselves."
     )
 
 
 def steps_list(text: str) -> list[int]:
-    """Numbers of steps with commas between them."""
+    """The type of an argument that is numbers of steps with commas between them."""
     read = whole(1, MOST_STEPS)
     return [read(part.strip()) for part in text.split(",")]
 
 
 def evaluate_arguments(parser: Parser) -> None:
-    parser.add_argument("model", metavar="RUN", help="a run's folder or bundled weights")
+    parser.add_argument(
+        "model",
+        metavar="RUN",
+        help="a run's folder or bundled weights",
+    )
     parser.add_argument(
         "--steps",
         metavar="N,N,...",
         type=steps_list,
-        help="numbers of steps (default: those that the method is meant for)",
+        help="numbers of steps to measure at (default: those that the method is meant for)",
     )
     parser.add_argument(
-        "--n", metavar="N", type=whole(2, MOST_SAMPLES), help="samples (default: 8000; of images, 1000)"
+        "--n",
+        metavar="N",
+        type=whole(2, MOST_SAMPLES),
+        help="number of samples (default: 8000 points, 1000 digits, or 64 latents of a checkpoint)",
     )
-    parser.add_argument("--solver", metavar="NAME", help="default: the method's")
-    parser.add_argument("--grid", metavar="NAME", help="time grid (default: the method's)")
-    parser.add_argument("--guidance-scale", metavar="G", type=finite, default=1.0, help="1, the default, is off")
-    _seed(parser, "of the noise")
+    parser.add_argument(
+        "--solver",
+        metavar="NAME",
+        help="solver (default: the method's)",
+    )
+    parser.add_argument(
+        "--grid",
+        metavar="NAME",
+        help="time grid (default: the method's)",
+    )
+    parser.add_argument(
+        "--guidance-scale",
+        metavar="G",
+        type=finite,
+        default=1.0,
+        help="guidance scale; 1, the default, is off",
+    )
+    _seed(parser, "seed of the noise")
     add_device(parser)
     add_json(parser)
 
@@ -578,27 +769,42 @@ def zoo(args: argparse.Namespace) -> None:
 
 
 def zoo_text(entries: Sequence[Mapping]) -> str:
-    """Bundled weights as a table, and how each is made."""
+    """Bundled weights as a table."""
     lines = []
     for entry in entries:
         rows = [row for row in entry["rows"] if "steps" in row]
-        share = [row["accuracy"] for row in entry["rows"] if row.get("accuracy") is not None]
+        accuracies = [row["accuracy"] for row in entry["rows"] if row.get("accuracy") is not None]
         lines.append(
             [
-                entry["id"], entry["title"], f"{entry['bytes'] / 1e6:.2f} MB", cell(", ".join(str(row["steps"]) for row in rows) or None),
+                entry["id"],
+                entry["title"],
+                f"{entry['bytes'] / 1e6:.2f} MB",
+                cell(", ".join(str(row["steps"]) for row in rows) or None),
                 cell(", ".join(f"{row['distance'] / row['floor']:.2f}" for row in rows) or None),
-                cell(", ".join(f"{value:.1%}" for value in share) or None), f"{entry['seconds']:.0f}",
+                cell(", ".join(f"{value:.1%}" for value in accuracies) or None),
+                f"{entry['seconds']:.0f}",
             ]
-        )  # fmt: skip
+        )
     head = ["id", "what", "size", "steps", "distance/floor", "accuracy", "s of training"]
     return f"{table(head, lines, (2, 6))}\n\nBuild one again with: toydiff zoo build ID"
 
 
 def zoo_arguments(parser: Parser) -> None:
-    parser.add_argument("words", metavar="build [ID ...]", nargs="*", help="train and measure these again, or all")
-    parser.add_argument("--work", metavar="DIR", help="where runs and pairs lie while building (default: zoo)")
     parser.add_argument(
-        "--out", metavar="DIR", help="where weights and their JSON go (default: where the bundled ones are)"
+        "words",
+        metavar="build [ID ...]",
+        nargs="*",
+        help="train and measure these weights again, or all",
+    )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        help="folder of runs and pairs while building (default: zoo)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of the weights and their JSON (default: that of the bundled ones)",
     )
     add_json(parser)
 
@@ -611,9 +817,16 @@ def _problem(parser: Parser) -> None:
         "--problem",
         metavar="NAME",
         required=True,
-        help="mixture, mixture:NAME, points:NAME, digits, digits:openml, sd with --model, or another that `toydiff methods` lists",
+        help="mixture, mixture:NAME, points:NAME, digits, digits:openml, or sd with --model; "
+        "`toydiff methods` lists the problems",
     )
 
 
 def _seed(parser: Parser, what: str) -> None:
-    parser.add_argument("--seed", metavar="N", type=whole(0, MOST_SEED_OF_RUN), default=0, help=f"{what} (default: 0)")
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=whole(0, MOST_SEED_OF_RUN),
+        default=0,
+        help=f"{what} (default: 0)",
+    )

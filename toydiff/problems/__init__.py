@@ -3,6 +3,7 @@
 one line here."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..support.checks import check_count, unknown
 from .base import CheckpointProblem, Entry, Measured, Problem, Sizes
@@ -18,24 +19,24 @@ ENTRIES: dict[str, Entry] = {entry.name: entry for entry in list(globals().value
 """The kinds of problem by name: every entry that is imported above."""
 
 PROBLEMS = {name: entry.title for name, entry in ENTRIES.items()}
-"""The kinds of problem by name, each with how it is written."""
+"""How the problems of each kind are written, by the kind's name."""
 
 
 def entry(name: str) -> Entry:
-    """The kind of a problem by the problem's name; `ValueError` with the nearest one otherwise."""
+    """The kind of the problem with this name. `ValueError`, with the nearest kind, if there is none."""
     kind = str(name).partition(":")[0]
     if kind not in ENTRIES:
         raise unknown("problem", name, PROBLEMS)
     return ENTRIES[kind]
 
 
-def problem(name: str, seed: int = 0, settings: Mapping[str, object] | None = None) -> Problem:
-    """A problem by name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml",
-    "sd:CHECKPOINT".
+def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Problem:
+    """The problem with this name.
 
-    `seed` matters to the mixture `random` and to the split of digits; a problem's own name has it after a comma unless
-    it is 0, as in "mixture:random,3", and gives the problem back. `settings`: those of `StableDiffusionProblem`, which
-    the others do not have. `ValueError` with the nearest name otherwise.
+    name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml" or "sd:CHECKPOINT", or the
+    `name` of a problem. seed: of the mixture `random`, and of the split of digits. A problem's `name` holds its seed,
+    unless that is 0: "mixture:random,3". A seed in the name wins over `seed`. settings: of a `StableDiffusionProblem`
+    only. `ValueError`, with the nearest name, for a name or a setting that there is not.
     """
     check_count(seed, "seed", 0)
     kind, which = entry(name), str(name).partition(":")[2]

@@ -1,8 +1,9 @@
-"""What a method is applied to: data, a teacher, students, measures. A method never knows which problem it got."""
+"""What a method is applied to: data, a teacher, students, a measure. A method never knows which problem it got."""
 
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,100 +15,114 @@ from ..support.checks import as_generator
 
 @dataclass(frozen=True)
 class Measured:
-    """How good samples are. `distance` to true samples, in the problem's own distance; `floor`, what true samples
-    show among themselves, with its spread over repetitions `floor_std`; `accuracy`, the share of the samples that
-    are of the class asked for, None without classes; `fractions`, the part of the samples that lies at each mode, or is
-    of each class that was asked for, and `expected`, what it should be, None where there are no modes.
-    """
+    """How good samples are."""
 
     distance: float
+    """The distance of the samples to true samples, in the problem's own distance (`Problem.distance_name`)."""
     floor: float
+    """The distance of true samples to other true samples: no sampler can be expected below it."""
     floor_std: float
+    """The standard deviation of the floor over repetitions."""
     accuracy: float | None
+    """The fraction of the samples, 0 to 1, that are of the class that was requested; None without classes."""
     fractions: tuple[float, ...] | None = None
+    """The fraction of the samples at each mode, or of each requested class; None where there are no modes."""
     expected: tuple[float, ...] | None = None
+    """What `fractions` should be; None where they are None."""
 
     @property
     def least_fraction(self) -> float | None:
-        """The share of the mode that was missed most, over what it should be: 1 is perfect, 0 a mode that is lost."""
-        if self.fractions is None:
+        """The smallest of fraction/expected over the modes: 1 is perfect, 0 means that a mode is lost."""
+        if self.fractions is None or self.expected is None:
             return None
         return min(fraction / due for fraction, due in zip(self.fractions, self.expected, strict=True))
 
     @property
     def coverage(self) -> float | None:
-        """The part of the modes that have a tenth of their share at least."""
-        if self.fractions is None:
+        """The fraction of the modes, 0 to 1, that are found: their fraction is a tenth of the expected one at least."""
+        if self.fractions is None or self.expected is None:
             return None
-        return sum(fraction >= 0.1 * due for fraction, due in zip(self.fractions, self.expected, strict=True)) / len(
-            self.fractions
-        )
+        found = [fraction >= 0.1 * due for fraction, due in zip(self.fractions, self.expected, strict=True)]
+        return sum(found) / len(found)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many samples of a problem are made: `at_once`, in one network call where samples are drawn, at most;
-    `watched`, of a measurement during training; `evaluated`, of one afterwards; `pairs`, how pairs are made for a
-    method that was given none, where it differs from the usual way (the fields of `toydiff.problems.pairs.Recipe`).
-    """
+    """How many samples of a problem are made."""
 
     at_once: int = 1000
+    """The most samples in one network call while sampling."""
     watched: int = 2000
+    """The samples of a measurement during training."""
     evaluated: int = 8000
-    pairs: Mapping[str, object] = field(default_factory=dict)
+    """The samples of a measurement after training."""
+    pairs: Mapping[str, Any] = field(default_factory=dict)
+    """How pairs are made for a method that was given none: the fields of `toydiff.problems.pairs.Recipe` that differ
+    from their defaults."""
 
 
 class Problem:
-    """A problem. A subclass sets `name`, `schedule`, `shape` (of one sample), `distance_name` and, where samples have
-    classes, how many, and writes `data`, `network` and `measure`.
+    """A problem: what a method is applied to.
 
-    Everything is on the processor; a run moves it.
+    A subclass sets `name`, `schedule`, `shape` and `distance_name`, and `classes` where samples have classes. It writes
+    `data`, `network` and `measure`. Its tensors and networks are on the processor; a run moves them.
     """
 
     name: str
-    """What it is called in files and, where `toydiff.problems.problem` opens it, on the command line."""
+    """What the problem is called in files, and on the command line where `toydiff.problems.problem` opens it."""
     schedule: Schedule
+    """The schedule of the teacher, and of a student unless its method has another one."""
     shape: tuple[int, ...]
+    """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes fits it: "points", "images" or "latents"."""
+    """Which of a method's recipes fits: "points", "images" or "latents"."""
     classes: int = 0
-    """How many classes training samples have; 0 for none."""
+    """How many classes the training samples have; 0 for none."""
     conditional: bool = False
-    """Whether samples are asked for by class, as digits are, or drawn from the whole distribution, as points are."""
+    """Whether a sample is drawn for a given class, as digits are. If not, it is drawn from the whole distribution, as
+    points are, even where training samples have classes."""
     distance_name: str | None = None
     """What `measure` measures; None where there is nothing to compare samples with."""
     teacher: Denoiser | None = None
-    """The denoiser that a student learns from; None where a method has to train one first."""
+    """The denoiser that a student learns from; None where a teacher has to be trained first."""
     sizes: Sizes = Sizes()
-    """How many samples of it are made, and where."""
+    """How many samples are made at once, in a measurement and as pairs."""
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
-        """n training samples (n, *shape) and their labels (n,), or None where there are no classes."""
+        """n training samples (n, *shape), and their labels (n,) or None where there are no classes."""
         raise NotImplementedError
 
     def network(self, *, guided: bool = False) -> nn.Module:
-        """A fresh network of the size that this problem needs, for `LambdaDenoiser`: net(x/S, lambda, cond,
-        guidance_scale), with `config`, the arguments that make it again, such as `toydiff.nets.MLP`. guided: it is
-        also told the guidance scale."""
+        """A fresh network of the size that this problem needs, such as `toydiff.nets.MLP`.
+
+        `LambdaDenoiser` calls it as net(x/S, lambda, cond, guidance_scale). Its `config` holds the arguments that make
+        it again. guided: the guidance scale is one of its inputs.
+        """
         raise NotImplementedError
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
-        """How good samples (n, *shape) are; cond (n,), the classes that were asked for."""
+        """How good samples (n, *shape) are. cond (n,): the labels that they were conditioned on, or None."""
         raise NotImplementedError
 
     def eval_labels(self, n: int) -> Tensor | None:
-        """What a measurement of n samples asks for, (n,): every class in turn, or None where samples are drawn
-        without."""
+        """The labels (n,) that the n samples of a measurement are conditioned on: 0, 1, ..., every class in turn.
+
+        None where the problem is not `conditional`.
+        """
         return torch.arange(n) % self.classes if self.conditional else None
 
     def data_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
-        """Labels as the data has them, (n,), or None where it has none: what a student that generates without data
-        is asked for in training."""
+        """n random labels (n,), each class as often as in the data; None where the data has no labels.
+
+        A student that is trained without data is conditioned on these.
+        """
         return self.data(n, generator)[1]
 
     def uniform_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor | None:
-        """Labels at random, each as likely as another, (n,), or None where samples are drawn without: what samples
-        of a teacher are asked for."""
+        """n random labels (n,), each class equally likely; None where the problem is not `conditional`.
+
+        The samples that a teacher makes for training, such as pairs, are conditioned on these.
+        """
         return torch.randint(self.classes, (n,), generator=as_generator(generator)) if self.conditional else None
 
     def student(
@@ -118,12 +133,13 @@ class Problem:
         start: Denoiser | None = None,
         guided: bool = False,
     ) -> LambdaDenoiser:
-        """A trainable denoiser on a schedule (by default the problem's own), predicting `kind`.
+        """A trainable denoiser that predicts `kind` on a schedule, by default the problem's own.
 
-        With `start`, a denoiser of ours with a network, the student's network starts as a copy of that one, whatever
-        schedule and kind it had: they are conditioned on the noise level, so only the meaning of the output may change.
-        `guided` then adds the guidance input, which does nothing before it is trained. An exact denoiser has no weights
-        to start from: the network is fresh.
+        start: a denoiser whose network the student's network starts as a copy of, if it is a `LambdaDenoiser`. Its
+        schedule and kind may differ from the student's: a network is conditioned on the noise level, so only the
+        meaning of its output changes. Any other denoiser, such as an exact one, has no weights to copy, and the
+        student's network is fresh. guided: the network has the guidance scale as an input. In a copy that input does
+        nothing before it is trained. `ValueError` where the weights of `start` do not fit.
         """
         net = self.network(guided=guided)
         if isinstance(start, LambdaDenoiser):
@@ -133,58 +149,59 @@ class Problem:
 
 
 class CheckpointProblem(Problem):
-    """A problem that is a checkpoint of another library: its own model is the teacher, and prompts are the classes.
+    """A problem that is a checkpoint of another library. Its own model is the teacher, and prompts are the classes.
 
-    What a run has to know of it beside the rest: settings that make it again, prompts that are encoded before they are
-    asked for, and networks that come to a device together with what encodes them. A method without a teacher starts
-    from the checkpoint's own weights.
+    A run needs more of it than of other problems: settings that make it again, and prompts that are encoded before
+    samples are conditioned on them. Its networks and its text encoders move to a device together. A method without a
+    teacher starts from the checkpoint's own weights.
     """
 
     def settings(self) -> dict:
-        """What is needed beside the name to make the problem again (`toydiff.problems.problem`), as JSON."""
+        """What makes the problem again, beside its name (`toydiff.problems.problem`), as JSON."""
         raise NotImplementedError
 
     def inputs(self) -> dict:
-        """What else a run or a set of pairs depends on, as JSON: where it differs, neither is continued."""
+        """What else a run or a set of pairs depends on, as JSON. Neither is continued where this differs."""
         raise NotImplementedError
 
     def texts(self) -> list[str]:
-        """The prompts that samples are asked for by, in words."""
+        """The prompts that samples are conditioned on, as text."""
         raise NotImplementedError
 
     def to(self, device: torch.device, *models: Denoiser) -> None:
-        """Move the checkpoint to a device, and models of checkpoints with it."""
+        """Move the checkpoint to a device, and with it the models that are made of checkpoints."""
         raise NotImplementedError
 
     def ready(self) -> None:
-        """Read the data now, and not when they are first drawn; `ValueError` where there are none."""
+        """Read the data now, and not when samples are first drawn; `ValueError` where there is no data."""
         raise NotImplementedError
 
-    def accept(self, pairs) -> None:
-        """Be ready for `Pairs` of this problem that others made, and for their prompts."""
+    def accept(self, pairs: Any) -> None:
+        """Prepare for `toydiff.problems.pairs.Pairs` of this problem that were made elsewhere: encode their prompts."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kind of problem, as it is asked for by name: KIND or KIND:WHICH.
-
-    title: how it is written, and what it is, for people. scale: that of its problems. open(which, seed) makes one; a
-    checkpoint's WHICH is a path, taken as it is, and its `open` takes settings by name as well
-    (`CheckpointProblem.settings`).
-    """
+    """A kind of problem by name. A problem of it is written KIND or KIND:WHICH."""
 
     name: str
+    """KIND."""
     title: str
+    """How its problems are written, and what they are, for people."""
     scale: str
+    """The `scale` of its problems."""
     open: Callable[..., Problem]
+    """open(which, seed) makes a problem; which is "" where only KIND was written."""
     checkpoint: bool = False
+    """Whether its problems are checkpoints. Then WHICH is a path or hub id, taken as it is, and `open` also takes
+    settings by name (`CheckpointProblem.settings`)."""
 
 
 def _grown(start: nn.Module) -> nn.Module:
-    """`start`'s weights in a network that also sees the guidance scale."""
-    config = start.config | {"guided": True}
-    grown = type(start)(**config)
+    """`start`'s weights in a network that also has the guidance scale as an input."""
+    config = cast("dict[str, Any]", start.config)  # torch says that any attribute is a tensor or a module
+    grown = type(start)(**config | {"guided": True})
     missing, unexpected = grown.load_state_dict(start.state_dict(), strict=False)
     if unexpected or any("guidance" not in key for key in missing):
         raise ValueError(f"the student cannot start from these weights: {', '.join([*missing, *unexpected])}")

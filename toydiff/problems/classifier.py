@@ -1,4 +1,4 @@
-"""A small classifier of digits, whose features measure how much like digits generated images are."""
+"""A small classifier of digits. Its features serve to compare generated images with real digits."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ FEATURES = 64
 
 
 class Classifier(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B, 10); `features` are the 64 numbers before the last layer."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B, 10)."""
 
     def __init__(self):
         super().__init__()
@@ -24,7 +24,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, DIGIT_CLASSES)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 64)."""
+        """The 64 numbers before the last layer, (B, 64). `ValueError` for images of another shape."""
         if images.shape[1:] != DIGIT_SHAPE:
             raise ValueError(f"digits have shape (B, 1, 28, 28), got {shape(images)}")
         return self.body(images)
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def features_of(self, images: Tensor, chunk: int = 1000) -> tuple[Tensor, Tensor]:
-        """Features (n, 64) and the most probable class (n,) of images, in evaluation mode, in chunks."""
+        """Features (n, 64) and the most probable class (n,) of images, `chunk` images at a time, in evaluation mode."""
         self.eval()
         parts = [(f, self.head(F.relu(f)).argmax(1)) for f in (self.features(x.float()) for x in images.split(chunk))]
         features, classes = zip(*parts, strict=True)
@@ -42,8 +42,10 @@ class Classifier(nn.Module):
 
 
 def moved(images: Tensor, shift: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
-    """Images moved by shift (B, 2), in half widths, turned by angle (B,), in radians, and scaled (B,), on paper
-    (-1)."""
+    """Images (B, 1, H, W) shifted, turned and scaled. What comes in from outside is paper, -1.
+
+    shift (B, 2), in half widths of an image; angle (B,), in radians; scale (B,).
+    """
     cos, sin = angle.cos() / scale, angle.sin() / scale
     rows = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
     places = F.affine_grid(rows, list(images.shape), align_corners=False)

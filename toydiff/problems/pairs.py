@@ -1,8 +1,8 @@
-"""Pairs (noise, sample) of a teacher's ODE: generated once, stored in shards, drawn in training.
+"""Pairs (noise, sample) of a teacher's ODE. They are generated once, stored in shards, and drawn in training.
 
-A folder of pairs holds `pairs.json`, written last, and `pairs-00000.safetensors` ...: `noise`, `x0`, and `cond` where
-samples have classes. Shard k depends on the seed and k alone, so an interrupted generation continues with the first
-shard that is missing.
+A folder of pairs holds the shards, `pairs-00000.safetensors` and so on, and `pairs.json`, which is written last. A
+shard has the tensors `noise` and `x0`, and `cond` where samples have classes. Shard k depends on the seed and k alone,
+so an interrupted generation continues with the first shard that is missing.
 """
 
 import math
@@ -33,29 +33,32 @@ SHARD = 1000
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """noise (n, ...), standard normal; x0 (n, ...), where the teacher's ODE took it; cond (n,) or None; about, how
-    they were made."""
+    """Pairs of a teacher's ODE: where it starts, and where it ends."""
 
     noise: Tensor
+    """(n, ...), standard normal. The teacher starts at sigma(1) noise."""
     x0: Tensor
+    """(n, ...), the samples that the teacher makes of the noise."""
     cond: Tensor | None
+    """(n,), the labels that the samples are conditioned on, or None."""
     about: dict
+    """How the pairs were made, as JSON: the fields of `Recipe`, the problem, the teacher, and the network calls that a
+    sample cost, `nfe`."""
 
     def __len__(self) -> int:
         return len(self.x0)
 
     @property
     def teacher_calls(self) -> int:
-        """Evaluations of the teacher, one sample at a time, that all of them cost."""
+        """The teacher's evaluations that all pairs cost, counted one sample at a time."""
         return len(self) * self.about["nfe"]
 
     def draw(self, schedule: Schedule, batch: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A batch of pairs on a schedule: (x_0, eps, cond), such that alpha_t x_0 + sigma_t eps leads from where the
-        teacher started to x_0.
+        """A batch of pairs on a schedule: (x_0, eps, cond), with x_0 and eps (batch, ...), cond (batch,) or None.
 
-        The teacher started at x_1 = sigma(1) noise. eps is that of the first-order path from there to x_0, the `chord`;
-        where alpha(1) = 0 it is the noise itself. Where alpha(1) > 0 the noise itself would put the path's start at
-        alpha(1) x_0 + sigma(1) noise, a state that no sampler starts from.
+        eps is such that the path x_t = alpha_t x_0 + sigma_t eps starts where the teacher started, x_1 = sigma(1)
+        noise: it is that of the `chord` from x_1 to x_0. Where alpha(1) = 0, eps is the noise itself. Where alpha(1) >
+        0 it is not: the path would start at alpha(1) x_0 + sigma(1) noise, a state that no sampler starts from.
         """
         i = draws.integers(draws.own(batch), len(self)).cpu()
         noise, x0 = self.noise[i].to(draws.device), self.x0[i].to(draws.device)
@@ -65,22 +68,27 @@ class Pairs:
         return path.x0, path.eps, cond
 
     def shuffled(self, seed: int = 0) -> "Pairs":
-        """The negative control: the same noise and samples, paired at random."""
+        """The same noise and samples, paired at random: a negative control."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return Pairs(self.noise[order], self.x0, self.cond, self.about | {"shuffled": True})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How pairs are made: by which solver on which grid in how many steps, with which guidance, from which seed, how
-    many."""
+    """How pairs are made. `ValueError` for an unknown name, a stochastic solver, or a number out of range."""
 
     n: int = 10_000
+    """How many pairs."""
     solver: str = "dpm++2m"
+    """A deterministic solver, by name."""
     grid: str = "lambda"
+    """The time grid, by name."""
     steps: int = 32
+    """Steps of the solver."""
     guidance_scale: float = 1.0
+    """1 is off."""
     seed: int = 0
+    """Of the noise and the labels."""
 
     def __post_init__(self):
         check_count(self.n, "n")
@@ -91,12 +99,13 @@ class Recipe:
             raise unknown("time grid", self.grid, GRIDS)
         if solver_by_name(self.solver).stochastic:
             raise ValueError(
-                f"the solver {self.solver!r} is stochastic, and a pair is a point and the one place where it is taken; choose a deterministic solver"
+                f"the solver {self.solver!r} is stochastic, and a pair is a point and the one place where it is taken; "
+                "choose a deterministic solver"
             )
 
 
 def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[dict[str, Tensor], int]:
-    """The k-th shard of a set of pairs, and the network calls that each of its samples cost."""
+    """The k-th shard of a set of pairs as named tensors, and the network calls that each of its samples cost."""
     size = shard_size(problem)
     n = min(size, recipe.n - k * size)
     rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + k)
@@ -109,17 +118,22 @@ def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[
     for i in range(0, n, problem.sizes.at_once):
         part = slice(i, i + problem.sizes.at_once)
         path = solve(
-            teacher, x[part], recipe.steps, solver=recipe.solver, grid=recipe.grid, cond=None if cond is None else cond[part].to(device),
-            guidance_scale=recipe.guidance_scale, keep="end",
-        )  # fmt: skip
+            teacher,
+            x[part],
+            recipe.steps,
+            solver=recipe.solver,
+            grid=recipe.grid,
+            cond=None if cond is None else cond[part].to(device),
+            guidance_scale=recipe.guidance_scale,
+            keep="end",
+        )
         ends.append(path.end.cpu())
     out = {"noise": noise, "x0": torch.cat(ends)}
     return out if cond is None else out | {"cond": cond}, path.nfe
 
 
 def make_pairs(problem: Problem, teacher: Denoiser, recipe: Recipe, *, progress: bool = False) -> Pairs:
-    """Pairs in memory; see `save_pairs` for those on disk. Deterministic solvers only: a pair is a point and where
-    it is taken."""
+    """Generate pairs in memory. `save_pairs` makes the same pairs on disk. `progress` shows a bar."""
     parts, calls = zip(*_shards(problem, teacher, recipe, range(_count(problem, recipe)), progress), strict=True)
     return _joined(parts, _about(problem, recipe, "in memory", calls[0]))
 
@@ -133,9 +147,10 @@ def save_pairs(
     teacher_name: str,
     progress: bool = False,
 ) -> Pairs:
-    """Generate pairs into a folder, shard by shard, and load them. What is there already, of the same recipe, is kept.
+    """Generate pairs into a folder, shard by shard, and load them.
 
-    `ValueError` if the folder holds pairs of another recipe, or cannot be written.
+    Shards that are in the folder already are kept. teacher_name: how the folder's files name the teacher. `progress`
+    shows a bar. `ValueError` if the folder holds pairs of another recipe, problem or teacher, or cannot be written.
     """
     folder = check_folder(folder)
     about = _about(problem, recipe, teacher_name, None)
@@ -145,7 +160,8 @@ def save_pairs(
         for key, value in about.items():
             if found.get(key) != value:
                 raise ValueError(
-                    f"the pairs in {str(folder)!r} have {key} = {found.get(key)!r}, not {value!r}; choose another folder, or the same settings"
+                    f"the pairs in {str(folder)!r} have {key} = {found.get(key)!r}, not {value!r}; "
+                    "choose another folder, or the same settings"
                 )
     elif (folder / INDEX).exists():
         raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
@@ -171,7 +187,7 @@ def save_pairs(
 
 
 def about_pairs(folder: Path | str) -> dict:
-    """How the pairs in a folder were made; `ValueError` if it holds none, or not all of them."""
+    """How the pairs in a folder were made (`Pairs.about`). `ValueError` if it holds no pairs, or not all of them."""
     return _index(folder)["about"]
 
 
@@ -180,7 +196,7 @@ def _index(folder: Path | str) -> dict:
 
 
 def load_pairs(folder: Path | str) -> Pairs:
-    """The pairs in a folder; `ValueError` in one line if it holds none, not all of them, or damaged ones."""
+    """The pairs in a folder. `ValueError` in one line if it holds no pairs, not all of them, or damaged ones."""
     index = _index(folder)
     try:
         if not {"problem", "nfe"} <= set(index["about"]):
@@ -193,7 +209,7 @@ def load_pairs(folder: Path | str) -> Pairs:
 
 
 def shard_size(problem: Problem) -> int:
-    """Pairs in a shard: what is lost when a generation is killed."""
+    """The pairs in a shard: as many are lost when a generation is killed."""
     return SHARD if problem.sizes.at_once >= SHARD else 4 * problem.sizes.at_once
 
 

@@ -1,4 +1,4 @@
-"""A Stable Diffusion checkpoint as a problem: its own model is the teacher, prompts are the classes, latents the
+"""A Stable Diffusion checkpoint as a problem. Its own model is the teacher, prompts are the classes, latents are the
 data."""
 
 import functools
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from ..adapters.checkpoint import AT_ONCE, StableDiffusion
 from ..adapters.images import encoded, image_folder, read_text
 from ..adapters.reading import whole
 from ..adapters.text import text_of
-from ..adapters.unet import TRAINED, CheckpointUNet
+from ..adapters.unet import TRAINED, CheckpointUNet, network_of
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
 from ..schedules import Linear, Schedule
@@ -27,31 +27,34 @@ if TYPE_CHECKING:
     from .pairs import Pairs
 
 PAIRS = {"n": 1000, "steps": 25, "guidance_scale": 7.5}
-"""How pairs are made for a method that was given none: far fewer than of points, and guided."""
+"""How pairs are made for a method that was given none: fewer than of points, and with guidance."""
 
 
 class StableDiffusionProblem(CheckpointProblem):
-    """A checkpoint with what it is asked for and trained on. A method sees what it always sees: labels are those of
-    prompts, samples are latents.
+    """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), and its labels stand for prompts.
 
-    model: what `StableDiffusion.load` takes, with its config, lora, unet, local_only and unsafe; or what it gave.
-    prompts: texts, or a file of them, one a line. data: a folder of pictures with captions
-    (`adapters.images.image_folder`), or one that `toydiff pairs` wrote, whose samples are the data then; the captions,
-    or the pairs' prompts, are prompts as well. Methods that need no data do with prompts. size: (height, width) in
-    pixels, or a square; None is the checkpoint's own.
+    model: a path or hub id, which `StableDiffusion.load` takes together with config, lora, unet, local_only and unsafe;
+    or a loaded `StableDiffusion`. size: of images, (height, width) in pixels, or the side of a square; None is the
+    checkpoint's own.
 
-    trained: a student's own weights, "lora", of that `rank`, or "full". checkpointing: activations of students are
-    computed twice, not kept. at_once: latents in one call where samples are drawn. cache: a folder for encoded images
-    and prompts. cut: prompts that are too long lose their end. `ValueError` in one line for what does not fit.
+    prompts: texts, or a file with one prompt a line. data: a folder of pictures with captions
+    (`adapters.images.image_folder`), or a folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs'
+    samples, are the data then, and their captions or prompts are prompts too. A method that trains without data needs
+    prompts only.
 
-    Samples are measured by the sliced Wasserstein distance of latents to those of the data. It tells a collapse or a
-    gross error, and is no measure of the quality of images.
+    trained: which weights a student trains: "lora", a change of low rank `rank`, or "full", all of them. checkpointing:
+    a student's activations are computed twice instead of kept in memory. at_once: latents in one call while sampling.
+    cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one
+    line for what does not fit.
+
+    Samples are measured by the sliced Wasserstein distance of their latents to those of the data. It shows a collapse
+    or a gross error. It does not measure the quality of images.
     """
 
     scale = "latents"
     conditional = True
     progress = False
-    """Whether encoding shows a bar."""
+    """Whether a bar is shown while images and prompts are encoded."""
 
     def __init__(
         self,
@@ -83,18 +86,23 @@ class StableDiffusionProblem(CheckpointProblem):
         self._texts = self._given(prompts)
         self._pairs = data if data is not None and (Path(data) / pairs.INDEX).exists() else None
         self._images = None if data is None or self._pairs is not None else image_folder(data)
-        self.checkpoint = model
-        if not isinstance(model, StableDiffusion):
-            self.checkpoint = StableDiffusion.load(
-                model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe
-            )
+        self.checkpoint = (
+            model
+            if isinstance(model, StableDiffusion)
+            else StableDiffusion.load(model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe)
+        )
         self.name = f"sd:{self.checkpoint.source}"
         about = self.checkpoint.about
         self._settings = {
-            "prompts": whole(prompts) if isinstance(prompts, str | Path) else list(prompts), "data": None if data is None else whole(data),
-            "size": size if size is None or isinstance(size, int) else list(size), "trained": trained, "rank": rank,
-            "checkpointing": self.checkpointing, "cut": self.cut, **{key: about[key] for key in about if key != "model"},
-        }  # fmt: skip
+            "prompts": whole(prompts) if isinstance(prompts, str | Path) else list(prompts),
+            "data": None if data is None else whole(data),
+            "size": size if size is None or isinstance(size, int) else list(size),
+            "trained": trained,
+            "rank": rank,
+            "checkpointing": self.checkpointing,
+            "cut": self.cut,
+            **{key: about[key] for key in about if key != "model"},
+        }
         self.schedule = self.checkpoint.schedule
         self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
         self.distance_name = None if data is None else "sliced Wasserstein distance of latents"
@@ -112,18 +120,20 @@ class StableDiffusionProblem(CheckpointProblem):
         return texts
 
     def texts(self) -> list[str]:
-        """All prompts, each once: those given, then the captions of the images; of none at all, the empty one."""
+        """All prompts, each once: those given, then the captions of the images. Without any, the empty prompt alone."""
         captions = [caption for _, caption in self._images or ()]
         return list(dict.fromkeys([*self._texts, *captions])) or [""]
 
     def accept(self, pairs: "Pairs") -> None:
         self._add(pairs.about.get("texts", ()))
-        for id_ in pairs.cond.unique().tolist():
+        for id_ in _labels(pairs).unique().tolist():
             text_of(id_)  # before any update, whose batch may not hold it
 
     def inputs(self) -> dict:
-        asked = hashlib.sha256("\0".join(self.texts()).encode()).hexdigest()
-        return {"asked": asked} | ({} if self.checkpoint.unet.dtype == torch.float32 else {"dtype": str(self.checkpoint.unet.dtype)})  # fmt: skip
+        fingerprint = hashlib.sha256("\0".join(self.texts()).encode()).hexdigest()
+        dtype = self.checkpoint.unet.dtype
+        # "asked" is how run folders and folders of pairs name the fingerprint of the prompts
+        return {"asked": fingerprint} | ({} if dtype == torch.float32 else {"dtype": str(dtype)})
 
     def _add(self, texts: Sequence[str]) -> Tensor:
         key = json.dumps(self.checkpoint.stamp("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
@@ -148,11 +158,11 @@ class StableDiffusionProblem(CheckpointProblem):
         return self._add(self.texts())
 
     @property
-    def classes(self) -> int:
+    def classes(self) -> int:  # type: ignore[override]  # read only: what is added to the prompts changes it
         return len(self.ids)
 
     @functools.cached_property
-    def teacher(self) -> Denoiser:
+    def teacher(self) -> LambdaDenoiser:  # type: ignore[override]  # an attribute, made when it is first needed
         """The checkpoint's own model."""
         return self.checkpoint.denoiser()
 
@@ -163,8 +173,13 @@ class StableDiffusionProblem(CheckpointProblem):
         if self._images is not None:
             height, width = (side * self.checkpoint.scale for side in self.shape[1:])
             mean, std = encoded(
-                self.checkpoint, [path for path, _ in self._images], (height, width), cache=self.cache, at_once=self.sizes.at_once, progress=self.progress
-            )  # fmt: skip
+                self.checkpoint,
+                [path for path, _ in self._images],
+                (height, width),
+                cache=self.cache,
+                at_once=self.sizes.at_once,
+                progress=self.progress,
+            )
             return mean, std, self._add([caption for _, caption in self._images])
         if self._pairs is not None:
             from .pairs import load_pairs
@@ -172,13 +187,18 @@ class StableDiffusionProblem(CheckpointProblem):
             found = load_pairs(self._pairs)
             if found.x0.shape[1:] != self.shape:
                 raise ValueError(f"the pairs have latents {shape(found.x0[0])}, and this problem {self.shape}")
-            return found.x0, None, found.cond
+            return found.x0, None, _labels(found)
         raise ValueError(
-            f"this method trains on data, and {self.name} was given none: give a folder of images with captions, or of pairs, samples of the teacher (--data)"
+            f"this method trains on data, and {self.name} was given none: give a folder of images with captions, "
+            "or of pairs, samples of the teacher (--data)"
         )
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor]:
-        """n latents (n, C, H, W), drawn from what the VAE makes of random images, and their prompts' labels (n,)."""
+        """n latents (n, C, H, W) and the labels (n,) of their prompts.
+
+        The latents of an image are drawn from the normal distribution that the VAE's encoder gives it. The samples of
+        pairs are latents as they are.
+        """
         rng = as_generator(generator)
         mean, std, labels = self._latents
         i = torch.randint(len(mean), (n,), generator=rng)
@@ -197,7 +217,7 @@ class StableDiffusionProblem(CheckpointProblem):
         return self.ids[torch.arange(n) % len(self.ids)]
 
     def network(self, *, guided: bool = False) -> nn.Module:
-        """A UNet of the checkpoint's size with fresh weights, all its own."""
+        """A UNet of the checkpoint's size with fresh weights. All of them are trained."""
         unet = type(self.checkpoint.unet).from_config(self.checkpoint.unet.config)
         net = CheckpointUNet(self.checkpoint, unet, trained="full", guided=unet.config.time_cond_proj_dim is not None)
         net._shared = frozenset()
@@ -211,17 +231,16 @@ class StableDiffusionProblem(CheckpointProblem):
         start: Denoiser | None = None,
         guided: bool = False,
     ) -> LambdaDenoiser:
-        """A trainable denoiser that starts as `start`, or as the checkpoint: a LoRA on its UNet, or all its weights.
+        """A trainable denoiser that starts as `start`, or else as the checkpoint.
 
-        On the linear schedule it is a flow model as diffusers has them, which sees x itself and the timestep 1000 t
-        (InstaFlow); on all others it is told the noise level by the checkpoint's own table.
+        It trains a LoRA on the UNet, or all weights (`trained`). On the linear schedule it is a flow model as diffusers
+        has them (InstaFlow): it sees x itself and the timestep 1000 t. On every other schedule its timestep is that of
+        the same noise level in the checkpoint's own table.
         """
         schedule = self.schedule if schedule is None else schedule
-        net = (
-            start.net
-            if isinstance(start, LambdaDenoiser) and isinstance(start.net, CheckpointUNet)
-            else self.teacher.net
-        )
+        net = start.net if isinstance(start, LambdaDenoiser) else None
+        if not isinstance(net, CheckpointUNet):
+            net = network_of(self.teacher)
         made = net.to_train(
             self.trained, self.rank, guided=guided, flow=isinstance(schedule, Linear), checkpointing=self.checkpointing
         )
@@ -240,7 +259,14 @@ class StableDiffusionProblem(CheckpointProblem):
         return Measured(distance, lowest.mean, lowest.std, None)
 
 
-def _open(which: str, seed: int, **settings: object) -> StableDiffusionProblem:
+def _labels(pairs: "Pairs") -> Tensor:
+    """The labels of the prompts of pairs, (n,)."""
+    if pairs.cond is None:
+        raise ValueError("the pairs have no prompts: they are not those of a checkpoint")
+    return pairs.cond
+
+
+def _open(which: str, seed: int, **settings: Any) -> StableDiffusionProblem:
     if not which:
         raise ValueError(
             "a Stable Diffusion problem is sd:MODEL, with a folder, a hub id or a .safetensors file for MODEL"

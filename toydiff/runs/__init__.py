@@ -1,5 +1,5 @@
-"""Runs: train a method on a problem into a folder, load what came out, measure it. What the command, the weights'
-recipes and notebooks use."""
+"""Runs: train a method on a problem into a folder, load the model that came out, measure it. The command, the recipes
+of the bundled weights and the notebooks use these functions."""
 
 from .evaluation import SEED_OF_NOISE, evaluate, sample
 from .models import Model, card, knobs, load, problem_of, teacher_of
@@ -21,4 +21,4 @@ __all__ = [
     "teacher_of",
     "to_device",
     "train",
-]  # fmt: skip
+]

@@ -1,7 +1,6 @@
 """Sample a model, and measure what comes out."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,14 +9,10 @@ from ..grids import time_grid
 from ..problems import Problem
 from ..solvers import Trajectory, solve
 from ..support.checks import check_count
-
-if TYPE_CHECKING:
-    pass
-
 from .models import Model
 
 SEED_OF_NOISE = 1_000_000
-"""Added to the seed of a measurement, so that no student is measured on noise that it was trained on."""
+"""It is added to the seed of a measurement, so that no student is measured on noise that it was trained on."""
 
 
 def sample(
@@ -34,11 +29,13 @@ def sample(
     batch: int = 1000,
     progress: bool = False,
 ) -> tuple[Trajectory, Tensor | None]:
-    """n samples of a model in `steps` steps, from standard noise times sigma(1), and the classes that were asked for
-    (n,) or None.
+    """n samples of a model in `steps` steps, as a trajectory, and the labels (n,) that they are conditioned on (or
+    None).
 
-    solver and grid: by default those of the model's method. The noise depends on the seed and n alone, so that models
-    are compared from the same noise. The trajectory keeps the end only.
+    The start is standard normal noise times sigma(1). The noise depends on the seed and n alone, so models are compared
+    from the same noise. The trajectory keeps the end only. solver, grid: by name; None is the choice of the model's
+    method. guidance_scale: 1 is off. cond: labels (n,); None is the problem's choice (`Problem.eval_labels`). batch:
+    the most samples at once; the problem may set a lower number. progress: show a bar.
     """
     check_count(n, "n")
     D, sampler = model.denoiser, model.about["sampler"]
@@ -53,16 +50,22 @@ def sample(
         part = slice(i, i + batch)
         parts.append(
             solve(
-                D, x[part], ts=ts, solver=sampler["solver"] if solver is None else solver, cond=None if cond is None else cond[part],
-                guidance_scale=guidance_scale, generator=seed + i, keep="end", progress=progress,
+                D,
+                x[part],
+                ts=ts,
+                solver=sampler["solver"] if solver is None else solver,
+                cond=None if cond is None else cond[part],
+                guidance_scale=guidance_scale,
+                generator=seed + i,
+                keep="end",
+                progress=progress,
             )
-        )  # fmt: skip
+        )
     first = parts[0]
     end = torch.cat([part.end for part in parts]).cpu()
     seconds = sum(part.seconds for part in parts)
-    return Trajectory(
-        first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds
-    ), None if cond is None else cond.cpu()
+    path = Trajectory(first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds)
+    return path, None if cond is None else cond.cpu()
 
 
 def evaluate(
@@ -77,11 +80,14 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
 ) -> list[dict]:
-    """Measure a model at each number of steps: the rows that `--json` writes everywhere.
+    """Measure a model at each number of steps. The result is the rows that `--json` writes.
 
-    n: `Sizes.evaluated` samples unless given, 8000 points or 1000 images. A row is {method, problem, steps, distance,
-    floor, accuracy, seed, nfe, rounds, updates, teacher_calls, seconds} and floor_std, fractions (of the modes or
-    classes, None where there are none), solver, grid, guidance_scale, n.
+    steps: the numbers of steps; None is those that the method is meant for. n: samples; None is the problem's
+    `Sizes.evaluated`, 8000 points or 1000 images. solver, grid, guidance_scale, seed and progress: as in `sample`.
+
+    A row has the keys method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates, teacher_calls,
+    seconds, floor_std, fractions, solver, grid, guidance_scale and n. `fractions` is a list (`Measured.fractions`), or
+    None where there are no modes.
     """
     n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]
@@ -101,11 +107,24 @@ def evaluate(
         measured = the_problem.measure(path.end, cond)
         rows.append(
             {
-                "method": model.about["method"], "problem": the_problem.name, "steps": count, "distance": measured.distance, "floor": measured.floor,
-                "accuracy": measured.accuracy, "seed": seed, "nfe": path.nfe, "rounds": path.rounds, "updates": model.about["updates"],
-                "teacher_calls": model.about["teacher_calls"], "seconds": path.seconds, "floor_std": measured.floor_std,
+                "method": model.about["method"],
+                "problem": the_problem.name,
+                "steps": count,
+                "distance": measured.distance,
+                "floor": measured.floor,
+                "accuracy": measured.accuracy,
+                "seed": seed,
+                "nfe": path.nfe,
+                "rounds": path.rounds,
+                "updates": model.about["updates"],
+                "teacher_calls": model.about["teacher_calls"],
+                "seconds": path.seconds,
+                "floor_std": measured.floor_std,
                 "fractions": None if measured.fractions is None else list(measured.fractions),
-                "solver": sampler["solver"] if solver is None else solver, "grid": sampler["grid"] if grid is None else grid, "guidance_scale": guidance_scale, "n": n,
+                "solver": sampler["solver"] if solver is None else solver,
+                "grid": sampler["grid"] if grid is None else grid,
+                "guidance_scale": guidance_scale,
+                "n": n,
             }
-        )  # fmt: skip
+        )
     return rows

@@ -1,11 +1,11 @@
-"""Models by name: a run's folder or bundled weights, a method's card and knobs, the problem that a model was trained
-on."""
+"""Models by name (a run's folder or bundled weights), a method's card and knobs, and the problem that a model was
+trained on."""
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .. import weights
 from ..catalog import METHODS, Card
@@ -15,29 +15,25 @@ from ..problems import Problem, entry, problem
 from ..support.checks import check_count, check_positive, unknown
 from ..training.checkpoints import INDEX, read_run, read_tensors
 
-if TYPE_CHECKING:
-    pass
-
-
 ABOUT = ("method", "problem", "seed", "denoiser", "sampler", "pair_calls", "calls_per_update")
-"""What the file of a run says at least."""
+"""The keys that the file of a run has at least."""
 
 
 def card(method: str) -> Card:
-    """A method's card by its name; `ValueError` with the nearest name otherwise."""
+    """The card of the method with this name. `ValueError`, with the nearest name, if there is none."""
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     return METHODS[method]
 
 
 def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None = None) -> Knobs:
-    """A method's knobs by its recipe for a problem's scale, with changes; `ValueError` for a knob that it does not
-    have, or a value of another type.
+    """The knobs of a method on a problem: its recipe for the problem's scale, with changes.
 
-    on: a problem, or its name. Values may be text, as on a command line.
+    on: a problem, or its name. changes: values by the name of a knob; a value may be text, as on a command line.
+    `ValueError` for a knob that the method does not have, a value of another type, or a value out of range.
     """
     chosen = card(method)
-    settings = dict(chosen.recipes.get(on.scale if isinstance(on, Problem) else entry(on).scale, {}))
+    settings: dict[str, Any] = dict(chosen.recipes.get(on.scale if isinstance(on, Problem) else entry(on).scale, {}))
     fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
     for name, value in (changes or {}).items():
         if name not in fields:
@@ -53,7 +49,8 @@ def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None =
     return made
 
 
-def _typed(value: object, kind: type, what: str) -> object:
+def _typed(value: object, kind: Any, what: str) -> object:
+    """A value as `kind`, int, float or str; `what` is its name in an error."""
     try:
         made = kind(value) if isinstance(value, str) or kind is float else value
     except (TypeError, ValueError):
@@ -66,18 +63,23 @@ def _typed(value: object, kind: type, what: str) -> object:
 
 @dataclass(frozen=True)
 class Model:
-    """Something to sample: a denoiser, and what is known about how it came to be (method, problem, seed, updates,
-    teacher_calls, sampler)."""
+    """A trained model."""
 
     denoiser: Denoiser
-    about: Mapping[str, object]
+    """What is sampled."""
+    about: Mapping[str, Any]
+    """How the model was made, as JSON. Its keys are method, problem, seed, updates, teacher_calls and sampler among
+    others."""
 
 
 def load(source: str | Path) -> Model:
-    """A model by the folder of its run, or by the id of bundled weights; `ValueError` in one line for anything else.
+    """The trained model of a run's folder, or of bundled weights.
 
-    Of an unfinished run, what was last saved. It is the average of the weights that is loaded, frozen; of a run that
-    was watched, the average at the look where its distance was smallest, update `best`.
+    source: the folder, or the id of the weights. The model has the averaged weights (`training.EMA`), frozen. A run
+    that is not finished gives the weights that were saved last. A run with a watch (`training.Watch`) measures its
+    average on the way, and gives the weights with the smallest distance; `about["best"]` is their update.
+
+    `ValueError` in one line for a folder without a run, for damaged files, and for an unknown id.
     """
     folder = Path(source)
     if (folder / INDEX).exists():
@@ -103,8 +105,10 @@ def load(source: str | Path) -> Model:
 
 
 def problem_of(model: Model, *, with_data: bool = True) -> Problem:
-    """The problem that a model was trained on; without its data and prompts, which sampling does not need and which
-    may be gone."""
+    """The problem that a model was trained on.
+
+    with_data: with its data and prompts. Sampling does not need them, and they may be gone.
+    """
     settings = model.about.get("settings")
     if settings and not with_data:
         settings = settings | {"data": None, "prompts": []}
@@ -112,15 +116,16 @@ def problem_of(model: Model, *, with_data: bool = True) -> Problem:
 
 
 def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser]:
-    """A teacher by name: None for the problem's own, otherwise a run's folder or bundled weights; and how it is called
-    in files.
+    """A teacher, and its name in files.
 
-    role: what an error calls it, also "start". `ValueError` if there is none, or it is another problem's.
+    name: a run's folder or the id of bundled weights; None is the problem's own teacher, which is "own" in files. role:
+    "teacher" or "start", for an error. `ValueError` if there is no such teacher, or if it is another problem's.
     """
     if name is None:
         if the_problem.teacher is None:
             raise ValueError(
-                f"the problem {the_problem.name} has no teacher of its own: train one (toydiff train diffusion) and name its folder with --teacher"
+                f"the problem {the_problem.name} has no teacher of its own: "
+                "train one (toydiff train diffusion) and name its folder with --teacher"
             )
         return "own", the_problem.teacher
     found = load(name)

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import weights
 from ..denoisers import Denoiser
@@ -18,23 +18,23 @@ from ..support.checks import check_count, shape
 from ..support.seeds import seeded
 from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, fit
 from ..training.checkpoints import Checkpoints, check_out
+from .evaluation import SEED_OF_NOISE, sample
+from .models import Model, card, knobs, teacher_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-from .evaluation import SEED_OF_NOISE, sample
-from .models import Model, card, knobs, teacher_of
-
 SEED_OF_EVALUATIONS = 500_000
-"""The seed of a watch's noise, so that its choice of the best is not measured on the same samples."""
+"""The seed of a watch's noise. It differs from that of an evaluation, so the weights that a watch chose are measured on
+other samples."""
 
 
 @dataclass
 class Run:
-    """A training run that is set up: iterate it for its records, one an update. `training.average.module` is the result
-    so far, `watch.best` the best.
+    """A training run that is set up. Iterating it trains, and gives a `Record` after each update.
 
-    It runs once: what iterates it again, or `finish`, goes on where the last loop was left.
+    `training.average.module` is the result so far, and `watch.best` the best one. A run runs once: a second loop, or
+    `finish`, goes on where the last loop was left.
     """
 
     method: str
@@ -60,14 +60,24 @@ class Run:
         training, knobs_ = self.training, self.knobs
         watched = {} if self.watch is None else {"watch": self.watch}
         state = State.of(
-            training.turns, averages=training.averages(), modules=training.state() | watched, seed=self.seed, accelerator=self.accelerator
-        )  # fmt: skip
+            training.turns,
+            averages=training.averages(),
+            modules=training.state() | watched,
+            seed=self.seed,
+            accelerator=self.accelerator,
+        )
         if self.checkpoints is not None:
             self.checkpoints.load(state)
         records = fit(
-            state, knobs_.updates, clip=knobs_.clip, warmup=knobs_.warmup, period=training.period or -(-knobs_.updates // knobs_.cycles),
-            watch=self.watch, accumulate=self.accumulate, progress=self.progress,
-        )  # fmt: skip
+            state,
+            knobs_.updates,
+            clip=knobs_.clip,
+            warmup=knobs_.warmup,
+            period=training.period or -(-knobs_.updates // knobs_.cycles),
+            watch=self.watch,
+            accumulate=self.accumulate,
+            progress=self.progress,
+        )
         try:
             for record in records:
                 if self.checkpoints is not None:
@@ -79,17 +89,16 @@ class Run:
             raise type(error)(error.what, saved) from None
 
     def finish(self) -> Model:
-        """Run to the end. The model's `seconds` are those of the updates that this process made."""
+        """Train to the end. The model's `about["seconds"]` are those of the updates that this process made."""
         for _ in self:
             pass
-        done, result = (
-            {"updates": self.knobs.updates},
-            self.training.average.module,
-        )  # also where nothing was left to do
+        # also where nothing was left to do
+        done, result = {"updates": self.knobs.updates}, self.training.average.module
         if self.watch is not None:
             done, result = {"updates": int(self.watch.last), "best": int(self.watch.step)}, self.watch.best
         calls = self.about["pair_calls"] + done["updates"] * self.about["calls_per_update"]
         D = result.eval().requires_grad_(False)
+        assert isinstance(D, Denoiser)  # an average of the student
         return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds})
 
 
@@ -112,21 +121,27 @@ def train(
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
 ) -> Run:
-    """Set up the training of a method on a problem; iterate the result, or call its `finish`.
+    """Set up the training of a method on a problem. Iterate the result, or call its `finish`.
 
-    teacher, start: a run's folder, bundled weights, or a denoiser; by default the problem's own teacher, whose weights
-    the student starts with if it has any. pairs: a folder or `Pairs`, of that teacher; where the method needs them and
-    none are given, they are made first, as the problem's `Sizes.pairs` say. out: a folder for checkpoints; with
-    `resume` what is there is continued. watch: measure the average every so many updates, and keep the best
-    (`training.Watch`); 0 for not at all, by default what the method's card says. patience: after how many measurements
-    in a row that were no better the run ends; None for never. accumulate: in how many parts each batch's gradient is
-    computed. The same seed gives the same bits on one machine. `ValueError` for what does not fit.
+    on: a problem, or its name. changes: values of knobs, as in `knobs`. The same seed gives the same bits on one
+    machine.
+
+    teacher: a run's folder, the id of bundled weights, a model or a denoiser; None is the problem's own teacher, where
+    the method needs one. start: likewise, what the student's weights start as; None is the teacher. pairs: a folder of
+    pairs or `Pairs`, of that teacher. A method that needs pairs and is given none makes them first, as the problem's
+    `Sizes.pairs` say.
+
+    out: a folder for checkpoints, one every `every` updates; None saves nothing. resume: continue the run that the
+    folder holds. watch: measure the average every so many updates, and keep the best (`training.Watch`); 0 is never,
+    and None is what the method's card says. patience: end the run after so many measurements in a row that were no
+    better; None is never. accumulate: compute each batch's gradient in so many parts. device: of torch. accelerator: of
+    several processes (`training.State.of`). progress: show a bar. `ValueError` for what does not fit.
     """
     the_problem = problem(on) if isinstance(on, str) else on
     chosen, settings = card(method), knobs(method, the_problem, changes)
     check_count(seed, "seed", 0)
-    names = {}
-    given = {}
+    names: dict[str, str] = {}
+    given: dict[str, Denoiser] = {}
     for role, what in (("teacher", teacher), ("start", start)):
         if isinstance(what, Denoiser | Model):
             given[role] = what.denoiser if isinstance(what, Model) else what
@@ -134,7 +149,7 @@ def train(
         elif what is not None or (role == "teacher" and chosen.needs != "nothing"):
             names[role], given[role] = teacher_of(the_problem, what, role)
     if chosen.needs == "nothing" and "start" not in given and isinstance(the_problem, CheckpointProblem):
-        names["start"], given["start"] = "own", the_problem.teacher
+        names["start"], given["start"] = teacher_of(the_problem, None, "start")
     if teacher is not None and chosen.needs == "nothing":
         raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
     if out is not None:
@@ -163,18 +178,29 @@ def train(
     )
     if watch and not measurable:
         raise ValueError(
-            f"a watch measures samples, and there is nothing to compare samples of {the_problem.name} with: give it data, or set watch to 0"
+            f"a watch measures samples, and there is nothing to compare samples of {the_problem.name} with: "
+            "give it data, or set watch to 0"
         )
     if patience is not None and not watch:
         raise ValueError(
             "patience counts measurements during the run, and none are made: set watch, the updates between them"
         )
     about = {
-        "method": method, "problem": the_problem.name, "seed": seed, "knobs": dataclasses.asdict(settings), **names,
-        "pairs": None if pairs is None else pairs.about, "pair_calls": 0 if pairs is None else pairs.teacher_calls,
-        "calls_per_update": training.teacher_calls, "denoiser": weights.describe(training.student),
-        "sampler": dataclasses.asdict(chosen.sampler) | {"solver": training.solver or chosen.sampler.solver, "steps": list(training.steps or chosen.sampler.steps)},
-    }  # fmt: skip
+        "method": method,
+        "problem": the_problem.name,
+        "seed": seed,
+        "knobs": dataclasses.asdict(settings),
+        **names,
+        "pairs": None if pairs is None else pairs.about,
+        "pair_calls": 0 if pairs is None else pairs.teacher_calls,
+        "calls_per_update": training.teacher_calls,
+        "denoiser": weights.describe(training.student),
+        "sampler": {
+            **dataclasses.asdict(chosen.sampler),
+            "solver": training.solver or chosen.sampler.solver,
+            "steps": list(training.steps or chosen.sampler.steps),
+        },
+    }
     check_count(accumulate, "accumulate")
     if settings.batch % accumulate:
         raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {accumulate} equal parts")
@@ -194,7 +220,7 @@ def train(
 
 
 def to_device(device: torch.device, the_problem: Problem, *models: Denoiser) -> None:
-    """Move models to a device, and, where the problem is a checkpoint, what encodes its prompts."""
+    """Move models to a device. Where the problem is a checkpoint, its text encoders move with them."""
     if isinstance(the_problem, CheckpointProblem):
         the_problem.to(device, *models)
     for D in models:
@@ -202,8 +228,8 @@ def to_device(device: torch.device, the_problem: Problem, *models: Denoiser) -> 
 
 
 def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
-    """The pairs are of the problem and of its samples, whose prompts are made known to it where it has any;
-    `ValueError` otherwise."""
+    """`ValueError` where the pairs are not of the problem, or their samples have another shape. A problem with prompts
+    gets those of the pairs."""
     if pairs.about["problem"] != the_problem.name:
         raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
     if tuple(pairs.x0.shape[1:]) != tuple(the_problem.shape):
@@ -214,32 +240,40 @@ def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
         the_problem.accept(pairs)
 
 
-def evaluator(the_problem: Problem, about: Mapping[str, object], training: Training) -> Evaluate:
-    """What a run's watch sees of a denoiser: {distance, floor, accuracy, spread, coverage, least_fraction,
-    fractions} and the figures of the method's monitor.
+def evaluator(the_problem: Problem, about: Mapping[str, Any], training: Training) -> Evaluate:
+    """The function that measures a run's average for its `training.Watch`.
 
-    Of `Sizes.watched` samples by the fewest steps that the method is sampled with, from noise of their own. spread: the
-    root mean square of their distance from their mean, over that of data; fractions: what lies at each mode.
+    It draws `Sizes.watched` samples in the fewest steps that the method is sampled with. Their noise is always the
+    same, and no other measurement has it. It returns distance, floor, accuracy, coverage, least_fraction and fractions
+    (`Measured`), spread, and the figures of the method's `Training.monitor`, by name. spread is the root mean square
+    distance of the samples from their mean, over that of data.
     """
     n = the_problem.sizes.watched
     steps = min(about["sampler"]["steps"])
     spread_of_data = deviation(the_problem.data(n, SEED_OF_NOISE)[0])
 
-    def evaluate_average(D: Denoiser) -> dict[str, float | None]:
-        path, cond = sample(Model(D, about), the_problem, n, steps, seed=SEED_OF_EVALUATIONS)
+    def evaluate_average(average: nn.Module) -> dict[str, Any]:
+        assert isinstance(average, Denoiser)  # an average of the student
+        path, cond = sample(Model(average, about), the_problem, n, steps, seed=SEED_OF_EVALUATIONS)
         if not bool(torch.isfinite(path.end).all()):
             raise Collapse("the training collapsed: its samples are NaN or infinite")
         measured = the_problem.measure(path.end, cond)
         return {
-            "distance": measured.distance, "floor": measured.floor, "accuracy": measured.accuracy, "spread": deviation(path.end) / spread_of_data,
-            "coverage": measured.coverage, "least_fraction": measured.least_fraction, "fractions": measured.fractions, **(training.monitor() if training.monitor else {}),
-        }  # fmt: skip
+            "distance": measured.distance,
+            "floor": measured.floor,
+            "accuracy": measured.accuracy,
+            "spread": deviation(path.end) / spread_of_data,
+            "coverage": measured.coverage,
+            "least_fraction": measured.least_fraction,
+            "fractions": measured.fractions,
+            **(training.monitor() if training.monitor else {}),
+        }
 
     return evaluate_average
 
 
 def deviation(samples: Tensor) -> float:
-    """The root mean square of the samples' (n, ...) distance from their mean."""
+    """The root mean square distance of samples (n, ...) from their mean."""
     return float((samples - samples.mean(0)).double().square().flatten(1).sum(1).mean().sqrt())
 
 
@@ -251,8 +285,8 @@ def _own_pairs(
     accelerator: "Accelerator | None",
     progress: bool,
 ) -> Pairs | Path:
-    """Pairs for a run that was given none: in its folder, where a continued run finds them, or in memory if it has
-    none."""
+    """Pairs for a run that was given none. They lie in the run's folder, where a continued run finds them, or in memory
+    if the run has no folder."""
     recipe = Recipe(**the_problem.sizes.pairs)
     if out is None:
         return make_pairs(the_problem, teacher, recipe, progress=progress)

@@ -1,18 +1,18 @@
-"""The bundled weights: what there is, and how each is made again from scratch.
+"""The bundled weights: which there are, and how each is made from scratch.
 
-`toydiff zoo build` runs the recipes below, measures what was stored, and writes weights and JSON. A better teacher
-later costs only compute.
+`toydiff zoo build` trains by the recipes below, measures the weights that were stored, and writes weights and JSON.
 """
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from .. import runs, weights
-from ..denoisers import LambdaDenoiser
+from ..denoisers import Denoiser
 from ..problems import DigitsProblem, problem
 from ..problems.classifier import Classifier
 from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
@@ -23,43 +23,47 @@ from ..support.seeds import seeded
 from ..training import fit
 
 GUIDANCE = 1.5
-"""The guidance scale of the digits' teacher wherever one is built into a student or measured. More makes the digits
-more certain and less alike real ones: at 1.5, 1.6 and 1.75 `toydiff evaluate digits-teacher --steps 25
---guidance-scale G` (seed 0) reads 3.5, 3.9 and 4.8 floors, and an accuracy of 0.962, 0.973 and 0.978."""
+"""The guidance scale of the digits' teacher, wherever guidance is built into a student or a model is measured.
+
+A larger scale makes digits more certain and less like real ones. `toydiff evaluate digits-teacher --steps 25
+--guidance-scale G` (seed 0) gives distances of 3.5, 3.9 and 4.8 floors at G = 1.5, 1.6 and 1.75, and accuracies of
+0.962, 0.973 and 0.978."""
 
 GUIDED_ID = "digits-guided"
-"""The guided student teaches where a method calls its teacher in every update: it has the guidance in one call."""
+"""The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
 
 PAIRS = "pairs"
-"""The folder of pairs, inside the working folder, that all students of one teacher share."""
+"""The folder of all pairs, inside the working folder. The students of one teacher have their pairs in common."""
 
 CLASSIFIER_UPDATES = 1200
 
 LARGE = 100_000
-"""Bytes of half precision from which on a student's weights are stored as a change."""
+"""A student whose weights have this many bytes in half precision, or more, is stored as a change of its start."""
 
 
 @dataclass(frozen=True)
 class WeightsRecipe:
-    """How one set of weights is made: the method, what it starts from, its knobs, and where it is measured.
-
-    teacher: the id of the weights that teach; where the method needs pairs, they are this teacher's. start: those to
-    start with, where not the teacher's. guidance_scale, solvers: at measuring; None is the method's own solver.
-    """
+    """How one set of weights is trained and measured."""
 
     id: str
     method: str
     problem: str = "digits"
     teacher: str | None = None
+    """The id of the weights that teach. A method that needs pairs has this teacher's."""
     start: str | None = None
+    """The id of the weights to start with; None is the teacher's."""
     changes: Mapping[str, object] = field(default_factory=dict)
+    """Knobs that differ from the method's recipe."""
     steps: tuple[int, ...] = (1, 2, 4)
+    """The numbers of steps to measure at."""
     guidance_scale: float = 1.0
+    """At measuring."""
     solvers: tuple[str | None, ...] = (None,)
+    """At measuring, by name; None is the method's own."""
     seed: int = 0
 
 
-_EULER = {"solver": "ddim", "grid": "uniform"}  # on the linear schedule DDIM is Euler
+_EULER: dict[str, Any] = {"solver": "ddim", "grid": "uniform"}  # on the linear schedule DDIM is Euler
 
 PAIR_RECIPES = {
     TEACHER_ID: PairRecipe(n=8_000, steps=16, guidance_scale=GUIDANCE),
@@ -68,65 +72,277 @@ PAIR_RECIPES = {
     "ring-flow-matching": PairRecipe(n=50_000, steps=100, **_EULER),
     "ring-rectified-flow": PairRecipe(n=50_000, steps=50, seed=1, **_EULER),
 }
-"""How the pairs of each teacher are made, by its id; all its students share them."""
+"""How the pairs of each teacher are made, by the teacher's id."""
 
-_BAKED = {"guidance_scale": GUIDANCE}  # built into the student, which then costs one call a step
+_BAKED: dict[str, Any] = {"guidance_scale": GUIDANCE}  # built into the student, which then costs one call a step
 
 _LONG = {"updates": 6000, "edge": 0.5}
-"""Half of each batch at t = 1: one step needs it, and few updates do not get there without."""
+"""Half of each batch is at t = 1. Sampling in one step starts there, and so few updates do not suffice without it."""
 
 _RECIPES = [
-    WeightsRecipe(TEACHER_ID, "diffusion", steps=(10, 25), guidance_scale=GUIDANCE, solvers=(None, "sde-dpm++2m")),
-    WeightsRecipe("digits-flow-matching", "flow-matching", start=TEACHER_ID, changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1}, steps=(10, 25), guidance_scale=GUIDANCE),
-    WeightsRecipe("digits-naive", "naive", teacher=TEACHER_ID, steps=(1,)),
-    WeightsRecipe(GUIDED_ID, "guided", teacher=TEACHER_ID, steps=(10, 25), guidance_scale=GUIDANCE),
-    WeightsRecipe("digits-progressive", "progressive", teacher=GUIDED_ID, changes={"first": 16, "last": 4, "updates": 600} | _BAKED, steps=(4,)),
-    WeightsRecipe("digits-rectified-flow", "rectified-flow", teacher=TEACHER_ID, changes=_LONG),
-    WeightsRecipe("digits-instaflow", "instaflow", teacher="digits-rectified-flow", changes={"updates": 500}),
-    WeightsRecipe("digits-rectified-diffusion", "rectified-diffusion", teacher=TEACHER_ID, changes=_LONG),
-    WeightsRecipe("digits-perflow", "perflow", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
-    WeightsRecipe("digits-rectified-diffusion-phased", "rectified-diffusion-phased", teacher=GUIDED_ID, changes=_BAKED, steps=(4, 8)),
-    WeightsRecipe("digits-cd", "cd", teacher=TEACHER_ID, start="digits-rectified-diffusion", changes=_BAKED),
-    WeightsRecipe("digits-ct", "ct", start=TEACHER_ID),
-    WeightsRecipe("digits-ect", "ect", teacher=TEACHER_ID),
-    WeightsRecipe("digits-sct", "sct", teacher=TEACHER_ID),
-    WeightsRecipe("digits-multistep-consistency", "multistep-consistency", teacher=TEACHER_ID, changes=_BAKED, steps=(4,)),
-    WeightsRecipe("digits-lcm", "lcm", teacher=TEACHER_ID, changes={"g_min": 1.0, "g_max": 3.0}, guidance_scale=GUIDANCE),
-    WeightsRecipe("digits-pcm", "pcm", teacher=TEACHER_ID, start="digits-rectified-diffusion-phased", changes={"g_min": GUIDANCE, "g_max": GUIDANCE}, steps=(4,)),
-    *(WeightsRecipe(f"digits-{method}", method, teacher=TEACHER_ID, start="digits-rectified-flow", changes=_BAKED, steps=(1,)) for method in ("vsd", "swiftbrush", "dmd", "dmd2", "sim")),
-    WeightsRecipe("digits-adversarial", "adversarial", teacher=TEACHER_ID, start="digits-cd", steps=(1,)),
-    WeightsRecipe("ring-teacher", "diffusion", "mixture:ring", steps=(10, 20)),
-    WeightsRecipe("ring-flow-matching", "flow-matching", "mixture:ring", steps=(1, 2, 4, 20)),
-    WeightsRecipe("ring-naive", "naive", "mixture:ring", "ring-teacher", steps=(1,)),
-    WeightsRecipe("ring-progressive", "progressive", "mixture:ring", "ring-teacher", changes={"first": 16, "last": 4}, steps=(4,)),
-    WeightsRecipe("ring-rectified-flow", "rectified-flow", "mixture:ring", "ring-flow-matching"),
-    WeightsRecipe("ring-rectified-flow-2", "rectified-flow", "mixture:ring", "ring-rectified-flow"),
-    WeightsRecipe("ring-rectified-diffusion", "rectified-diffusion", "mixture:ring", "ring-teacher"),
-    WeightsRecipe("ring-perflow", "perflow", "mixture:ring", "ring-teacher", steps=(4, 8)),
-    WeightsRecipe("ring-rectified-diffusion-phased", "rectified-diffusion-phased", "mixture:ring", "ring-teacher", steps=(4, 8)),
-    WeightsRecipe("ring-cd", "cd", "mixture:ring", "ring-teacher"),
-    WeightsRecipe("ring-ct", "ct", "mixture:ring", start="ring-teacher"),
-    WeightsRecipe("ring-ect", "ect", "mixture:ring", "ring-teacher"),
-    WeightsRecipe("ring-sct", "sct", "mixture:ring", "ring-teacher"),
-    WeightsRecipe("ring-multistep-consistency", "multistep-consistency", "mixture:ring", "ring-teacher", steps=(4,)),
-    WeightsRecipe("ring-lcm", "lcm", "mixture:ring", "ring-teacher", steps=(1, 2, 4, 8)),
-    WeightsRecipe("ring-pcm-2", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 2}, steps=(2,)),
-    WeightsRecipe("ring-pcm", "pcm", "mixture:ring", "ring-teacher", steps=(4,)),
-    WeightsRecipe("ring-pcm-8", "pcm", "mixture:ring", "ring-teacher", changes={"phases": 8}, steps=(8,)),
-]  # fmt: skip
+    WeightsRecipe(
+        id=TEACHER_ID,
+        method="diffusion",
+        steps=(10, 25),
+        guidance_scale=GUIDANCE,
+        solvers=(None, "sde-dpm++2m"),
+    ),
+    WeightsRecipe(
+        id="digits-flow-matching",
+        method="flow-matching",
+        start=TEACHER_ID,
+        changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1},
+        steps=(10, 25),
+        guidance_scale=GUIDANCE,
+    ),
+    WeightsRecipe(
+        id="digits-naive",
+        method="naive",
+        teacher=TEACHER_ID,
+        steps=(1,),
+    ),
+    WeightsRecipe(
+        id=GUIDED_ID,
+        method="guided",
+        teacher=TEACHER_ID,
+        steps=(10, 25),
+        guidance_scale=GUIDANCE,
+    ),
+    WeightsRecipe(
+        id="digits-progressive",
+        method="progressive",
+        teacher=GUIDED_ID,
+        changes={"first": 16, "last": 4, "updates": 600} | _BAKED,
+        steps=(4,),
+    ),
+    WeightsRecipe(
+        id="digits-rectified-flow",
+        method="rectified-flow",
+        teacher=TEACHER_ID,
+        changes=_LONG,
+    ),
+    WeightsRecipe(
+        id="digits-instaflow",
+        method="instaflow",
+        teacher="digits-rectified-flow",
+        changes={"updates": 500},
+    ),
+    WeightsRecipe(
+        id="digits-rectified-diffusion",
+        method="rectified-diffusion",
+        teacher=TEACHER_ID,
+        changes=_LONG,
+    ),
+    WeightsRecipe(
+        id="digits-perflow",
+        method="perflow",
+        teacher=GUIDED_ID,
+        changes=_BAKED,
+        steps=(4, 8),
+    ),
+    WeightsRecipe(
+        id="digits-rectified-diffusion-phased",
+        method="rectified-diffusion-phased",
+        teacher=GUIDED_ID,
+        changes=_BAKED,
+        steps=(4, 8),
+    ),
+    WeightsRecipe(
+        id="digits-cd",
+        method="cd",
+        teacher=TEACHER_ID,
+        start="digits-rectified-diffusion",
+        changes=_BAKED,
+    ),
+    WeightsRecipe(
+        id="digits-ct",
+        method="ct",
+        start=TEACHER_ID,
+    ),
+    WeightsRecipe(
+        id="digits-ect",
+        method="ect",
+        teacher=TEACHER_ID,
+    ),
+    WeightsRecipe(
+        id="digits-sct",
+        method="sct",
+        teacher=TEACHER_ID,
+    ),
+    WeightsRecipe(
+        id="digits-multistep-consistency",
+        method="multistep-consistency",
+        teacher=TEACHER_ID,
+        changes=_BAKED,
+        steps=(4,),
+    ),
+    WeightsRecipe(
+        id="digits-lcm",
+        method="lcm",
+        teacher=TEACHER_ID,
+        changes={"g_min": 1.0, "g_max": 3.0},
+        guidance_scale=GUIDANCE,
+    ),
+    WeightsRecipe(
+        id="digits-pcm",
+        method="pcm",
+        teacher=TEACHER_ID,
+        start="digits-rectified-diffusion-phased",
+        changes={"g_min": GUIDANCE, "g_max": GUIDANCE},
+        steps=(4,),
+    ),
+    *(
+        WeightsRecipe(
+            id=f"digits-{method}",
+            method=method,
+            teacher=TEACHER_ID,
+            start="digits-rectified-flow",
+            changes=_BAKED,
+            steps=(1,),
+        )
+        for method in ("vsd", "swiftbrush", "dmd", "dmd2", "sim")
+    ),
+    WeightsRecipe(
+        id="digits-adversarial",
+        method="adversarial",
+        teacher=TEACHER_ID,
+        start="digits-cd",
+        steps=(1,),
+    ),
+    WeightsRecipe(
+        id="ring-teacher",
+        method="diffusion",
+        problem="mixture:ring",
+        steps=(10, 20),
+    ),
+    WeightsRecipe(
+        id="ring-flow-matching",
+        method="flow-matching",
+        problem="mixture:ring",
+        steps=(1, 2, 4, 20),
+    ),
+    WeightsRecipe(
+        id="ring-naive",
+        method="naive",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        steps=(1,),
+    ),
+    WeightsRecipe(
+        id="ring-progressive",
+        method="progressive",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        changes={"first": 16, "last": 4},
+        steps=(4,),
+    ),
+    WeightsRecipe(
+        id="ring-rectified-flow",
+        method="rectified-flow",
+        problem="mixture:ring",
+        teacher="ring-flow-matching",
+    ),
+    WeightsRecipe(
+        id="ring-rectified-flow-2",
+        method="rectified-flow",
+        problem="mixture:ring",
+        teacher="ring-rectified-flow",
+    ),
+    WeightsRecipe(
+        id="ring-rectified-diffusion",
+        method="rectified-diffusion",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+    ),
+    WeightsRecipe(
+        id="ring-perflow",
+        method="perflow",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        steps=(4, 8),
+    ),
+    WeightsRecipe(
+        id="ring-rectified-diffusion-phased",
+        method="rectified-diffusion-phased",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        steps=(4, 8),
+    ),
+    WeightsRecipe(
+        id="ring-cd",
+        method="cd",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+    ),
+    WeightsRecipe(
+        id="ring-ct",
+        method="ct",
+        problem="mixture:ring",
+        start="ring-teacher",
+    ),
+    WeightsRecipe(
+        id="ring-ect",
+        method="ect",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+    ),
+    WeightsRecipe(
+        id="ring-sct",
+        method="sct",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+    ),
+    WeightsRecipe(
+        id="ring-multistep-consistency",
+        method="multistep-consistency",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        steps=(4,),
+    ),
+    WeightsRecipe(
+        id="ring-lcm",
+        method="lcm",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        steps=(1, 2, 4, 8),
+    ),
+    WeightsRecipe(
+        id="ring-pcm-2",
+        method="pcm",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        changes={"phases": 2},
+        steps=(2,),
+    ),
+    WeightsRecipe(
+        id="ring-pcm",
+        method="pcm",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        steps=(4,),
+    ),
+    WeightsRecipe(
+        id="ring-pcm-8",
+        method="pcm",
+        problem="mixture:ring",
+        teacher="ring-teacher",
+        changes={"phases": 8},
+        steps=(8,),
+    ),
+]
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
-"""The recipes by id, in the order in which they can be built: a teacher before its students."""
+"""The recipes by id, in an order in which they can be built: a teacher comes before its students."""
 
 
 def ids() -> list[str]:
-    """Everything that can be built, in order: the features to measure with first."""
+    """The ids of all that can be built, in an order in which it can: first the features that measuring needs."""
     return [FEATURES_ID, *RECIPES]
 
 
 def listing() -> list[dict]:
-    """What is bundled, each with id, title, bytes, seconds (of training), command and rows (measured); nothing is
-    loaded."""
+    """The bundled weights, a dictionary each: id, title, bytes, seconds of training, the command that makes them, and
+    rows, what they measured. No weights are loaded."""
     found = {id_: weights.read_about(id_) for id_ in weights.bundled()}
     known = [id_ for id_ in ids() if id_ in found]
     return [_entry(found[id_]) for id_ in [*known, *sorted(set(found) - set(known))]]
@@ -139,10 +355,10 @@ def _entry(about: Mapping) -> dict:
 def build(
     chosen: Sequence[str] | None, work: Path, out: Path = weights.FOLDER, progress: bool = False
 ) -> Iterator[dict]:
-    """Build and measure the weights named, or all, in the order of `ids`; yields each one's entry of `listing` when it
-    is done.
+    """Build and measure weights, in the order of `ids`. Yields each one's entry of `listing` when it is done.
 
-    Runs and pairs lie in `work`; an interrupted build continues there. `ValueError` for an unknown id.
+    chosen: ids; None is all. work: a folder for runs and pairs, where an interrupted build continues. out: the folder
+    for weights and JSON. progress: show bars. `ValueError` for an unknown id.
     """
     for id_ in chosen or ():
         if id_ not in ids():
@@ -156,7 +372,7 @@ def build(
 
 
 def build_features(out: Path, progress: bool = False) -> dict:
-    """The classifier of digits, and the features of real digits that samples are compared with."""
+    """Train the classifier of digits, and store it with the features of real digits. Returns its JSON."""
     digits = DigitsProblem().digits
     began = time.perf_counter()
     with seeded(0):
@@ -167,16 +383,26 @@ def build_features(out: Path, progress: bool = False) -> dict:
     _, classes = net.features_of(digits.test)
     known = Features.of(net, digits)
     about = {
-        "title": "Classifier of digits, with the features of the real ones", "method": None, "problem": "digits", "seed": 0, "updates": CLASSIFIER_UPDATES,
-        "seconds": seconds, "command": f"toydiff zoo build {FEATURES_ID}",
-        "rows": [{"accuracy": float((classes == digits.test_labels).double().mean()), "floor": known.floor(len(digits.test)).mean}],
-    }  # fmt: skip
+        "title": "Classifier of digits, with the features of the real ones",
+        "method": None,
+        "problem": "digits",
+        "seed": 0,
+        "updates": CLASSIFIER_UPDATES,
+        "seconds": seconds,
+        "command": f"toydiff zoo build {FEATURES_ID}",
+        "rows": [
+            {
+                "accuracy": float((classes == digits.test_labels).double().mean()),
+                "floor": known.floor(len(digits.test)).mean,
+            }
+        ],
+    }
     weights.save(FEATURES_ID, known.tensors(), about, out)
     return weights.read_about(FEATURES_ID, out)
 
 
 def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = False) -> dict:
-    """Train one recipe, store its average (`_stored`), and measure what was stored."""
+    """Train by one recipe, store the average, and measure the weights that were stored. Returns their JSON."""
     the_problem = problem(recipe.problem)
     teacher, pairs = None, None
     start = weights.load_denoiser(recipe.start, out) if recipe.start else None
@@ -184,19 +410,36 @@ def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = Fal
         teacher = weights.load_denoiser(recipe.teacher, out)
         if runs.card(recipe.method).needs == "pairs":
             pairs = save_pairs(
-                the_problem, teacher, PAIR_RECIPES[recipe.teacher], work / PAIRS / recipe.teacher, teacher_name=recipe.teacher, progress=progress
-            )  # fmt: skip
+                the_problem,
+                teacher,
+                PAIR_RECIPES[recipe.teacher],
+                work / PAIRS / recipe.teacher,
+                teacher_name=recipe.teacher,
+                progress=progress,
+            )
     run = runs.train(
-        recipe.method, the_problem, out=work / recipe.id, seed=recipe.seed, changes=recipe.changes, teacher=teacher, start=start, pairs=pairs,
-        resume=True, progress=progress,
-    )  # fmt: skip
+        recipe.method,
+        the_problem,
+        out=work / recipe.id,
+        seed=recipe.seed,
+        changes=recipe.changes,
+        teacher=teacher,
+        start=start,
+        pairs=pairs,
+        resume=True,
+        progress=progress,
+    )
     run.finish()
     trained = runs.load(work / recipe.id)
     stored, whole, of_base = _stored(recipe, trained.denoiser, out)
     about = {
-        "title": f"{runs.card(recipe.method).title} on {the_problem.name}", **trained.about, "command": f"toydiff zoo build {recipe.id}",
-        "teacher": recipe.teacher, "start": recipe.start, **of_base,
-    }  # fmt: skip
+        "title": f"{runs.card(recipe.method).title} on {the_problem.name}",
+        **trained.about,
+        "command": f"toydiff zoo build {recipe.id}",
+        "teacher": recipe.teacher,
+        "start": recipe.start,
+        **of_base,
+    }
     model = runs.Model(weights.build(about["denoiser"], whole), about)
     about["rows"] = [
         row
@@ -214,13 +457,13 @@ def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = Fal
     return weights.read_about(recipe.id, out)
 
 
-def _stored(recipe: WeightsRecipe, D: LambdaDenoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
-    """What is written of a denoiser's weights, the weights that come back from it, and what its JSON says of the
-    weights that it is a change of.
+def _stored(recipe: WeightsRecipe, D: Denoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
+    """The tensors that are written for a denoiser, the weights that come back from them, and what its JSON says of
+    their base.
 
-    Half precision, or, of a large network that started from bundled weights, its change of them.
+    A large network that started from bundled weights is stored as its change of that base, any other in half precision.
     """
-    tensors = D.net.state_dict()
+    tensors = weights.storable(D).net.state_dict()
     base = recipe.start or recipe.teacher
     if base is None or 2 * sum(t.numel() for t in tensors.values()) < LARGE:
         half = {key: value.half() for key, value in tensors.items()}

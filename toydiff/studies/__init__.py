@@ -1,1 +1,1 @@
-"""Side-by-side measurements, each with a table and a figure: orders, parallel sampling, the demo."""
+"""Measurements side by side, each with a table and a figure: orders of solvers, parallel sampling, the demo."""

@@ -1,7 +1,7 @@
-"""The five pictures of the deck on exact mixtures, as `toydiff demo` makes them: PNG, interactive pages, an index and a
-report.
+"""Five pictures of the lecture deck "The Principle and Application of Diffusion Acceleration", computed on exact
+mixtures. `toydiff demo` makes them: PNG files, interactive pages, an index and a report.
 
-Nothing is trained: the score of a mixture is known, so every error here is the sampler's own, measured against
+Nothing is trained. The score of a mixture is known, so every error is the sampler's own. It is measured against
 `toydiff.reference`.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,22 +33,26 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
+DECK = "The Principle and Application of Diffusion Acceleration"
+"""The lecture deck that the pictures are of."""
 SEED = 0
 SCHEDULE = VP()
 FINE = 3e-14
-"""The tolerance of a second reference; its distance to the first one is the floor, the error of the reference
-itself."""
+"""The tolerance of a second reference. Its distance to the first reference is the floor: the reference's own error."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is computed: samples per measurement, paths drawn, steps of the convergence figure, random mixtures
-    of the last one."""
+    """How much is computed."""
 
     samples: int
+    """Samples in a measurement."""
     paths: int
+    """Paths that are drawn."""
     steps: tuple[int, ...]
+    """Steps of the solvers in the picture of orders."""
     mixtures: int
+    """Random mixtures in the picture of time grids."""
 
 
 FULL = Size(samples=256, paths=24, steps=(5, 10, 20, 40, 80, 160, 320), mixtures=9)
@@ -57,23 +61,27 @@ FAST = Size(samples=24, paths=8, steps=(20, 40, 80), mixtures=2)
 
 @dataclass
 class Picture:
-    """One lesson: its file name without ending, two sentences, the figure twice, and the numbers behind it."""
+    """One picture: what it shows, in two sentences, as two figures, and as the numbers behind them."""
 
     name: str
+    """Of its files, without ending."""
     topic: str
+    """A heading of one or two words."""
     title: str
+    """The claim of the figures."""
     sentences: tuple[str, str]
     static: "Figure"
     interactive: "go.Figure"
-    numbers: dict
+    numbers: dict[str, Any]
 
 
-def run(out: Path | str, *, progress: bool = True, fast: bool = False) -> dict:
-    """Make the demo in the folder `out`: five PNG, five pages that need no network, `index.html` and `report.json`.
+def run(out: Path | str, *, progress: bool = True, fast: bool = False) -> dict[str, Any]:
+    """Make the demo in the folder `out`: five PNG files, five pages that need no network, `index.html` and
+    `report.json`.
 
-    Returns the report: {seed, schedule, versions, seconds, pictures: [...]}, with every number that is drawn or said.
-    Existing files of these names are replaced, each whole or not at all. `progress` shows a bar; `fast` computes less,
-    for tests. `ValueError` if the folder cannot be written, before anything is computed.
+    Returns the report, with the keys deck, seed, schedule, error, versions, seconds and pictures. It holds every number
+    that is drawn or written. Files of these names are replaced, each whole or not at all. progress: show a bar. fast:
+    compute less, for tests. `ValueError` if the folder cannot be written, before anything is computed.
     """
     folder = writable_folder(out)
     began = time.perf_counter()
@@ -95,6 +103,7 @@ def run(out: Path | str, *, progress: bool = True, fast: bool = False) -> dict:
             }
         )
     report = {
+        "deck": DECK,
         "seed": SEED,
         "schedule": SCHEDULE.name,
         "error": "root mean square distance to the exact end of the same noise, toydiff.reference in float64",
@@ -120,13 +129,13 @@ def _write(folder: Path, picture: Picture) -> None:
 
 @dataclass(frozen=True)
 class _Truth:
-    """A denoiser with noise to start from and where the exact flow ends from it; `floor`: the error of that end
-    itself."""
+    """A denoiser, noise to start from, and the exact end of the flow from there."""
 
     D: Denoiser
     noise: Tensor
     end: Tensor
     floor: float
+    """The error of `end` itself."""
 
     def error(self, path: Trajectory) -> float:
         return paired_error(path.end, self.end).rms
@@ -142,7 +151,7 @@ def _truth(D: Denoiser, noise: Tensor) -> _Truth:
 
 
 def _steps(solver: str, nfe: int) -> int:
-    """The steps that a solver makes of `nfe` calls, one at least."""
+    """How many steps a solver makes with `nfe` calls, at least one."""
     return max(1, nfe // SOLVERS[solver].solver.nfe_per_step)
 
 
@@ -171,16 +180,17 @@ def _trajectories(size: Size) -> Picture:
     solvers = dict(zip(paths, (solver for solver, _ in named), strict=True))
     title = "Few steps miss the exact end; more steps, or a better solver, reach it"
     drawn = {name: _first(path, size.paths) for name, path in paths.items()}
-    options = {"solvers": solvers, "exact": truth.end[: size.paths], "title": title}
+    options: dict[str, Any] = {"solvers": solvers, "exact": truth.end[: size.paths], "title": title}
     return Picture(
         "1-trajectories",
         "Paths",
         title,
         (
-            f"From the same noise the probability-flow ODE has one exact end for each sample (rings): DDIM with {few.nfe} calls "
-            f"ends {truth.error(few):.2g} away from it, DDIM with {many.nfe} calls {target:.2g}.",
-            f"{SOLVERS[DEFAULT_SOLVER].title} comes as close ({truth.error(better):.2g}) with {better.nfe} calls, because it "
-            "uses how the prediction changes along the path.",
+            "From given noise the probability-flow ODE has one exact end for each sample (rings). "
+            f"DDIM with {few.nfe} calls ends {truth.error(few):.2g} away from it, "
+            f"and with {many.nfe} calls {target:.2g} away.",
+            f"{SOLVERS[DEFAULT_SOLVER].title} comes as close ({truth.error(better):.2g}) with {better.nfe} calls, "
+            "because it uses how the prediction changes along the path.",
         ),
         static.trajectories(drawn, mixture, **options),
         interactive.trajectories(drawn, mixture, **options),
@@ -203,7 +213,8 @@ def _lines(size: Size) -> Picture:
         "one data point": (Empirical(place).denoiser(SCHEDULE), GaussianMixture(place, std=0.08)),
         "ring of eight": (mixture.denoiser(SCHEDULE), mixture),
     }
-    paths, rows, backgrounds = {}, [], {}
+    paths, backgrounds = {}, {}
+    rows: list[dict[str, Any]] = []
     for name, (D, background) in worlds.items():
         truth = _truth(D, _noise(size.samples))
         path = solve(D, truth.noise, 400)
@@ -227,10 +238,12 @@ def _lines(size: Size) -> Picture:
         "Straight lines",
         title,
         (
-            "Drawn as y = x/σ = (α/σ)·x₀ + ε against α/σ, a path is a straight line wherever the model's x₀ and ε stay the same: always for one "
-            f"data point, where a single DDIM call is exact (error {_short(point['one_step_error'])}), though x itself bends in t.",
-            "With eight modes a path bends only while it decides between them, and is straight before and after: there one "
-            f"call misses by {many['one_step_error']:.2g}, and {100 * many['variation_of_x0']:.0f}% of the mean square of the predicted x₀ is change along the path.",
+            "Drawn as y = x/σ = (α/σ)·x₀ + ε against α/σ, a path is straight wherever the predicted x₀ and ε stay the "
+            "same. With one data point they always do: x itself bends in t, but a single DDIM call is exact "
+            f"(error {_short(point['one_step_error'])}).",
+            "With eight modes a path bends only while it decides between them, and is straight before and after. "
+            f"One call misses by {many['one_step_error']:.2g} there, and {100 * many['variation_of_x0']:.0f}% of the "
+            "mean square of the predicted x₀ is its change along the path.",
         ),
         static.rescaled(paths, SCHEDULE, backgrounds, title=title),
         interactive.rescaled(paths, SCHEDULE, backgrounds, title=title),
@@ -257,7 +270,7 @@ def _orders(size: Size) -> Picture:
     slopes = {
         p: [row["measured"] for row in rows if row["declared"] == p] for p in sorted({row["declared"] for row in rows})
     }
-    told = "; ".join(f"order {p}: {_between(values)}" for p, values in slopes.items())
+    measured = "; ".join(f"order {p}: {_between(values)}" for p, values in slopes.items())
     races = [_race(rows, target) for target in (1e-3, 1e-6)]
     easy, hard = races
     title = "On log-log axes a solver is a line, and its order is the slope"
@@ -266,11 +279,13 @@ def _orders(size: Size) -> Picture:
         "Orders",
         title,
         (
-            f"From NSR {math.exp(-WINDOW[0]):.2g} down to {math.exp(-WINDOW[1]):.2g}, twice the calls divide the error of an order-p solver by 2^p, once steps are small; the slopes measured over the last three "
-            f"points are, by declared order, {told}.",
-            f"For an error of {easy['error']:g} {easy['solvers'][0]} needs the fewest calls, about {easy['nfe'][0]:.0f}, and of those that reach it {easy['solvers'][-1]} the most, "
-            f"about {easy['nfe'][-1]:.0f}; for {hard['error']:g} it is {hard['solvers'][0]} with about {hard['nfe'][0]:.0f}, and {len(rows) - len(hard['solvers'])} of the {len(rows)} "
-            f"solvers do not get there in {size.steps[-1]} steps.",
+            "Once steps are small, twice the calls divide the error of a solver of order p by 2^p. "
+            f"From NSR {math.exp(-WINDOW[0]):.2g} down to {math.exp(-WINDOW[1]):.2g}, "
+            f"the slopes over the last three points are, by declared order: {measured}.",
+            f"An error of {easy['error']:g} takes {easy['solvers'][0]} the fewest calls, about {easy['nfe'][0]:.0f}, "
+            f"and {easy['solvers'][-1]} the most of those that reach it, about {easy['nfe'][-1]:.0f}. "
+            f"An error of {hard['error']:g} takes {hard['solvers'][0]} the fewest, about {hard['nfe'][0]:.0f}; "
+            f"{len(rows) - len(hard['solvers'])} of the {len(rows)} solvers do not reach it in {size.steps[-1]} steps.",
         ),
         static.convergence(rows, floor=FLOOR, title=title),
         interactive.convergence(rows, floor=FLOOR, title=title),
@@ -293,7 +308,7 @@ def _between(values: list[float]) -> str:
 
 
 def _race(rows: Sequence[dict], target: float) -> dict:
-    """The solvers that reach an error, the one with the fewest calls first."""
+    """The solvers that reach an error, that with the fewest calls first, and their calls."""
     calls = sorted(
         (n, row["solver"]) for row in rows if (n := calls_to_reach(row["nfe"], row["error"], target)) is not None
     )
@@ -301,14 +316,16 @@ def _race(rows: Sequence[dict], target: float) -> dict:
 
 
 def calls_to_reach(nfe: Sequence[int], error: Sequence[float], target: float) -> float | None:
-    """The calls at which a curve, straight between its points on log-log axes, first falls to an error `target`; None
-    if it does not."""
+    """The number of calls at which the error first falls to `target`; None if it never does.
+
+    The curve through the points (nfe, error) is taken as straight between them on log-log axes.
+    """
     for k, e in enumerate(error):
         if e <= target:
             if k == 0:
                 return float(nfe[0])
-            share = math.log(error[k - 1] / target) / math.log(error[k - 1] / e)
-            return nfe[k - 1] * (nfe[k] / nfe[k - 1]) ** share
+            fraction = math.log(error[k - 1] / target) / math.log(error[k - 1] / e)
+            return nfe[k - 1] * (nfe[k] / nfe[k - 1]) ** fraction
     return None
 
 
@@ -319,7 +336,7 @@ def _grids(size: Size) -> Picture:
     noise = _noise(size.samples // 4)
     truths = [_truth(random_mixture(seed).denoiser(SCHEDULE), noise) for seed in range(size.mixtures)]
     grids = {name: time_grid(SCHEDULE, nfe, name) for name in GRIDS}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for solver in dict.fromkeys(("ddim", DEFAULT_SOLVER)):
         for name in GRIDS:
             ts = time_grid(SCHEDULE, _steps(solver, nfe), name)
@@ -329,7 +346,7 @@ def _grids(size: Size) -> Picture:
             rows.append(
                 {"solver": solver, "grid": name, "nfe": paths[0].nfe, "error": median, "error_by_mixture": each}
             )
-    errors = {row["solver"]: {} for row in rows}
+    errors: dict[str, dict[str, float]] = {row["solver"]: {} for row in rows}
     for row in rows:
         errors[row["solver"]][row["grid"]] = row["error"]
     ours, simple = (sorted(errors[name].items(), key=lambda pair: pair[1]) for name in (DEFAULT_SOLVER, "ddim"))
@@ -341,10 +358,10 @@ def _grids(size: Size) -> Picture:
         "Time grids",
         title,
         (
-            f"A time grid decides at which noise levels the calls are spent: with {DEFAULT_SOLVER} and {nfe} of them, the grid {worst} "
-            f"ends {high:.2g} from the exact flow and {best} {low:.2g}, {high / low:.1f} times closer.",
-            f"These are medians over {size.mixtures} random mixtures; for ddim the best grid is {simple[0][0]} ({_short(simple[0][1])}), and "
-            f"the choice changes its error {simple[-1][1] / simple[0][1]:.1f} times.",
+            f"A time grid sets the noise levels at which calls are spent. With {nfe} calls of {DEFAULT_SOLVER}, the "
+            f"grid {worst} ends {high:.2g} from the exact flow, and {best} {low:.2g}, {high / low:.1f} times closer.",
+            f"These are medians over {size.mixtures} random mixtures. For ddim the best grid is {simple[0][0]} "
+            f"({_short(simple[0][1])}), and the worst grid's error is {simple[-1][1] / simple[0][1]:.1f} times that.",
         ),
         static.time_grids(grids, SCHEDULE, errors=errors, floor=floor, title=title),
         interactive.time_grids(grids, SCHEDULE, errors=errors, floor=floor, title=title),
@@ -372,7 +389,7 @@ def _picard(size: Size) -> Picture:
         return {"rounds": path.rounds, "nfe": path.nfe, "error": truth.error(path)}
 
     walk = sample("ddim")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"method": "sequential", **spent(walk), "error_to_sequential": 0.0, "rounds_to_target": walk.rounds},
     ]
     for name in PARALLEL:
@@ -380,23 +397,25 @@ def _picard(size: Size) -> Picture:
         missed = _missed(path, walk)
         reached = next((n for n, miss in zip(path.sweep_rounds, missed, strict=True) if miss <= target), None)
         rows.append({"method": name, **spent(path), "error_to_sequential": missed[-1], "rounds_to_target": reached})
-    # a tolerance so small that what is accepted is as good as exact
+    # with so small a tolerance, accepted points are as good as exact
     strict = sample("picard:tolerance=1e-8")
     called = {row["method"]: row for row in rows}
     needed = {method: row["rounds_to_target"] for method, row in called.items()}
     title = "After k sweeps the first k points are exact; in practice a few sweeps bring all of them close"
-    options = {"exact": walk.xs, "samples": size.paths, "title": title}
+    options: dict[str, Any] = {"exact": walk.xs, "samples": size.paths, "title": title}
     return Picture(
         "5-picard",
         "Parallel sampling",
         title,
         (
-            f"Picard iteration guesses the whole path and improves all its {steps} steps in one round of calls: each sweep makes one more point exact for certain "
-            f"(the staircase), so {steps} rounds always suffice; but here, with five modes and the schedule {table.name}, after {needed['picard']} rounds the median "
-            f"sample is within {target:g} of where {steps} DDIM steps in a row lead.",
-            f"For that Anderson acceleration needs {needed['anderson']} rounds, Broyden's secants {needed['broyden']} and Parareal {needed['parareal']}; the price is calls: "
-            f"Picard with its default tolerance spends {called['picard']['nfe']} a sample, in {called['picard']['rounds']} rounds (the figure shows a stricter run, "
-            f"of {strict.rounds}).",
+            f"Picard iteration guesses the whole path. A sweep improves all its {steps} steps in one round of calls, "
+            f"and makes at least one more point exact (the staircase), so {steps} rounds always suffice. "
+            f"Here, with five modes and the schedule {table.name}, after {needed['picard']} rounds the median sample "
+            f"is within {target:g} of the end of {steps} DDIM steps in a row.",
+            f"For that, Anderson acceleration needs {needed['anderson']} rounds, Broyden's secants {needed['broyden']} "
+            f"and Parareal {needed['parareal']}; the price is calls. "
+            f"Picard with its default tolerance spends {called['picard']['nfe']} a sample, "
+            f"in {called['picard']['rounds']} rounds (the figure shows a stricter run, of {strict.rounds}).",
         ),
         static.staircase(strict, mixture, **options),
         interactive.staircase(strict, mixture, **options),
@@ -419,7 +438,7 @@ def _picard(size: Size) -> Picture:
 
 
 def _missed(path: Trajectory, walk: Trajectory) -> list[float]:
-    """How far the median sample is from where the walk step by step leads, sweep by sweep."""
+    """The distance of the median sample from the end of the sequential walk, after each sweep."""
     return path.errors(walk.xs)[:, -1].quantile(0.5, dim=1).tolist()
 
 
@@ -443,24 +462,29 @@ _PAGE = """<!doctype html>
 <title>toydiff: the demo</title>
 <style>
 :root {{ --ink: #222; --paper: #fafafa; --quiet: #666; --link: #0072b2; --edge: #ddd; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8e8e8; --paper: #17181a; --quiet: #a0a0a0; --link: #56b4e9; --edge: #333; }} }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e8e8e8; --paper: #17181a; --quiet: #a0a0a0; --link: #56b4e9; --edge: #333; }}
+}}
 body {{ margin: 0 auto; padding: 2rem 1rem 4rem; max-width: 72rem; background: var(--paper); color: var(--ink);
        font: 1.05rem/1.6 system-ui, sans-serif; }}
 h1 {{ line-height: 1.2; margin-bottom: .3em; }}
 h2 {{ line-height: 1.25; margin: 3rem 0 .3em; font-size: 1.35rem; }}
 p {{ max-width: 46rem; margin: .5em 0; }}
 a {{ color: var(--link); }}
-a.figure {{ display: block; margin: 1rem 0 .4rem; padding: .6rem; background: #fff; border: 1px solid var(--edge); border-radius: 8px; }}
+a.figure {{ display: block; margin: 1rem 0 .4rem; padding: .6rem; background: #fff;
+            border: 1px solid var(--edge); border-radius: 8px; }}
 img {{ display: block; width: 100%; height: auto; }}
 .quiet {{ color: var(--quiet); font-size: .95rem; }}
 </style>
 </head>
 <body>
 <h1>A good sample with fewer calls in a row: five pictures</h1>
-<p>x<sub>t</sub> = α·x₀ + σ·ε, with t = 1 noise and t = 0 data. The data are two-dimensional mixtures whose score is known
+<p>These are pictures of the lecture deck “{deck}”, computed anew. A sample is
+x<sub>t</sub> = α·x₀ + σ·ε, with t = 1 noise and t = 0 data. The data are two-dimensional mixtures whose score is known
 exactly, so every error here is the sampler's own.</p>
 {sections}
-<p class="quiet">Schedule {schedule} unless another is named, seed {seed}, {seconds:.0f} s. An error is the {error}. Every number is in <a href="report.json">report.json</a>.</p>
+<p class="quiet">Schedule {schedule} unless another is named, seed {seed}, {seconds:.0f} s. An error is the {error}.
+Every number is in <a href="report.json">report.json</a>.</p>
 </body>
 </html>
 """
@@ -485,6 +509,7 @@ def _index(report: dict) -> str:
     ]
     return _PAGE.format(
         sections="\n".join(sections),
+        deck=report["deck"],
         schedule=report["schedule"],
         seed=report["seed"],
         seconds=report["seconds"],

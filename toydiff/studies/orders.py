@@ -1,4 +1,5 @@
-"""How fast each solver's error falls: its order, measured on an exact mixture and laid beside the one it declares."""
+"""The order of each solver: how fast its error falls, measured on an exact mixture, beside the order that it
+declares."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,30 +9,31 @@ from tqdm import tqdm
 from ..measure import fitted_order, paired_error
 from ..mixtures import GaussianMixture, random_mixture
 from ..schedules import Schedule, schedule
-from ..solvers import SOLVERS, Solver, reference, solve, solver_by_name
+from ..solvers import SOLVERS, ParallelSolver, Solver, reference, solve, solver_by_name
 from ..support.checks import check_count
 
 DEFAULT_SCHEDULES = ("vp", "cosine", "linear", "scaled-linear")
-"""The schedules whose orders are measured unless others are named."""
+"""The schedules that orders are measured on unless others are named."""
 
 DEFAULT_STEPS = (40, 80, 160)
-"""On the default window the slopes have settled by then, and order 4 is still far from rounding."""
+"""The numbers of steps unless others are given. On the default window the slopes have settled by then, and order 4 is
+still far from rounding."""
 
 WINDOW = (0.0, 2.0)
-"""The lambdas between which orders are measured: NSR 1 to 0.14, where a mixture's modes part and eps varies from the
-first step on.
+"""The lambdas between which orders are measured unless others are given: NSR 1 to 0.14. There a mixture's modes part,
+and eps varies from the first step on.
 
-From noisier levels the flow is all but linear at first, so that a lower-order start-up step costs almost nothing there:
-some multistep solvers then show an order too many until the steps number thousands (UniPC-3 from lambda = -2: 4.0 at
-160 to 320 steps, 3.1 at 1280 to 2560), others one too few while two errors cancel.
+From noisier levels the flow is almost linear at first, and a start-up step of lower order costs almost nothing. Some
+multistep solvers then seem to have an order more until there are thousands of steps: UniPC-3 from lambda = -2 shows 4.0
+at 160 to 320 steps, and 3.1 at 1280 to 2560. Others seem to have one less while two errors cancel.
 """
 
 FLOOR = 1e-11
-"""Errors at or below this are rounding and the reference's own error, and take no part in a fit."""
+"""Errors at or below this are rounding and the reference's own error. A fit leaves them out."""
 
 
 def deterministic() -> list[str]:
-    """The names of the registry's deterministic solvers: those whose paths have an error against the PF-ODE."""
+    """The names of the deterministic solvers. Only their paths have an error against the probability-flow ODE."""
     return [name for name, entry in SOLVERS.items() if not entry.solver.stochastic]
 
 
@@ -46,17 +48,20 @@ def convergence(
     seed: int = 0,
     progress: bool = False,
 ) -> list[dict]:
-    """Measured orders, a row for each solver x schedule: `{solver, schedule, declared, measured, nfe: [...], error:
-    [...]}`.
+    """Measured orders: a row for each solver on each schedule.
 
-    Every solver walks from the same `starts` draws of the mixture's marginal, in float64, on grids of N steps uniform
-    in lambda for each N in `steps`, between two inner `lambdas` (the noisier first), where nothing is singular. error:
-    the root mean square distance over the starts to `reference` at the lower end; nfe: network calls per sample.
-    measured: the p of error = C N^-p by least squares, errors that are rounding left out. It is the order only as far
-    as the smallest N already lies in the range of the power law: narrow or crowded mixtures need more steps.
+    Every solver starts from the same `starts` draws of the mixture's marginal, in float64. It walks between the two
+    `lambdas`, the noisier first, on a grid uniform in lambda of N steps, for each N in `steps`. Both lambdas lie inside
+    the schedule's range, where nothing is singular.
 
-    mixture: by default `random_mixture(seed)`; seed also draws the starts. solvers: names, settings allowed
-    ("euler-maruyama:eta=0"), by default all the deterministic ones. `progress` shows a bar. `ValueError` for an unknown
+    A row has the keys solver, schedule, declared, measured, nfe and error. `declared` is the solver's own order. `nfe`
+    is a list, the network calls per sample for each N. `error` is a list too: the root mean square distance over the
+    starts to `reference` at the last lambda. `measured` is the p of error = C N^-p by least squares; errors that are
+    rounding are left out. It is the order only where the power law holds from the smallest N on: narrow or crowded
+    mixtures need more steps.
+
+    mixture: None is `random_mixture(seed)`. seed: also of the starts. solvers: names, with settings where wanted
+    ("euler-maruyama:eta=0"); None is all the deterministic ones. progress: show a bar. `ValueError` for an unknown
     name, a stochastic solver, lambdas outside a schedule's range, or fewer than two different numbers of steps.
     """
     mixture = random_mixture(seed) if mixture is None else mixture
@@ -76,12 +81,13 @@ def convergence(
         ]
 
 
-def _chosen(names: Sequence[str]) -> dict[str, Solver]:
+def _chosen(names: Sequence[str]) -> dict[str, Solver | ParallelSolver]:
     chosen = {name: solver_by_name(name) for name in names}
     for name, solver in chosen.items():
         if solver.stochastic:
             raise ValueError(
-                f"the solver {name!r} is stochastic, so its samples have no error against the PF-ODE; deterministic: {', '.join(deterministic())}"
+                f"the solver {name!r} is stochastic, so its samples have no error against the PF-ODE; "
+                f"deterministic: {', '.join(deterministic())}"
             )
     return chosen
 
@@ -93,7 +99,8 @@ def _inner_grids(schedule: Schedule, steps: Sequence[int], lambdas: tuple[float,
     noisiest, cleanest = schedule.lam(ends).tolist()
     if not noisiest < first < last < cleanest:
         raise ValueError(
-            f"lambdas must satisfy {noisiest:g} < first < last < {cleanest:g} on {schedule!r}, got {first:g} and {last:g}"
+            f"lambdas must satisfy {noisiest:g} < first < last < {cleanest:g} on {schedule!r}, "
+            f"got {first:g} and {last:g}"
         )
     return {N: schedule.t_of_lam(torch.linspace(first, last, N + 1, dtype=torch.float64)) for N in steps}
 
@@ -103,12 +110,12 @@ def _rows(
     schedule_name: str,
     schedule: Schedule,
     grids: Mapping[int, torch.Tensor],
-    solvers: Mapping[str, Solver],
+    solvers: Mapping[str, Solver | ParallelSolver],
     starts: int,
     seed: int,
     bar: tqdm,
 ) -> list[dict]:
-    """The rows of one schedule: all its solvers share the starts and the reference."""
+    """The rows of one schedule. All its solvers have the same starts and the same reference."""
     D = mixture.denoiser(schedule)
     t, s = (float(end) for end in next(iter(grids.values()))[[0, -1]])
     x = mixture.marginal(schedule, t).sample(starts, seed, dtype=torch.float64)

@@ -1,10 +1,11 @@
-"""Parallel samplers side by side with the sequential walk: rounds, network calls, seconds and errors in one table."""
+"""Parallel samplers beside the sequential walk: rounds, network calls, seconds and errors in one table."""
 
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,26 +22,27 @@ from ..solvers.parallel import Points, Sweep
 from ..support.checks import check_count, check_number, check_positive, unknown
 
 METHODS = ("sequential", "picard", "window", "anderson", "broyden", "parareal")
-"""What is compared: the walk step by step, and the ways to compute the same path in fewer rounds. `window` is Picard
-on a quarter of the grid."""
+"""What is compared: "sequential" is the walk step by step, and the others compute the same path in fewer rounds.
+"window" is Picard iteration on a quarter of the grid at a time."""
 
 DEFAULT_STEPS = (25, 100, 1000)
 
 TARGET = 1e-2
-"""The error to the sequential result that `rounds_to_target` waits for."""
+"""The distance to the end of the sequential walk at which `rounds_to_target` stops counting."""
 
 REPEATS, LONG = 5, 0.2
-"""Runs that are timed, and the seconds after which there are enough: short ones vary more. The median counts."""
+"""A method is run up to REPEATS times, until its runs took LONG seconds together; the median time counts. Short runs
+vary more, and so are repeated."""
 
 MOST_STATES = 4_000_000
-"""Steps x samples: several paths of so many states are held at a time."""
+"""The most steps x samples. Several paths of so many states are in memory at a time."""
 
 
 class FixedCost(Denoiser):
-    """A denoiser whose every call takes `seconds` longer, whatever the size of the batch: a device with room to spare.
+    """A denoiser whose every call takes `seconds` longer, whatever the size of the batch.
 
-    That is where parallel sampling pays. A processor that is already busy with one sample is the other extreme: there a
-    call on n points takes n times as long.
+    That is a device with room to spare, where parallel sampling pays. The other extreme is a processor that is busy
+    with one sample already: a call on n points takes n times as long there.
     """
 
     def __init__(self, denoiser: Denoiser, seconds: float):
@@ -61,13 +63,13 @@ class FixedCost(Denoiser):
 
 @dataclass(frozen=True)
 class Watched(ParallelSolver):
-    """A parallel solver that notes where each sweep ended, (B, ...), so that not all paths need be kept."""
+    """A parallel solver that notes the last point (B, ...) of each sweep in `ends`, so that not all paths are kept."""
 
     solver: ParallelSolver
     ends: list[Tensor] = field(default_factory=list)
 
     @property
-    def at_once(self) -> int:
+    def at_once(self) -> int:  # type: ignore[override]  # read only, as the solver's own field is: it is frozen
         return self.solver.at_once
 
     @property
@@ -82,7 +84,7 @@ class Watched(ParallelSolver):
 
 @dataclass(frozen=True)
 class _Case:
-    """One row to be: a method at a number of steps, the name that `solve` gets, and the solver of that name."""
+    """A method at a number of steps, which gives one row; the name that `solve` takes, and the solver of that name."""
 
     method: str
     steps: int
@@ -91,7 +93,7 @@ class _Case:
 
     @property
     def one_step(self) -> Solver:
-        """The solver whose sequential walk is the truth of this method."""
+        """The solver whose sequential walk this method is compared with."""
         return self.solver.one_step if isinstance(self.solver, ParallelSolver) else self.solver
 
 
@@ -109,24 +111,30 @@ def compare(
     seed: int = 0,
     progress: bool = False,
 ) -> list[dict]:
-    """Parallel samplers against the sequential walk on an exact mixture, in float64: a row for each number of steps x
-    method.
+    """Parallel samplers against the sequential walk on an exact mixture, in float64. The result is a row for each
+    method at each number of steps.
 
-    Every run starts from the same draws of the mixture's marginal at t = 1. In a row, all errors are Euclidean
-    distances of the samples at t = 0, one a sample: `error_to_sequential`, `_p95` and `_max`, the median, the 95th
-    percentile and the largest distance to the walk step by step with the same one-step solver (DDIM unless a method's
-    settings say otherwise) and the same noise; `error_to_exact` and `_p95` to the exact flow, None for a stochastic
-    solver. `sweeps`: iterations; `rounds`: calls that waited for one another; `nfe`: calls per sample; `calls`: batches
-    that went through the network, more than `rounds` where one was larger than `at_once`, or where fine and coarse
-    solver differ. `curve`: the rounds spent by each sweep, from the first guess on, and the error to the sequential
-    walk there. `rounds_to_target` and `_p95`: the rounds by which the median and the 95th percentile were first at most
-    `target`, None if never. `seconds`: the median of a few runs; `seconds_with_cost`: one run in which every network
-    call takes `cost` seconds longer, see `FixedCost`.
+    Every run starts from the same draws of the mixture's marginal at t = 1. The sequential walk takes the same steps
+    one by one, with the same noise; its one-step solver is DDIM unless a method's settings name another. All errors are
+    Euclidean distances of the samples at t = 0. A row has these keys among others:
 
-    mixture: a name of `MIXTURES` ("random" depends on the seed) or a mixture. methods: names of `METHODS`, settings
-    allowed ("parareal:blocks=10"). tolerance: of all parallel methods, None goes on to the exact end. window: the
-    points that method `window` takes at a time, by default T/4. `progress` shows a bar. `ValueError` for an unknown
-    name and for settings that do not fit the numbers of steps, before anything is computed.
+    - `error_to_sequential`, with `_p95` and `_max`: the median distance to the end of the sequential walk, the 95th
+      percentile and the largest one.
+    - `error_to_exact`, with `_p95`: likewise to the end of the exact flow; None for a stochastic solver.
+    - `sweeps`: iterations. `rounds`: calls that waited for one another. `nfe`: calls per sample.
+    - `calls`: batches through the network. They are more than `rounds` where a batch is larger than the solver's
+      `at_once`, or where fine and coarse solver differ.
+    - `curve`: the rounds spent up to each sweep, from the first guess on, and the error to the sequential walk there.
+    - `rounds_to_target`, with `_p95`: the rounds after which the median, and the 95th percentile, was first at most
+      `target`; None if it never was.
+    - `seconds`: the median of a few runs. `seconds_with_cost`: one run in which every network call takes `cost` seconds
+      longer (`FixedCost`).
+
+    mixture: a name in `MIXTURES`, where "random" depends on the seed, or a mixture. methods: names in `METHODS`, with
+    settings where wanted ("parareal:blocks=10"). tolerance: of all parallel methods; None goes on to the exact end.
+    window: the points that the method "window" takes at a time; None is a quarter of the steps. progress: show a bar.
+    `ValueError` for an unknown name, and for settings that do not fit the numbers of steps, before anything is
+    computed.
     """
     name, mixture = _named(mixture, check_count(seed, "seed", 0))
     ready = schedule_by_name(schedule)
@@ -155,11 +163,27 @@ def compare(
                 walks[one_step, case.steps] = solve(D, x, solver=one_step, ts=ts, generator=seed, keep="end")
             rows.append(
                 {
-                    "method": case.method, "solver": case.name, "problem": name, "schedule": schedule, "grid": grid,
-                    "steps": case.steps, "samples": samples, "seed": seed, "tolerance": getattr(case.solver, "tolerance", None),
+                    "method": case.method,
+                    "solver": case.name,
+                    "problem": name,
+                    "schedule": schedule,
+                    "grid": grid,
+                    "steps": case.steps,
+                    "samples": samples,
+                    "seed": seed,
+                    "tolerance": getattr(case.solver, "tolerance", None),
                 }
-                | _measured(D, costly, x, ts, case, walks[one_step, case.steps].end, None if one_step.stochastic else exact, seed)
-            )  # fmt: skip
+                | _measured(
+                    D,
+                    costly,
+                    x,
+                    ts,
+                    case,
+                    walks[one_step, case.steps].end,
+                    None if one_step.stochastic else exact,
+                    seed,
+                )
+            )
         return rows
 
 
@@ -170,8 +194,8 @@ def _named(mixture: str | GaussianMixture, seed: int) -> tuple[str, GaussianMixt
 
 
 def _case(method: str, steps: int, tolerance: float | None, window: int | None) -> _Case:
-    """A method with its settings, checked against the number of steps; what the method itself says comes last, and
-    so wins."""
+    """A method with its settings, checked against the number of steps. Settings in the method's own name come last, and
+    so win."""
     word, _, given = str(method).partition(":")
     if word not in METHODS:
         raise unknown("method", word, METHODS)
@@ -190,32 +214,36 @@ def _case(method: str, steps: int, tolerance: float | None, window: int | None) 
     settings += filter(None, [given])
     name += ":" + ",".join(settings) if settings else ""
     solver = solver_by_name(name)
+    assert isinstance(solver, ParallelSolver)  # all of `METHODS` but sequential are
     solver.check_steps(steps)
     return _Case(word, steps, name, solver)
 
 
 def _measured(
-    D: Denoiser, costly: Denoiser, x: Tensor, ts: Tensor, case: _Case, walked: Tensor, exact: Tensor | None, seed: int
-) -> dict:
-    """What one method did: its counts, its times, and how far its end was from those of the walk and of the flow."""
+    D: Denoiser, costly: FixedCost, x: Tensor, ts: Tensor, case: _Case, walked: Tensor, exact: Tensor | None, seed: int
+) -> dict[str, Any]:
+    """What one method did: its counts, its times, and the distances of its end to those of the walk and of the flow."""
 
     def run(D: Denoiser, solver: Solver | ParallelSolver) -> Trajectory:
         return solve(D, x, solver=solver, ts=ts, generator=seed, keep="end")
 
-    parallel = isinstance(case.solver, ParallelSolver)
-    watched = Watched(case.solver) if parallel else case.solver
+    watched = Watched(case.solver) if isinstance(case.solver, ParallelSolver) else None
     counted = Counted(D)
-    path = run(counted, watched)  # also what warms up
+    path = run(counted, case.solver if watched is None else watched)  # it also warms up
     timed: list[float] = []
     while len(timed) < REPEATS and sum(timed) < LONG:
         timed.append(run(D, case.solver).seconds)
     off = _distances(path.end, walked)
-    curve = {"rounds": [], "median": [], "p95": []}
-    if parallel:
-        errors = torch.stack([_distances(end, walked) for end in watched.ends])
-        curve = {"rounds": list(path.sweep_rounds), "median": _quantile(errors, 0.5), "p95": _quantile(errors, 0.95)}
+    curve: dict[str, list] = {"rounds": [], "median": [], "p95": []}
+    if watched is not None:
+        errors = [_distances(end, walked) for end in watched.ends]
+        curve = {
+            "rounds": list(path.sweep_rounds),
+            "median": [_quantile(each, 0.5) for each in errors],
+            "p95": [_quantile(each, 0.95) for each in errors],
+        }
     return {
-        "sweeps": len(path.sweep_rounds) - 1 if parallel else None,
+        "sweeps": None if watched is None else len(path.sweep_rounds) - 1,
         "rounds": path.rounds,
         "nfe": path.nfe,
         "calls": counted.rounds,
@@ -228,22 +256,22 @@ def _measured(
         "error_to_exact": None if exact is None else _quantile(_distances(path.end, exact), 0.5),
         "error_to_exact_p95": None if exact is None else _quantile(_distances(path.end, exact), 0.95),
         "target": TARGET,
-        "rounds_to_target": _first(curve["rounds"], curve["median"]) if parallel else path.rounds,
-        "rounds_to_target_p95": _first(curve["rounds"], curve["p95"]) if parallel else path.rounds,
+        "rounds_to_target": path.rounds if watched is None else _first(curve["rounds"], curve["median"]),
+        "rounds_to_target_p95": path.rounds if watched is None else _first(curve["rounds"], curve["p95"]),
         "curve": curve,
     }
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean, a sample each, (B,)."""
+    """The Euclidean distance of each sample, (B,)."""
     return (a - b).flatten(1).norm(dim=1)
 
 
-def _quantile(values: Tensor, share: float) -> float | list[float]:
-    """Of the samples, which come last."""
-    return values.quantile(share, dim=-1).tolist()
+def _quantile(values: Tensor, fraction: float) -> float:
+    """The quantile of values (B,)."""
+    return float(values.quantile(fraction))
 
 
 def _first(rounds: Sequence[int], errors: Sequence[float]) -> int | None:
-    """The rounds spent when the error was first at most the target."""
+    """The rounds that were spent when the error was first at most `TARGET`; None if it never was."""
     return next((spent for spent, error in zip(rounds, errors, strict=True) if error <= TARGET), None)

@@ -1,1 +1,1 @@
-"""What everything uses and what knows nothing of diffusion: messages for people, whole files, seeds."""
+"""What all rooms use, and what knows nothing of diffusion: checks with messages for people, whole files, seeds."""

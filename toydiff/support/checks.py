@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def unknown(what: str, word: object, allowed: Iterable[str]) -> ValueError:
-    """The error for a name that is not in a registry; it lists what is allowed and suggests the nearest name."""
+    """The error for a name that is not in a registry. It lists what is allowed and suggests the nearest name."""
     allowed = list(allowed)
     near = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -100,22 +100,23 @@ def check_positive(value: object, what: str) -> float:
 
 def check_fraction(value: object, what: str) -> float:
     """A number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or value < 0 or not value <= 1:
         raise ValueError(f"{what}, a fraction, must lie in [0, 1], got {value!r}")
     return float(value)
 
 
 def check_edge(value: object) -> float:
     """The fraction of a batch at t = 1: a number in [0, 1)."""
-    if check_fraction(value, "edge") == 1:
+    edge = check_fraction(value, "edge")
+    if edge == 1:
         raise ValueError(
             "edge must leave some of the batch below t = 1, got 1; naive distillation trains at t = 1 alone"
         )
-    return float(value)
+    return edge
 
 
 def as_generator(seed: torch.Generator | int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
-    """A `torch.Generator` from a seed, a generator (returned as it is) or None (torch's global one)."""
+    """A `torch.Generator` of a seed. A generator is returned as it is, and so is None, torch's global generator."""
     if seed is None or isinstance(seed, torch.Generator):
         return seed
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not -(2**63) <= seed < 2**63:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def writable_folder(path: Path | str) -> Path:
-    """The folder `path`, created with its parents where missing, and proven writable; `ValueError` if it is not."""
+    """The folder `path`. It is made where it is missing, its parents too. `ValueError` if it cannot be written."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot write into the folder {str(folder)!r}: it is a file")
@@ -26,16 +26,17 @@ def writable_folder(path: Path | str) -> Path:
 
 
 def check_folder(path: Path | str) -> Path:
-    """The folder `path`, proven writable, or, where it is still to be made, its nearest parent that is there; makes
-    nothing. `ValueError` if not."""
+    """The folder `path`. `ValueError` if it cannot be written, or, where it is missing, be made. Makes nothing."""
     folder = Path(path)
     writable_folder(next(place for place in (folder, *folder.parents) if place.exists()))
     return folder
 
 
 def writable_file(path: Path | str) -> Path:
-    """A path where a file can be written: its folder exists and can be written, and it is no folder itself; else
-    `ValueError`."""
+    """A path where a file can be written. `ValueError` if it is a folder, is read-only, or lies in no writable folder.
+
+    A link is resolved: the file that it leads to is returned.
+    """
     file = Path(path)
     if file.is_dir():
         raise ValueError(f"cannot write the file {str(file)!r}: it is a folder")

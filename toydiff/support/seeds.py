@@ -11,10 +11,11 @@ _ONE = threading.RLock()
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within, torch's global generator on the processor starts from `seed`; afterwards it is where it was.
+    """Within the block, torch's global generator on the processor starts from `seed`. Afterwards it is where it was.
 
-    One thread at a time: two trainings that start together in one process, as two readers of the app's live training
-    do, draw what each alone would. A thread that draws from the global generator without this is not held back.
+    One thread at a time enters the block. So two trainings that start together in one process draw what each alone
+    would; two readers of the app's live training start such a pair. A thread that draws from the global generator
+    without this block does not wait.
     """
     with _ONE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,8 +1,8 @@
-"""Weights that ship with the package: for each id a file of tensors, and a JSON file that says how it was made and what
-it measures.
+"""Weights that ship with the package. Each id has a file of tensors and a JSON file, which says how the weights were
+made and what they measured.
 
-A student that started from other bundled weights is stored as its change of those, in 8 bits a number: half the size of
-half precision.
+A large student that started from other bundled weights is stored as its change of those, in 8 bits a number, which is
+half the size of half precision.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..denoisers import LambdaDenoiser
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import schedule_config, schedule_from_config
 from ..support.checks import unknown
 from ..support.files import write_bytes
@@ -23,25 +23,25 @@ FORMAT = "toydiff-weights"
 
 
 def bundled() -> list[str]:
-    """The ids that are there, sorted."""
+    """The ids of the bundled weights, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def read_about(id_: str, folder: Path = FOLDER) -> dict:
-    """The JSON of an id; `ValueError` for one that is not there, or a file that is damaged."""
+    """The JSON of an id. `ValueError` for an unknown id, or a damaged file."""
     if folder == FOLDER and id_ not in bundled():
         raise unknown("bundled weights", id_, bundled())
     return read_index(folder / f"{id_}.json", FORMAT, "file of weights", ("sha256",))
 
 
 def load(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and the JSON of an id; `ValueError` as `read_about`."""
+    """The tensors and the JSON of an id, as they are stored. `ValueError` for an unknown id, or a damaged file."""
     about = read_about(id_, folder)
     return read_tensors(folder / f"{id_}.safetensors", about["sha256"]), about
 
 
 def save(id_: str, tensors: dict[str, Tensor], about: dict, folder: Path = FOLDER) -> None:
-    """Write the tensors of an id and its JSON; the JSON, with the checksum, last."""
+    """Write the tensors of an id, and then its JSON with their checksum."""
     data = tensor_bytes(tensors)
     write_bytes(folder / f"{id_}.safetensors", data)
     header = {"format": FORMAT, "version": VERSION, "id": id_, "sha256": checksum(data), "bytes": len(data)}
@@ -49,13 +49,14 @@ def save(id_: str, tensors: dict[str, Tensor], about: dict, folder: Path = FOLDE
 
 
 WHOLE, SCALE = 127, ".scale"
+"""The largest whole number of a change, and the end of the name of its scales."""
 
 
 def change(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as they differ from those of a base, by name: matrices and kernels in whole numbers -127 ... 127 with one
-    scale a row.
+    """The difference of tensors from those of a base, in small numbers, by name.
 
-    What the base lacks, vectors, and the scales are in half precision.
+    A matrix or kernel becomes whole numbers from -127 to 127, with one scale for each row. Vectors are stored whole, in
+    half precision, and so are tensors that the base lacks.
     """
     out = {}
     for name, tensor in tensors.items():
@@ -70,7 +71,7 @@ def change(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[st
 
 
 def changed(stored: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors again: what `change` stored, put on the base."""
+    """The inverse of `change`: the tensors, from their stored difference and the base."""
     out = {}
     for name, tensor in stored.items():
         if tensor.dtype == torch.int8:
@@ -82,15 +83,16 @@ def changed(stored: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[st
 
 
 def network_tensors(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor], dict]:
-    """The weights of an id's network, whole, and its JSON. `ValueError` if the weights that they are a change of
-    were built anew since."""
+    """The weights of an id's network and its JSON. A stored change is added to its base. `ValueError` if the base was
+    built again since, or for what `load` refuses."""
     tensors, about = load(id_, folder)
     if about.get("base") is None:
         return tensors, about
     base, of_base = network_tensors(about["base"], folder)
     if of_base["sha256"] != about["base_sha256"]:
         raise ValueError(
-            f"the weights {id_!r} are a change of {about['base']!r}, which were built anew since; run: toydiff zoo build {id_}"
+            f"the weights {id_!r} are a change of {about['base']!r}, which were built anew since; "
+            f"run: toydiff zoo build {id_}"
         )
     try:
         return changed(tensors, base), about
@@ -101,16 +103,27 @@ def network_tensors(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor],
         ) from None
 
 
-def describe(D: LambdaDenoiser) -> dict:
-    """What is needed beside the weights to build a denoiser again: its network, schedule and kind."""
+def storable(D: Denoiser) -> LambdaDenoiser:
+    """The denoiser as it is. `ValueError` for one that cannot be stored: only a `LambdaDenoiser` can."""
+    if not isinstance(D, LambdaDenoiser):
+        raise ValueError(f"only a LambdaDenoiser can be stored, got {type(D).__name__}")
+    return D
+
+
+def describe(D: Denoiser) -> dict:
+    """What `build` needs beside the weights to build a denoiser again: its network, schedule and kind, as JSON.
+    `ValueError` for a denoiser that cannot be stored."""
+    net = storable(D).net
     return {
-        "net": name_of(D.net), "config": D.net.config, "schedule": schedule_config(D.schedule), "kind": D.kind,
-    }  # fmt: skip
+        "net": name_of(net),
+        "config": net.config,
+        "schedule": schedule_config(D.schedule),
+        "kind": D.kind,
+    }
 
 
 def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser:
-    """The denoiser of a description with these weights, frozen; half-precision ones become float32. `ValueError` if
-    they do not fit."""
+    """The denoiser of a `describe` with these weights, frozen, in float32. `ValueError` if they do not fit."""
     try:
         net = make_net(description["net"], description["config"])
         D = LambdaDenoiser(net, schedule_from_config(description["schedule"]), description["kind"])
@@ -121,7 +134,7 @@ def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser:
 
 
 def load_denoiser(id_: str, folder: Path = FOLDER) -> LambdaDenoiser:
-    """The denoiser of an id."""
+    """The denoiser of an id. `ValueError` for what `network_tensors` refuses, or weights that are no denoiser's."""
     tensors, about = network_tensors(id_, folder)
     if "denoiser" not in about:
         raise ValueError(f"the weights {id_!r} are no denoiser, and cannot be sampled from")

@@ -1,4 +1,4 @@
-"""How a file becomes a network: by its name and the arguments that it was made with."""
+"""How a file becomes a network: by the network's name and the arguments that it was made with."""
 
 from torch import nn
 
@@ -6,11 +6,11 @@ from ..nets import DIFFUSERS, MLP, UNet
 from ..support.checks import unknown
 
 NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
-"""The library's networks by name, as checkpoints name them; each has `config`, the arguments that it was made with."""
+"""The library's networks by name, as checkpoints name them. Each has `config`, the arguments that it was made with."""
 
 
 def make_net(name: str, config: dict) -> nn.Module:
-    """A fresh network by its name and arguments; `ValueError` for a name or an argument that it does not have."""
+    """A fresh network by its name and arguments. `ValueError` for an unknown name or argument."""
     try:
         if name == DIFFUSERS:
             from ..adapters.checkpoint import unet_from  # an extra, and what it needs is not needed here
@@ -24,7 +24,7 @@ def make_net(name: str, config: dict) -> nn.Module:
 
 
 def name_of(net: nn.Module) -> str:
-    """The name of a network; `ValueError` for one of another kind."""
+    """The name of a network. `ValueError` for one that `make_net` does not make."""
     for name, kind in NETS.items():
         if type(net) is kind:
             return name
