@@ -19,7 +19,7 @@ from ..solvers.trajectory import Trajectory
 from ..support.checks import check_count, shape, unknown
 
 PATH_COLORS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
-"""One colour a path, where the paths of one figure must be told apart."""
+"""One colour a path, where the paths of one figure must be distinguished."""
 INK = "#222222"
 EXACT_COLOR = INK
 """Where the exact flow ends: an open ring, so that a sample which gets there is its bull's-eye."""
