@@ -82,6 +82,7 @@ def test_static_and_interactive_are_the_figures_of_their_renderer():
 
 def test_words_for_both_are_written_once():
     assert on_screen.words("$y_1 = x_1/\\sigma$ of\n$x_2$") == "y₁ = x₁/σ of<br>x₂"
+    assert on_screen.words("run_1 for 2$") == "run_1 for 2$"  # a user's own name
 
 
 # ---- paths

@@ -46,8 +46,11 @@ def _template() -> "go.layout.Template":
 
 def words(text: str) -> str:
     """Words as matplotlib takes them, for plotly: `$x_1$` is x₁, a line's end is `<br>`."""
-    math = {"_1": "₁", "_2": "₂", "\\sigma": "σ", "$": ""}
-    return re.sub(r"_1|_2|\\sigma|\$", lambda found: math[found[0]], text).replace("\n", "<br>")
+
+    def plain(math: re.Match) -> str:
+        return math[1].replace("_1", "₁").replace("_2", "₂").replace("\\sigma", "σ")
+
+    return re.sub(r"\$(.*?)\$", plain, text).replace("\n", "<br>")
 
 
 def panels(rows: int, columns: int, heads: Sequence[str], title: str, height: int, **spacing: Any) -> "go.Figure":
