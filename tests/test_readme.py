@@ -155,11 +155,19 @@ def of_method(lines):
     assert 0 < float(loss) < 1
 
 
+def of_figures(lines):
+    """A file with two panels, and a page with plotly inside."""
+    [(file, page)] = lines
+    assert int(file) > 50_000
+    assert int(page) > 3_000_000
+
+
 CHECKS = {
     (".", 0): of_minute,
     ("toydiff/solvers/parallel", 0): of_parallel,
     ("toydiff/distill", 0): of_training,
     ("toydiff/distill", 1): of_method,
+    ("toydiff/plots", 0): of_figures,
 }
 """What is asked of what a block prints, by its README and number; the one of a checkpoint has a test of its own."""
 

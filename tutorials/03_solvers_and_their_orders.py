@@ -414,7 +414,7 @@ def last_jump(N):
 whole = {name: [whole_way(name, N) for N in LONG] for name in ("dpm3", "dpm++3m", "deis4", "ab3")}
 figure, ax = plt.subplots(figsize=(7.8, 4.6), layout="constrained")
 for name, errors in whole.items():
-    seen_as = style.look(name)
+    seen_as = style.marking(name)
     slope = key[f"whole way {name}"] = fitted_order(LONG[2:], errors[2:])
     ax.loglog(
         LONG,
@@ -531,7 +531,7 @@ def width(samples):
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.9), layout="constrained")
 for name in ("ddim", "ddpm", "ddpm-large"):
     runs = [td.solve(D_ring, x, N, solver=name, generator=SEED, keep="end").end for N in COUNTS]
-    seen_as = style.look(name)
+    seen_as = style.marking(name)
     line_style = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": name}
     left.loglog(COUNTS, [paired_error(run, exact).rms for run in runs], **line_style)
     right.semilogx(COUNTS, [width(run) for run in runs], **line_style)

@@ -328,7 +328,7 @@ for seed in SEEDS:
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained", width_ratios=(1.3, 1))
 for method, (rounds, typical, slow, _) in curves.items():
-    seen_as = style.look(method)
+    seen_as = style.marking(method)
     line_style = {"color": seen_as.color, "ls": seen_as.line}
     drawn = slice(1, None) if rounds[0] == 0 else slice(None)  # a guess that cost nothing has no place on a log axis
     left.loglog(rounds[drawn], typical[drawn], marker=seen_as.marker, ms=5, label=method, **line_style)
@@ -345,7 +345,7 @@ left.set(
 left.set_xticks(places := (1, 2, 5, 10, 20, 50, 100), [str(n) for n in places])
 left.legend(loc="lower left")
 for row, method in enumerate(METHODS):
-    color, jitter = style.look(method).color, np.linspace(-0.13, 0.13, len(SEEDS))
+    color, jitter = style.marking(method).color, np.linspace(-0.13, 0.13, len(SEEDS))
     right.semilogx(spent[method][0.5], row - 0.12 + jitter, "o", color=color, ms=6)
     right.semilogx(spent[method][0.95], row + 0.2 + jitter, "o", color=color, mfc="white", ms=6)
 right.plot([], [], "o", color=style.INK, label=f"median of {SAMPLES} samples")
@@ -437,7 +437,7 @@ for (name, (model, start, times, truth)), dash in zip(problems.items(), ("-", "-
         key[f"{name}: {method}"] = found[method]
         if method != "anderson":
             errors = quantile(run, truth.xs, 0.5)
-            ax.semilogy(errors[:26], dash, color=style.look(method).color, lw=2, label=f"{method}, {name}")
+            ax.semilogy(errors[:26], dash, color=style.marking(method).color, lw=2, label=f"{method}, {name}")
     lines.append(f"| {name} | " + " | ".join(str(n) for n in found.values()) + " |")
 ax.axhline(TARGET, color=style.INK, ls=":", lw=1)
 ax.set(
@@ -735,7 +735,7 @@ labels = torch.arange(32) % 8
 scales, rates = (1.0, 3.0, 7.5, 15.0), (1, 3, 10, 30, 100)
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.1), sharey=True, layout="constrained")
 for method in METHODS[:3]:
-    seen_as = style.look(method)
+    seen_as = style.marking(method)
     line_style = {"color": seen_as.color, "marker": seen_as.marker, "ls": seen_as.line, "label": method}
     found = []
     for g in scales:

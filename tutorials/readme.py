@@ -45,6 +45,7 @@ READMES = [
         "toydiff/solvers/parallel",
         "toydiff/distill",
         "toydiff/adapters",
+        "toydiff/plots",
         "app",
         "tutorials",
         "tests",

@@ -6,7 +6,7 @@ import torch
 import toydiff
 from toydiff import jump, runs
 from toydiff.measure import paired_error, target_variance
-from toydiff.plots import interactive, lecture
+from toydiff.plots import interactive
 
 from screen.controls import Choice, Number, Several
 from screen.lesson import Lesson, remember
@@ -70,7 +70,7 @@ def consistency(view: str, methods: tuple[str, ...], noises: int) -> tuple[go.Fi
         exact = toydiff.solve(ring.denoiser(on), path.xs[0][:256], ts=torch.linspace(1, 0, 81, dtype=torch.float64))
         curves = {method: jumps(method, exact) for method in methods}
         rows = [{"method": method, "t": t, "rms": rms} for method, curve in curves.items() for t, rms in curve]
-        return lecture.jump_errors(curves, edges=(0.75, 0.5, 0.25) if "pcm" in methods else ()), rows
+        return interactive.jump_errors(curves, edges=(0.75, 0.5, 0.25) if "pcm" in methods else ()), rows
     steps = (1, 2, 4, 8)
     ends = {m: {n: end for n in steps if (end := sample(m, n, x)) is not None} for m in methods}
     rows = [

@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 import torch
 
 from toydiff import runs, weights
-from toydiff.plots import interactive, lecture
+from toydiff.plots import interactive
 from toydiff.problems import problem
 from toydiff.runs.zoo import RECIPES
 
@@ -52,7 +52,7 @@ def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple
             for row in weights.read_about(f"digits-{name}")["rows"]
             if name != TEACHER or row["solver"] == "dpm++2m"  # it was measured with an SDE solver as well
         ]
-        return lecture.quality(rows), rows
+        return interactive.quality(rows), rows
     sheet, rows = {}, []
     for name, n in ((TEACHER, TEACHER_STEPS), *((student, steps) for student in students)):
         images, row = sample(name, n, seed)

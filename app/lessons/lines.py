@@ -7,7 +7,7 @@ import toydiff
 from toydiff import runs
 from toydiff.measure import first_orderness, paired_error, straightness
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import lecture
+from toydiff.plots import interactive
 
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson
@@ -41,7 +41,7 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
                 "one_step_error": paired_error(once.end, path.end).rms,
             }
         )
-    return lecture.lines(drawn, dict.fromkeys(drawn, on), space=space, samples=paths), rows
+    return interactive.lines(drawn, dict.fromkeys(drawn, on), space=space, samples=paths), rows
 
 
 def words(rows: list[dict]) -> str:

@@ -8,7 +8,7 @@ import torch
 import toydiff
 from toydiff.measure import fitted_order, paired_error
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import lecture
+from toydiff.plots import interactive
 from toydiff.solvers import SOLVERS
 from toydiff.studies.orders import FLOOR, WINDOW
 
@@ -54,7 +54,7 @@ def orders(
         curve(mixture, schedule, grid, solver) | {"schedule": schedule, "grid": grid, "guess": guess}
         for solver in solvers
     ]
-    return lecture.work_precision(rows, slopes=guess != HIDDEN, floor=FLOOR), rows
+    return interactive.work_precision(rows, slopes=guess != HIDDEN, floor=FLOOR), rows
 
 
 def words(rows: list[dict]) -> str:

@@ -5,7 +5,7 @@ import torch
 
 import toydiff
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import interactive, lecture
+from toydiff.plots import interactive
 from toydiff.solvers import PARALLEL, Parareal
 from toydiff.studies.parallel_sampling import compare
 
@@ -23,7 +23,7 @@ def picard(
     """A parallel sampler's sweeps, and their errors to the step-by-step walk; or what all parallel samplers spend."""
     if view == SPENT:
         rows = compare(mixture, steps=(steps,), schedule=schedule, samples=64, cost=0.0)
-        return lecture.spent(rows), rows
+        return interactive.spent(rows), rows
     on = toydiff.schedule(schedule)
     D = mixture.denoiser(on)
     noise = mixture.marginal(on, 1.0).sample(64, 0, dtype=torch.float64)

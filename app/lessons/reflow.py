@@ -10,7 +10,7 @@ import toydiff
 from toydiff import runs
 from toydiff.measure import floor, meeting, paired_error, sliced_wasserstein, straightness
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import interactive, lecture
+from toydiff.plots import interactive
 from toydiff.plots.screen import for_screen
 from toydiff.problems import MixtureProblem
 from toydiff.problems.pairs import Recipe, make_pairs
@@ -81,7 +81,7 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
         drawn[name], ends[name] = path, once
         coupling = own
     if view == PAIRS:
-        return lecture.pairs(couplings, marks, mixture), rows
+        return interactive.pairs(couplings, marks, mixture), rows
     return interactive.reflow(drawn, mixture, one_step=ends, lines=paths), rows
 
 

@@ -11,7 +11,7 @@ from toydiff.distill.sim import huber_slope, sim_loss
 from toydiff.distill.vsd import kl_weight, sigma2_weight, vsd_loss
 from toydiff.measure import floor, modes, sliced_wasserstein
 from toydiff.mixtures import GaussianMixture
-from toydiff.plots import lecture
+from toydiff.plots import interactive
 from toydiff.solvers.registry import GREY
 from toydiff.training import Draws
 
@@ -90,7 +90,7 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
         loss = loss_of(method, particles, psi, phi, noise, draws)
         (PARTICLES * loss).backward()  # a loss is the mean over particles, and each follows its own
         optimizer.step()
-    return lecture.score_coverage(frames, ratios, mixture, color=color), rows
+    return interactive.score_coverage(frames, ratios, mixture, color=color), rows
 
 
 def words(rows: list[dict]) -> str:

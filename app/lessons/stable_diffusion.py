@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.reading import INSTALL
 from toydiff.adapters.sampling import sample_images
-from toydiff.plots import lecture
+from toydiff.plots import interactive
 from toydiff.solvers import SOLVERS
 
 from screen.controls import Choice, Number, Text
@@ -78,7 +78,7 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
     gap = (made[0].images[0] - made[1].images[0]).abs()
     most = float(gap.max())
     shown[f"|A − B|, white is {most:.2g}"] = gap / max(most, 1e-12)
-    return lecture.images(shown), rows
+    return interactive.images(shown), rows
 
 
 def words(rows: list[dict]) -> str:

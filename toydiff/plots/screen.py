@@ -2,13 +2,13 @@
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..support.checks import check_count
 from . import style
-from ._plotly import _source
+from .on_screen import source
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,9 +18,13 @@ WIDE = 105
 PAPER, DARK_PAPER = "#FFFFFF", "#14161A"
 DARK_INK, DARK_SHADE, DARK_GRID = "#EDEDED", "#5A5F69", "#2E323A"
 
-_DARK = {
-    style.INK: DARK_INK, "#000000": "#FFFFFF", "white": DARK_PAPER, style.CONTEXT_COLOR: DARK_SHADE, style.GREY: "#A0A0A0",
-}  # fmt: skip
+DARK = {
+    style.INK: DARK_INK,
+    "#000000": "#FFFFFF",
+    "white": DARK_PAPER,
+    style.CONTEXT_COLOR: DARK_SHADE,
+    style.GREY: "#A0A0A0",
+}
 """What is ink or paper changes places; a method's colour stays."""
 
 
@@ -36,9 +40,15 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
     legends = [f"legend{k or ''}" for k in (0, *range(2, 10)) if f"legend{k or ''}" in figure.layout]
     lines = _break_heads(figure, size)
     figure.update_layout(
-        height=None, autosize=True, font={"size": size, "color": ink}, hoverlabel_font_size=size, paper_bgcolor=paper, plot_bgcolor=paper,
-        margin={"l": 60, "r": 20, "t": 24 + int(1.35 * size * lines)}, **{f"{name}_font_size": size - 2 for name in legends},
-    )  # fmt: skip
+        height=None,
+        autosize=True,
+        font={"size": size, "color": ink},
+        hoverlabel_font_size=size,
+        paper_bgcolor=paper,
+        plot_bgcolor=paper,
+        margin={"l": 60, "r": 20, "t": 24 + int(1.35 * size * lines)},
+        **{f"{name}_font_size": size - 2 for name in legends},
+    )
     grid = {"gridcolor": DARK_GRID, "zerolinecolor": DARK_GRID} if dark else {}
     figure.update_xaxes(title_standoff=6, **grid)
     figure.update_yaxes(title_standoff=6, **grid)
@@ -83,25 +93,25 @@ def _darken(figure: "go.Figure") -> None:
     figure.for_each_annotation(_repaint)
     for image in figure.layout.images:
         if image.name in ("density", "ink"):
-            image.source = _source(_turned(image.source, image.name))
+            image.source = source(_turned(image.source, image.name))
     for part in (*figure.layout.updatemenus, *figure.layout.sliders):
         part.bgcolor = part.bordercolor = DARK_SHADE
         part.font.color = DARK_INK
 
 
-def _repaint(part: object) -> None:
+def _repaint(part: Any) -> None:
     """Ink and paper of a trace, a shape or an annotation."""
     for path in ("line", "marker", "marker.line", "font"):
         try:
             color = part[f"{path}.color"]
         except (KeyError, ValueError):  # this kind of part has none
             continue
-        if isinstance(color, str) and color in _DARK:
-            part[f"{path}.color"] = _DARK[color]
+        if isinstance(color, str) and color in DARK:
+            part[f"{path}.color"] = DARK[color]
         elif isinstance(color, tuple | list) and any(isinstance(one, str) for one in color):  # a colour a bar
-            part[f"{path}.color"] = [_DARK.get(one, one) for one in color]
-    if "fillcolor" in part and part["fillcolor"] in _DARK:
-        part["fillcolor"] = _DARK[part["fillcolor"]]
+            part[f"{path}.color"] = [DARK.get(one, one) for one in color]
+    if "fillcolor" in part and part["fillcolor"] in DARK:
+        part["fillcolor"] = DARK[part["fillcolor"]]
 
 
 def _turned(source: str, name: str) -> np.ndarray:
@@ -109,15 +119,15 @@ def _turned(source: str, name: str) -> np.ndarray:
     from matplotlib.image import imread
 
     pixels = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])))[..., :3]
-    first, last = (0.0, 1.0) if name == "ink" else (_level(style.DENSITY_SHADES[1]), 1.0)
-    share = np.clip((last - pixels) / (last - first), 0, 1)
+    full = 0.0 if name == "ink" else _channel(style.DENSITY_SHADES[1])
+    covered = np.clip((1 - pixels) / (1 - full), 0, 1)
     paper, ink = (
-        np.array([_level(color[k : k + 2]) for k in (1, 3, 5)])
+        np.array([_channel(color[k : k + 2]) for k in (1, 3, 5)])
         for color in (DARK_PAPER, DARK_INK if name == "ink" else DARK_SHADE)
     )
-    return ((paper + share * (ink - paper)) * 255).round().astype(np.uint8)
+    return ((paper + covered * (ink - paper)) * 255).round().astype(np.uint8)
 
 
-def _level(shade: str) -> float:
+def _channel(shade: str) -> float:
     """A channel of a colour in hexadecimal, 0 to 1: the first, of a whole colour."""
     return int(shade.removeprefix("#")[:2], 16) / 255
