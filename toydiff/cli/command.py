@@ -768,8 +768,8 @@ COMMANDS = {
 
 MORE = {
     "demo": (
-        "It writes the pictures as PNG files and as interactive pages, and every number to report.json. It takes about\n"
-        "half a minute, trains nothing, and needs no network."
+        "It writes the pictures as PNG files and as interactive pages, and every number to report.json. It takes\n"
+        "about half a minute, trains nothing, and needs no network."
     ),
     "convergence": (
         "An error is the distance to a DOP853 solution in float64. The order is minus the slope of the error over the\n"

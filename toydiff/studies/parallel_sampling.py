@@ -69,7 +69,7 @@ class Watched(ParallelSolver):
     ends: list[Tensor] = field(default_factory=list)
 
     @property
-    def at_once(self) -> int:  # type: ignore[override]  # read only, as the solver's own field is: it is frozen
+    def at_once(self) -> int:
         return self.solver.at_once
 
     @property
