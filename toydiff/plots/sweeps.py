@@ -109,9 +109,9 @@ def sweep_errors_static(path: Trajectory, exact: Tensor | None = None, *, title:
     """How wrong the path is after each sweep of a parallel sampler: a heat map, iteration against time.
 
     Colour is the median over the samples of the distance to `exact` (N+1, B, ...), such as the sequential path; None:
-    to where the sweeps arrived. Lines: the staircase that is guaranteed, the first k points exact after k sweeps, and
-    the points that were accepted. A tolerance accepts points that are slightly wrong, and they stay so: only with
-    tolerance=None is all left of the staircase exact. `ValueError` if no sweeps were kept, or the shapes differ.
+    to where the sweeps arrived. One line is the guaranteed staircase: after k sweeps the first k points are exact. The
+    other line is the staircase of accepted points. With a tolerance, accepted points are slightly wrong, and stay so;
+    with tolerance=None they are exact. `ValueError` if no sweeps were kept, or the shapes differ.
     """
     figure = on_paper.empty(9.0, 4.8 if title else 4.4, title)
     _heat_static(figure, figure.add_subplot(), errors_of(path, exact))
@@ -368,7 +368,7 @@ def _frames(figure: "go.Figure", drawn: Sweeps, marked: tuple[float, float] | No
 
 # ---- samplers compared
 
-_KEYS = ("method", "steps", "rounds", "seconds", "seconds_with_cost", "cost_per_call", "curve")
+_KEYS = ("method", "steps", "rounds", "nfe", "seconds", "seconds_with_cost", "cost_per_call", "curve")
 
 
 def by_method(rows: Sequence[Mapping]) -> dict[str, list[Mapping]]:
@@ -432,9 +432,10 @@ def rounds_static(rows: Sequence[Mapping], *, target: float | None = None, title
     """What parallel samplers save, from the rows of `toydiff parallel --json`: rounds against T, error against rounds,
     and seconds.
 
-    target: the first panel shows the rounds after which the median error is so small, thin the 95th percentile's; None:
-    all that were spent. The other panels are of the largest T that all methods have. Errors are distances to the
-    sequential end. In the last panel a method wins where its mark is left of the sequential line of its kind.
+    target: the first panel shows the rounds after which the median error is at most this; a thin line does so for the
+    95th percentile. None: it shows all rounds that were spent. The other panels show one T, the largest of those that
+    most methods have. Errors are distances to the sequential end. The last panel has seconds, with and without a cost
+    a round: a method wins where its mark is left of the sequential line of the same kind.
     `ValueError` for rows that cannot be drawn.
     """
     groups = by_method(rows)

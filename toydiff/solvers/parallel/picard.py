@@ -1,20 +1,24 @@
 """Picard iteration over the time of a path (ParaDiGMS, arXiv 2305.16317, algorithm 1).
 
 All steps of a window of the path are taken at once, from where the last sweep left the points, and their moves are
-summed up to the next path. Points that hardly changed are accepted, and the one after them, since it is the step of an
-accepted point; the window slides on over them.
+summed up to the next path. Points that hardly changed are accepted. So is the point after them, because it is one step
+from an accepted point. The window slides on over what is accepted.
 
-    1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps 2   xi_i ~
-    N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once, when first needed 3   x_i =
-    x_0,  i = 1 ... e                          the first guess 4   while b < T: 5       phi_i = Phi_i(x_i, xi_i),  i = b
-    ... e-1     all steps in one round 6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j),  i = b ... e-1,  x'_b = x_b
-    Picard: where their moves lead 7       change_i = rms(x'_i - x_i),  i = b+1 ... e 8       stride = 1 + leading
-    points with change_i <= tolerance sigma_i,  at most e - b 9       x'_{e+j} = x'_e,  j = 1 ... stride,  e + j <= T
-    points that enter (plus what another guess moves by there) 10      b, x = b + stride, x' 11      e = min(b + W, T)
+    1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps
+    2   xi_i ~ N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once, when first needed
+    3   x_i = x_0,  i = 1 ... e                          the first guess
+    4   while b < T:
+    5       phi_i = Phi_i(x_i, xi_i),  i = b ... e-1     all steps in one round
+    6       x'_{i+1} = x_b + sum_{j=b..i} (phi_j - x_j),  i = b ... e-1,  x'_b = x_b      Picard: where their moves lead
+    7       change_i = rms(x'_i - x_i),  i = b+1 ... e
+    8       stride = 1 + leading points with change_i <= tolerance sigma_i,  at most e - b
+    9       x'_{e+j} = x'_e,  j = 1 ... stride,  e + j <= T     points that enter start where the window ends
+    10      b, x = b + stride, x'
+    11      e = min(b + W, T)
     12  return x_T
 
-x_i is the state at grid point i: x_0 is the noise, x_T the sample. (What a model predicts of the data is called x0s
-here.) Phi_i is the solver's step from point i to i + 1. The paper writes t for b. In line 8 it bounds the squared
+x_i is the state at grid point i: here x_0 is the noise and x_T the sample, and the data that a model predicts is x0s.
+Phi_i is the solver's step from point i to i + 1. The paper writes t for b. In line 8 it bounds the squared
 change by tau^2 times the variance of a DDPM step; here the change is bounded by tolerance times sigma_i, the noise
 level of the schedule at point i.
 """
@@ -53,16 +57,15 @@ class Picard(ParallelSolver):
     """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j), for all points i of the grid at once (arXiv 2305.16317).
 
     Phi_j is the step of `solver` from point j to j + 1; if it is stochastic, its noise is drawn once and stays. After k
-    sweeps the first k points are those of the sequential walk (the lower bound of the lecture deck), so T sweeps always
-    suffice.
+    sweeps the first k points are those of the sequential walk, so T sweeps always suffice.
 
     - solver: the one-step solver whose path is computed;
     - tolerance: a point is accepted once a sweep changes every sample there by at most tolerance * sigma, root mean
-      square over the data; sigma is the noise level at the point, or at the point before where it is 0. A smaller
-      tolerance costs more sweeps; None accepts exact points only;
+      square over the data. sigma is the noise level at the point; at the last point, where it is 0, that of the point
+      before. A smaller tolerance costs more sweeps; None accepts exact points only;
     - window: how many points are iterated at a time, from the first that is not accepted; None takes the whole grid.
-      The window moves on over accepted points. A point that enters starts from the window's last state, plus what the
-      first guess moves by between the two;
+      The window moves on over accepted points. A point that enters starts from the window's last state, plus the move
+      of the first guess from there to the point;
     - start: the first guess. 0 puts every point where the walk starts; n >= 1 is a coarse solve of n DDIM steps; a
       `Trajectory` is an earlier result, interpolated to this grid. Their calls and rounds are counted;
     - at_once: the largest number of states (points x samples) in one network call.
@@ -123,8 +126,8 @@ class Picard(ParallelSolver):
         return lambda i, j: path[i:j]
 
     def scale(self, points: Points) -> list[float]:
-        """S_i, (T+1,): from point to point an error is carried on in proportion to S. Plain Picard carries it
-        unchanged, S = 1; anderson.py has another S."""
+        """S_i, (T+1,): an error e at point i is taken to become e S_j / S_i at point j. Plain Picard has S = 1, and leaves
+        it as it is; anderson.py has another S."""
         return [1.0] * (points.steps + 1)
 
     def history(self) -> Any:
