@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEGEND_TITLE = "solver: measured slope"
+LEGEND_TITLE = "solver: slope"
 
 
 @dataclass(frozen=True)
