@@ -132,7 +132,9 @@ for record in runs.train("diffusion", "mixture", changes=changes, out="cut", eve
 
 @pytest.fixture
 def installed(tmp_path):
-    """As an installed command runs in a folder: Python's search path begins with the folder of the command, and lacks the current one."""
+    """As an installed command runs in a folder: Python's search path begins with the folder of the command, and lacks
+    the current one.
+    """
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "toydiff"
     script.write_text("import sys\n\nfrom toydiff.cli import main\n\nsys.exit(main())\n")
@@ -152,7 +154,9 @@ def installed(tmp_path):
 
 @pytest.mark.slow
 def test_a_schedule_of_a_user_is_saved_and_loaded(installed, tmp_path):
-    """By the command, in the folder of its module: an interrupted run ends with the same bits, and is measured and sampled."""
+    """By the command, in the folder of its module: an interrupted run ends with the same bits, and is measured and
+    sampled.
+    """
     here = tmp_path / "here"
     here.mkdir()
     (here / "my_schedules.py").write_text(SQUARE)
@@ -163,14 +167,32 @@ def test_a_schedule_of_a_user_is_saved_and_loaded(installed, tmp_path):
         assert found.returncode == 0, found.stderr
         return found.stdout
 
-    train = ["train", "diffusion", "--problem", "mixture", "--set", "schedule=my_schedules:Square", "--updates", 4, "--batch", 16]  # fmt: skip
+    train = [
+        "train",
+        "diffusion",
+        "--problem",
+        "mixture",
+        "--set",
+        "schedule=my_schedules:Square",
+        "--updates",
+        4,
+        "--batch",
+        16,
+    ]
     done(*train, "--out", "whole")
     index = json.loads((here / "whole" / "run.json").read_text())
     assert index["about"]["denoiser"]["schedule"] == {
-        "name": "import", "path": "my_schedules:Square", "settings": {"power": 2.0},
-    }  # fmt: skip
+        "name": "import",
+        "path": "my_schedules:Square",
+        "settings": {"power": 2.0},
+    }
 
-    subprocess.run([sys.executable, "interrupted.py"], cwd=here, check=True, env=os.environ | {"PYTHONPATH": str(Path(toydiff.__file__).parents[1])})  # fmt: skip
+    subprocess.run(
+        [sys.executable, "interrupted.py"],
+        cwd=here,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(toydiff.__file__).parents[1])},
+    )
     assert json.loads((here / "cut" / "run.json").read_text())["step"] == 2
     done(*train, "--out", "cut", "--resume")
     whole, cut = (read_tensors(here / name / "step-00000004.safetensors") for name in ("whole", "cut"))
@@ -192,7 +214,10 @@ def test_where_a_schedule_of_a_user_is_not_found_the_command_says_so(tmp_path, m
     assert main([*sample, "schedules_of_mine:Square"]) == 0
     capsys.readouterr()
     for name, message in (("NoSchedule", "is no noise schedule"), ("Other", "cannot be imported: AttributeError")):
-        for words in ([*train, f"schedule=schedules_of_mine:{name}", "--out", "x"], [*sample, f"schedules_of_mine:{name}"]):  # fmt: skip
+        for words in (
+            [*train, f"schedule=schedules_of_mine:{name}", "--out", "x"],
+            [*sample, f"schedules_of_mine:{name}"],
+        ):
             assert main(words) == 2
             err = capsys.readouterr().err
             assert err.count("\n") == 1
@@ -201,7 +226,11 @@ def test_where_a_schedule_of_a_user_is_not_found_the_command_says_so(tmp_path, m
     monkeypatch.delitem(sys.modules, "schedules_of_mine")
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
     monkeypatch.chdir("elsewhere")
-    for words in (["evaluate", "../run"], ["sample", "../run", "--out", "b.npz"], [*train, "schedule=schedules_of_mine:Square", "--out", "x"]):  # fmt: skip
+    for words in (
+        ["evaluate", "../run"],
+        ["sample", "../run", "--out", "b.npz"],
+        [*train, "schedule=schedules_of_mine:Square", "--out", "x"],
+    ):
         assert main(words) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1
@@ -374,7 +403,7 @@ LESSON = Lesson(
 )
 '''
 
-LOOK = """
+SHOW = """
 import json
 
 from streamlit.testing.v1 import AppTest
@@ -383,8 +412,9 @@ from toydiff.cli import app as cli_app
 
 at = AppTest.from_file(str(cli_app.folder() / "main.py"), default_timeout=60).run()  # what `toydiff app` serves
 assert not at.exception, at.exception[0].value
-charts = [json.loads(part.proto.bytes) for part in at.get("bidi_component") if part.proto.component_name == "toydiff_chart"]
-told = {
+parts = [part.proto for part in at.get("bidi_component")]
+charts = [json.loads(part.bytes) for part in parts if part.component_name == "toydiff_chart"]
+shown = {
     "header": at.header[0].value,
     "words": [part.value for part in at.markdown],
     "presets": [link.proto.label for link in at.get("page_link")],
@@ -392,7 +422,7 @@ told = {
 }
 from lessons import LESSONS  # the page has told Python where they are
 
-print(json.dumps(told | {"menu": [lesson.id for lesson in LESSONS]}))
+print(json.dumps(shown | {"menu": [lesson.id for lesson in LESSONS]}))
 """
 
 
@@ -407,10 +437,10 @@ def test_a_page_of_the_app(copied):
     lessons = copied / "app" / "lessons" / "__init__.py"
     add_line(lessons, "from .mine import LESSON as mine", after="from screen.lesson import Lesson")
 
-    (copied / "look.py").write_text(LOOK)
-    told = json.loads(python(copied, "look.py").splitlines()[-1])
-    assert told["menu"] == ["mine", *(name.replace("_", "-") for name in menu)]
-    assert told["header"] == "What a mixture draws"
-    assert "Here are 30 of them. Each is drawn by itself." in told["words"]
-    assert told["points"] == [30]
-    assert told["presets"][0] == "Ten samples"
+    (copied / "show.py").write_text(SHOW)
+    shown = json.loads(python(copied, "show.py").splitlines()[-1])
+    assert shown["menu"] == ["mine", *(name.replace("_", "-") for name in menu)]
+    assert shown["header"] == "What a mixture draws"
+    assert "Here are 30 of them. Each is drawn by itself." in shown["words"]
+    assert shown["points"] == [30]
+    assert shown["presets"][0] == "Ten samples"

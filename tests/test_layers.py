@@ -1,4 +1,4 @@
-"""The structure: imports point one way, from room to room and from file to file, and a module's private names stay in it."""
+"""The structure: imports point one way, room to room and file to file; a module's private names stay in it."""
 
 import ast
 from pathlib import Path
@@ -67,7 +67,10 @@ def imports(name):
 
 
 def graph():
-    """{module: modules that it imports}; a face, an __init__ that hands names on, is what stands behind it only where it is asked by name."""
+    """{module: modules that it imports}.
+
+    A face, an __init__ that hands names on, is what stands behind it only where it is imported from by name.
+    """
     return {name: {to for to, _ in imports(name) if to != name and (name, to) not in LAZY} for name in MODULES if name}
 
 

@@ -161,7 +161,7 @@ CHECKS = {
     ("toydiff/distill", 0): of_training,
     ("toydiff/distill", 1): of_method,
 }
-"""What is asked of what a block prints, by its README and number; the one of a checkpoint has a test of its own."""
+"""What is required of what a block prints, by its README and number; the one of a checkpoint has a test of its own."""
 
 
 def blocks(place, language="python"):

@@ -1,4 +1,6 @@
-"""The app's pages without a browser: every control at its extremes, links, the code under a figure, mixtures as words, and many sessions at once."""
+"""The app's pages without a browser: every control at its extremes, links, the code under a figure, mixtures as words,
+and many sessions at once.
+"""
 
 import dataclasses
 import importlib
@@ -48,10 +50,10 @@ def page(id_):
     show(next(lesson for lesson in LESSONS if lesson.id == id_))
 
 
-def opened(id_, **asked):
+def opened(id_, **parameters):
     """A page as a link with these parameters opens it."""
     at = AppTest.from_function(page, kwargs={"id_": id_}, default_timeout=120)
-    for name, value in asked.items():
+    for name, value in parameters.items():
         at.query_params[name] = list(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return at.run()
 
@@ -70,8 +72,8 @@ def said(alerts):
 
 def figures(at):
     """The figures on the page, as the browser gets them."""
-    told = [json.loads(part.proto.bytes) for part in at.get("bidi_component") if part.proto.component_name == CHART]
-    return [one["figure"] for one in told if one["figure"]]
+    sent = [json.loads(part.proto.bytes) for part in at.get("bidi_component") if part.proto.component_name == CHART]
+    return [one["figure"] for one in sent if one["figure"]]
 
 
 # ---- the lessons as they are described
@@ -193,16 +195,16 @@ def test_words_say_what_was_measured():
     assert "times" not in words("paths", a="ddim", b="ddim")[1]
     assert "nothing to decide" in words("paths", mixture="0,0,1,1")[1]
     assert "Noise on the way of ddpm makes another sample" in words("paths", a="ddpm")[1]
-    rows, told = words("reflow", mixture="moons", paths=192)
+    rows, text = words("reflow", mixture="moons", paths=192)
     assert rows[0]["own_pairs_that_meet"] > 0
-    assert f"of which {rows[0]['own_pairs_that_meet']} do" in told
-    rows, told = words("picard", view="cost", steps=2)
-    assert "**sequential** needs" not in told
-    assert "nothing is gained" in told
-    rows, told = words("picard", sampler="parareal", steps=64)
-    assert "all 8 blocks" in told
-    assert "8 sweeps always suffice" in told
-    rows, told = words("consistency", view="variance")
+    assert f"of which {rows[0]['own_pairs_that_meet']} do" in text
+    rows, text = words("picard", view="cost", steps=2)
+    assert "**sequential** needs" not in text
+    assert "nothing is gained" in text
+    rows, text = words("picard", sampler="parareal", steps=64)
+    assert "all 8 blocks" in text
+    assert "8 sweeps always suffice" in text
+    rows, text = words("consistency", view="variance")
     assert min(abs(row["nsr"] - 1) for row in rows) < 1e-6
     assert "Beside each name" not in words("digits", view="quality", students=("cd",))[1]
     assert "none meets another" in words("reflow", paths=6)[1]
@@ -211,8 +213,8 @@ def test_words_say_what_was_measured():
         "Below their order here"
         in words("orders", **{k: v if isinstance(v, str) else tuple(v) for k, v in ends.items()})[1]
     )
-    rows, told = words("lines", mixture="0,0,0.02,1", schedule="linear")
-    assert f"C = {rows[1]['C']:.2g}" in told
+    rows, text = words("lines", mixture="0,0,0.02,1", schedule="linear")
+    assert f"C = {rows[1]['C']:.2g}" in text
 
 
 def test_without_the_second_score_each_particle_is_moved_by_its_own_noise():
@@ -262,7 +264,7 @@ def test_an_address_that_is_late_does_not_undo_a_control():
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("parameters", "message"),
     [
         ({"steps": "1000"}, "steps must be one of"),
         ({"steps": "abc"}, "got 'abc'"),
@@ -273,10 +275,10 @@ def test_an_address_that_is_late_does_not_undo_a_control():
         ({"a": "x" * 5000}, "unknown a"),
     ],
 )
-def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, told):
-    at = opened("paths", **asked)
+def test_a_wrong_parameter_is_said_and_the_default_is_shown(parameters, message):
+    at = opened("paths", **parameters)
     assert not at.exception
-    assert told in said(at.warning)[0]
+    assert message in said(at.warning)[0]
     assert at.select_slider(key="paths.steps").value == 5
     assert figures(at)
     assert at.query_params == {}
@@ -286,7 +288,7 @@ def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, told):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("nan,0,0.2,1", "x of component 1 is a number from -20 to 20, got 'nan'"),
         ("0,0,0,1", "std of component 1 is a number from 0.02 to 10, got '0'"),
@@ -301,11 +303,11 @@ def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, told):
         ("0,0,0.2,1;", "component 2 needs 4 numbers"),
     ],
 )
-def test_an_absurd_mixture_is_one_line_on_the_page(word, told):
+def test_an_absurd_mixture_is_one_line_on_the_page(word, message):
     for id_ in ("paths", "picard"):
         at = opened(id_, mixture=word)
         assert not at.exception
-        assert told in said(at.error)[0]
+        assert message in said(at.error)[0]
         assert not figures(at)
 
 
@@ -335,14 +337,14 @@ def test_stable_diffusion_without_its_packages(monkeypatch):
     frame._picture.clear()
 
 
-def test_a_real_checkpoint_waits_to_be_asked(checkpoints):
+def test_a_real_checkpoint_waits_for_a_click(checkpoints):
     at = opened("stable-diffusion", model=str(checkpoints["sd"]), steps=2)
     assert not drawn(at)
     assert "seconds a step" in at.info[0].value
     at = at.button(key="stable-diffusion-make").click().run()
     assert drawn(at)
     at = at.select_slider(key="stable-diffusion.steps").set_value(4).run()
-    assert not drawn(at)  # another figure has to be asked for again
+    assert not drawn(at)  # another figure has to be requested again
 
 
 def test_what_a_figure_cannot_do_is_one_line_on_the_page(monkeypatch):
@@ -452,14 +454,14 @@ def test_the_editor_takes_and_refuses(monkeypatch):
     assert take(none | {"deleted_rows": [0]}, rows)["mixture"] == "1,1,0.3,2"
     assert take(none | {"added_rows": [{"x": 2.0, "y": -1.0}]}, rows)["mixture"].endswith(";2,-1,0.3,2")
     assert take(none | {"added_rows": [{"x": 2.0}]}, rows)["mixture"] == word_of(rows)  # still being filled in
-    for change, told in (
+    for change, message in (
         (none | {"edited_rows": {1: {"std": -1.0}}}, "std of component 2"),
         (none | {"edited_rows": {0: {"x": None}}}, "x of component 1 is a number from -20 to 20, got nothing"),
         (none | {"deleted_rows": [0, 1]}, f"1 to {MOST} components, got 0"),
     ):
         state = take(change, rows)
         assert "mixture" not in state
-        assert told in state["mixture-said"].replace("\\", "")
+        assert message in state["mixture-said"].replace("\\", "")
 
 
 # ---- live training

@@ -1,4 +1,4 @@
-"""The command: what it prints and writes, and what it says when it is asked for something else."""
+"""The command: what it prints and writes, and what it says when its input is wrong."""
 
 import inspect
 import json
@@ -27,8 +27,19 @@ from toydiff.support import files
 
 COMMAND = [sys.executable, "-m", "toydiff.cli"]
 ROW = {
-    "method", "problem", "steps", "distance", "floor", "accuracy", "seed", "nfe", "rounds", "updates", "teacher_calls", "seconds",
-}  # fmt: skip
+    "method",
+    "problem",
+    "steps",
+    "distance",
+    "floor",
+    "accuracy",
+    "seed",
+    "nfe",
+    "rounds",
+    "updates",
+    "teacher_calls",
+    "seconds",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -168,9 +179,12 @@ def test_methods_lists_every_registry(capsys):
     found = json.loads(Path("m.json").read_text())
     text = capsys.readouterr().out
     for kind, registry in (
-        ("solvers", toydiff.SOLVERS), ("parallel", toydiff.PARALLEL), ("grids", toydiff.GRIDS), ("schedules", toydiff.SCHEDULES),
+        ("solvers", toydiff.SOLVERS),
+        ("parallel", toydiff.PARALLEL),
+        ("grids", toydiff.GRIDS),
+        ("schedules", toydiff.SCHEDULES),
         ("mixtures", toydiff.MIXTURES),
-    ):  # fmt: skip
+    ):
         assert [row["name"] for row in found[kind]] == list(registry)
         assert all(row["title"] in text for row in found[kind])
     ddpm = next(row for row in found["solvers"] if row["name"] == "ddpm")
@@ -184,8 +198,13 @@ def test_methods_lists_every_registry(capsys):
     for row in found["parallel"]:
         entry = toydiff.PARALLEL[row["name"]]
         assert row == {
-            "name": entry.name, "title": entry.title, "order": 1, "stochastic": False, "paper": entry.paper, "elsewhere": entry.elsewhere,
-        }  # fmt: skip
+            "name": entry.name,
+            "title": entry.title,
+            "order": 1,
+            "stochastic": False,
+            "paper": entry.paper,
+            "elsewhere": entry.elsewhere,
+        }
         [line] = [line for line in section.splitlines() if line.split()[:1] == [entry.name]]
         assert re.fullmatch(rf"\S+ +1 +{re.escape(entry.title)} +{re.escape(entry.paper)}", line)
 
@@ -245,39 +264,75 @@ def test_parallel_prints_the_rows_that_it_writes(capsys):
         name = "sequential" if row["method"] == "sequential" else row["solver"]
         [line] = [line for line in lines if line[:2] == [str(row["steps"]), name]]
         assert line[2:] == [
-            "-" if row["sweeps"] is None else str(row["sweeps"]), str(row["rounds"]), str(row["calls"]), str(row["nfe"]),
-            f"{row['seconds']:.3g}", f"{row['seconds_with_cost']:.3g}",
-            *(f"{row[key]:.1e}" for key in ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95")),
-            str(row["rounds_to_target"]), str(row["rounds_to_target_p95"]),
-        ]  # fmt: skip
+            "-" if row["sweeps"] is None else str(row["sweeps"]),
+            str(row["rounds"]),
+            str(row["calls"]),
+            str(row["nfe"]),
+            f"{row['seconds']:.3g}",
+            f"{row['seconds_with_cost']:.3g}",
+            *(
+                f"{row[key]:.1e}"
+                for key in ("error_to_sequential", "error_to_sequential_p95", "error_to_exact", "error_to_exact_p95")
+            ),
+            str(row["rounds_to_target"]),
+            str(row["rounds_to_target_p95"]),
+        ]
     assert run("parallel", "--steps", 4, "--samples", 5, "--cost", 0, "--json", "-") == 0
     assert len(json.loads(capsys.readouterr().out)) == 6
 
 
 def test_parallel_options_reach_the_comparison(monkeypatch):
-    asked = []
+    called = []
     words = inspect.signature(toydiff.studies.parallel_sampling.compare)
 
     def fake(*given, **named):
-        asked.append(words.bind(*given, **named).arguments)
+        called.append(words.bind(*given, **named).arguments)
         return [row_of("sequential", 1.0, 1.0), row_of("picard", 2.0, 0.5)]
 
     monkeypatch.setattr("toydiff.studies.parallel_sampling.compare", fake)
     assert run("parallel") == 0
-    assert {key: asked[0][key] for key in asked[0]} == {
+    assert {key: called[0][key] for key in called[0]} == {
         key: option.default for key, option in words.parameters.items()
     }  # the command's defaults are the function's
     assert (
         run(
-            "parallel", "--steps", 7, "--method", "picard", "--mixture", "ring", "--schedule", "ve", "--grid", "karras", "--samples", 9,
-            "--tolerance", "none", "--window", 3, "--cost", 0.5, "--seed", 4,
+            "parallel",
+            "--steps",
+            7,
+            "--method",
+            "picard",
+            "--mixture",
+            "ring",
+            "--schedule",
+            "ve",
+            "--grid",
+            "karras",
+            "--samples",
+            9,
+            "--tolerance",
+            "none",
+            "--window",
+            3,
+            "--cost",
+            0.5,
+            "--seed",
+            4,
         )
         == 0
-    )  # fmt: skip
-    assert asked[1] == {
-        "mixture": "ring", "steps": [7], "methods": ["picard"], "schedule": "ve", "grid": "karras", "samples": 9, "tolerance": None,
-        "window": 3, "cost": 0.5, "seed": 4, "progress": False,
-    }  # fmt: skip
+    )
+    assert called[1] == {
+        "mixture": "ring",
+        "steps": [7],
+        "methods": ["picard"],
+        "schedule": "ve",
+        "grid": "karras",
+        "samples": 9,
+        "tolerance": None,
+        "window": 3,
+        "cost": 0.5,
+        "seed": 4,
+        "progress": False,
+    }
 
 
 def row_of(method, seconds, with_cost, steps=10):
@@ -294,9 +349,13 @@ def row_of(method, seconds, with_cost, steps=10):
 
 def test_what_is_said_about_wall_clock_follows_from_the_rows():
     rows = [
-        row_of("sequential", 1.0, 3.0), row_of("picard", 2.5, 1.0), row_of("parareal", 4.0, 6.0),
-        row_of("sequential", 9.0, 9.0, steps=20), row_of("picard", 3.0, 2.0, steps=20), row_of("parareal", 4.0, 1.0, steps=20),
-    ]  # fmt: skip
+        row_of("sequential", 1.0, 3.0),
+        row_of("picard", 2.5, 1.0),
+        row_of("parareal", 4.0, 6.0),
+        row_of("sequential", 9.0, 9.0, steps=20),
+        row_of("picard", 3.0, 2.0, steps=20),
+        row_of("parareal", 4.0, 1.0, steps=20),
+    ]
     assert cli.parallel_verdicts(rows) == [
         "Wall-clock with the network as it is: T = 10 lost, the fastest (picard) takes 2.5 times as long as the walk; "
         "T = 20 won, 3.0 times faster than the walk with picard.",
@@ -331,27 +390,27 @@ def test_convergence_writes_exactly_the_promised_keys(capsys):
 
 
 def test_convergence_options_reach_the_computation(monkeypatch, capsys):
-    asked = {}
+    called = {}
 
     def fake(mixture, **settings):
-        asked.update(settings, mixture=mixture)
+        called.update(settings, mixture=mixture)
         return [{"solver": "x", "schedule": "y", "declared": 1, "measured": 1.0, "nfe": [1, 2], "error": [0.2, 0.1]}]
 
     monkeypatch.setattr("toydiff.studies.orders.convergence", fake)
     assert run("convergence", "--mixture", "ring", "--seed", 7) == 0
-    assert torch.equal(asked["mixture"].means, toydiff.mixture("ring").means)
-    assert (asked["solvers"], asked["schedules"], asked["seed"]) == (None, DEFAULT_SCHEDULES, 7)
+    assert torch.equal(called["mixture"].means, toydiff.mixture("ring").means)
+    assert (called["solvers"], called["schedules"], called["seed"]) == (None, DEFAULT_SCHEDULES, 7)
     assert run("convergence", "--seed", 7) == 0
-    assert torch.equal(asked["mixture"].means, toydiff.mixtures.random_mixture(7).means)
+    assert torch.equal(called["mixture"].means, toydiff.mixtures.random_mixture(7).means)
 
 
 def test_demo_makes_its_folder_and_runs_in_it(monkeypatch, capsys):
-    asked, words = [], inspect.signature(toydiff.studies.demo.run)
+    called, words = [], inspect.signature(toydiff.studies.demo.run)
     monkeypatch.setattr(
-        "toydiff.studies.demo.run", lambda *given, **named: asked.append(words.bind(*given, **named).arguments)
+        "toydiff.studies.demo.run", lambda *given, **named: called.append(words.bind(*given, **named).arguments)
     )
     assert run("demo", "--out", "a/b") == 0
-    assert asked == [{"out": Path("a/b"), "progress": False}]
+    assert called == [{"out": Path("a/b"), "progress": False}]
     assert Path("a/b").is_dir()
     assert "index.html" in capsys.readouterr().out
 

@@ -120,8 +120,8 @@ def test_a_sentence_quotes_the_run(made):
     assert f"of {len(picard['drawn']['accepted']) - 1})" in second
 
 
-def test_rounds_to_the_goal_are_where_the_median_sample_arrives():
-    """Counted again from the sweeps themselves: then the median sample is within the goal, and never before."""
+def test_rounds_to_the_target_are_where_the_median_sample_arrives():
+    """Counted again from the sweeps themselves: then the median sample is within the target, and never before."""
     picture = demo._picard(demo.FAST)
     mixture, table = toydiff.mixtures.random_mixture(demo.SEED), toydiff.schedule("scaled-linear")
     D, noise = mixture.denoiser(table), mixture.marginal(table, 1.0).sample(24, demo.SEED, dtype=torch.float64)

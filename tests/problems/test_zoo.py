@@ -20,10 +20,33 @@ GENERATORS = [
     "digits-adversarial",
 ]
 STUDENTS = (
-    "diffusion", "flow-matching", "naive", "guided", "progressive", "rectified-flow", "instaflow", "rectified-diffusion", "perflow",
-    "rectified-diffusion-phased", "cd", "ct", "ect", "sct", "multistep-consistency", "lcm", "pcm", "vsd", "swiftbrush", "dmd", "dmd2", "sim", "adversarial",
-)  # fmt: skip
-"""The methods that the lessons show on digits, each with a student of its own; a method that none shows needs no weights."""
+    "diffusion",
+    "flow-matching",
+    "naive",
+    "guided",
+    "progressive",
+    "rectified-flow",
+    "instaflow",
+    "rectified-diffusion",
+    "perflow",
+    "rectified-diffusion-phased",
+    "cd",
+    "ct",
+    "ect",
+    "sct",
+    "multistep-consistency",
+    "lcm",
+    "pcm",
+    "vsd",
+    "swiftbrush",
+    "dmd",
+    "dmd2",
+    "sim",
+    "adversarial",
+)
+"""The methods that the lessons show on digits, each with a student of its own; a method that none shows needs no
+weights.
+"""
 RING_ONE_STEP = ["ring-naive", "ring-rectified-flow", "ring-rectified-flow-2", "ring-rectified-diffusion"]
 
 
@@ -109,7 +132,7 @@ def test_few_steps_on_digits_stay_near_the_teacher():
 
 @pytest.mark.parametrize("id_", GENERATORS)
 def test_generators_that_scores_or_a_judge_moved(id_):
-    """One call each: near the teacher's 25 steps, what was asked for, and no class that is rare."""
+    """One call each: near the teacher's 25 steps, what was requested, and no class that is rare."""
     [found], teacher = weights.read_about(id_)["rows"], row("digits-teacher", 25, "dpm++2m")
     assert found["nfe"] == 1
     assert found["distance"] <= 3 * teacher["distance"]
@@ -120,10 +143,22 @@ def test_generators_that_scores_or_a_judge_moved(id_):
 
 
 def test_targets_of_the_ring():
-    bounds = {("ring-teacher", 20): 1.5, ("ring-naive", 1): 2.5, ("ring-rectified-flow", 1): 2.5, ("ring-rectified-diffusion", 1): 2.5,
-              ("ring-progressive", 4): 1.5, ("ring-perflow", 4): 1.5, ("ring-rectified-diffusion-phased", 4): 1.5,
-              ("ring-cd", 1): 2.5, ("ring-ect", 1): 4, ("ring-sct", 1): 4, ("ring-ect", 2): 3, ("ring-sct", 2): 3, ("ring-pcm", 4): 1.3,
-              ("ring-multistep-consistency", 4): 1.5}  # fmt: skip
+    bounds = {
+        ("ring-teacher", 20): 1.5,
+        ("ring-naive", 1): 2.5,
+        ("ring-rectified-flow", 1): 2.5,
+        ("ring-rectified-diffusion", 1): 2.5,
+        ("ring-progressive", 4): 1.5,
+        ("ring-perflow", 4): 1.5,
+        ("ring-rectified-diffusion-phased", 4): 1.5,
+        ("ring-cd", 1): 2.5,
+        ("ring-ect", 1): 4,
+        ("ring-sct", 1): 4,
+        ("ring-ect", 2): 3,
+        ("ring-sct", 2): 3,
+        ("ring-pcm", 4): 1.3,
+        ("ring-multistep-consistency", 4): 1.5,
+    }
     for (id_, steps), bound in bounds.items():
         assert row(id_, steps)["distance"] <= bound * row(id_, steps)["floor"], (id_, steps)
 

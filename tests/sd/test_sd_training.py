@@ -1,4 +1,6 @@
-"""Every method on every kind of problem by one function; on Stable Diffusion checkpoints: what is trained, kept, shared, continued, and taken elsewhere."""
+"""Every method on every kind of problem by one function; on Stable Diffusion checkpoints: what is trained, kept,
+shared, continued, and taken elsewhere.
+"""
 
 import copy
 import json
@@ -92,7 +94,7 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
 
 
 PLAIN = {"guided": 3.0, "lcm": 3.0}
-"""Students that are told the guidance scale."""
+"""Students that are conditioned on the guidance scale."""
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -104,29 +106,46 @@ def test_a_student_in_plain_diffusers_makes_our_images(sd, checkpoints, tmp_path
     solver, flow, steps = model.about["sampler"]["solver"], isinstance(D.schedule, Linear), max(made.steps)
     many = solver == "dpm++2m"
     ours = sample_images(
-        sd.checkpoint, tiny_sd.PROMPTS[:2], denoiser=D, steps=steps, seed=3, guidance_scale=g, rounded=True, solver="ddim" if flow else solver,
+        sd.checkpoint,
+        tiny_sd.PROMPTS[:2],
+        denoiser=D,
+        steps=steps,
+        seed=3,
+        guidance_scale=g,
+        rounded=True,
+        solver="ddim" if flow else solver,
         grid="trailing" if many and not flow else "uniform",
-    )  # fmt: skip
+    )
     theirs = by_its_own_code(made.code, g)
     assert float((ours.images - theirs).abs().max()) <= 1 / 255
     # and they are not the checkpoint's
-    without = sample_images(sd.checkpoint, tiny_sd.PROMPTS[:2], steps=steps, seed=3, guidance_scale=1.0, solver="ddim", grid="uniform")  # fmt: skip
+    without = sample_images(
+        sd.checkpoint, tiny_sd.PROMPTS[:2], steps=steps, seed=3, guidance_scale=1.0, solver="ddim", grid="uniform"
+    )
     assert float((without.images - theirs).abs().max()) > 4 / 255
     # what leaves by one door comes in by the other
-    told = {"unet": made.folder} if made.what == "unet" else {"lora": [made.folder]}
-    back = StableDiffusion.load(checkpoints["sd"], **told)
+    parts = {"unet": made.folder} if made.what == "unet" else {"lora": [made.folder]}
+    back = StableDiffusion.load(checkpoints["sd"], **parts)
     assert isinstance(back.schedule, Linear) == flow
     again = sample_images(
-        back, tiny_sd.PROMPTS[:2], steps=steps, seed=3, guidance_scale=g, rounded=True, solver="ddim" if flow else solver,
+        back,
+        tiny_sd.PROMPTS[:2],
+        steps=steps,
+        seed=3,
+        guidance_scale=g,
+        rounded=True,
+        solver="ddim" if flow else solver,
         grid="trailing" if many and not flow else "uniform",
-    )  # fmt: skip
+    )
     assert float((again.images - ours.images).abs().max()) <= 1 / 255
 
 
 def by_its_own_code(code, guidance_scale):
     """Run the Python that an export prints, with our prompts and seed."""
     *lines, last = code.splitlines()
-    last = last.replace('"a photograph of an astronaut riding a horse"', repr(tiny_sd.PROMPTS[:2])).replace(".images[0]", ".images")  # fmt: skip
+    last = last.replace('"a photograph of an astronaut riding a horse"', repr(tiny_sd.PROMPTS[:2])).replace(
+        ".images[0]", ".images"
+    )
     last = last.replace("guidance_scale=7.5", f"guidance_scale={guidance_scale}")
     last = last.replace(
         "guidance_scale=", 'generator=torch.Generator().manual_seed(3), output_type="pt", guidance_scale='
@@ -146,7 +165,17 @@ def test_students_of_other_checkpoints_leave_as_well(checkpoints, pictures, tmp_
     made = export(model.denoiser, model.about, tmp_path / "student")
     g = PLAIN.get(method, 1.0)
     solver = "ddim" if isinstance(model.denoiser.schedule, Linear) else model.about["sampler"]["solver"]
-    ours = sample_images(on.checkpoint, tiny_sd.PROMPTS[:2], denoiser=model.denoiser, steps=max(made.steps), seed=3, guidance_scale=g, rounded=True, solver=solver, grid="uniform")  # fmt: skip
+    ours = sample_images(
+        on.checkpoint,
+        tiny_sd.PROMPTS[:2],
+        denoiser=model.denoiser,
+        steps=max(made.steps),
+        seed=3,
+        guidance_scale=g,
+        rounded=True,
+        solver=solver,
+        grid="uniform",
+    )
     assert float((ours.images - by_its_own_code(made.code, g)).abs().max()) <= 1 / 255
 
 
@@ -160,7 +189,17 @@ def test_all_weights_instead_of_a_lora(checkpoints, pictures, tmp_path):
     assert len(moved) > 0.9 * len(before)
     made = export(model.denoiser, model.about, tmp_path / "student")
     assert made.what == "unet"
-    ours = sample_images(on.checkpoint, tiny_sd.PROMPTS[:2], denoiser=model.denoiser, steps=4, seed=3, guidance_scale=1.0, rounded=True, solver="ddim", grid="uniform")  # fmt: skip
+    ours = sample_images(
+        on.checkpoint,
+        tiny_sd.PROMPTS[:2],
+        denoiser=model.denoiser,
+        steps=4,
+        seed=3,
+        guidance_scale=1.0,
+        rounded=True,
+        solver="ddim",
+        grid="uniform",
+    )
     assert float((ours.images - by_its_own_code(made.code, 1.0)).abs().max()) <= 1 / 255
     loaded = runs.load(tmp_path / "run").denoiser
     assert all(torch.equal(p, everything(model.denoiser)[name]) for name, p in everything(loaded).items())
@@ -172,7 +211,10 @@ def test_a_whole_unet_of_a_lora_is_the_same_student(sd, tmp_path):
     made = export(model.denoiser, model.about, tmp_path / "whole", whole=True)
     assert made.what == "unet"
     back = StableDiffusion.load(sd.checkpoint.source, unet=made.folder)
-    a, b = (sample_images(c, "a cat", denoiser=D, steps=2, solver="lcm", grid="uniform", guidance_scale=1.0) for c, D in ((sd.checkpoint, model.denoiser), (back, None)))  # fmt: skip
+    a, b = (
+        sample_images(c, "a cat", denoiser=D, steps=2, solver="lcm", grid="uniform", guidance_scale=1.0)
+        for c, D in ((sd.checkpoint, model.denoiser), (back, None))
+    )
     torch.testing.assert_close(a.images, b.images, rtol=0, atol=1e-4)
     before = everything(sd.checkpoint.unet)
     merged(model.denoiser.net)
@@ -233,10 +275,10 @@ def test_a_lora_is_of_its_rank_and_starts_at_nothing(sd):
     x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.4, 0.8]), sd.eval_labels(2)
     torch.testing.assert_close(student(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
     assert student.net.low_rank(16) is student.net
-    told = sd.student(start=sd.teacher, guided=True)
-    assert told.scale_conditioned
-    assert torch.equal(told(x, t, cond, 5.0).x0, told(x, t, cond).x0)
-    torch.testing.assert_close(told(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
+    conditioned = sd.student(start=sd.teacher, guided=True)
+    assert conditioned.scale_conditioned
+    assert torch.equal(conditioned(x, t, cond, 5.0).x0, conditioned(x, t, cond).x0)
+    torch.testing.assert_close(conditioned(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-5)
     pipe = sd.checkpoint.pipe
     for g in (1.0, 2.5, 7.5):
         theirs = pipe.get_guidance_scale_embedding(torch.tensor([g - 1]), embedding_dim=256)
@@ -270,7 +312,15 @@ def test_frozen_weights_in_half_precision(tmp_path, pictures):
         dtypes = {p.dtype for name, p in run.training.student.named_parameters() if name in own}
         assert dtypes == {torch.float32}
         assert {p.dtype for name, p in run.training.student.named_parameters() if name not in own} == {torch.bfloat16}
-        made = sample_images(on.checkpoint, "a cat", denoiser=run.finish().denoiser, steps=2, solver="ddim", grid="uniform", guidance_scale=1.0)  # fmt: skip
+        made = sample_images(
+            on.checkpoint,
+            "a cat",
+            denoiser=run.finish().denoiser,
+            steps=2,
+            solver="ddim",
+            grid="uniform",
+            guidance_scale=1.0,
+        )
         assert made.latents.dtype == torch.float32
 
 
@@ -312,7 +362,7 @@ def test_images_and_captions(tmp_path, pictures, checkpoints):
 
 def test_latents_and_prompts_are_encoded_once(checkpoints, pictures, tmp_path, monkeypatch):
     settings = {"data": str(pictures), "cache": tmp_path / "cache", "rank": 4}
-    fresh = shutil.copytree(checkpoints["sd-v"], tmp_path / "fresh")  # whose prompts no other test has asked for
+    fresh = shutil.copytree(checkpoints["sd-v"], tmp_path / "fresh")  # whose prompts no other test has encoded
     first = problem(f"sd:{fresh}", settings=settings)
     a, labels = first.data(16, 0)
     assert sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()) == ["latents", "text"]
@@ -475,7 +525,7 @@ def test_a_run_is_sampled_without_what_it_was_trained_on_and_from_anywhere(
     model = runs.load(tmp_path / "run")
     again = runs.problem_of(model, with_data=False)
     made = sample_images(
-        again.checkpoint, "never asked before", denoiser=model.denoiser, steps=2, solver="lcm", grid="uniform"
+        again.checkpoint, "never encoded before", denoiser=model.denoiser, steps=2, solver="lcm", grid="uniform"
     )
     assert made.images.shape == (1, 3, 16, 16)
     with pytest.raises(ValueError, match="there is no folder of images"):
@@ -578,15 +628,39 @@ def test_a_run_goes_on_with_the_same_bits(sd, tmp_path):
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
     other = problem(sd.name, settings={**{k: v for k, v in sd.settings().items() if k != "rank"}, "rank": 8})
     with pytest.raises(ValueError, match="has rank = 4, not 8"):
-        runs.train("dmd2", other, changes=FEW | SMALL["dmd2"] | {"updates": 4}, out=tmp_path / "parts", resume=True, watch=2).finish()  # fmt: skip
+        runs.train(
+            "dmd2", other, changes=FEW | SMALL["dmd2"] | {"updates": 4}, out=tmp_path / "parts", resume=True, watch=2
+        ).finish()
 
 
 @pytest.mark.slow
 def test_a_killed_process_is_continued(checkpoints, pictures, tmp_path):
     command = [
-        sys.executable, "-m", "toydiff", "train", "vsd", "--problem", "sd", "--model", checkpoints["sd"], "--data", str(pictures), "--rank", "4", "--updates", "40",
-        "--batch", "4", "--every", "1", "--watch", "0", "--set", "warmup=0", "--out",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "toydiff",
+        "train",
+        "vsd",
+        "--problem",
+        "sd",
+        "--model",
+        checkpoints["sd"],
+        "--data",
+        str(pictures),
+        "--rank",
+        "4",
+        "--updates",
+        "40",
+        "--batch",
+        "4",
+        "--every",
+        "1",
+        "--watch",
+        "0",
+        "--set",
+        "warmup=0",
+        "--out",
+    ]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     process = subprocess.Popen(
         [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

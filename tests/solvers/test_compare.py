@@ -1,4 +1,6 @@
-"""The comparison of parallel samplers: its rows against an independent count, and that wrong settings are found before the work."""
+"""The comparison of parallel samplers: its rows against an independent count, and that wrong settings are found before
+the work.
+"""
 
 import pytest
 import torch
@@ -9,10 +11,32 @@ from toydiff.mixtures import random_mixture, ring
 from toydiff.studies.parallel_sampling import METHODS, FixedCost, compare
 
 KEYS = [
-    "method", "solver", "problem", "schedule", "grid", "steps", "samples", "seed", "tolerance", "sweeps", "rounds", "nfe", "calls", "seconds",
-    "cost_per_call", "seconds_with_cost", "error_to_sequential", "error_to_sequential_p95", "error_to_sequential_max",
-    "error_to_exact", "error_to_exact_p95", "target", "rounds_to_target", "rounds_to_target_p95", "curve",
-]  # fmt: skip
+    "method",
+    "solver",
+    "problem",
+    "schedule",
+    "grid",
+    "steps",
+    "samples",
+    "seed",
+    "tolerance",
+    "sweeps",
+    "rounds",
+    "nfe",
+    "calls",
+    "seconds",
+    "cost_per_call",
+    "seconds_with_cost",
+    "error_to_sequential",
+    "error_to_sequential_p95",
+    "error_to_sequential_max",
+    "error_to_exact",
+    "error_to_exact_p95",
+    "target",
+    "rounds_to_target",
+    "rounds_to_target_p95",
+    "curve",
+]
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +94,7 @@ def test_errors_and_curve_are_those_of_a_run_that_keeps_its_path():
         assert row["curve"]["p95"] == pytest.approx(ends.quantile(0.95, dim=1).tolist(), abs=1e-12)
 
 
-def test_rounds_to_the_goal():
+def test_rounds_to_the_target():
     walk, *others = small()
     assert (walk["rounds_to_target"], walk["rounds_to_target_p95"]) == (12, 12)
     for row in others:
@@ -103,13 +127,16 @@ def test_without_a_tolerance_all_end_where_the_walk_does():
 def test_tolerance_window_and_own_settings_reach_the_solvers():
     rows = small("picard", "window", "anderson:memory=1,tolerance=none", "parareal:blocks=4", tolerance=0.1, window=5)
     assert [row["solver"] for row in rows] == [
-        "picard:tolerance=0.1", "picard:window=5,tolerance=0.1", "anderson:tolerance=0.1,memory=1,tolerance=none", "parareal:tolerance=0.1,blocks=4",
-    ]  # fmt: skip
+        "picard:tolerance=0.1",
+        "picard:window=5,tolerance=0.1",
+        "anderson:tolerance=0.1,memory=1,tolerance=none",
+        "parareal:tolerance=0.1,blocks=4",
+    ]
     assert [row["method"] for row in rows] == ["picard", "window", "anderson", "parareal"]
     assert [row["tolerance"] for row in rows] == [0.1, 0.1, None, 0.1]
 
 
-def test_cost_is_paid_once_a_call_and_only_where_it_is_asked_for():
+def test_cost_is_paid_once_a_call_and_only_where_it_is_requested():
     cost = 0.01
     for row in small("sequential", "picard", "picard:at_once=30", "parareal", cost=cost):
         assert row["cost_per_call"] == cost

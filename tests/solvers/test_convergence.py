@@ -51,7 +51,9 @@ def test_a_solver_that_declares_too_much_shows(monkeypatch):
 
 
 def test_solvers_in_lambda_do_not_see_the_schedule():
-    """In z = x/alpha against NSR the PF-ODE is the same on every schedule; errors differ by the factor alpha at the end alone."""
+    """In z = x/alpha against NSR the PF-ODE is the same on every schedule; errors differ by the factor alpha at the end
+    alone.
+    """
     rows = convergence(ring(), solvers=["dpm2"], schedules=["vp", "linear"], steps=(10, 20))
     vp, linear = (torch.tensor(row["error"], dtype=torch.float64) for row in rows)
     # at lambda = 2: alpha = 1/sqrt(1 + e^-4) on vp, 1/(1 + e^-2) on linear

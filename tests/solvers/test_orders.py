@@ -1,7 +1,9 @@
-"""Orders: what every deterministic solver declares is what it shows, on every schedule, and what is broken on purpose shows it.
+"""Orders: what every deterministic solver declares is what it shows, on every schedule, and what is broken on purpose
+shows it.
 
-Orders are measured by `toydiff.studies.orders` between two inner noise levels (see its `WINDOW`). Here are the mixtures that it does not take by
-itself, grids that are not even, the moments of the stochastic solvers, and the negative controls.
+Orders are measured by `toydiff.studies.orders` between two inner noise levels (see its `WINDOW`). Here are the mixtures
+that it does not take by itself, grids that are not even, the moments of the stochastic solvers, and the negative
+controls.
 """
 
 import functools
@@ -102,7 +104,9 @@ def known(schedule, value_of, kind):
 
 
 def exact_end(form, schedule, p, s, value_of):
-    """x_s = (alpha_s/alpha_t) x - alpha_s int e^-lambda eps, or (sigma_s/sigma_t) x + sigma_s int e^lambda x_0, by quadrature."""
+    """x_s = (alpha_s/alpha_t) x - alpha_s int e^-lambda eps, or (sigma_s/sigma_t) x + sigma_s int e^lambda x_0, by
+    quadrature.
+    """
     sign, a = (-1, schedule.alpha) if form.kind == "eps" else (1, schedule.sigma)
     lams, weights = gauss(float(LAMS[3]), float(LAMS[4]), nodes=30, pieces=1)
     integral = (weights * torch.exp(sign * lams) * value_of(lams)).sum()

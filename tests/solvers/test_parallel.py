@@ -1,4 +1,6 @@
-"""Parallel samplers: the sequential walk at the end and up to the front after every sweep, on any model; honest counts; few rounds."""
+"""Parallel samplers: the sequential walk at the end and up to the front after every sweep, on any model; honest counts;
+few rounds.
+"""
 
 import itertools
 import math
@@ -55,7 +57,10 @@ def divisors(T):
 
 
 def methods(one, T, earlier=None):
-    """Every method with its settings for T steps of a one-step solver, run to the exact end. `earlier`: a trajectory to start from."""
+    """Every method with its settings for T steps of a one-step solver, run to the exact end.
+
+    `earlier`: a trajectory to start from.
+    """
     some = max(1, T // 3)
     found = [
         Picard(one, None),
@@ -117,7 +122,9 @@ def check(path, sequential, solver):
 
 
 def check_methods(D, x, T, one, earlier=None, **options):
-    """All methods on one problem against the walk; gives the walk, and the fewest sweeps that a method took from a constant start."""
+    """All methods on one problem against the walk; gives the walk, and the fewest sweeps that a method took from a
+    constant start.
+    """
     sequential = solve(D, x, T, solver=one, generator=0, **options)
     T = len(sequential.ts) - 1
     fewest = T
@@ -223,7 +230,10 @@ def test_the_noise_is_that_of_the_walk_whatever_the_source():
 
 def test_a_one_step_solver_of_a_user():
     class Renoised(Solver):
-        """Multistep consistency sampling: jump to data, add fresh noise. Where the prediction is flat, so is the step."""
+        """Multistep consistency sampling: jump to data, add fresh noise.
+
+        Where the prediction is flat, so is the step.
+        """
 
         stochastic = True
 
@@ -233,7 +243,8 @@ def test_a_one_step_solver_of_a_user():
 
     x = SCALED.prior((3, 2), 0, dtype=torch.float64)
     check_methods(Empirical(normal(6, 2, seed=3)).denoiser(SCALED), x, 12, Renoised(), grid="uniform")
-    # flat everywhere, the steps are known after one sweep; but Picard carries errors on as if their slope were 1. Secants see that it is 0
+    # flat everywhere, the steps are known after one sweep; but Picard carries errors on as if their slope were 1.
+    # Secants see that it is 0
     D = ConstantX0(SCALED, f64([1.0, 2.0]))
     sweeps = [len(solve(D, x, 12, solver=m(Renoised(), 1e-6), generator=0).fronts) - 1 for m in (Picard, Broyden)]
     assert sweeps[0] == 12
@@ -244,7 +255,10 @@ def test_a_one_step_solver_of_a_user():
 
 
 class Rough(Denoiser):
-    """x_0 = f(W x + t), W random. Written so that a row does not depend, to the last bit, on how many there are: chaos shows every bit."""
+    """x_0 = f(W x + t), W random.
+
+    Written so that a row does not depend, to the last bit, on how many there are: chaos shows every bit.
+    """
 
     def __init__(self, schedule, f, dim=2, gain=1.0, seed=0):
         super().__init__(schedule, "x0")
@@ -352,7 +366,9 @@ class Settled(Denoiser):
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["picard", "anderson", "anderson:memory=1", "broyden"])
 def test_points_that_are_right_by_chance_let_no_wrong_one_pass(solver):
-    """Where the model contracts, a point settles to the last bit before it is exact for good; the next one must still be the step from it."""
+    """Where the model contracts, a point settles to the last bit before it is exact for good; the next one must still
+    be the step from it.
+    """
     solvers = [
         f"{solver}{mark}tolerance=none{window}" for mark in [",:"[":" not in solver]] for window in ("", ",window=7")
     ]
@@ -367,11 +383,13 @@ def test_points_that_are_right_by_chance_let_no_wrong_one_pass(solver):
 
 
 class Surprise(Denoiser):
-    """Looks like `smooth`, but exactly on the sequential path from x it kicks: x_0 differs there by a number for each time.
+    """Looks like `smooth`, but exactly on the sequential path from x it kicks: x_0 differs there by a number for each
+    time.
 
-    After k sweeps of any method whatever, the step from point k was never evaluated at the exact point k, which is first known after
-    sweep k. So nothing that was seen depends on the kick there, and point k + 1, which does, is off by as much as the kick moves it. A
-    method that calls point k + 1 exact after k sweeps is wrong here, and one that calls point k not yet exact is late.
+    After k sweeps of any method whatever, the step from point k was never evaluated at the exact point k, which is
+    first known after sweep k. So nothing that was seen depends on the kick there, and point k + 1, which does, is off
+    by as much as the kick moves it. A method that calls point k + 1 exact after k sweeps is wrong here, and one that
+    calls point k not yet exact is late.
     """
 
     def __init__(self, smooth, solver, ts, x, seed=0):
@@ -415,7 +433,8 @@ def test_after_k_sweeps_k_points_are_exact_and_not_one_more(name, on):
 
 @pytest.mark.parametrize("on", ["linear", "scaled-linear", "ve"])
 def test_how_wrong_the_first_point_behind_the_front_is(on):
-    """Where a step is Phi_i(x) = phi_i x, Picard's error after k sweeps is prod_{j=1..k} (phi_j - 1) e^0_1 at point k + 1, by induction:
+    """Where a step is Phi_i(x) = phi_i x, Picard's error after k sweeps is prod_{j=1..k} (phi_j - 1) e^0_1 at point k +
+    1, by induction:
 
     e^{k+1}_{i+1} = sum_{j<=i} (phi_j - 1) e^k_j, and all terms but the last, j = i = k + 1, are 0.
     """
@@ -476,7 +495,9 @@ def test_picard_is_its_sum(name, start, schedule):
 @pytest.mark.parametrize("window", [1, 3, 8, 20])
 @pytest.mark.parametrize("start", [0, 5])
 def test_the_window_is_the_papers(tolerance, window, start):
-    """ParaDiGMS, alg. 1, point by point: the sum over the window, its first point moved to the first that changed too much."""
+    """ParaDiGMS, alg. 1, point by point: the sum over the window, its first point moved to the first that changed too
+    much.
+    """
     D, x, T = R2.denoiser(SCALED), draw(R2, SCALED, 1.0, 4), 20
     path = solve(D, x, T, solver=Picard(tolerance=tolerance, window=window, start=start), grid="quadratic")
     Phi, sigma = walk_steps(D, DDIM(), path.ts, x), SCALED.sigma(path.ts)
@@ -562,7 +583,9 @@ def test_the_pipeline_gives_the_very_iterates_of_the_recursion(fine, coarse):
             return u
 
         class OneByOne:
-            """The points of a grid; every step is taken by itself, since its bits may depend on what else is in a batch."""
+            """The points of a grid; every step is taken by itself, since its bits may depend on what else is in a
+            batch.
+            """
 
             steps, alpha, sigma = T, schedule.alpha(ts).tolist(), schedule.sigma(ts).tolist()
 
@@ -605,7 +628,9 @@ def test_parareal_stops_when_all_its_states_change_little():
 @pytest.mark.parametrize("on", ["scaled-linear", "linear", "ve"])
 @pytest.mark.parametrize("memory", [1, 2, 3])
 def test_anderson_is_a_least_squares_at_each_point(on, memory):
-    """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i; x in units of `units`."""
+    """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i; x
+    in units of `units`.
+    """
     schedule, T = ALL_SCHEDULES[on], 12
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
     path = solve(D, x, T, solver=Anderson(tolerance=None, memory=memory))
@@ -632,12 +657,14 @@ def test_anderson_is_a_least_squares_at_each_point(on, memory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("mixture", "memory"), [(M1, 1), (M1, 2), (R2, 1), (R2, 2), (random_mixture(0, dim=3), 2)])
 def test_broyden_steps_along_secants(mixture, memory, schedule):
-    """x^{k+1}_{i+1} = Phi_i + J_i d, J_i = r 1 + (dPhi - r dX) dX^+, d = x^{k+1}_i - x^k_i, and of its second part only the share |dX|/|d|."""
+    """x^{k+1}_{i+1} = Phi_i + J_i d, J_i = r 1 + (dPhi - r dX) dX^+, d = x^{k+1}_i - x^k_i, and of its second part only
+    the fraction |dX|/|d|.
+    """
     D, x, T = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 3), 12
     path = solve(D, x, T, solver=Broyden(tolerance=None, memory=memory))
     Phi, S = walk_steps(D, DDIM(), path.ts, x), units(D, path.ts)
     stepped = [torch.stack([Phi[i](sweep[i]) for i in range(T)]) for sweep in path.sweeps[:6]]
-    shared = 0
+    shortened = 0
     for k, b in itertools.product(range(5), range(len(x))):
         for i in range(k, T):
             r = S[i + 1] / S[i]
@@ -654,16 +681,19 @@ def test_broyden_steps_along_secants(mixture, memory, schedule):
                     if parallel and len(x[b]) > 1:
                         continue
                     dX, dPhi = dX[:, :1], dPhi[:, :1]
-                share = torch.clamp(reach / d.norm(), max=1.0)
-                shared += share < 1
-                new = new + share * (dPhi - r * dX) @ torch.linalg.pinv(dX) @ d
+                fraction = torch.clamp(reach / d.norm(), max=1.0)
+                shortened += fraction < 1
+                new = new + fraction * (dPhi - r * dX) @ torch.linalg.pinv(dX) @ d
             close(path.sweeps[k + 1, i + 1, b], new, 1e-8)
-    assert shared > 0 or schedule.name != "scaled-linear"
+    assert shortened > 0 or schedule.name != "scaled-linear"
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_on_gaussian_data_secants_are_all_there_is_to_know(d):
-    """A step is affine there: after d differences its Jacobian is known and the next sweep is exact. One more, for differences all but parallel."""
+    """A step is affine there: after d differences its Jacobian is known and the next sweep is exact.
+
+    One more, for differences all but parallel.
+    """
     gaussian = random_mixture(1, modes=1, dim=d)
     D, x = gaussian.denoiser(SCALED), draw(gaussian, SCALED, 1.0, 8)
     sequential = solve(D, x, 40, solver="ddim", grid="uniform").xs
@@ -749,7 +779,9 @@ def test_differences_follow_the_points_as_the_window_moves():
 
 
 def test_a_constant_start(schedule):
-    """Every point where the walk starts; in the accelerated methods, where it starts in units of sqrt(alpha^2 + sigma^2)."""
+    """Every point where the walk starts; in the accelerated methods, where it starts in units of sqrt(alpha^2 +
+    sigma^2).
+    """
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 2)
     for window in (None, 3):
         first = {m: solve(D, x, 6, solver=m(window=window)).sweeps[0] for m in (Picard, Anderson, Broyden)}
@@ -845,7 +877,9 @@ def test_calls_and_rounds_are_those_made(one, scale):
 
 
 def test_calls_by_hand():
-    """T sweeps of shrinking windows: Picard T + ... + 1 calls in T rounds; window 3 of T = 5: 3 + 3 + 3 + 2 + 1; and so on."""
+    """T sweeps of shrinking windows: Picard T + ... + 1 calls in T rounds; window 3 of T = 5: 3 + 3 + 3 + 2 + 1; and so
+    on.
+    """
     ts = time_grid(SCALED, 5)
     x = draw(R2, SCALED, 1.0, 2)
     D = Surprise(R2.denoiser(SCALED), DDIM(), ts, x)
@@ -866,7 +900,8 @@ def test_calls_by_hand():
         ("Broyden", 1): (5, 5),
         ("Anderson", None): (15, 5),
     }
-    # Heun's step to data is a jump: of T steps in one call, one is evaluated again in vain, and the last sweep is that jump alone
+    # Heun's step to data is a jump: of T steps in one call, one is evaluated again in vain, and the last sweep is that
+    # jump alone
     path = solve(Surprise(R2.denoiser(SCALED), Heun(), ts, x), x, 5, solver=Picard(Heun(), None))
     assert path.rounds == 9
     assert path.nfe == 2 * (5 + 4 + 3 + 2) + 1
@@ -949,7 +984,7 @@ def test_the_cost_model_by_hand():
     assert parareal_rounds(7, 7, 3) == 7
 
 
-def test_the_number_of_blocks_unless_told_otherwise():
+def test_the_number_of_blocks_by_default():
     """The divisor nearest to sqrt(T): of b and T/b, that is the smaller."""
     for T in range(1, 130):
         assert Parareal().blocks_of(T) == min(divisors(T), key=lambda B: abs(B - T**0.5))
@@ -1065,7 +1100,9 @@ TOLERATED = {"random 0": random_mixture(0), "random 4": random_mixture(4), "ring
     ],
 )
 def test_the_error_is_of_the_size_of_the_tolerance(problem, on, grid):
-    """The median is well below it, 19 of 20 samples below its double, and those that sit between modes, which the flow spreads, below 100 times (50 was seen)."""
+    """The median is well below it, 19 of 20 samples below its double, and those that sit between modes, which the flow
+    spreads, below 100 times (50 was seen).
+    """
     schedule, mixture = ALL_SCHEDULES[on], TOLERATED[problem]
     D, x = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 200)
     sequential = solve(D, x, 40, solver="ddim", grid=grid)
@@ -1131,7 +1168,7 @@ def test_single_precision_takes_no_more_rounds():
 
 
 class Exploding(Denoiser):
-    """x_0 = 0.3 x - c x^3: tame on the path, while an iterate that strays grows beyond all numbers within a few sweeps."""
+    """x_0 = 0.3 x - c x^3: tame on the path, while an iterate that strays overflows within a few sweeps."""
 
     def __init__(self, schedule, c=0.3):
         super().__init__(schedule, "x0")
@@ -1156,7 +1193,8 @@ def test_iterates_may_explode_and_the_path_does_not(on, tolerance):
             close(path.xs, sequential.xs, EXACT if tolerance == "none" else 0.05)
 
 
-# a schedule, a number of steps, a strength and a seed: there the walk is tame, but iterates reach numbers whose squares are none
+# a schedule, a number of steps, a strength and a seed: there the walk is tame, but iterates reach numbers whose squares
+# are none
 EXTREME = {
     "least squares of what overflows": ("vp", 30, 30.0, (3, 2), 0),
     "and from a longer memory": ("vp", 37, 60.0, (3, 3), 539),
@@ -1180,7 +1218,9 @@ def test_iterates_may_be_extreme(case):
 
 
 def test_a_wild_secant_does_not_pass_with_a_tolerance():
-    """The point after those that changed little is accepted unseen: what secants of an explosion make of a little must not count there."""
+    """The point after those that changed little is accepted unseen: what secants of an explosion make of a little must
+    not count there.
+    """
     schedule = ALL_SCHEDULES["linear-table"]
     D, x = Rough(schedule, lambda y: y**3 / 30, 2, 15.0**0.3, 75), schedule.prior((3, 2), 75, dtype=torch.float64)
     sequential = solve(D, x, 31, solver="ddim", grid="uniform")
@@ -1204,7 +1244,9 @@ class Failing(Denoiser):
 @pytest.mark.parametrize("between", [(0.9, 1.1), (0.29, 0.31), (0.0, 0.31), (0.0, 0.051)])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_where_the_walk_overflows_there_is_an_error_and_no_sample(between, value):
-    """At the first step, at a single one on the way, from some step on, at the last; all samples or one: never a path that left it out."""
+    """At the first step, at a single one on the way, from some step on, at the last; all samples or one: never a path
+    that left it out.
+    """
     D, x = Failing(SCALED, *between, value), f64([[-1.0, 1.0], [1.0, 0.5], [-2.0, -0.5]])
     for name, tolerance, T in itertools.product((*NAMES, "ddim"), ("none", "1e-3", "1e-1"), (20, 1)):
         solver = "ddim" if name == "ddim" else f"{name}{',' if ':' in name else ':'}tolerance={tolerance}"
@@ -1314,13 +1356,15 @@ FIVE_MODES = {f"random {seed}": random_mixture(seed) for seed in range(5)} | {
 }
 
 
-def rounds_to(goal, mixture, solver, T=100, n=256):
-    """Rounds after which the median over n samples of the distance from the sequential samples is at most the goal; and 19 of 20."""
+def rounds_to(target, mixture, solver, T=100, n=256):
+    """Rounds after which the median distance of n samples from the sequential ones is at most the target; and the
+    rounds for 19 of 20 samples.
+    """
     D, x = mixture.denoiser(SCALED), draw(mixture, SCALED, 1.0, n)
     sequential = solve(D, x, T, solver="ddim", grid="uniform")
     path = solve(D, x, T, solver=solver, grid="uniform")
     errors = path.errors(sequential.xs)[:, -1].quantile(f64([0.5, 0.95]), 1)
-    return tuple(next(r for r, e in zip(path.sweep_rounds, row, strict=True) if e <= goal) for row in errors)
+    return tuple(next(r for r, e in zip(path.sweep_rounds, row, strict=True) if e <= target) for row in errors)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`solve` and every solver: both ends of every schedule, honest counts, seeds, precision, guidance, times per sample."""
+"""`solve` and every solver: both ends of every schedule, counts, seeds, precision, guidance, times per sample."""
 
 import itertools
 import math
@@ -362,7 +362,7 @@ def test_ddim_with_eta_one_is_ddpm_on_a_whole_run(schedule):
     close(ends[0], ends[1], 1e-11)
 
 
-def test_churn_happens_only_where_it_is_asked_for():
+def test_churn_happens_only_where_it_is_requested():
     schedule = ALL_SCHEDULES["ve"]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
     ts = time_grid(schedule, 6, "karras")
