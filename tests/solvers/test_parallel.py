@@ -149,10 +149,9 @@ def test_every_method_arrives_where_the_walk_does(name, on):
     check_methods(R2.denoiser(schedule), x, 6, ONE_STEP[name], grid=grid)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("T", [1, 2, 24])
+@pytest.mark.parametrize("T", [1, 2])
 @pytest.mark.parametrize("name", ["ddim", "ddpm"])
-def test_few_steps_and_many(name, T):
+def test_few_steps(name, T):
     for on, grid in (("scaled-linear", "uniform"), ("cosine", "lambda")):
         schedule = ALL_SCHEDULES[on]
         D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
@@ -160,9 +159,9 @@ def test_few_steps_and_many(name, T):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on", ALL_SCHEDULES)
-@pytest.mark.parametrize("name", ONE_STEP)
+@pytest.mark.parametrize(("name", "on"), list(zip(ONE_STEP, ALL_SCHEDULES, strict=True)))
 def test_every_method_arrives_where_the_walk_does_in_24_steps(name, on):
+    """Every solver and every schedule once: their pairs are tried in 6 steps, above."""
     schedule = ALL_SCHEDULES[on]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 2)
     check_methods(D, x, 24, ONE_STEP[name], solve(D, x, 5), grid="uniform")
@@ -173,7 +172,7 @@ def test_every_method_arrives_where_the_walk_does_in_24_steps(name, on):
     ("mixture", "B"), [(N1, 1), (M1, 3), (R2, 1), (random_mixture(0, dim=5), 1), (random_mixture(0, dim=5), 5)]
 )
 def test_any_dimension_and_batch(mixture, B):
-    for name in ("ddim", "ddpm", "heun"):
+    for name in ("ddpm", "heun"):
         check_methods(mixture.denoiser(SCALED), draw(mixture, SCALED, 1.0, B), 6, ONE_STEP[name])
 
 
@@ -191,12 +190,11 @@ def test_own_times_that_do_not_end_in_data(schedule):
     ts = f64([0.9, 0.5, 0.45, 0.3, 0.1])
     D, x = R2.denoiser(schedule), draw(R2, schedule, 0.9, 3)
     earlier = solve(D, x, ts=f64([0.8, 0.4, 0.2]))  # shorter at both ends
-    for name in ("ddim", "euler-maruyama"):
-        sequential, _ = check_methods(D, x, 50, ONE_STEP[name], earlier, ts=ts)
-        assert torch.equal(sequential.ts, ts)
+    sequential, _ = check_methods(D, x, 50, ONE_STEP["euler-maruyama"], earlier, ts=ts)
+    assert torch.equal(sequential.ts, ts)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 7, 10_000])
+@pytest.mark.parametrize("at_once", [2, 7, 10_000])
 def test_guidance_and_any_limit_of_states_at_once(at_once):
     """Also fewer than the samples: a condition is then cut as the states are."""
     cond = torch.tensor([0, 3, 5, 5, 1])
@@ -281,9 +279,16 @@ BENDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bend", BENDS)
 @pytest.mark.parametrize(
-    ("on", "dim", "name"), [("linear", 1, "ddpm"), ("scaled-linear", 2, "ddim"), ("user", 5, "ddim")]
+    ("bend", "on", "dim", "name"),
+    [
+        ("tanh", "linear", 1, "ddpm"),
+        ("sin", "scaled-linear", 2, "ddim"),
+        ("sign", "user", 5, "ddim"),
+        ("floor", "linear", 1, "ddpm"),
+        ("floor", "user", 5, "ddim"),
+        ("cubic", "scaled-linear", 2, "ddim"),
+    ],
 )
 def test_rough_models(bend, on, dim, name):
     f, gain = BENDS[bend]
@@ -293,10 +298,10 @@ def test_rough_models(bend, on, dim, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on", ["scaled-linear", "cosine"])
-def test_rough_steps_of_higher_order(on):
+def test_rough_steps_of_higher_order():
     for (f, gain), name in zip(BENDS.values(), ("heun", "dpm2", "euler-maruyama", "euler", "heun"), strict=True):
-        check_methods(Rough(ALL_SCHEDULES[on], f, 2, gain / 4), normal(2, 2, seed=4), 8, ONE_STEP[name])
+        on = ALL_SCHEDULES["cosine" if name == "heun" else "scaled-linear"]
+        check_methods(Rough(on, f, 2, gain / 4), normal(2, 2, seed=4), 8, ONE_STEP[name])
 
 
 class MLP(nn.Module):
@@ -315,8 +320,7 @@ class MLP(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["x0", "v"])
-@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize(("dim", "kind"), [(1, "v"), (2, "x0"), (5, "v")])
 def test_random_networks(dim, kind):
     D = NetDenoiser(MLP(dim, seed=dim), LINEAR, kind)
     for name in ("ddim", "ddpm"):
@@ -334,7 +338,7 @@ def test_random_networks(dim, kind):
     seed=st.integers(0, 99),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 def test_any_settings_on_any_model(on, one, bend, method, T, shape, seed, data):
     # only these step many points at once with the very bits of single steps: chaos makes any other bit large
     most = 10.0 if one in (DDIM(), Heun()) else 0.5
@@ -372,7 +376,7 @@ def test_points_that_are_right_by_chance_let_no_wrong_one_pass(solver):
     solvers = [
         f"{solver}{mark}tolerance=none{window}" for mark in [",:"[":" not in solver]] for window in ("", ",window=7")
     ]
-    for schedule, B, below in itertools.product((SCALED, LINEAR), (1, 3), (0.0, 0.5)):
+    for schedule, B, below in ((SCALED, 1, 0.0), (SCALED, 3, 0.5), (LINEAR, 1, 0.5), (LINEAR, 3, 0.0)):
         D, x, T = Settled(schedule, below, 1000.0), normal(B, 1, seed=B), 40
         sequential = solve(D, x, T, solver="ddim", grid="uniform")
         for name in solvers:
@@ -409,8 +413,7 @@ class Surprise(Denoiser):
         )
 
 
-@pytest.mark.parametrize("on", ["scaled-linear", "linear", "ve"])
-@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+@pytest.mark.parametrize(("name", "on"), [("ddim", "linear"), ("ddpm", "scaled-linear"), ("ddim", "ve")])
 def test_after_k_sweeps_k_points_are_exact_and_not_one_more(name, on):
     one, schedule, T = ONE_STEP[name], ALL_SCHEDULES[on], 12
     ts = time_grid(schedule, T)
@@ -476,9 +479,18 @@ def units(D, ts):
     return torch.sqrt(D.schedule.alpha(ts) ** 2 + D.schedule.sigma(ts) ** 2)
 
 
-@pytest.mark.parametrize(("name", "start"), [("ddim", 0), ("ddim", 3), ("ddpm", "trajectory"), ("heun", 0)])
-def test_picard_is_its_sum(name, start, schedule):
+@pytest.mark.parametrize(
+    ("name", "start", "on"),
+    [
+        *(("ddim", 0, on) for on in ALL_SCHEDULES),
+        ("ddim", 3, "cosine"),
+        ("ddpm", "trajectory", "linear"),
+        ("heun", 0, "ve"),
+    ],
+)
+def test_picard_is_its_sum(name, start, on):
     """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j)."""
+    schedule = ALL_SCHEDULES[on]
     D, x, T, one = R2.denoiser(schedule), draw(R2, schedule, 1.0, 2), 9, ONE_STEP[name]
     start = solve(D, x, 4) if start == "trajectory" else start
     path = solve(D, x, T, solver=Picard(one, None, start=start), generator=0)
@@ -490,10 +502,10 @@ def test_picard_is_its_sum(name, start, schedule):
         close(sweep, torch.stack(by_hand), EXACT)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4])
-@pytest.mark.parametrize("window", [1, 3, 8, 20])
-@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize(
+    ("tolerance", "window", "start"),
+    [(1e-1, 1, 0), (1e-2, 3, 5), (1e-4, 8, 0), (1e-1, 20, 5), (1e-4, 3, 0), (1e-2, 8, 5), (1e-2, 20, 0)],
+)
 def test_the_window_is_the_papers(tolerance, window, start):
     """ParaDiGMS, alg. 1, point by point: the sum over the window, its first point moved to the first that changed too
     much.
@@ -654,12 +666,21 @@ def test_anderson_is_a_least_squares_at_each_point(on, memory):
             close(path.sweeps[k + 1, i, b] / S[i, 0], new, 1e-7)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("mixture", "memory"), [(M1, 1), (M1, 2), (R2, 1), (R2, 2), (random_mixture(0, dim=3), 2)])
-def test_broyden_steps_along_secants(mixture, memory, schedule):
+@pytest.mark.parametrize(
+    ("mixture", "memory", "on"),
+    [
+        *((R2, 2, on) for on in ALL_SCHEDULES),
+        (M1, 1, "linear"),
+        (M1, 2, "scaled-linear"),
+        (R2, 1, "scaled-linear"),
+        (random_mixture(0, dim=3), 2, "ve"),
+    ],
+)
+def test_broyden_steps_along_secants(mixture, memory, on):
     """x^{k+1}_{i+1} = Phi_i + J_i d, J_i = r 1 + (dPhi - r dX) dX^+, d = x^{k+1}_i - x^k_i, and of its second part only
     the fraction |dX|/|d|.
     """
+    schedule = ALL_SCHEDULES[on]
     D, x, T = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 3), 12
     path = solve(D, x, T, solver=Broyden(tolerance=None, memory=memory))
     Phi, S = walk_steps(D, DDIM(), path.ts, x), units(D, path.ts)
@@ -792,10 +813,10 @@ def test_a_constant_start(schedule):
             close(first[method], x * (S / S[0])[:, None, None], 1e-13)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [1, 2, 4, 10])
-def test_a_coarse_start(n, schedule):
+@pytest.mark.parametrize(("n", "on"), list(zip([1, 2, 4, 10, 4, 2, 4], ALL_SCHEDULES, strict=True)))
+def test_a_coarse_start(n, on):
     """n DDIM steps over points of the grid as even as they can be; between them, each step's jump."""
+    schedule = ALL_SCHEDULES[on]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
     for solver in (Picard(start=n), Anderson(start=n), Broyden(Heun(), start=n)):
         path = solve(D, x, 10, solver=solver)
@@ -847,9 +868,7 @@ class Meter(Denoiser):
         return self.denoiser(x, t, cond)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("one", ["ddim", "heun", "ddpm"])
-@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize(("one", "scale"), [("ddim", 2.5), ("heun", 1.0), ("ddpm", 2.5)])
 def test_calls_and_rounds_are_those_made(one, scale):
     cond, T = torch.tensor([0, 3, 5]), 12
     x = draw(RING, SCALED, 1.0, 3)
@@ -926,7 +945,7 @@ def test_what_a_start_cost_is_counted(method):
     assert again.rounds > path.rounds
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 5, 64])
+@pytest.mark.parametrize("at_once", [1, 5])
 def test_a_limit_of_states_changes_the_memory_and_nothing_else(at_once):
     D, x = R2.denoiser(SCALED), draw(R2, SCALED, 1.0, 4)
     for name in ("picard", "anderson", "broyden", "parareal", "picard:window=5"):
@@ -1090,13 +1109,11 @@ TOLERATED = {"random 0": random_mixture(0), "random 4": random_mixture(4), "ring
 @pytest.mark.parametrize(
     ("problem", "on", "grid"),
     [
-        pytest.param(
-            *case,
-            marks=pytest.mark.slow
-            if case[1:] != ("linear", "shifted-lambda") or case[0] in ("random 4", "ring")
-            else (),
-        )
-        for case in itertools.product(TOLERATED, ("scaled-linear", "linear"), ("uniform", "shifted-lambda"))
+        ("random 0", "linear", "shifted-lambda"),
+        ("random 4", "scaled-linear", "uniform"),
+        ("ring", "linear", "uniform"),
+        ("ring", "scaled-linear", "shifted-lambda"),
+        ("line", "linear", "shifted-lambda"),
     ],
 )
 def test_the_error_is_of_the_size_of_the_tolerance(problem, on, grid):
@@ -1104,11 +1121,11 @@ def test_the_error_is_of_the_size_of_the_tolerance(problem, on, grid):
     spreads, below 100 times (50 was seen).
     """
     schedule, mixture = ALL_SCHEDULES[on], TOLERATED[problem]
-    D, x = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 200)
+    D, x = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 100)
     sequential = solve(D, x, 40, solver="ddim", grid=grid)
     for name in NAMES:
         medians = []
-        for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
+        for tolerance in (1e-1, 1e-2, 1e-4):
             solver = solver_by_name(f"{name}{',' if ':' in name else ':'}tolerance={tolerance}")
             path = solve(D, x, 40, solver=solver, grid=grid)
             errors = (path.xs - sequential.xs).norm(dim=2).amax(0)
@@ -1158,7 +1175,7 @@ def test_single_precision_takes_no_more_rounds():
     D = random_mixture(0).denoiser(SCALED)
     for name in ("picard", "anderson", "broyden"):
         double, single = (
-            solve(D, x.to(dtype), 1000, solver=name, grid="uniform") for dtype in (torch.float64, torch.float32)
+            solve(D, x.to(dtype), 500, solver=name, grid="uniform") for dtype in (torch.float64, torch.float32)
         )
         assert single.rounds <= 1.5 * double.rounds
         assert (single.end - double.end).norm(dim=1).median() < 1e-3
@@ -1178,8 +1195,7 @@ class Exploding(Denoiser):
         return Prediction.of("x0", 0.3 * x - self.c * x**3, x, t, self.schedule)
 
 
-@pytest.mark.parametrize("on", ["scaled-linear", "linear"])
-@pytest.mark.parametrize("tolerance", ["none", "1e-3"])
+@pytest.mark.parametrize(("on", "tolerance"), [("scaled-linear", "none"), ("linear", "1e-3")])
 def test_iterates_may_explode_and_the_path_does_not(on, tolerance):
     schedule = ALL_SCHEDULES[on]
     x = normal(4, 2) * f64([[0.5], [1.0], [2.0], [2.5]])
@@ -1241,14 +1257,22 @@ class Failing(Denoiser):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("between", [(0.9, 1.1), (0.29, 0.31), (0.0, 0.31), (0.0, 0.051)])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("between", "value"),
+    [
+        ((0.9, 1.1), math.nan),
+        ((0.29, 0.31), math.inf),
+        ((0.29, 0.31), math.nan),
+        ((0.0, 0.31), math.nan),
+        ((0.0, 0.051), math.inf),
+    ],
+)
 def test_where_the_walk_overflows_there_is_an_error_and_no_sample(between, value):
     """At the first step, at a single one on the way, from some step on, at the last; all samples or one: never a path
     that left it out.
     """
     D, x = Failing(SCALED, *between, value), f64([[-1.0, 1.0], [1.0, 0.5], [-2.0, -0.5]])
-    for name, tolerance, T in itertools.product((*NAMES, "ddim"), ("none", "1e-3", "1e-1"), (20, 1)):
+    for name, tolerance, T in itertools.product((*NAMES, "ddim"), ("none", "1e-1"), (20, 1)):
         solver = "ddim" if name == "ddim" else f"{name}{',' if ':' in name else ':'}tolerance={tolerance}"
         if T == 1 and (between[1] < 1 or "window=5" in name):
             continue
@@ -1345,7 +1369,7 @@ def test_what_is_lost_is_not_accepted():
 
 # ---- how few rounds
 
-FIVE_MODES = {f"random {seed}": random_mixture(seed) for seed in range(5)} | {
+FIVE_MODES = {f"random {seed}": random_mixture(seed) for seed in (0, 3)} | {
     "ring": ring(5),
     "by hand": GaussianMixture(
         [[2.0, 0.0], [-1.0, 1.5], [0.0, -2.0], [-2.0, -1.0], [1.0, 1.0]],
@@ -1356,7 +1380,7 @@ FIVE_MODES = {f"random {seed}": random_mixture(seed) for seed in range(5)} | {
 }
 
 
-def rounds_to(target, mixture, solver, T=100, n=256):
+def rounds_to(target, mixture, solver, T=100, n=128):
     """Rounds after which the median distance of n samples from the sequential ones is at most the target; and the
     rounds for 19 of 20 samples.
     """
@@ -1368,7 +1392,7 @@ def rounds_to(target, mixture, solver, T=100, n=256):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "dim" in n else ()) for n in FIVE_MODES])
+@pytest.mark.parametrize("name", FIVE_MODES)
 def test_six_rounds_instead_of_a_hundred(name):
     names = ("picard", "anderson", "broyden", "broyden:start=1")
     rounds = {solver: rounds_to(1e-2, FIVE_MODES[name], solver) for solver in names}
@@ -1395,8 +1419,8 @@ def test_on_variance_exploding_levels_the_units_matter():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["random 0", "random 3", "by hand"])
+@pytest.mark.parametrize("name", ["random 3", "by hand"])
 def test_a_thousand_steps_take_hardly_more_rounds(name):
     for solver in ("anderson", "broyden"):
-        hundred, thousand = (rounds_to(1e-2, FIVE_MODES[name], solver, T, 128)[0] for T in (100, 1000))
+        hundred, thousand = (rounds_to(1e-2, FIVE_MODES[name], solver, T, 48)[0] for T in (100, 1000))
         assert thousand <= hundred + 2
