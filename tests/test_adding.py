@@ -17,6 +17,8 @@ from toydiff.catalog import METHODS
 from toydiff.cli import main
 from toydiff.training.checkpoints import read_tensors
 
+END = "---- end of a command"
+
 
 @pytest.fixture
 def copied(tmp_path):
@@ -46,9 +48,11 @@ def python(folder, *words):
     return found.stdout
 
 
-def command(folder, *words):
-    """What `toydiff` prints there."""
-    return python(folder, "-m", "toydiff", *words)
+def commands(folder, *lines):
+    """What `toydiff` prints there for each of these command lines, one after the other in a process of its own."""
+    lines = [list(map(str, words)) for words in lines]
+    program = "import sys, toydiff.cli as c\nfor words in {}: assert c.main(words) == 0, words; print({!r}, flush=True)"
+    return python(folder, "-c", program.format(lines, END)).split(f"{END}\n")[:-1]
 
 
 MIDPOINT = '''"""The midpoint rule in NSR."""
@@ -82,17 +86,21 @@ def test_a_solver(copied):
     (solvers / "midpoint.py").write_text(MIDPOINT)
     add_line(solvers / "registry.py", "from .midpoint import MIDPOINT_ENTRIES", after="from .lcm import LCM_ENTRIES")
 
-    listed = json.loads(command(copied, "methods", "--json", "-"))["solvers"]
+    how = ["sample", "--mixture", "ring", "--steps", "8", "--n", "50", "--solver"]
+    listed, measured, sampled = commands(
+        copied,
+        ["methods", "--json", "-"],
+        ["convergence", "--solver", "mine", "--schedule", "vp", "--json", "-"],
+        [*how, "mine", "--out", "mine.npz"],
+    )
+    listed = json.loads(listed)["solvers"]
     assert [row["name"] for row in listed] == [*toydiff.SOLVERS, "mine"]
     assert (listed[-1]["title"], listed[-1]["order"], listed[-1]["calls_per_step"]) == ("Midpoint in NSR", 2, 2)
-
-    [row] = json.loads(command(copied, "convergence", "--solver", "mine", "--schedule", "vp", "--json", "-"))
+    [row] = json.loads(measured)
     assert (row["solver"], row["declared"]) == ("mine", 2)
     assert row["measured"] == pytest.approx(2, abs=0.15)
-
+    assert "mine on mixture:ring: 50 samples" in sampled
     # written out, DPM-Solver-2 is this rule
-    how = ["sample", "--mixture", "ring", "--steps", "8", "--n", "50", "--solver"]
-    assert "mine on mixture:ring: 50 samples" in command(copied, *how, "mine", "--out", "mine.npz")
     assert main([*how, "dpm2", "--out", str(copied / "dpm2.npz")]) == 0
     mine, dpm2 = (np.load(copied / f"{name}.npz")["samples"] for name in ("mine", "dpm2"))
     np.testing.assert_allclose(mine, dpm2, atol=1e-4)
@@ -132,17 +140,19 @@ for record in runs.train("diffusion", "mixture", changes=changes, out="cut", eve
 
 @pytest.fixture
 def installed(tmp_path):
-    """As an installed command runs in a folder: Python's search path begins with the folder of the command, and lacks
-    the current one.
+    """As an installed command runs in a folder, here several lines in one process: Python's search path begins with
+    the folder of the command, and lacks the current one.
     """
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "toydiff"
-    script.write_text("import sys\n\nfrom toydiff.cli import main\n\nsys.exit(main())\n")
+    script.write_text(
+        "import sys\n\nfrom toydiff.cli import main\n\nfor line in sys.argv[1:]:\n    assert main(line.split()) == 0, line\n"
+    )
 
-    def run(folder, *words):
+    def run(folder, *lines):
         package = str(Path(toydiff.__file__).parents[1])
         return subprocess.run(
-            [sys.executable, script, *map(str, words)],
+            [sys.executable, script, *lines],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": package},
             capture_output=True,
@@ -162,31 +172,6 @@ def test_a_schedule_of_a_user_is_saved_and_loaded(installed, tmp_path):
     (here / "my_schedules.py").write_text(SQUARE)
     (here / "interrupted.py").write_text(INTERRUPTED)
 
-    def done(*words):
-        found = installed(here, *words)
-        assert found.returncode == 0, found.stderr
-        return found.stdout
-
-    train = [
-        "train",
-        "diffusion",
-        "--problem",
-        "mixture",
-        "--set",
-        "schedule=my_schedules:Square",
-        "--updates",
-        4,
-        "--batch",
-        16,
-    ]
-    done(*train, "--out", "whole")
-    index = json.loads((here / "whole" / "run.json").read_text())
-    assert index["about"]["denoiser"]["schedule"] == {
-        "name": "import",
-        "path": "my_schedules:Square",
-        "settings": {"power": 2.0},
-    }
-
     subprocess.run(
         [sys.executable, "interrupted.py"],
         cwd=here,
@@ -194,12 +179,24 @@ def test_a_schedule_of_a_user_is_saved_and_loaded(installed, tmp_path):
         env=os.environ | {"PYTHONPATH": str(Path(toydiff.__file__).parents[1])},
     )
     assert json.loads((here / "cut" / "run.json").read_text())["step"] == 2
-    done(*train, "--out", "cut", "--resume")
+    train = "train diffusion --problem mixture --set schedule=my_schedules:Square --updates 4 --batch 16 --out"
+    found = installed(
+        here,
+        f"{train} whole",
+        f"{train} cut --resume",
+        "evaluate cut --steps 2 --n 50",
+        "sample cut --steps 2 --n 50 --out a.npz",
+    )
+    assert found.returncode == 0, found.stderr
+    index = json.loads((here / "whole" / "run.json").read_text())
+    assert index["about"]["denoiser"]["schedule"] == {
+        "name": "import",
+        "path": "my_schedules:Square",
+        "settings": {"power": 2.0},
+    }
     whole, cut = (read_tensors(here / name / "step-00000004.safetensors") for name in ("whole", "cut"))
     assert [key for key in whole if key != "global_random" and not torch.equal(whole[key], cut[key])] == []
-
-    assert "after 4 updates" in done("evaluate", "cut", "--steps", "2", "--n", 50)
-    done("sample", "cut", "--steps", 2, "--n", 50, "--out", "a.npz")
+    assert "after 4 updates" in found.stdout
     assert np.isfinite(np.load(here / "a.npz")["samples"]).all()
 
 
@@ -292,17 +289,22 @@ def test_a_problem(copied):
         after="from .digits import ENTRY as digits_entry",
     )
 
-    listed = json.loads(command(copied, "methods", "--json", "-"))
+    few = ["--problem", "checkerboard", "--updates", 3, "--batch", 16, "--watch", 3]
+    listed, trained, measured, _ = commands(
+        copied,
+        ["methods", "--json", "-"],
+        ["train", "diffusion", *few, "--out", "run"],
+        ["evaluate", "run", "--steps", 1, "--n", 50],
+        ["sample", "run", "--steps", 1, "--n", 50, "--out", "a.png"],
+    )
+    listed = json.loads(listed)
     assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd"]
     for row in listed["methods"]:
         assert row["knobs"]["checkerboard"] == row["knobs"]["points"]
 
-    few = ["--problem", "checkerboard", "--updates", 3, "--batch", 16, "--watch", 3]
-    assert "the best on the way is kept" in command(copied, "train", "diffusion", *few, "--out", "run")
-    measured = command(copied, "evaluate", "run", "--steps", 1, "--n", 50)
+    assert "the best on the way is kept" in trained
     assert "diffusion on checkerboard, after 3 updates" in measured
     assert "sliced Wasserstein distance to true samples" in measured
-    command(copied, "sample", "run", "--steps", 1, "--n", 50, "--out", "a.png")
     assert (copied / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -357,17 +359,22 @@ def test_a_method(copied):
         after="from .distill.adversarial import CARD as adversarial",
     )
 
-    listed = json.loads(command(copied, "methods", "--json", "-"))["methods"]
+    listed, _, _, measured = commands(
+        copied,
+        ["methods", "--json", "-"],
+        ["train", "mine", "--problem", "mixture", "--updates", 20, "--out", "run"],
+        ["sample", "run", "--steps", 2, "--n", 50, "--out", "mine.npz"],
+        ["evaluate", "run", "--steps", 2, "--n", 500, "--json", "-"],
+    )
+    listed = json.loads(listed)["methods"]
     assert [row["id"] for row in listed] == [*METHODS, "mine"]
     assert (listed[-1]["title"], listed[-1]["needs"]) == ("Two steps in one", "teacher")
     assert listed[-1]["knobs"]["mixture"]["batch"] == 64
 
-    command(copied, "train", "mine", "--problem", "mixture", "--updates", 20, "--out", "run")
-    command(copied, "sample", "run", "--steps", 2, "--n", 50, "--out", "mine.npz")
     samples = np.load(copied / "mine.npz")["samples"]
     assert samples.shape == (50, 2)
     assert np.isfinite(samples).all()
-    [row] = json.loads(command(copied, "evaluate", "run", "--steps", 2, "--n", 500, "--json", "-"))
+    [row] = json.loads(measured)
     assert (row["method"], row["updates"], row["nfe"]) == ("mine", 20, 2)
 
 
