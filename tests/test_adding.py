@@ -146,7 +146,8 @@ def installed(tmp_path):
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "toydiff"
     script.write_text(
-        "import sys\n\nfrom toydiff.cli import main\n\nfor line in sys.argv[1:]:\n    assert main(line.split()) == 0, line\n"
+        "import sys\n\nfrom toydiff.cli import main\n\n"
+        "for line in sys.argv[1:]:\n    assert main(line.split()) == 0, line\n"
     )
 
     def run(folder, *lines):

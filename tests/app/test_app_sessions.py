@@ -15,8 +15,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg  # noqa: E402
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")]
-READERS = 20
-MOST = 100e6
+READERS = 10
+MOST = 50e6
 """Bytes that a second wave of as many readers, of other figures, may add: up to a hundred figures are kept, whoever
 asks.
 """
@@ -77,7 +77,7 @@ def test_sessions_do_not_mix_and_memory_is_bounded():
         list(pool.map(lambda k: visit(k, 1), range(READERS)))
         grown = memory(url) - before
         # the same links again give the same figures, whoever came in between
-        assert list(pool.map(lambda k: visit(k, 0), range(5))) == figures[:5]
+        assert list(pool.map(lambda k: visit(k, 0), range(3))) == figures[:3]
         for reader in readers:
             reader.socket.close()
     assert grown < MOST, f"{grown / 1e6:.0f} MB"

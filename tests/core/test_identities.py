@@ -248,10 +248,13 @@ def lambda_grid(schedule, N, first=-2.0, last=2.0):
     return schedule.t_of_lam(torch.linspace(first, last, N + 1, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_euler_maruyama_has_the_marginals_with_a_bias_of_first_order(eta, schedule):
+@pytest.mark.parametrize(
+    ("eta", "on"), [*((1.0, on) for on in ALL_SCHEDULES), (0.0, "vp"), (0.5, "ve"), (0.5, "linear"), (0.0, "user")]
+)
+def test_euler_maruyama_has_the_marginals_with_a_bias_of_first_order(eta, on):
+    schedule = ALL_SCHEDULES[on]
     D, biases = N1.denoiser(schedule), []
-    for N in (100, 200):
+    for N in (75, 150):
         ts = lambda_grid(schedule, N)
         mean, variance = affine_moments(EulerMaruyama(eta), D, ts, schedule.alpha(ts[0]) * M, size2(schedule, ts[0]))
         biases.append(torch.stack([mean - schedule.alpha(ts[-1]) * M, variance - size2(schedule, ts[-1])]))
@@ -275,7 +278,9 @@ def test_euler_maruyama_samples_within_three_standard_errors(eta):
 
 
 @pytest.mark.parametrize("mixture", [N1, M1], ids=["N1", "M1"])
-def test_exact_solution_in_both_forms_by_quadrature(mixture, schedule):
+@pytest.mark.parametrize("on", ["vp", "linear", "ve", "user"])
+def test_exact_solution_in_both_forms_by_quadrature(mixture, on):
+    schedule = ALL_SCHEDULES[on]
     t, s = inner(schedule, -1.5, 1.5)
     x = draw(mixture, schedule, t, 3)
     exact = mixture.flow(schedule, x, t, s)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cases import M1, N1, R2, RING, close, draw, f64, gauss, inner, normal
+from cases import ALL_SCHEDULES, M1, N1, R2, RING, close, draw, f64, gauss, inner, normal
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from toydiff import MIXTURES, VP, Empirical, GaussianMixture, Linear, mixture, reference
@@ -121,10 +121,14 @@ def test_samples_and_labels():
 # ---- flows
 
 
+ROUND, OBLIQUE = N1, GaussianMixture([[1.0, -2.0]], cov=[[0.5, 0.3], [0.3, 0.4]])
+
+
 @pytest.mark.parametrize(
-    "mixture", [N1, GaussianMixture([[1.0, -2.0]], cov=[[0.5, 0.3], [0.3, 0.4]])], ids=["1-D", "2-D"]
+    ("mixture", "on"), [*((OBLIQUE, on) for on in ALL_SCHEDULES if on != "user"), (ROUND, "user"), (ROUND, "linear")]
 )
-def test_flow_of_one_gaussian(mixture, schedule):
+def test_flow_of_one_gaussian(mixture, on):
+    schedule = ALL_SCHEDULES[on]
     x = draw(mixture, schedule, 1.0, mixture.dim + 1)
     # from pure noise at the end itself, and between inner times both ways
     close(mixture.flow(schedule, x, 1.0, 0.0), reference(mixture.denoiser(schedule), x, 1.0, 0.0), 1e-9)

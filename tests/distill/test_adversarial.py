@@ -130,13 +130,9 @@ class Flow(Denoiser):
     def forward(self, x, t, cond=None):
         from toydiff import chord
 
-        times = t.expand(len(x))
-        ends = torch.cat(
-            [
-                self.mixture.flow(self.schedule, x[i : i + 1], float(time), self.s(float(time)))
-                for i, time in enumerate(times)
-            ]
-        )
+        times, ends = t.expand(len(x)), torch.empty_like(x)
+        for time in times.unique().tolist():
+            ends[times == time] = self.mixture.flow(self.schedule, x[times == time], time, self.s(time))
         s = torch.tensor([self.s(float(time)) for time in times])
         p = chord(self.schedule, x, times, ends, s)
         return Prediction(x, t, p.x0 + 0 * self.unused, p.eps, self.schedule)

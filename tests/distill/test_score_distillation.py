@@ -3,6 +3,7 @@ moves what, the monitor's figures.
 """
 
 import copy
+import functools
 import math
 
 import numpy
@@ -28,6 +29,7 @@ from toydiff.mixtures import Empirical
 from toydiff.nets import MLP, UNet
 from toydiff.nets.discriminator import Discriminator
 from toydiff.nets.low_rank import LowRank, low_rank
+from toydiff.problems.base import Sizes
 from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.solvers.ddim import DDIM
 from toydiff.solvers.lcm import LCM
@@ -450,12 +452,22 @@ def test_without_a_bound_dmd_drifts_on_the_line(monkeypatch):
     ends = {}
     for bound in (dmd.LEAST_SCALE, 0.0):
         monkeypatch.setattr(dmd, "LEAST_SCALE", bound)
-        found = [descended("dmd", seed, regression=0.0) for seed in range(3)]
+        found = [descended("dmd", seed, regression=0.0) for seed in range(1 if bound else 3)]
         ends[bound] = [abs(a - 0.7) + abs(b - 0.5) for a, b in found]
     bounded, free = ends.values()
     assert max(bounded) < 1e-3
     assert min(free) > 0.02
     assert max(free) > 0.3
+
+
+@functools.cache
+def measured_ring():
+    """The ring; it keeps the floors that it has measured."""
+    from toydiff.problems import problem
+
+    ring = problem("mixture:ring")
+    ring.sizes = Sizes(watched=1000, evaluated=1000)
+    return ring
 
 
 @pytest.mark.slow
@@ -467,11 +479,11 @@ def test_a_generator_finds_the_ring(method):
     torch.set_default_dtype(torch.float32)
     from toydiff import runs
 
-    changes = {"updates": 150, "batch": 256, "lr": 1e-3, "ratio": 2}
-    run = runs.train(method, "mixture:ring", teacher="ring-teacher", changes=changes, watch=50)
+    changes = {"updates": 100, "batch": 160, "lr": 1.5e-3, "ratio": 2}
+    run = runs.train(method, measured_ring(), teacher="ring-teacher", changes=changes, watch=50)
     model = run.finish()
-    [row] = runs.evaluate(model, run.problem, steps=[1], n=2000)
-    assert row["distance"] < 5 * row["floor"]
+    [row] = runs.evaluate(model, run.problem, steps=[1], n=1000)
+    assert row["distance"] < 4 * row["floor"]
     assert min(row["fractions"]) > 0.04
     assert sum(row["fractions"]) > 0.5
 
@@ -658,7 +670,7 @@ def test_bad_knobs_are_named():
 
 def test_score_error_is_0_for_the_samples_own_denoiser_and_grows_with_a_shift():
     on = schedule("vp")
-    x = R2.sample(3000, 0, dtype=torch.float64)
+    x = R2.sample(1500, 0, dtype=torch.float64)
     assert score_error(Empirical(x).denoiser(on), x) == 0
     exact = score_error(R2.denoiser(on), x)
     assert exact < 0.12

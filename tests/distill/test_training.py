@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -249,11 +250,11 @@ def test_a_target_that_is_an_average_is_used_inside_the_loss():
     """
     teacher = RING.denoiser(Cosine(), "x0")
     student, mirror = ring_net(1), ring_net(1)
-    target, by_hand = EMA(student, 0.9), copy.deepcopy(mirror)
+    target, behind = EMA(student, 0.9), copy.deepcopy(mirror)
     turn = Turn(consistency(student, target, teacher), list(student.parameters()), 1e-2)
 
     class Holder:
-        module = by_hand
+        module = behind
 
     by_hand, draws = consistency(mirror, Holder, teacher), Draws(0)
     optimizer = torch.optim.Adam(mirror.parameters(), lr=1e-2, foreach=False)
@@ -266,11 +267,11 @@ def test_a_target_that_is_an_average_is_used_inside_the_loss():
         optimizer.step()
         with torch.no_grad():
             d = min(0.9, record.step / (9 + record.step))
-            for a, p in zip(by_hand.parameters(), mirror.parameters(), strict=True):
+            for a, p in zip(behind.parameters(), mirror.parameters(), strict=True):
                 a.copy_(d * a + (1 - d) * p)
         assert record.loss == pytest.approx(loss.item(), rel=1e-8)
         torch.testing.assert_close(weights_of(student), weights_of(mirror), rtol=1e-8, atol=1e-9)
-        torch.testing.assert_close(weights_of(target.module), weights_of(by_hand), rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(weights_of(target.module), weights_of(behind), rtol=1e-8, atol=1e-9)
     assert len(set(records)) == 30
 
 
@@ -650,10 +651,15 @@ def test_two_processes_train_what_one_does(tmp_path):
     """
     pytest.importorskip("accelerate", reason="several processes need the extra package accelerate")
     job = Path(__file__).with_name("accelerate_job.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    searched = os.pathsep.join(map(str, [job.parents[1], *filter(None, [os.environ.get("PYTHONPATH")])]))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": searched}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for launch, processes in (([], "1"), (torchrun, "2")):
-        subprocess.run([sys.executable, *launch, job, tmp_path / processes], check=True, env=environment, timeout=300)
+    subprocess.run([sys.executable, *torchrun, job, tmp_path / "2"], check=True, env=environment, timeout=300)
+    before = torch.get_default_dtype()
+    try:
+        runpy.run_path(str(job))["main"](tmp_path / "1", 1)
+    finally:
+        torch.set_default_dtype(before)
     for what in ("points", "images"):
         runs = {}
         for folder in ("1/whole", "2/whole", "2/cut"):

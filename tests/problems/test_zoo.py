@@ -7,16 +7,19 @@ import torch
 
 from toydiff import runs, weights
 from toydiff.catalog import METHODS
-from toydiff.problems import MixtureProblem, problem
-from toydiff.problems.base import Sizes
+from toydiff.problems import problem
 from toydiff.runs import zoo
 from toydiff.runs.zoo import WeightsRecipe
 
 MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 15e6
 GENERATORS = ["digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim", "digits-adversarial"]
-STUDENTS = set(
-    ["diffusion", "flow-matching", "naive", "guided", "progressive", "rectified-flow", "instaflow", "rectified-diffusion", "perflow", "rectified-diffusion-phased", "cd", "ct", "ect", "sct", "multistep-consistency", "lcm", "pcm", "vsd", "swiftbrush", "dmd", "dmd2", "sim", "adversarial"]
-)
+# fmt: off
+STUDENTS = {
+    "diffusion", "flow-matching", "naive", "guided", "progressive", "rectified-flow", "instaflow",
+    "rectified-diffusion", "perflow", "rectified-diffusion-phased", "cd", "ct", "ect", "sct",
+    "multistep-consistency", "lcm", "pcm", "vsd", "swiftbrush", "dmd", "dmd2", "sim", "adversarial",
+}
+# fmt: on
 """The methods that the lessons show on digits, each with a student of its own; a method that none shows needs no
 weights.
 """
@@ -24,12 +27,6 @@ weights.
 
 opened = functools.cache(problem)
 """A problem keeps the floors that it has measured."""
-
-
-@pytest.fixture
-def few_samples(monkeypatch):
-    """Points are measured by few of them."""
-    monkeypatch.setattr(MixtureProblem, "sizes", Sizes(watched=100, evaluated=100))
 
 
 def row(id_, steps, solver=None):

@@ -19,7 +19,7 @@ from toydiff.prediction import jump
 from toydiff.solvers import DATA, DEIS, NOISE, AdamsBashforth, Heun, Multistep3, Multistep3Published
 from toydiff.solvers.deis import adams_bashforth
 from toydiff.solvers.dpm import multistep_second, multistep_third, usable
-from toydiff.studies.orders import WINDOW, convergence, deterministic
+from toydiff.studies.orders import DEFAULT_SCHEDULES, WINDOW, convergence, deterministic
 
 STEPS = (40, 80, 160)
 
@@ -59,10 +59,13 @@ def check(rows):
 
 
 @pytest.mark.parametrize(
-    "on", [pytest.param(name, marks=pytest.mark.slow if name != "linear" else ()) for name in SCHEDULES]
+    ("mixture", "on"),
+    [(M1, "linear"), (R2, "ve"), pytest.param(M1, "linear-table", marks=pytest.mark.slow)],
+    ids=["line-linear", "plane-ve", "line-linear-table"],
 )
-@pytest.mark.parametrize("mixture", [M1, pytest.param(R2, marks=pytest.mark.slow)], ids=["line", "plane"])
 def test_declared_orders(mixture, on):
+    """On the other schedules: `test_convergence`."""
+    assert {"ve", "linear-table", *DEFAULT_SCHEDULES} == set(SCHEDULES)
     rows = convergence(mixture, schedules=[on], starts=16)
     assert [r["solver"] for r in rows] == deterministic()
     check(rows)

@@ -38,8 +38,9 @@ LABELS = torch.tensor([0, 3, 5])
 def test_every_solver_runs_from_noise_to_data_and_counts_its_calls(on, grid):
     schedule = ALL_SCHEDULES[on]
     x = draw(R2, schedule, 1.0, 2)  # as many samples as dimensions
-    for name, entry in SOLVERS.items():
-        for N in (1, 2, 3, 7):
+    parity = list(ALL_SCHEDULES).index(on) + list(GRIDS).index(grid)
+    for k, (name, entry) in enumerate(SOLVERS.items()):
+        for N in ((1, 7), (2, 3))[(k + parity) % 2]:
             spy = Spy(R2.denoiser(schedule))
             path = solve(spy, x, N, solver=name, grid=grid, generator=0)
             case = f"{name}, N = {N}"
@@ -333,7 +334,7 @@ def test_reference_of_a_guided_model_is_where_many_steps_lead():
     assert not torch.allclose(exact, reference(D, x, 0.9, 0.1, cond=LABELS), atol=1e-2)
 
 
-@pytest.mark.parametrize("on", ["vp", "linear", "ve"])
+@pytest.mark.parametrize("on", ["linear", "ve"])
 def test_reference_composes(on):
     schedule = ALL_SCHEDULES[on]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
@@ -404,12 +405,12 @@ class PlainCosine(Schedule):
         return torch.sin(t * math.pi / 2)
 
 
-@pytest.mark.parametrize("name", [n for n, e in SOLVERS.items()])
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_plain_cosine_is_the_ready_made_one(name, dtype):
     plain, ready = PlainCosine(), ALL_SCHEDULES["cosine"]
     x = ready.prior((8, 2), 0, dtype=dtype)
-    for grid in GRIDS:
+    for grid in list(GRIDS)[dtype == torch.float32 :: 2]:
         ends = [solve(R2.denoiser(on), x, 7, solver=name, grid=grid, generator=0).end for on in (plain, ready)]
         # in t, near t = 1, cos loses digits that the ready-made form keeps
         close(*ends, 5e-3 if dtype == torch.float32 else 1e-9)
