@@ -20,12 +20,29 @@ from toydiff.training.checkpoints import read_tensors
 END = "---- end of a command"
 
 
-@pytest.fixture
-def copied(tmp_path):
-    """A folder with a copy of the package, without its weights."""
+def copy_to(folder):
+    """A copy of the package there, without its weights."""
     unneeded = shutil.ignore_patterns("*.safetensors", "*.json", "__pycache__")
-    shutil.copytree(Path(toydiff.__file__).parent, tmp_path / "toydiff", ignore=unneeded)
-    return tmp_path
+    shutil.copytree(Path(toydiff.__file__).parent, folder / "toydiff", ignore=unneeded)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A copy of the package with a solver, a problem and a method of its own, and what its command prints of each."""
+    folder = copy_to(tmp_path_factory.mktemp("grown"))
+    add_solver(folder / "toydiff")
+    add_problem(folder / "toydiff")
+    add_method(folder / "toydiff")
+    printed = iter(commands(folder, ["methods", "--json", "-"], *OF_THE_SOLVER, *OF_THE_PROBLEM, *OF_THE_METHOD))
+    return (
+        folder,
+        json.loads(next(printed)),
+        {
+            of: [next(printed) for _ in lines]
+            for of, lines in (("solver", OF_THE_SOLVER), ("problem", OF_THE_PROBLEM), ("method", OF_THE_METHOD))
+        },
+    )
 
 
 def add_line(file, line, after):
@@ -81,19 +98,23 @@ MIDPOINT_ENTRIES = [Entry(name="mine", solver=Midpoint(), title="Midpoint in NSR
 '''
 
 
-def test_a_solver(copied):
-    solvers = copied / "toydiff" / "solvers"
-    (solvers / "midpoint.py").write_text(MIDPOINT)
-    add_line(solvers / "registry.py", "from .midpoint import MIDPOINT_ENTRIES", after="from .lcm import LCM_ENTRIES")
+HOW = ["sample", "--mixture", "ring", "--steps", "8", "--n", "50", "--solver"]
+OF_THE_SOLVER = [
+    ["convergence", "--solver", "mine", "--schedule", "vp", "--json", "-"],
+    [*HOW, "mine", "--out", "mine.npz"],
+]
 
-    how = ["sample", "--mixture", "ring", "--steps", "8", "--n", "50", "--solver"]
-    listed, measured, sampled = commands(
-        copied,
-        ["methods", "--json", "-"],
-        ["convergence", "--solver", "mine", "--schedule", "vp", "--json", "-"],
-        [*how, "mine", "--out", "mine.npz"],
-    )
-    listed = json.loads(listed)["solvers"]
+
+def add_solver(package):
+    (package / "solvers" / "midpoint.py").write_text(MIDPOINT)
+    line = "from .midpoint import MIDPOINT_ENTRIES"
+    add_line(package / "solvers" / "registry.py", line, after="from .lcm import LCM_ENTRIES")
+
+
+@pytest.mark.slow
+def test_a_solver(grown):
+    folder, listed, printed = grown
+    listed, (measured, sampled) = listed["solvers"], printed["solver"]
     assert [row["name"] for row in listed] == [*toydiff.SOLVERS, "mine"]
     assert (listed[-1]["title"], listed[-1]["order"], listed[-1]["calls_per_step"]) == ("Midpoint in NSR", 2, 2)
     [row] = json.loads(measured)
@@ -101,8 +122,8 @@ def test_a_solver(copied):
     assert row["measured"] == pytest.approx(2, abs=0.15)
     assert "mine on mixture:ring: 50 samples" in sampled
     # written out, DPM-Solver-2 is this rule
-    assert main([*how, "dpm2", "--out", str(copied / "dpm2.npz")]) == 0
-    mine, dpm2 = (np.load(copied / f"{name}.npz")["samples"] for name in ("mine", "dpm2"))
+    assert main([*HOW, "dpm2", "--out", str(folder / "dpm2.npz")]) == 0
+    mine, dpm2 = (np.load(folder / f"{name}.npz")["samples"] for name in ("mine", "dpm2"))
     np.testing.assert_allclose(mine, dpm2, atol=1e-4)
 
 
@@ -280,33 +301,31 @@ ENTRY = Entry(
 """
 
 
-@pytest.mark.slow
-def test_a_problem(copied):
-    problems = copied / "toydiff" / "problems"
-    (problems / "checkerboard.py").write_text(CHECKERBOARD)
-    add_line(
-        problems / "__init__.py",
-        "from .checkerboard import ENTRY as checkerboard_entry",
-        after="from .digits import ENTRY as digits_entry",
-    )
+OF_THE_PROBLEM = [
+    ["train", "diffusion", "--problem", "checkerboard", "--out", "board"]
+    + ["--updates", "3", "--batch", "16", "--watch", "3"],
+    ["evaluate", "board", "--steps", "1", "--n", "50"],
+    ["sample", "board", "--steps", "1", "--n", "50", "--out", "board.png"],
+]
 
-    few = ["--problem", "checkerboard", "--updates", 3, "--batch", 16, "--watch", 3]
-    listed, trained, measured, _ = commands(
-        copied,
-        ["methods", "--json", "-"],
-        ["train", "diffusion", *few, "--out", "run"],
-        ["evaluate", "run", "--steps", 1, "--n", 50],
-        ["sample", "run", "--steps", 1, "--n", 50, "--out", "a.png"],
-    )
-    listed = json.loads(listed)
+
+def add_problem(package):
+    (package / "problems" / "checkerboard.py").write_text(CHECKERBOARD)
+    line = "from .checkerboard import ENTRY as checkerboard_entry"
+    add_line(package / "problems" / "__init__.py", line, after="from .digits import ENTRY as digits_entry")
+
+
+@pytest.mark.slow
+def test_a_problem(grown):
+    folder, listed, printed = grown
+    trained, measured, _ = printed["problem"]
     assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd"]
     for row in listed["methods"]:
         assert row["knobs"]["checkerboard"] == row["knobs"]["points"]
-
     assert "the best on the way is kept" in trained
     assert "diffusion on checkerboard, after 3 updates" in measured
     assert "sliced Wasserstein distance to true samples" in measured
-    assert (copied / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "board.png").read_bytes().startswith(b"\x89PNG")
 
 
 OWN_METHOD = '''"""Two steps of the teacher in one answer.
@@ -351,31 +370,30 @@ CARD = Card(
 '''
 
 
-@pytest.mark.slow
-def test_a_method(copied):
-    (copied / "toydiff" / "distill" / "mine.py").write_text(OWN_METHOD)
-    add_line(
-        copied / "toydiff" / "catalog.py",
-        "from .distill.mine import CARD as mine",
-        after="from .distill.adversarial import CARD as adversarial",
-    )
+OF_THE_METHOD = [
+    ["train", "mine", "--problem", "mixture", "--updates", "20", "--out", "run"],
+    ["sample", "run", "--steps", "2", "--n", "50", "--out", "method.npz"],
+    ["evaluate", "run", "--steps", "2", "--n", "100", "--json", "-"],
+]
 
-    listed, _, _, measured = commands(
-        copied,
-        ["methods", "--json", "-"],
-        ["train", "mine", "--problem", "mixture", "--updates", 20, "--out", "run"],
-        ["sample", "run", "--steps", 2, "--n", 50, "--out", "mine.npz"],
-        ["evaluate", "run", "--steps", 2, "--n", 500, "--json", "-"],
-    )
-    listed = json.loads(listed)["methods"]
+
+def add_method(package):
+    (package / "distill" / "mine.py").write_text(OWN_METHOD)
+    line = "from .distill.mine import CARD as mine"
+    add_line(package / "catalog.py", line, after="from .distill.adversarial import CARD as adversarial")
+
+
+@pytest.mark.slow
+def test_a_method(grown):
+    folder, listed, printed = grown
+    listed = listed["methods"]
     assert [row["id"] for row in listed] == [*METHODS, "mine"]
     assert (listed[-1]["title"], listed[-1]["needs"]) == ("Two steps in one", "teacher")
     assert listed[-1]["knobs"]["mixture"]["batch"] == 64
-
-    samples = np.load(copied / "mine.npz")["samples"]
+    samples = np.load(folder / "method.npz")["samples"]
     assert samples.shape == (50, 2)
     assert np.isfinite(samples).all()
-    [row] = json.loads(measured)
+    [row] = json.loads(printed["method"][2])
     assert (row["method"], row["updates"], row["nfe"]) == ("mine", 20, 2)
 
 
@@ -435,8 +453,9 @@ print(json.dumps(shown | {"menu": [lesson.id for lesson in LESSONS]}))
 
 
 @pytest.mark.slow
-def test_a_page_of_the_app(copied):
+def test_a_page_of_the_app(tmp_path):
     pytest.importorskip("streamlit")
+    copied = copy_to(tmp_path)
     app = Path(__file__).resolve().parent.parent / "app"
     shutil.copytree(app, copied / "app", ignore=shutil.ignore_patterns("__pycache__"))
     menu = re.findall(r"from \.(\w+) import LESSON", (app / "lessons" / "__init__.py").read_text())

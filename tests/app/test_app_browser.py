@@ -52,7 +52,7 @@ importlib.import_module("toydiff.cli").main(sys.argv[1:])
 def url():
     """The address of `toydiff app`, whose live training is short."""
     with browser.serve(
-        "-c", SERVER.replace("{", "{{").replace("}", "}}"), *"app --no-browser --port {port}".split()
+        "-c", SERVER.replace("{", "{{").replace("}", "}}"), *["app", "--no-browser", "--port", "{port}"]
     ) as address:
         yield address
 

@@ -28,6 +28,8 @@ from toydiff.solvers import DDIM, DDPM, DEFAULT_SOLVER, EulerMaruyama, Heun, Sol
 ONE_STEP = {n: e.solver for n, e in SOLVERS.items() if e.solver.memory == 0}
 ONE_STEP |= {"heun with churn": Heun(gamma=0.3), "ddim, eta = 0.5": DDIM(0.5)}
 LABELS = torch.tensor([0, 3, 5])
+HALF = [(n, on) for i, n in enumerate(SOLVERS) for j, on in enumerate(ALL_SCHEDULES) if (i + j) % 2 == 0]
+"""Half of all pairs of a solver and a schedule: every other one of both."""
 
 
 # ---- the ends, and what was spent
@@ -83,8 +85,9 @@ def test_one_step_from_pure_noise_is_the_mean_of_the_data():
         close(solve(R2.denoiser(ALL_SCHEDULES[on]), x, 1, solver="ddim").end, R2.mean.expand(3, 2), 1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n, e in SOLVERS.items() if not e.solver.stochastic])
-def test_many_steps_reach_the_exact_flow(name, schedule):
+@pytest.mark.parametrize(("name", "on"), [pair for pair in HALF if not SOLVERS[pair[0]].solver.stochastic])
+def test_many_steps_reach_the_exact_flow(name, on):
+    schedule = ALL_SCHEDULES[on]
     x = draw(M1, schedule, 1.0, 8)
     exact = M1.flow(schedule, x, 1.0, 0.0)
     errors = [(solve(M1.denoiser(schedule), x, N, solver=name).end - exact).abs().mean() for N in (10, 40)]
@@ -142,8 +145,7 @@ def test_without_a_seed_the_global_generator_is_used():
     assert not torch.equal(ends[0], ends[2])
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("on", ALL_SCHEDULES)
+@pytest.mark.parametrize(("name", "on"), HALF)
 def test_precision_follows_the_state(name, on):
     schedule = ALL_SCHEDULES[on]
     x = draw(R2, schedule, 1.0, 4)
