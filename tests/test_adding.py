@@ -301,9 +301,9 @@ ENTRY = Entry(
 """
 
 
+BRIEFLY = ["--updates", "3", "--batch", "16", "--watch", "3"]
 OF_THE_PROBLEM = [
-    ["train", "diffusion", "--problem", "checkerboard", "--out", "board"]
-    + ["--updates", "3", "--batch", "16", "--watch", "3"],
+    ["train", "diffusion", "--problem", "checkerboard", *BRIEFLY, "--out", "board"],
     ["evaluate", "board", "--steps", "1", "--n", "50"],
     ["sample", "board", "--steps", "1", "--n", "50", "--out", "board.png"],
 ]

@@ -182,11 +182,13 @@ def test_every_python_block_is_run():
     assert found == {*CHECKS, (SD, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "k"), CHECKS)
 def test_python_blocks_run(place, k, capsys):
     CHECKS[place, k](printed(blocks(place)[k], capsys))
 
 
+@pytest.mark.slow
 def test_the_python_of_a_checkpoint_runs(checkpoints):
     [block] = blocks(SD)
     block = block.replace('"path/to/checkpoint"', repr(checkpoints["sd"])).replace(
@@ -326,6 +328,7 @@ def test_pictures_are_shown_with_words_and_are_small():
             assert getattr(image, "n_frames", 1) > 20 or not file.endswith(".gif")
 
 
+@pytest.mark.slow
 def test_the_animation_is_made_of_its_frames():
     from PIL import Image
 
@@ -341,6 +344,7 @@ def test_the_animation_is_made_of_its_frames():
     assert sum(durations) == 90 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [

@@ -97,6 +97,7 @@ def test_lessons_keep_to_the_plan():
         dataclasses.replace(LESSONS[0], controls=(*LESSONS[0].controls, LESSONS[1].controls[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id_", BY_ID)
 def test_default_view_is_complete(id_):
     at = opened(id_)
@@ -152,6 +153,7 @@ def test_what_draws_in_the_browser_is_what_plotly_itself_carries():
     assert re.search(r"plotly\.js \(cartesian - minified\) v(\S+)", text)[1] == get_plotlyjs_version()
 
 
+@pytest.mark.slow
 def test_as_many_figures_are_kept_as_are_said():
     """The oldest goes when there are more; the newest is there for everyone."""
     made = []
@@ -169,6 +171,7 @@ def test_as_many_figures_are_kept_as_are_said():
     frame._picture.clear()
 
 
+@pytest.mark.slow
 def test_words_say_what_was_measured():
     """Of states in which the lesson is another one than at first."""
 
@@ -218,6 +221,7 @@ def test_without_the_second_score_each_particle_is_moved_by_its_own_noise():
 # ---- links
 
 
+@pytest.mark.slow
 def test_a_link_sets_every_control():
     at = opened("paths", mixture="spirals", schedule="linear", a="heun", b="dpm++2m", steps=7)
     assert drawn(at)
@@ -235,6 +239,7 @@ def test_a_link_sets_every_control():
     assert at.select_slider(key="paths.steps").value == 5
 
 
+@pytest.mark.slow
 def test_an_address_that_is_late_does_not_undo_a_control():
     """A browser tells the address that it knows, which may be older than the last that it was given."""
     at = opened("paths")
@@ -250,6 +255,7 @@ def test_an_address_that_is_late_does_not_undo_a_control():
     assert at.select_slider(key="paths.steps").value == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -274,6 +280,7 @@ def test_a_wrong_parameter_is_said_and_the_default_is_shown(parameters, message)
     assert at.query_params == {"steps": "8"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -298,6 +305,7 @@ def test_an_absurd_mixture_is_one_line_on_the_page(word, message):
         assert not figures(at)
 
 
+@pytest.mark.slow
 def test_a_missing_weight_file_is_one_line_on_the_page(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "bundled", lambda: ["digits-teacher"])
     importlib.import_module("lessons.digits").sample.cache_clear()
@@ -324,6 +332,7 @@ def test_stable_diffusion_without_its_packages(monkeypatch):
     frame._picture.clear()
 
 
+@pytest.mark.slow
 def test_a_real_checkpoint_waits_for_a_click(checkpoints):
     at = opened("stable-diffusion", model=str(checkpoints["sd"]), steps=2)
     assert not drawn(at)
@@ -377,6 +386,7 @@ def numbers(rows):
     return json.loads(json.dumps([{k: v for k, v in row.items() if "seconds" not in k} for row in rows]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id_", BY_ID)
 def test_the_code_makes_the_figure_on_show(id_):
     lesson = BY_ID[id_]

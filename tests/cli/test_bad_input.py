@@ -623,6 +623,7 @@ def test_a_grid_is_accepted_exactly_if_it_is_one(on, ts):
             solve(R2.denoiser(on), x, ts=torch.tensor(ts, dtype=torch.float64), solver="ddim")
 
 
+@pytest.mark.slow
 @given(schedules, st.sampled_from(list(GRIDS)), st.sampled_from(list(SOLVERS)), shapes, dtypes, st.integers(1, 6))
 @settings(deadline=None, max_examples=150)
 def test_any_solver_on_any_grid_schedule_shape_and_precision(on, grid, solver, shape, dtype, steps):
@@ -667,6 +668,7 @@ def test_blocks_are_accepted_exactly_if_they_divide_the_grid(steps, blocks):
             solve(D, x, steps, solver=Parareal(blocks=blocks))
 
 
+@pytest.mark.slow
 @given(st.text(max_size=12), st.sampled_from([schedule, mixture, solver_by_name, lambda name: time_grid(vp, 3, name)]))
 @quick
 def test_any_unknown_word_is_one_sentence_that_lists_what_is_allowed(word, lookup):

@@ -62,6 +62,7 @@ def sample(*words, n=50, steps=3):
 # ---- what is written
 
 
+@pytest.mark.slow
 def test_npz_holds_samples_start_times_and_settings(capsys):
     assert sample("--solver", "heun", "--grid", "uniform", "--schedule", "linear", "--seed", 4, "--out", "a.npz") == 0
     data = np.load("a.npz")
@@ -121,6 +122,7 @@ def png_text(path):
     return found
 
 
+@pytest.mark.slow
 def test_png_carries_its_settings():
     assert sample("--solver", "unipc2", "--seed", 3, "--label", 2, "--guidance-scale", 2, "--out", "a.png") == 0
     settings = json.loads(png_text("a.png")["toydiff"])
@@ -141,6 +143,7 @@ def test_json_row(capsys):
     assert f"{row['distance']:.3g}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_distance_falls_to_the_floor(capsys):
     rows = {}
     for steps in (1, 40):
@@ -150,6 +153,7 @@ def test_distance_falls_to_the_floor(capsys):
     assert rows[40]["distance"] < 2 * rows[40]["floor"]
 
 
+@pytest.mark.slow
 def test_label_and_guidance(capsys):
     def row(*words):
         sample("--label", 3, "--out", "a.npz", "--json", "-", *words, n=400, steps=20)
@@ -237,6 +241,7 @@ def test_sample_shows_how_much_of_the_path_is_accepted(capsys, monkeypatch):
     assert "20/20" in err
 
 
+@pytest.mark.slow
 def test_parallel_prints_the_rows_that_it_writes(capsys):
     words = [
         "--steps",
@@ -374,6 +379,7 @@ def test_a_number_that_is_none_is_a_dash(capsys):
     assert line.count("-") == 2
 
 
+@pytest.mark.slow
 def test_convergence_writes_exactly_the_promised_keys(capsys):
     words = ["--solver", "ddim", "heun", "--schedule", "vp", "--schedule", "linear"]
     assert run("convergence", *words, "--json", "c.json") == 0
@@ -611,6 +617,7 @@ def test_interrupted_while_sampling(capsys, monkeypatch):
     assert Path("a.npz").read_text() == "the old one"
 
 
+@pytest.mark.slow
 def test_interrupted_while_comparing(capsys, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -664,6 +671,7 @@ def test_written_files_are_ordinary_and_whole():
 # ---- as a process of its own
 
 
+@pytest.mark.slow
 def test_the_package_runs_as_a_module_and_a_wrong_word_ends_it(capsys):
     done = subprocess.run([sys.executable, "-m", "toydiff", "smaple"], capture_output=True, text=True)
     assert done.returncode == 2
@@ -676,6 +684,7 @@ def test_the_package_runs_as_a_module_and_a_wrong_word_ends_it(capsys):
     assert capsys.readouterr().out == f"toydiff {toydiff.__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["methods", pytest.param("--help", marks=pytest.mark.slow)])
 def test_a_reader_that_leaves_is_no_error(words):
     """`toydiff methods | head -1`: the pipe is closed before anything is written to it."""

@@ -233,6 +233,7 @@ def test_patience_ends_a_run(capsys):
     assert "patience counts measurements during the run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_score_distillation_is_watched_by_default():
     words = ["train", "sim", "--problem", "mixture", *TINY]
     assert run(*words, "--out", "watched") == 0
@@ -243,6 +244,7 @@ def test_score_distillation_is_watched_by_default():
     assert runs.load("plain").about["sampler"] == {"solver": "lcm", "grid": "uniform", "steps": [1]}
 
 
+@pytest.mark.slow
 def test_a_collapse_is_one_line_and_no_result(capsys):
     hasty = ["--lr", 0.01, "--set", "ratio=1", "--set", "lr_fake=1e-4"]
     words = ["train", "vsd", "--problem", "mixture", "--teacher", "ring-teacher", "--batch", 256, "--updates", 120]
@@ -484,6 +486,7 @@ def test_sample_asks_for_a_class(made):
     )  # it is compared with the whole ring, not with one of its eight modes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["teacher", "moons"])
 def test_sample_draws_points(name, made):
     assert run("sample", made / name, "--n", 30, "--steps", 2, "--out", "a.png") == 0
@@ -836,6 +839,7 @@ def test_damaged_files_are_one_line(what, damage, made, capsys):
         assert written() == before
 
 
+@pytest.mark.slow
 def test_help_does_not_import_what_trains():
     program = (
         "import sys; from toydiff import cli; cli.parse(['sample', '--out', 'a.npz']); "

@@ -127,6 +127,7 @@ def test_a_sentence_quotes_the_run(made):
     assert f"of {len(picard['drawn']['accepted']) - 1})" in second
 
 
+@pytest.mark.slow
 def test_rounds_to_the_target_are_where_the_median_sample_arrives():
     """Counted again from the sweeps themselves: then the median sample is within the target, and never before."""
     picture = demo._picard(demo.FAST)
@@ -169,6 +170,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_the_first_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "MAKERS", (demo._trajectories,))
     for name in ("1-trajectories.png", "1-trajectories.html", "index.html", "report.json"):
@@ -181,6 +183,7 @@ def test_a_second_run_replaces_the_first_whole(tmp_path, monkeypatch):
     assert len(os.listdir(tmp_path)) == 5  # no temporary file is left, and no other file is touched
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_half_file(tmp_path, monkeypatch):
     def stop(size):
         raise KeyboardInterrupt

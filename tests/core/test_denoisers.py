@@ -195,6 +195,7 @@ def test_counted_counts_calls_per_sample():
     assert D.nfe == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL_SCHEDULES)
 def test_rescheduled_mixture_is_the_mixture_on_the_other_schedule(name, schedule):
     """Both know the same data, so at any noise level that both reach they predict the same."""

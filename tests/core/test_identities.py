@@ -203,6 +203,7 @@ def test_v_on_a_circle(name):
 # ---- the SDE and the probability-flow ODE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [N1, M1], ids=["N1", "M1"])
 def test_velocity_is_the_derivative_of_the_exact_flow(mixture, schedule):
     for t, r in ((T, S), (S, T), (T, T)):
@@ -248,6 +249,7 @@ def lambda_grid(schedule, N, first=-2.0, last=2.0):
     return schedule.t_of_lam(torch.linspace(first, last, N + 1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eta", "on"), [*((1.0, on) for on in ALL_SCHEDULES), (0.0, "vp"), (0.5, "ve"), (0.5, "linear"), (0.0, "user")]
 )
@@ -342,6 +344,7 @@ def ddpm_ratio_by_hand(variance, N):
     return V / ((alpha[0] * C) ** 2 + 1 - alpha[0] ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variance", "expected"), [("small", (0.445, 0.878, 0.985)), ("large", (1.388, 1.035, 1.003))])
 def test_ddpm_variance_ratios(variance, expected):
     for N, ratio in zip((10, 100, 1000), expected, strict=True):

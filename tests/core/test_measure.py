@@ -141,6 +141,7 @@ def test_wasserstein2_of_a_shift_is_its_length(d):
     assert wasserstein2(a, a.flip(0) + c) == pytest.approx(float(c.norm()), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_wasserstein2_of_gaussians_nears_its_closed_form():
     # W2^2 = |m|^2 + (s - 1)^2 per coordinate; the sampling error at n = 1500 in 1-D is about 0.03
     a, b = normal(1500, 1), 3 + 2 * normal(1500, 1, seed=1)
@@ -604,6 +605,7 @@ def test_paths_of_images():
 # ---- cost of importing
 
 
+@pytest.mark.slow
 def test_importing_measures_loads_no_heavy_library():
     heavy = ("ot", "scipy", "sklearn", "matplotlib", "plotly")
     code = f"import sys, toydiff.measure; print([m for m in {heavy} if m in sys.modules])"

@@ -145,6 +145,7 @@ def test_flow_of_one_gaussian_by_its_formula(schedule):
     close(N1.flow(schedule, x, t, s), schedule.alpha(s) * m + size[1] / size[0] * (x - schedule.alpha(t) * m), 1e-13)
 
 
+@pytest.mark.slow
 def test_quantile_flow_of_a_one_dimensional_mixture(schedule):
     """x_s = F_s^-1(F_t(x)) and the PF-ODE integrated by DOP853 share nothing but the mixture."""
     t, s = inner(schedule, -2.2, 2.5)
@@ -152,6 +153,7 @@ def test_quantile_flow_of_a_one_dimensional_mixture(schedule):
     close(M1.flow(schedule, x, t, s), reference(M1.denoiser(schedule), x, float(t), float(s)), 1e-10)
 
 
+@pytest.mark.slow
 def test_quantile_flow_over_the_whole_range(schedule):
     x = draw(M1, schedule, 1.0, 12)
     close(M1.flow(schedule, x, 1.0, 0.0), reference(M1.denoiser(schedule), x), 1e-8)

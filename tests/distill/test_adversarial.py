@@ -212,6 +212,7 @@ def test_a_student_of_several_steps_is_sampled_as_it_was_trained():
     assert (row["solver"], row["nfe"]) == ("ddim", 4)
 
 
+@pytest.mark.slow
 def test_a_generator_is_pulled_to_the_data():
     """The whole of it, in one dimension: a student that is off by 1 comes back."""
     torch.manual_seed(0)

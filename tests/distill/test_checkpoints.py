@@ -96,6 +96,7 @@ def train_in_pieces(folder, stops, **how):
 # ---- resumed runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "every", "stops"),
     [(method, 1, (5, 8)) for method in METHODS if method != "progressive"]
@@ -117,6 +118,7 @@ def test_every_method_resumes_bit_for_bit(tmp_path, method, every, stops):
     assert [row[0] for row in whole[1]["history"]] == list(range(1, UPDATES + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["diffusion", pytest.param("guided", marks=pytest.mark.slow), "progressive"])
 def test_image_networks_resume_bit_for_bit(tmp_path, method):
     """Their convolutions keep their weights channels last, and fused Adam walks weights and moments as they lie in
@@ -338,6 +340,7 @@ class Halved:
         self.file.write(data[len(data) // 2 :])
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_point_of_a_write_is_whole(tmp_path):
     """Each state that the folder passes through, resumed: the run ends as the uninterrupted one, and what had been
     saved is not lost.

@@ -342,6 +342,7 @@ def standardised(values):
     return float(each.mean() / (each.std() / len(each) ** 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nsr", "n"), [*((nsr, 8) for nsr in LEVELS), (LEVELS[0], 32), (LEVELS[-1], 32), (LEVELS[0], 2), (LEVELS[-1], 2)]
 )
@@ -656,6 +657,7 @@ def test_the_adversarial_loss_is_the_hinge():
         assert losses[1] == pytest.approx(1 + b + max(1 - b, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture", "digits"])
 def test_discriminator_learns_to_tell(name):
     torch.set_default_dtype(torch.float32)
@@ -741,6 +743,7 @@ def test_variance_of_a_target_is_that_of_its_posterior_and_falls_with_references
         target_variance(N1, on, [0.5], 0)
 
 
+@pytest.mark.slow
 def test_variance_of_a_target_is_that_of_the_methods_own_pairing():
     on, n = schedule("vp"), 16
     [(_, measured, error)] = target_variance(M1, on, [float(on.t_of_lam(f64(0.0)))], n, samples=40_000)

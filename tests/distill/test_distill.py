@@ -556,6 +556,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "on", "conditional", "kind_of_teacher"),
     CASES,

@@ -360,6 +360,7 @@ def moved(p: Players, turn: int) -> list[nn.Parameter]:
     return list((p.student if turn == 0 else nn.ModuleList([p.fake, p.D])).parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [on_points, on_images])
 @pytest.mark.parametrize("method", LOSSES)
 def test_a_loss_needs_no_problem_and_no_knobs(method, make):

@@ -274,6 +274,7 @@ def test_dmd2s_head_reads_the_fake_models_features_and_learns_with_it():
     assert own == {id(p) for m in (head, fake) for p in m.parameters()}
 
 
+@pytest.mark.slow
 def test_dmd2s_head_learns_to_take_data_for_data():
     torch.manual_seed(0)
     problem, teacher = small()
@@ -439,6 +440,7 @@ def descended(method, seed=0, **knobs):
     return float(student.a[0].detach()), float(student.b[0].detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "knobs"),
     [("vsd", {}), ("swiftbrush", {}), ("dmd", {"regression": 0.0}), ("sim", {"c": 0.3}), ("sim", {"distance": "l2"})],
@@ -447,6 +449,7 @@ def test_with_the_exact_fake_score_descent_reaches_the_data(method, knobs):
     assert descended(method, **knobs) == pytest.approx((0.7, 0.5), abs=0.03)
 
 
+@pytest.mark.slow
 def test_without_a_bound_dmd_drifts_on_the_line(monkeypatch):
     """One over a number that may be near 0 has no mean: what the bound is for. Where it goes is chance."""
     ends = {}
@@ -506,6 +509,7 @@ def small(mixture=R2, **more):
     return problem, teacher.requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_the_fake_model_learns_the_generators_score():
     """On Gaussian data it is known: after some hundred updates with the generator held still, the error is a small part
     of what it was.
@@ -668,6 +672,7 @@ def test_bad_knobs_are_named():
 # ---- how wrong a score is
 
 
+@pytest.mark.slow
 def test_score_error_is_0_for_the_samples_own_denoiser_and_grows_with_a_shift():
     on = schedule("vp")
     x = R2.sample(1500, 0, dtype=torch.float64)

@@ -82,6 +82,7 @@ class ByHand:
         return gap.square().mean().item(), norm.item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [None, 0.7, 100.0])
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9])
 def test_updates_are_those_written_by_hand(clip, decay):

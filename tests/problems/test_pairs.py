@@ -44,6 +44,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_pair_is_where_the_teacher_takes_a_noise(folder):
     pairs = load_pairs(folder)
     assert len(pairs) == 25

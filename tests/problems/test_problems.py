@@ -143,6 +143,7 @@ def test_the_mixture_s_teacher_is_exact():
 # ---- measures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [TinyMixture(), PointsProblem("circles")], ids=["mixture", "points"])
 def test_true_samples_are_at_the_floor_and_others_are_not(p):
     """The mean of several fresh sets over the floor is 1, within what a mean of so few may be off."""
@@ -161,6 +162,7 @@ def test_true_samples_are_at_the_floor_and_others_are_not(p):
     assert p.measure(x) == p.measure(x)
 
 
+@pytest.mark.slow
 def test_accuracy_is_of_the_class_requested():
     p = TinyMixture()
     cond = torch.arange(400) % 8
@@ -193,6 +195,7 @@ class Pixels(Classifier):
         return features, features[:, :10].argmax(1)
 
 
+@pytest.mark.slow
 def test_fractions_of_modes_and_what_is_lost():
     uneven = GaussianMixture([[-3.0, 0.0], [3.0, 0.0], [0.0, 4.0]], std=0.3, weights=[0.6, 0.3, 0.1])
     p = MixtureProblem(uneven)

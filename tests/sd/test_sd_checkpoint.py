@@ -79,6 +79,7 @@ def test_a_single_file_is_the_same_checkpoint(checkpoints, tmp_path):
     torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", tiny_sd.KINDS)
 def test_prompts_and_latents_are_the_pipelines(checkpoints, kind):
     checkpoint, pipe = StableDiffusion.load(checkpoints[kind]), DiffusionPipeline.from_pretrained(checkpoints[kind])
@@ -324,6 +325,7 @@ def test_many_prompts_are_kept_in_half_precision(tmp_path, monkeypatch, kind):
     torch.testing.assert_close(mixed.hidden, whole.hidden, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", tiny_sd.KINDS)
 def test_what_is_kept_is_not_computed_in_the_callers_mode(tmp_path, kind):
     """A training in mixed precision encodes the empty prompt at its first guided call, and everyone reads it from then
@@ -384,6 +386,7 @@ def test_a_unet_of_another_task(broken, tmp_path):
     assert "for inpainting, depth or editing are not supported" in said(broken)
 
 
+@pytest.mark.slow
 def test_pieces_that_do_not_fit(checkpoints, tmp_path):
     sd = checkpoints["sd"]
     assert "there is no UNet at" in said(sd, unet="nowhere")
@@ -485,6 +488,7 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     assert "pip install 'toydiff[sd]'" in said(tmp_path / "any")
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_it_is_needed():
     import subprocess
     import sys
@@ -510,6 +514,7 @@ def test_a_network_of_ones_own_keeps_the_contract(checkpoints):
     assert features.shape == (2, D.net.feature_width) == (2, 16 + 32 + 32)
 
 
+@pytest.mark.slow
 def test_a_unet_that_is_conditioned_on_the_guidance_scale(tmp_path):
     """As the published LCM is: one call a step, with the scale embedded, and diffusers' pipeline does the same."""
     folder = tiny_sd.save(tmp_path / "conditioned", "sd", time_cond_proj_dim=64)

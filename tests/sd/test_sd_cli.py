@@ -124,6 +124,7 @@ def test_a_sheet_of_images_with_its_settings(fine, checkpoints, tmp_path):
     assert np.abs(np.asarray(Image.open(tmp_path / "again.png")).astype(int) - pixels).max() <= 1
 
 
+@pytest.mark.slow
 def test_arrays_json_and_parallel_sampling(fine, checkpoints, tmp_path):
     arguments = (
         "sample",
@@ -156,6 +157,7 @@ def test_arrays_json_and_parallel_sampling(fine, checkpoints, tmp_path):
     assert json.loads(str(walk["settings"]))["negative_prompt"] == "ugly"
 
 
+@pytest.mark.slow
 def test_train_sample_evaluate_and_export(fine, refused, checkpoints, pictures, tmp_path):
     run = tmp_path / "run"
     said = fine(
@@ -274,6 +276,7 @@ def test_train_sample_evaluate_and_export(fine, refused, checkpoints, pictures, 
     )
 
 
+@pytest.mark.slow
 def test_pairs_and_a_method_that_needs_them(fine, checkpoints, tmp_path):
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
     common = ("--problem", "sd", "--model", checkpoints["sd"], "--prompts", tmp_path / "prompts.txt")

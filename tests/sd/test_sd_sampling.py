@@ -65,6 +65,7 @@ def same(ours, other, tolerance=1e-4):
     assert gap <= max(tolerance, 3e-6 * size), f"differ by {gap:.1e}, of size {size:.0f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "solver", "steps"),
     [
@@ -88,6 +89,7 @@ def test_the_same_latents_and_images_as_diffusers(checkpoints, pipes, kind, solv
     assert ours.trajectory.rounds == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", ["leading", "linspace"])
 @pytest.mark.parametrize("solver", ["ddim", "dpm++2m", "unipc2", "heun"])
 def test_every_spacing_of_their_schedulers(checkpoints, pipes, spacing, solver):
@@ -262,6 +264,7 @@ def through_the_adapter(exact, solver, steps, rounded=False):
     return float((path.end.permute(0, 2, 3, 1).reshape(-1, 2) - end).abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "order"),
     [
@@ -283,6 +286,7 @@ def test_orders_hold_through_the_adapter(exact, solver, order):
     assert fitted_order(steps, errors) > order - 0.2, errors
 
 
+@pytest.mark.slow
 def test_whole_timesteps_lose_the_order(exact):
     errors = [through_the_adapter(exact, "dpm3", N, rounded=True) for N in (40, 80, 160)]
     assert min(errors) > 1e-5, errors

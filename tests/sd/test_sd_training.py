@@ -99,7 +99,7 @@ def trained(method, on, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("on", ["mixture", "digits", "sd"])
+@pytest.mark.parametrize("on", ["mixture", "digits", pytest.param("sd", marks=pytest.mark.slow)])
 def test_every_method_on_every_problem(on, method, request, monkeypatch):
     prompts = "sd" if METHODS[method].data else "sd_without_data"
     the_problem = {"mixture": TinyMixture, "digits": TinyDigits}.get(on, lambda: request.getfixturevalue(prompts))()
@@ -127,6 +127,7 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
         assert exported(model.denoiser, model.about) in EXPORTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [method for methods in EXPORTED.values() for method in methods])
 def test_a_student_in_plain_diffusers_makes_our_images(sd, checkpoints, tmp_path, method):
     run, _ = trained(method, sd, changes={"lr": 1e-2})
@@ -186,6 +187,7 @@ def by_its_own_code(code, guidance_scale):
     return found["image"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "method"),
     [("sd-v", "cd"), ("sd-v", "rectified-flow"), ("xl", "rectified-diffusion"), ("xl", "lcm"), ("xl", "perflow")],
@@ -212,6 +214,7 @@ def test_students_of_other_checkpoints_leave_as_well(checkpoints, pictures, tmp_
     assert float((ours.images - by_its_own_code(made.code, g)).abs().max()) <= 1 / 255
 
 
+@pytest.mark.slow
 def test_all_weights_instead_of_a_lora(checkpoints, pictures, tmp_path):
     on = problem(f"sd:{checkpoints['sd']}", settings={"data": str(pictures), "trained": "full"})
     before = everything(on.teacher)
@@ -238,6 +241,7 @@ def test_all_weights_instead_of_a_lora(checkpoints, pictures, tmp_path):
     assert all(torch.equal(p, everything(model.denoiser)[name]) for name, p in everything(loaded).items())
 
 
+@pytest.mark.slow
 def test_a_whole_unet_of_a_lora_is_the_same_student(sd, tmp_path):
     run, _ = trained("cd", sd, changes={"lr": 1e-2})
     model = run.finish()
@@ -254,6 +258,7 @@ def test_a_whole_unet_of_a_lora_is_the_same_student(sd, tmp_path):
     assert all(torch.equal(p, before[name]) for name, p in everything(sd.checkpoint.unet).items())
 
 
+@pytest.mark.slow
 def test_a_student_of_a_student(sd, tmp_path):
     first, _ = trained("rectified-diffusion", sd, out=tmp_path / "first", changes={"lr": 1e-2})
     first.finish()
@@ -273,6 +278,7 @@ def test_a_student_of_a_student(sd, tmp_path):
 # ---- what is shared, and what a file holds
 
 
+@pytest.mark.slow
 def test_copies_share_what_is_not_trained(sd, tmp_path):
     student = sd.student(start=sd.teacher)
     net, base = student.net, sd.checkpoint.unet
@@ -318,6 +324,7 @@ def test_a_lora_is_of_its_rank_and_starts_at_nothing(sd):
         torch.testing.assert_close(guidance_embedding(torch.tensor([g]), 256), theirs, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_and_accumulation_change_no_update(checkpoints, pictures):
     def weights(checkpointing, accumulate):
         on = problem(
@@ -335,6 +342,7 @@ def test_gradient_checkpointing_and_accumulation_change_no_update(checkpoints, p
         weights(False, 3)
 
 
+@pytest.mark.slow
 def test_frozen_weights_in_half_precision(tmp_path, pictures):
     on = problem(f"sd:{tiny_sd.save(tmp_path / 'half', 'sd')}", settings={"data": str(pictures), "rank": 4})
     on.checkpoint.to(dtype="bfloat16")
@@ -438,6 +446,7 @@ def test_a_damaged_cache_is_an_error_and_prompts_from_it_are_the_same(checkpoint
     assert torch.equal(held["pooled"], rows.pooled)
 
 
+@pytest.mark.slow
 def test_methods_with_data_do_not_with_prompts(sd_without_data):
     """The others do: `test_every_method_on_every_problem` gives them no data."""
     on = sd_without_data
@@ -451,6 +460,7 @@ def test_methods_with_data_do_not_with_prompts(sd_without_data):
         runs.train("vsd", on, changes=FEW, watch=1).finish()
 
 
+@pytest.mark.slow
 def test_pairs_are_data_and_are_continued(checkpoints, tmp_path, monkeypatch):
     prompts = ["a cat", "a dog"]
     on = problem(f"sd:{checkpoints['sd']}", settings={"prompts": prompts, "at_once": 2, "rank": 4})
@@ -497,6 +507,7 @@ def test_bad_settings_of_the_problem(checkpoints, tmp_path):
         problem("mixtures")
 
 
+@pytest.mark.slow
 def test_export_refuses_what_it_cannot_write(sd, tmp_path):
     run, _ = trained("cd", sd)
     model = run.finish()
@@ -517,6 +528,7 @@ def test_export_refuses_what_it_cannot_write(sd, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_flow_that_is_noised_again_has_no_scheduler(sd, tmp_path):
     flow, _ = trained("rectified-flow", sd)
     flow = flow.finish()
@@ -526,6 +538,7 @@ def test_a_flow_that_is_noised_again_has_no_scheduler(sd, tmp_path):
         export(model.denoiser, model.about, tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_nothing(sd, tmp_path, monkeypatch):
     run, _ = trained("cd", sd)
     model = run.finish()
@@ -542,6 +555,7 @@ def test_an_export_that_fails_leaves_nothing(sd, tmp_path, monkeypatch):
 # ---- where things are
 
 
+@pytest.mark.slow
 def test_a_run_is_sampled_without_what_it_was_trained_on_and_from_anywhere(
     checkpoints, pictures, tmp_path, monkeypatch
 ):
@@ -566,6 +580,7 @@ def test_a_run_is_sampled_without_what_it_was_trained_on_and_from_anywhere(
     assert problem("sd:./model").checkpoint is problem("sd:model", settings={"local_only": True}).checkpoint is not None
 
 
+@pytest.mark.slow
 def test_a_problem_of_a_checkpoint_that_is_in_hand_says_where_it_is_from(checkpoints, sd, tmp_path):
     first, _ = trained("rectified-diffusion", sd, changes={"lr": 1e-2})
     first = first.finish()
@@ -619,6 +634,7 @@ def test_pictures_of_all_kinds(tmp_path):
 # ---- interruption
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_bits_from_its_cache(checkpoints, pictures, tmp_path):
     fresh = shutil.copytree(checkpoints["sd"], tmp_path / "fresh")  # whose prompts are always encoded together
 
@@ -643,6 +659,7 @@ def test_a_run_goes_on_with_the_same_bits_from_its_cache(checkpoints, pictures, 
         ).finish()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_bits(sd, tmp_path):
     sd.sizes = dataclasses.replace(sd.sizes, watched=8)
 

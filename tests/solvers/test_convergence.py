@@ -27,6 +27,7 @@ def test_two_points_give_the_slope_between_them():
     assert row["measured"] == pytest.approx(math.log(row["error"][0] / row["error"][1]) / math.log(4), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "heun", "dpm3"])
 def test_single_step_orders(name):
     [row] = convergence(solvers=[name], schedules=["scaled-linear"], steps=(80, 160))
@@ -66,6 +67,7 @@ def test_settings_make_a_stochastic_solver_deterministic():
     assert as_setting["error"] == pytest.approx(euler["error"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_seed_draws_the_mixture_and_the_starts():
     def run(mixture, seed):
         return convergence(mixture, solvers=["ddim"], schedules=["vp"], steps=(5, 10), starts=8, seed=seed)

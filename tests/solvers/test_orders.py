@@ -214,6 +214,7 @@ def variance_order(solver_of, schedule, steps=STEPS):
     return fitted_order(steps, errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_solvers_have_the_moments_to_their_order(name):
     orders = [variance_order(lambda N: STOCHASTIC[name], ALL_SCHEDULES[on]) for on in ("vp", "linear")]

@@ -179,6 +179,7 @@ def test_any_dimension_and_batch(mixture, B):
         check_methods(mixture.denoiser(SCALED), draw(mixture, SCALED, 1.0, B), 6, ONE_STEP[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("B", [1, 3])
 def test_images(B):
     D = Empirical(normal(6, 1, 4, 4, seed=3)).denoiser(SCALED)
@@ -416,6 +417,7 @@ class Surprise(Denoiser):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "on"), [("ddim", "linear"), ("ddpm", "scaled-linear"), ("ddim", "ve")])
 def test_after_k_sweeps_k_points_are_exact_and_not_one_more(name, on):
     one, schedule, T = ONE_STEP[name], ALL_SCHEDULES[on], 12
@@ -578,6 +580,7 @@ def test_parareal_is_its_recursion(on):
             close(sweep, torch.stack(inner), EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fine", "coarse"), [("ddim", "ddim"), ("heun", "ddim"), ("ddpm", "heun")])
 def test_the_pipeline_gives_the_very_iterates_of_the_recursion(fine, coarse):
     """To the last bit: `parareal`, eight lines, against the sampler, which computes the same in another order."""
@@ -871,6 +874,7 @@ class Meter(Denoiser):
         return self.denoiser(x, t, cond)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "scale"), [("ddim", 2.5), ("heun", 1.0), ("ddpm", 2.5)])
 def test_calls_and_rounds_are_those_made(one, scale):
     cond, T = torch.tensor([0, 3, 5]), 12
@@ -948,6 +952,7 @@ def test_what_a_start_cost_is_counted(method):
     assert again.rounds > path.rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 5])
 def test_a_limit_of_states_changes_the_memory_and_nothing_else(at_once):
     D, x = R2.denoiser(SCALED), draw(R2, SCALED, 1.0, 4)
@@ -1198,6 +1203,7 @@ class Exploding(Denoiser):
         return Prediction.of("x0", 0.3 * x - self.c * x**3, x, t, self.schedule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("on", "tolerance"), [("scaled-linear", "none"), ("linear", "1e-3")])
 def test_iterates_may_explode_and_the_path_does_not(on, tolerance):
     schedule = ALL_SCHEDULES[on]

@@ -327,6 +327,7 @@ def test_gradients_pass_through_a_step_at_the_ends(name, schedule):
 # ---- the reference
 
 
+@pytest.mark.slow
 def test_reference_of_a_guided_model_is_where_many_steps_lead():
     schedule = ALL_SCHEDULES["cosine"]
     D, x = RING.denoiser(schedule), draw(RING, schedule, 0.9, 3)
@@ -336,6 +337,7 @@ def test_reference_of_a_guided_model_is_where_many_steps_lead():
     assert not torch.allclose(exact, reference(D, x, 0.9, 0.1, cond=LABELS), atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["linear", "ve"])
 def test_reference_composes(on):
     schedule = ALL_SCHEDULES[on]
@@ -407,6 +409,7 @@ class PlainCosine(Schedule):
         return torch.sin(t * math.pi / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_plain_cosine_is_the_ready_made_one(name, dtype):
