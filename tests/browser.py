@@ -1,4 +1,6 @@
-"""A running app and a real browser for tests and benchmarks: Debian's chromium, driven by Playwright, which downloads none."""
+"""A running app and a real browser for tests and benchmarks: Debian's chromium, driven by Playwright, which downloads
+none.
+"""
 
 import os
 import shutil
@@ -16,9 +18,14 @@ APP = Path(__file__).parent.parent / "app"
 FIGURE = ".st-key-picture .js-plotly-plot"
 MARKS = f"{FIGURE} .trace, {FIGURE} .imagelayer image"
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
     "--disable-sync",
-]  # fmt: skip
+]
 REQUIRED = "TOYDIFF_BROWSER"
 """Set to 1 where a browser must be there: the tests then fail without one."""
 
@@ -47,8 +54,13 @@ def serve(*command: str, port: int | None = None, **environment: str) -> Iterato
         str(port),
     ]
     process = subprocess.Popen(
-        [sys.executable, *words], env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )  # fmt: skip
+        [sys.executable, *words],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     url = f"http://localhost:{port}"
     try:
         for _ in range(240):

@@ -1,4 +1,6 @@
-"""What the tests share: exact problems, every schedule (with one that a user wrote), and denoisers written as a user would."""
+"""What the tests share: exact problems, every schedule (with one that a user wrote), and denoisers written as a user
+would.
+"""
 
 import collections
 import itertools
@@ -71,7 +73,7 @@ def gauss(low, high, nodes=60, pieces=20):
 
 
 class Spy(Denoiser):
-    """A denoiser of a user that keeps its own count of calls and the times that it was asked at."""
+    """A denoiser of a user that keeps its own count of calls and the times that it was evaluated at."""
 
     def __init__(self, denoiser):
         super().__init__(denoiser.schedule, denoiser.kind)
@@ -84,7 +86,7 @@ class Spy(Denoiser):
 
 
 class ConstantX0(Denoiser):
-    """A model that believes in one clean point, whatever it sees."""
+    """A model that predicts one clean point, whatever it sees."""
 
     def __init__(self, schedule, x0):
         super().__init__(schedule, "x0")
@@ -102,10 +104,12 @@ def affine_step(solver, D, t, s):
 
 
 def affine_moments(solver, D, ts, mean, variance):
-    """Mean and variance at the end of the grid ts, started from N(mean, variance), on one-dimensional Gaussian data: exact.
+    """Mean and variance at the end of the grid ts, started from N(mean, variance), on one-dimensional Gaussian data:
+    exact.
 
-    Every step is affine there, multistep ones too. So the end is affine in the start and in each step's noise: one run with the
-    start 0, one with the start 1, and one for the noise of each step give all coefficients, without any sampling.
+    Every step is affine there, multistep ones too. So the end is affine in the start and in each step's noise: one run
+    with the start 0, one with the start 1, and one for the noise of each step give all coefficients, without any
+    sampling.
     """
     steps = len(ts) - 1
     x = torch.zeros(steps + 2, 1, dtype=torch.float64)

@@ -30,6 +30,16 @@ def same_weights():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def few_samples(monkeypatch):
+    """Mixtures are measured by few samples, where the figure itself says nothing."""
+    from tiny import FEW
+
+    from toydiff.problems import MixtureProblem
+
+    monkeypatch.setattr(MixtureProblem, "sizes", FEW)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """Folders of tiny Stable Diffusion checkpoints by kind, made once: `tiny_sd.KINDS`."""

@@ -1,4 +1,6 @@
-"""Students whose optimum is known, and batches that hold a distribution's moments exactly: what the tests of distillation put through the real losses."""
+"""Students whose optimum is known, and batches that hold a distribution's moments exactly: what the tests of
+distillation put through the real losses.
+"""
 
 import itertools
 
@@ -15,7 +17,10 @@ LEAST = 1e-3
 
 
 class Spline(Denoiser):
-    """In one dimension, a piecewise linear map for each of `times`, of its kind: with two knots, an affine one. Linear in its parameters."""
+    """In one dimension, a piecewise linear map for each of `times`, of its kind: with two knots, an affine one.
+
+    Linear in its parameters.
+    """
 
     def __init__(self, schedule, kind, times, knots=(-1.0, 1.0)):
         super().__init__(schedule, kind)
@@ -25,7 +30,7 @@ class Spline(Denoiser):
 
     def forward(self, x, t, cond=None):
         gap, i = (t.expand(len(x))[:, None] - self.times).abs().min(1)
-        assert float(gap.max()) < 1e-9, "asked at a time that it has no map for"
+        assert float(gap.max()) < 1e-9, "evaluated at a time that it has no map for"
         k = (torch.searchsorted(self.knots, x[:, 0].contiguous()) - 1).clamp(0, len(self.knots) - 2)
         w = (x[:, 0] - self.knots[k]) / (self.knots[k + 1] - self.knots[k])
         y = (1 - w) * self.values[i, k] + w * self.values[i, k + 1]
@@ -33,15 +38,18 @@ class Spline(Denoiser):
 
 
 class Table(Denoiser):
-    """One answer of its own for every sample of the batch: its optimum is the target of a loss. `asked` is what it was called with."""
+    """One answer of its own for every sample of the batch: its optimum is the target of a loss.
+
+    `inputs` is what it was called with.
+    """
 
     def __init__(self, schedule, kind, *shape):
         super().__init__(schedule, kind)
         self.values = nn.Parameter(torch.zeros(*shape, dtype=torch.float64))
-        self.asked = None
+        self.inputs = None
 
     def forward(self, x, t, cond=None, guidance_scale=None):
-        self.asked = (x, t, cond, guidance_scale)
+        self.inputs = (x, t, cond, guidance_scale)
         return Prediction.of(self.kind, self.values, x, t, self.schedule)
 
 
@@ -60,8 +68,8 @@ class Known(Denoiser):
 class FirstOrder(Denoiser):
     """The perfect first-order model in one dimension, window by window, as methods 2.4 and G6 have it.
 
-    x0, eps (M, K): K curves alpha x_0 + sigma eps in each of M equally long windows, which rise with k at all times; between two of them
-    the belief is linear in x, so that it is constant along a curve everywhere.
+    x0, eps (M, K): K curves alpha x_0 + sigma eps in each of M equally long windows, which rise with k at all times;
+    between two of them the prediction is linear in x, so that it is constant along a curve everywhere.
     """
 
     def __init__(self, schedule, kind, x0, eps):
@@ -82,7 +90,10 @@ class FirstOrder(Denoiser):
 
 
 class With(MixtureProblem):
-    """A mixture's problem whose students are those of a test: make(schedule, kind). Its teacher is exact, of the kind given."""
+    """A mixture's problem whose students are those of a test: make(schedule, kind).
+
+    Its teacher is exact, of the kind given.
+    """
 
     def __init__(self, mixture, schedule, kind, make=None, *, conditional=False, data=None):
         super().__init__(mixture, "test", schedule)
@@ -101,10 +112,11 @@ class With(MixtureProblem):
 
 
 class Designed(Draws):
-    """Values of a test's choice in the place of random ones, each repeated to the size of the batch. What is not given is random.
+    """Values of a test's choice in the place of random ones, each repeated to the size of the batch. What is not given
+    is random.
 
-    normals: one tensor for all draws of normal numbers, or a list with one for each draw of a loss, in their order. uniforms: such a list of tensors
-    in [0, 1).
+    normals: one tensor for all draws of normal numbers, or a list with one for each draw of a loss, in their order.
+    uniforms: such a list of tensors in [0, 1).
     """
 
     def __init__(self, *, normals=None, uniforms=(), indices=None, seed=0):
@@ -134,14 +146,14 @@ def tiled(values, n):
 
 
 def corners(mean, std):
-    """x_0 and eps, (4, 1) each: four points with the first two moments of N(mean, std^2) and of N(0, 1), uncorrelated. All that least squares
-    over affine maps sees of the two."""
+    """x_0 and eps, (4, 1) each: four points with the first two moments of N(mean, std^2) and of N(0, 1), uncorrelated.
+    All that least squares over affine maps sees of the two."""
     x0 = torch.tensor([[mean - std], [mean + std]] * 2, dtype=torch.float64)
     eps = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]], dtype=torch.float64)
     return x0, eps
 
 
-def shares(times, low=LEAST):
+def uniforms_for(times, low=LEAST):
     """The uniform numbers in [0, 1) that a loss turns into these times in [low, 1)."""
     return (torch.as_tensor(times, dtype=torch.float64) - low) / (1 - low)
 
@@ -158,7 +170,8 @@ def exact_pairs(mixture, schedule, noise):
 
 
 def rectified(pairs, schedule, kind):
-    """What rectification with these pairs tends to where curves do not cross: x_0 and eps constant along the curve of each pair.
+    """What rectification with these pairs tends to where curves do not cross: x_0 and eps constant along the curve of
+    each pair.
 
     eps is such that the curve starts where the teacher did, at sigma(1) noise.
     """

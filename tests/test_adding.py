@@ -17,13 +17,32 @@ from toydiff.catalog import METHODS
 from toydiff.cli import main
 from toydiff.training.checkpoints import read_tensors
 
+END = "---- end of a command"
 
-@pytest.fixture
-def copied(tmp_path):
-    """A folder with a copy of the package, without its weights."""
+
+def copy_to(folder):
+    """A copy of the package there, without its weights."""
     unneeded = shutil.ignore_patterns("*.safetensors", "*.json", "__pycache__")
-    shutil.copytree(Path(toydiff.__file__).parent, tmp_path / "toydiff", ignore=unneeded)
-    return tmp_path
+    shutil.copytree(Path(toydiff.__file__).parent, folder / "toydiff", ignore=unneeded)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A copy of the package with a solver, a problem and a method of its own, and what its command prints of each."""
+    folder = copy_to(tmp_path_factory.mktemp("grown"))
+    add_solver(folder / "toydiff")
+    add_problem(folder / "toydiff")
+    add_method(folder / "toydiff")
+    printed = iter(commands(folder, ["methods", "--json", "-"], *OF_THE_SOLVER, *OF_THE_PROBLEM, *OF_THE_METHOD))
+    return (
+        folder,
+        json.loads(next(printed)),
+        {
+            of: [next(printed) for _ in lines]
+            for of, lines in (("solver", OF_THE_SOLVER), ("problem", OF_THE_PROBLEM), ("method", OF_THE_METHOD))
+        },
+    )
 
 
 def add_line(file, line, after):
@@ -46,9 +65,11 @@ def python(folder, *words):
     return found.stdout
 
 
-def command(folder, *words):
-    """What `toydiff` prints there."""
-    return python(folder, "-m", "toydiff", *words)
+def commands(folder, *lines):
+    """What `toydiff` prints there for each of these command lines, one after the other in a process of its own."""
+    lines = [list(map(str, words)) for words in lines]
+    program = "import sys, toydiff.cli as c\nfor words in {}: assert c.main(words) == 0, words; print({!r}, flush=True)"
+    return python(folder, "-c", program.format(lines, END)).split(f"{END}\n")[:-1]
 
 
 MIDPOINT = '''"""The midpoint rule in NSR."""
@@ -77,24 +98,32 @@ MIDPOINT_ENTRIES = [Entry(name="mine", solver=Midpoint(), title="Midpoint in NSR
 '''
 
 
-def test_a_solver(copied):
-    solvers = copied / "toydiff" / "solvers"
-    (solvers / "midpoint.py").write_text(MIDPOINT)
-    add_line(solvers / "registry.py", "from .midpoint import MIDPOINT_ENTRIES", after="from .lcm import LCM_ENTRIES")
+HOW = ["sample", "--mixture", "ring", "--steps", "8", "--n", "50", "--solver"]
+OF_THE_SOLVER = [
+    ["convergence", "--solver", "mine", "--schedule", "vp", "--json", "-"],
+    [*HOW, "mine", "--out", "mine.npz"],
+]
 
-    listed = json.loads(command(copied, "methods", "--json", "-"))["solvers"]
+
+def add_solver(package):
+    (package / "solvers" / "midpoint.py").write_text(MIDPOINT)
+    line = "from .midpoint import MIDPOINT_ENTRIES"
+    add_line(package / "solvers" / "registry.py", line, after="from .lcm import LCM_ENTRIES")
+
+
+@pytest.mark.slow
+def test_a_solver(grown):
+    folder, listed, printed = grown
+    listed, (measured, sampled) = listed["solvers"], printed["solver"]
     assert [row["name"] for row in listed] == [*toydiff.SOLVERS, "mine"]
     assert (listed[-1]["title"], listed[-1]["order"], listed[-1]["calls_per_step"]) == ("Midpoint in NSR", 2, 2)
-
-    [row] = json.loads(command(copied, "convergence", "--solver", "mine", "--schedule", "vp", "--json", "-"))
+    [row] = json.loads(measured)
     assert (row["solver"], row["declared"]) == ("mine", 2)
     assert row["measured"] == pytest.approx(2, abs=0.15)
-
+    assert "mine on mixture:ring: 50 samples" in sampled
     # written out, DPM-Solver-2 is this rule
-    how = ["sample", "--mixture", "ring", "--steps", "8", "--n", "50", "--solver"]
-    assert "mine on mixture:ring: 50 samples" in command(copied, *how, "mine", "--out", "mine.npz")
-    assert main([*how, "dpm2", "--out", str(copied / "dpm2.npz")]) == 0
-    mine, dpm2 = (np.load(copied / f"{name}.npz")["samples"] for name in ("mine", "dpm2"))
+    assert main([*HOW, "dpm2", "--out", str(folder / "dpm2.npz")]) == 0
+    mine, dpm2 = (np.load(folder / f"{name}.npz")["samples"] for name in ("mine", "dpm2"))
     np.testing.assert_allclose(mine, dpm2, atol=1e-4)
 
 
@@ -132,15 +161,20 @@ for record in runs.train("diffusion", "mixture", changes=changes, out="cut", eve
 
 @pytest.fixture
 def installed(tmp_path):
-    """As an installed command runs in a folder: Python's search path begins with the folder of the command, and lacks the current one."""
+    """As an installed command runs in a folder, here several lines in one process: Python's search path begins with
+    the folder of the command, and lacks the current one.
+    """
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "toydiff"
-    script.write_text("import sys\n\nfrom toydiff.cli import main\n\nsys.exit(main())\n")
+    script.write_text(
+        "import sys\n\nfrom toydiff.cli import main\n\n"
+        "for line in sys.argv[1:]:\n    assert main(line.split()) == 0, line\n"
+    )
 
-    def run(folder, *words):
+    def run(folder, *lines):
         package = str(Path(toydiff.__file__).parents[1])
         return subprocess.run(
-            [sys.executable, script, *map(str, words)],
+            [sys.executable, script, *lines],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": package},
             capture_output=True,
@@ -152,32 +186,39 @@ def installed(tmp_path):
 
 @pytest.mark.slow
 def test_a_schedule_of_a_user_is_saved_and_loaded(installed, tmp_path):
-    """By the command, in the folder of its module: an interrupted run ends with the same bits, and is measured and sampled."""
+    """By the command, in the folder of its module: an interrupted run ends with the same bits, and is measured and
+    sampled.
+    """
     here = tmp_path / "here"
     here.mkdir()
     (here / "my_schedules.py").write_text(SQUARE)
     (here / "interrupted.py").write_text(INTERRUPTED)
 
-    def done(*words):
-        found = installed(here, *words)
-        assert found.returncode == 0, found.stderr
-        return found.stdout
-
-    train = ["train", "diffusion", "--problem", "mixture", "--set", "schedule=my_schedules:Square", "--updates", 4, "--batch", 16]  # fmt: skip
-    done(*train, "--out", "whole")
+    subprocess.run(
+        [sys.executable, "interrupted.py"],
+        cwd=here,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(toydiff.__file__).parents[1])},
+    )
+    assert json.loads((here / "cut" / "run.json").read_text())["step"] == 2
+    train = "train diffusion --problem mixture --set schedule=my_schedules:Square --updates 4 --batch 16 --out"
+    found = installed(
+        here,
+        f"{train} whole",
+        f"{train} cut --resume",
+        "evaluate cut --steps 2 --n 50",
+        "sample cut --steps 2 --n 50 --out a.npz",
+    )
+    assert found.returncode == 0, found.stderr
     index = json.loads((here / "whole" / "run.json").read_text())
     assert index["about"]["denoiser"]["schedule"] == {
-        "name": "import", "path": "my_schedules:Square", "settings": {"power": 2.0},
-    }  # fmt: skip
-
-    subprocess.run([sys.executable, "interrupted.py"], cwd=here, check=True, env=os.environ | {"PYTHONPATH": str(Path(toydiff.__file__).parents[1])})  # fmt: skip
-    assert json.loads((here / "cut" / "run.json").read_text())["step"] == 2
-    done(*train, "--out", "cut", "--resume")
+        "name": "import",
+        "path": "my_schedules:Square",
+        "settings": {"power": 2.0},
+    }
     whole, cut = (read_tensors(here / name / "step-00000004.safetensors") for name in ("whole", "cut"))
     assert [key for key in whole if key != "global_random" and not torch.equal(whole[key], cut[key])] == []
-
-    assert "after 4 updates" in done("evaluate", "cut", "--steps", "2", "--n", 50)
-    done("sample", "cut", "--steps", 2, "--n", 50, "--out", "a.npz")
+    assert "after 4 updates" in found.stdout
     assert np.isfinite(np.load(here / "a.npz")["samples"]).all()
 
 
@@ -192,7 +233,10 @@ def test_where_a_schedule_of_a_user_is_not_found_the_command_says_so(tmp_path, m
     assert main([*sample, "schedules_of_mine:Square"]) == 0
     capsys.readouterr()
     for name, message in (("NoSchedule", "is no noise schedule"), ("Other", "cannot be imported: AttributeError")):
-        for words in ([*train, f"schedule=schedules_of_mine:{name}", "--out", "x"], [*sample, f"schedules_of_mine:{name}"]):  # fmt: skip
+        for words in (
+            [*train, f"schedule=schedules_of_mine:{name}", "--out", "x"],
+            [*sample, f"schedules_of_mine:{name}"],
+        ):
             assert main(words) == 2
             err = capsys.readouterr().err
             assert err.count("\n") == 1
@@ -201,7 +245,11 @@ def test_where_a_schedule_of_a_user_is_not_found_the_command_says_so(tmp_path, m
     monkeypatch.delitem(sys.modules, "schedules_of_mine")
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
     monkeypatch.chdir("elsewhere")
-    for words in (["evaluate", "../run"], ["sample", "../run", "--out", "b.npz"], [*train, "schedule=schedules_of_mine:Square", "--out", "x"]):  # fmt: skip
+    for words in (
+        ["evaluate", "../run"],
+        ["sample", "../run", "--out", "b.npz"],
+        [*train, "schedule=schedules_of_mine:Square", "--out", "x"],
+    ):
         assert main(words) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1
@@ -253,28 +301,31 @@ ENTRY = Entry(
 """
 
 
-@pytest.mark.slow
-def test_a_problem(copied):
-    problems = copied / "toydiff" / "problems"
-    (problems / "checkerboard.py").write_text(CHECKERBOARD)
-    add_line(
-        problems / "__init__.py",
-        "from .checkerboard import ENTRY as checkerboard_entry",
-        after="from .digits import ENTRY as digits_entry",
-    )
+BRIEFLY = ["--updates", "3", "--batch", "16", "--watch", "3"]
+OF_THE_PROBLEM = [
+    ["train", "diffusion", "--problem", "checkerboard", *BRIEFLY, "--out", "board"],
+    ["evaluate", "board", "--steps", "1", "--n", "50"],
+    ["sample", "board", "--steps", "1", "--n", "50", "--out", "board.png"],
+]
 
-    listed = json.loads(command(copied, "methods", "--json", "-"))
+
+def add_problem(package):
+    (package / "problems" / "checkerboard.py").write_text(CHECKERBOARD)
+    line = "from .checkerboard import ENTRY as checkerboard_entry"
+    add_line(package / "problems" / "__init__.py", line, after="from .digits import ENTRY as digits_entry")
+
+
+@pytest.mark.slow
+def test_a_problem(grown):
+    folder, listed, printed = grown
+    trained, measured, _ = printed["problem"]
     assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd"]
     for row in listed["methods"]:
         assert row["knobs"]["checkerboard"] == row["knobs"]["points"]
-
-    few = ["--problem", "checkerboard", "--updates", 3, "--batch", 16, "--watch", 3]
-    assert "the best on the way is kept" in command(copied, "train", "diffusion", *few, "--out", "run")
-    measured = command(copied, "evaluate", "run", "--steps", 1, "--n", 50)
+    assert "the best on the way is kept" in trained
     assert "diffusion on checkerboard, after 3 updates" in measured
     assert "sliced Wasserstein distance to true samples" in measured
-    command(copied, "sample", "run", "--steps", 1, "--n", 50, "--out", "a.png")
-    assert (copied / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "board.png").read_bytes().startswith(b"\x89PNG")
 
 
 OWN_METHOD = '''"""Two steps of the teacher in one answer.
@@ -319,26 +370,30 @@ CARD = Card(
 '''
 
 
-@pytest.mark.slow
-def test_a_method(copied):
-    (copied / "toydiff" / "distill" / "mine.py").write_text(OWN_METHOD)
-    add_line(
-        copied / "toydiff" / "catalog.py",
-        "from .distill.mine import CARD as mine",
-        after="from .distill.adversarial import CARD as adversarial",
-    )
+OF_THE_METHOD = [
+    ["train", "mine", "--problem", "mixture", "--updates", "20", "--out", "run"],
+    ["sample", "run", "--steps", "2", "--n", "50", "--out", "method.npz"],
+    ["evaluate", "run", "--steps", "2", "--n", "100", "--json", "-"],
+]
 
-    listed = json.loads(command(copied, "methods", "--json", "-"))["methods"]
+
+def add_method(package):
+    (package / "distill" / "mine.py").write_text(OWN_METHOD)
+    line = "from .distill.mine import CARD as mine"
+    add_line(package / "catalog.py", line, after="from .distill.adversarial import CARD as adversarial")
+
+
+@pytest.mark.slow
+def test_a_method(grown):
+    folder, listed, printed = grown
+    listed = listed["methods"]
     assert [row["id"] for row in listed] == [*METHODS, "mine"]
     assert (listed[-1]["title"], listed[-1]["needs"]) == ("Two steps in one", "teacher")
     assert listed[-1]["knobs"]["mixture"]["batch"] == 64
-
-    command(copied, "train", "mine", "--problem", "mixture", "--updates", 20, "--out", "run")
-    command(copied, "sample", "run", "--steps", 2, "--n", 50, "--out", "mine.npz")
-    samples = np.load(copied / "mine.npz")["samples"]
+    samples = np.load(folder / "method.npz")["samples"]
     assert samples.shape == (50, 2)
     assert np.isfinite(samples).all()
-    [row] = json.loads(command(copied, "evaluate", "run", "--steps", 2, "--n", 500, "--json", "-"))
+    [row] = json.loads(printed["method"][2])
     assert (row["method"], row["updates"], row["nfe"]) == ("mine", 20, 2)
 
 
@@ -374,7 +429,7 @@ LESSON = Lesson(
 )
 '''
 
-LOOK = """
+SHOW = """
 import json
 
 from streamlit.testing.v1 import AppTest
@@ -383,8 +438,9 @@ from toydiff.cli import app as cli_app
 
 at = AppTest.from_file(str(cli_app.folder() / "main.py"), default_timeout=60).run()  # what `toydiff app` serves
 assert not at.exception, at.exception[0].value
-charts = [json.loads(part.proto.bytes) for part in at.get("bidi_component") if part.proto.component_name == "toydiff_chart"]
-told = {
+parts = [part.proto for part in at.get("bidi_component")]
+charts = [json.loads(part.bytes) for part in parts if part.component_name == "toydiff_chart"]
+shown = {
     "header": at.header[0].value,
     "words": [part.value for part in at.markdown],
     "presets": [link.proto.label for link in at.get("page_link")],
@@ -392,13 +448,14 @@ told = {
 }
 from lessons import LESSONS  # the page has told Python where they are
 
-print(json.dumps(told | {"menu": [lesson.id for lesson in LESSONS]}))
+print(json.dumps(shown | {"menu": [lesson.id for lesson in LESSONS]}))
 """
 
 
 @pytest.mark.slow
-def test_a_page_of_the_app(copied):
+def test_a_page_of_the_app(tmp_path):
     pytest.importorskip("streamlit")
+    copied = copy_to(tmp_path)
     app = Path(__file__).resolve().parent.parent / "app"
     shutil.copytree(app, copied / "app", ignore=shutil.ignore_patterns("__pycache__"))
     menu = re.findall(r"from \.(\w+) import LESSON", (app / "lessons" / "__init__.py").read_text())
@@ -407,10 +464,10 @@ def test_a_page_of_the_app(copied):
     lessons = copied / "app" / "lessons" / "__init__.py"
     add_line(lessons, "from .mine import LESSON as mine", after="from screen.lesson import Lesson")
 
-    (copied / "look.py").write_text(LOOK)
-    told = json.loads(python(copied, "look.py").splitlines()[-1])
-    assert told["menu"] == ["mine", *(name.replace("_", "-") for name in menu)]
-    assert told["header"] == "What a mixture draws"
-    assert "Here are 30 of them. Each is drawn by itself." in told["words"]
-    assert told["points"] == [30]
-    assert told["presets"][0] == "Ten samples"
+    (copied / "show.py").write_text(SHOW)
+    shown = json.loads(python(copied, "show.py").splitlines()[-1])
+    assert shown["menu"] == ["mine", *(name.replace("_", "-") for name in menu)]
+    assert shown["header"] == "What a mixture draws"
+    assert "Here are 30 of them. Each is drawn by itself." in shown["words"]
+    assert shown["points"] == [30]
+    assert shown["presets"][0] == "Ten samples"

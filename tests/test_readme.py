@@ -15,6 +15,7 @@ from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import PARALLEL, SOLVERS
+from toydiff.studies.parallel_sampling import METHODS as METHODS_COMPARED
 from toydiff.studies.parallel_sampling import compare
 
 ROOT = Path(__file__).parent.parent
@@ -72,16 +73,18 @@ def test_table_of_parallel_samplers_is_the_registry():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
-def test_counts_of_parallel_samplers_are_those_of_the_command(steps):
-    """Rounds and calls; the seconds are another machine's."""
+@pytest.mark.parametrize(("steps", "methods"), [(100, METHODS_COMPARED), (1000, ("window",))])
+def test_counts_of_parallel_samplers_are_those_of_the_command(steps, methods):
+    """Rounds and calls; the seconds are another machine's. A thousand steps of one method tell how old a table is."""
     written = re.findall(
         rf"^\| {steps} \| `([^`]+)` \| (\d+), (\d+) \| (\d+) \| (\d+) \|",
         READMES["toydiff/solvers/parallel"],
         re.MULTILINE,
     )
     keys = ("solver", "rounds_to_target", "rounds_to_target_p95", "rounds", "nfe")
-    assert written == [tuple(str(row[key]) for key in keys) for row in compare(steps=(steps,), cost=0)]
+    assert len(written) == len(METHODS_COMPARED)
+    rows = [tuple(str(row[key]) for key in keys) for row in compare(steps=(steps,), cost=0, methods=methods)]
+    assert rows == [written[METHODS_COMPARED.index(method)] for method in methods]
 
 
 def test_tables_of_bundled_weights_are_those_of_their_files():
@@ -169,7 +172,7 @@ CHECKS = {
     ("toydiff/distill", 1): of_method,
     ("toydiff/plots", 0): of_figures,
 }
-"""What is asked of what a block prints, by its README and number; the one of a checkpoint has a test of its own."""
+"""What is required of what a block prints, by its README and number; the one of a checkpoint has a test of its own."""
 
 
 def blocks(place, language="python"):
@@ -187,11 +190,13 @@ def test_every_python_block_is_run():
     assert found == {*CHECKS, (SD, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "k"), CHECKS)
 def test_python_blocks_run(place, k, capsys):
     CHECKS[place, k](printed(blocks(place)[k], capsys))
 
 
+@pytest.mark.slow
 def test_the_python_of_a_checkpoint_runs(checkpoints):
     [block] = blocks(SD)
     block = block.replace('"path/to/checkpoint"', repr(checkpoints["sd"])).replace(
@@ -331,6 +336,7 @@ def test_pictures_are_shown_with_words_and_are_small():
             assert getattr(image, "n_frames", 1) > 20 or not file.endswith(".gif")
 
 
+@pytest.mark.slow
 def test_the_animation_is_made_of_its_frames():
     from PIL import Image
 
@@ -346,6 +352,7 @@ def test_the_animation_is_made_of_its_frames():
     assert sum(durations) == 90 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [

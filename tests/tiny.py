@@ -8,11 +8,17 @@ from cases import RING
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP, UNet
 from toydiff.problems import DigitsProblem, MixtureProblem
+from toydiff.problems.base import Sizes
 from toydiff.problems.data import DIGIT_CLASSES, Digits
+
+FEW = Sizes(watched=100, evaluated=100)
+"""How many samples a problem is measured by where the figure itself says nothing."""
 
 
 class TinyMixture(MixtureProblem):
-    """The ring of eight with a network of some 2,000 weights."""
+    """The ring of eight with a network of some 2,000 weights, measured by few samples."""
+
+    sizes = FEW
 
     def __init__(self):
         super().__init__(RING, "mixture:ring")

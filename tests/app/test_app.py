@@ -1,4 +1,6 @@
-"""The app's pages without a browser: every control at its extremes, links, the code under a figure, mixtures as words, and many sessions at once."""
+"""The app's pages without a browser: every control at its extremes, links, the code under a figure, mixtures as words,
+and many sessions at once.
+"""
 
 import dataclasses
 import importlib
@@ -26,6 +28,7 @@ from toydiff.cli import command as cli
 
 from lessons import LESSONS
 from screen import lesson as frame
+from screen.controls import Number
 from screen.mixtures import MOST, code_of, components_of, mixture_of, word_of
 
 BY_ID = {lesson.id: lesson for lesson in LESSONS}
@@ -48,10 +51,10 @@ def page(id_):
     show(next(lesson for lesson in LESSONS if lesson.id == id_))
 
 
-def opened(id_, **asked):
+def opened(id_, **parameters):
     """A page as a link with these parameters opens it."""
     at = AppTest.from_function(page, kwargs={"id_": id_}, default_timeout=120)
-    for name, value in asked.items():
+    for name, value in parameters.items():
         at.query_params[name] = list(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return at.run()
 
@@ -70,8 +73,8 @@ def said(alerts):
 
 def figures(at):
     """The figures on the page, as the browser gets them."""
-    told = [json.loads(part.proto.bytes) for part in at.get("bidi_component") if part.proto.component_name == CHART]
-    return [one["figure"] for one in told if one["figure"]]
+    sent = [json.loads(part.proto.bytes) for part in at.get("bidi_component") if part.proto.component_name == CHART]
+    return [one["figure"] for one in sent if one["figure"]]
 
 
 # ---- the lessons as they are described
@@ -94,6 +97,7 @@ def test_lessons_keep_to_the_plan():
         dataclasses.replace(LESSONS[0], controls=(*LESSONS[0].controls, LESSONS[1].controls[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id_", BY_ID)
 def test_default_view_is_complete(id_):
     at = opened(id_)
@@ -108,51 +112,37 @@ def test_default_view_is_complete(id_):
     assert len(words[0]) < 520
 
 
-QUICK = {
-    "orders": {"solvers": ["ddim"]},
-    "picard": {"steps": 10},
-    "scores": {"updates": 20},
-    "consistency": {"methods": ["cd"], "noises": 50},
-    "digits": {"students": ["naive"]},
-    "stable-diffusion": {"steps": 2},
-}
-"""What the other controls say while one is tried."""
+ABSURD = ("model", "prompt")
+"""Controls that take any text, and whose extremes no model is called."""
+
+
+def extreme_or_random(control, k, rng):
+    """The k-th extreme; where there are fewer, some options. A number stays small then: large ones take long."""
+    if k < len(control.extremes):
+        return control.extremes[k]
+    if isinstance(control, Number):
+        return control.options[0]
+    options = list(control.options)
+    return tuple(rng.sample(options, 2)) if isinstance(control.default, tuple) else rng.choice(options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("id_", BY_ID)
 def test_every_control_at_its_extremes(id_):
-    lesson = BY_ID[id_]
+    """All at their smallest, then all at their largest, then what is left beside options drawn at random."""
+    lesson, rng = BY_ID[id_], random.Random(id_)
+    together = [control for control in lesson.controls if control.name not in ABSURD]
+    for k in range(max(len(control.extremes) for control in together)):
+        state = {control.name: extreme_or_random(control, k, rng) for control in together}
+        assert drawn(opened(id_, **state)), state
     for control in lesson.controls:
-        for value in control.extremes:
-            at = opened(id_, **QUICK.get(id_, {}) | {control.name: value})
-            figure = drawn(at)
-            absurd = control.name in ("model", "prompt")
-            assert figure or (absurd and (at.error or at.info)), (control.name, value)
+        for value in control.extremes if control.name in ABSURD else ():
+            at = opened(id_, steps=2, **{control.name: value})
+            assert drawn(at) or at.error or at.info, (control.name, value)
         if isinstance(control.default, tuple):
             at = opened(id_).multiselect(key=f"{id_}.{control.name}").set_value([]).run()
             assert not at.exception
             assert "choose at least one" in said(at.error)[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("id_", BY_ID)
-def test_a_random_state_is_drawn(id_):
-    lesson, rng, state = BY_ID[id_], random.Random(id_), {}
-    for control in lesson.controls:
-        options = getattr(control, "options", None)
-        if options is not None:
-            state[control.name] = (
-                rng.sample(list(options), 2) if isinstance(control.default, tuple) else rng.choice(list(options))
-            )
-    assert drawn(opened(id_, **state)), state
-
-
-def test_extremes_all_at_once():
-    """The smallest and the largest of every control together, on the page with most of them."""
-    for pick in (0, -1):
-        state = {c.name: c.extremes[pick] for c in BY_ID["paths"].controls}
-        assert drawn(opened("paths", **state))
 
 
 def test_what_draws_in_the_browser_is_what_plotly_itself_carries():
@@ -163,6 +153,7 @@ def test_what_draws_in_the_browser_is_what_plotly_itself_carries():
     assert re.search(r"plotly\.js \(cartesian - minified\) v(\S+)", text)[1] == get_plotlyjs_version()
 
 
+@pytest.mark.slow
 def test_as_many_figures_are_kept_as_are_said():
     """The oldest goes when there are more; the newest is there for everyone."""
     made = []
@@ -180,6 +171,7 @@ def test_as_many_figures_are_kept_as_are_said():
     frame._picture.clear()
 
 
+@pytest.mark.slow
 def test_words_say_what_was_measured():
     """Of states in which the lesson is another one than at first."""
 
@@ -193,16 +185,16 @@ def test_words_say_what_was_measured():
     assert "times" not in words("paths", a="ddim", b="ddim")[1]
     assert "nothing to decide" in words("paths", mixture="0,0,1,1")[1]
     assert "The noise added by ddpm on the way makes another sample" in words("paths", a="ddpm")[1]
-    rows, told = words("reflow", mixture="moons", paths=192)
+    rows, text = words("reflow", mixture="moons", paths=192)
     assert rows[0]["own_pairs_that_meet"] > 0
-    assert f"of which {rows[0]['own_pairs_that_meet']} meet" in told
-    rows, told = words("picard", view="cost", steps=2)
-    assert "**sequential** needs" not in told
-    assert "nothing is gained" in told
-    rows, told = words("picard", sampler="parareal", steps=64)
-    assert "all 8 blocks" in told
-    assert "8 sweeps always suffice" in told
-    rows, told = words("consistency", view="variance")
+    assert f"of which {rows[0]['own_pairs_that_meet']} meet" in text
+    rows, text = words("picard", view="cost", steps=2)
+    assert "**sequential** needs" not in text
+    assert "nothing is gained" in text
+    rows, text = words("picard", sampler="parareal", steps=64)
+    assert "all 8 blocks" in text
+    assert "8 sweeps always suffice" in text
+    rows, text = words("consistency", view="variance")
     assert min(abs(row["nsr"] - 1) for row in rows) < 1e-6
     assert "Beside each name" not in words("digits", view="quality", students=("cd",))[1]
     assert "none meets another" in words("reflow", paths=6)[1]
@@ -211,8 +203,8 @@ def test_words_say_what_was_measured():
         "Below their order here"
         in words("orders", **{k: v if isinstance(v, str) else tuple(v) for k, v in ends.items()})[1]
     )
-    rows, told = words("lines", mixture="0,0,0.02,1", schedule="linear")
-    assert f"C = {rows[1]['C']:.2g}" in told
+    rows, text = words("lines", mixture="0,0,0.02,1", schedule="linear")
+    assert f"C = {rows[1]['C']:.2g}" in text
 
 
 def test_without_the_second_score_each_particle_is_moved_by_its_own_noise():
@@ -229,6 +221,7 @@ def test_without_the_second_score_each_particle_is_moved_by_its_own_noise():
 # ---- links
 
 
+@pytest.mark.slow
 def test_a_link_sets_every_control():
     at = opened("paths", mixture="spirals", schedule="linear", a="heun", b="dpm++2m", steps=7)
     assert drawn(at)
@@ -246,6 +239,7 @@ def test_a_link_sets_every_control():
     assert at.select_slider(key="paths.steps").value == 5
 
 
+@pytest.mark.slow
 def test_an_address_that_is_late_does_not_undo_a_control():
     """A browser tells the address that it knows, which may be older than the last that it was given."""
     at = opened("paths")
@@ -261,8 +255,9 @@ def test_an_address_that_is_late_does_not_undo_a_control():
     assert at.select_slider(key="paths.steps").value == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("parameters", "message"),
     [
         ({"steps": "1000"}, "steps must be one of"),
         ({"steps": "abc"}, "got 'abc'"),
@@ -273,10 +268,10 @@ def test_an_address_that_is_late_does_not_undo_a_control():
         ({"a": "x" * 5000}, "unknown a"),
     ],
 )
-def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, told):
-    at = opened("paths", **asked)
+def test_a_wrong_parameter_is_said_and_the_default_is_shown(parameters, message):
+    at = opened("paths", **parameters)
     assert not at.exception
-    assert told in said(at.warning)[0]
+    assert message in said(at.warning)[0]
     assert at.select_slider(key="paths.steps").value == 5
     assert figures(at)
     assert at.query_params == {}
@@ -285,8 +280,9 @@ def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, told):
     assert at.query_params == {"steps": "8"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("nan,0,0.2,1", "x of component 1 is a number from -20 to 20, got 'nan'"),
         ("0,0,0,1", "std of component 1 is a number from 0.02 to 10, got '0'"),
@@ -301,14 +297,15 @@ def test_a_wrong_parameter_is_said_and_the_default_is_shown(asked, told):
         ("0,0,0.2,1;", "component 2 needs 4 numbers"),
     ],
 )
-def test_an_absurd_mixture_is_one_line_on_the_page(word, told):
+def test_an_absurd_mixture_is_one_line_on_the_page(word, message):
     for id_ in ("paths", "picard"):
         at = opened(id_, mixture=word)
         assert not at.exception
-        assert told in said(at.error)[0]
+        assert message in said(at.error)[0]
         assert not figures(at)
 
 
+@pytest.mark.slow
 def test_a_missing_weight_file_is_one_line_on_the_page(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "bundled", lambda: ["digits-teacher"])
     importlib.import_module("lessons.digits").sample.cache_clear()
@@ -335,14 +332,15 @@ def test_stable_diffusion_without_its_packages(monkeypatch):
     frame._picture.clear()
 
 
-def test_a_real_checkpoint_waits_to_be_asked(checkpoints):
+@pytest.mark.slow
+def test_a_real_checkpoint_waits_for_a_click(checkpoints):
     at = opened("stable-diffusion", model=str(checkpoints["sd"]), steps=2)
     assert not drawn(at)
     assert "seconds a step" in at.info[0].value
     at = at.button(key="stable-diffusion-make").click().run()
     assert drawn(at)
     at = at.select_slider(key="stable-diffusion.steps").set_value(4).run()
-    assert not drawn(at)  # another figure has to be asked for again
+    assert not drawn(at)  # another figure has to be requested again
 
 
 def test_what_a_figure_cannot_do_is_one_line_on_the_page(monkeypatch):
@@ -388,6 +386,7 @@ def numbers(rows):
     return json.loads(json.dumps([{k: v for k, v in row.items() if "seconds" not in k} for row in rows]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id_", BY_ID)
 def test_the_code_makes_the_figure_on_show(id_):
     lesson = BY_ID[id_]
@@ -452,14 +451,14 @@ def test_the_editor_takes_and_refuses(monkeypatch):
     assert take(none | {"deleted_rows": [0]}, rows)["mixture"] == "1,1,0.3,2"
     assert take(none | {"added_rows": [{"x": 2.0, "y": -1.0}]}, rows)["mixture"].endswith(";2,-1,0.3,2")
     assert take(none | {"added_rows": [{"x": 2.0}]}, rows)["mixture"] == word_of(rows)  # still being filled in
-    for change, told in (
+    for change, message in (
         (none | {"edited_rows": {1: {"std": -1.0}}}, "std of component 2"),
         (none | {"edited_rows": {0: {"x": None}}}, "x of component 1 is a number from -20 to 20, got nothing"),
         (none | {"deleted_rows": [0, 1]}, f"1 to {MOST} components, got 0"),
     ):
         state = take(change, rows)
         assert "mixture" not in state
-        assert told in state["mixture-said"].replace("\\", "")
+        assert message in state["mixture-said"].replace("\\", "")
 
 
 # ---- live training

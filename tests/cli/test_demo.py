@@ -20,9 +20,9 @@ NAMES = ("1-trajectories", "2-straight-lines", "3-convergence", "4-time-grids", 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The folder and the report of a small run."""
-    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
-    return folder, demo.run(folder, progress=False, fast=True)
+    """The folder and the report of a whole run, and the seconds of this process that it took."""
+    folder, began = tmp_path_factory.mktemp("demo") / "new" / "folder", time.process_time()
+    return folder, demo.run(folder, progress=False), time.process_time() - began
 
 
 def numbers(value):
@@ -34,8 +34,9 @@ def numbers(value):
     return [value] if isinstance(value, int | float) else []
 
 
+@pytest.mark.slow
 def test_it_writes_what_the_index_shows_and_nothing_else(made):
-    folder, _ = made
+    folder, *_ = made
     files = {f"{name}.{suffix}" for name in NAMES for suffix in ("png", "html")} | {"index.html", "report.json"}
     assert set(os.listdir(folder)) == files
     index = (folder / "index.html").read_text()
@@ -43,8 +44,9 @@ def test_it_writes_what_the_index_shows_and_nothing_else(made):
     assert "http" not in index
 
 
+@pytest.mark.slow
 def test_pngs_are_sharp_and_pages_need_no_network(made):
-    folder, _ = made
+    folder, *_ = made
     for name in NAMES:
         png = (folder / f"{name}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
@@ -53,8 +55,9 @@ def test_pngs_are_sharp_and_pages_need_no_network(made):
         assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", page)
 
 
+@pytest.mark.slow
 def test_the_report_round_trips_and_is_what_was_returned(made):
-    folder, report = made
+    folder, report, _ = made
     read = json.loads((folder / "report.json").read_text(), parse_constant=lambda word: pytest.fail(word))
     assert read == report
     assert all(math.isfinite(n) for n in numbers(read))
@@ -63,14 +66,16 @@ def test_the_report_round_trips_and_is_what_was_returned(made):
     assert [picture["name"] for picture in read["pictures"]] == list(NAMES)
 
 
+@pytest.mark.slow
 def test_a_floor_stands_beside_every_distance(made):
     for picture in made[1]["pictures"]:
         for row in picture["rows"]:
             assert 0 < row.get("floor", picture.get("floor")) < 1e-9
 
 
+@pytest.mark.slow
 def test_the_index_says_the_reports_sentences(made):
-    folder, report = made
+    folder, report, _ = made
     index = (folder / "index.html").read_text()
     for picture in report["pictures"]:
         assert len(picture["sentences"]) == 2
@@ -78,6 +83,7 @@ def test_the_index_says_the_reports_sentences(made):
             assert sentence.replace("'", "&#x27;") in index
 
 
+@pytest.mark.slow
 def test_the_numbers_teach_what_the_titles_say(made):
     paths, lines, orders, grids, picard = made[1]["pictures"]
     few, many, better = paths["rows"]
@@ -105,6 +111,7 @@ def test_the_numbers_teach_what_the_titles_say(made):
     assert missed[-1] < 1e-8
 
 
+@pytest.mark.slow
 def test_a_sentence_quotes_the_run(made):
     few, _, better = made[1]["pictures"][0]["rows"]
     first, second = made[1]["pictures"][0]["sentences"]
@@ -120,8 +127,9 @@ def test_a_sentence_quotes_the_run(made):
     assert f"of {len(picard['drawn']['accepted']) - 1})" in second
 
 
-def test_rounds_to_the_goal_are_where_the_median_sample_arrives():
-    """Counted again from the sweeps themselves: then the median sample is within the goal, and never before."""
+@pytest.mark.slow
+def test_rounds_to_the_target_are_where_the_median_sample_arrives():
+    """Counted again from the sweeps themselves: then the median sample is within the target, and never before."""
     picture = demo._picard(demo.FAST)
     mixture, table = toydiff.mixtures.random_mixture(demo.SEED), toydiff.schedule("scaled-linear")
     D, noise = mixture.denoiser(table), mixture.marginal(table, 1.0).sample(24, demo.SEED, dtype=torch.float64)
@@ -137,8 +145,9 @@ def test_rounds_to_the_goal_are_where_the_median_sample_arrives():
         assert all(miss > 0.01 for n, miss in by_rounds.items() if n < row["rounds_to_target"])
 
 
+@pytest.mark.slow
 def test_the_index_counts_its_pictures(made):
-    folder, report = made
+    folder, report, _ = made
     index = (folder / "index.html").read_text()
     assert "five pictures</h1>" in index
     assert index.count("<section>") == len(report["pictures"]) == len(demo.MAKERS) == 5
@@ -161,6 +170,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_the_first_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "MAKERS", (demo._trajectories,))
     for name in ("1-trajectories.png", "1-trajectories.html", "index.html", "report.json"):
@@ -173,6 +183,7 @@ def test_a_second_run_replaces_the_first_whole(tmp_path, monkeypatch):
     assert len(os.listdir(tmp_path)) == 5  # no temporary file is left, and no other file is touched
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_half_file(tmp_path, monkeypatch):
     def stop(size):
         raise KeyboardInterrupt
@@ -184,11 +195,10 @@ def test_an_interrupted_run_leaves_no_half_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_whole_demo_is_quick(tmp_path):
+def test_it_is_quick_and_its_orders_are_those_declared(made):
     """A minute of its own: of this process's time, since other tests share the cores and the clock."""
-    began = time.process_time()
-    report = demo.run(tmp_path, progress=False)
-    assert time.process_time() - began <= 60
+    assert made[2] <= 60
+    report = made[1]
     assert report["seconds"] > 0
     slopes = {row["solver"]: row["measured"] for row in report["pictures"][2]["rows"]}
     assert slopes["ddim"] == pytest.approx(1, abs=0.15)

@@ -23,7 +23,7 @@ class Exact(nn.Module):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_network_of_any_kind_gives_the_same_belief(kind, schedule):
+def test_a_network_of_any_kind_gives_the_same_prediction(kind, schedule):
     exact = RING.denoiser(schedule)
     D = NetDenoiser(Exact(exact, kind), schedule, kind)
     x = draw(RING, schedule, 0.5, 2)
@@ -43,7 +43,7 @@ def test_guidance_is_linear_in_the_scale(schedule):
         p = Guided(D, g)(x, 0.6, LABELS)
         close(p.eps, uncond.eps + g * (given.eps - uncond.eps), 1e-12)
         close(p.x0, uncond.x0 + g * (given.x0 - uncond.x0), 1e-12)
-        # still one belief: both halves belong to x
+        # still one prediction: both halves belong to x
         close(schedule.mix(p.x0, p.eps, 0.6), x, 1e-11)
 
 
@@ -162,9 +162,9 @@ class Labelled(Denoiser):
 )
 def test_a_wrong_scale_is_one_line(scale, message):
     D, x = RING.denoiser(ALL_SCHEDULES["vp"]), normal(2, 2)
-    for asked in (lambda: D(x, 0.5, LABELS, scale), lambda: solve(D, x, 3, cond=LABELS, guidance_scale=scale)):
+    for call in (lambda: D(x, 0.5, LABELS, scale), lambda: solve(D, x, 3, cond=LABELS, guidance_scale=scale)):
         with pytest.raises(ValueError, match=message):
-            asked()
+            call()
 
 
 def test_guidance_needs_a_condition_and_is_there_once():
@@ -195,9 +195,10 @@ def test_counted_counts_calls_per_sample():
     assert D.nfe == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL_SCHEDULES)
 def test_rescheduled_mixture_is_the_mixture_on_the_other_schedule(name, schedule):
-    """Both know the same data, so at any noise level that both reach they believe the same."""
+    """Both know the same data, so at any noise level that both reach they predict the same."""
     moved = Rescheduled(R2.denoiser(ALL_SCHEDULES[name]), schedule)
     exact = R2.denoiser(schedule)
     for t in inner(schedule, -2.3, 0.0, 2.0, 6.0):
@@ -217,7 +218,7 @@ def test_rescheduled_at_the_ends(name, schedule):
     noise = draw(M1, schedule, 1.0, 4)
     p = moved(noise, 1.0)
     close(schedule.mix(p.x0, p.eps, 1.0), noise, 1e-12)
-    # as noisy as either schedule gets, the belief is nearly the mean of the data
+    # as noisy as either schedule gets, the prediction is nearly the mean of the data
     assert (p.x0 - M1.mean).abs().max() < 0.5
 
 

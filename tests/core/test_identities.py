@@ -1,6 +1,8 @@
-"""The identities that hold exactly: between parameterizations, between the processes, and between methods under several names.
+"""The identities that hold exactly: between parameterizations, between the processes, and between methods under several
+names.
 
-Numbers in the names of tests are the slides' themes: the Markov chain, the SDE and its ODE, the exact solution, the samplers.
+Numbers in the names of tests are the slides' themes: the Markov chain, the SDE and its ODE, the exact solution, the
+samplers.
 """
 
 import itertools
@@ -57,8 +59,8 @@ def sde(schedule, t):
     return f, derivative(lambda u: schedule.sigma(u) ** 2, t) - 2 * f * schedule.sigma(t) ** 2
 
 
-def mixed_beliefs(schedule, t):
-    """Two beliefs about the same states at the same time: the truth, and another."""
+def mixed_predictions(schedule, t):
+    """Two predictions about the same states at the same time: the truth, and another."""
     x0, eps, other = normal(2, 2, seed=1), normal(2, 2, seed=2), normal(2, 2, seed=3)
     truth = Prediction(schedule.mix(x0, eps, t), t, x0, eps, schedule)
     return truth, Prediction.of("x0", other, truth.x, t, schedule)
@@ -114,7 +116,10 @@ def test_one_data_point_is_solved_in_one_step(name, schedule):
 
 @pytest.mark.parametrize("name", [n for n in IN_NOISE_LEVEL if isinstance(SOLVERS[n].solver, AdamsBashforth)])
 def test_the_angle_form_is_exact_on_its_own_gaussian(name, schedule):
-    """Data N(0, sigma_data^2) have F = 0: any steps follow the exact flow. One step all the way is the model's own x_0 instead."""
+    """Data N(0, sigma_data^2) have F = 0: any steps follow the exact flow.
+
+    One step all the way is the model's own x_0 instead.
+    """
     data = GaussianMixture([[0.0]], std=SOLVERS[name].solver.sigma_data)
     D, x = data.denoiser(schedule), draw(data, schedule, 1.0, 3)
     for N in (2, 4):
@@ -144,15 +149,15 @@ def test_ddpm_posterior_is_bayes_rule(schedule):
 
 def test_posterior_divergence_is_a_weighted_error(schedule):
     """KL(q(x_s|x_t,x_0) || p(x_s|x_t)) = (SNR_s - SNR_t)/2 |x_0 - x_0^|^2 = (e^(2h) - 1)/2 |eps - eps^|^2."""
-    truth, belief = mixed_beliefs(schedule, T)
+    truth, prediction = mixed_predictions(schedule, T)
     noise = torch.zeros_like(truth.x)
-    means = [DDPM("small").step(answering(p), p.x, T, S, (), noise)[0] for p in (truth, belief)]
+    means = [DDPM("small").step(answering(p), p.x, T, S, (), noise)[0] for p in (truth, prediction)]
     beta = affine_step(DDPM("small"), ConstantX0(schedule, f64(0.0)), T, S)[2] ** 2
     divergence = squared(*means) / (2 * beta)
     snr_t, snr_s = schedule.nsr(T) ** -2, schedule.nsr(S) ** -2
-    close(divergence, 0.5 * (snr_s - snr_t) * squared(truth.x0, belief.x0), 1e-11)
+    close(divergence, 0.5 * (snr_s - snr_t) * squared(truth.x0, prediction.x0), 1e-11)
     h = schedule.lam(S) - schedule.lam(T)
-    close(divergence, 0.5 * torch.expm1(2 * h) * squared(truth.eps, belief.eps), 1e-11)
+    close(divergence, 0.5 * torch.expm1(2 * h) * squared(truth.eps, prediction.eps), 1e-11)
 
 
 def answering(prediction):
@@ -167,27 +172,27 @@ def answering(prediction):
 
 def test_loss_weights_hold_point_by_point(schedule):
     for t in (f64([0.2345, 0.7235]), T):
-        truth, belief = mixed_beliefs(schedule, t)
+        truth, prediction = mixed_predictions(schedule, t)
         rate = derivative(schedule.lam, t)
-        velocity = squared(truth.read("velocity"), belief.read("velocity"))
-        eps, x0 = squared(truth.eps, belief.eps), squared(truth.x0, belief.x0)
+        velocity = squared(truth.read("velocity"), prediction.read("velocity"))
+        eps, x0 = squared(truth.eps, prediction.eps), squared(truth.x0, prediction.x0)
         close(velocity, (schedule.sigma(t) * rate) ** 2 * eps, 1e-7)
         close(velocity, (schedule.alpha(t) * rate) ** 2 * x0, 1e-7)
         close(eps, torch.exp(2 * schedule.lam(t)) * x0, 1e-12)
 
 
 def test_loss_weights_of_flow_matching():
-    truth, belief = mixed_beliefs(ALL_SCHEDULES["linear"], T)
-    velocity = squared(truth.read("velocity"), belief.read("velocity"))
-    close(velocity, squared(truth.eps, belief.eps) / (1 - T) ** 2, 1e-12)
-    close(velocity, squared(truth.x0, belief.x0) / T**2, 1e-12)
+    truth, prediction = mixed_predictions(ALL_SCHEDULES["linear"], T)
+    velocity = squared(truth.read("velocity"), prediction.read("velocity"))
+    close(velocity, squared(truth.eps, prediction.eps) / (1 - T) ** 2, 1e-12)
+    close(velocity, squared(truth.x0, prediction.x0) / T**2, 1e-12)
 
 
 @pytest.mark.parametrize("name", VARIANCE_PRESERVING)
 def test_v_on_a_circle(name):
     """On alpha^2 + sigma^2 = 1: x_0 = alpha x - sigma v, eps = sigma x + alpha v; on cosine dx/dt = (pi/2) v."""
     schedule = ALL_SCHEDULES[name]
-    p, _ = mixed_beliefs(schedule, T)
+    p, _ = mixed_predictions(schedule, T)
     v, alpha, sigma = p.read("v"), schedule.alpha(T), schedule.sigma(T)
     close(alpha * p.x - sigma * v, p.x0, 1e-13)
     close(sigma * p.x + alpha * v, p.eps, 1e-13)
@@ -198,6 +203,7 @@ def test_v_on_a_circle(name):
 # ---- the SDE and the probability-flow ODE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [N1, M1], ids=["N1", "M1"])
 def test_velocity_is_the_derivative_of_the_exact_flow(mixture, schedule):
     for t, r in ((T, S), (S, T), (T, T)):
@@ -243,10 +249,14 @@ def lambda_grid(schedule, N, first=-2.0, last=2.0):
     return schedule.t_of_lam(torch.linspace(first, last, N + 1, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_euler_maruyama_has_the_marginals_with_a_bias_of_first_order(eta, schedule):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("eta", "on"), [*((1.0, on) for on in ALL_SCHEDULES), (0.0, "vp"), (0.5, "ve"), (0.5, "linear"), (0.0, "user")]
+)
+def test_euler_maruyama_has_the_marginals_with_a_bias_of_first_order(eta, on):
+    schedule = ALL_SCHEDULES[on]
     D, biases = N1.denoiser(schedule), []
-    for N in (100, 200):
+    for N in (75, 150):
         ts = lambda_grid(schedule, N)
         mean, variance = affine_moments(EulerMaruyama(eta), D, ts, schedule.alpha(ts[0]) * M, size2(schedule, ts[0]))
         biases.append(torch.stack([mean - schedule.alpha(ts[-1]) * M, variance - size2(schedule, ts[-1])]))
@@ -270,7 +280,9 @@ def test_euler_maruyama_samples_within_three_standard_errors(eta):
 
 
 @pytest.mark.parametrize("mixture", [N1, M1], ids=["N1", "M1"])
-def test_exact_solution_in_both_forms_by_quadrature(mixture, schedule):
+@pytest.mark.parametrize("on", ["vp", "linear", "ve", "user"])
+def test_exact_solution_in_both_forms_by_quadrature(mixture, on):
+    schedule = ALL_SCHEDULES[on]
     t, s = inner(schedule, -1.5, 1.5)
     x = draw(mixture, schedule, t, 3)
     exact = mixture.flow(schedule, x, t, s)
@@ -309,7 +321,7 @@ def test_large_variance_is_exact_for_standard_normal_data(name):
 
 
 def ddpm_ratio(variance, N):
-    """Final over true variance of N-step ancestral sampling of N1 on vp, from the exact marginal at t = 1 to t = 0.001."""
+    """Final over true variance of N-step ancestral sampling of N1 on vp, from the exact marginal at 1 to t = 0.001."""
     schedule = ALL_SCHEDULES["vp"]
     ts = torch.linspace(1, 1e-3, N + 1, dtype=torch.float64)
     start, end = size2(schedule, ts[0]), size2(schedule, ts[-1])
@@ -332,6 +344,7 @@ def ddpm_ratio_by_hand(variance, N):
     return V / ((alpha[0] * C) ** 2 + 1 - alpha[0] ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variance", "expected"), [("small", (0.445, 0.878, 0.985)), ("large", (1.388, 1.035, 1.003))])
 def test_ddpm_variance_ratios(variance, expected):
     for N, ratio in zip((10, 100, 1000), expected, strict=True):

@@ -141,6 +141,7 @@ def test_wasserstein2_of_a_shift_is_its_length(d):
     assert wasserstein2(a, a.flip(0) + c) == pytest.approx(float(c.norm()), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_wasserstein2_of_gaussians_nears_its_closed_form():
     # W2^2 = |m|^2 + (s - 1)^2 per coordinate; the sampling error at n = 1500 in 1-D is about 0.03
     a, b = normal(1500, 1), 3 + 2 * normal(1500, 1, seed=1)
@@ -300,14 +301,14 @@ def test_floors_fall_with_the_number_of_samples(distance):
 
 
 def test_a_floor_uses_independent_draws_and_is_the_same_each_time():
-    asked = []
+    drawn = []
 
     def draw(n, seed):
-        asked.append((n, seed))
+        drawn.append((n, seed))
         return mixture("ring").sample(n, seed)
 
     first = floor(energy_distance, draw, 30, seeds=[0, 1, 5])
-    assert asked == [(30, 0), (30, 1), (30, 2), (30, 3), (30, 10), (30, 11)]
+    assert drawn == [(30, 0), (30, 1), (30, 2), (30, 3), (30, 10), (30, 11)]
     assert floor(energy_distance, draw, 30, seeds=[0, 1, 5]) == first
 
 
@@ -384,9 +385,9 @@ def test_true_samples_find_every_mode_and_stay_inside(name):
     truth = mixture(name)
     found = modes(truth, truth.sample(20000, 0), tail=0.01)
     assert found.coverage == 1
-    # a binomial share of 1 % at most, to five standard errors
+    # a binomial fraction of 1 % at most, to five standard errors
     assert found.outside < 0.01 + 5 * math.sqrt(0.01 / 20000)
-    if name in ("ring", "grid"):  # apart from one another: then the tail is outside, and the shares are the weights
+    if name in ("ring", "grid"):  # apart from one another: then the tail is outside, and the fractions are the weights
         assert found.outside > 0.01 - 5 * math.sqrt(0.01 / 20000)
         assert torch.allclose(
             found.weights, found.expected, atol=5 * math.sqrt(float(found.expected.max()) / 20000) + 0.01
@@ -454,7 +455,7 @@ def test_straightness_of_a_bent_path_by_hand():
     assert straightness(path, normalised=True) == pytest.approx(1)
     # unequal steps: w = 1/4, 3/4; velocities (4, 4) and (4/3, -4/3): S = (2^2 + 4^2)/4 + 3 ((2/3)^2 + (4/3)^2)/4
     assert straightness(dataclasses.replace(path, ts=torch.tensor([1.0, 0.75, 0.0]))) == pytest.approx(5 + 5 / 3)
-    # only the share of the way counts, not the ends of the time
+    # only the fraction of the way counts, not the ends of the time
     assert straightness(dataclasses.replace(path, ts=torch.tensor([0.8, 0.6, 0.4]))) == pytest.approx(4)
 
 
@@ -512,7 +513,9 @@ def test_first_order_paths_need_not_be_straight(schedule):
 
 
 class Rectified(Denoiser):
-    """The perfectly rectified model of N(m, c^2): x_t = alpha (m + c eps) + sigma eps, so eps = (x - alpha m)/(alpha c + sigma)."""
+    """The perfectly rectified model of N(m, c^2): x_t = alpha (m + c eps) + sigma eps, so eps = (x - alpha m)/(alpha c
+    + sigma).
+    """
 
     def forward(self, x, t, cond=None):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
@@ -537,7 +540,8 @@ def test_one_data_point_is_first_order():
 
 @pytest.mark.parametrize("schedule", [VP(), Cosine(), Linear()])
 def test_first_orderness_of_a_gaussian_is_its_closed_form(schedule):
-    # along the exact flow x = alpha m + S xi and eps = sigma xi/S with S^2 = alpha^2 c^2 + sigma^2, so C = E|xi|^2 var_i(sigma_i/S_i)
+    # along the exact flow x = alpha m + S xi and eps = sigma xi/S with S^2 = alpha^2 c^2 + sigma^2, so C = E|xi|^2
+    # var_i(sigma_i/S_i)
     truth, ts = GaussianMixture([[0.7, -0.2]], std=0.5), torch.linspace(1, 0, 9, dtype=torch.float64)
     alpha, sigma = schedule.alpha(ts), schedule.sigma(ts)
     S = torch.sqrt(0.25 * alpha**2 + sigma**2)
@@ -545,11 +549,11 @@ def test_first_orderness_of_a_gaussian_is_its_closed_form(schedule):
     xs = torch.stack([a * truth.means[0] + s * xi for a, s in zip(alpha, S, strict=True)])
     D = truth.denoiser(schedule)
     path = trajectory(ts, xs, torch.stack([D(x, t).x0 for x, t in zip(xs[:-1], ts[:-1], strict=True)]))
-    share = (sigma / S)[:-1]
-    C = float(xi.square().sum(1).mean() * share.var(correction=0))
+    fraction = (sigma / S)[:-1]
+    C = float(xi.square().sum(1).mean() * fraction.var(correction=0))
     assert first_orderness(path, schedule) == pytest.approx(C, rel=1e-9)
     assert first_orderness(path, schedule, normalised=True) == pytest.approx(
-        float(share.var(correction=0) / share.square().mean()), rel=1e-9
+        float(fraction.var(correction=0) / fraction.square().mean()), rel=1e-9
     )
     # x_0 = (alpha c^2 x + sigma^2 m)/S^2 = m + alpha c^2 xi/S
     drift = (0.25 * alpha / S)[:-1]
@@ -601,7 +605,9 @@ def test_paths_of_images():
 # ---- cost of importing
 
 
+@pytest.mark.slow
 def test_importing_measures_loads_no_heavy_library():
-    code = "import sys, toydiff.measure; print([m for m in ('ot', 'scipy', 'sklearn', 'matplotlib', 'plotly') if m in sys.modules])"
+    heavy = ("ot", "scipy", "sklearn", "matplotlib", "plotly")
+    code = f"import sys, toydiff.measure; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cases import M1, N1, R2, RING, close, draw, f64, gauss, inner, normal
+from cases import ALL_SCHEDULES, M1, N1, R2, RING, close, draw, f64, gauss, inner, normal
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from toydiff import MIXTURES, VP, Empirical, GaussianMixture, Linear, mixture, reference
@@ -121,10 +121,14 @@ def test_samples_and_labels():
 # ---- flows
 
 
+ROUND, OBLIQUE = N1, GaussianMixture([[1.0, -2.0]], cov=[[0.5, 0.3], [0.3, 0.4]])
+
+
 @pytest.mark.parametrize(
-    "mixture", [N1, GaussianMixture([[1.0, -2.0]], cov=[[0.5, 0.3], [0.3, 0.4]])], ids=["1-D", "2-D"]
+    ("mixture", "on"), [*((OBLIQUE, on) for on in ALL_SCHEDULES if on != "user"), (ROUND, "user"), (ROUND, "linear")]
 )
-def test_flow_of_one_gaussian(mixture, schedule):
+def test_flow_of_one_gaussian(mixture, on):
+    schedule = ALL_SCHEDULES[on]
     x = draw(mixture, schedule, 1.0, mixture.dim + 1)
     # from pure noise at the end itself, and between inner times both ways
     close(mixture.flow(schedule, x, 1.0, 0.0), reference(mixture.denoiser(schedule), x, 1.0, 0.0), 1e-9)
@@ -141,6 +145,7 @@ def test_flow_of_one_gaussian_by_its_formula(schedule):
     close(N1.flow(schedule, x, t, s), schedule.alpha(s) * m + size[1] / size[0] * (x - schedule.alpha(t) * m), 1e-13)
 
 
+@pytest.mark.slow
 def test_quantile_flow_of_a_one_dimensional_mixture(schedule):
     """x_s = F_s^-1(F_t(x)) and the PF-ODE integrated by DOP853 share nothing but the mixture."""
     t, s = inner(schedule, -2.2, 2.5)
@@ -148,6 +153,7 @@ def test_quantile_flow_of_a_one_dimensional_mixture(schedule):
     close(M1.flow(schedule, x, t, s), reference(M1.denoiser(schedule), x, float(t), float(s)), 1e-10)
 
 
+@pytest.mark.slow
 def test_quantile_flow_over_the_whole_range(schedule):
     x = draw(M1, schedule, 1.0, 12)
     close(M1.flow(schedule, x, 1.0, 0.0), reference(M1.denoiser(schedule), x), 1e-8)

@@ -1,4 +1,6 @@
-"""Networks: told the noise level and nothing else of the schedule, labels and guidance as they should be, finite at both ends."""
+"""Networks: given the noise level and nothing else of the schedule, labels and guidance as they should be, finite at
+both ends.
+"""
 
 import pytest
 import torch
@@ -52,14 +54,14 @@ def test_one_network_believes_the_same_on_every_schedule(family, kind, schedule)
     cond = torch.tensor([0, 1, 2, NO_CLASS, 1])
     lams = (-2.5, -1.0, 0.0, 1.5, 4.0)
     z = 0.5 * normal(5, *shape)
-    beliefs = []
+    predictions = []
     for on in (ALL_SCHEDULES["vp"], schedule):
         t = inner(on, *lams)
         alpha = on.alpha(t).reshape(-1, *[1] * len(shape))
-        beliefs.append(LambdaDenoiser(net, on, kind)(alpha * z, t, cond))
-    close(beliefs[1].x0, beliefs[0].x0, 1e-12)
-    close(beliefs[1].eps, beliefs[0].eps, 1e-12)
-    assert (beliefs[0].x0 - beliefs[0].x0.mean(0)).abs().max() > 0.01
+        predictions.append(LambdaDenoiser(net, on, kind)(alpha * z, t, cond))
+    close(predictions[1].x0, predictions[0].x0, 1e-12)
+    close(predictions[1].eps, predictions[0].eps, 1e-12)
+    assert (predictions[0].x0 - predictions[0].x0.mean(0)).abs().max() > 0.01
 
 
 @torch.no_grad()
@@ -67,11 +69,11 @@ def test_one_network_believes_the_same_on_every_schedule(family, kind, schedule)
 def test_and_v_on_the_schedules_that_it_is_made_for(name):
     net, z = mlp(), normal(3, 2)
     one, other = ALL_SCHEDULES["cosine"], ALL_SCHEDULES[name]
-    beliefs = []
+    predictions = []
     for on in (one, other):
         t = inner(on, -2.0, 0.0, 2.0)
-        beliefs.append(LambdaDenoiser(net, on, "v")(on.alpha(t)[:, None] * z, t))
-    close(beliefs[1].x0, beliefs[0].x0, 1e-12)
+        predictions.append(LambdaDenoiser(net, on, "v")(on.alpha(t)[:, None] * z, t))
+    close(predictions[1].x0, predictions[0].x0, 1e-12)
 
 
 @torch.no_grad()
@@ -84,7 +86,7 @@ def test_rescheduling_is_another_schedule_for_the_same_network(name):
     close(moved_.x0, LambdaDenoiser(net, on, "eps")(x, t).x0, 1e-10)
 
 
-def test_a_network_that_is_told_the_time_is_not_the_same_on_every_schedule():
+def test_a_network_given_the_time_is_not_the_same_on_every_schedule():
     """The negative control: the same comparison with a network of x and t."""
 
     class OfTime(nn.Module):
@@ -92,12 +94,12 @@ def test_a_network_that_is_told_the_time_is_not_the_same_on_every_schedule():
             return x * t[:, None]
 
     z = normal(3, 2)
-    beliefs = []
+    predictions = []
     for name in ("vp", "cosine"):
         on = ALL_SCHEDULES[name]
         t = inner(on, -2.0, 0.0, 2.0)
-        beliefs.append(NetDenoiser(OfTime(), on, "x0")(on.alpha(t)[:, None] * z, t).x0)
-    assert (beliefs[0] - beliefs[1]).abs().max() > 0.1
+        predictions.append(NetDenoiser(OfTime(), on, "x0")(on.alpha(t)[:, None] * z, t).x0)
+    assert (predictions[0] - predictions[1]).abs().max() > 0.1
 
 
 def test_the_noise_level_matters(family):
@@ -172,26 +174,44 @@ def test_no_class_is_no_condition(family):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mlp(classes=3)(normal(2, 2), f64([0, 0]), torch.tensor([0, 3])), r"labels are 0 \.\.\. 2, or -1 for none; got values from 0 to 3"),
+        (
+            lambda: mlp(classes=3)(normal(2, 2), f64([0, 0]), torch.tensor([0, 3])),
+            r"labels are 0 \.\.\. 2, or -1 for none; got values from 0 to 3",
+        ),
         (lambda: mlp(classes=3)(normal(2, 2), f64([0, 0]), torch.tensor([-2, 0])), "got values from -2 to 0"),
-        (lambda: mlp(classes=3)(normal(2, 2), f64([0, 0]), torch.tensor([0])), r"cond must have shape \(2,\), one label a sample, got \(1,\)"),
+        (
+            lambda: mlp(classes=3)(normal(2, 2), f64([0, 0]), torch.tensor([0])),
+            r"cond must have shape \(2,\), one label a sample, got \(1,\)",
+        ),
         (lambda: mlp()(normal(2, 2), f64([0, 0]), torch.tensor([0, 1])), "was made without classes"),
-        (lambda: mlp()(normal(2, 2), f64([0, 0]), None, f64([1, 2])), "does not see a guidance scale; make it with guided=True"),
-        (lambda: mlp(guided=True)(normal(2, 2), f64([0, 0]), None, f64([1, 0])), "a network sees guidance scales > 0, got one of 0; 1 is off"),
+        (
+            lambda: mlp()(normal(2, 2), f64([0, 0]), None, f64([1, 2])),
+            "does not see a guidance scale; make it with guided=True",
+        ),
+        (
+            lambda: mlp(guided=True)(normal(2, 2), f64([0, 0]), None, f64([1, 0])),
+            "a network sees guidance scales > 0, got one of 0; 1 is off",
+        ),
         (lambda: MLP(dim=0), "dim must be a whole number >= 1, got 0"),
         (lambda: MLP(hidden=1.5), "hidden must be a whole number >= 1, got 1.5"),
         (lambda: MLP(classes=-1), "classes must be a whole number >= 0, got -1"),
         (lambda: UNet(widths=(8, 12)), r"widths must be multiples of 8, got \(8, 12\)"),
         (lambda: UNet(blocks=0), "blocks must be a whole number >= 1, got 0"),
-        (lambda: unet()(normal(2, 3, 8, 8), f64([0, 0])), r"takes images \(B, 1, H, W\) with H and W multiples of 4, got \(2, 3, 8, 8\)"),
+        (
+            lambda: unet()(normal(2, 3, 8, 8), f64([0, 0])),
+            r"takes images \(B, 1, H, W\) with H and W multiples of 4, got \(2, 3, 8, 8\)",
+        ),
         (lambda: unet()(normal(2, 1, 8, 6), f64([0, 0])), r"multiples of 4, got \(2, 1, 8, 6\)"),
         (lambda: unet()(normal(2, 64), f64([0, 0])), r"got \(2, 64\)"),
         (lambda: make_net("unett", {}), r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet"),
         (lambda: make_net("mlp", {"wide": 3}), "the network 'mlp' cannot be made: .*'wide'"),
-        (lambda: name_of(nn.Linear(2, 2)), r"a checkpoint holds networks of toydiff \(mlp, unet\) and UNets of diffusers, got Linear"),
+        (
+            lambda: name_of(nn.Linear(2, 2)),
+            r"a checkpoint holds networks of toydiff \(mlp, unet\) and UNets of diffusers, got Linear",
+        ),
         (lambda: Classifier().features(normal(2, 28, 28)), r"digits have shape \(B, 1, 28, 28\), got \(2, 28, 28\)"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line(make, message):
     with pytest.raises(ValueError, match=message) as found:
         make()
@@ -244,17 +264,17 @@ def test_a_student_that_sees_the_scale_is_guided_in_one_call(solver):
 
 
 @torch.no_grad()
-def test_a_model_that_is_told_the_scale_is_told_it_through_every_wrapper():
+def test_a_scale_conditioned_model_gets_the_scale_through_every_wrapper():
     net = mlp(classes=3, guided=True)
     D = LambdaDenoiser(net, ALL_SCHEDULES["cosine"], "v")
     x, t, cond = normal(3, 2), f64([0.2, 0.5, 0.9]), torch.tensor([0, 1, 2])
     lam = D.schedule.lam(t)
     direct = Prediction.of("v", net(x, lam, cond, f64([2.5, 2.5, 2.5])), x, t, D.schedule).x0  # S = 1 on this schedule
     close(D(x, t, cond, f64([2.5, 2.5, 2.5])).x0, direct, 1e-12)
-    told = D(x, t, cond, 2.5).x0
-    close(told, direct, 1e-12)
-    assert torch.equal(Counted(D)(x, t, cond, 2.5).x0, told)
-    assert torch.equal(Conditioned(D, cond, 2.5)(x, t).x0, told)
+    conditioned = D(x, t, cond, 2.5).x0
+    close(conditioned, direct, 1e-12)
+    assert torch.equal(Counted(D)(x, t, cond, 2.5).x0, conditioned)
+    assert torch.equal(Conditioned(D, cond, 2.5)(x, t).x0, conditioned)
     close(Rescheduled(D, ALL_SCHEDULES["vp"])(x, f64([0.2, 0.3, 0.4]), cond, 2.5).x0,
           Rescheduled(Conditioned(D, cond, 2.5), ALL_SCHEDULES["vp"])(x, f64([0.2, 0.3, 0.4])).x0, 1e-12)  # fmt: skip
     assert torch.equal(D(x, t, cond, 1.0).x0, D(x, t, cond).x0)
@@ -274,7 +294,7 @@ class HandsOn(Denoiser):
         return self.denoiser(x, t, cond, guidance_scale)
 
 
-def test_a_model_that_is_told_the_scale_is_never_guided_twice():
+def test_a_scale_conditioned_model_is_never_guided_twice():
     D = LambdaDenoiser(mlp(classes=3, guided=True), ALL_SCHEDULES["cosine"], "v")
     x, cond = normal(3, 2), torch.tensor([0, 1, 2])
     for wrapped in (D, Counted(D), Rescheduled(D, ALL_SCHEDULES["vp"]), Counted(Counted(D))):

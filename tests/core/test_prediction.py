@@ -1,4 +1,4 @@
-"""One belief in every parameterization, and the two verbs: jump and chord."""
+"""One prediction in every parameterization, and the two verbs: jump and chord."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ IMPOSSIBLE_AT_DATA = {(name, "velocity") for name in ("vp", "ve", "scaled-linear
 PAIRS = [(name, kind) for name in ALL_SCHEDULES for kind in KINDS]
 
 
-def belief(schedule, t, shape=(2, 2), seed=0):
+def prediction(schedule, t, shape=(2, 2), seed=0):
     x0, eps = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
     t = torch.as_tensor(t, dtype=torch.float64)
     return Prediction(schedule.mix(x0, eps, t), t, x0, eps, schedule)
@@ -27,7 +27,7 @@ def test_of_and_read_are_inverse_at_inner_times(name, kind, shape):
     schedule = ALL_SCHEDULES[name]
     times = torch.linspace(0.15, 0.85, shape[0], dtype=torch.float64)
     for t in (times, times[0]):
-        p = belief(schedule, t, shape)
+        p = prediction(schedule, t, shape)
         q = Prediction.of(kind, p.read(kind), p.x, t, schedule)
         close(q.x0, p.x0, 1e-10)
         close(q.eps, p.eps, 1e-10)
@@ -38,7 +38,7 @@ def test_of_and_read_are_inverse_at_inner_times(name, kind, shape):
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_each_kind_means_what_its_name_says(name, kind):
     schedule, t = ALL_SCHEDULES[name], f64(0.4567)
-    p = belief(schedule, t)
+    p = prediction(schedule, t)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     h = 1e-4
     S = torch.sqrt(alpha**2 + sigma**2)
@@ -58,7 +58,7 @@ def test_each_kind_means_what_its_name_says(name, kind):
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_the_noisy_end(name, kind):
     schedule = ALL_SCHEDULES[name]
-    p = belief(schedule, 1.0)
+    p = prediction(schedule, 1.0)
     if (name, kind) in IMPOSSIBLE_AT_NOISE:
         with pytest.raises(ValueError, match=rf"kind '{kind}' cannot be used .*t = 1"):
             Prediction.of(kind, torch.zeros_like(p.x), p.x, p.t, schedule)
@@ -71,7 +71,7 @@ def test_the_noisy_end(name, kind):
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_the_clean_end(name, kind):
     schedule = ALL_SCHEDULES[name]
-    p = belief(schedule, 0.0)
+    p = prediction(schedule, 0.0)
     if (name, kind) in IMPOSSIBLE_AT_DATA:
         with pytest.raises(ValueError, match=r"kind 'velocity' cannot be used at t = 0"):
             Prediction.of(kind, torch.zeros_like(p.x), p.x, p.t, schedule)
@@ -92,7 +92,7 @@ def test_the_clean_end(name, kind):
 def test_an_end_in_one_sample_of_a_batch(kind):
     schedule = Linear()
     t = f64([1.0, 0.5])
-    p = belief(schedule, t)
+    p = prediction(schedule, t)
     if kind in ("eps", "score"):
         with pytest.raises(ValueError, match="alpha = 0"):
             Prediction.of(kind, p.eps, p.x, t, schedule)
@@ -102,8 +102,8 @@ def test_an_end_in_one_sample_of_a_batch(kind):
         close(q.eps, p.eps, 1e-12)
 
 
-def test_jump_holds_the_belief(schedule):
-    p = belief(schedule, f64([0.7, 0.9]))
+def test_jump_holds_the_prediction(schedule):
+    p = prediction(schedule, f64([0.7, 0.9]))
     for s in (0.0, 0.3, 1.0, f64([0.0, 0.6])):
         close(jump(p, s), schedule.mix(p.x0, p.eps, s), 1e-14)  # jump rounds once where mix rounds twice
     close(jump(p, p.t), p.x, 1e-14)
@@ -112,12 +112,12 @@ def test_jump_holds_the_belief(schedule):
 
 def test_chord_is_the_inverse_of_jump(schedule):
     for t, s in [(0.8, 0.3), (0.8, 0.0), (1.0, 0.0), (1.0, 0.5), (0.3, 0.8)]:
-        p = belief(schedule, t)
+        p = prediction(schedule, t)
         q = chord(schedule, p.x, t, jump(p, s), s)
         close(q.x0, p.x0, 1e-10)
         close(q.eps, p.eps, 1e-10)
     t, s = f64([1.0, 0.8]), f64([0.5, 0.0])
-    p = belief(schedule, t)
+    p = prediction(schedule, t)
     close(chord(schedule, p.x, t, jump(p, s), s).eps, p.eps, 1e-10)
 
 
@@ -131,7 +131,7 @@ def test_chord_in_the_scaled_plane_is_a_difference_quotient(schedule):
 
 
 def test_gradients_pass(schedule):
-    p = belief(schedule, 0.5)
+    p = prediction(schedule, 0.5)
     y = p.read("v").requires_grad_()
     jump(Prediction.of("v", y, p.x, 0.5, schedule), 0.2).sum().backward()
     assert torch.isfinite(y.grad).all()

@@ -153,7 +153,9 @@ def test_registry_and_repr():
 
 
 def test_levels_are_kept_for_the_same_times_only():
-    """Asked again at one tensor the answer is the same object; at changed times, other times, or with a gradient, it is computed."""
+    """At the same tensor the answer is the same object; at changed times, other times, or with a gradient, it is
+    computed.
+    """
     for name in SCHEDULES:
         on, t = by_name(name), torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
         first = on.sigma(t)
@@ -223,10 +225,15 @@ HERE = __name__
 @pytest.mark.parametrize(
     "on",
     [
-        *ALL_SCHEDULES.values(), Power(3, 1.25), VP(0.2, 15.0), VE(50.0), Tabulated.linear(1e-4, 0.02), PiecewiseLinear(Power(3), [0, 0.25, 1])
+        *ALL_SCHEDULES.values(),
+        Power(3, 1.25),
+        VP(0.2, 15.0),
+        VE(50.0),
+        Tabulated.linear(1e-4, 0.02),
+        PiecewiseLinear(Power(3), [0, 0.25, 1]),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_a_schedule_comes_back_from_json(on):
     config = schedule_config(on)
     again = schedule_from_config(json.loads(json.dumps(config)))
@@ -258,14 +265,24 @@ def in_main():
 
 
 CANNOT_BE_SAVED = {
-    "a function": (in_a_function, r"a file cannot hold the schedule Local\(\), whose class is written inside a function: put it at the top of a module"),
-    "a notebook": (in_main, r"the schedule Mine\(\), whose class is written in a notebook or the script that runs: put it"),
-    "another attribute": (lambda: Doubled(), r"its __init__ must take each under its name.*unexpected keyword argument 'scale_'"),
+    "a function": (
+        in_a_function,
+        r"a file cannot hold the schedule Local\(\), whose class is written inside a function: "
+        "put it at the top of a module",
+    ),
+    "a notebook": (
+        in_main,
+        r"the schedule Mine\(\), whose class is written in a notebook or the script that runs: put it",
+    ),
+    "another attribute": (
+        lambda: Doubled(),
+        r"its __init__ must take each under its name.*unexpected keyword argument 'scale_'",
+    ),
     "other levels": (lambda: Unlike(), r"what is made of \{.*\} has other levels"),
     "a tensor": (lambda: Held([0.5]), "each must be a JSON value; Object of type Tensor is not JSON serializable"),
     "infinite": (lambda: Power(2, math.inf), "each must be a JSON value; Out of range float"),
     "another class": (lambda: Moved(), "its import path '.*:Renamed' gives another class"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", CANNOT_BE_SAVED)
@@ -282,7 +299,10 @@ def refused(make, match):
 
 NO_PATH = "the import path of a schedule is module:Class, got"
 CANNOT_BE_LOADED = {
-    "no module": ("no_such_module:Mine", r"the schedule 'no_such_module:Mine' cannot be imported: ModuleNotFoundError: No module named"),
+    "no module": (
+        "no_such_module:Mine",
+        r"the schedule 'no_such_module:Mine' cannot be imported: ModuleNotFoundError: No module named",
+    ),
     "no class": (f"{HERE}:Nothing", "cannot be imported: AttributeError: .*Nothing"),
     "a function": (f"{HERE}:refused", "':?.*refused' is no noise schedule: that is a subclass of toydiff.Schedule"),
     "an instance": (f"{HERE}:HERE", "is no noise schedule"),
@@ -291,8 +311,11 @@ CANNOT_BE_LOADED = {
     "no name": ("toydiff:", NO_PATH),
     "relative": (".schedules:VP", NO_PATH),
     "a file": ("my/module.py:Mine", NO_PATH),
-    "settings needed": ("toydiff:Tabulated", "the schedule 'toydiff:Tabulated' cannot be made of the settings {}: .*alphas_bar"),
-}  # fmt: skip
+    "settings needed": (
+        "toydiff:Tabulated",
+        "the schedule 'toydiff:Tabulated' cannot be made of the settings {}: .*alphas_bar",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", CANNOT_BE_LOADED)
@@ -311,7 +334,12 @@ def test_a_module_that_fails_as_it_is_imported_is_one_line(tmp_path, monkeypatch
 
 
 def test_settings_that_a_file_never_has_are_one_line():
-    for config in ({"path": f"{HERE}:Power"}, {"settings": {}}, {"path": f"{HERE}:Power", "settings": {"powr": 2}}, {"path": f"{HERE}:Power", "settings": "x"}):  # fmt: skip
+    for config in (
+        {"path": f"{HERE}:Power"},
+        {"settings": {}},
+        {"path": f"{HERE}:Power", "settings": {"powr": 2}},
+        {"path": f"{HERE}:Power", "settings": "x"},
+    ):
         refused(lambda config=config: schedule_from_config({"name": "import"} | config), "the schedule '")
 
 

@@ -16,15 +16,21 @@ CHANGES = {"batch": 16, "updates": 10, "lr": 1e-2, "warmup": 2}
 
 
 def main(folder: Path, processes: int) -> None:
-    torch.set_default_dtype(torch.float64)  # rounding is then far below what a wrong share of the batch would show
+    torch.set_default_dtype(torch.float64)  # rounding is then far below what a wrong part of the batch would show
     accelerator = Accelerator(cpu=True) if processes > 1 else None
     assert accelerator is None or accelerator.num_processes == processes
     for what, problem in (("points", TinyMixture()), ("images", TinyDigits())):
 
         def train(name, resume=False, problem=problem, what=what):
             return runs.train(
-                "diffusion", problem, out=folder / f"{name}-{what}", changes=CHANGES, resume=resume, every=2, accelerator=accelerator
-            )  # fmt: skip
+                "diffusion",
+                problem,
+                out=folder / f"{name}-{what}",
+                changes=CHANGES,
+                resume=resume,
+                every=2,
+                accelerator=accelerator,
+            )
 
         train("whole").finish()
         for record in train("cut"):

@@ -1,4 +1,6 @@
-"""Each method's loss is a function of tensors, denoisers, a distance and draws: called alone, it is what a training minimises; and the form of these files."""
+"""Each method's loss is a function of tensors, denoisers, a distance and draws: called alone, it is what a training
+minimises; and the form of these files.
+"""
 
 import ast
 import importlib
@@ -58,7 +60,8 @@ B, STEP, UPDATES = 8, 3, 10
 
 @dataclass
 class Players:
-    """What losses are functions of. data(n, generator) -> samples and labels; by_class: whether samples are asked for by label.
+    """What losses are functions of. data(n, generator) -> samples and labels; by_class: whether samples are requested
+    by label.
 
     before: the student as it was, before the training or before its stage.
     """
@@ -289,7 +292,9 @@ KNOBS = {
     "dmd2": {"steps": 2, "gan": 0.5, "gan_fake": 0.5},
     "adversarial": {"steps": 2, "reach": 0.5, "adversarial": 2.0, "keep": 0.3, "r1": 0.1},
 }
-"""The knobs with which a training minimises these, where they are not the usual ones; the target is never the student itself."""
+"""The knobs with which a training minimises these, where they are not the usual ones; the target is never the student
+itself.
+"""
 
 
 def disturbed(module: nn.Module, seed: int) -> nn.Module:
@@ -355,6 +360,7 @@ def moved(p: Players, turn: int) -> list[nn.Parameter]:
     return list((p.student if turn == 0 else nn.ModuleList([p.fake, p.D])).parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [on_points, on_images])
 @pytest.mark.parametrize("method", LOSSES)
 def test_a_loss_needs_no_problem_and_no_knobs(method, make):
@@ -436,7 +442,9 @@ def nested(node, above=()):
 
 
 def gives_functions(source):
-    """Lines of functions within functions that give a function away, or that have another one between them and the outermost."""
+    """Lines of functions within functions that give a function away, or that have another one between them and the
+    outermost.
+    """
     found = []
     for function, above in nested(source):
         if isinstance(function, ast.Lambda):
@@ -485,9 +493,9 @@ def numbers_of_the_lines(module):
     """The numbers behind the code, as in "# 2" or "# 3, 4: why"."""
     found = set()
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(module)).readline):
-        told = re.fullmatch(r"# (\d+(?:, \d+)*)(?:[:;] .*)?", token.string)
-        if token.type == tokenize.COMMENT and told and token.line[: token.start[1]].strip():
-            found |= {int(n) for n in told[1].split(", ")}
+        numbers = re.fullmatch(r"# (\d+(?:, \d+)*)(?:[:;] .*)?", token.string)
+        if token.type == tokenize.COMMENT and numbers and token.line[: token.start[1]].strip():
+            found |= {int(n) for n in numbers[1].split(", ")}
     return found
 
 
@@ -514,7 +522,9 @@ WORDS = {"jump", "chord", "mix", "alpha", "sigma", "nsr", "t_of_lam", "mse", "ps
 
 
 def names_called(module, name):
-    """The toydiff functions and methods that a function calls, itself or by others of its own file; what it was given, such as a denoiser, is none."""
+    """The toydiff functions and methods that a function calls, itself or by others of its own file; what it was given,
+    such as a denoiser, is none.
+    """
     body = tree(module).body
     functions = {node.name: node for node in body if isinstance(node, FUNCTIONS)}
     imported = {

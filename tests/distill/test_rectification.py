@@ -1,4 +1,6 @@
-"""Rectification, against exact couplings: reflow, InstaFlow, Rectified Diffusion, PeRFlow, Rectified Diffusion (phased), and straight pieces of schedules."""
+"""Rectification, against exact couplings: reflow, InstaFlow, Rectified Diffusion, PeRFlow, Rectified Diffusion
+(phased), and straight pieces of schedules.
+"""
 
 import itertools
 import math
@@ -20,7 +22,7 @@ from students import (
     minimise,
     pairs_of,
     rectified,
-    shares,
+    uniforms_for,
     walk,
 )
 
@@ -112,7 +114,8 @@ def test_shuffled_pairs_keep_everything_but_the_pairing():
 def gaussian_rectified(on, x, t):
     """eps of the rectified model on N1, whose ODE takes sigma(1) noise to m + c (sigma(1) noise - alpha(1) m)/S(1).
 
-    With u the standard score of the start, x_t = alpha m + (alpha c + sigma k) u and eps = k u: methods 2.4 has alpha(1) = 0, k = 1.
+    With u the standard score of the start, x_t = alpha m + (alpha c + sigma k) u and eps = k u: methods 2.4 has
+    alpha(1) = 0, k = 1.
     """
     one = torch.ones(())
     a1, s1, m, c = on.alpha(one), on.sigma(one), 0.7, 0.5
@@ -143,7 +146,7 @@ def test_the_closed_form_of_a_gaussian(method, name, kind):
     knobs = {"loss": "own-mse"} if method == "rectified-diffusion" else {}
     training = train(method, problem, pairs=pairs, batch=100, **knobs)
     for k in range(2):
-        draws = Designed(uniforms=[shares(TIMES)], seed=k)
+        draws = Designed(uniforms=[uniforms_for(TIMES)], seed=k)
         minimise(training.turns[0].loss(0, draws), training.turns[0].params)
     x, t = f64([[-1.0], [0.2], [0.9], [2.0], [3.0]]), f64(TIMES)
     found = training.student(x, t)
@@ -160,7 +163,9 @@ def test_the_closed_form_of_a_gaussian(method, name, kind):
     + [("rectified-diffusion", name, loss) for name in FOUR for loss in ("own-mse", "x0-huber")],
 )
 def test_with_exact_pairs_the_first_order_model_is_the_optimum(method, name, loss, mixture):
-    """In one dimension paths do not cross: each method's loss is 0 at the model that is constant along the path of every pair."""
+    """In one dimension paths do not cross: each method's loss is 0 at the model that is constant along the path of
+    every pair.
+    """
     on, noise = schedule(name), ordered(60)
     kind = "velocity" if loss is None else KIND_AT_NOISE[name]
     pairs = exact_pairs(mixture, on, noise)
@@ -211,7 +216,7 @@ def test_noise_that_is_sampled_anew_rectifies_nothing(name):
     noise = (on.alpha(one) * x0 + on.sigma(one) * eps) / on.sigma(one)  # such that the pair's eps is the one drawn anew
     problem = With(N1, on, "x0", lambda on, kind: Spline(on, kind, times))
     training = train("rectified-diffusion", problem, pairs=pairs_of(noise, x0), batch=32, loss="own-mse")
-    draws = Designed(uniforms=[shares(times).repeat_interleave(4)], indices=torch.arange(4))
+    draws = Designed(uniforms=[uniforms_for(times).repeat_interleave(4)], indices=torch.arange(4))
     for _ in range(2):
         minimise(training.turns[0].loss(0, draws), training.turns[0].params)
     x = normal(8, 1, seed=4)
@@ -227,12 +232,12 @@ def test_the_losses_of_rectified_diffusion_written_out(loss):
     with torch.no_grad():
         training.student.values.copy_(normal(24, 2, seed=3))
     t = torch.linspace(0.01, 0.99, 24)
-    found = training.turns[0].loss(0, Designed(uniforms=[shares(t)], indices=torch.arange(24))).detach()
+    found = training.turns[0].loss(0, Designed(uniforms=[uniforms_for(t)], indices=torch.arange(24))).detach()
     a1, s1 = on.alpha(torch.ones(())), on.sigma(torch.ones(()))
     eps = (s1 * pairs.noise - a1 * pairs.x0) / s1
     alpha, sigma, y = on.alpha(t)[:, None], on.sigma(t)[:, None], training.student.values.detach()
     gap = (alpha * pairs.x0 + sigma * eps - sigma * y) / alpha - pairs.x0
-    close(training.student.asked[0], alpha * pairs.x0 + sigma * eps, 1e-12)
+    close(training.student.inputs[0], alpha * pairs.x0 + sigma * eps, 1e-12)
     # the code's loss weighs the error in eps by NSR
     close(gap, sigma / alpha * (eps - y), 1e-11)
     close(found, ((y - eps) ** 2).mean() if loss == "own-mse" else (torch.sqrt(gap**2 + 1e-6) - 1e-3).mean(), 1e-11)
@@ -245,11 +250,13 @@ def test_an_unknown_loss_is_refused():
 
 
 def reflowed(pairs, method, pieces):
-    """The optimum of a method's loss over piecewise linear velocities in one dimension, as a student with a map at t = 1 and at 1/2."""
+    """The optimum of a method's loss over piecewise linear velocities in one dimension, as a student with a map at t =
+    1 and at 1/2.
+    """
     times, knots = (1.0, 0.5), torch.linspace(-2.2, 2.2, pieces + 1)
     problem = With(M1, Linear(), "velocity", lambda on, kind: Spline(on, kind, times, knots))
     training = train(method, problem, pairs=pairs, batch=2 * len(pairs))
-    draws = Designed(uniforms=[shares(times).repeat_interleave(len(pairs))], indices=torch.arange(len(pairs)))
+    draws = Designed(uniforms=[uniforms_for(times).repeat_interleave(len(pairs))], indices=torch.arange(len(pairs)))
     if method == "instaflow":
         draws = Designed(indices=torch.arange(len(pairs)))
     minimise(training.turns[0].loss(0, draws), training.turns[0].params)
@@ -271,7 +278,8 @@ def test_one_reflow_is_exact_in_one_dimension():
         assert error(fine, steps) < 0.003
         assert error(fine, steps) < error(coarse, steps) / 10
     assert error(reflowed(pairs, "instaflow", 176), 1) < 0.003
-    # the negative control fails the same test, by far: shuffled pairs are flow matching, whose first step goes to the mean
+    # the negative control fails the same test, by far: shuffled pairs are flow matching, whose first step goes to the
+    # mean
     control = reflowed(pairs.shuffled(), "rectified-flow", 44)
     assert error(control, 1) > 1
     assert error(control, 2) > 0.5
@@ -295,7 +303,8 @@ def test_no_reflow_costs_transport():
     independent = pairs_of(normal(2000, 1, seed=1), M1.sample(2000, 2, dtype=torch.float64))
     pairs = exact_pairs(M1, Linear(), ordered(500))
     assert cost(pairs) < 0.5 * cost(independent)
-    # the second round's pairs are those of a rectified model: in one dimension they are the first's, and no coupling costs less
+    # the second round's pairs are those of a rectified model: in one dimension they are the first's, and no coupling
+    # costs less
     D = rectified(pairs, Linear(), "velocity")
     again = pairs_of(pairs.noise, solve(D, pairs.noise, 4, solver="ddim", grid="uniform").end)
     assert cost(again) == pytest.approx(cost(pairs), rel=1e-12)
@@ -356,7 +365,9 @@ def test_straight_pieces_of_a_straight_schedule_are_itself():
 
 @pytest.mark.parametrize("name", ALL_SCHEDULES)
 def test_perflow_is_first_order_on_straight_pieces(name):
-    """PeRFlow's path, velocity, "ddim_eps" and the end of a window as its paper has them (methods G4), from the base schedule alone."""
+    """PeRFlow's path, velocity, "ddim_eps" and the end of a window as its paper has them (methods G4), from the base
+    schedule alone.
+    """
     base, M = ALL_SCHEDULES[name], 4
     on = PiecewiseLinear(base, torch.linspace(0, 1, M + 1))
     high = (1 + torch.arange(8) % M) / M
@@ -414,22 +425,24 @@ def test_the_chord_of_a_window(name, straight, M, K):
     # eps = dz/dNSR, both multiplied by alpha_high, which may be 0
     a_high, a_low, s_high, s_low = (f(t)[:, None] for f in (path.alpha, path.sigma) for t in (high, low))
     close(p.eps, (x_high - a_high * x_low / a_low) / (s_high - a_high * s_low / a_low), 1e-11)
-    for share in (1e-3, 0.3, 0.5, 0.99):
-        t = high - share * (high - low)
+    for fraction in (1e-3, 0.3, 0.5, 0.99):
+        t = high - fraction * (high - low)
         z = jump(p, t) / path.alpha(t)[:, None] + (path.nsr(low) - path.nsr(t))[:, None] * p.eps
         close(path.alpha(low)[:, None] * z, x_low, 1e-10)
 
 
 def perfect_windows(D, on, M, K):
-    """On N1 a window's K steps are affine: the student that has the chord of every path through them. on: the student's schedule."""
-    beliefs = []
+    """On N1 a window's K steps are affine: the student that has the chord of every path through them. on: the student's
+    schedule.
+    """
+    predictions = []
     for m in range(M):
         high, low = f64((m + 1) / M), f64(m / M)
         x_high = f64([[0.0], [1.0]])
         x_low = walk(D, x_high, torch.linspace(float(high), float(low), K + 1))
         levels = torch.stack([torch.stack([D.schedule.alpha(t), D.schedule.sigma(t)]) for t in (high, low)])
-        beliefs.append(torch.linalg.solve(levels, torch.stack([x_high[:, 0], x_low[:, 0]])))
-    x0, eps = torch.stack(beliefs).unbind(1)
+        predictions.append(torch.linalg.solve(levels, torch.stack([x_high[:, 0], x_low[:, 0]])))
+    x0, eps = torch.stack(predictions).unbind(1)
     return FirstOrder(on, D.kind, x0, eps)
 
 
@@ -492,16 +505,16 @@ def test_the_phased_loss_written_out(name):
     training = train("rectified-diffusion-phased", problem, batch=n, windows=M, substeps=K, edge=0.0)
     with torch.no_grad():
         training.student.values.copy_(normal(n, 2, seed=3))
-    share = torch.linspace(0.02, 0.98, n)
-    draws = Designed(normals=eps, indices=torch.arange(M), uniforms=[share])
+    fraction = torch.linspace(0.02, 0.98, n)
+    draws = Designed(normals=eps, indices=torch.arange(M), uniforms=[fraction])
     found = training.turns[0].loss(0, draws).detach()
     high, low = (torch.arange(n) % M + 1) / M, (torch.arange(n) % M) / M
-    t = high - share * (high - low)
+    t = high - fraction * (high - low)
     x_high = on.mix(x0, eps, high)
     x_low = walk(problem.teacher, x_high, [high + (low - high) * k / K for k in range(K)] + [low])
-    x_t, y = training.student.asked[0], training.student.values.detach()
+    x_t, y = training.student.inputs[0], training.student.values.detach()
     close(x_t, jump(chord(on, x_high, high, x_low, low), t), 1e-12)
-    close(training.student.asked[1], t, 1e-15)
+    close(training.student.inputs[1], t, 1e-15)
     end = on.alpha(low)[:, None] * (x_t / on.alpha(t)[:, None] + (on.nsr(low) - on.nsr(t))[:, None] * y)
     close(found, (torch.sqrt((end - x_low) ** 2 + 1e-6) - 1e-3).mean(), 1e-9)
 
@@ -528,11 +541,11 @@ def test_perflow_bends_where_first_order_does_not():
 
 @pytest.mark.parametrize("loss", [perflow_loss, rectified_diffusion_phased_loss])
 @pytest.mark.parametrize("edge", [0.0, 0.25, 1.0])
-def test_a_share_of_the_batch_is_at_its_windows_upper_edge(edge, loss):
+def test_a_fraction_of_the_batch_is_at_its_windows_upper_edge(edge, loss):
     n, on = 4000, Linear()
     student, draws = Table(on, "velocity", n, 1), Designed(indices=torch.arange(4))
     loss(student, N1.denoiser(on, "velocity"), 4, 1, N1.sample(n, 0, dtype=torch.float64), None, draws, edge)
-    m, t = torch.arange(n) % 4, student.asked[1]
+    m, t = torch.arange(n) % 4, student.inputs[1]
     low, high = m / 4, (m + 1) / 4
     assert bool(((t > low) & (t <= high)).all())
     assert float((t == high).double().mean()) == pytest.approx(edge, abs=0.03)
@@ -552,7 +565,7 @@ def test_guidance_in_windows_is_the_teachers(method):
     )  # at the upper edge, x_t is the noised data itself
     turn, student = training.turns[0], training.student
     turn.loss(0, draws)
-    x, high, cond, _ = student.asked
+    x, high, cond, _ = student.inputs
     low, D = high - 1 / M, Guided(problem.teacher, 3.0)
     x_low = walk(D, x, [high + (low - high) * k / K for k in range(K)] + [low], cond)
     with torch.no_grad():
@@ -582,8 +595,8 @@ def test_windows_and_substeps_are_counts(method, knob):
 
 @pytest.mark.parametrize("method", ["rectified-flow", "rectified-diffusion"])
 @pytest.mark.parametrize("edge", [0.0, 0.3])
-def test_a_share_of_the_batch_is_at_noise(method, edge):
-    """The rest stays uniform below, and without a share the times are those of before."""
+def test_a_fraction_of_the_batch_is_at_noise(method, edge):
+    """The rest stays uniform below, and without a fraction the times are those of before."""
     n = 20_000
     t = uniform_times(n, Draws(0), edge)
     assert float((t == 1).double().mean()) == pytest.approx(edge, abs=0.02)

@@ -1,10 +1,13 @@
-"""The training loop: what one update does, checked against updates written by hand; several players; bad input; several processes."""
+"""The training loop: what one update does, checked against updates written by hand; several players; bad input; several
+processes.
+"""
 
 import copy
 import json
 import math
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -52,14 +55,16 @@ def saved_by(saves, state, steps, **settings):
 
 
 class ByHand:
-    """Adam (arXiv 1412.6980, alg. 1) on the regression of `residual`, clipping and the average, all written out in float64."""
+    """Adam (arXiv 1412.6980, alg. 1) on the regression of `residual`, clipping and the average, all written out in
+    float64.
+    """
 
     def __init__(self, net, lr, clip=None, betas=(0.9, 0.999), decay=0.999):
         self.w, self.lr, self.clip, self.betas, self.decay = weights_of(net), lr, clip, betas, decay
         self.m, self.v, self.n, self.average = torch.zeros(4).double(), torch.zeros(4).double(), 0, self.w.clone()
         self.rng = torch.Generator().manual_seed(0)
 
-    def update(self, share):
+    def update(self, factor):
         x = torch.randn(8, 3, generator=self.rng).double()
         gap = x @ self.w[:3] + self.w[3] - x[:, 0]
         gradient = torch.cat([2 * (gap[:, None] * x).mean(0), 2 * gap.mean()[None]])
@@ -71,12 +76,13 @@ class ByHand:
         self.m = b1 * self.m + (1 - b1) * gradient
         self.v = b2 * self.v + (1 - b2) * gradient**2
         m, v = self.m / (1 - b1**self.n), self.v / (1 - b2**self.n)
-        self.w = self.w - self.lr * share * m / (v.sqrt() + 1e-8)
+        self.w = self.w - self.lr * factor * m / (v.sqrt() + 1e-8)
         d = min(self.decay, self.n / (9 + self.n))  # update n counts from 0 in the docstring: (1 + n)/(10 + n)
         self.average = d * self.average + (1 - d) * self.w
         return gap.square().mean().item(), norm.item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [None, 0.7, 100.0])
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9])
 def test_updates_are_those_written_by_hand(clip, decay):
@@ -87,9 +93,9 @@ def test_updates_are_those_written_by_hand(clip, decay):
     clipped = 0
     for record in fit(turn, 40, averages=[average], clip=clip, warmup=5, decay="cosine", period=20):
         at = (record.step - 1) % 20
-        share = (at + 1) / 6 if at < 5 else 0.01 + 0.99 * (1 + math.cos(math.pi * (at - 5) / 15)) / 2
-        assert record.lr == pytest.approx(share, rel=1e-14)
-        loss, norm = hand.update(share)
+        factor = (at + 1) / 6 if at < 5 else 0.01 + 0.99 * (1 + math.cos(math.pi * (at - 5) / 15)) / 2
+        assert record.lr == pytest.approx(factor, rel=1e-14)
+        loss, norm = hand.update(factor)
         assert record.loss == pytest.approx(loss, rel=1e-9)
         assert record.grad_norms["loss"] == pytest.approx(norm, rel=1e-9)
         clipped += clip is not None and norm > clip
@@ -124,9 +130,9 @@ def test_the_average_follows_a_source_that_was_moved():
 
 
 def test_learning_rate():
-    shares = [lr_factor(k, 10, 3, "cosine") for k in range(10)]
-    assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert shares[3:] == sorted(shares[3:], reverse=True)
+    factors = [lr_factor(k, 10, 3, "cosine") for k in range(10)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[3:] == sorted(factors[3:], reverse=True)
     assert lr_factor(10, 10, 3) == pytest.approx(0.01)
     assert [lr_factor(k, 10, 2, "constant") for k in range(4)] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0, 1.0]
     assert all(0 < lr_factor(k, 5, 5) <= 1 for k in range(5))
@@ -188,8 +194,8 @@ def test_of_several_processes_the_first_saves(tmp_path):
 # ---- draws
 
 
-def test_shares_make_the_whole_batch():
-    """Numbers are asked for by a process's own samples, as a loss that got its rows of the batch does."""
+def test_parts_make_the_whole_batch():
+    """Numbers are drawn for a process's own samples, as a loss that got its rows of the batch does."""
 
     def all_of(draws):
         own = draws.own(12)
@@ -233,21 +239,23 @@ def consistency(student, target, teacher, batch=16):
         t = draws.uniform(batch, 0.2, 1.0).double()
         x_t = teacher.schedule.mix(mixture_rows(draws, batch), draws.normal(batch, 2).double(), t)
         with torch.no_grad():
-            goal = target.module(jump(teacher(x_t, t), t - 0.1), t - 0.1).x0
-        return (student(x_t, t).x0 - goal).square().mean()
+            y = target.module(jump(teacher(x_t, t), t - 0.1), t - 0.1).x0
+        return (student(x_t, t).x0 - y).square().mean()
 
     return loss
 
 
 def test_a_target_that_is_an_average_is_used_inside_the_loss():
-    """The target of update n is the average after update n - 1: the same as a loop with `torch.optim` and a recursion by hand."""
+    """The target of update n is the average after update n - 1: the same as a loop with `torch.optim` and a recursion
+    by hand.
+    """
     teacher = RING.denoiser(Cosine(), "x0")
     student, mirror = ring_net(1), ring_net(1)
-    target, goal = EMA(student, 0.9), copy.deepcopy(mirror)
+    target, behind = EMA(student, 0.9), copy.deepcopy(mirror)
     turn = Turn(consistency(student, target, teacher), list(student.parameters()), 1e-2)
 
     class Holder:
-        module = goal
+        module = behind
 
     by_hand, draws = consistency(mirror, Holder, teacher), Draws(0)
     optimizer = torch.optim.Adam(mirror.parameters(), lr=1e-2, foreach=False)
@@ -260,16 +268,18 @@ def test_a_target_that_is_an_average_is_used_inside_the_loss():
         optimizer.step()
         with torch.no_grad():
             d = min(0.9, record.step / (9 + record.step))
-            for a, p in zip(goal.parameters(), mirror.parameters(), strict=True):
+            for a, p in zip(behind.parameters(), mirror.parameters(), strict=True):
                 a.copy_(d * a + (1 - d) * p)
         assert record.loss == pytest.approx(loss.item(), rel=1e-8)
         torch.testing.assert_close(weights_of(student), weights_of(mirror), rtol=1e-8, atol=1e-9)
-        torch.testing.assert_close(weights_of(target.module), weights_of(goal), rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(weights_of(target.module), weights_of(behind), rtol=1e-8, atol=1e-9)
     assert len(set(records)) == 30
 
 
 def score_players(seed=0):
-    """Score distillation in miniature: a generator, a second model that learns the generator's samples, and a frozen denoiser."""
+    """Score distillation in miniature: a generator, a second model that learns the generator's samples, and a frozen
+    denoiser.
+    """
     return ring_net(seed + 1, "x0"), ring_net(seed + 2), ring_net(seed + 3).requires_grad_(False)
 
 
@@ -301,7 +311,9 @@ def score_turns(generator, fake, teacher, batch=16, repeats=2):
 
 
 def test_two_turns_alternate_and_touch_only_their_own_parameters():
-    """The same weights as a loop of two `torch.optim` optimizers, in which what a loss leaves in another's gradient is wiped."""
+    """The same weights as a loop of two `torch.optim` optimizers, in which what a loss leaves in another's gradient is
+    wiped.
+    """
     players = score_players()
     mirror = copy.deepcopy(players)
     turns, by_hand = score_turns(*players), score_turns(*mirror)
@@ -337,7 +349,9 @@ def test_one_turn_alone_moves_one_player(who):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_two_players_and_a_target_resume_bit_for_bit(tmp_path, every):
-    """As the next families will save themselves: two optimizers, an average that a loss uses, a frozen teacher, dropout's global stream."""
+    """As the next families will save themselves: two optimizers, an average that a loss uses, a frozen teacher,
+    dropout's global stream.
+    """
 
     def run(folder, stops, resume=False):
         generator, fake, teacher = score_players()
@@ -385,12 +399,12 @@ def watched(figures, every=2, patience=None, seed=0):
     rows = iter(figures)
     seen = []
 
-    def look(module):
+    def evaluate(module):
         seen.append(weights_of(module))
         row = next(rows)
         return dict(row) if isinstance(row, dict) else {"distance": row}
 
-    watch = Watch(average, look, every, patience)
+    watch = Watch(average, evaluate, every, patience)
     return net, average, watch, seen
 
 
@@ -532,9 +546,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path
 @pytest.mark.parametrize("kind", [Diverged, Collapse])
 def test_an_error_says_what_is_left_where_that_is_known(kind):
     assert str(kind("it broke")) == f"it broke; {kind.ADVICE}"
-    told = kind("it broke", "nothing was saved")
-    assert str(told) == f"it broke; nothing was saved; {kind.ADVICE}"
-    assert str(pickle.loads(pickle.dumps(told))) == str(told)
+    error = kind("it broke", "nothing was saved")
+    assert str(error) == f"it broke; nothing was saved; {kind.ADVICE}"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_parameters_that_a_loss_does_not_reach_stay():
@@ -557,7 +571,10 @@ NET = linear()
 BAD = {
     "no turns": (lambda: fit([], 3), "nothing to train"),
     "no parameters": (lambda: _turn(params=[]), "the turn 'loss' has no parameters to train"),
-    "frozen parameters": (lambda: _turn(params=list(linear().requires_grad_(False).parameters())), "no parameters to train"),
+    "frozen parameters": (
+        lambda: _turn(params=list(linear().requires_grad_(False).parameters())),
+        "no parameters to train",
+    ),
     "lr zero": (lambda: _turn(lr=0.0), "lr must be a finite number > 0, got 0.0"),
     "lr nan": (lambda: _turn(lr=math.nan), "lr must be a finite number > 0, got nan"),
     "no repeats": (lambda: _turn(repeats=0), "repeats must be a whole number >= 1, got 0"),
@@ -566,19 +583,34 @@ BAD = {
     "half a step": (lambda: fit(_turn(), 2.5), "steps must be a whole number >= 1, got 2.5"),
     "warm-up": (lambda: fit(_turn(), 3, warmup=-1), "warmup must be a whole number >= 0, got -1"),
     "period": (lambda: fit(_turn(), 3, period=0), "period must be a whole number >= 1, got 0"),
-    "decay": (lambda: fit(_turn(), 3, decay="cosin"), r"unknown decay 'cosin' \(did you mean 'cosine'\?\); allowed: cosine, constant"),
+    "decay": (
+        lambda: fit(_turn(), 3, decay="cosin"),
+        r"unknown decay 'cosin' \(did you mean 'cosine'\?\); allowed: cosine, constant",
+    ),
     "clip": (lambda: fit(_turn(), 3, clip=0), "clip must be a finite number > 0, got 0"),
     "seed": (lambda: fit(_turn(), 3, seed=-1), "seed must be a whole number >= 0, got -1"),
-    "a loss of two numbers": (lambda: fit(_turn(loss=lambda s, d: NET(torch.ones(2, 3).double())[:, 0]), 3), r"a loss is a scalar, got shape \(2,\)"),
+    "a loss of two numbers": (
+        lambda: fit(_turn(loss=lambda s, d: NET(torch.ones(2, 3).double())[:, 0]), 3),
+        r"a loss is a scalar, got shape \(2,\)",
+    ),
     "average, one": (lambda: EMA(NET, 1.0), r"the decay of an average lies in \[0, 1\), got 1.0"),
     "average, nan": (lambda: EMA(NET, math.nan), r"lies in \[0, 1\), got nan"),
     "an uneven share": (lambda: Draws(0, world=2).own(3), "a batch of 3 cannot be shared evenly by 2 processes"),
-    "uneven rows": (lambda: Draws(0, world=2).rows(lambda n, rng: torch.zeros(n), 3), "a batch of 3 cannot be shared evenly by 2 processes"),
+    "uneven rows": (
+        lambda: Draws(0, world=2).rows(lambda n, rng: torch.zeros(n), 3),
+        "a batch of 3 cannot be shared evenly by 2 processes",
+    ),
     "an empty batch": (lambda: Draws(0).own(0), "batch must be a whole number >= 1, got 0"),
-    "a seed beside a state": (lambda: fit(State.of(_turn()), 3, seed=1), "a state has its averages and its seed already"),
-    "averages beside a state": (lambda: fit(State.of(_turn()), 3, averages=[EMA(NET)]), "a state has its averages and its seed already"),
+    "a seed beside a state": (
+        lambda: fit(State.of(_turn()), 3, seed=1),
+        "a state has its averages and its seed already",
+    ),
+    "averages beside a state": (
+        lambda: fit(State.of(_turn()), 3, averages=[EMA(NET)]),
+        "a state has its averages and its seed already",
+    ),
     "a state of no turns": (lambda: State.of([]), "nothing to train"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -614,15 +646,21 @@ def test_two_processes_train_what_one_does(tmp_path):
 
     torchrun starts them, as `accelerate launch` does on several GPUs; on processors alone that command needs an MPI.
 
-    In float64, to 1e-9: the processes' gradients are added in another order than one process adds them, which is some 1e-16 of them, and
-    Adam divides each by its own size, however small, so that the smallest may differ by more. Resumed, two processes repeat themselves bit for bit.
+    In float64, to 1e-9: the processes' gradients are added in another order than one process adds them, which is some
+    1e-16 of them, and Adam divides each by its own size, however small, so that the smallest may differ by more.
+    Resumed, two processes repeat themselves bit for bit.
     """
     pytest.importorskip("accelerate", reason="several processes need the extra package accelerate")
     job = Path(__file__).with_name("accelerate_job.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    searched = os.pathsep.join(map(str, [job.parents[1], *filter(None, [os.environ.get("PYTHONPATH")])]))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": searched}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for launch, processes in (([], "1"), (torchrun, "2")):
-        subprocess.run([sys.executable, *launch, job, tmp_path / processes], check=True, env=environment, timeout=300)
+    subprocess.run([sys.executable, *torchrun, job, tmp_path / "2"], check=True, env=environment, timeout=300)
+    before = torch.get_default_dtype()
+    try:
+        runpy.run_path(str(job))["main"](tmp_path / "1", 1)
+    finally:
+        torch.set_default_dtype(before)
     for what in ("points", "images"):
         runs = {}
         for folder in ("1/whole", "2/whole", "2/cut"):

@@ -40,16 +40,16 @@ def which(images):
     return ((images[:, 0, 0, 0] + 1) * 127.5).round().long().tolist()
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.07])
-def test_the_split_is_stratified_disjoint_and_whole(own_source, share):
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.07])
+def test_the_split_is_stratified_disjoint_and_whole(own_source, fraction):
     pixels, labels = own_source
-    d = digits(seed=4, test_fraction=share)
+    d = digits(seed=4, test_fraction=fraction)
     train, test = which(d.train), which(d.test)
     assert sorted(train + test) == list(range(len(labels)))
     assert d.train_labels.tolist() == [labels[i] for i in train]
     assert d.test_labels.tolist() == [labels[i] for i in test]
     for label in range(10):
-        assert int((d.test_labels == label).sum()) == round(share * int((labels == label).sum()))
+        assert int((d.test_labels == label).sum()) == round(fraction * int((labels == label).sum()))
     torch.testing.assert_close(d.train.reshape(-1, 784), torch.tensor(pixels[train] / 127.5 - 1, dtype=torch.float32))
 
 
@@ -177,5 +177,5 @@ def test_the_squares_are_the_dark_ones_of_a_board():
     cell = ((x - x.min(0).values) / side).floor().clamp(0, 3).long()
     dark = (cell.sum(1) % 2 == 0).double().mean()
     assert max(float(dark), 1 - float(dark)) > 0.98
-    share = torch.bincount(cell[:, 0] * 4 + cell[:, 1]) / 4000
-    assert int((share > 0.08).sum()) == 8
+    fraction = torch.bincount(cell[:, 0] * 4 + cell[:, 1]) / 4000
+    assert int((fraction > 0.08).sum()) == 8

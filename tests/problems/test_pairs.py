@@ -1,4 +1,6 @@
-"""Pairs of a teacher's ODE: each shard from its number alone, damaged and foreign folders refused, and the coupling exact where it must be."""
+"""Pairs of a teacher's ODE: each shard from its number alone, damaged and foreign folders refused, and the coupling
+exact where it must be.
+"""
 
 import json
 import random
@@ -42,6 +44,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_pair_is_where_the_teacher_takes_a_noise(folder):
     pairs = load_pairs(folder)
     assert len(pairs) == 25
@@ -125,8 +128,9 @@ def test_another_recipe_is_refused_whether_finished_or_not(folder, recipe, teach
 def test_another_problem_is_refused(folder):
     other = MixtureProblem(RING, "mixture:other")
     refused(
-        lambda: save_pairs(other, other.teacher, RECIPE, folder, teacher_name="own"), "have problem = 'mixture:ring', not 'mixture:other'"
-    )  # fmt: skip
+        lambda: save_pairs(other, other.teacher, RECIPE, folder, teacher_name="own"),
+        "have problem = 'mixture:ring', not 'mixture:other'",
+    )
 
 
 def test_damaged_pairs_are_refused(folder, tmp_path):
@@ -169,8 +173,9 @@ def test_a_damaged_shard_of_an_unfinished_set_is_refused(folder):
     shard = folder / "pairs-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-5])
     refused(
-        lambda: save_pairs(PROBLEM, PROBLEM.teacher, RECIPE, folder, teacher_name="own"), "pairs-00001.safetensors' is truncated"
-    )  # fmt: skip
+        lambda: save_pairs(PROBLEM, PROBLEM.teacher, RECIPE, folder, teacher_name="own"),
+        "pairs-00001.safetensors' is truncated",
+    )
     shard.unlink()
     (folder / "pairs.json").unlink(missing_ok=True)
     assert len(save_pairs(PROBLEM, PROBLEM.teacher, RECIPE, folder, teacher_name="own")) == 25
@@ -203,7 +208,7 @@ def test_bad_recipes(settings, message):
 # ---- by class, and guided
 
 
-def test_images_are_asked_for_by_class_and_guidance_costs_twice(tmp_path):
+def test_images_are_drawn_by_class_and_guidance_costs_twice(tmp_path):
     digits = TinyDigits()
     plain = save_pairs(digits, digits.teacher, Recipe(n=12, steps=2), tmp_path / "1", teacher_name="own")
     guided = save_pairs(
@@ -226,8 +231,11 @@ def test_images_are_asked_for_by_class_and_guidance_costs_twice(tmp_path):
 def pairs64():
     rng = torch.Generator().manual_seed(1)
     return Pairs(
-        torch.randn(50, 2, generator=rng, dtype=torch.float64), torch.randn(50, 2, generator=rng, dtype=torch.float64), None, {"nfe": 4}
-    )  # fmt: skip
+        torch.randn(50, 2, generator=rng, dtype=torch.float64),
+        torch.randn(50, 2, generator=rng, dtype=torch.float64),
+        None,
+        {"nfe": 4},
+    )
 
 
 def test_the_path_of_a_pair_runs_from_where_the_teacher_started_to_where_it_ended(schedule, pairs64):

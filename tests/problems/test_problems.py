@@ -31,7 +31,14 @@ def refused(make, match):
 # ---- by name
 
 
-NAMES = [*(f"mixture:{name}" for name in MIXTURES if name not in ("moons", "swiss-roll")), "mixture:random,3", "points:moons", "digits", "digits:openml", "digits:embedded,2"]  # fmt: skip
+NAMES = [
+    *(f"mixture:{name}" for name in MIXTURES if name not in ("moons", "swiss-roll")),
+    "mixture:random,3",
+    "points:moons",
+    "digits",
+    "digits:openml",
+    "digits:embedded,2",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +114,9 @@ def test_labels_to_ask_for():
     """Every class in turn, as the data has them, and each as likely as another: three different laws."""
     digits = TinyDigits()
     assert digits.eval_labels(12).tolist() == [*range(10), 0, 1]
-    digits.digits = dataclasses.replace(digits.digits, train=torch.zeros(9, 1, 28, 28), train_labels=torch.tensor([3] * 8 + [5]))  # fmt: skip
+    digits.digits = dataclasses.replace(
+        digits.digits, train=torch.zeros(9, 1, 28, 28), train_labels=torch.tensor([3] * 8 + [5])
+    )
     found = torch.bincount(digits.data_labels(4000, 0), minlength=10)
     assert found.nonzero()[:, 0].tolist() == [3, 5]
     assert abs(float(found[5]) / 4000 - 1 / 9) < 4 * (8 / 81 / 4000) ** 0.5
@@ -134,6 +143,7 @@ def test_the_mixture_s_teacher_is_exact():
 # ---- measures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [TinyMixture(), PointsProblem("circles")], ids=["mixture", "points"])
 def test_true_samples_are_at_the_floor_and_others_are_not(p):
     """The mean of several fresh sets over the floor is 1, within what a mean of so few may be off."""
@@ -152,7 +162,8 @@ def test_true_samples_are_at_the_floor_and_others_are_not(p):
     assert p.measure(x) == p.measure(x)
 
 
-def test_accuracy_is_of_the_class_asked_for():
+@pytest.mark.slow
+def test_accuracy_is_of_the_class_requested():
     p = TinyMixture()
     cond = torch.arange(400) % 8
     x = RING.sample(400, 0, cond=cond)
@@ -160,7 +171,7 @@ def test_accuracy_is_of_the_class_asked_for():
     half = torch.where(torch.arange(400) < 200, cond, (cond + 1) % 8)
     assert p.measure(x, half).accuracy == 0.5
     assert p.measure(x).accuracy is None
-    # asked for by class, they are compared with samples of these classes
+    # requested by class, they are compared with samples of these classes
     few = torch.zeros(400, dtype=torch.long)
     assert (
         p.measure(RING.sample(400, 1, cond=few), few).distance < 0.2 * p.measure(RING.sample(400, 1, cond=few)).distance
@@ -168,7 +179,9 @@ def test_accuracy_is_of_the_class_asked_for():
 
 
 class Pixels(Classifier):
-    """A classifier whose features are the means of 64 patches, and that reads the class off the brightest of the first ten."""
+    """A classifier whose features are the means of 64 patches, and that reads the class off the brightest of the first
+    ten.
+    """
 
     def __init__(self):
         super().__init__()
@@ -182,7 +195,8 @@ class Pixels(Classifier):
         return features, features[:, :10].argmax(1)
 
 
-def test_shares_of_modes_and_what_is_lost():
+@pytest.mark.slow
+def test_fractions_of_modes_and_what_is_lost():
     uneven = GaussianMixture([[-3.0, 0.0], [3.0, 0.0], [0.0, 4.0]], std=0.3, weights=[0.6, 0.3, 0.1])
     p = MixtureProblem(uneven)
     true = p.measure(uneven.sample(4000, 0))
@@ -195,10 +209,10 @@ def test_shares_of_modes_and_what_is_lost():
     assert (half.least_fraction, half.coverage) == (0, 2 / 3)
     nowhere = p.measure(torch.full((50, 2), 9.0) + normal(50, 2).float())
     assert (nowhere.fractions, nowhere.coverage) == ((0, 0, 0), 0)
-    # samples of a class that was asked for have another law, and points without modes none
+    # samples of a class that was requested have another law, and points without modes none
     ring = MixtureProblem(RING)
-    asked = torch.zeros(50, dtype=torch.long)
-    assert ring.measure(RING.sample(50, 0, cond=asked), asked).fractions is None
+    requested = torch.zeros(50, dtype=torch.long)
+    assert ring.measure(RING.sample(50, 0, cond=requested), requested).fractions is None
     moons = problem("points:moons")
     found = moons.measure(moons.data(50, 0)[0])
     assert (found.fractions, found.least_fraction, found.coverage) == (None, None, None)
@@ -237,14 +251,14 @@ def test_digits_are_measured_by_their_features():
     refused(lambda: p.measure(fresh * float("nan")), "samples has .* NaN or infinite")
 
 
-def test_shares_of_digits_are_those_of_the_classes_asked_for():
+def test_fractions_of_digits_are_those_of_the_classes_requested():
     net, p = Pixels(), TinyDigits()
     p._features = Features.of(net, p.digits)
     images = net.patches.T[torch.tensor([3, 3, 3, 5, 5, 7, 7, 7])].reshape(8, 1, 28, 28)  # each is read as this class
     found = p.measure(images, torch.tensor([3, 3, 3, 3, 5, 5, 5, 5]))
     assert (found.fractions, found.expected) == ((3 / 8, 2 / 8), (0.5, 0.5))
     assert (found.least_fraction, found.coverage, found.accuracy) == (0.5, 1, 4 / 8)
-    every = p.measure(images)  # nothing was asked for: every class in turn
+    every = p.measure(images)  # nothing was requested: every class in turn
     assert len(every.fractions) == 8
     assert every.least_fraction == 0
 
@@ -348,8 +362,8 @@ def test_a_guided_student_starts_as_the_teacher_at_every_scale(p):
     x, t, cond = torch.randn(4, *p.shape), torch.tensor([0.1, 0.4, 0.8, 1.0]), torch.tensor([0, 3, 5, 7])
     assert student.scale_conditioned
     assert not teacher.scale_conditioned
-    told = student(x, t, cond, torch.tensor([0.5, 1.0, 2.0, 9.0]))
-    assert torch.equal(told.x0, teacher(x, t, cond).x0)
+    conditioned = student(x, t, cond, torch.tensor([0.5, 1.0, 2.0, 9.0]))
+    assert torch.equal(conditioned.x0, teacher(x, t, cond).x0)
     assert torch.equal(student(x, t).x0, teacher(x, t).x0)
     assert not {q.data_ptr() for q in student.parameters()} & {q.data_ptr() for q in teacher.parameters()}
     again = p.student(start=student, guided=True)  # from one that sees the scale already

@@ -26,7 +26,9 @@ def broken(checkpoints, tmp_path):
     return Path(shutil.copytree(checkpoints["sd"], tmp_path / "broken"))
 
 
-@pytest.mark.parametrize(("kind", "prediction", "ends_in_noise"), [("sd", "eps", False), ("sd-v", "v", True), ("xl", "eps", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "prediction", "ends_in_noise"), [("sd", "eps", False), ("sd-v", "v", True), ("xl", "eps", False)]
+)
 def test_what_a_checkpoint_says(checkpoints, kind, prediction, ends_in_noise):
     checkpoint = StableDiffusion.load(checkpoints[kind])
     scheduler = tiny_sd.SCHEDULERS[kind]
@@ -41,7 +43,9 @@ def test_what_a_checkpoint_says(checkpoints, kind, prediction, ends_in_noise):
     assert checkpoint.latent_shape() == (4, 8, 8)
     assert checkpoint.latent_shape((8, 24)) == (4, 4, 12)
     times = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    torch.testing.assert_close(checkpoint.schedule.alpha(times) ** 2, scheduler.alphas_cumprod.double(), rtol=1e-12, atol=1e-15)  # fmt: skip
+    torch.testing.assert_close(
+        checkpoint.schedule.alpha(times) ** 2, scheduler.alphas_cumprod.double(), rtol=1e-12, atol=1e-15
+    )
     assert (float(checkpoint.schedule.alpha(times[-1])) == 0) == ends_in_noise
     assert StableDiffusion.load(checkpoints[kind]) is checkpoint
     assert not any(p.requires_grad for p in checkpoint.unet.parameters())
@@ -75,6 +79,7 @@ def test_a_single_file_is_the_same_checkpoint(checkpoints, tmp_path):
     torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", tiny_sd.KINDS)
 def test_prompts_and_latents_are_the_pipelines(checkpoints, kind):
     checkpoint, pipe = StableDiffusion.load(checkpoints[kind]), DiffusionPipeline.from_pretrained(checkpoints[kind])
@@ -83,7 +88,9 @@ def test_prompts_and_latents_are_the_pipelines(checkpoints, kind):
     like = torch.zeros(4, 4, 8, 8)
     found = checkpoint.prompts.rows(torch.cat([ids, torch.tensor([NO_CLASS])]), like)
     with torch.no_grad():
-        parts = pipe.encode_prompt(tiny_sd.PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)  # fmt: skip
+        parts = pipe.encode_prompt(
+            tiny_sd.PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True
+        )
     torch.testing.assert_close(found.hidden[:3], parts[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(found.hidden[3], parts[1][0], rtol=0, atol=1e-5)
     if kind == "xl":
@@ -151,7 +158,10 @@ def test_another_unet_and_a_lora(checkpoints, tmp_path):
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     down, up = (torch.randn(*shape, generator=rng) for shape in ((2, 16), (16, 2)))
     key = "lora_unet_" + name.replace(".", "_")
-    save_file({f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(1.0)}, tmp_path / "kohya.safetensors")  # fmt: skip
+    save_file(
+        {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(1.0)},
+        tmp_path / "kohya.safetensors",
+    )
     plain = StableDiffusion.load(checkpoints["sd"]).unet.get_submodule(name).weight
     made = (
         StableDiffusion.load(checkpoints["sd"], lora=[tmp_path / "kohya.safetensors"]).unet.get_submodule(name).weight
@@ -315,9 +325,12 @@ def test_many_prompts_are_kept_in_half_precision(tmp_path, monkeypatch, kind):
     torch.testing.assert_close(mixed.hidden, whole.hidden, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", tiny_sd.KINDS)
 def test_what_is_kept_is_not_computed_in_the_callers_mode(tmp_path, kind):
-    """A training in mixed precision encodes the empty prompt at its first guided call, and everyone reads it from then on."""
+    """A training in mixed precision encodes the empty prompt at its first guided call, and everyone reads it from then
+    on.
+    """
     folder = tiny_sd.save(tmp_path / "modes", kind)
     first, second, third = (StableDiffusion.load(shutil.copytree(folder, tmp_path / f"copy {i}")) for i in range(3))
     images, like = torch.rand(1, 3, 16, 16), torch.zeros(1, 4, 8, 8)
@@ -373,6 +386,7 @@ def test_a_unet_of_another_task(broken, tmp_path):
     assert "for inpainting, depth or editing are not supported" in said(broken)
 
 
+@pytest.mark.slow
 def test_pieces_that_do_not_fit(checkpoints, tmp_path):
     sd = checkpoints["sd"]
     assert "there is no UNet at" in said(sd, unet="nowhere")
@@ -383,7 +397,10 @@ def test_pieces_that_do_not_fit(checkpoints, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     assert "does not fit this checkpoint" in said(sd, lora=[tmp_path / "foreign.safetensors"])
     key = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    save_file({f"{key}.lora_A.weight": torch.zeros(2, 320), f"{key}.lora_B.weight": torch.zeros(320, 2)}, tmp_path / "wide.safetensors")  # fmt: skip
+    save_file(
+        {f"{key}.lora_A.weight": torch.zeros(2, 320), f"{key}.lora_B.weight": torch.zeros(320, 2)},
+        tmp_path / "wide.safetensors",
+    )
     assert "does not fit this checkpoint" in said(sd, lora=[tmp_path / "wide.safetensors"])
     for name, content in (("empty", b""), ("cut", (tmp_path / "wide.safetensors").read_bytes()[:90])):
         (tmp_path / f"{name}.safetensors").write_bytes(content)
@@ -464,24 +481,28 @@ def test_labels_that_are_not_known_and_states_that_do_not_fit(checkpoints):
         D(torch.zeros(2, 4, 8, 8), 0.5, torch.zeros(3, dtype=torch.long))
 
 
-def test_the_extra_is_asked_for(monkeypatch, tmp_path):
+def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setitem(sys.modules, "peft", None)
     assert "pip install 'toydiff[sd]'" in said(tmp_path / "any")
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_it_is_needed():
     import subprocess
     import sys
 
-    code = "import sys, toydiff, toydiff.cli, toydiff.runs, toydiff.problems; print([m for m in ('diffusers', 'transformers', 'peft') if m in sys.modules])"
+    code = (
+        "import sys, toydiff, toydiff.cli, toydiff.runs, toydiff.problems; "
+        "print([m for m in ('diffusers', 'transformers', 'peft') if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
 
 
 def test_a_network_of_ones_own_keeps_the_contract(checkpoints):
-    """UNets differ by their class as well: what is asked of one is its configuration and its call."""
+    """UNets differ by their class as well: what is required of one is its configuration and its call."""
     checkpoint = StableDiffusion.load(checkpoints["sd"])
     assert isinstance(checkpoint.unet, UNet2DConditionModel)
     D = checkpoint.denoiser()
@@ -493,9 +514,10 @@ def test_a_network_of_ones_own_keeps_the_contract(checkpoints):
     assert features.shape == (2, D.net.feature_width) == (2, 16 + 32 + 32)
 
 
-def test_a_unet_that_is_told_the_guidance_scale(tmp_path):
+@pytest.mark.slow
+def test_a_unet_that_is_conditioned_on_the_guidance_scale(tmp_path):
     """As the published LCM is: one call a step, with the scale embedded, and diffusers' pipeline does the same."""
-    folder = tiny_sd.save(tmp_path / "told", "sd", time_cond_proj_dim=64)
+    folder = tiny_sd.save(tmp_path / "conditioned", "sd", time_cond_proj_dim=64)
     checkpoint, pipe = StableDiffusion.load(folder), DiffusionPipeline.from_pretrained(folder)
     D = checkpoint.denoiser()
     assert D.scale_conditioned

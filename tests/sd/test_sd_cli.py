@@ -1,4 +1,6 @@
-"""The command on Stable Diffusion checkpoints, in this process: what it writes, what it says, and one line for what is wrong."""
+"""The command on Stable Diffusion checkpoints, in this process: what it writes, what it says, and one line for what is
+wrong.
+"""
 
 import json
 
@@ -51,7 +53,31 @@ def refused(command):
 
 def test_a_sheet_of_images_with_its_settings(fine, checkpoints, tmp_path):
     sd, out = checkpoints["sd"], tmp_path / "sheet.png"
-    said = fine("sample", "--problem", "sd", "--model", sd, "--prompt", "a cat", "--prompt", "a dog", "--n", 3, "--steps", 4, "--solver", "unipc2", "--grid", "trailing", "--seed", 7, "--guidance-scale", 2, "--out", out)  # fmt: skip
+    said = fine(
+        "sample",
+        "--problem",
+        "sd",
+        "--model",
+        sd,
+        "--prompt",
+        "a cat",
+        "--prompt",
+        "a dog",
+        "--n",
+        3,
+        "--steps",
+        4,
+        "--solver",
+        "unipc2",
+        "--grid",
+        "trailing",
+        "--seed",
+        7,
+        "--guidance-scale",
+        2,
+        "--out",
+        out,
+    )
     assert UNFILTERED in said
     assert "6 images of 2 prompts by unipc2, 4 steps: 8 network calls each (NFE), 4 rounds" in said
     sheet = Image.open(out)
@@ -59,19 +85,69 @@ def test_a_sheet_of_images_with_its_settings(fine, checkpoints, tmp_path):
     settings = json.loads(sheet.text["toydiff"])
     assert settings["prompts"] == ["a cat", "a dog"]
     assert (settings["seed"], settings["solver"], settings["safety"]) == (7, "unipc2", UNFILTERED)
-    made = sample_images(StableDiffusion.load(sd), ["a cat", "a dog"], each=3, steps=4, solver="unipc2", grid="trailing", seed=7, guidance_scale=2.0)  # fmt: skip
+    made = sample_images(
+        StableDiffusion.load(sd),
+        ["a cat", "a dog"],
+        each=3,
+        steps=4,
+        solver="unipc2",
+        grid="trailing",
+        seed=7,
+        guidance_scale=2.0,
+    )
     pixels = np.asarray(sheet)
     assert np.abs(pixels[20:36, 40:56].astype(int) - as_bytes(made.images)[5]).max() <= 1
     # the settings in the picture make it again
-    fine("sample", "--problem", f"sd:{sd}", "--prompt", settings["prompts"][0], "--prompt", settings["prompts"][1], "--n", settings["n"], "--steps", settings["steps"], "--solver", settings["solver"], "--grid", settings["grid"], "--seed", settings["seed"], "--guidance-scale", settings["guidance_scale"], "--out", tmp_path / "again.png")  # fmt: skip
+    fine(
+        "sample",
+        "--problem",
+        f"sd:{sd}",
+        "--prompt",
+        settings["prompts"][0],
+        "--prompt",
+        settings["prompts"][1],
+        "--n",
+        settings["n"],
+        "--steps",
+        settings["steps"],
+        "--solver",
+        settings["solver"],
+        "--grid",
+        settings["grid"],
+        "--seed",
+        settings["seed"],
+        "--guidance-scale",
+        settings["guidance_scale"],
+        "--out",
+        tmp_path / "again.png",
+    )
     assert np.abs(np.asarray(Image.open(tmp_path / "again.png")).astype(int) - pixels).max() <= 1
 
 
+@pytest.mark.slow
 def test_arrays_json_and_parallel_sampling(fine, checkpoints, tmp_path):
-    arguments = ("sample", "--problem", "sd", "--model", checkpoints["sd-v"], "--prompt", "a cat", "--negative-prompt", "ugly", "--size", "16x24", "--steps", "6", "--grid", "uniform")  # fmt: skip
+    arguments = (
+        "sample",
+        "--problem",
+        "sd",
+        "--model",
+        checkpoints["sd-v"],
+        "--prompt",
+        "a cat",
+        "--negative-prompt",
+        "ugly",
+        "--size",
+        "16x24",
+        "--steps",
+        "6",
+        "--grid",
+        "uniform",
+    )
     rows = {}
     for solver in ("ddim", "picard:tolerance=none"):
-        rows[solver] = json.loads(fine(*arguments, "--solver", solver, "--at-once", 2, "--json", "-", "--out", tmp_path / f"{solver[:4]}.npz"))  # fmt: skip
+        rows[solver] = json.loads(
+            fine(*arguments, "--solver", solver, "--at-once", 2, "--json", "-", "--out", tmp_path / f"{solver[:4]}.npz")
+        )
     walk, swept = (np.load(tmp_path / f"{name}.npz") for name in ("ddim", "pica"))
     assert walk["images"].shape == (1, 16, 24, 3)
     assert walk["latents"].shape == (1, 4, 8, 12)
@@ -81,14 +157,85 @@ def test_arrays_json_and_parallel_sampling(fine, checkpoints, tmp_path):
     assert json.loads(str(walk["settings"]))["negative_prompt"] == "ugly"
 
 
+@pytest.mark.slow
 def test_train_sample_evaluate_and_export(fine, refused, checkpoints, pictures, tmp_path):
     run = tmp_path / "run"
-    said = fine("train", "pcm", "--problem", "sd", "--model", checkpoints["sd"], "--data", pictures, "--rank", 4, "--updates", 2, "--batch", 4, "--accumulate", 2, "--gradient-checkpointing", "--mixed-precision", "bf16", "--set", "warmup=0", "--out", run)  # fmt: skip
+    said = fine(
+        "train",
+        "pcm",
+        "--problem",
+        "sd",
+        "--model",
+        checkpoints["sd"],
+        "--data",
+        pictures,
+        "--rank",
+        4,
+        "--updates",
+        2,
+        "--batch",
+        4,
+        "--accumulate",
+        2,
+        "--gradient-checkpointing",
+        "--mixed-precision",
+        "bf16",
+        "--set",
+        "warmup=0",
+        "--out",
+        run,
+    )
     assert "pcm on sd:" in said
     assert "2 updates" in said
     assert (run / "cache").is_dir()
-    assert "finished already" in fine("train", "pcm", "--problem", "sd", "--model", checkpoints["sd"], "--data", pictures, "--rank", 4, "--updates", 2, "--batch", 4, "--accumulate", 2, "--gradient-checkpointing", "--mixed-precision", "bf16", "--set", "warmup=0", "--out", run, "--resume")  # fmt: skip
-    assert "has accumulate = 2" in refused("train", "pcm", "--problem", "sd", "--model", checkpoints["sd"], "--data", pictures, "--rank", 4, "--updates", 2, "--batch", 4, "--gradient-checkpointing", "--set", "warmup=0", "--out", run, "--resume")  # fmt: skip
+    assert "finished already" in fine(
+        "train",
+        "pcm",
+        "--problem",
+        "sd",
+        "--model",
+        checkpoints["sd"],
+        "--data",
+        pictures,
+        "--rank",
+        4,
+        "--updates",
+        2,
+        "--batch",
+        4,
+        "--accumulate",
+        2,
+        "--gradient-checkpointing",
+        "--mixed-precision",
+        "bf16",
+        "--set",
+        "warmup=0",
+        "--out",
+        run,
+        "--resume",
+    )
+    assert "has accumulate = 2" in refused(
+        "train",
+        "pcm",
+        "--problem",
+        "sd",
+        "--model",
+        checkpoints["sd"],
+        "--data",
+        pictures,
+        "--rank",
+        4,
+        "--updates",
+        2,
+        "--batch",
+        4,
+        "--gradient-checkpointing",
+        "--set",
+        "warmup=0",
+        "--out",
+        run,
+        "--resume",
+    )
     row = json.loads(fine("sample", run, "--prompt", "a cat", "--json", "-", "--out", tmp_path / "a.png"))
     assert (row["solver"], row["steps"], row["nfe"], row["guidance_scale"]) == ("ddim", 4, 4, 1.0)
     rows = json.loads(fine("evaluate", run, "--steps", "2,4", "--n", 4, "--json", "-"))
@@ -98,25 +245,77 @@ def test_train_sample_evaluate_and_export(fine, refused, checkpoints, pictures, 
     assert exported["scheduler"] == "DDIMScheduler"
     assert (tmp_path / "student" / "pytorch_lora_weights.safetensors").exists()
     assert exported["code"] in (tmp_path / "student" / "README.md").read_text()
-    fine("sample", "--problem", "sd", "--model", checkpoints["sd"], "--lora", tmp_path / "student", "--prompt", "a cat", "--solver", "ddim", "--steps", 4, "--guidance-scale", 1, "--out", tmp_path / "b.png")  # fmt: skip
+    fine(
+        "sample",
+        "--problem",
+        "sd",
+        "--model",
+        checkpoints["sd"],
+        "--lora",
+        tmp_path / "student",
+        "--prompt",
+        "a cat",
+        "--solver",
+        "ddim",
+        "--steps",
+        4,
+        "--guidance-scale",
+        1,
+        "--out",
+        tmp_path / "b.png",
+    )
     a, b = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("a.png", "b.png"))
     assert np.abs(a - b).max() <= 1
     assert "is not empty" in refused("export", run, "--out", tmp_path / "student")
-    assert "a run knows its own checkpoint" in refused("sample", run, "--model", checkpoints["sd"], "--prompt", "a", "--out", tmp_path / "c.png")  # fmt: skip
+    assert "a run knows its own checkpoint" in refused(
+        "sample", run, "--model", checkpoints["sd"], "--prompt", "a", "--out", tmp_path / "c.png"
+    )
     assert "at least one --prompt" in refused("sample", run, "--out", tmp_path / "c.png")
     assert "--label is for classes" in refused(
         "sample", run, "--label", 1, "--prompt", "a", "--out", tmp_path / "c.png"
     )
 
 
+@pytest.mark.slow
 def test_pairs_and_a_method_that_needs_them(fine, checkpoints, tmp_path):
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
     common = ("--problem", "sd", "--model", checkpoints["sd"], "--prompts", tmp_path / "prompts.txt")
     said = fine("pairs", *common, "--n", 6, "--steps", 3, "--at-once", 4, "--out", tmp_path / "pairs")
     assert "6 pairs of sd:" in said
     assert "6 network calls each" in said  # guided, since nothing else was said
-    fine("train", "rectified-flow", *common, "--pairs", tmp_path / "pairs", "--rank", 2, "--updates", 1, "--batch", 2, "--out", tmp_path / "flow")  # fmt: skip
-    fine("train", "cd", "--problem", "sd", "--model", checkpoints["sd"], "--data", tmp_path / "pairs", "--rank", 2, "--updates", 1, "--batch", 2, "--out", tmp_path / "cd")  # fmt: skip
+    fine(
+        "train",
+        "rectified-flow",
+        *common,
+        "--pairs",
+        tmp_path / "pairs",
+        "--rank",
+        2,
+        "--updates",
+        1,
+        "--batch",
+        2,
+        "--out",
+        tmp_path / "flow",
+    )
+    fine(
+        "train",
+        "cd",
+        "--problem",
+        "sd",
+        "--model",
+        checkpoints["sd"],
+        "--data",
+        tmp_path / "pairs",
+        "--rank",
+        2,
+        "--updates",
+        1,
+        "--batch",
+        2,
+        "--out",
+        tmp_path / "cd",
+    )
     assert fine("sample", tmp_path / "flow", "--prompt", "a cat", "--out", tmp_path / "a.png")
 
 
@@ -185,13 +384,22 @@ def test_export_of_something_else(refused, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
 def test_out_of_memory_says_what_to_lower(command, checkpoints, tmp_path, monkeypatch, error):
     def full(*args, **settings):
         raise error
 
     monkeypatch.setattr("toydiff.adapters.sampling.solve", full)
-    code, out, err = command("sample", "--problem", "sd", "--model", checkpoints["sd"], "--prompt", "a", "--out", tmp_path / "a.png")  # fmt: skip
+    code, out, err = command(
+        "sample", "--problem", "sd", "--model", checkpoints["sd"], "--prompt", "a", "--out", tmp_path / "a.png"
+    )
     assert (code, out) == (1, "")
     assert "out of memory; lower --batch" in err
     assert "--at-once, --dtype float16" in err
@@ -205,7 +413,19 @@ def test_another_runtime_error_is_not_hidden(checkpoints, tmp_path, monkeypatch)
 
     monkeypatch.setattr("toydiff.adapters.sampling.solve", broken)
     with pytest.raises(RuntimeError, match="a fault of the library"):
-        cli.main(["sample", "--problem", "sd", "--model", checkpoints["sd"], "--prompt", "a", "--out", str(tmp_path / "a.png")])  # fmt: skip
+        cli.main(
+            [
+                "sample",
+                "--problem",
+                "sd",
+                "--model",
+                checkpoints["sd"],
+                "--prompt",
+                "a",
+                "--out",
+                str(tmp_path / "a.png"),
+            ]
+        )
 
 
 def test_the_methods_say_what_they_need(fine):

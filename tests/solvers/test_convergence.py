@@ -27,6 +27,7 @@ def test_two_points_give_the_slope_between_them():
     assert row["measured"] == pytest.approx(math.log(row["error"][0] / row["error"][1]) / math.log(4), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "heun", "dpm3"])
 def test_single_step_orders(name):
     [row] = convergence(solvers=[name], schedules=["scaled-linear"], steps=(80, 160))
@@ -51,7 +52,9 @@ def test_a_solver_that_declares_too_much_shows(monkeypatch):
 
 
 def test_solvers_in_lambda_do_not_see_the_schedule():
-    """In z = x/alpha against NSR the PF-ODE is the same on every schedule; errors differ by the factor alpha at the end alone."""
+    """In z = x/alpha against NSR the PF-ODE is the same on every schedule; errors differ by the factor alpha at the end
+    alone.
+    """
     rows = convergence(ring(), solvers=["dpm2"], schedules=["vp", "linear"], steps=(10, 20))
     vp, linear = (torch.tensor(row["error"], dtype=torch.float64) for row in rows)
     # at lambda = 2: alpha = 1/sqrt(1 + e^-4) on vp, 1/(1 + e^-2) on linear
@@ -64,6 +67,7 @@ def test_settings_make_a_stochastic_solver_deterministic():
     assert as_setting["error"] == pytest.approx(euler["error"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_seed_draws_the_mixture_and_the_starts():
     def run(mixture, seed):
         return convergence(mixture, solvers=["ddim"], schedules=["vp"], steps=(5, 10), starts=8, seed=seed)
@@ -106,7 +110,7 @@ def test_progress_is_shown_on_request_only(capsys):
 
 @pytest.mark.slow
 def test_every_deterministic_solver_shows_the_order_it_declares():
-    rows = convergence()
+    rows = convergence(starts=8)
     assert {(r["solver"], r["schedule"]) for r in rows} == {(n, s) for n in deterministic() for s in DEFAULT_SCHEDULES}
     wrong = [
         (r["solver"], r["schedule"], r["declared"], round(r["measured"], 2))

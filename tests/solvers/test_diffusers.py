@@ -1,8 +1,8 @@
 """diffusers as the other party: the same eps function, betas and noise levels give the same samples, step for step.
 
-The noise levels come from a scheduler itself, and the model is exact at each of them, so what is compared is the algorithm alone. Where the two
-differ (start-up orders, the last steps, rounded times) a test says how, and that nothing else does. diffusers keeps its
-coefficients in float32; samples are of size 2.
+The noise levels come from a scheduler itself, and the model is exact at each of them, so what is compared is the
+algorithm alone. Where the two differ (start-up orders, the last steps, rounded times) a test says how, and that nothing
+else does. diffusers keeps its coefficients in float32; samples are of size 2.
 """
 
 import logging
@@ -64,7 +64,9 @@ class Walk:
 
 
 def walk(other, end=None, seed=0, **step_options):
-    """A scheduler's loop, the model exact at the scheduler's own noise levels; `end`: the time where it stops, unless at its last level."""
+    """A scheduler's loop, the model exact at the scheduler's own noise levels; `end`: the time where it stops, unless
+    at its last level.
+    """
     S = Tabulated(other.alphas_cumprod.double())
     if hasattr(other, "sigmas"):
         times = S.t_of_lam(-torch.log(other.sigmas.double()))
@@ -151,12 +153,19 @@ def test_heun(steps):
     other = scheduler("HeunDiscrete", steps, timestep_spacing="trailing")
     pairs = walk(other)
     # it makes two calls a step, and its lists hold each inner level twice: the states between are trials
-    theirs = Walk(pairs.S, torch.cat([pairs.ts[:1], pairs.ts[1::2]]), torch.cat([pairs.xs[:1], pairs.xs[2::2], pairs.xs[-1:]]), pairs.calls)  # fmt: skip
+    theirs = Walk(
+        pairs.S,
+        torch.cat([pairs.ts[:1], pairs.ts[1::2]]),
+        torch.cat([pairs.xs[:1], pairs.xs[2::2], pairs.xs[-1:]]),
+        pairs.calls,
+    )
     assert same_path(theirs, Heun()).nfe == pairs.calls == 2 * steps - 1
 
 
 def test_kdpm2_is_dpm_solver_2():
-    """Its step is the midpoint rule on dz/dn = eps with the node at the geometric mean of the levels: DPM-Solver-2 with r = 1/2."""
+    """Its step is the midpoint rule on dz/dn = eps with the node at the geometric mean of the levels: DPM-Solver-2 with
+    r = 1/2.
+    """
     other = scheduler("KDPM2Discrete", 20, timestep_spacing="trailing")
     S = Tabulated(other.alphas_cumprod.double())
     D = MIXTURE.denoiser(S)
@@ -180,7 +189,9 @@ def test_dpmpp_2m(spacing, steps):
 
 
 def test_dpm_2m():
-    other = scheduler("DPMSolverMultistep", 20, timestep_spacing="trailing", algorithm_type="dpmsolver", final_sigmas_type="sigma_min")  # fmt: skip
+    other = scheduler(
+        "DPMSolverMultistep", 20, timestep_spacing="trailing", algorithm_type="dpmsolver", final_sigmas_type="sigma_min"
+    )
     same_path(walk(other), Multistep2(NOISE))
 
 
@@ -194,7 +205,14 @@ def test_dpmpp_3m_is_the_published_one():
 
 
 def test_dpm_3m_is_the_published_one():
-    other = scheduler("DPMSolverMultistep", 20, timestep_spacing="trailing", solver_order=3, algorithm_type="dpmsolver", final_sigmas_type="sigma_min")  # fmt: skip
+    other = scheduler(
+        "DPMSolverMultistep",
+        20,
+        timestep_spacing="trailing",
+        solver_order=3,
+        algorithm_type="dpmsolver",
+        final_sigmas_type="sigma_min",
+    )
     same_path(walk(other), Multistep3Published(NOISE))
 
 
@@ -243,7 +261,9 @@ def test_euler_ancestral_is_ddpm():
 
 
 def test_ddpm_large_adds_noise_at_the_end():
-    """With fixed_large and a spacing that does not end on timestep 0, DDPMScheduler leaves noise in its samples; ours never does."""
+    """With fixed_large and a spacing that does not end on timestep 0, DDPMScheduler leaves noise in its samples; ours
+    never does.
+    """
     other = scheduler("DDPM", 20, timestep_spacing="trailing", clip_sample=False, variance_type="fixed_large")
     theirs = walk(other, 0.0, generator=torch.Generator().manual_seed(5))
     same_path(theirs, DDPM("large"), until=-1, generator=5)
@@ -257,18 +277,31 @@ def test_unipc_2(steps):
 
 @pytest.mark.parametrize("order", [2, 3])
 def test_unipc_to_the_last_level(order):
-    other = scheduler("UniPCMultistep", 20, timestep_spacing="trailing", final_sigmas_type="sigma_min", solver_order=order, lower_order_final=False)  # fmt: skip
+    other = scheduler(
+        "UniPCMultistep",
+        20,
+        timestep_spacing="trailing",
+        final_sigmas_type="sigma_min",
+        solver_order=order,
+        lower_order_final=False,
+    )
     same_path(walk(other), UniPC(order))
 
 
 def test_unipc_3_ends_in_lower_order():
-    """lower_order_final (its default) takes the last steps at order 2 and 1, at any N: the last but one differs from ours."""
-    theirs = walk(scheduler("UniPCMultistep", 20, timestep_spacing="trailing", final_sigmas_type="zero", solver_order=3))  # fmt: skip
+    """lower_order_final (its default) takes the last steps at order 2 and 1, at any N: the last but one differs from
+    ours.
+    """
+    theirs = walk(
+        scheduler("UniPCMultistep", 20, timestep_spacing="trailing", final_sigmas_type="zero", solver_order=3)
+    )
     same_path(theirs, UniPC(3), until=-2)
 
 
 def precise(other):
-    """Its levels in float64: DEIS of order 3 loses digits in float32, as differences of large terms, up to 3e-5 in a sample."""
+    """Its levels in float64: DEIS of order 3 loses digits in float32, as differences of large terms, up to 3e-5 in a
+    sample.
+    """
     other.sigmas = other.sigmas.double()
     return other
 
@@ -278,7 +311,9 @@ def test_deis_2():
 
 
 def test_deis_3_starts_in_lower_order():
-    """It starts with a jump and a step of order 2; ours with a singlestep step of order 2, and then both take the same steps."""
+    """It starts with a jump and a step of order 2; ours with a singlestep step of order 2, and then both take the same
+    steps.
+    """
     theirs = walk(precise(scheduler("DEISMultistep", 20, timestep_spacing="trailing", solver_order=3)))
     same_path(theirs, DEIS(3), until=1)
     same_steps(theirs, DDIM(), [0])
@@ -303,7 +338,16 @@ def every(walked, k):
 
 def singlestep(order, steps, **settings):
     # exponential: its levels are uniform in lambda, so that its inner nodes lie where the papers put them
-    return walk(scheduler("DPMSolverSinglestep", steps, solver_order=order, use_exponential_sigmas=True, lower_order_final=True, **settings))  # fmt: skip
+    return walk(
+        scheduler(
+            "DPMSolverSinglestep",
+            steps,
+            solver_order=order,
+            use_exponential_sigmas=True,
+            lower_order_final=True,
+            **settings,
+        )
+    )
 
 
 def test_singlestep_2s():
@@ -313,7 +357,9 @@ def test_singlestep_2s():
 
 @dataclass(frozen=True)
 class InnerMidpoint(InnerStep):
-    """DPM-Solver++(3S) whose node at 2/3 is reached by the midpoint rule of the second order instead of the paper's phi2 term."""
+    """DPM-Solver++(3S) whose node at 2/3 is reached by the midpoint rule of the second order instead of the paper's
+    phi2 term.
+    """
 
     def advance(self, D, p, s, past, noise):
         schedule, form = D.schedule, DATA
@@ -333,7 +379,9 @@ def test_singlestep_3s_has_another_inner_node():
 
 
 def test_rounded_timesteps():
-    """Its Karras, exponential and beta levels are exact, but the timesteps it hands to the model are whole: rounded or cut."""
+    """Its Karras, exponential and beta levels are exact, but the timesteps it hands to the model are whole: rounded or
+    cut.
+    """
     for settings, most in ({"use_karras_sigmas": True}, 0.5), ({"use_exponential_sigmas": True}, 1.0):
         other = scheduler("DPMSolverMultistep", 20, **settings)
         exact = 1000 * Tabulated(other.alphas_cumprod.double()).t_of_lam(-other.sigmas[:-1].double().log()) - 1

@@ -1,7 +1,9 @@
-"""Orders: what every deterministic solver declares is what it shows, on every schedule, and what is broken on purpose shows it.
+"""Orders: what every deterministic solver declares is what it shows, on every schedule, and what is broken on purpose
+shows it.
 
-Orders are measured by `toydiff.studies.orders` between two inner noise levels (see its `WINDOW`). Here are the mixtures that it does not take by
-itself, grids that are not even, the moments of the stochastic solvers, and the negative controls.
+Orders are measured by `toydiff.studies.orders` between two inner noise levels (see its `WINDOW`). Here are the mixtures
+that it does not take by itself, grids that are not even, the moments of the stochastic solvers, and the negative
+controls.
 """
 
 import functools
@@ -17,7 +19,7 @@ from toydiff.prediction import jump
 from toydiff.solvers import DATA, DEIS, NOISE, AdamsBashforth, Heun, Multistep3, Multistep3Published
 from toydiff.solvers.deis import adams_bashforth
 from toydiff.solvers.dpm import multistep_second, multistep_third, usable
-from toydiff.studies.orders import WINDOW, convergence, deterministic
+from toydiff.studies.orders import DEFAULT_SCHEDULES, WINDOW, convergence, deterministic
 
 STEPS = (40, 80, 160)
 
@@ -57,10 +59,13 @@ def check(rows):
 
 
 @pytest.mark.parametrize(
-    "on", [pytest.param(name, marks=pytest.mark.slow if name != "linear" else ()) for name in SCHEDULES]
+    ("mixture", "on"),
+    [(M1, "linear"), (R2, "ve"), pytest.param(M1, "linear-table", marks=pytest.mark.slow)],
+    ids=["line-linear", "plane-ve", "line-linear-table"],
 )
-@pytest.mark.parametrize("mixture", [M1, pytest.param(R2, marks=pytest.mark.slow)], ids=["line", "plane"])
 def test_declared_orders(mixture, on):
+    """On the other schedules: `test_convergence`."""
+    assert {"ve", "linear-table", *DEFAULT_SCHEDULES} == set(SCHEDULES)
     rows = convergence(mixture, schedules=[on], starts=16)
     assert [r["solver"] for r in rows] == deterministic()
     check(rows)
@@ -102,7 +107,9 @@ def known(schedule, value_of, kind):
 
 
 def exact_end(form, schedule, p, s, value_of):
-    """x_s = (alpha_s/alpha_t) x - alpha_s int e^-lambda eps, or (sigma_s/sigma_t) x + sigma_s int e^lambda x_0, by quadrature."""
+    """x_s = (alpha_s/alpha_t) x - alpha_s int e^-lambda eps, or (sigma_s/sigma_t) x + sigma_s int e^lambda x_0, by
+    quadrature.
+    """
     sign, a = (-1, schedule.alpha) if form.kind == "eps" else (1, schedule.sigma)
     lams, weights = gauss(float(LAMS[3]), float(LAMS[4]), nodes=30, pieces=1)
     integral = (weights * torch.exp(sign * lams) * value_of(lams)).sum()
@@ -207,6 +214,7 @@ def variance_order(solver_of, schedule, steps=STEPS):
     return fitted_order(steps, errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_solvers_have_the_moments_to_their_order(name):
     orders = [variance_order(lambda N: STOCHASTIC[name], ALL_SCHEDULES[on]) for on in ("vp", "linear")]

@@ -1,4 +1,6 @@
-"""Parallel samplers: the sequential walk at the end and up to the front after every sweep, on any model; honest counts; few rounds."""
+"""Parallel samplers: the sequential walk at the end and up to the front after every sweep, on any model; honest counts;
+few rounds.
+"""
 
 import itertools
 import math
@@ -55,7 +57,10 @@ def divisors(T):
 
 
 def methods(one, T, earlier=None):
-    """Every method with its settings for T steps of a one-step solver, run to the exact end. `earlier`: a trajectory to start from."""
+    """Every method with its settings for T steps of a one-step solver, run to the exact end.
+
+    `earlier`: a trajectory to start from.
+    """
     some = max(1, T // 3)
     found = [
         Picard(one, None),
@@ -117,7 +122,9 @@ def check(path, sequential, solver):
 
 
 def check_methods(D, x, T, one, earlier=None, **options):
-    """All methods on one problem against the walk; gives the walk, and the fewest sweeps that a method took from a constant start."""
+    """All methods on one problem against the walk; gives the walk, and the fewest sweeps that a method took from a
+    constant start.
+    """
     sequential = solve(D, x, T, solver=one, generator=0, **options)
     T = len(sequential.ts) - 1
     fewest = T
@@ -131,9 +138,12 @@ def check_methods(D, x, T, one, earlier=None, **options):
 # ---- exact at the end, and up to the front at every sweep
 
 
+# the lines of a plane of seven points: each solver meets three schedules, and no two solvers the same two
+PLANE = [(name, list(ALL_SCHEDULES)[(k + step) % 7]) for k, name in enumerate(ONE_STEP) for step in (0, 1, 3)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("on", ALL_SCHEDULES)
-@pytest.mark.parametrize("name", ONE_STEP)
+@pytest.mark.parametrize(("name", "on"), PLANE)
 def test_every_method_arrives_where_the_walk_does(name, on):
     # each schedule and each solver meets every grid
     grid = list(GRIDS)[(list(ONE_STEP).index(name) + list(ALL_SCHEDULES).index(on)) % len(GRIDS)]
@@ -142,10 +152,9 @@ def test_every_method_arrives_where_the_walk_does(name, on):
     check_methods(R2.denoiser(schedule), x, 6, ONE_STEP[name], grid=grid)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("T", [1, 2, 24])
+@pytest.mark.parametrize("T", [1, 2])
 @pytest.mark.parametrize("name", ["ddim", "ddpm"])
-def test_few_steps_and_many(name, T):
+def test_few_steps(name, T):
     for on, grid in (("scaled-linear", "uniform"), ("cosine", "lambda")):
         schedule = ALL_SCHEDULES[on]
         D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
@@ -153,9 +162,9 @@ def test_few_steps_and_many(name, T):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on", ALL_SCHEDULES)
-@pytest.mark.parametrize("name", ONE_STEP)
+@pytest.mark.parametrize(("name", "on"), list(zip(ONE_STEP, ALL_SCHEDULES, strict=True)))
 def test_every_method_arrives_where_the_walk_does_in_24_steps(name, on):
+    """Every solver and every schedule once more."""
     schedule = ALL_SCHEDULES[on]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 2)
     check_methods(D, x, 24, ONE_STEP[name], solve(D, x, 5), grid="uniform")
@@ -166,10 +175,11 @@ def test_every_method_arrives_where_the_walk_does_in_24_steps(name, on):
     ("mixture", "B"), [(N1, 1), (M1, 3), (R2, 1), (random_mixture(0, dim=5), 1), (random_mixture(0, dim=5), 5)]
 )
 def test_any_dimension_and_batch(mixture, B):
-    for name in ("ddim", "ddpm", "heun"):
+    for name in ("ddpm", "heun"):
         check_methods(mixture.denoiser(SCALED), draw(mixture, SCALED, 1.0, B), 6, ONE_STEP[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("B", [1, 3])
 def test_images(B):
     D = Empirical(normal(6, 1, 4, 4, seed=3)).denoiser(SCALED)
@@ -184,12 +194,11 @@ def test_own_times_that_do_not_end_in_data(schedule):
     ts = f64([0.9, 0.5, 0.45, 0.3, 0.1])
     D, x = R2.denoiser(schedule), draw(R2, schedule, 0.9, 3)
     earlier = solve(D, x, ts=f64([0.8, 0.4, 0.2]))  # shorter at both ends
-    for name in ("ddim", "euler-maruyama"):
-        sequential, _ = check_methods(D, x, 50, ONE_STEP[name], earlier, ts=ts)
-        assert torch.equal(sequential.ts, ts)
+    sequential, _ = check_methods(D, x, 50, ONE_STEP["euler-maruyama"], earlier, ts=ts)
+    assert torch.equal(sequential.ts, ts)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 7, 10_000])
+@pytest.mark.parametrize("at_once", [2, 7, 10_000])
 def test_guidance_and_any_limit_of_states_at_once(at_once):
     """Also fewer than the samples: a condition is then cut as the states are."""
     cond = torch.tensor([0, 3, 5, 5, 1])
@@ -223,7 +232,10 @@ def test_the_noise_is_that_of_the_walk_whatever_the_source():
 
 def test_a_one_step_solver_of_a_user():
     class Renoised(Solver):
-        """Multistep consistency sampling: jump to data, add fresh noise. Where the prediction is flat, so is the step."""
+        """Multistep consistency sampling: jump to data, add fresh noise.
+
+        Where the prediction is flat, so is the step.
+        """
 
         stochastic = True
 
@@ -233,7 +245,8 @@ def test_a_one_step_solver_of_a_user():
 
     x = SCALED.prior((3, 2), 0, dtype=torch.float64)
     check_methods(Empirical(normal(6, 2, seed=3)).denoiser(SCALED), x, 12, Renoised(), grid="uniform")
-    # flat everywhere, the steps are known after one sweep; but Picard carries errors on as if their slope were 1. Secants see that it is 0
+    # flat everywhere, the steps are known after one sweep; but Picard carries errors on as if their slope were 1.
+    # Secants see that it is 0
     D = ConstantX0(SCALED, f64([1.0, 2.0]))
     sweeps = [len(solve(D, x, 12, solver=m(Renoised(), 1e-6), generator=0).fronts) - 1 for m in (Picard, Broyden)]
     assert sweeps[0] == 12
@@ -244,7 +257,10 @@ def test_a_one_step_solver_of_a_user():
 
 
 class Rough(Denoiser):
-    """x_0 = f(W x + t), W random. Written so that a row does not depend, to the last bit, on how many there are: chaos shows every bit."""
+    """x_0 = f(W x + t), W random.
+
+    Written so that a row does not depend, to the last bit, on how many there are: chaos shows every bit.
+    """
 
     def __init__(self, schedule, f, dim=2, gain=1.0, seed=0):
         super().__init__(schedule, "x0")
@@ -267,9 +283,16 @@ BENDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bend", BENDS)
 @pytest.mark.parametrize(
-    ("on", "dim", "name"), [("linear", 1, "ddpm"), ("scaled-linear", 2, "ddim"), ("user", 5, "ddim")]
+    ("bend", "on", "dim", "name"),
+    [
+        ("tanh", "linear", 1, "ddpm"),
+        ("sin", "scaled-linear", 2, "ddim"),
+        ("sign", "user", 5, "ddim"),
+        ("floor", "linear", 1, "ddpm"),
+        ("floor", "user", 5, "ddim"),
+        ("cubic", "scaled-linear", 2, "ddim"),
+    ],
 )
 def test_rough_models(bend, on, dim, name):
     f, gain = BENDS[bend]
@@ -279,10 +302,10 @@ def test_rough_models(bend, on, dim, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on", ["scaled-linear", "cosine"])
-def test_rough_steps_of_higher_order(on):
+def test_rough_steps_of_higher_order():
     for (f, gain), name in zip(BENDS.values(), ("heun", "dpm2", "euler-maruyama", "euler", "heun"), strict=True):
-        check_methods(Rough(ALL_SCHEDULES[on], f, 2, gain / 4), normal(2, 2, seed=4), 8, ONE_STEP[name])
+        on = ALL_SCHEDULES["cosine" if name == "heun" else "scaled-linear"]
+        check_methods(Rough(on, f, 2, gain / 4), normal(2, 2, seed=4), 8, ONE_STEP[name])
 
 
 class MLP(nn.Module):
@@ -301,8 +324,7 @@ class MLP(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["x0", "v"])
-@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize(("dim", "kind"), [(1, "v"), (2, "x0"), (5, "v")])
 def test_random_networks(dim, kind):
     D = NetDenoiser(MLP(dim, seed=dim), LINEAR, kind)
     for name in ("ddim", "ddpm"):
@@ -320,7 +342,7 @@ def test_random_networks(dim, kind):
     seed=st.integers(0, 99),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 def test_any_settings_on_any_model(on, one, bend, method, T, shape, seed, data):
     # only these step many points at once with the very bits of single steps: chaos makes any other bit large
     most = 10.0 if one in (DDIM(), Heun()) else 0.5
@@ -352,11 +374,13 @@ class Settled(Denoiser):
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["picard", "anderson", "anderson:memory=1", "broyden"])
 def test_points_that_are_right_by_chance_let_no_wrong_one_pass(solver):
-    """Where the model contracts, a point settles to the last bit before it is exact for good; the next one must still be the step from it."""
+    """Where the model contracts, a point settles to the last bit before it is exact for good; the next one must still
+    be the step from it.
+    """
     solvers = [
         f"{solver}{mark}tolerance=none{window}" for mark in [",:"[":" not in solver]] for window in ("", ",window=7")
     ]
-    for schedule, B, below in itertools.product((SCALED, LINEAR), (1, 3), (0.0, 0.5)):
+    for schedule, B, below in ((SCALED, 1, 0.0), (SCALED, 3, 0.5), (LINEAR, 1, 0.5), (LINEAR, 3, 0.0)):
         D, x, T = Settled(schedule, below, 1000.0), normal(B, 1, seed=B), 40
         sequential = solve(D, x, T, solver="ddim", grid="uniform")
         for name in solvers:
@@ -367,11 +391,13 @@ def test_points_that_are_right_by_chance_let_no_wrong_one_pass(solver):
 
 
 class Surprise(Denoiser):
-    """Looks like `smooth`, but exactly on the sequential path from x it kicks: x_0 differs there by a number for each time.
+    """Looks like `smooth`, but exactly on the sequential path from x it kicks: x_0 differs there by a number for each
+    time.
 
-    After k sweeps of any method whatever, the step from point k was never evaluated at the exact point k, which is first known after
-    sweep k. So nothing that was seen depends on the kick there, and point k + 1, which does, is off by as much as the kick moves it. A
-    method that calls point k + 1 exact after k sweeps is wrong here, and one that calls point k not yet exact is late.
+    After k sweeps of any method whatever, the step from point k was never evaluated at the exact point k, which is
+    first known after sweep k. So nothing that was seen depends on the kick there, and point k + 1, which does, is off
+    by as much as the kick moves it. A method that calls point k + 1 exact after k sweeps is wrong here, and one that
+    calls point k not yet exact is late.
     """
 
     def __init__(self, smooth, solver, ts, x, seed=0):
@@ -391,8 +417,8 @@ class Surprise(Denoiser):
         )
 
 
-@pytest.mark.parametrize("on", ["scaled-linear", "linear", "ve"])
-@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "on"), [("ddim", "linear"), ("ddpm", "scaled-linear"), ("ddim", "ve")])
 def test_after_k_sweeps_k_points_are_exact_and_not_one_more(name, on):
     one, schedule, T = ONE_STEP[name], ALL_SCHEDULES[on], 12
     ts = time_grid(schedule, T)
@@ -415,7 +441,8 @@ def test_after_k_sweeps_k_points_are_exact_and_not_one_more(name, on):
 
 @pytest.mark.parametrize("on", ["linear", "scaled-linear", "ve"])
 def test_how_wrong_the_first_point_behind_the_front_is(on):
-    """Where a step is Phi_i(x) = phi_i x, Picard's error after k sweeps is prod_{j=1..k} (phi_j - 1) e^0_1 at point k + 1, by induction:
+    """Where a step is Phi_i(x) = phi_i x, Picard's error after k sweeps is prod_{j=1..k} (phi_j - 1) e^0_1 at point k +
+    1, by induction:
 
     e^{k+1}_{i+1} = sum_{j<=i} (phi_j - 1) e^k_j, and all terms but the last, j = i = k + 1, are 0.
     """
@@ -457,9 +484,18 @@ def units(D, ts):
     return torch.sqrt(D.schedule.alpha(ts) ** 2 + D.schedule.sigma(ts) ** 2)
 
 
-@pytest.mark.parametrize(("name", "start"), [("ddim", 0), ("ddim", 3), ("ddpm", "trajectory"), ("heun", 0)])
-def test_picard_is_its_sum(name, start, schedule):
+@pytest.mark.parametrize(
+    ("name", "start", "on"),
+    [
+        *(("ddim", 0, on) for on in ALL_SCHEDULES),
+        ("ddim", 3, "cosine"),
+        ("ddpm", "trajectory", "linear"),
+        ("heun", 0, "ve"),
+    ],
+)
+def test_picard_is_its_sum(name, start, on):
     """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j)."""
+    schedule = ALL_SCHEDULES[on]
     D, x, T, one = R2.denoiser(schedule), draw(R2, schedule, 1.0, 2), 9, ONE_STEP[name]
     start = solve(D, x, 4) if start == "trajectory" else start
     path = solve(D, x, T, solver=Picard(one, None, start=start), generator=0)
@@ -471,12 +507,14 @@ def test_picard_is_its_sum(name, start, schedule):
         close(sweep, torch.stack(by_hand), EXACT)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4])
-@pytest.mark.parametrize("window", [1, 3, 8, 20])
-@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize(
+    ("tolerance", "window", "start"),
+    [(1e-1, 1, 0), (1e-2, 3, 5), (1e-4, 8, 0), (1e-1, 20, 5), (1e-4, 3, 0), (1e-2, 8, 5), (1e-2, 20, 0)],
+)
 def test_the_window_is_the_papers(tolerance, window, start):
-    """ParaDiGMS, alg. 1, point by point: the sum over the window, its first point moved to the first that changed too much."""
+    """ParaDiGMS, alg. 1, point by point: the sum over the window, its first point moved to the first that changed too
+    much.
+    """
     D, x, T = R2.denoiser(SCALED), draw(R2, SCALED, 1.0, 4), 20
     path = solve(D, x, T, solver=Picard(tolerance=tolerance, window=window, start=start), grid="quadratic")
     Phi, sigma = walk_steps(D, DDIM(), path.ts, x), SCALED.sigma(path.ts)
@@ -542,6 +580,7 @@ def test_parareal_is_its_recursion(on):
             close(sweep, torch.stack(inner), EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fine", "coarse"), [("ddim", "ddim"), ("heun", "ddim"), ("ddpm", "heun")])
 def test_the_pipeline_gives_the_very_iterates_of_the_recursion(fine, coarse):
     """To the last bit: `parareal`, eight lines, against the sampler, which computes the same in another order."""
@@ -562,7 +601,9 @@ def test_the_pipeline_gives_the_very_iterates_of_the_recursion(fine, coarse):
             return u
 
         class OneByOne:
-            """The points of a grid; every step is taken by itself, since its bits may depend on what else is in a batch."""
+            """The points of a grid; every step is taken by itself, since its bits may depend on what else is in a
+            batch.
+            """
 
             steps, alpha, sigma = T, schedule.alpha(ts).tolist(), schedule.sigma(ts).tolist()
 
@@ -605,7 +646,9 @@ def test_parareal_stops_when_all_its_states_change_little():
 @pytest.mark.parametrize("on", ["scaled-linear", "linear", "ve"])
 @pytest.mark.parametrize("memory", [1, 2, 3])
 def test_anderson_is_a_least_squares_at_each_point(on, memory):
-    """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i; x in units of `units`."""
+    """gamma_i = argmin |R_{<=i} - dR_{<=i} gamma|^2 for each sample, x^{k+1}_i = x_i + R_i - (dX_i + dR_i) gamma_i; x
+    in units of `units`.
+    """
     schedule, T = ALL_SCHEDULES[on], 12
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
     path = solve(D, x, T, solver=Anderson(tolerance=None, memory=memory))
@@ -629,15 +672,26 @@ def test_anderson_is_a_least_squares_at_each_point(on, memory):
             close(path.sweeps[k + 1, i, b] / S[i, 0], new, 1e-7)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("mixture", "memory"), [(M1, 1), (M1, 2), (R2, 1), (R2, 2), (random_mixture(0, dim=3), 2)])
-def test_broyden_steps_along_secants(mixture, memory, schedule):
-    """x^{k+1}_{i+1} = Phi_i + J_i d, J_i = r 1 + (dPhi - r dX) dX^+, d = x^{k+1}_i - x^k_i, and of its second part only the share |dX|/|d|."""
+@pytest.mark.parametrize(
+    ("mixture", "memory", "on"),
+    [
+        *((R2, 2, on) for on in ALL_SCHEDULES),
+        (M1, 1, "linear"),
+        (M1, 2, "scaled-linear"),
+        (R2, 1, "scaled-linear"),
+        (random_mixture(0, dim=3), 2, "ve"),
+    ],
+)
+def test_broyden_steps_along_secants(mixture, memory, on):
+    """x^{k+1}_{i+1} = Phi_i + J_i d, J_i = r 1 + (dPhi - r dX) dX^+, d = x^{k+1}_i - x^k_i, and of its second part only
+    the fraction |dX|/|d|.
+    """
+    schedule = ALL_SCHEDULES[on]
     D, x, T = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 3), 12
     path = solve(D, x, T, solver=Broyden(tolerance=None, memory=memory))
     Phi, S = walk_steps(D, DDIM(), path.ts, x), units(D, path.ts)
     stepped = [torch.stack([Phi[i](sweep[i]) for i in range(T)]) for sweep in path.sweeps[:6]]
-    shared = 0
+    shortened = 0
     for k, b in itertools.product(range(5), range(len(x))):
         for i in range(k, T):
             r = S[i + 1] / S[i]
@@ -654,16 +708,19 @@ def test_broyden_steps_along_secants(mixture, memory, schedule):
                     if parallel and len(x[b]) > 1:
                         continue
                     dX, dPhi = dX[:, :1], dPhi[:, :1]
-                share = torch.clamp(reach / d.norm(), max=1.0)
-                shared += share < 1
-                new = new + share * (dPhi - r * dX) @ torch.linalg.pinv(dX) @ d
+                fraction = torch.clamp(reach / d.norm(), max=1.0)
+                shortened += fraction < 1
+                new = new + fraction * (dPhi - r * dX) @ torch.linalg.pinv(dX) @ d
             close(path.sweeps[k + 1, i + 1, b], new, 1e-8)
-    assert shared > 0 or schedule.name != "scaled-linear"
+    assert shortened > 0 or schedule.name != "scaled-linear"
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_on_gaussian_data_secants_are_all_there_is_to_know(d):
-    """A step is affine there: after d differences its Jacobian is known and the next sweep is exact. One more, for differences all but parallel."""
+    """A step is affine there: after d differences its Jacobian is known and the next sweep is exact.
+
+    One more, for differences all but parallel.
+    """
     gaussian = random_mixture(1, modes=1, dim=d)
     D, x = gaussian.denoiser(SCALED), draw(gaussian, SCALED, 1.0, 8)
     sequential = solve(D, x, 40, solver="ddim", grid="uniform").xs
@@ -749,7 +806,9 @@ def test_differences_follow_the_points_as_the_window_moves():
 
 
 def test_a_constant_start(schedule):
-    """Every point where the walk starts; in the accelerated methods, where it starts in units of sqrt(alpha^2 + sigma^2)."""
+    """Every point where the walk starts; in the accelerated methods, where it starts in units of sqrt(alpha^2 +
+    sigma^2).
+    """
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 2)
     for window in (None, 3):
         first = {m: solve(D, x, 6, solver=m(window=window)).sweeps[0] for m in (Picard, Anderson, Broyden)}
@@ -760,10 +819,10 @@ def test_a_constant_start(schedule):
             close(first[method], x * (S / S[0])[:, None, None], 1e-13)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [1, 2, 4, 10])
-def test_a_coarse_start(n, schedule):
+@pytest.mark.parametrize(("n", "on"), list(zip([1, 2, 4, 10, 4, 2, 4], ALL_SCHEDULES, strict=True)))
+def test_a_coarse_start(n, on):
     """n DDIM steps over points of the grid as even as they can be; between them, each step's jump."""
+    schedule = ALL_SCHEDULES[on]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
     for solver in (Picard(start=n), Anderson(start=n), Broyden(Heun(), start=n)):
         path = solve(D, x, 10, solver=solver)
@@ -816,8 +875,7 @@ class Meter(Denoiser):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("one", ["ddim", "heun", "ddpm"])
-@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize(("one", "scale"), [("ddim", 2.5), ("heun", 1.0), ("ddpm", 2.5)])
 def test_calls_and_rounds_are_those_made(one, scale):
     cond, T = torch.tensor([0, 3, 5]), 12
     x = draw(RING, SCALED, 1.0, 3)
@@ -845,7 +903,9 @@ def test_calls_and_rounds_are_those_made(one, scale):
 
 
 def test_calls_by_hand():
-    """T sweeps of shrinking windows: Picard T + ... + 1 calls in T rounds; window 3 of T = 5: 3 + 3 + 3 + 2 + 1; and so on."""
+    """T sweeps of shrinking windows: Picard T + ... + 1 calls in T rounds; window 3 of T = 5: 3 + 3 + 3 + 2 + 1; and so
+    on.
+    """
     ts = time_grid(SCALED, 5)
     x = draw(R2, SCALED, 1.0, 2)
     D = Surprise(R2.denoiser(SCALED), DDIM(), ts, x)
@@ -866,7 +926,8 @@ def test_calls_by_hand():
         ("Broyden", 1): (5, 5),
         ("Anderson", None): (15, 5),
     }
-    # Heun's step to data is a jump: of T steps in one call, one is evaluated again in vain, and the last sweep is that jump alone
+    # Heun's step to data is a jump: of T steps in one call, one is evaluated again in vain, and the last sweep is that
+    # jump alone
     path = solve(Surprise(R2.denoiser(SCALED), Heun(), ts, x), x, 5, solver=Picard(Heun(), None))
     assert path.rounds == 9
     assert path.nfe == 2 * (5 + 4 + 3 + 2) + 1
@@ -891,7 +952,8 @@ def test_what_a_start_cost_is_counted(method):
     assert again.rounds > path.rounds
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 5, 64])
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [1, 5])
 def test_a_limit_of_states_changes_the_memory_and_nothing_else(at_once):
     D, x = R2.denoiser(SCALED), draw(R2, SCALED, 1.0, 4)
     for name in ("picard", "anderson", "broyden", "parareal", "picard:window=5"):
@@ -949,7 +1011,7 @@ def test_the_cost_model_by_hand():
     assert parareal_rounds(7, 7, 3) == 7
 
 
-def test_the_number_of_blocks_unless_told_otherwise():
+def test_the_number_of_blocks_by_default():
     """The divisor nearest to sqrt(T): of b and T/b, that is the smaller."""
     for T in range(1, 130):
         assert Parareal().blocks_of(T) == min(divisors(T), key=lambda B: abs(B - T**0.5))
@@ -1055,23 +1117,23 @@ TOLERATED = {"random 0": random_mixture(0), "random 4": random_mixture(4), "ring
 @pytest.mark.parametrize(
     ("problem", "on", "grid"),
     [
-        pytest.param(
-            *case,
-            marks=pytest.mark.slow
-            if case[1:] != ("linear", "shifted-lambda") or case[0] in ("random 4", "ring")
-            else (),
-        )
-        for case in itertools.product(TOLERATED, ("scaled-linear", "linear"), ("uniform", "shifted-lambda"))
+        ("random 0", "linear", "shifted-lambda"),
+        ("random 4", "scaled-linear", "uniform"),
+        ("ring", "linear", "uniform"),
+        ("ring", "scaled-linear", "shifted-lambda"),
+        ("line", "linear", "shifted-lambda"),
     ],
 )
 def test_the_error_is_of_the_size_of_the_tolerance(problem, on, grid):
-    """The median is well below it, 19 of 20 samples below its double, and those that sit between modes, which the flow spreads, below 100 times (50 was seen)."""
+    """The median is well below it, 19 of 20 samples below its double, and those that sit between modes, which the flow
+    spreads, below 100 times (50 was seen).
+    """
     schedule, mixture = ALL_SCHEDULES[on], TOLERATED[problem]
-    D, x = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 200)
+    D, x = mixture.denoiser(schedule), draw(mixture, schedule, 1.0, 100)
     sequential = solve(D, x, 40, solver="ddim", grid=grid)
     for name in NAMES:
         medians = []
-        for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
+        for tolerance in (1e-1, 1e-2, 1e-4):
             solver = solver_by_name(f"{name}{',' if ':' in name else ':'}tolerance={tolerance}")
             path = solve(D, x, 40, solver=solver, grid=grid)
             errors = (path.xs - sequential.xs).norm(dim=2).amax(0)
@@ -1121,7 +1183,7 @@ def test_single_precision_takes_no_more_rounds():
     D = random_mixture(0).denoiser(SCALED)
     for name in ("picard", "anderson", "broyden"):
         double, single = (
-            solve(D, x.to(dtype), 1000, solver=name, grid="uniform") for dtype in (torch.float64, torch.float32)
+            solve(D, x.to(dtype), 500, solver=name, grid="uniform") for dtype in (torch.float64, torch.float32)
         )
         assert single.rounds <= 1.5 * double.rounds
         assert (single.end - double.end).norm(dim=1).median() < 1e-3
@@ -1131,7 +1193,7 @@ def test_single_precision_takes_no_more_rounds():
 
 
 class Exploding(Denoiser):
-    """x_0 = 0.3 x - c x^3: tame on the path, while an iterate that strays grows beyond all numbers within a few sweeps."""
+    """x_0 = 0.3 x - c x^3: tame on the path, while an iterate that strays overflows within a few sweeps."""
 
     def __init__(self, schedule, c=0.3):
         super().__init__(schedule, "x0")
@@ -1141,8 +1203,8 @@ class Exploding(Denoiser):
         return Prediction.of("x0", 0.3 * x - self.c * x**3, x, t, self.schedule)
 
 
-@pytest.mark.parametrize("on", ["scaled-linear", "linear"])
-@pytest.mark.parametrize("tolerance", ["none", "1e-3"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("on", "tolerance"), [("scaled-linear", "none"), ("linear", "1e-3")])
 def test_iterates_may_explode_and_the_path_does_not(on, tolerance):
     schedule = ALL_SCHEDULES[on]
     x = normal(4, 2) * f64([[0.5], [1.0], [2.0], [2.5]])
@@ -1156,7 +1218,8 @@ def test_iterates_may_explode_and_the_path_does_not(on, tolerance):
             close(path.xs, sequential.xs, EXACT if tolerance == "none" else 0.05)
 
 
-# a schedule, a number of steps, a strength and a seed: there the walk is tame, but iterates reach numbers whose squares are none
+# a schedule, a number of steps, a strength and a seed: there the walk is tame, but iterates reach numbers whose squares
+# are none
 EXTREME = {
     "least squares of what overflows": ("vp", 30, 30.0, (3, 2), 0),
     "and from a longer memory": ("vp", 37, 60.0, (3, 3), 539),
@@ -1180,7 +1243,9 @@ def test_iterates_may_be_extreme(case):
 
 
 def test_a_wild_secant_does_not_pass_with_a_tolerance():
-    """The point after those that changed little is accepted unseen: what secants of an explosion make of a little must not count there."""
+    """The point after those that changed little is accepted unseen: what secants of an explosion make of a little must
+    not count there.
+    """
     schedule = ALL_SCHEDULES["linear-table"]
     D, x = Rough(schedule, lambda y: y**3 / 30, 2, 15.0**0.3, 75), schedule.prior((3, 2), 75, dtype=torch.float64)
     sequential = solve(D, x, 31, solver="ddim", grid="uniform")
@@ -1201,12 +1266,22 @@ class Failing(Denoiser):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("between", [(0.9, 1.1), (0.29, 0.31), (0.0, 0.31), (0.0, 0.051)])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("between", "value"),
+    [
+        ((0.9, 1.1), math.nan),
+        ((0.29, 0.31), math.inf),
+        ((0.29, 0.31), math.nan),
+        ((0.0, 0.31), math.nan),
+        ((0.0, 0.051), math.inf),
+    ],
+)
 def test_where_the_walk_overflows_there_is_an_error_and_no_sample(between, value):
-    """At the first step, at a single one on the way, from some step on, at the last; all samples or one: never a path that left it out."""
+    """At the first step, at a single one on the way, from some step on, at the last; all samples or one: never a path
+    that left it out.
+    """
     D, x = Failing(SCALED, *between, value), f64([[-1.0, 1.0], [1.0, 0.5], [-2.0, -0.5]])
-    for name, tolerance, T in itertools.product((*NAMES, "ddim"), ("none", "1e-3", "1e-1"), (20, 1)):
+    for name, tolerance, T in itertools.product((*NAMES, "ddim"), ("none", "1e-1"), (20, 1)):
         solver = "ddim" if name == "ddim" else f"{name}{',' if ':' in name else ':'}tolerance={tolerance}"
         if T == 1 and (between[1] < 1 or "window=5" in name):
             continue
@@ -1303,7 +1378,7 @@ def test_what_is_lost_is_not_accepted():
 
 # ---- how few rounds
 
-FIVE_MODES = {f"random {seed}": random_mixture(seed) for seed in range(5)} | {
+FIVE_MODES = {f"random {seed}": random_mixture(seed) for seed in (0, 3)} | {
     "ring": ring(5),
     "by hand": GaussianMixture(
         [[2.0, 0.0], [-1.0, 1.5], [0.0, -2.0], [-2.0, -1.0], [1.0, 1.0]],
@@ -1314,17 +1389,19 @@ FIVE_MODES = {f"random {seed}": random_mixture(seed) for seed in range(5)} | {
 }
 
 
-def rounds_to(goal, mixture, solver, T=100, n=256):
-    """Rounds after which the median over n samples of the distance from the sequential samples is at most the goal; and 19 of 20."""
+def rounds_to(target, mixture, solver, T=100, n=128):
+    """Rounds after which the median distance of n samples from the sequential ones is at most the target; and the
+    rounds for 19 of 20 samples.
+    """
     D, x = mixture.denoiser(SCALED), draw(mixture, SCALED, 1.0, n)
     sequential = solve(D, x, T, solver="ddim", grid="uniform")
     path = solve(D, x, T, solver=solver, grid="uniform")
     errors = path.errors(sequential.xs)[:, -1].quantile(f64([0.5, 0.95]), 1)
-    return tuple(next(r for r, e in zip(path.sweep_rounds, row, strict=True) if e <= goal) for row in errors)
+    return tuple(next(r for r, e in zip(path.sweep_rounds, row, strict=True) if e <= target) for row in errors)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "dim" in n else ()) for n in FIVE_MODES])
+@pytest.mark.parametrize("name", FIVE_MODES)
 def test_six_rounds_instead_of_a_hundred(name):
     names = ("picard", "anderson", "broyden", "broyden:start=1")
     rounds = {solver: rounds_to(1e-2, FIVE_MODES[name], solver) for solver in names}
@@ -1351,8 +1428,8 @@ def test_on_variance_exploding_levels_the_units_matter():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["random 0", "random 3", "by hand"])
+@pytest.mark.parametrize("name", ["random 3", "by hand"])
 def test_a_thousand_steps_take_hardly_more_rounds(name):
     for solver in ("anderson", "broyden"):
-        hundred, thousand = (rounds_to(1e-2, FIVE_MODES[name], solver, T, 128)[0] for T in (100, 1000))
+        hundred, thousand = (rounds_to(1e-2, FIVE_MODES[name], solver, T, 48)[0] for T in (100, 1000))
         assert thousand <= hundred + 2

@@ -1,4 +1,4 @@
-"""`solve` and every solver: both ends of every schedule, honest counts, seeds, precision, guidance, times per sample."""
+"""`solve` and every solver: both ends of every schedule, counts, seeds, precision, guidance, times per sample."""
 
 import itertools
 import math
@@ -28,6 +28,8 @@ from toydiff.solvers import DDIM, DDPM, DEFAULT_SOLVER, EulerMaruyama, Heun, Sol
 ONE_STEP = {n: e.solver for n, e in SOLVERS.items() if e.solver.memory == 0}
 ONE_STEP |= {"heun with churn": Heun(gamma=0.3), "ddim, eta = 0.5": DDIM(0.5)}
 LABELS = torch.tensor([0, 3, 5])
+HALF = [(n, on) for i, n in enumerate(SOLVERS) for j, on in enumerate(ALL_SCHEDULES) if (i + j) % 2 == 0]
+"""Half of all pairs of a solver and a schedule: every other one of both."""
 
 
 # ---- the ends, and what was spent
@@ -38,8 +40,9 @@ LABELS = torch.tensor([0, 3, 5])
 def test_every_solver_runs_from_noise_to_data_and_counts_its_calls(on, grid):
     schedule = ALL_SCHEDULES[on]
     x = draw(R2, schedule, 1.0, 2)  # as many samples as dimensions
-    for name, entry in SOLVERS.items():
-        for N in (1, 2, 3, 7):
+    parity = list(ALL_SCHEDULES).index(on) + list(GRIDS).index(grid)
+    for k, (name, entry) in enumerate(SOLVERS.items()):
+        for N in ((1, 7), (2, 3))[(k + parity) % 2]:
             spy = Spy(R2.denoiser(schedule))
             path = solve(spy, x, N, solver=name, grid=grid, generator=0)
             case = f"{name}, N = {N}"
@@ -82,8 +85,9 @@ def test_one_step_from_pure_noise_is_the_mean_of_the_data():
         close(solve(R2.denoiser(ALL_SCHEDULES[on]), x, 1, solver="ddim").end, R2.mean.expand(3, 2), 1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n, e in SOLVERS.items() if not e.solver.stochastic])
-def test_many_steps_reach_the_exact_flow(name, schedule):
+@pytest.mark.parametrize(("name", "on"), [pair for pair in HALF if not SOLVERS[pair[0]].solver.stochastic])
+def test_many_steps_reach_the_exact_flow(name, on):
+    schedule = ALL_SCHEDULES[on]
     x = draw(M1, schedule, 1.0, 8)
     exact = M1.flow(schedule, x, 1.0, 0.0)
     errors = [(solve(M1.denoiser(schedule), x, N, solver=name).end - exact).abs().mean() for N in (10, 40)]
@@ -141,8 +145,7 @@ def test_without_a_seed_the_global_generator_is_used():
     assert not torch.equal(ends[0], ends[2])
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("on", ALL_SCHEDULES)
+@pytest.mark.parametrize(("name", "on"), HALF)
 def test_precision_follows_the_state(name, on):
     schedule = ALL_SCHEDULES[on]
     x = draw(R2, schedule, 1.0, 4)
@@ -324,6 +327,7 @@ def test_gradients_pass_through_a_step_at_the_ends(name, schedule):
 # ---- the reference
 
 
+@pytest.mark.slow
 def test_reference_of_a_guided_model_is_where_many_steps_lead():
     schedule = ALL_SCHEDULES["cosine"]
     D, x = RING.denoiser(schedule), draw(RING, schedule, 0.9, 3)
@@ -333,7 +337,8 @@ def test_reference_of_a_guided_model_is_where_many_steps_lead():
     assert not torch.allclose(exact, reference(D, x, 0.9, 0.1, cond=LABELS), atol=1e-2)
 
 
-@pytest.mark.parametrize("on", ["vp", "linear", "ve"])
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["linear", "ve"])
 def test_reference_composes(on):
     schedule = ALL_SCHEDULES[on]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
@@ -362,7 +367,7 @@ def test_ddim_with_eta_one_is_ddpm_on_a_whole_run(schedule):
     close(ends[0], ends[1], 1e-11)
 
 
-def test_churn_happens_only_where_it_is_asked_for():
+def test_churn_happens_only_where_it_is_requested():
     schedule = ALL_SCHEDULES["ve"]
     D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 3)
     ts = time_grid(schedule, 6, "karras")
@@ -404,12 +409,13 @@ class PlainCosine(Schedule):
         return torch.sin(t * math.pi / 2)
 
 
-@pytest.mark.parametrize("name", [n for n, e in SOLVERS.items()])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_plain_cosine_is_the_ready_made_one(name, dtype):
     plain, ready = PlainCosine(), ALL_SCHEDULES["cosine"]
     x = ready.prior((8, 2), 0, dtype=dtype)
-    for grid in GRIDS:
+    for grid in list(GRIDS)[dtype == torch.float32 :: 2]:
         ends = [solve(R2.denoiser(on), x, 7, solver=name, grid=grid, generator=0).end for on in (plain, ready)]
         # in t, near t = 1, cos loses digits that the ready-made form keeps
         close(*ends, 5e-3 if dtype == torch.float32 else 1e-9)
