@@ -1,4 +1,4 @@
-"""The algorithm box at the head of a parallel sampler's file: its lines are numbered, and the code bears the numbers."""
+"""The algorithm box at the head of a parallel sampler: its lines are numbered, and the code bears the numbers."""
 
 import inspect
 import re

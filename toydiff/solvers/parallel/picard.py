@@ -126,8 +126,8 @@ class Picard(ParallelSolver):
         return lambda i, j: path[i:j]
 
     def scale(self, points: Points) -> list[float]:
-        """S_i, (T+1,): an error e at point i is taken to become e S_j / S_i at point j. Plain Picard has S = 1, and leaves
-        it as it is; anderson.py has another S."""
+        """S_i, (T+1,): an error e at point i is taken to become e S_j / S_i at point j. Plain Picard has S = 1, and
+        leaves it as it is; anderson.py has another S."""
         return [1.0] * (points.steps + 1)
 
     def history(self) -> Any:
