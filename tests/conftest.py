@@ -31,6 +31,21 @@ def same_weights():
 
 
 @pytest.fixture
+def float64():
+    """Identities are checked in float64: networks and draws follow torch's default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def float32(float64):
+    """The dtype of real trainings, in a module whose tests are of float64."""
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def few_samples(monkeypatch):
     """Mixtures are measured by few samples, where the figure itself says nothing."""
     from tiny import FEW

@@ -5,9 +5,12 @@ distillation put through the real losses.
 import itertools
 
 import torch
+from cases import R2
 from torch import nn
 
-from toydiff import Denoiser, Prediction
+from toydiff import Denoiser, Prediction, schedule
+from toydiff.catalog import METHODS
+from toydiff.nets import MLP
 from toydiff.problems import MixtureProblem
 from toydiff.problems.pairs import Pairs
 from toydiff.training import Draws
@@ -109,6 +112,29 @@ class With(MixtureProblem):
         if self.make is None:
             return super().student(schedule, kind, start=start, guided=guided)
         return self.make(self.schedule if schedule is None else schedule, kind)
+
+
+class Small(With):
+    """With a network of some hundred weights, in any dimension."""
+
+    def network(self, *, guided=False):
+        return MLP(self.mixture.dim, hidden=16, depth=1, classes=self.classes, guided=guided)
+
+
+def small(mixture=R2, kind="eps", seed=0, **more):
+    """A `Small` problem, and a frozen network of its kind with random weights for a teacher."""
+    torch.manual_seed(seed)
+    problem = Small(mixture, schedule("scaled-linear"), kind, **more)
+    teacher = problem.student(problem.schedule, kind)
+    with torch.no_grad():
+        for p in teacher.parameters():
+            p.copy_(0.3 * torch.randn(p.shape))
+    return problem, teacher.requires_grad_(False)
+
+
+def train(method, problem, teacher=None, *, pairs=None, start=None, **knobs):
+    """A method's `Training`, by its card."""
+    return METHODS[method].train(problem, METHODS[method].knobs(**knobs), teacher, pairs, start)
 
 
 class Designed(Draws):

@@ -6,15 +6,14 @@ import json
 import os
 import re
 import shlex
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import ROW, png_text, run, written
 
 import toydiff
 import toydiff.studies.demo
@@ -26,33 +25,11 @@ from toydiff.studies.orders import DEFAULT_SCHEDULES, DEFAULT_STEPS
 from toydiff.support import files
 
 COMMAND = [sys.executable, "-m", "toydiff.cli"]
-ROW = {
-    "method",
-    "problem",
-    "steps",
-    "distance",
-    "floor",
-    "accuracy",
-    "seed",
-    "nfe",
-    "rounds",
-    "updates",
-    "teacher_calls",
-    "seconds",
-}
 
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def written(folder="."):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
-
-
-def run(*words):
-    return cli.main([str(word) for word in words])
 
 
 def sample(*words, n=50, steps=3):
@@ -105,21 +82,6 @@ def test_random_mixture_depends_on_the_seed():
         x = torch.from_numpy(np.load(f"{seed}.npz")["samples"])
         fit = [float(toydiff.mixtures.random_mixture(k).log_prob(x).mean()) for k in (0, 1)]
         assert fit[seed] == max(fit)
-
-
-def png_text(path):
-    """The text fields of a PNG, chunk by chunk."""
-    data, at, found = Path(path).read_bytes(), 8, {}
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    while at < len(data):
-        (length,) = struct.unpack(">I", data[at : at + 4])
-        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        assert zlib.crc32(kind + body) == struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]
-        if kind == b"tEXt":
-            key, _, value = body.partition(b"\0")
-            found[key.decode()] = value.decode()
-        at += 12 + length
-    return found
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import ROW, png_text, run, written
+from commands import ROW, png_text, run, written
 
 import toydiff.runs.zoo
 from toydiff import runs, weights

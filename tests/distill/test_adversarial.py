@@ -5,44 +5,17 @@ import copy
 import pytest
 import torch
 from cases import N1, R2, close, f64, normal
-from students import With
+from students import Small, With, small, train
 from torch import nn
 
 from toydiff import Denoiser, Prediction, schedule
 from toydiff.catalog import METHODS
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.distill import adversarial as ad
-from toydiff.nets import MLP
 from toydiff.nets.discriminator import Discriminator
 from toydiff.training import Draws, fit
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    """Identities are checked in float64, and networks and draws follow torch's default."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
-class Small(With):
-    def network(self, *, guided=False):
-        return MLP(self.mixture.dim, hidden=16, depth=1, classes=self.classes, guided=guided)
-
-
-def small(mixture=R2, seed=0, **more):
-    torch.manual_seed(seed)
-    problem = Small(mixture, schedule("scaled-linear"), "v", **more)
-    teacher = problem.student(problem.schedule, "v")
-    with torch.no_grad():
-        for p in teacher.parameters():
-            p.copy_(0.3 * torch.randn(p.shape))
-    return problem, teacher.requires_grad_(False)
-
-
-def train(problem, teacher, start=None, **knobs):
-    return ad.adversarial(problem, ad.AdversarialKnobs(**{"batch": 16} | knobs), teacher, None, start)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Linear(nn.Module):
@@ -64,9 +37,9 @@ def judged_by(monkeypatch, D):
 
 @pytest.mark.parametrize("b", [0.0, 0.4, -3.0])
 def test_a_constant_discriminator_gives_the_hinges_themselves(monkeypatch, b):
-    problem, teacher = small()
+    problem, teacher = small(kind="v")
     judged_by(monkeypatch, Linear([0.0, 0.0], b))
-    training = train(problem, teacher)
+    training = train("adversarial", problem, teacher, batch=16)
     generate, discriminate = (float(turn.loss(0, Draws(1)).detach()) for turn in training.turns)
     assert generate == pytest.approx(-b)
     assert discriminate == pytest.approx(max(1 + b, 0) + max(1 - b, 0))
@@ -74,9 +47,9 @@ def test_a_constant_discriminator_gives_the_hinges_themselves(monkeypatch, b):
 
 def test_each_side_goes_its_own_way(monkeypatch):
     """A step of the generator raises what D says of it; a step of D lowers that, and raises what it says of data."""
-    problem, teacher = small()
+    problem, teacher = small(kind="v")
     D = judged_by(monkeypatch, Linear([0.3, -0.2], 0.1))
-    training = train(problem, teacher, reach=0.1)
+    training = train("adversarial", problem, teacher, batch=16, reach=0.1)
 
     def said():
         training.turns[1].loss(0, Draws(5))
@@ -94,9 +67,9 @@ def test_each_side_goes_its_own_way(monkeypatch):
 
 
 def test_keep_is_the_distance_to_the_student_before(monkeypatch):
-    problem, teacher = small()
+    problem, teacher = small(kind="v")
     judged_by(monkeypatch, Linear([0.0, 0.0]))
-    training = train(problem, teacher, start=teacher, keep=2.0)
+    training = train("adversarial", problem, teacher, batch=16, start=teacher, keep=2.0)
     loss = training.turns[0].loss
     assert float(loss(0, Draws(1)).detach()) == 0
     with torch.no_grad():
@@ -109,10 +82,12 @@ def test_keep_is_the_distance_to_the_student_before(monkeypatch):
 
 
 def test_r1_is_half_the_square_of_the_slope_on_data(monkeypatch):
-    problem, teacher = small()
+    problem, teacher = small(kind="v")
     w = [0.3, -0.4]
     D = judged_by(monkeypatch, Linear(w))
-    plain, fined = (train(problem, teacher, r1=r1).turns[1].loss(0, Draws(1)) for r1 in (0.0, 3.0))
+    plain, fined = (
+        train("adversarial", problem, teacher, batch=16, r1=r1).turns[1].loss(0, Draws(1)) for r1 in (0.0, 3.0)
+    )
     assert float((fined - plain).detach()) == pytest.approx(0.5 * 3.0 * 0.25)
     slopes = [torch.autograd.grad(loss, D.w)[0] for loss in (plain, fined)]
     close(slopes[1] - slopes[0], 3.0 * f64(w), 1e-12)
@@ -148,7 +123,7 @@ def test_real_and_fake_are_alike_where_the_student_is_right(monkeypatch, solver,
     student = Flow(N1, on, target)
     problem = With(N1, on, "v", lambda on, kind: student)
     D = judged_by(monkeypatch, Linear([0.0]))
-    training = train(problem, problem.teacher, batch=3000, steps=steps, solver=solver)
+    training = train("adversarial", problem, problem.teacher, batch=3000, steps=steps, solver=solver)
     training.turns[1].loss(0, Draws(2))
     (fake, u, _), (real, v, _) = D.seen
     assert torch.equal(u, v)
@@ -170,9 +145,9 @@ def test_real_and_fake_are_alike_where_the_student_is_right(monkeypatch, solver,
 
 
 def test_the_teachers_features_are_frozen_and_own_ones_are_not():
-    problem, teacher = small()
+    problem, teacher = small(kind="v")
     for features, frozen in (("teacher", True), ("own", False)):
-        training = train(problem, teacher, features=features)
+        training = train("adversarial", problem, teacher, batch=16, features=features)
         D = training.modules["discriminator"]
         assert isinstance(D, Discriminator)
         trunk = list(D.denoiser.parameters())
@@ -182,20 +157,23 @@ def test_the_teachers_features_are_frozen_and_own_ones_are_not():
         list(fit(training.turns, 2))
         assert all(torch.equal(p, q) for p, q in zip(trunk, before, strict=True)) == frozen
     # of an exact teacher, which has none, they are always its own
-    assert all(p.requires_grad for p in train(problem, problem.teacher).modules["discriminator"].parameters())
+    assert all(
+        p.requires_grad
+        for p in train("adversarial", problem, problem.teacher, batch=16).modules["discriminator"].parameters()
+    )
 
 
 def test_classes_are_given_to_both_sides(monkeypatch):
     from cases import RING
 
-    problem, teacher = small(RING, conditional=True)
+    problem, teacher = small(kind="v", mixture=RING, conditional=True)
     D = judged_by(monkeypatch, Linear([0.0, 0.0]))
-    train(problem, teacher).turns[1].loss(0, Draws(3))
+    train("adversarial", problem, teacher, batch=16).turns[1].loss(0, Draws(3))
     (_, _, given), (_real, _, labels) = D.seen
     assert given.shape == labels.shape == (16,)
     assert len(given.unique()) > 1
-    plain, teacher = small(R2)
-    train(plain, teacher).turns[1].loss(0, Draws(3))
+    plain, teacher = small(kind="v", mixture=R2)
+    train("adversarial", plain, teacher, batch=16).turns[1].loss(0, Draws(3))
     assert [cond for _, _, cond in D.seen[2:]] == [None, None]
 
 
@@ -222,7 +200,7 @@ def test_a_generator_is_pulled_to_the_data():
         start.net.through.bias.fill_(0.0)
         start.net.head.bias.fill_(-1.7)  # x_0 = -sigma v + ...: the mean is 1.7 and not 0.7
     teacher = copy.deepcopy(start)
-    training = train(problem, teacher, start=start, batch=128, lr=2e-3, lr_d=5e-3, features="own")
+    training = train("adversarial", problem, teacher, start=start, batch=128, lr=2e-3, lr_d=5e-3, features="own")
 
     def mean():
         z = normal(2000, 1, seed=9)

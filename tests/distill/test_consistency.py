@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from cases import ALL_SCHEDULES, M1, N1, R2, RING, close, f64, normal
-from students import Designed, Spline, Table, With, corners, ddim, minimise, walk
+from students import Designed, Spline, Table, With, corners, ddim, minimise, train, walk
 from torch import nn
 
 from toydiff import (
@@ -25,7 +25,6 @@ from toydiff import (
     solve,
     time_grid,
 )
-from toydiff.catalog import METHODS
 from toydiff.denoisers import Conditioned, LambdaDenoiser
 from toydiff.distill.base import batch_of
 from toydiff.distill.consistency import target_jump
@@ -48,19 +47,7 @@ FAMILY = ["cd", "ct", "ect", "sct", "multistep-consistency", "lcm", "pcm"]
 STARTS = f64([[-1.3], [-0.2], [0.9], [1.37], [2.4]])
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    """Identities are checked in float64, and networks and draws follow torch's default."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
-def train(method, problem, teacher=None, start=None, **changes):
-    """A method's `Training`, by its card."""
-    card = METHODS[method]
-    return card.train(problem, card.knobs(**changes), teacher, None, start)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # ---- fixed points: a student that is one affine map at each time of the grid, on Gaussian data

@@ -7,7 +7,21 @@ import dataclasses
 import pytest
 import torch
 from cases import ALL_SCHEDULES, M1, N1, R2, RING, close, derivative, f64, normal
-from students import LEAST, Designed, Spline, Table, With, corners, ddim, minimise, pairs_of, uniforms_for, walk
+from students import (
+    LEAST,
+    Designed,
+    Small,
+    Spline,
+    Table,
+    With,
+    corners,
+    ddim,
+    minimise,
+    pairs_of,
+    train,
+    uniforms_for,
+    walk,
+)
 
 from toydiff import (
     KINDS,
@@ -29,7 +43,6 @@ from toydiff.distill.diffusion import diffusion_loss
 from toydiff.distill.flow_matching import flow_matching_loss
 from toydiff.distill.progressive import stages
 from toydiff.distill.rectified_diffusion import own_mse
-from toydiff.nets import MLP
 from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.training import Draws, State, fit
 
@@ -42,19 +55,7 @@ KIND_AT_NOISE = {name: "v" if name in NOISELESS_END else "eps" for name in SCHED
 """A kind that can be used at t = 1, for each schedule."""
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    """Identities are checked in float64, and networks and draws follow torch's default."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
-@pytest.fixture
-def float32(float64):
-    """The dtype of real trainings."""
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def start_for(problem, on, kind):
@@ -82,10 +83,6 @@ def same_bits(a, b):
 
 
 # ---- four algorithms, one regression
-
-
-def train(method, problem, *, teacher=None, pairs=None, start=None, **knobs):
-    return METHODS[method].train(problem, METHODS[method].knobs(**knobs), teacher, pairs, start)
 
 
 @pytest.mark.parametrize("mixture", [PLAIN, RING], ids=["plain", "labels"])
@@ -487,11 +484,6 @@ def test_stages():
 
 
 # ---- every card
-
-
-class Small(With):
-    def network(self, *, guided=False):
-        return MLP(self.mixture.dim, hidden=16, depth=1, classes=self.classes, guided=guided)
 
 
 def small_teacher(problem, kind):

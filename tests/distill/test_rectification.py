@@ -22,6 +22,7 @@ from students import (
     minimise,
     pairs_of,
     rectified,
+    train,
     uniforms_for,
     walk,
 )
@@ -43,17 +44,7 @@ KIND_AT_NOISE = {name: "v" if name in ("cosine", "linear") else "eps" for name i
 FOUR = ["vp", "cosine", "linear", "scaled-linear"]
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    """Identities are checked in float64, and draws follow torch's default."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
-def train(method, problem, *, pairs=None, **knobs):
-    return METHODS[method].train(problem, METHODS[method].knobs(**knobs), problem.teacher, pairs, None)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def ordered(n):
@@ -144,7 +135,7 @@ def test_the_closed_form_of_a_gaussian(method, name, kind):
     problem = With(N1, on, kind, lambda on, kind: Spline(on, kind, TIMES))
     pairs = exact_pairs(N1, on, normal(100, 1, seed=3))
     knobs = {"loss": "own-mse"} if method == "rectified-diffusion" else {}
-    training = train(method, problem, pairs=pairs, batch=100, **knobs)
+    training = train(method, problem, problem.teacher, pairs=pairs, batch=100, **knobs)
     for k in range(2):
         draws = Designed(uniforms=[uniforms_for(TIMES)], seed=k)
         minimise(training.turns[0].loss(0, draws), training.turns[0].params)
@@ -175,7 +166,7 @@ def test_with_exact_pairs_the_first_order_model_is_the_optimum(method, name, los
         problem = With(
             mixture, on, kind, lambda on, kind: Known(rectified(exact_pairs(mixture, on, noise), on, kind), kind)
         )
-        training = train(method, problem, pairs=pairs, batch=64, **knobs)
+        training = train(method, problem, problem.teacher, pairs=pairs, batch=64, **knobs)
         return at_and_beside(training.turns[0], training.student, lambda: Draws(2))
 
     here, slope, beside = at_optimum(pairs)
@@ -215,7 +206,9 @@ def test_noise_that_is_sampled_anew_rectifies_nothing(name):
     one = torch.ones(())
     noise = (on.alpha(one) * x0 + on.sigma(one) * eps) / on.sigma(one)  # such that the pair's eps is the one drawn anew
     problem = With(N1, on, "x0", lambda on, kind: Spline(on, kind, times))
-    training = train("rectified-diffusion", problem, pairs=pairs_of(noise, x0), batch=32, loss="own-mse")
+    training = train(
+        "rectified-diffusion", problem, problem.teacher, pairs=pairs_of(noise, x0), batch=32, loss="own-mse"
+    )
     draws = Designed(uniforms=[uniforms_for(times).repeat_interleave(4)], indices=torch.arange(4))
     for _ in range(2):
         minimise(training.turns[0].loss(0, draws), training.turns[0].params)
@@ -228,7 +221,7 @@ def test_the_losses_of_rectified_diffusion_written_out(loss):
     on = schedule("scaled-linear")
     problem = With(RING, on, "eps", lambda on, kind: Table(on, kind, 24, 2))
     pairs = pairs_of(normal(24, 2), normal(24, 2, seed=1))
-    training = train("rectified-diffusion", problem, pairs=pairs, batch=24, loss=loss)
+    training = train("rectified-diffusion", problem, problem.teacher, pairs=pairs, batch=24, loss=loss)
     with torch.no_grad():
         training.student.values.copy_(normal(24, 2, seed=3))
     t = torch.linspace(0.01, 0.99, 24)
@@ -246,7 +239,9 @@ def test_the_losses_of_rectified_diffusion_written_out(loss):
 def test_an_unknown_loss_is_refused():
     problem = With(N1, schedule("vp"), "eps")
     with pytest.raises(ValueError, match=r"unknown loss of rectified diffusion 'own-mes'.*did you mean 'own-mse'"):
-        train("rectified-diffusion", problem, pairs=pairs_of(normal(8, 1), normal(8, 1)), loss="own-mes")
+        train(
+            "rectified-diffusion", problem, problem.teacher, pairs=pairs_of(normal(8, 1), normal(8, 1)), loss="own-mes"
+        )
 
 
 def reflowed(pairs, method, pieces):
@@ -255,7 +250,7 @@ def reflowed(pairs, method, pieces):
     """
     times, knots = (1.0, 0.5), torch.linspace(-2.2, 2.2, pieces + 1)
     problem = With(M1, Linear(), "velocity", lambda on, kind: Spline(on, kind, times, knots))
-    training = train(method, problem, pairs=pairs, batch=2 * len(pairs))
+    training = train(method, problem, problem.teacher, pairs=pairs, batch=2 * len(pairs))
     draws = Designed(uniforms=[uniforms_for(times).repeat_interleave(len(pairs))], indices=torch.arange(len(pairs)))
     if method == "instaflow":
         draws = Designed(indices=torch.arange(len(pairs)))
@@ -460,7 +455,7 @@ def test_the_perfect_student_of_windows(name, method):
         return made[0]
 
     problem = With(N1, base, KIND_AT_NOISE[name], student)
-    training = train(method, problem, batch=64, windows=M, substeps=K, edge=0.0)
+    training = train(method, problem, problem.teacher, batch=64, windows=M, substeps=K, edge=0.0)
     assert isinstance(training.student.schedule, PiecewiseLinear) == METHOD_ON[method]
     assert (training.steps, training.teacher_calls) == ((M,), K * 64)
     here, slope, beside = at_and_beside(training.turns[0], training.student, lambda: Draws(4))
@@ -484,7 +479,7 @@ def test_perflow_learns_the_windows(name):
     base, M, K = schedule(name), 4, 6
     times = torch.arange(1, 2 * M + 1) / (2 * M)
     problem = With(N1, base, KIND_AT_NOISE[name], lambda on, kind: Spline(on, kind, times))
-    training = train("perflow", problem, batch=80, windows=M, substeps=K, edge=0.0)
+    training = train("perflow", problem, problem.teacher, batch=80, windows=M, substeps=K, edge=0.0)
     # in every window its upper edge and its middle
     for k in range(2):
         draws = Designed(uniforms=[f64([0.0] * M + [0.5] * M)], indices=torch.arange(M), seed=k)
@@ -502,7 +497,7 @@ def test_the_phased_loss_written_out(name):
     on, M, K, n = schedule(name), 2, 3, 24
     x0, eps = RING.sample(n, 1, dtype=torch.float64), normal(n, 2, seed=2)
     problem = With(RING, on, KIND_AT_NOISE[name], lambda on, kind: Table(on, "eps", n, 2), data=x0)
-    training = train("rectified-diffusion-phased", problem, batch=n, windows=M, substeps=K, edge=0.0)
+    training = train("rectified-diffusion-phased", problem, problem.teacher, batch=n, windows=M, substeps=K, edge=0.0)
     with torch.no_grad():
         training.student.values.copy_(normal(n, 2, seed=3))
     fraction = torch.linspace(0.02, 0.98, n)
@@ -558,7 +553,7 @@ def test_a_fraction_of_the_batch_is_at_its_windows_upper_edge(edge, loss):
 def test_guidance_in_windows_is_the_teachers(method):
     on, M, K, n = schedule("vp"), 2, 3, 16
     problem = With(RING, on, "eps", lambda on, kind: Table(on, kind, n, 2), conditional=True)
-    training = train(method, problem, batch=n, windows=M, substeps=K, guidance_scale=3.0)
+    training = train(method, problem, problem.teacher, batch=n, windows=M, substeps=K, guidance_scale=3.0)
     assert training.teacher_calls == 2 * K * n
     draws = Designed(
         indices=torch.arange(M), uniforms=[torch.zeros(n)]
@@ -581,7 +576,7 @@ def test_guidance_in_windows_is_the_teachers(method):
     # without classes in the problem there is nothing to guide towards
     problem = With(RING, on, "eps")
     with pytest.raises(ValueError, match="guidance_scale = 3 needs a condition"):
-        train(method, problem, batch=n, guidance_scale=3.0).turns[0].loss(0, Draws())
+        train(method, problem, problem.teacher, batch=n, guidance_scale=3.0).turns[0].loss(0, Draws())
 
 
 @pytest.mark.parametrize("method", METHOD_ON)
@@ -590,7 +585,7 @@ def test_windows_and_substeps_are_counts(method, knob):
     problem = With(N1, schedule("vp"), "eps")
     for value in (0, 2.5, True):
         with pytest.raises(ValueError, match=f"{knob} must be a whole number >= 1"):
-            train(method, problem, **{knob: value})
+            train(method, problem, problem.teacher, **{knob: value})
 
 
 @pytest.mark.parametrize("method", ["rectified-flow", "rectified-diffusion"])
@@ -608,6 +603,6 @@ def test_a_fraction_of_the_batch_is_at_noise(method, edge):
     assert METHODS[method].knobs().edge == 0  # the papers have none
     problem, pairs = With(N1, Linear(), "velocity"), pairs_of(normal(8, 1), normal(8, 1))
     with pytest.raises(ValueError, match="edge must leave some of the batch below t = 1"):
-        train(method, problem, pairs=pairs, edge=1.0)
+        train(method, problem, problem.teacher, pairs=pairs, edge=1.0)
     with pytest.raises(ValueError, match="edge, a fraction, must lie in"):
-        train(method, problem, pairs=pairs, edge=-0.1)
+        train(method, problem, problem.teacher, pairs=pairs, edge=-0.1)

@@ -10,7 +10,7 @@ import numpy
 import pytest
 import torch
 from cases import M1, N1, R2, RING, close, f64, normal
-from students import Designed, Table, With, exact_pairs
+from students import Designed, Small, Table, With, exact_pairs, small
 from torch import nn
 
 from toydiff import Denoiser, GaussianMixture, NetDenoiser, Prediction, jump, schedule, solve
@@ -41,13 +41,7 @@ UNIFORMS = (TIMES - EARLIEST) / (LATEST - EARLIEST)
 """The uniform numbers that become these times."""
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    """Identities are checked in float64, and networks and draws follow torch's default."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 NODES = 96
@@ -492,21 +486,6 @@ def test_a_generator_finds_the_ring(method):
 
 
 # ---- the fake model
-
-
-class Small(With):
-    def network(self, *, guided=False):
-        return MLP(self.mixture.dim, hidden=16, depth=1, classes=self.classes, guided=guided)
-
-
-def small(mixture=R2, **more):
-    torch.manual_seed(0)
-    problem = Small(mixture, schedule("scaled-linear"), "eps", **more)
-    teacher = problem.student(problem.schedule, "eps")
-    with torch.no_grad():
-        for p in teacher.parameters():
-            p.copy_(0.3 * torch.randn(p.shape))
-    return problem, teacher.requires_grad_(False)
 
 
 @pytest.mark.slow
