@@ -156,9 +156,11 @@ class Schedule:
         return Levels(alpha, sigma, self.lam(t) if own else torch.log(alpha) - torch.log(sigma))
 
     def part_way(self, t: Tensor, s: Tensor, r: float) -> Tensor:
-        """The time at lambda_t + r (lambda_s - lambda_t): a fraction r of the way from t to s in lambda."""
+        """The time at lambda_t + r (lambda_s - lambda_t): a fraction r of the way from t to s in lambda. From an end,
+        whose lambda is infinite, every part of the way is that end itself."""
         lam_t = self.lam(t)
-        return self.t_of_lam(lam_t + r * (self.lam(s) - lam_t))
+        lam = lam_t + r * (self.lam(s) - lam_t)
+        return self.t_of_lam(torch.where(lam_t.isinf(), lam_t, lam))
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha'(t), sigma'(t)): the derivatives with respect to t, exact, by automatic differentiation. Infinite
@@ -367,7 +369,8 @@ class Tabulated(Schedule):
         table that ends in 0, where it falls to 0; None for a table that does not."""
         table = self._table(t)
         place = t * (len(table) - 1)
-        k = place.detach().floor().clamp(0, len(table) - 2).long()
+        # clamped as whole numbers, among which there is no NaN
+        k = place.detach().floor().long().clamp(0, len(table) - 2)
         left, fraction = table[k], place - k
         if not bool(torch.isinf(table[-1])):
             return left + fraction * (table[k + 1] - left), None
