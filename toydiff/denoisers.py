@@ -194,7 +194,7 @@ class LambdaDenoiser(NetDenoiser):
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
         super().__init__(net, schedule, kind)
-        self._last_cond: tuple[Tensor, int | None, Tensor] | None = None
+        self._last_doubled: tuple[Tensor, Tensor, int] | None = None
 
     @property
     def scale_conditioned(self) -> bool:
@@ -218,11 +218,17 @@ class LambdaDenoiser(NetDenoiser):
 
     def _doubled(self, cond: Tensor) -> Tensor:
         """The conditions of a doubled batch: no label for its first half, cond for its second. The last result is
-        kept, since a sampler needs it at every step."""
-        version = None if cond.is_inference() else cond._version
-        if self._last_cond is None or self._last_cond[0] is not cond or self._last_cond[1] != version:
-            self._last_cond = cond, version, torch.cat([torch.full_like(cond, NO_CLASS), cond])
-        return self._last_cond[2]
+        kept with a copy of cond, since a sampler needs it at every step, and made anew if either has changed."""
+        if self._last_doubled is not None:
+            own, doubled, version = self._last_doubled
+            same = own.device == cond.device and own.dtype == cond.dtype and torch.equal(own, cond)
+            if same and doubled._version == version and not cond.requires_grad:
+                return doubled
+        with torch.inference_mode(False):  # what is kept may be needed in training
+            cond = cond if cond.requires_grad else cond.clone()
+            doubled = torch.cat([torch.full_like(cond, NO_CLASS), cond])
+            self._last_doubled = cond, doubled, doubled._version
+        return doubled
 
     def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The network's features of x (B, ...) at t (B,), (B, net.feature_width): what a discriminator reads."""

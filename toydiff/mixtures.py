@@ -36,7 +36,7 @@ def _rows(values: object, what: str) -> Tensor:
         raise ValueError(f"{what} must be an array of numbers: {error}") from None
     if not torch.isfinite(out).all():
         raise ValueError(f"{what} must be finite")
-    return out.detach().cpu()
+    return out.detach().cpu().clone()  # what a caller holds may change
 
 
 class GaussianMixture:
@@ -52,6 +52,7 @@ class GaussianMixture:
     of x.
     """
 
+    @torch.inference_mode(False)  # so that a mixture made while sampling serves in training too
     def __init__(
         self,
         means: Tensor | Sequence,
@@ -83,7 +84,7 @@ class GaussianMixture:
             )
         self.weights = self.weights / self.weights.sum()
         self.labels = None if labels is None else _labels(labels, K)
-        self._cache: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor | None, Tensor]] = {}
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[list, tuple]] = {}
 
     @property
     def dim(self) -> int:
@@ -220,11 +221,16 @@ class GaussianMixture:
         return (log_weights - torch.logsumexp(log_weights, 1, keepdim=True)).expand(n, -1)
 
     def _parameters(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """The means, scales, axes and log weights in x's dtype, on its device: kept for as long as they are as they
+        were."""
+        own = (self.means, self._scales, self._axes, self.weights)
+        versions = [(id(value), 0 if value is None else value._version) for value in own]
         key = (x.dtype, x.device)
-        if key not in self._cache:
-            axes = None if self._axes is None else self._axes.to(x)
-            self._cache[key] = (self.means.to(x), self._scales.to(x), axes, self.weights.log().to(x))
-        return self._cache[key]
+        if key not in self._cast or self._cast[key][0] != versions:
+            with torch.inference_mode(False):
+                axes = None if self._axes is None else self._axes.to(x)
+                self._cast[key] = versions, (self.means.to(x), self._scales.to(x), axes, self.weights.log().to(x))
+        return self._cast[key][1]
 
     def _log_joint_clean(self, x: Tensor, cond: Tensor | None) -> Tensor:
         self._check(x)

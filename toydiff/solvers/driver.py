@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
-from ..schedules import Levels, Schedule, as_time
+from ..schedules import Levels, Schedule, as_time, check_levels
 from ..support.checks import as_generator, check_finite, check_grid, check_state, unknown
 from .base import Solver
 from .parallel.base import Job, ParallelSolver, Sweep, unstable
@@ -64,6 +64,8 @@ class _OnGrid(Schedule):
                 del self._levels[id(t)]
 
     def _check(self) -> None:
+        rising = [(float(t), *self._levels[id(t)][:2]) for t in reversed(self.times)]
+        check_levels(self.schedule, *zip(*rising, strict=True))
         for (t, here), (s, there) in pairwise((stop, self._levels[id(stop)].lam) for stop in self.times):
             if here >= there and math.isfinite(here):
                 raise ValueError(
@@ -236,7 +238,7 @@ def solve(
         raise unknown("keep", keep, ("path", "end"))
     if ts is None:
         ts = time_grid(D.schedule, steps, grid)
-    ts = as_time(ts).to(x.device, torch.promote_types(x.dtype, torch.float32))
+    ts = as_time(ts).detach().to(x.device, torch.promote_types(x.dtype, torch.float32), copy=True)
     check_grid(ts)
     rng = as_generator(generator, x.device)
     schedule = _OnGrid(D.schedule, ts)

@@ -22,6 +22,17 @@ def shape(x: Tensor) -> str:
     return str(tuple(x.shape))
 
 
+def known(value: Tensor) -> float | None:
+    """The number in a tensor (). None inside `torch.func.vmap`, where no number can be looked at: a check lets it
+    pass."""
+    try:
+        return value.item()
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return None
+
+
 def check_state(x: Tensor, what: str = "x") -> None:
     """`x` is a floating-point tensor (B, ...) with at least one data dimension."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -56,9 +67,14 @@ def check_batch_of_times(t: Tensor, x: Tensor, what: str = "t") -> None:
 
 def check_range(t: Tensor, what: str = "t") -> None:
     """Times lie in [0, 1]; NaN does not."""
-    if t.ndim == 0 and 0 <= float(t) <= 1:  # the common case, checked at every call of a denoiser
-        return
-    if not bool(((t >= 0) & (t <= 1)).all()):
+    if t.requires_grad:
+        t = t.detach()
+    if t.ndim == 0:  # the common case, checked at every call of a denoiser
+        number = known(t)
+        inside = number is None or 0 <= number <= 1
+    else:
+        inside = known(((t >= 0) & (t <= 1)).all()) is not False
+    if not inside:
         low, high = float(t.min()), float(t.max())
         raise ValueError(f"{what} must lie in [0, 1], got values from {low:g} to {high:g}")
 
