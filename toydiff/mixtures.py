@@ -434,10 +434,11 @@ class EmpiricalDenoiser(Denoiser):
 
 
 def _relative(gap: Tensor, sigma: Tensor) -> Tensor:
-    """exp(gap/sigma^2) for gap <= 0; at sigma = 0: 1 where gap = 0, else 0. A gap of NaN, from -inf - (-inf), means
-    that there was no point yet: 0."""
-    gap = torch.where(gap.isnan(), -math.inf, gap)
-    return torch.where(sigma > 0, torch.exp(gap / torch.where(sigma > 0, sigma, 1) ** 2), (gap == 0).to(gap.dtype))
+    """exp(gap/sigma^2) for gap <= 0; at sigma = 0: 1 where gap = 0, else 0. A gap of -inf is that of no point, and NaN,
+    from -inf - (-inf), means that there was none yet: 0, whose derivative is 0 as well."""
+    one, noisy = gap > -math.inf, sigma > 0  # false for NaN
+    weight = torch.exp(torch.where(one, gap, 0) / torch.where(noisy, sigma, 1) ** 2)
+    return torch.where(one & (noisy | (gap == 0)), weight, 0)
 
 
 def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixture:

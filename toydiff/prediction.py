@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .schedules import Schedule, as_time, combine, expand
-from .support.checks import check_batch_of_times, check_range, check_same, check_state, unknown
+from .support.checks import check_batch_of_times, check_range, check_same, check_state, known, unknown
 
 SIGMA_DATA = 1.0
 """Standard deviation of the data that the `preconditioned` kind assumes (EDM's sigma_data)."""
@@ -101,7 +101,7 @@ class Prediction:
             eps = (x - a_x * y) / torch.where(s_x == 0, torch.inf, s_x)
             return cls(x, t, y, eps, schedule)
         if kind in ("eps", "score"):
-            if bool((alpha == 0).any()):
+            if known((alpha == 0).any()):
                 raise ValueError(
                     f"kind {kind!r} cannot be used where alpha = 0 (t = {float(t.max()):g} on {schedule!r}): x_t is "
                     "pure noise there, and its eps says nothing about x_0; predict x0, v, velocity or preconditioned, "
@@ -112,7 +112,7 @@ class Prediction:
             return cls(x, t, (x - s_x * eps) / a_x, eps, schedule)
         a, b = row(kind, schedule, t)
         det = alpha * b - sigma * a
-        if not bool((torch.isfinite(det) & (det != 0)).all()):
+        if known((torch.isfinite(det) & (det != 0)).all()) is False:
             raise ValueError(
                 f"kind {kind!r} cannot be used at t = {float(t.min()):g} ... {float(t.max()):g} on {schedule!r}: "
                 "alpha' or sigma' is infinite or both vanish there, so dx/dt does not determine x_0"
@@ -143,7 +143,7 @@ class Prediction:
         """The same prediction in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at
         sigma = 0)."""
         a, b = row(kind, self.schedule, self.t)
-        if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
+        if known((torch.isfinite(a) & torch.isfinite(b)).all()) is False:
             raise ValueError(
                 f"kind {kind!r} is infinite at t = {float(self.t.min()):g} on {self.schedule!r}; x0, eps and v are "
                 "finite there"
@@ -178,9 +178,9 @@ def noise_travel(schedule: Schedule, x_s: Tensor, s: Tensor | float, u: Tensor |
     for time, name in ((s, "s"), (u, "u")):
         check_batch_of_times(time, x_s, name)
         check_range(time, name)
-    if bool((u < s).any()):
+    if known((u < s).any()):
         raise ValueError("noise travels from s to a noisier u: u must not be below s")
-    if bool((schedule.alpha(s) == 0).any()):
+    if known((schedule.alpha(s) == 0).any()):
         raise ValueError("at s the state is pure noise (alpha = 0), and nothing is left to travel from")
     kept = schedule.alpha(u) / schedule.alpha(s)
     added = (schedule.sigma(u) ** 2 - (kept * schedule.sigma(s)) ** 2).clamp(min=0).sqrt()
@@ -203,7 +203,7 @@ def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Te
     alpha_t, sigma_t = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
     alpha_s, sigma_s = expand(schedule.alpha(s), x_t), expand(schedule.sigma(s), x_t)
     det = alpha_t * sigma_s - sigma_t * alpha_s
-    if bool((det == 0).any()):
+    if known((det == 0).any()):
         raise ValueError(
             "a chord needs two different noise levels, but t and s have the same (or both are pure data or pure noise)"
         )

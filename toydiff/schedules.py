@@ -262,13 +262,13 @@ class Schedule:
 
 def _slope(level: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """level'(t), elementwise."""
-    if known(t.detach().sum()) is None:  # inside vmap, where no tensor may begin a graph
-        return torch.func.grad(lambda u: level(u).sum())(t)
     further = t.requires_grad and torch.is_grad_enabled()
     with torch.inference_mode(False):
         t = t.clone()
-        if not t.requires_grad:
+        try:
             t.requires_grad_()
+        except RuntimeError:  # inside vmap, jvp or grad of torch.func, which differentiate by themselves
+            return torch.func.grad(lambda u: level(u).sum())(t)
         with torch.enable_grad():
             value = level(t)
             if not value.requires_grad:  # a constant, such as the alpha = 1 of a variance-exploding schedule
@@ -466,11 +466,11 @@ class Tabulated(Schedule):
         place = t * (len(table) - 1)
         # clamped as whole numbers, among which there is no NaN
         k = place.detach().floor().long().clamp(0, len(table) - 2)
-        left, fraction = table[k], place - k
+        left, fraction = _entries(table, k), place - k
         if not bool(torch.isinf(table[-1])):
-            return left + fraction * (table[k + 1] - left), None
+            return left + fraction * (_entries(table, k + 1) - left), None
         last = k == len(table) - 2
-        return left + fraction * torch.where(last, 0.0, table[k + 1] - left), torch.where(last, 1 - fraction, 1.0)
+        return left + fraction * torch.where(last, 0.0, _entries(table, k + 1) - left), torch.where(last, 1 - fraction, 1.0)
 
     def alpha(self, t: Tensor) -> Tensor:
         log_alpha, falling = self._interpolate(as_time(t))
@@ -527,8 +527,8 @@ class PiecewiseLinear(Schedule):
     def _between(self, level: Tensor, t: Tensor) -> Tensor:
         edges, level = self.edges.to(t), level.to(t)
         k = (torch.searchsorted(edges, t.detach().contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
-        fraction = (t - edges[k]) / (edges[k + 1] - edges[k])
-        return torch.lerp(level[k], level[k + 1], fraction)
+        left, right = _entries(edges, k), _entries(edges, k + 1)
+        return torch.lerp(_entries(level, k), _entries(level, k + 1), (t - left) / (right - left))
 
     def alpha(self, t: Tensor) -> Tensor:
         return self._between(self._levels_at_edges[0], as_time(t))
@@ -549,6 +549,11 @@ class PiecewiseLinear(Schedule):
 
     def __repr__(self) -> str:
         return f"PiecewiseLinear({self.base!r}, {len(self.edges) - 1} pieces)"
+
+
+def _entries(table: Tensor, k: Tensor) -> Tensor:
+    """table[k], also inside vmap for a k of shape ()."""
+    return table.index_select(0, k.reshape(-1)).reshape(k.shape)
 
 
 def _products(betas: Tensor) -> Tensor:
