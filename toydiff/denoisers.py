@@ -12,16 +12,27 @@ distillation), or by one call on a doubled batch. Whoever calls D(x, t, cond, g)
 
 import functools
 import inspect
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .prediction import KINDS, Prediction
 from .schedules import Schedule, as_time, check_schedule, expand
-from .support.checks import check_batch_of_times, check_finite, check_number, check_range, check_state, unknown
+from .support.checks import (
+    brief,
+    check_batch_of_times,
+    check_finite,
+    check_number,
+    check_range,
+    check_state,
+    shape,
+    unknown,
+)
 
 NO_CLASS = -1
 """The label that stands for no label, which classifier-free guidance needs. cond = None gives it to the whole batch."""
@@ -94,6 +105,12 @@ class Denoiser(nn.Module):
                 f"{type(self).__name__}.forward must return a Prediction, such as "
                 f"Prediction.of(kind, y, x, t, schedule), got {type(p).__name__}"
             )
+        for value, name in ((p.x0, "x0"), (p.eps, "eps")):
+            if not isinstance(value, Tensor) or value.shape != x.shape:
+                got = f"shape {shape(value)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(
+                    f"the {name} that {type(self).__name__}.forward predicts must be shaped like x, {shape(x)}, got {got}"
+                )
         return p
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
@@ -134,12 +151,22 @@ def guide(without: Prediction, given: Prediction, guidance_scale: Tensor | float
 
 
 def check_guidance(guidance_scale: object, x: Tensor) -> Tensor | float:
-    """The guidance scale, a finite number or a tensor () or (B,) of them, in x's dtype; `ValueError` otherwise."""
-    if not isinstance(guidance_scale, Tensor):
-        return check_number(guidance_scale, "guidance_scale")
-    check_batch_of_times(guidance_scale, x, "guidance_scale")
-    check_finite(guidance_scale, "guidance_scale")
-    return guidance_scale.to(x)
+    """The guidance scale, a finite number or one a sample (B,), as a float or a tensor () or (B,) in x's dtype;
+    `ValueError` otherwise."""
+    scale = guidance_scale
+    if isinstance(scale, numbers.Real):
+        return check_number(scale, "guidance_scale")
+    try:
+        scale = torch.as_tensor(np.asarray(scale) if isinstance(scale, list | tuple) else scale)
+        if scale.dtype == torch.bool or scale.is_complex():
+            raise TypeError
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"guidance_scale must be a finite number, or one a sample ({len(x)},), got {brief(guidance_scale)}"
+        ) from None
+    check_batch_of_times(scale, x, "guidance_scale")
+    check_finite(scale, "guidance_scale")
+    return scale.to(x)
 
 
 def written(guidance_scale: Tensor | float) -> str:

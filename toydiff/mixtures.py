@@ -16,6 +16,7 @@ from .prediction import Prediction
 from .schedules import Schedule, as_time
 from .support.checks import (
     as_generator,
+    brief,
     check_count,
     check_finite,
     check_positive,
@@ -324,7 +325,7 @@ def _whole(values: object, must: str) -> Tensor:
     try:
         out = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{must}, got {values!r}") from None
+        raise ValueError(f"{must}, got {brief(values)}") from None
     if out.is_floating_point() or out.is_complex() or out.dtype == torch.bool:
         raise ValueError(f"{must}, got {out.dtype} of shape {shape(out)}")
     return out
@@ -414,13 +415,13 @@ class EmpiricalDenoiser(Denoiser):
                 )
             labels = labels.to(x.device)
         # float64: the softmax sees differences of squared distances divided by sigma^2
-        flat = x.reshape(len(x), -1).to(torch.float64)
+        flat = x.flatten(1).to(torch.float64)
         alpha = self.schedule.alpha(t).to(torch.float64).expand(len(x))[:, None]
         sigma = self.schedule.sigma(t).to(torch.float64).expand(len(x))[:, None]
         best = torch.full((len(x), 1), -math.inf, dtype=torch.float64, device=x.device)
         mass, total = torch.zeros_like(best), torch.zeros_like(flat)
         for start in range(0, len(points), self.chunk):
-            part = points[start : start + self.chunk].reshape(-1, flat.shape[1]).to(torch.float64)
+            part = points[start : start + self.chunk].flatten(1).to(torch.float64)
             # -|x - alpha y|^2/2 up to |x|^2/2, which is the same for all points
             closeness = alpha * (flat @ part.T) - 0.5 * alpha**2 * (part**2).sum(1)
             if cond is not None and labels is not None:

@@ -3,11 +3,12 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -151,14 +152,14 @@ class _Points:
         for first in range(0, len(rows), self.at_once):
             part = slice(first, first + self.at_once)
             # row r of the batch is sample r % B at some point of the grid
-            cond, scale = (_of(each, sample[part]) for each in (run.cond, run.guidance_scale))
+            cond, scale = (_of(each, sample[part], B) for each in (run.cond, run.guidance_scale))
             D = Conditioned(run.denoiser, cond, scale, self.schedule)
             with self.schedule.at(starts_[part], stops_[part]) as (t, s):
                 state, p = solver.step(D, rows[part], t, s, (), None if noise is None else noise[part])
             states.flatten(0, 1)[part], x0s.flatten(0, 1)[part] = state, p.x0
             evaluated += D.spent.rounds * len(t)
             longest = max(longest, D.spent.rounds)
-        run.spent.nfe += run.calls * -(-evaluated // B)
+        run.spent.nfe += run.calls * -(-evaluated // max(B, 1))
         return states, x0s, longest
 
     def spend(self, nfe: int, rounds: int) -> None:
@@ -169,9 +170,30 @@ class _Points:
         return _walk(self.run, solver, x, [self.times[i] for i in stops], self.rng)
 
 
-def _of(each: Any, samples: Tensor) -> Any:
-    """Of conditions, say, one a sample: those of these samples, with repeats. What is one for all samples stays."""
-    return each[samples.to(each.device)] if isinstance(each, Tensor) and each.ndim else each
+def _one_each(each: Any, B: int) -> bool:
+    """Whether a condition for B samples, or something in it, is one a sample."""
+    if isinstance(each, Tensor | np.ndarray):
+        return each.ndim > 0 and len(each) == B
+    if isinstance(each, Mapping):
+        return any(_one_each(value, B) for value in each.values())
+    return isinstance(each, list | tuple) and (len(each) == B or any(_one_each(value, B) for value in each))
+
+
+def _of(each: Any, samples: Tensor, B: int) -> Any:
+    """Of conditions for B samples: those of these samples, with repeats.
+
+    A tensor or array (B, ...) is one a sample. Dictionaries, lists and tuples are looked into; a list or tuple of B in
+    which nothing else is one a sample is so itself. What is left is one for all samples, and stays as it is.
+    """
+    if not _one_each(each, B):
+        return each
+    if isinstance(each, Tensor | np.ndarray):
+        return each[samples.to(each.device) if isinstance(each, Tensor) else samples.numpy()]
+    if isinstance(each, Mapping):
+        return {key: _of(value, samples, B) for key, value in each.items()}
+    inside = any(_one_each(value, B) for value in each)
+    parts = [_of(value, samples, B) for value in each] if inside else [each[i] for i in samples.tolist()]
+    return type(each)(*parts) if hasattr(each, "_fields") else type(each)(parts)  # a namedtuple takes them one by one
 
 
 def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
@@ -213,7 +235,10 @@ def solve(
     - steps, grid: N >= 1, and a name of `GRIDS`, which give the times;
     - ts: the times themselves instead, (N+1,), strictly decreasing in [0, 1];
     - solver: a name of `SOLVERS` or `PARALLEL`, with settings after a colon ("ddim:eta=0.5"), or an object;
-    - cond, guidance_scale: what the denoiser takes; the scale is a number or one a sample (B,), and 1 is off;
+    - cond: what the denoiser takes. A parallel solver evaluates many points in one call, and repeats what is one a
+      sample: tensors and arrays (B, ...), lists and tuples of B, also inside dictionaries, lists and tuples. Anything
+      else is passed on as one for all samples;
+    - guidance_scale: a number, or one a sample (B,); 1 is off;
     - generator: a torch.Generator or a seed, for stochastic solvers;
     - keep: "path" for all states; "end" for the last only, so that memory does not grow with N;
     - progress: whether to show a bar.
