@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .prediction import KINDS, Prediction
+from .prediction import Prediction, check_kind
 from .schedules import Schedule, as_time, check_schedule, expand
 from .support.checks import (
     brief,
@@ -31,7 +31,6 @@ from .support.checks import (
     check_range,
     check_state,
     shape,
-    unknown,
 )
 
 NO_CLASS = -1
@@ -66,8 +65,7 @@ class Denoiser(nn.Module):
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()
         check_schedule(schedule)
-        if kind not in KINDS:
-            raise unknown("kind of prediction", kind, KINDS)
+        check_kind(kind)
         if _guidance_of(type(self).forward) is inspect.Parameter.empty:
             raise ValueError(
                 f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance "
@@ -186,6 +184,9 @@ def check_denoiser(D: object) -> None:
 
 class NetDenoiser(Denoiser):
     """A network behind the contract: `net(x, t)`, or `net(x, t, cond)` when a condition is given, predicts `kind`.
+
+    kind: a name of `prediction.KINDS`. EDM's networks, which were made for data of standard deviation 0.5, predict
+    "preconditioned:sigma_data=0.5"; "preconditioned" alone means 1.
 
     The network gets t as (B,), in x's dtype and on its device, and returns (B, ...).
     """

@@ -337,11 +337,9 @@ def _mode_counts(mixture: GaussianMixture, samples: Tensor, tail: float) -> Tens
     from scipy.stats import chi2
 
     radius2 = float(chi2.isf(tail, mixture.dim))
-    roots = torch.linalg.cholesky(mixture.covariances)
     counts = torch.zeros(mixture.components, dtype=torch.int64)
     for part in _double(samples).split(max(1, ENTRIES // mixture.means.numel())):
-        off = part[:, None, :, None] - mixture.means[:, :, None]
-        near = torch.linalg.solve_triangular(roots, off, upper=False).square().sum((2, 3)) <= radius2
+        near = mixture.squared_distances(part) <= radius2
         best = torch.where(near, mixture.responsibilities(part), -1.0).argmax(1)
         counts += torch.bincount(best[near.any(1)], minlength=mixture.components)
     return counts
@@ -462,8 +460,11 @@ def target_variance(
             mean, alpha, sigma = mixture.denoiser(schedule)(x, t).x0, schedule.alpha(t), schedule.sigma(t)
             x0, x = x0.view(shape_), x.view(shape_)
             # -|x - alpha x0|^2/(2 sigma^2) up to what is the same for all x0
-            logits = alpha * (x @ x0.mT - 0.5 * alpha * x0.square().sum(2)[:, None]) / sigma**2
-            squares.append((torch.softmax(logits, 2) @ x0 - mean.view(shape_)).square().sum(2).mean(1))
+            closeness = alpha * (x @ x0.mT - 0.5 * alpha * x0.square().sum(2)[:, None])
+            gap = closeness - closeness.amax(2, keepdim=True)
+            # without noise, the nearest alone counts: 0/0 for that one
+            weights = torch.softmax(torch.where(gap == 0, 0.0, gap / sigma**2), 2)
+            squares.append((weights @ x0 - mean.view(shape_)).square().sum(2).mean(1))
         each = torch.cat(squares)
         rows.append((float(schedule.nsr(t)), float(each.mean()), float(each.std() / math.sqrt(batches))))
     return rows

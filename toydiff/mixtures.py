@@ -165,6 +165,14 @@ class GaussianMixture:
         """Posterior probability of each component given the clean x (B, d): (B, K)."""
         return torch.softmax(self._log_joint_clean(x, None), 1)
 
+    def squared_distances(self, x: Tensor) -> Tensor:
+        """The squared Mahalanobis distance (x - m_k)^T C_k^-1 (x - m_k) of x (B, d) to each component: (B, K)."""
+        self._check(x)
+        off = x[:, None, :] - self._parameters(x)[0]
+        if self._axes is not None:
+            off = torch.einsum("kij,bki->bkj", self._parameters(x)[2], off)
+        return (off / self._parameters(x)[1]).square().sum(2)
+
     def accuracy(self, x: Tensor, cond: Tensor) -> float:
         """The fraction, in [0, 1], of clean samples x (B, d) whose most probable class is the requested one, cond."""
         self._log_weights(cond, len(x))  # says what is wrong with cond

@@ -4,17 +4,15 @@ Whatever a network predicts, it is a row (a, b): y = a x_0 + b eps. Together wit
 2x2 linear system whose solution (x_0, eps) is all that a solver or a loss needs to know.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .schedules import Schedule, as_time, combine, expand
-from .support.checks import check_batch_of_times, check_range, check_same, check_state, known, unknown
-
-SIGMA_DATA = 1.0
-"""Standard deviation of the data that the `preconditioned` kind assumes (EDM's sigma_data)."""
-
+from .support.checks import brief, check_batch_of_times, check_positive, check_range, check_same, check_state, known, unknown
 
 def _row_x0(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ones_like(t), torch.zeros_like(t)
@@ -39,12 +37,12 @@ def _row_velocity(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     return schedule.rates(t)
 
 
-def _row_preconditioned(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def _row_preconditioned(schedule: Schedule, t: Tensor, sigma_data: float = 1.0) -> tuple[Tensor, Tensor]:
     # EDM's F (arXiv 2206.00364, eq. 7) for any schedule: x_0 = c_skip x + c_out F with c_skip = alpha sigma_d^2/S^2,
     # c_out = sigma sigma_d/S, S^2 = alpha^2 sigma_d^2 + sigma^2, solved for F
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    S = torch.sqrt((alpha * SIGMA_DATA) ** 2 + sigma**2)
-    return sigma / (S * SIGMA_DATA), -alpha * SIGMA_DATA / S
+    S = torch.sqrt((alpha * sigma_data) ** 2 + sigma**2)
+    return sigma / (S * sigma_data), -alpha * sigma_data / S
 
 
 KINDS = {
@@ -57,12 +55,40 @@ KINDS = {
 }
 """Kinds of prediction: each maps (schedule, t) to its row (a, b) in y = a x_0 + b eps."""
 
+SIGMA_DATA = "sigma_data"
+"""The setting of the kind `preconditioned`."""
+
+
+@functools.cache
+def _row_of(kind: str) -> Callable[[Schedule, Tensor], tuple[Tensor, Tensor]]:
+    """The row of a kind, its setting taken in."""
+    name, colon, settings = str(kind).partition(":")
+    if name not in KINDS or (colon and KINDS[name] is not _row_preconditioned):
+        raise unknown("kind of prediction", kind, KINDS)
+    if not colon:
+        return KINDS[name]
+    key, _, value = settings.partition("=")
+    try:
+        sigma_data = check_positive(float(value), f"{SIGMA_DATA} of the kind {name}")
+    except ValueError:
+        sigma_data = None
+    if key.strip() != SIGMA_DATA or sigma_data is None:
+        raise ValueError(f"the kind {name} has one setting, {name}:{SIGMA_DATA}=0.5, a number > 0; got {kind!r}")
+    return functools.partial(_row_preconditioned, sigma_data=sigma_data)
+
+
+def check_kind(kind: object) -> str:
+    """A kind of prediction: a name of `KINDS`, or "preconditioned:sigma_data=0.5" for EDM's F of data with another
+    standard deviation than 1. `ValueError` names the allowed kinds."""
+    if not isinstance(kind, str):
+        raise unknown("kind of prediction", brief(kind), KINDS)
+    _row_of(kind)
+    return kind
+
 
 def row(kind: str, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """The coefficients (a, b) of a kind at time t; `ValueError` names the allowed kinds."""
-    if kind not in KINDS:
-        raise unknown("kind of prediction", kind, KINDS)
-    return KINDS[kind](schedule, t)
+    return _row_of(check_kind(kind))(schedule, t)
 
 
 @dataclass(frozen=True)
