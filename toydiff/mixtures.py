@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .denoisers import Denoiser
 from .prediction import Prediction
-from .schedules import Schedule, as_time
+from .schedules import HALF, Schedule, as_time, fitted
 from .support.checks import (
     as_generator,
     brief,
@@ -28,6 +28,13 @@ from .support.checks import (
 
 Seed = torch.Generator | int | None
 """A generator, a whole number, or None for torch's global generator."""
+
+
+LEAST_STD = 1e-100
+"""The least standard deviation of a mixture's component."""
+
+NARROW = 1e-12
+"""Below this standard deviation of a component, distances in units of it are computed in float64."""
 
 
 def _rows(values: object, what: str) -> Tensor:
@@ -78,6 +85,11 @@ class GaussianMixture:
         self.weights = torch.full((K,), 1 / K, dtype=torch.float64) if weights is None else _rows(weights, "weights")
         if self.weights.shape != (K,):
             raise ValueError(f"weights must have shape ({K},), one a component, got {shape(self.weights)}")
+        self._narrow = float(self._scales.min()) < NARROW
+        if float(self._scales.min()) < LEAST_STD:
+            raise ValueError(
+                f"std must be at least {LEAST_STD:g}, so that distances in units of it are numbers, got {float(self._scales.min()):g}"
+            )
         if not bool((self.weights > 0).all()) or abs(float(self.weights.sum()) - 1) > 1e-6:
             raise ValueError(
                 f"weights must be positive and sum to 1, got a sum of {float(self.weights.sum()):g} "
@@ -159,19 +171,22 @@ class GaussianMixture:
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """log density at x (B, d), natural logarithm, (B,); of the class `cond` (B,) where given. At time t:
         `marginal(schedule, t).log_prob`."""
-        return torch.logsumexp(self._log_joint_clean(x, cond), 1) - 0.5 * self.dim * math.log(2 * math.pi)
+        log_prob = torch.logsumexp(self._log_joint_clean(x, cond), 1) - 0.5 * self.dim * math.log(2 * math.pi)
+        return log_prob.to(x.dtype)
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """Posterior probability of each component given the clean x (B, d): (B, K)."""
-        return torch.softmax(self._log_joint_clean(x, None), 1)
+        return torch.softmax(self._log_joint_clean(x, None), 1).to(x.dtype)
 
     def squared_distances(self, x: Tensor) -> Tensor:
         """The squared Mahalanobis distance (x - m_k)^T C_k^-1 (x - m_k) of x (B, d) to each component: (B, K)."""
         self._check(x)
-        off = x[:, None, :] - self._parameters(x)[0]
-        if self._axes is not None:
-            off = torch.einsum("kij,bki->bkj", self._parameters(x)[2], off)
-        return (off / self._parameters(x)[1]).square().sum(2)
+        wide = self._wide(x)
+        means, scales, axes, _ = self._parameters(wide)
+        off = wide[:, None, :] - means
+        if axes is not None:
+            off = torch.einsum("kij,bki->bkj", axes, off)
+        return (off / scales).square().sum(2).to(x.dtype)
 
     def accuracy(self, x: Tensor, cond: Tensor) -> float:
         """The fraction, in [0, 1], of clean samples x (B, d) whose most probable class is the requested one, cond."""
@@ -195,6 +210,7 @@ class GaussianMixture:
         several dimensions: its flow has no closed form, see `toydiff.solvers.reference`.
         """
         self._check(x)
+        check_finite(x)
         if self.components > 1 and self.dim > 1:
             raise ValueError(
                 f"the flow of a mixture has a closed form for K = 1 or d = 1 only, got K = {self.components} and "
@@ -241,10 +257,16 @@ class GaussianMixture:
                 self._cast[key] = versions, (self.means.to(x), self._scales.to(x), axes, self.weights.log().to(x))
         return self._cast[key][1]
 
+    def _wide(self, x: Tensor) -> Tensor:
+        """x in the dtype in which distances to the components are computed."""
+        if self._narrow:
+            return x.double()
+        return x.float() if x.dtype in HALF else x
+
     def _log_joint_clean(self, x: Tensor, cond: Tensor | None) -> Tensor:
         self._check(x)
         alpha, sigma = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
-        return self._log_joint(x, alpha, sigma, cond)[0]
+        return self._log_joint(self._wide(x), alpha, sigma, cond)[0]
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, tuple]:
         """log[pi_k N(x; alpha m_k, V_k)] up to (d/2) log 2pi, (B, K), and the terms that the denoiser uses too."""
@@ -273,15 +295,19 @@ class MixtureDenoiser(Denoiser):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         mixture = self.mixture
         mixture._check(x)
-        log_joint, (alpha, sigma, V, off) = mixture._log_joint(x, self.schedule.alpha(t), self.schedule.sigma(t), cond)
+        wide = mixture._wide(x)
+        log_joint, (alpha, sigma, V, off) = mixture._log_joint(
+            wide, self.schedule.alpha(t), self.schedule.sigma(t), cond
+        )
         r = torch.softmax(log_joint, 1)[:, :, None]
-        means, scales, axes, _ = mixture._parameters(x)
+        means, scales, axes, _ = mixture._parameters(wide)
         pull = off / V
         shrunk = alpha * scales**2 * pull
         if axes is not None:
             pull = torch.einsum("kij,bkj->bki", axes, pull)
             shrunk = torch.einsum("kij,bkj->bki", axes, shrunk)
-        return Prediction(x, t, (r * (means + shrunk)).sum(1), (r * sigma * pull).sum(1), self.schedule)
+        x0, eps = (r * (means + shrunk)).sum(1), (r * sigma * pull).sum(1)
+        return Prediction(x, t, fitted(x0, x), fitted(eps, x), self.schedule)
 
 
 def _scales_of_std(std: Tensor, K: int, d: int) -> Tensor:
@@ -349,14 +375,19 @@ def _gaussian_flow(at: GaussianMixture, to: GaussianMixture, x: Tensor) -> Tenso
 
 def _quantile_flow(at: GaussianMixture, to: GaussianMixture, x: Tensor) -> Tensor:
     def tails(mixture: GaussianMixture, y: Tensor) -> tuple[Tensor, Tensor]:
+        """log F(y) and log(1 - F(y)): they keep their digits where F itself is 0 or 1."""
         u = (y - mixture.means[:, 0]) / mixture._scales[:, 0]
-        # torch.special.ndtr is 0 from -9 on; erfc keeps its digits in the tails
-        below, above = (0.5 * torch.special.erfc(side * math.sqrt(0.5)) for side in (-u, u))
-        return below @ mixture.weights, above @ mixture.weights
+        below, above = (torch.logsumexp(torch.special.log_ndtr(side) + mixture.weights.log(), 1) for side in (u, -u))
+        return below, above
 
     below, above = tails(at, x)
-    reach = 40 * to._scales.max()
-    low, high = torch.full_like(x, float(to.means.min() - reach)), torch.full_like(x, float(to.means.max() + reach))
+    far = ((x - at.means[:, 0]) / at._scales[:, 0]).abs().amax(1, keepdim=True)
+    if not bool((far < 1e100).all()):  # the logarithm of a tail is -far^2/2
+        raise ValueError(f"x lies {float(far.max()):.3g} standard deviations from a component; the flow knows 1e100")
+    # beyond `reach` standard deviations of all components the tail is lighter than at x
+    reach = far + math.sqrt(-2 * float(to.weights.log().min())) + 1
+    low = (to.means[:, 0] - reach * to._scales[:, 0]).amin(1, keepdim=True)
+    high = (to.means[:, 0] + reach * to._scales[:, 0]).amax(1, keepdim=True)
     for _ in range(200):  # bisection to the last bit
         mid = (low + high) / 2
         mass_below, mass_above = tails(to, mid)

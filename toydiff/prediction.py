@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .schedules import Schedule, as_time, combine, expand
+from .schedules import HALF, Schedule, as_time, combine, expand, fitted
 from .support.checks import brief, check_batch_of_times, check_positive, check_range, check_same, check_state, known, unknown
 
 def _row_x0(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,6 +117,9 @@ class Prediction:
         check_state(x)
         check_state(y, f"the prediction ({kind})")
         check_same(y, x, f"the prediction ({kind}) and x")
+        if x.dtype in HALF:
+            p = cls.of(kind, y.float(), x.float(), t, schedule)
+            return cls(x, p.t, fitted(p.x0, x), fitted(p.eps, x), schedule)
         t = as_time(t, x)
         check_batch_of_times(t, x)
         check_range(t)
@@ -168,6 +171,9 @@ class Prediction:
     def read(self, kind: str) -> Tensor:
         """The same prediction in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at
         sigma = 0)."""
+        if self.x.dtype in HALF:
+            x, x0, eps = self.x.float(), self.x0.float(), self.eps.float()
+            return fitted(Prediction(x, self.t, x0, eps, self.schedule).read(kind), self.x)
         a, b = row(kind, self.schedule, self.t)
         if known((torch.isfinite(a) & torch.isfinite(b)).all()) is False:
             raise ValueError(
@@ -222,6 +228,9 @@ def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Te
     """
     check_state(x_t, "x_t")
     check_same(x_t, x_s, "x_t and x_s")
+    if x_t.dtype in HALF:
+        p = chord(schedule, x_t.float(), t, x_s.float(), s)
+        return Prediction(x_t, p.t, fitted(p.x0, x_t), fitted(p.eps, x_t), schedule)
     t, s = as_time(t, x_t), as_time(s, x_t)
     for time, name in ((t, "t"), (s, "s")):
         check_batch_of_times(time, x_t, name)

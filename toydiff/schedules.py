@@ -65,6 +65,14 @@ def combine(*terms: tuple[Coefficient, Tensor]) -> Tensor:
     return total
 
 
+def fitted(value: Tensor, x: Tensor) -> Tensor:
+    """A value that was computed in a wider dtype, in x's: what is beyond becomes the largest that it has."""
+    if value.dtype == x.dtype:
+        return value
+    most = torch.finfo(x.dtype).max
+    return value.clamp(-most, most).to(x.dtype)
+
+
 class Levels(NamedTuple):
     """alpha, sigma and lambda at one time."""
 
