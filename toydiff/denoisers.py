@@ -182,6 +182,17 @@ def check_denoiser(D: object) -> None:
         )
 
 
+def check_weights(D: Denoiser) -> None:
+    """`FloatingPointError` for a model whose weights are not finite: no solver is to blame for what it predicts."""
+    for name, value in [*D.named_parameters(), *D.named_buffers()]:
+        bad = ~torch.isfinite(value)
+        if bool(bad.any()):
+            raise FloatingPointError(
+                f"the weights of this model are not finite: {int(bad.sum())} of the {value.numel()} numbers in {name} "
+                "are NaN or infinite"
+            )
+
+
 class NetDenoiser(Denoiser):
     """A network behind the contract: `net(x, t)`, or `net(x, t, cond)` when a condition is given, predicts `kind`.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance
+from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance, check_weights
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
 from ..schedules import Levels, Schedule, as_time, check_levels
@@ -251,7 +251,8 @@ def solve(
     they overshoot: with 5 steps from a scale of 3 on, with 10 steps from 7.5 on. Take 20 steps there, or solver =
     "ddim", which is the most robust (see tutorial 04).
 
-    Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way.
+    Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way,
+    or if the model's weights are not finite.
     """
     check_denoiser(D)
     solver = solver_by_name(solver) if isinstance(solver, str) else solver
@@ -273,11 +274,16 @@ def solve(
     if isinstance(solver, ParallelSolver):
         solver.check_steps(len(ts) - 1)
         points = _Points(run, schedule, x, solver.at_once, rng)
-        path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
+        try:
+            path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
+        except FloatingPointError:
+            check_weights(D)
+            raise
     else:
         path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(path["xs"][-1]).all()):
+        check_weights(D)
         raise unstable(solver, len(ts) - 1, x)
     return Trajectory(ts, nfe=run.spent.nfe, rounds=run.spent.rounds, seconds=seconds, **path)
 
