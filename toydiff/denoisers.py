@@ -107,7 +107,8 @@ class Denoiser(nn.Module):
             if not isinstance(value, Tensor) or value.shape != x.shape:
                 got = f"shape {shape(value)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(
-                    f"the {name} that {type(self).__name__}.forward predicts must be shaped like x, {shape(x)}, got {got}"
+                    f"the {name} that {type(self).__name__}.forward predicts must be shaped like x, {shape(x)}, "
+                    f"got {got}"
                 )
         return p
 

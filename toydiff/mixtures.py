@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .denoisers import Denoiser
 from .prediction import Prediction
-from .schedules import HALF, Schedule, as_time, fitted
+from .schedules import HALF, Schedule, as_time, check_schedule, fitted
 from .support.checks import (
     as_generator,
     brief,
@@ -88,7 +88,8 @@ class GaussianMixture:
         self._narrow = float(self._scales.min()) < NARROW
         if float(self._scales.min()) < LEAST_STD:
             raise ValueError(
-                f"std must be at least {LEAST_STD:g}, so that distances in units of it are numbers, got {float(self._scales.min()):g}"
+                f"std must be at least {LEAST_STD:g}, so that distances in units of it are numbers, got "
+                f"{float(self._scales.min()):g}"
             )
         if not bool((self.weights > 0).all()) or abs(float(self.weights.sum()) - 1) > 1e-6:
             raise ValueError(
@@ -154,6 +155,7 @@ class GaussianMixture:
 
     def marginal(self, schedule: Schedule, t: Tensor | float) -> "GaussianMixture":
         """The law of x_t, itself a mixture: means alpha m_k, covariances alpha^2 C_k + sigma^2 I. t () in [0, 1]."""
+        check_schedule(schedule)
         t = as_time(t).to(torch.float64)
         if t.ndim:
             raise ValueError(f"a marginal has one time, got t of shape {shape(t)}")

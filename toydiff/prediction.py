@@ -11,8 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .schedules import HALF, Schedule, as_time, combine, expand, fitted
-from .support.checks import brief, check_batch_of_times, check_positive, check_range, check_same, check_state, known, unknown
+from .schedules import HALF, Schedule, as_time, check_schedule, combine, expand, fitted
+from .support.checks import (
+    brief,
+    check_batch_of_times,
+    check_positive,
+    check_range,
+    check_same,
+    check_state,
+    known,
+    unknown,
+)
+
 
 def _row_x0(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ones_like(t), torch.zeros_like(t)
@@ -114,6 +124,7 @@ class Prediction:
         `ValueError` where the system has no unique x_0: for `eps` and `score` where alpha = 0; for `velocity` where the
         rates are infinite or both 0 (at t = 0 of VP, of tables and of VE).
         """
+        check_schedule(schedule)
         check_state(x)
         check_state(y, f"the prediction ({kind})")
         check_same(y, x, f"the prediction ({kind}) and x")
@@ -156,6 +167,7 @@ class Prediction:
 
         x0, eps (B, ...); t () or (B,). `ValueError` for what does not fit together.
         """
+        check_schedule(schedule)
         check_state(x0, "x0")
         check_same(x0, eps, "x0 and eps")
         t = as_time(t, x0)
@@ -204,6 +216,7 @@ def noise_travel(schedule: Schedule, x_s: Tensor, s: Tensor | float, u: Tensor |
     Keeps the marginals: x_s of p_s becomes x_u of p_u. x_s and noise (B, ...), s and u () or (B,), s <= u, alpha_s > 0.
     `ValueError` otherwise.
     """
+    check_schedule(schedule)
     check_state(x_s, "x_s")
     check_same(x_s, noise, "x_s and noise")
     s, u = as_time(s, x_s), as_time(u, x_s)
@@ -226,6 +239,7 @@ def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Te
     delta NSR (arXiv 2410.07303, sec. 3.3); its x_0 is progressive distillation's target (arXiv 2202.00512, alg. 2).
     x_t, x_s: (B, ...); t, s: () or (B,), at different noise levels, else `ValueError`.
     """
+    check_schedule(schedule)
     check_state(x_t, "x_t")
     check_same(x_t, x_s, "x_t and x_s")
     if x_t.dtype in HALF:

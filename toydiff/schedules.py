@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .support.checks import (
     as_generator,
+    brief,
     check_batch_of_times,
     check_positive,
     check_range,
@@ -287,7 +288,7 @@ def _slope(level: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
 def check_schedule(schedule: object) -> None:
     """`schedule` is a `Schedule`, not its name, and keeps its promises at some times (looked at once)."""
     if not isinstance(schedule, Schedule):
-        raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {schedule!r}")
+        raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {brief(schedule)}")
     if schedule not in _SOUND:
         ts = torch.linspace(0, 1, 33, dtype=torch.float64)
         try:
@@ -296,7 +297,12 @@ def check_schedule(schedule: object) -> None:
         except NotImplementedError as error:
             raise ValueError(str(error)) from None
         check_levels(schedule, ts.tolist(), *levels)
-        _SOUND.add(schedule)
+        take_as_checked(schedule)
+
+
+def take_as_checked(schedule: Schedule) -> None:
+    """`check_schedule` need not look at this one."""
+    _SOUND.add(schedule)
 
 
 _SOUND: "weakref.WeakSet[Schedule]" = weakref.WeakSet()
@@ -478,7 +484,9 @@ class Tabulated(Schedule):
         if not bool(torch.isinf(table[-1])):
             return left + fraction * (_entries(table, k + 1) - left), None
         last = k == len(table) - 2
-        return left + fraction * torch.where(last, 0.0, _entries(table, k + 1) - left), torch.where(last, 1 - fraction, 1.0)
+        return left + fraction * torch.where(last, 0.0, _entries(table, k + 1) - left), torch.where(
+            last, 1 - fraction, 1.0
+        )
 
     def alpha(self, t: Tensor) -> Tensor:
         log_alpha, falling = self._interpolate(as_time(t))
@@ -560,8 +568,8 @@ class PiecewiseLinear(Schedule):
 
 
 def _entries(table: Tensor, k: Tensor) -> Tensor:
-    """table[k], also inside vmap for a k of shape ()."""
-    return table.index_select(0, k.reshape(-1)).reshape(k.shape)
+    """table[k], which inside vmap needs a dimension."""
+    return table[k] if k.ndim else table[k[None]][0]
 
 
 def _products(betas: Tensor) -> Tensor:

@@ -38,11 +38,74 @@ from toydiff.prediction import noise_travel
 from toydiff.schedules import VE, VP, PiecewiseLinear
 
 ALLOWED = (ValueError, TypeError, FloatingPointError)
-NUMBERS = [0, 1, -1, 2, 0.5, 0.0, 1.0, 1e-9, 1e9, 3, 7, True, None, "3", "", [], (), {}, float("nan"), float("inf"), 1 + 2j]
-NUMBERS += [np.float32(0.5), np.int64(3), np.array(0.5), torch.tensor(0.5), torch.tensor(2), b"x", object(), 10**20, -(10**20)]
-TIMES = [0, 1, 0.5, 0.0, 1.0, 1e-12, 0.999, -0.1, 1.1, "1", None, [0.5], torch.tensor(0.5), torch.tensor(1), float("nan")]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    0.5,
+    0.0,
+    1.0,
+    1e-9,
+    1e9,
+    3,
+    7,
+    True,
+    None,
+    "3",
+    "",
+    [],
+    (),
+    {},
+    float("nan"),
+    float("inf"),
+    1 + 2j,
+]
+NUMBERS += [
+    np.float32(0.5),
+    np.int64(3),
+    np.array(0.5),
+    torch.tensor(0.5),
+    torch.tensor(2),
+    b"x",
+    object(),
+    10**20,
+    -(10**20),
+]
+TIMES = [
+    0,
+    1,
+    0.5,
+    0.0,
+    1.0,
+    1e-12,
+    0.999,
+    -0.1,
+    1.1,
+    "1",
+    None,
+    [0.5],
+    torch.tensor(0.5),
+    torch.tensor(1),
+    float("nan"),
+]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
-SHAPES = [(4, 2), (4, 2), (4, 2), (4, 2), (1, 2), (0, 2), (4, 0), (4,), (), (4, 3), (3, 2), (4, 1), (4, 2, 1), (2, 3, 4, 4)]
+SHAPES = [
+    (4, 2),
+    (4, 2),
+    (4, 2),
+    (4, 2),
+    (1, 2),
+    (0, 2),
+    (4, 0),
+    (4,),
+    (),
+    (4, 3),
+    (3, 2),
+    (4, 1),
+    (4, 2, 1),
+    (2, 3, 4, 4),
+]
 
 
 class Odd:
@@ -75,7 +138,9 @@ class Odd:
         if kind < 0.8:
             n = self.rng.choice([4, 4, 4, 1, 3, 0])
             return torch.rand(n, generator=self.torch).to(self.rng.choice(DTYPES[:4]))
-        return self.rng.choice(TIMES)
+        t = self.rng.choice(TIMES)
+        self.finite &= t == t
+        return t
 
     def schedule(self):
         return self.of(list(ALL_SCHEDULES.values()), ["vp", None, VP, 3, toydiff.Schedule(), NOT_ONE], 0.93)
@@ -96,10 +161,14 @@ class Odd:
     def cond(self):
         labels = torch.tensor([0, 1, 2, 3])
         right = [None, None, labels, 3, torch.tensor(1), [0, 1, 2, 3], (0, 1, 2, 3), labels.numpy()]
-        return self.of(right, [labels[:1], "x", {"a": labels}, labels.float(), -5, [None] * 4, object(), labels[:, None]])
+        return self.of(
+            right, [labels[:1], "x", {"a": labels}, labels.float(), -5, [None] * 4, object(), labels[:, None]]
+        )
 
     def scale(self):
-        return self.of([1, 1, 1.0, 0, 3.0, torch.full((4,), 2.0), [2.0] * 4], [*NUMBERS, torch.ones(3), torch.ones(4, 1)], 0.85)
+        return self.of(
+            [1, 1, 1.0, 0, 3.0, torch.full((4,), 2.0), [2.0] * 4], [*NUMBERS, torch.ones(3), torch.ones(4, 1)], 0.85
+        )
 
     def number(self, *right):
         return self.of(right, NUMBERS)
@@ -111,8 +180,27 @@ class Net(torch.nn.Module):
 
 
 NOT_ONE = type("NotOne", (toydiff.Schedule,), {"alpha": lambda self, t: t + 0.0, "sigma": lambda self, t: 1 - t})()
-WALKS = [*SOLVERS, *PARALLEL, "ddim:eta=0.5", "heun:gamma=0.2", "picard:window=2", "parareal:blocks=2", "picard:solver=ddpm"]
-WRONG_WALKS = ["", "dimm", None, 3, "ddim:eta=2", "picard:window=0", "ddim:eta", "picard:window=99", object(), "parareal:blocks=3"]
+WALKS = [
+    *SOLVERS,
+    *PARALLEL,
+    "ddim:eta=0.5",
+    "heun:gamma=0.2",
+    "picard:window=2",
+    "parareal:blocks=2",
+    "picard:solver=ddpm",
+]
+WRONG_WALKS = [
+    "",
+    "dimm",
+    None,
+    3,
+    "ddim:eta=2",
+    "picard:window=0",
+    "ddim:eta",
+    "picard:window=99",
+    object(),
+    "parareal:blocks=3",
+]
 
 
 def call_solve(o):
@@ -151,10 +239,14 @@ def call_make(o):
         lambda: VP(n(0.1, 0.2), n(20.0, 5)),
         lambda: VE(n(80.0, 10), n(7, 3)),
         lambda: Tabulated(o.of(tables, [[0.1, 0.9], [], "t", [0.5], None, [[0.5, 0.1]], [np.nan, 0.1], *NUMBERS], 0.5)),
-        lambda: PiecewiseLinear(o.schedule(), o.of([[0.0, 0.5, 1.0], np.array([0, 1.0])], [[], [1, 0], "e", None, 3, [0, 1, 1]])),
+        lambda: PiecewiseLinear(
+            o.schedule(), o.of([[0.0, 0.5, 1.0], np.array([0, 1.0])], [[], [1, 0], "e", None, 3, [0, 1, 1]])
+        ),
         lambda: mixtures.ring(n(3, 8), n(2.0, 1), n(0.1, 0.3)),
         lambda: mixtures.grid(o.of([2, 3], NUMBERS[:-2]), n(1.0), n(0.1)),
-        lambda: mixtures.random_mixture(o.of([0, 5], NUMBERS[:-2]), o.of([1, 3], NUMBERS[:8]), o.of([1, 2], NUMBERS[:8])),
+        lambda: mixtures.random_mixture(
+            o.of([0, 5], NUMBERS[:-2]), o.of([1, 3], NUMBERS[:8]), o.of([1, 2], NUMBERS[:8])
+        ),
         lambda: toydiff.mixture(o.of(["ring", "grid"], NUMBERS)),
         lambda: toydiff.schedule(o.of(["vp", "linear"], NUMBERS)),
     ]
@@ -162,14 +254,25 @@ def call_make(o):
 
 
 def call_mixture(o):
-    means = o.of([[[0.0, 1.0], [1.0, 0.0]], torch.randn(2, 2)], [[], [[]], 3, "m", None, [[np.nan, 0]], torch.zeros(2), [["a"]], [[1], [1, 2]]])
-    spread = {o.rng.choice(["std", "std", "cov"]): o.of([0.3, [0.2, 0.1], torch.eye(2), 1e-30], [0, -1, "s", None, [[1]], np.nan, 1e-200, *SHAPES])}
+    means = o.of(
+        [[[0.0, 1.0], [1.0, 0.0]], torch.randn(2, 2)],
+        [[], [[]], 3, "m", None, [[np.nan, 0]], torch.zeros(2), [["a"]], [[1], [1, 2]]],
+    )
+    spread = {
+        o.rng.choice(["std", "std", "cov"]): o.of(
+            [0.3, [0.2, 0.1], torch.eye(2), 1e-30], [0, -1, "s", None, [[1]], np.nan, 1e-200, *SHAPES]
+        )
+    }
     more = {"weights": o.of([None, [0.5, 0.5]], [[1.0], [0, 1], [0.5, 0.6], "w", np.nan, [-1, 2]], 0.9)}
     more["labels"] = o.of([None, [0, 1]], [[0], [0.5, 1], ["a", "b"], [-1, 0], 3, [[0, 1]]], 0.9)
     m = GaussianMixture(means, **spread, **more)
     x, t = o.state(), o.time()
     verbs = [
-        lambda: m.sample(o.of([3], NUMBERS[:-2], 0.8), o.of([0, None], NUMBERS, 0.9), cond=o.of([None], [[0, 1, 0], 1, "c", [7]], 0.8)),
+        lambda: m.sample(
+            o.of([3], NUMBERS[:-2], 0.8),
+            o.of([0, None], NUMBERS, 0.9),
+            cond=o.of([None], [[0, 1, 0], 1, "c", [7]], 0.8),
+        ),
         lambda: m.log_prob(x, o.cond()).clamp(min=-1e30),
         lambda: m.responsibilities(x),
         lambda: m.squared_distances(x),
@@ -195,13 +298,34 @@ def call_measure(o):
         lambda: measure.sliced_wasserstein(a, b, projections=o.of([8], NUMBERS[:-2]), seed=n(0, 3)),
         lambda: measure.energy_distance(a, b),
         lambda: measure.frechet_distance(a, b),
-        lambda: measure.modes(o.ring, a, by=o.of(["component", "label"], ["x", None]), fraction=n(0.1), tail=n(1e-3)).coverage,
+        lambda: (
+            measure.modes(
+                o.ring, a, by=o.of(["component", "label"], ["x", None]), fraction=n(0.1), tail=n(1e-3)
+            ).coverage
+        ),
         lambda: measure.mode_weights(o.ring, a),
         lambda: measure.meeting(a, b, within=n(0.1)).double(),
-        lambda: measure.fitted_order(o.of([[1, 2, 4]], [a, [], [1], NUMBERS[0], "s", [0, 1, 2]]), o.of([[1.0, 0.5, 0.2]], [b, [0, 0, 0], "e"]), floor=n(0.0, 0.1)),
+        lambda: measure.fitted_order(
+            o.of([[1, 2, 4]], [a, [], [1], NUMBERS[0], "s", [0, 1, 2]]),
+            o.of([[1.0, 0.5, 0.2]], [b, [0, 0, 0], "e"]),
+            floor=n(0.0, 0.1),
+        ),
         lambda: measure.spread(o.of([[1.0, 2.0]], [a, [], [1], NUMBERS, "s"])).mean,
-        lambda: measure.floor(measure.energy_distance, o.ring.sample, o.of([5], NUMBERS[:-2]), seeds=o.of([range(2), [0, 3]], [[], [0], [0, 0], "ab", 3, [-1, 0]])).mean,
-        lambda: measure.target_variance(o.ring, o.schedule(), o.of([[0.0, 0.5, 1.0]], [a, "t", [2.0], [], 3, [None]]), o.of([1, 3], NUMBERS[:8]), samples=o.of([32], NUMBERS[:8]))[0][1],
+        lambda: (
+            measure.floor(
+                measure.energy_distance,
+                o.ring.sample,
+                o.of([5], NUMBERS[:-2]),
+                seeds=o.of([range(2), [0, 3]], [[], [0], [0, 0], "ab", 3, [-1, 0]]),
+            ).mean
+        ),
+        lambda: measure.target_variance(
+            o.ring,
+            o.schedule(),
+            o.of([[0.0, 0.5, 1.0]], [a, "t", [2.0], [], 3, [None]]),
+            o.of([1, 3], NUMBERS[:8]),
+            samples=o.of([32], NUMBERS[:8]),
+        )[0:1],
         lambda: measure.score_error(o.denoiser(), a, ts=o.of([(0.2, 0.9)], [[], [2.0], "t", 3, [0.0]])),
         lambda: measure.straightness(o.of([PATH], [None, 3, a])),
         lambda: measure.first_orderness(o.of([PATH], [None, a]), o.schedule(), kind=o.of(["eps", "x0"], ["v", None])),
@@ -225,7 +349,15 @@ def call_prediction(o):
 
 def call_denoiser(o):
     D, S = o.denoiser(), o.schedule()
-    made = o.rng.choice([lambda: D, lambda: Rescheduled(D, S), lambda: Guided(D, o.scale()), lambda: Conditioned(D, o.cond(), o.scale()), lambda: NetDenoiser(Net(), S, o.kind())])()
+    made = o.rng.choice(
+        [
+            lambda: D,
+            lambda: Rescheduled(D, S),
+            lambda: Guided(D, o.scale()),
+            lambda: Conditioned(D, o.cond(), o.scale()),
+            lambda: NetDenoiser(Net(), S, o.kind()),
+        ]
+    )()
     if isinstance(made, Conditioned):
         return made(o.state(), o.time()).x0
     return made(o.state(), o.time(), o.cond(), o.scale()).x0
@@ -249,7 +381,7 @@ def one(seed):
         if "\n" in text or len(text) > 500:
             return f"{call.__name__}: not one line: {text[:300]!r}"
         return None
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return f"{call.__name__}: {type(error).__name__}: {str(error)[:200]}"
     if time.monotonic() - began > 20:
         return f"{call.__name__}: took {time.monotonic() - began:.0f} s"
@@ -259,7 +391,7 @@ def one(seed):
 
 @pytest.mark.parametrize("part", range(4))
 def test_odd_calls_end_in_a_result_or_in_one_line(part):
-    wrong = {seed: found for seed in range(100 * part, 100 * part + 100) if (found := one(seed))}
+    wrong = {seed: found for seed in range(200 * part, 200 * part + 200) if (found := one(seed))}
     assert not wrong, wrong
 
 

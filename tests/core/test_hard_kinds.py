@@ -64,8 +64,21 @@ def test_it_is_saved_with_the_model():
 
 @pytest.mark.parametrize(
     "kind",
-    ["preconditioned:", "preconditioned:0.5", "preconditioned:sigma_data=0", "preconditioned:sigma_data=nan", "eps:a=1"]
-    + ["preconditioned:sigma=1", "preconditioned:sigma_data=x", "", "V", None, 3, ["eps"], "preconditioned:sigma_data=inf"],
+    [
+        "preconditioned:",
+        "preconditioned:0.5",
+        "preconditioned:sigma_data=0",
+        "preconditioned:sigma_data=nan",
+        "eps:a=1",
+        "preconditioned:sigma=1",
+        "preconditioned:sigma_data=x",
+        "",
+        "V",
+        None,
+        3,
+        ["eps"],
+        "preconditioned:sigma_data=inf",
+    ],
 )
 def test_a_kind_that_is_none(kind):
     for use in (

@@ -43,7 +43,8 @@ def test_times_that_others_hold(S):
     S.alpha(t), S.sigma(t)
     memory[:] = 0.9
     later = torch.full((3,), 0.9, dtype=torch.float64)
-    assert torch.equal(S.alpha(t), S.alpha(later)) and torch.equal(S.sigma(t), S.sigma(later))
+    assert torch.equal(S.alpha(t), S.alpha(later))
+    assert torch.equal(S.sigma(t), S.sigma(later))
     t.data.fill_(0.2)
     assert torch.equal(S.sigma(t), S.sigma(torch.full((3,), 0.2, dtype=torch.float64)))
 
@@ -69,7 +70,8 @@ def test_nothing_of_inference_mode_is_kept():
         (S.alpha(t) * S.sigma(t) * weight).sum().backward()
         times = t.clone().requires_grad_()
         mixture_.denoiser(S)(states, times).x0.sum().backward()
-        assert bool(states.grad.isfinite().all()) and bool(times.grad.isfinite().all())
+        assert bool(states.grad.isfinite().all())
+        assert bool(times.grad.isfinite().all())
 
 
 def test_a_mixture_follows_its_means_and_not_its_makers_memory():
@@ -77,7 +79,8 @@ def test_a_mixture_follows_its_means_and_not_its_makers_memory():
     m = GaussianMixture(means, std=0.5)
     before = m.log_prob(x), m.log_prob(x.double())
     means += 5
-    assert torch.equal(m.log_prob(x), before[0]) and torch.equal(m.log_prob(x.double()), before[1])
+    assert torch.equal(m.log_prob(x), before[0])
+    assert torch.equal(m.log_prob(x.double()), before[1])
     m.means += 5
     moved = GaussianMixture(means, std=0.5)
     for y in (x, x.double()):
@@ -116,7 +119,8 @@ def test_doubled_conditions_follow_the_conditions():
     assert torch.equal(D(x, 0.5, cond, 3.0).x0, D(x, 0.5, torch.tensor([5, 5]), 3.0).x0)
     with torch.inference_mode():
         D(x, 0.5, cond, 3.0)
-    assert not D(x, 0.5, cond, 3.0).x0.is_inference() and not D._last_doubled[1].is_inference()
+    assert not D(x, 0.5, cond, 3.0).x0.is_inference()
+    assert not D._last_doubled[1].is_inference()
 
 
 def test_every_mixture_is_exact_after_sampling_in_inference_mode():

@@ -63,7 +63,7 @@ def tail(mixture, x, side):
 
 def test_the_flow_of_what_is_no_number():
     for x in (f64([[1e200]]), f64([[torch.inf]]), f64([[torch.nan]])):
-        with pytest.raises(ValueError, match="standard deviations|NaN or infinite"):
+        with pytest.raises(ValueError, match=r"standard deviations|NaN or infinite"):
             M1.flow(Linear(), x, 0.5, 0.1)
 
 
@@ -73,7 +73,9 @@ def test_the_flow_of_what_is_no_number():
 def test_the_variance_of_a_target_at_its_ends():
     for S in ALL_SCHEDULES.values():
         for references in (1, 8):
-            clean, tiny, mid, noise = target_variance(mixtures.ring(), S, (0.0, 1e-12, 0.5, 1.0), references, samples=64)
+            clean, tiny, mid, noise = target_variance(
+                mixtures.ring(), S, (0.0, 1e-12, 0.5, 1.0), references, samples=64
+            )
             assert max(clean[1:]) < 1e-30
             assert all(math.isfinite(value) for row in (tiny, mid) for value in row)
             assert math.isfinite(noise[1])

@@ -75,7 +75,7 @@ def test_numbers_as_times_of_a_users_schedule():
     [(8,), ((8,),), ("ab",), ((2, -1),), ((2, 1.5),), ((2, 2), "seed"), ((2, 2), True), (None,), ((True, 2),)],
 )
 def test_a_prior_of_odd_arguments(args):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"shape must be whole numbers|a seed is"):
         Linear().prior(*args)
 
 

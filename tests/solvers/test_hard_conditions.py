@@ -13,7 +13,13 @@ from toydiff.schedules import Cosine
 
 RING = mixtures.ring()
 B = 6
-WALKS = ["ddim", "picard:tolerance=none", "anderson:tolerance=none", "broyden:tolerance=none", "parareal:tolerance=none"]
+WALKS = [
+    "ddim",
+    "picard:tolerance=none",
+    "anderson:tolerance=none",
+    "broyden:tolerance=none",
+    "parareal:tolerance=none",
+]
 
 
 class Text(NamedTuple):
@@ -86,7 +92,8 @@ def test_a_condition_that_fits_no_batch_is_one_line(walk):
     for cond in (torch.tensor([3]), [3], "x", {"a": 1}, torch.zeros(B), torch.zeros(B, 1).long(), [None] * B, object()):
         with pytest.raises(ValueError, match="cond must be whole numbers") as caught:
             solve(RING.denoiser(VP()), torch.randn(B, 2), 4, solver=walk, cond=cond)
-        assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 200
 
 
 SCALES = {
@@ -118,7 +125,17 @@ def test_guidance_of_every_form(scale):
 
 def test_a_guidance_scale_that_is_none():
     x, D = torch.randn(B, 2), RING.denoiser(VP())
-    wrong = [torch.ones(3), [3.0], [3.0] * 5, ["a"] * B, "3", None, torch.ones(B, 1), torch.full((B,), torch.nan), np.inf]
+    wrong = [
+        torch.ones(3),
+        [3.0],
+        [3.0] * 5,
+        ["a"] * B,
+        "3",
+        None,
+        torch.ones(B, 1),
+        torch.full((B,), torch.nan),
+        np.inf,
+    ]
     wrong += [torch.ones(B, dtype=torch.bool), torch.ones(B, dtype=torch.complex64), True, [[3.0]] * B, {}, object()]
     for scale in wrong:
         for walk in ("ddim", "picard"):
@@ -134,13 +151,16 @@ def test_a_guidance_scale_that_is_none():
         solve(D, x, 3, guidance_scale=torch.full((B,), 3.0))
 
 
-@pytest.mark.parametrize("name", [*SOLVERS, *PARALLEL, "picard:start=2", "picard:window=3,solver=ddpm", "parareal:blocks=2"])
+@pytest.mark.parametrize(
+    "name", [*SOLVERS, *PARALLEL, "picard:start=2", "picard:window=3,solver=ddpm", "parareal:blocks=2"]
+)
 def test_no_sample(name):
     x = torch.zeros(0, 2)
     for D in (RING.denoiser(VP()), Empirical(torch.randn(5, 2)).denoiser(VP())):
         for keep, kept in (("path", 7), ("end", 1)):
             path = solve(D, x, 6, solver=name, keep=keep)
-            assert path.end.shape == (0, 2) and path.xs.shape == (kept, 0, 2)
+            assert path.end.shape == (0, 2)
+            assert path.xs.shape == (kept, 0, 2)
     cond = torch.zeros(0, dtype=torch.long)
     assert solve(RING.denoiser(VP()), x, 6, solver=name, cond=cond, guidance_scale=2.0).end.shape == (0, 2)
 

@@ -15,7 +15,9 @@ def test_weights_that_are_not_finite_are_named(name, value):
     key, weight = next((key, weight) for key, weight in D.named_parameters() if weight.ndim == 2)
     weight.data[0, 0] = value
     for wrapped in (D, Counted(D)):
-        with pytest.raises(FloatingPointError, match=rf"weights of this model are not finite: 1 of the .*{key}") as caught:
+        with pytest.raises(
+            FloatingPointError, match=rf"weights of this model are not finite: 1 of the .*{key}"
+        ) as caught:
             solve(wrapped, torch.randn(4, 2), 4, solver=name)
         assert "\n" not in str(caught.value)
     if name == "ddim":
@@ -41,7 +43,7 @@ def test_the_reference_has_an_end():
     with pytest.raises(RuntimeError, match="took its 500 calls and is not done") as caught:
         reference(Wild(VP()), torch.randn(2, 2), calls=500)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"computed in float64, .* D.double\(\)"):
+    with pytest.raises(ValueError, match=r"computed in float64, .*D.double\(\)"):
         reference(LambdaDenoiser(MLP(2), VP()), torch.randn(2, 2))
     with pytest.raises(FloatingPointError, match="prediction at t = 0"):
         reference(Broken(VP()), torch.randn(2, 2))
@@ -50,8 +52,19 @@ def test_the_reference_has_an_end():
 
 @pytest.mark.parametrize(
     "odd",
-    [{"tolerance": 0}, {"tolerance": "x"}, {"calls": 0}, {"calls": 1.5}, {"t": "a"}, {"s": None}, {"t": torch.ones(2)}]
-    + [{"t": 0.2, "s": 0.5}, {"t": 2.0}, {"guidance_scale": "x"}, {"t": torch.nan}],
+    [
+        {"tolerance": 0},
+        {"tolerance": "x"},
+        {"calls": 0},
+        {"calls": 1.5},
+        {"t": "a"},
+        {"s": None},
+        {"t": torch.ones(2)},
+        {"t": 0.2, "s": 0.5},
+        {"t": 2.0},
+        {"guidance_scale": "x"},
+        {"t": torch.nan},
+    ],
 )
 def test_a_reference_of_odd_arguments(odd):
     with pytest.raises(ValueError) as caught:  # noqa: PT011

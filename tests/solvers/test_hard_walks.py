@@ -40,7 +40,8 @@ def test_every_solver_on_every_grid(name):
         try:
             path = solve(RING.denoiser(S), starts(S, dtype), steps, grid=kind, solver=name, generator=2)
         except ValueError as error:  # the one refusal there is: a step in t along a vertical slope
-            assert "euler" in name and "a step in t cannot leave t = 1" in str(error), (S, kind, steps, error)
+            if "euler" not in name or "a step in t cannot leave t = 1" not in str(error):
+                raise
             continue
         assert bool(path.xs.isfinite().all()), (S, kind, steps)
         if steps > 8 and "euler" not in name and kind != "quadratic":
@@ -55,12 +56,12 @@ def test_inside_the_parallel_samplers(name):
     """Without a tolerance they end at the sequential walk's samples, noise and all, from alpha = 0 too."""
     inner = SOLVERS[name].solver
     cases = zip(SCHEDULES.values(), itertools.cycle(GRIDS), itertools.cycle((4, 9, 6)), strict=False)
-    for S, kind, steps in cases:
+    for k, (S, kind, steps) in enumerate(cases):
         D, ts, x = RING.denoiser(S), time_grid(S, steps, kind), starts(S, torch.float64)
         walk = solve(D, x, ts=ts, solver=inner, generator=2).end
-        for outer in (Picard(inner, tolerance=None), Parareal(fine=inner, tolerance=None)):
-            found = solve(D, x, ts=ts, solver=outer, generator=2).end
-            torch.testing.assert_close(found, walk, rtol=1e-7, atol=1e-7, msg=f"in {outer} on {S}, {kind}, {steps}")
+        outer = Parareal(fine=inner, tolerance=None) if k % 2 else Picard(inner, tolerance=None)
+        found = solve(D, x, ts=ts, solver=outer, generator=2).end
+        torch.testing.assert_close(found, walk, rtol=1e-7, atol=1e-7, msg=f"in {outer} on {S}, {kind}, {steps}")
 
 
 def test_no_time_is_an_index():

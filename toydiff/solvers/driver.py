@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance, check_weights
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
-from ..schedules import Levels, Schedule, as_time, check_levels
+from ..schedules import Levels, Schedule, as_time, check_levels, take_as_checked
 from ..support.checks import as_generator, check_finite, check_grid, check_state, unknown
 from .base import Solver
 from .parallel.base import Job, ParallelSolver, Sweep, unstable
@@ -67,6 +67,7 @@ class _OnGrid(Schedule):
     def _check(self) -> None:
         rising = [(float(t), *self._levels[id(t)][:2]) for t in reversed(self.times)]
         check_levels(self.schedule, *zip(*rising, strict=True))
+        take_as_checked(self)
         for (t, here), (s, there) in pairwise((stop, self._levels[id(stop)].lam) for stop in self.times):
             if here >= there and math.isfinite(here):
                 raise ValueError(

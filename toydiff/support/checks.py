@@ -57,6 +57,9 @@ def check_finite(x: Tensor, what: str = "x") -> None:
 
 def check_same(a: Tensor, b: Tensor, names: str) -> None:
     """Two states of the same shape and dtype."""
+    for x in (a, b):
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{names} must be tensors, got {type(x).__name__}")
     if a.shape != b.shape:
         raise ValueError(f"{names} must have the same shape, got {shape(a)} and {shape(b)}")
     if a.dtype != b.dtype:
