@@ -12,16 +12,26 @@ distillation), or by one call on a doubled batch. Whoever calls D(x, t, cond, g)
 
 import functools
 import inspect
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .prediction import KINDS, Prediction
+from .prediction import Prediction, check_kind
 from .schedules import Schedule, as_time, check_schedule, expand
-from .support.checks import check_batch_of_times, check_finite, check_number, check_range, check_state, unknown
+from .support.checks import (
+    brief,
+    check_batch_of_times,
+    check_finite,
+    check_number,
+    check_range,
+    check_state,
+    shape,
+)
 
 NO_CLASS = -1
 """The label that stands for no label, which classifier-free guidance needs. cond = None gives it to the whole batch."""
@@ -55,8 +65,7 @@ class Denoiser(nn.Module):
     def __init__(self, schedule: Schedule, kind: str = "x0"):
         super().__init__()
         check_schedule(schedule)
-        if kind not in KINDS:
-            raise unknown("kind of prediction", kind, KINDS)
+        check_kind(kind)
         if _guidance_of(type(self).forward) is inspect.Parameter.empty:
             raise ValueError(
                 f"{type(self).__name__}.forward needs a default for guidance_scale, which is left out where guidance "
@@ -94,6 +103,13 @@ class Denoiser(nn.Module):
                 f"{type(self).__name__}.forward must return a Prediction, such as "
                 f"Prediction.of(kind, y, x, t, schedule), got {type(p).__name__}"
             )
+        for value, name in ((p.x0, "x0"), (p.eps, "eps")):
+            if not isinstance(value, Tensor) or value.shape != x.shape:
+                got = f"shape {shape(value)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(
+                    f"the {name} that {type(self).__name__}.forward predicts must be shaped like x, {shape(x)}, "
+                    f"got {got}"
+                )
         return p
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
@@ -134,12 +150,22 @@ def guide(without: Prediction, given: Prediction, guidance_scale: Tensor | float
 
 
 def check_guidance(guidance_scale: object, x: Tensor) -> Tensor | float:
-    """The guidance scale, a finite number or a tensor () or (B,) of them, in x's dtype; `ValueError` otherwise."""
-    if not isinstance(guidance_scale, Tensor):
-        return check_number(guidance_scale, "guidance_scale")
-    check_batch_of_times(guidance_scale, x, "guidance_scale")
-    check_finite(guidance_scale, "guidance_scale")
-    return guidance_scale.to(x)
+    """The guidance scale, a finite number or one a sample (B,), as a float or a tensor () or (B,) in x's dtype;
+    `ValueError` otherwise."""
+    scale = guidance_scale
+    if isinstance(scale, numbers.Real):
+        return check_number(scale, "guidance_scale")
+    try:
+        scale = torch.as_tensor(np.asarray(scale) if isinstance(scale, list | tuple) else scale)
+        if scale.dtype == torch.bool or scale.is_complex():
+            raise TypeError
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"guidance_scale must be a finite number, or one a sample ({len(x)},), got {brief(guidance_scale)}"
+        ) from None
+    check_batch_of_times(scale, x, "guidance_scale")
+    check_finite(scale, "guidance_scale")
+    return scale.to(x)
 
 
 def written(guidance_scale: Tensor | float) -> str:
@@ -157,8 +183,22 @@ def check_denoiser(D: object) -> None:
         )
 
 
+def check_weights(D: Denoiser) -> None:
+    """`FloatingPointError` for a model whose weights are not finite: no solver is to blame for what it predicts."""
+    for name, value in [*D.named_parameters(), *D.named_buffers()]:
+        bad = ~torch.isfinite(value)
+        if bool(bad.any()):
+            raise FloatingPointError(
+                f"the weights of this model are not finite: {int(bad.sum())} of the {value.numel()} numbers in {name} "
+                "are NaN or infinite"
+            )
+
+
 class NetDenoiser(Denoiser):
     """A network behind the contract: `net(x, t)`, or `net(x, t, cond)` when a condition is given, predicts `kind`.
+
+    kind: a name of `prediction.KINDS`. EDM's networks, which were made for data of standard deviation 0.5, predict
+    "preconditioned:sigma_data=0.5"; "preconditioned" alone means 1.
 
     The network gets t as (B,), in x's dtype and on its device, and returns (B, ...).
     """
@@ -194,7 +234,7 @@ class LambdaDenoiser(NetDenoiser):
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
         super().__init__(net, schedule, kind)
-        self._last_cond: tuple[Tensor, int | None, Tensor] | None = None
+        self._last_doubled: tuple[Tensor, Tensor, int] | None = None
 
     @property
     def scale_conditioned(self) -> bool:
@@ -218,11 +258,17 @@ class LambdaDenoiser(NetDenoiser):
 
     def _doubled(self, cond: Tensor) -> Tensor:
         """The conditions of a doubled batch: no label for its first half, cond for its second. The last result is
-        kept, since a sampler needs it at every step."""
-        version = None if cond.is_inference() else cond._version
-        if self._last_cond is None or self._last_cond[0] is not cond or self._last_cond[1] != version:
-            self._last_cond = cond, version, torch.cat([torch.full_like(cond, NO_CLASS), cond])
-        return self._last_cond[2]
+        kept with a copy of cond, since a sampler needs it at every step, and made anew if either has changed."""
+        if self._last_doubled is not None:
+            own, doubled, version = self._last_doubled
+            same = own.device == cond.device and own.dtype == cond.dtype and torch.equal(own, cond)
+            if same and doubled._version == version and not cond.requires_grad:
+                return doubled
+        with torch.inference_mode(False):  # what is kept may be needed in training
+            cond = cond if cond.requires_grad else cond.clone()
+            doubled = torch.cat([torch.full_like(cond, NO_CLASS), cond])
+            self._last_doubled = cond, doubled, doubled._version
+        return doubled
 
     def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The network's features of x (B, ...) at t (B,), (B, net.feature_width): what a discriminator reads."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoisers import Denoiser
+from .denoisers import Denoiser, check_denoiser
 from .mixtures import Empirical, GaussianMixture
 from .prediction import jump
-from .schedules import Schedule, expand
+from .schedules import Schedule, check_schedule, expand
 from .solvers import Trajectory
-from .support.checks import check_count, check_finite, check_positive, check_same, check_state, shape, unknown
+from .support.checks import brief, check_count, check_finite, check_positive, check_same, check_state, shape, unknown
 
 ENTRIES = 2**22
 """Float64 numbers in the largest intermediate of a chunked computation (32 MiB)."""
@@ -337,11 +337,9 @@ def _mode_counts(mixture: GaussianMixture, samples: Tensor, tail: float) -> Tens
     from scipy.stats import chi2
 
     radius2 = float(chi2.isf(tail, mixture.dim))
-    roots = torch.linalg.cholesky(mixture.covariances)
     counts = torch.zeros(mixture.components, dtype=torch.int64)
     for part in _double(samples).split(max(1, ENTRIES // mixture.means.numel())):
-        off = part[:, None, :, None] - mixture.means[:, :, None]
-        near = torch.linalg.solve_triangular(roots, off, upper=False).square().sum((2, 3)) <= radius2
+        near = mixture.squared_distances(part) <= radius2
         best = torch.where(near, mixture.responsibilities(part), -1.0).argmax(1)
         counts += torch.bincount(best[near.any(1)], minlength=mixture.components)
     return counts
@@ -417,6 +415,7 @@ def first_orderness(
     `ValueError` for a trajectory without its states (solve with keep = "path"), for NaN, for another `kind`, and for
     normalised = True where all predictions are 0.
     """
+    check_schedule(schedule)
     if kind not in ("eps", "x0"):
         raise unknown("kind to compare along a path", kind, ("eps", "x0"))
     ts, xs, values = _path(trajectory)
@@ -449,11 +448,12 @@ def target_variance(
     2410.18958; `distill.sct`). references = 1 is consistency training, whose x~_0 is that source; with the exact score
     the variance would be 0. About `samples` x_t are drawn, in 16 batches or more. `ValueError` for counts below 1.
     """
+    check_schedule(schedule)
     check_count(references, "references")
     batches = max(check_count(samples, "samples") // references, 16)
     rng = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     rows, at_once = [], max(ENTRIES // references**2, 1)
-    for t in torch.as_tensor(ts, dtype=torch.float64):
+    for t in _numbers(ts, "ts"):
         squares = []
         for first in range(0, batches, at_once):
             shape_ = (min(at_once, batches - first), references, mixture.dim)
@@ -462,8 +462,11 @@ def target_variance(
             mean, alpha, sigma = mixture.denoiser(schedule)(x, t).x0, schedule.alpha(t), schedule.sigma(t)
             x0, x = x0.view(shape_), x.view(shape_)
             # -|x - alpha x0|^2/(2 sigma^2) up to what is the same for all x0
-            logits = alpha * (x @ x0.mT - 0.5 * alpha * x0.square().sum(2)[:, None]) / sigma**2
-            squares.append((torch.softmax(logits, 2) @ x0 - mean.view(shape_)).square().sum(2).mean(1))
+            closeness = alpha * (x @ x0.mT - 0.5 * alpha * x0.square().sum(2)[:, None])
+            gap = closeness - closeness.amax(2, keepdim=True)
+            # without noise, the nearest alone counts: 0/0 for that one
+            weights = torch.softmax(torch.where(gap == 0, 0.0, gap / sigma**2), 2)
+            squares.append((weights @ x0 - mean.view(shape_)).square().sum(2).mean(1))
         each = torch.cat(squares)
         rows.append((float(schedule.nsr(t)), float(each.mean()), float(each.std() / math.sqrt(batches))))
     return rows
@@ -484,7 +487,10 @@ def score_error(
     time in ts, and is itself among the points, so that eps* is unbiased. eps* is noisy where few samples are near: take
     thousands of them, in few dimensions. cond (n,) or None: the labels of the samples, given to D.
     """
+    check_denoiser(D)
     _check_samples(samples, "samples")
+    if len(_numbers(ts, "ts")) == 0:
+        raise ValueError("ts must hold one time at least")
     best = Empirical(samples, cond).denoiser(D.schedule)
     rng = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     squares = []
@@ -504,6 +510,7 @@ def consistency_error(D: Denoiser, trajectory: Trajectory, cond: Tensor | None =
     an exact one, lies on D's schedule. cond (B,) or None is D's condition. `ValueError` for a trajectory without its
     states.
     """
+    check_denoiser(D)
     _path(trajectory)
     last = float(trajectory.ts[-1])
     with torch.no_grad():
@@ -516,6 +523,8 @@ def consistency_error(D: Denoiser, trajectory: Trajectory, cond: Tensor | None =
 
 def _path(trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     """Its times (N+1,), states (N+1, B, D) and predictions of x_0 (N, B, D), checked, in float64."""
+    if not isinstance(trajectory, Trajectory):
+        raise ValueError(f"a Trajectory is needed, such as toydiff.solve returns, got {type(trajectory).__name__}")
     ts, xs, x0s = trajectory.ts, trajectory.xs, trajectory.x0s
     if len(xs) != len(ts) or len(x0s) != len(ts) - 1:
         raise ValueError(
@@ -538,7 +547,7 @@ def _numbers(values: Sequence[float] | Tensor, what: str) -> Tensor:
     try:
         out = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{what} must be a list of numbers, got {values!r}") from None
+        raise ValueError(f"{what} must be a list of numbers, got {brief(values)}") from None
     if out.ndim != 1:
         raise ValueError(f"{what} must have shape (n,), got {shape(out)}")
     check_finite(out, what)

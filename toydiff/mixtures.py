@@ -13,9 +13,10 @@ from torch import Tensor
 
 from .denoisers import Denoiser
 from .prediction import Prediction
-from .schedules import Schedule, as_time
+from .schedules import HALF, Schedule, as_time, check_schedule, fitted
 from .support.checks import (
     as_generator,
+    brief,
     check_count,
     check_finite,
     check_positive,
@@ -29,6 +30,13 @@ Seed = torch.Generator | int | None
 """A generator, a whole number, or None for torch's global generator."""
 
 
+LEAST_STD = 1e-100
+"""The least standard deviation of a mixture's component."""
+
+NARROW = 1e-12
+"""Below this standard deviation of a component, distances in units of it are computed in float64."""
+
+
 def _rows(values: object, what: str) -> Tensor:
     try:
         out = torch.as_tensor(np.asarray(values) if isinstance(values, list | tuple) else values, dtype=torch.float64)
@@ -36,7 +44,7 @@ def _rows(values: object, what: str) -> Tensor:
         raise ValueError(f"{what} must be an array of numbers: {error}") from None
     if not torch.isfinite(out).all():
         raise ValueError(f"{what} must be finite")
-    return out.detach().cpu()
+    return out.detach().cpu().clone()  # what a caller holds may change
 
 
 class GaussianMixture:
@@ -52,6 +60,7 @@ class GaussianMixture:
     of x.
     """
 
+    @torch.inference_mode(False)  # so that a mixture made while sampling serves in training too
     def __init__(
         self,
         means: Tensor | Sequence,
@@ -76,6 +85,12 @@ class GaussianMixture:
         self.weights = torch.full((K,), 1 / K, dtype=torch.float64) if weights is None else _rows(weights, "weights")
         if self.weights.shape != (K,):
             raise ValueError(f"weights must have shape ({K},), one a component, got {shape(self.weights)}")
+        self._narrow = float(self._scales.min()) < NARROW
+        if float(self._scales.min()) < LEAST_STD:
+            raise ValueError(
+                f"std must be at least {LEAST_STD:g}, so that distances in units of it are numbers, got "
+                f"{float(self._scales.min()):g}"
+            )
         if not bool((self.weights > 0).all()) or abs(float(self.weights.sum()) - 1) > 1e-6:
             raise ValueError(
                 f"weights must be positive and sum to 1, got a sum of {float(self.weights.sum()):g} "
@@ -83,7 +98,7 @@ class GaussianMixture:
             )
         self.weights = self.weights / self.weights.sum()
         self.labels = None if labels is None else _labels(labels, K)
-        self._cache: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor | None, Tensor]] = {}
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[list, tuple]] = {}
 
     @property
     def dim(self) -> int:
@@ -140,6 +155,7 @@ class GaussianMixture:
 
     def marginal(self, schedule: Schedule, t: Tensor | float) -> "GaussianMixture":
         """The law of x_t, itself a mixture: means alpha m_k, covariances alpha^2 C_k + sigma^2 I. t () in [0, 1]."""
+        check_schedule(schedule)
         t = as_time(t).to(torch.float64)
         if t.ndim:
             raise ValueError(f"a marginal has one time, got t of shape {shape(t)}")
@@ -157,11 +173,22 @@ class GaussianMixture:
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """log density at x (B, d), natural logarithm, (B,); of the class `cond` (B,) where given. At time t:
         `marginal(schedule, t).log_prob`."""
-        return torch.logsumexp(self._log_joint_clean(x, cond), 1) - 0.5 * self.dim * math.log(2 * math.pi)
+        log_prob = torch.logsumexp(self._log_joint_clean(x, cond), 1) - 0.5 * self.dim * math.log(2 * math.pi)
+        return log_prob.to(x.dtype)
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """Posterior probability of each component given the clean x (B, d): (B, K)."""
-        return torch.softmax(self._log_joint_clean(x, None), 1)
+        return torch.softmax(self._log_joint_clean(x, None), 1).to(x.dtype)
+
+    def squared_distances(self, x: Tensor) -> Tensor:
+        """The squared Mahalanobis distance (x - m_k)^T C_k^-1 (x - m_k) of x (B, d) to each component: (B, K)."""
+        self._check(x)
+        wide = self._wide(x)
+        means, scales, axes, _ = self._parameters(wide)
+        off = wide[:, None, :] - means
+        if axes is not None:
+            off = torch.einsum("kij,bki->bkj", axes, off)
+        return (off / scales).square().sum(2).to(x.dtype)
 
     def accuracy(self, x: Tensor, cond: Tensor) -> float:
         """The fraction, in [0, 1], of clean samples x (B, d) whose most probable class is the requested one, cond."""
@@ -185,6 +212,7 @@ class GaussianMixture:
         several dimensions: its flow has no closed form, see `toydiff.solvers.reference`.
         """
         self._check(x)
+        check_finite(x)
         if self.components > 1 and self.dim > 1:
             raise ValueError(
                 f"the flow of a mixture has a closed form for K = 1 or d = 1 only, got K = {self.components} and "
@@ -220,16 +248,27 @@ class GaussianMixture:
         return (log_weights - torch.logsumexp(log_weights, 1, keepdim=True)).expand(n, -1)
 
     def _parameters(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """The means, scales, axes and log weights in x's dtype, on its device: kept for as long as they are as they
+        were."""
+        own = (self.means, self._scales, self._axes, self.weights)
+        versions = [(id(value), 0 if value is None else value._version) for value in own]
         key = (x.dtype, x.device)
-        if key not in self._cache:
-            axes = None if self._axes is None else self._axes.to(x)
-            self._cache[key] = (self.means.to(x), self._scales.to(x), axes, self.weights.log().to(x))
-        return self._cache[key]
+        if key not in self._cast or self._cast[key][0] != versions:
+            with torch.inference_mode(False):
+                axes = None if self._axes is None else self._axes.to(x)
+                self._cast[key] = versions, (self.means.to(x), self._scales.to(x), axes, self.weights.log().to(x))
+        return self._cast[key][1]
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """x in the dtype in which distances to the components are computed."""
+        if self._narrow:
+            return x.double()
+        return x.float() if x.dtype in HALF else x
 
     def _log_joint_clean(self, x: Tensor, cond: Tensor | None) -> Tensor:
         self._check(x)
         alpha, sigma = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
-        return self._log_joint(x, alpha, sigma, cond)[0]
+        return self._log_joint(self._wide(x), alpha, sigma, cond)[0]
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, tuple]:
         """log[pi_k N(x; alpha m_k, V_k)] up to (d/2) log 2pi, (B, K), and the terms that the denoiser uses too."""
@@ -258,15 +297,19 @@ class MixtureDenoiser(Denoiser):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         mixture = self.mixture
         mixture._check(x)
-        log_joint, (alpha, sigma, V, off) = mixture._log_joint(x, self.schedule.alpha(t), self.schedule.sigma(t), cond)
+        wide = mixture._wide(x)
+        log_joint, (alpha, sigma, V, off) = mixture._log_joint(
+            wide, self.schedule.alpha(t), self.schedule.sigma(t), cond
+        )
         r = torch.softmax(log_joint, 1)[:, :, None]
-        means, scales, axes, _ = mixture._parameters(x)
+        means, scales, axes, _ = mixture._parameters(wide)
         pull = off / V
         shrunk = alpha * scales**2 * pull
         if axes is not None:
             pull = torch.einsum("kij,bkj->bki", axes, pull)
             shrunk = torch.einsum("kij,bkj->bki", axes, shrunk)
-        return Prediction(x, t, (r * (means + shrunk)).sum(1), (r * sigma * pull).sum(1), self.schedule)
+        x0, eps = (r * (means + shrunk)).sum(1), (r * sigma * pull).sum(1)
+        return Prediction(x, t, fitted(x0, x), fitted(eps, x), self.schedule)
 
 
 def _scales_of_std(std: Tensor, K: int, d: int) -> Tensor:
@@ -318,7 +361,7 @@ def _whole(values: object, must: str) -> Tensor:
     try:
         out = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{must}, got {values!r}") from None
+        raise ValueError(f"{must}, got {brief(values)}") from None
     if out.is_floating_point() or out.is_complex() or out.dtype == torch.bool:
         raise ValueError(f"{must}, got {out.dtype} of shape {shape(out)}")
     return out
@@ -334,14 +377,19 @@ def _gaussian_flow(at: GaussianMixture, to: GaussianMixture, x: Tensor) -> Tenso
 
 def _quantile_flow(at: GaussianMixture, to: GaussianMixture, x: Tensor) -> Tensor:
     def tails(mixture: GaussianMixture, y: Tensor) -> tuple[Tensor, Tensor]:
+        """log F(y) and log(1 - F(y)): they keep their digits where F itself is 0 or 1."""
         u = (y - mixture.means[:, 0]) / mixture._scales[:, 0]
-        # torch.special.ndtr is 0 from -9 on; erfc keeps its digits in the tails
-        below, above = (0.5 * torch.special.erfc(side * math.sqrt(0.5)) for side in (-u, u))
-        return below @ mixture.weights, above @ mixture.weights
+        below, above = (torch.logsumexp(torch.special.log_ndtr(side) + mixture.weights.log(), 1) for side in (u, -u))
+        return below, above
 
     below, above = tails(at, x)
-    reach = 40 * to._scales.max()
-    low, high = torch.full_like(x, float(to.means.min() - reach)), torch.full_like(x, float(to.means.max() + reach))
+    far = ((x - at.means[:, 0]) / at._scales[:, 0]).abs().amax(1, keepdim=True)
+    if not bool((far < 1e100).all()):  # the logarithm of a tail is -far^2/2
+        raise ValueError(f"x lies {float(far.max()):.3g} standard deviations from a component; the flow knows 1e100")
+    # beyond `reach` standard deviations of all components the tail is lighter than at x
+    reach = far + math.sqrt(-2 * float(to.weights.log().min())) + 1
+    low = (to.means[:, 0] - reach * to._scales[:, 0]).amin(1, keepdim=True)
+    high = (to.means[:, 0] + reach * to._scales[:, 0]).amax(1, keepdim=True)
     for _ in range(200):  # bisection to the last bit
         mid = (low + high) / 2
         mass_below, mass_above = tails(to, mid)
@@ -408,13 +456,13 @@ class EmpiricalDenoiser(Denoiser):
                 )
             labels = labels.to(x.device)
         # float64: the softmax sees differences of squared distances divided by sigma^2
-        flat = x.reshape(len(x), -1).to(torch.float64)
+        flat = x.flatten(1).to(torch.float64)
         alpha = self.schedule.alpha(t).to(torch.float64).expand(len(x))[:, None]
         sigma = self.schedule.sigma(t).to(torch.float64).expand(len(x))[:, None]
         best = torch.full((len(x), 1), -math.inf, dtype=torch.float64, device=x.device)
         mass, total = torch.zeros_like(best), torch.zeros_like(flat)
         for start in range(0, len(points), self.chunk):
-            part = points[start : start + self.chunk].reshape(-1, flat.shape[1]).to(torch.float64)
+            part = points[start : start + self.chunk].flatten(1).to(torch.float64)
             # -|x - alpha y|^2/2 up to |x|^2/2, which is the same for all points
             closeness = alpha * (flat @ part.T) - 0.5 * alpha**2 * (part**2).sum(1)
             if cond is not None and labels is not None:
@@ -428,10 +476,11 @@ class EmpiricalDenoiser(Denoiser):
 
 
 def _relative(gap: Tensor, sigma: Tensor) -> Tensor:
-    """exp(gap/sigma^2) for gap <= 0; at sigma = 0: 1 where gap = 0, else 0. A gap of NaN, from -inf - (-inf), means
-    that there was no point yet: 0."""
-    gap = torch.where(gap.isnan(), -math.inf, gap)
-    return torch.where(sigma > 0, torch.exp(gap / torch.where(sigma > 0, sigma, 1) ** 2), (gap == 0).to(gap.dtype))
+    """exp(gap/sigma^2) for gap <= 0; at sigma = 0: 1 where gap = 0, else 0. A gap of -inf is that of no point, and NaN,
+    from -inf - (-inf), means that there was none yet: 0, whose derivative is 0 as well."""
+    one, noisy = gap > -math.inf, sigma > 0  # false for NaN
+    weight = torch.exp(torch.where(one, gap, 0) / torch.where(noisy, sigma, 1) ** 2)
+    return torch.where(one & (noisy | (gap == 0)), weight, 0)
 
 
 def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixture:

@@ -4,16 +4,24 @@ Whatever a network predicts, it is a row (a, b): y = a x_0 + b eps. Together wit
 2x2 linear system whose solution (x_0, eps) is all that a solver or a loss needs to know.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .schedules import Schedule, as_time, combine, expand
-from .support.checks import check_batch_of_times, check_range, check_same, check_state, unknown
-
-SIGMA_DATA = 1.0
-"""Standard deviation of the data that the `preconditioned` kind assumes (EDM's sigma_data)."""
+from .schedules import HALF, Schedule, as_time, check_schedule, combine, expand, fitted
+from .support.checks import (
+    brief,
+    check_batch_of_times,
+    check_positive,
+    check_range,
+    check_same,
+    check_state,
+    known,
+    unknown,
+)
 
 
 def _row_x0(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,12 +47,12 @@ def _row_velocity(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     return schedule.rates(t)
 
 
-def _row_preconditioned(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def _row_preconditioned(schedule: Schedule, t: Tensor, sigma_data: float = 1.0) -> tuple[Tensor, Tensor]:
     # EDM's F (arXiv 2206.00364, eq. 7) for any schedule: x_0 = c_skip x + c_out F with c_skip = alpha sigma_d^2/S^2,
     # c_out = sigma sigma_d/S, S^2 = alpha^2 sigma_d^2 + sigma^2, solved for F
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    S = torch.sqrt((alpha * SIGMA_DATA) ** 2 + sigma**2)
-    return sigma / (S * SIGMA_DATA), -alpha * SIGMA_DATA / S
+    S = torch.sqrt((alpha * sigma_data) ** 2 + sigma**2)
+    return sigma / (S * sigma_data), -alpha * sigma_data / S
 
 
 KINDS = {
@@ -57,12 +65,40 @@ KINDS = {
 }
 """Kinds of prediction: each maps (schedule, t) to its row (a, b) in y = a x_0 + b eps."""
 
+SIGMA_DATA = "sigma_data"
+"""The setting of the kind `preconditioned`."""
+
+
+@functools.cache
+def _row_of(kind: str) -> Callable[[Schedule, Tensor], tuple[Tensor, Tensor]]:
+    """The row of a kind, its setting taken in."""
+    name, colon, settings = str(kind).partition(":")
+    if name not in KINDS or (colon and KINDS[name] is not _row_preconditioned):
+        raise unknown("kind of prediction", kind, KINDS)
+    if not colon:
+        return KINDS[name]
+    key, _, value = settings.partition("=")
+    try:
+        sigma_data = check_positive(float(value), f"{SIGMA_DATA} of the kind {name}")
+    except ValueError:
+        sigma_data = None
+    if key.strip() != SIGMA_DATA or sigma_data is None:
+        raise ValueError(f"the kind {name} has one setting, {name}:{SIGMA_DATA}=0.5, a number > 0; got {kind!r}")
+    return functools.partial(_row_preconditioned, sigma_data=sigma_data)
+
+
+def check_kind(kind: object) -> str:
+    """A kind of prediction: a name of `KINDS`, or "preconditioned:sigma_data=0.5" for EDM's F of data with another
+    standard deviation than 1. `ValueError` names the allowed kinds."""
+    if not isinstance(kind, str):
+        raise unknown("kind of prediction", brief(kind), KINDS)
+    _row_of(kind)
+    return kind
+
 
 def row(kind: str, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """The coefficients (a, b) of a kind at time t; `ValueError` names the allowed kinds."""
-    if kind not in KINDS:
-        raise unknown("kind of prediction", kind, KINDS)
-    return KINDS[kind](schedule, t)
+    return _row_of(check_kind(kind))(schedule, t)
 
 
 @dataclass(frozen=True)
@@ -88,9 +124,13 @@ class Prediction:
         `ValueError` where the system has no unique x_0: for `eps` and `score` where alpha = 0; for `velocity` where the
         rates are infinite or both 0 (at t = 0 of VP, of tables and of VE).
         """
+        check_schedule(schedule)
         check_state(x)
         check_state(y, f"the prediction ({kind})")
         check_same(y, x, f"the prediction ({kind}) and x")
+        if x.dtype in HALF:
+            p = cls.of(kind, y.float(), x.float(), t, schedule)
+            return cls(x, p.t, fitted(p.x0, x), fitted(p.eps, x), schedule)
         t = as_time(t, x)
         check_batch_of_times(t, x)
         check_range(t)
@@ -101,7 +141,7 @@ class Prediction:
             eps = (x - a_x * y) / torch.where(s_x == 0, torch.inf, s_x)
             return cls(x, t, y, eps, schedule)
         if kind in ("eps", "score"):
-            if bool((alpha == 0).any()):
+            if known((alpha == 0).any()):
                 raise ValueError(
                     f"kind {kind!r} cannot be used where alpha = 0 (t = {float(t.max()):g} on {schedule!r}): x_t is "
                     "pure noise there, and its eps says nothing about x_0; predict x0, v, velocity or preconditioned, "
@@ -112,7 +152,7 @@ class Prediction:
             return cls(x, t, (x - s_x * eps) / a_x, eps, schedule)
         a, b = row(kind, schedule, t)
         det = alpha * b - sigma * a
-        if not bool((torch.isfinite(det) & (det != 0)).all()):
+        if known((torch.isfinite(det) & (det != 0)).all()) is False:
             raise ValueError(
                 f"kind {kind!r} cannot be used at t = {float(t.min()):g} ... {float(t.max()):g} on {schedule!r}: "
                 "alpha' or sigma' is infinite or both vanish there, so dx/dt does not determine x_0"
@@ -127,6 +167,7 @@ class Prediction:
 
         x0, eps (B, ...); t () or (B,). `ValueError` for what does not fit together.
         """
+        check_schedule(schedule)
         check_state(x0, "x0")
         check_same(x0, eps, "x0 and eps")
         t = as_time(t, x0)
@@ -142,8 +183,11 @@ class Prediction:
     def read(self, kind: str) -> Tensor:
         """The same prediction in any kind: a x0 + b eps, (B, ...). `ValueError` where the row is infinite (score at
         sigma = 0)."""
+        if self.x.dtype in HALF:
+            x, x0, eps = self.x.float(), self.x0.float(), self.eps.float()
+            return fitted(Prediction(x, self.t, x0, eps, self.schedule).read(kind), self.x)
         a, b = row(kind, self.schedule, self.t)
-        if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
+        if known((torch.isfinite(a) & torch.isfinite(b)).all()) is False:
             raise ValueError(
                 f"kind {kind!r} is infinite at t = {float(self.t.min()):g} on {self.schedule!r}; x0, eps and v are "
                 "finite there"
@@ -172,15 +216,16 @@ def noise_travel(schedule: Schedule, x_s: Tensor, s: Tensor | float, u: Tensor |
     Keeps the marginals: x_s of p_s becomes x_u of p_u. x_s and noise (B, ...), s and u () or (B,), s <= u, alpha_s > 0.
     `ValueError` otherwise.
     """
+    check_schedule(schedule)
     check_state(x_s, "x_s")
     check_same(x_s, noise, "x_s and noise")
     s, u = as_time(s, x_s), as_time(u, x_s)
     for time, name in ((s, "s"), (u, "u")):
         check_batch_of_times(time, x_s, name)
         check_range(time, name)
-    if bool((u < s).any()):
+    if known((u < s).any()):
         raise ValueError("noise travels from s to a noisier u: u must not be below s")
-    if bool((schedule.alpha(s) == 0).any()):
+    if known((schedule.alpha(s) == 0).any()):
         raise ValueError("at s the state is pure noise (alpha = 0), and nothing is left to travel from")
     kept = schedule.alpha(u) / schedule.alpha(s)
     added = (schedule.sigma(u) ** 2 - (kept * schedule.sigma(s)) ** 2).clamp(min=0).sqrt()
@@ -194,8 +239,12 @@ def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Te
     delta NSR (arXiv 2410.07303, sec. 3.3); its x_0 is progressive distillation's target (arXiv 2202.00512, alg. 2).
     x_t, x_s: (B, ...); t, s: () or (B,), at different noise levels, else `ValueError`.
     """
+    check_schedule(schedule)
     check_state(x_t, "x_t")
     check_same(x_t, x_s, "x_t and x_s")
+    if x_t.dtype in HALF:
+        p = chord(schedule, x_t.float(), t, x_s.float(), s)
+        return Prediction(x_t, p.t, fitted(p.x0, x_t), fitted(p.eps, x_t), schedule)
     t, s = as_time(t, x_t), as_time(s, x_t)
     for time, name in ((t, "t"), (s, "s")):
         check_batch_of_times(time, x_t, name)
@@ -203,7 +252,7 @@ def chord(schedule: Schedule, x_t: Tensor, t: Tensor | float, x_s: Tensor, s: Te
     alpha_t, sigma_t = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
     alpha_s, sigma_s = expand(schedule.alpha(s), x_t), expand(schedule.sigma(s), x_t)
     det = alpha_t * sigma_s - sigma_t * alpha_s
-    if bool((det == 0).any()):
+    if known((det == 0).any()):
         raise ValueError(
             "a chord needs two different noise levels, but t and s have the same (or both are pure data or pure noise)"
         )

@@ -13,6 +13,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple, overload
 
 import torch
@@ -20,13 +21,19 @@ from torch import Tensor
 
 from .support.checks import (
     as_generator,
+    brief,
     check_batch_of_times,
     check_positive,
     check_range,
     check_same,
     check_state,
+    known,
+    shape,
     unknown,
 )
+
+HALF = (torch.float16, torch.bfloat16)
+"""The dtypes that are too coarse for times, and for what is divided by a small difference."""
 
 Coefficient = Tensor | float
 """What multiplies a state: a number, one tensor (), or one a sample (B,)."""
@@ -59,6 +66,14 @@ def combine(*terms: tuple[Coefficient, Tensor]) -> Tensor:
     return total
 
 
+def fitted(value: Tensor, x: Tensor) -> Tensor:
+    """A value that was computed in a wider dtype, in x's: what is beyond becomes the largest that it has."""
+    if value.dtype == x.dtype:
+        return value
+    most = torch.finfo(x.dtype).max
+    return value.clamp(-most, most).to(x.dtype)
+
+
 class Levels(NamedTuple):
     """alpha, sigma and lambda at one time."""
 
@@ -71,7 +86,11 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
     """A time as a tensor: on x's device, in x's dtype but never below float32 (half precision cannot tell times
     apart)."""
     if isinstance(t, Tensor):
-        return t if t.is_floating_point() else t.to(torch.get_default_dtype())
+        if t.is_floating_point():
+            return t.float() if t.dtype in HALF else t
+        if t.is_complex():
+            raise ValueError(f"a time must be a real number, got {t.dtype}")
+        return t.to(torch.get_default_dtype())
     try:
         if like is None:
             return torch.as_tensor(t, dtype=torch.float64)
@@ -80,33 +99,64 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
         raise ValueError(f"a time must be a number or a tensor, got {t!r}") from None
 
 
-def _exact_at_its_end(level: Callable, end: float) -> Callable:
-    """A level (alpha or sigma) that rounds to 0 at its end becomes exactly 0 there.
+class _Kept(NamedTuple):
+    """The levels at the last times (n,) that were asked for."""
 
-    cos(pi/2) is 6e-17 in float64 and -4e-8 in float32, which would hide that the state is pure noise. The last value is
-    kept with its times: one update of a training needs a level at the same tensor of times up to five times.
+    t: Tensor
+    """The times themselves, by whose identity they are found again."""
+    values: Tensor
+    """What they were: whoever holds a tensor may change it, by ways that leave no trace."""
+    levels: Tensor
+
+
+_KEPT: "weakref.WeakKeyDictionary[Schedule, dict[Callable, _Kept]]" = weakref.WeakKeyDictionary()
+"""For each schedule, the last levels alpha and sigma."""
+
+
+def _exact_at_its_end(level: Callable, name: str, end: float) -> Callable:
+    """A user's alpha or sigma as the library calls it: times are tensors, a level that rounds to 0 at its end is 0
+    there, and what is no level is refused.
+
+    cos(pi/2) is 6e-17 in float64 and -4e-8 in float32, which would hide that the state is pure noise. The last levels
+    are kept with their times: one update of a training needs them at the same tensor of times up to five times.
+    Callers get copies. Levels that know how they depend on t, or belong to inference mode, are not kept.
     """
 
     @functools.wraps(level)
     def exact(self, t: Tensor) -> Tensor:
-        last = _KEPT.get(self, {}).get(level)
-        if last is not None and last[0] is t and last[1] == t._version:
-            return last[2]
+        t = as_time(t)
+        if t.ndim and not t.requires_grad:
+            last = _KEPT.get(self, {}).get(level)
+            if last is not None and last.t is t and torch.equal(last.values, t):
+                return last.levels.clone()
         value = level(self, t)
-        at_end = as_time(t) == end
-        if bool(at_end.any()):
-            rounding = at_end & (value.abs() <= 4 * torch.finfo(value.dtype).eps)
+        if not isinstance(value, Tensor) or value.shape != t.shape or value is t or not value.is_floating_point():
+            value = _checked(value, t, self, name)
+        some = known(t) if t.ndim == 0 else known((t == end).any())
+        if t.ndim == 0 and some is not None:
+            some = some == end
+        if some or some is None:  # inside vmap, no value can be looked at
+            rounding = (t == end) & (value.abs() <= 4 * torch.finfo(value.dtype).eps)
             # the difference is 0 and keeps the derivative, which `rates` needs
             value = torch.where(rounding, value - value.detach(), value)
-        if isinstance(t, Tensor) and t.ndim and not (value.requires_grad or t.is_inference()):
-            _KEPT.setdefault(self, {})[level] = t, t._version, value
+        if t.ndim and some is not None and not (value.requires_grad or t.requires_grad or value.is_inference()):
+            _KEPT.setdefault(self, {})[level] = _Kept(t, t.clone(), value.clone())
         return value
 
     return exact
 
 
-_KEPT: "weakref.WeakKeyDictionary[Schedule, dict]" = weakref.WeakKeyDictionary()
-"""For each schedule and level, the last times (n,), as they were, and the values there."""
+def _checked(value: object, t: Tensor, schedule: "Schedule", name: str) -> Tensor:
+    """A level as a schedule returned it: a floating-point tensor shaped like t, and not t itself."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"{name}(t) of {schedule!r} must return a floating-point tensor shaped like t, got {got}; a constant is "
+            "torch.full_like(t, value)"
+        )
+    if value.shape != t.shape:
+        raise ValueError(f"{name}(t) of {schedule!r} must be shaped like t, {shape(t)}, got shape {shape(value)}")
+    return value.clone() if value is t else value
 
 
 class Schedule:
@@ -118,7 +168,9 @@ class Schedule:
 
     `__init_subclass__` wraps both. An alpha(1) or sigma(0) that rounds to 0 becomes exactly 0: cos(pi/2) is 6e-17 in
     floating point, which would hide that nothing but noise is left. And the levels at the last tensor of times are
-    kept, because one update of a training needs them up to five times.
+    kept, because one update of a training needs them up to five times; each caller gets a copy. `ValueError` for what
+    is no tensor shaped like t; a model or a grid on a schedule whose alpha rises, sigma falls, or whose levels are
+    negative, NaN or both 0 is refused as well.
     """
 
     name = "custom"
@@ -127,15 +179,15 @@ class Schedule:
         super().__init_subclass__(**settings)
         for name, end in (("alpha", 1.0), ("sigma", 0.0)):
             if name in cls.__dict__:
-                setattr(cls, name, _exact_at_its_end(cls.__dict__[name], end))
+                setattr(cls, name, _exact_at_its_end(cls.__dict__[name], name, end))
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal level alpha(t)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"the schedule {self!r} has no alpha: write alpha(t) and sigma(t)")
 
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level sigma(t)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"the schedule {self!r} has no sigma: write alpha(t) and sigma(t)")
 
     def lam(self, t: Tensor) -> Tensor:
         """lambda(t) = log(alpha/sigma): half the log signal-to-noise ratio; +inf where sigma = 0, -inf where alpha =
@@ -156,25 +208,20 @@ class Schedule:
         return Levels(alpha, sigma, self.lam(t) if own else torch.log(alpha) - torch.log(sigma))
 
     def part_way(self, t: Tensor, s: Tensor, r: float) -> Tensor:
-        """The time at lambda_t + r (lambda_s - lambda_t): a fraction r of the way from t to s in lambda."""
+        """The time at lambda_t + r (lambda_s - lambda_t): a fraction r of the way from t to s in lambda. From an end,
+        whose lambda is infinite, every part of the way is that end itself."""
         lam_t = self.lam(t)
-        return self.t_of_lam(lam_t + r * (self.lam(s) - lam_t))
+        lam = lam_t + r * (self.lam(s) - lam_t)
+        return self.t_of_lam(torch.where(lam_t.isinf(), lam_t, lam))
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha'(t), sigma'(t)): the derivatives with respect to t, exact, by automatic differentiation. Infinite
-        where a slope is vertical, as that of a square root at 0."""
-        t = as_time(t).detach()
-        with torch.enable_grad():
-            t = t.requires_grad_()
-            slopes = []
-            for level in (self.alpha(t), self.sigma(t)):
-                if level.requires_grad:
-                    slopes.append(torch.autograd.grad(level.sum(), t)[0])
-                else:  # a constant, such as the alpha = 1 of a variance-exploding schedule
-                    slopes.append(torch.zeros_like(t))
+        """(alpha'(t), sigma'(t)): the derivatives with respect to t, exact, by automatic differentiation, and
+        differentiable once more. Infinite where a slope is vertical, as that of a square root at 0."""
+        t = as_time(t)
         # the chain rule through a root at 0 makes inf * 0 of a vertical slope
-        return slopes[0].detach().nan_to_num(-math.inf, math.inf, -math.inf), slopes[1].detach().nan_to_num(
-            math.inf, math.inf, -math.inf
+        return (
+            _slope(self.alpha, t).nan_to_num(-math.inf, math.inf, -math.inf),
+            _slope(self.sigma, t).nan_to_num(math.inf, math.inf, -math.inf),
         )
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
@@ -203,8 +250,18 @@ class Schedule:
     def prior(
         self, shape: Sequence[int], generator: torch.Generator | int | None = None, *, dtype: torch.dtype | None = None
     ) -> Tensor:
-        """Noise to start from at t = 1: sigma(1) times standard normal draws of the given shape (B, ...)."""
-        noise = torch.randn(tuple(shape), dtype=dtype, generator=as_generator(generator))
+        """Noise to start from at t = 1: sigma(1) times standard normal draws of the given shape (B, ...).
+
+        generator: a torch.Generator, in whose memory the noise is drawn, a seed, or None; dtype: torch's default unless
+        given. `ValueError` for what is no shape, seed or floating-point dtype.
+        """
+        sizes = list(shape) if isinstance(shape, Sequence) else []
+        if len(sizes) < 2 or not all(type(n) is int and n >= 0 for n in sizes):
+            raise ValueError(f"shape must be whole numbers >= 0, (B, ...), got {shape!r}")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"dtype must be a floating-point dtype of torch, got {dtype!r}")
+        rng = as_generator(generator)
+        noise = torch.randn(sizes, dtype=dtype, generator=rng, device=None if rng is None else rng.device)
         return expand(self.sigma(torch.ones((), dtype=torch.float64)), noise) * noise
 
     def __repr__(self) -> str:
@@ -212,10 +269,62 @@ class Schedule:
         return f"{type(self).__name__}({settings})"
 
 
+def _slope(level: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """level'(t), elementwise."""
+    further = t.requires_grad and torch.is_grad_enabled()
+    with torch.inference_mode(False):
+        t = t.clone()
+        try:
+            t.requires_grad_()
+        except RuntimeError:  # inside vmap, jvp or grad of torch.func, which differentiate by themselves
+            return torch.func.grad(lambda u: level(u).sum())(t)
+        with torch.enable_grad():
+            value = level(t)
+            if not value.requires_grad:  # a constant, such as the alpha = 1 of a variance-exploding schedule
+                return torch.zeros_like(value)
+            return torch.autograd.grad(value.sum(), t, create_graph=further)[0]
+
+
 def check_schedule(schedule: object) -> None:
-    """`schedule` is a `Schedule`, not its name."""
+    """`schedule` is a `Schedule`, not its name, and keeps its promises at some times (looked at once)."""
     if not isinstance(schedule, Schedule):
-        raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {schedule!r}")
+        raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {brief(schedule)}")
+    if schedule not in _SOUND:
+        ts = torch.linspace(0, 1, 33, dtype=torch.float64)
+        try:
+            with torch.no_grad():
+                levels = schedule.alpha(ts).tolist(), schedule.sigma(ts).tolist()
+        except NotImplementedError as error:
+            raise ValueError(str(error)) from None
+        check_levels(schedule, ts.tolist(), *levels)
+        take_as_checked(schedule)
+
+
+def take_as_checked(schedule: Schedule) -> None:
+    """`check_schedule` need not look at this one."""
+    _SOUND.add(schedule)
+
+
+_SOUND: "weakref.WeakSet[Schedule]" = weakref.WeakSet()
+"""The schedules that were looked at."""
+
+
+def check_levels(schedule: Schedule, ts: Sequence[float], alphas: Sequence[float], sigmas: Sequence[float]) -> None:
+    """Levels at rising times: finite, not negative, not both 0; alpha never rises and sigma never falls, but by
+    rounding. `ValueError` otherwise."""
+    for t, alpha, sigma in zip(ts, alphas, sigmas, strict=True):
+        if not (0 <= alpha < math.inf and 0 <= sigma < math.inf) or alpha == sigma == 0:
+            raise ValueError(
+                f"alpha and sigma of {schedule!r} must be finite, not negative and not both 0, got alpha = {alpha:g} "
+                f"and sigma = {sigma:g} at t = {t:g}"
+            )
+    for name, verb, levels in (("alpha", "rises", alphas), ("sigma", "falls", [-sigma for sigma in sigmas])):
+        for (t, before), (s, after) in pairwise(zip(ts, levels, strict=True)):
+            if after - before > 1e-6 * max(abs(after), abs(before)):
+                raise ValueError(
+                    f"{name} of {schedule!r} {verb} with t, from {abs(before):g} at t = {t:g} to {abs(after):g} at "
+                    f"t = {s:g}: here t = 0 is data and t = 1 noise; for the other convention of time, take 1 - t"
+                )
 
 
 class VP(Schedule):
@@ -322,6 +431,7 @@ class Tabulated(Schedule):
 
     name = "tabulated"
 
+    @torch.inference_mode(False)  # so that a table made while sampling serves in training too
     def __init__(self, alphas_bar: Tensor):
         try:
             table = torch.as_tensor(alphas_bar, dtype=torch.float64)
@@ -359,7 +469,8 @@ class Tabulated(Schedule):
     def _table(self, t: Tensor) -> Tensor:
         key = (t.dtype, t.device)
         if key not in self._tables:
-            self._tables[key] = self._log_alpha.to(t)
+            with torch.inference_mode(False):
+                self._tables[key] = self._log_alpha.to(t)
         return self._tables[key]
 
     def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -367,12 +478,15 @@ class Tabulated(Schedule):
         table that ends in 0, where it falls to 0; None for a table that does not."""
         table = self._table(t)
         place = t * (len(table) - 1)
-        k = place.detach().floor().clamp(0, len(table) - 2).long()
-        left, fraction = table[k], place - k
+        # clamped as whole numbers, among which there is no NaN
+        k = place.detach().floor().long().clamp(0, len(table) - 2)
+        left, fraction = _entries(table, k), place - k
         if not bool(torch.isinf(table[-1])):
-            return left + fraction * (table[k + 1] - left), None
+            return left + fraction * (_entries(table, k + 1) - left), None
         last = k == len(table) - 2
-        return left + fraction * torch.where(last, 0.0, table[k + 1] - left), torch.where(last, 1 - fraction, 1.0)
+        return left + fraction * torch.where(last, 0.0, _entries(table, k + 1) - left), torch.where(
+            last, 1 - fraction, 1.0
+        )
 
     def alpha(self, t: Tensor) -> Tensor:
         log_alpha, falling = self._interpolate(as_time(t))
@@ -414,10 +528,11 @@ class PiecewiseLinear(Schedule):
 
     name = "piecewise-linear"
 
+    @torch.inference_mode(False)  # so that a schedule made while sampling serves in training too
     def __init__(self, base: Schedule, edges: Tensor | Sequence[float]):
         check_schedule(base)
         try:
-            times = torch.as_tensor(edges, dtype=torch.float64).detach().cpu()
+            times = torch.as_tensor(edges, dtype=torch.float64).detach().cpu().clone()
         except (TypeError, ValueError, RuntimeError):
             raise ValueError(f"edges must be numbers of shape (M + 1,), got {edges!r}") from None
         if times.ndim != 1 or len(times) < 2 or times[0] != 0 or times[-1] != 1 or bool((times.diff() <= 0).any()):
@@ -428,8 +543,8 @@ class PiecewiseLinear(Schedule):
     def _between(self, level: Tensor, t: Tensor) -> Tensor:
         edges, level = self.edges.to(t), level.to(t)
         k = (torch.searchsorted(edges, t.detach().contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
-        fraction = (t - edges[k]) / (edges[k + 1] - edges[k])
-        return torch.lerp(level[k], level[k + 1], fraction)
+        left, right = _entries(edges, k), _entries(edges, k + 1)
+        return torch.lerp(_entries(level, k), _entries(level, k + 1), (t - left) / (right - left))
 
     def alpha(self, t: Tensor) -> Tensor:
         return self._between(self._levels_at_edges[0], as_time(t))
@@ -450,6 +565,11 @@ class PiecewiseLinear(Schedule):
 
     def __repr__(self) -> str:
         return f"PiecewiseLinear({self.base!r}, {len(self.edges) - 1} pieces)"
+
+
+def _entries(table: Tensor, k: Tensor) -> Tensor:
+    """table[k], which inside vmap needs a dimension."""
+    return table[k] if k.ndim else table[k[None]][0]
 
 
 def _products(betas: Tensor) -> Tensor:

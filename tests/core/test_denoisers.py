@@ -151,10 +151,10 @@ class Labelled(Denoiser):
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        ("2", "guidance_scale must be a finite number, got '2'"),
+        ("2", r"guidance_scale must be a finite number, or one a sample \(2,\), got '2'"),
         (True, "guidance_scale must be a finite number, got True"),
         (float("nan"), "guidance_scale must be a finite number, got nan"),
-        ([2.0, 2.0], r"guidance_scale must be a finite number, got \[2.0, 2.0\]"),
+        ([2.0, 2.0, 2.0], r"guidance_scale must have shape \(\) or \(2,\) for x of shape"),
         (torch.ones(3), r"guidance_scale must have shape \(\) or \(2,\)"),
         (torch.ones(2, 2), r"guidance_scale must have shape \(\) or \(2,\)"),
         (torch.tensor([1.0, torch.inf]), "guidance_scale has 1 value"),

@@ -15,10 +15,10 @@ The kind decides the weight of each noise level in one loss, since the errors of
 from dataclasses import dataclass
 
 from ..denoisers import NO_CLASS
-from ..prediction import KINDS, Prediction
+from ..prediction import Prediction, check_kind
 from ..schedules import schedule
 from ..solvers.registry import BLACK
-from ..support.checks import check_fraction, unknown
+from ..support.checks import check_fraction
 from .base import Card, Knobs, Sampler, Training, one_turn
 from .distances import mse
 
@@ -49,8 +49,7 @@ class DiffusionKnobs(Knobs):
 def diffusion(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
     """A student on a schedule of one's choice, and its one turn."""
     kind = knobs.kind or getattr(start or problem.teacher, "kind", "eps")
-    if kind not in KINDS:
-        raise unknown("kind of prediction", kind, KINDS)
+    check_kind(kind)
     check_fraction(knobs.drop, "drop")
     student = problem.student(schedule(knobs.schedule) if knobs.schedule else problem.schedule, kind, start=start)
 

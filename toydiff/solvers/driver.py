@@ -3,19 +3,20 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance
+from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance, check_weights
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
-from ..schedules import Levels, Schedule, as_time
+from ..schedules import Levels, Schedule, as_time, check_levels, take_as_checked
 from ..support.checks import as_generator, check_finite, check_grid, check_state, unknown
 from .base import Solver
 from .parallel.base import Job, ParallelSolver, Sweep, unstable
@@ -64,6 +65,9 @@ class _OnGrid(Schedule):
                 del self._levels[id(t)]
 
     def _check(self) -> None:
+        rising = [(float(t), *self._levels[id(t)][:2]) for t in reversed(self.times)]
+        check_levels(self.schedule, *zip(*rising, strict=True))
+        take_as_checked(self)
         for (t, here), (s, there) in pairwise((stop, self._levels[id(stop)].lam) for stop in self.times):
             if here >= there and math.isfinite(here):
                 raise ValueError(
@@ -149,14 +153,14 @@ class _Points:
         for first in range(0, len(rows), self.at_once):
             part = slice(first, first + self.at_once)
             # row r of the batch is sample r % B at some point of the grid
-            cond, scale = (_of(each, sample[part]) for each in (run.cond, run.guidance_scale))
+            cond, scale = (_of(each, sample[part], B) for each in (run.cond, run.guidance_scale))
             D = Conditioned(run.denoiser, cond, scale, self.schedule)
             with self.schedule.at(starts_[part], stops_[part]) as (t, s):
                 state, p = solver.step(D, rows[part], t, s, (), None if noise is None else noise[part])
             states.flatten(0, 1)[part], x0s.flatten(0, 1)[part] = state, p.x0
             evaluated += D.spent.rounds * len(t)
             longest = max(longest, D.spent.rounds)
-        run.spent.nfe += run.calls * -(-evaluated // B)
+        run.spent.nfe += run.calls * -(-evaluated // max(B, 1))
         return states, x0s, longest
 
     def spend(self, nfe: int, rounds: int) -> None:
@@ -167,9 +171,30 @@ class _Points:
         return _walk(self.run, solver, x, [self.times[i] for i in stops], self.rng)
 
 
-def _of(each: Any, samples: Tensor) -> Any:
-    """Of conditions, say, one a sample: those of these samples, with repeats. What is one for all samples stays."""
-    return each[samples.to(each.device)] if isinstance(each, Tensor) and each.ndim else each
+def _one_each(each: Any, B: int) -> bool:
+    """Whether a condition for B samples, or something in it, is one a sample."""
+    if isinstance(each, Tensor | np.ndarray):
+        return each.ndim > 0 and len(each) == B
+    if isinstance(each, Mapping):
+        return any(_one_each(value, B) for value in each.values())
+    return isinstance(each, list | tuple) and (len(each) == B or any(_one_each(value, B) for value in each))
+
+
+def _of(each: Any, samples: Tensor, B: int) -> Any:
+    """Of conditions for B samples: those of these samples, with repeats.
+
+    A tensor or array (B, ...) is one a sample. Dictionaries, lists and tuples are looked into; a list or tuple of B in
+    which nothing else is one a sample is so itself. What is left is one for all samples, and stays as it is.
+    """
+    if not _one_each(each, B):
+        return each
+    if isinstance(each, Tensor | np.ndarray):
+        return each[samples.to(each.device) if isinstance(each, Tensor) else samples.numpy()]
+    if isinstance(each, Mapping):
+        return {key: _of(value, samples, B) for key, value in each.items()}
+    inside = any(_one_each(value, B) for value in each)
+    parts = [_of(value, samples, B) for value in each] if inside else [each[i] for i in samples.tolist()]
+    return type(each)(*parts) if hasattr(each, "_fields") else type(each)(parts)  # a namedtuple takes them one by one
 
 
 def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
@@ -211,7 +236,10 @@ def solve(
     - steps, grid: N >= 1, and a name of `GRIDS`, which give the times;
     - ts: the times themselves instead, (N+1,), strictly decreasing in [0, 1];
     - solver: a name of `SOLVERS` or `PARALLEL`, with settings after a colon ("ddim:eta=0.5"), or an object;
-    - cond, guidance_scale: what the denoiser takes; the scale is a number or one a sample (B,), and 1 is off;
+    - cond: what the denoiser takes. A parallel solver evaluates many points in one call, and repeats what is one a
+      sample: tensors and arrays (B, ...), lists and tuples of B, also inside dictionaries, lists and tuples. Anything
+      else is passed on as one for all samples;
+    - guidance_scale: a number, or one a sample (B,); 1 is off;
     - generator: a torch.Generator or a seed, for stochastic solvers;
     - keep: "path" for all states; "end" for the last only, so that memory does not grow with N;
     - progress: whether to show a bar.
@@ -224,7 +252,8 @@ def solve(
     they overshoot: with 5 steps from a scale of 3 on, with 10 steps from 7.5 on. Take 20 steps there, or solver =
     "ddim", which is the most robust (see tutorial 04).
 
-    Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way.
+    Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way,
+    or if the model's weights are not finite.
     """
     check_denoiser(D)
     solver = solver_by_name(solver) if isinstance(solver, str) else solver
@@ -236,7 +265,7 @@ def solve(
         raise unknown("keep", keep, ("path", "end"))
     if ts is None:
         ts = time_grid(D.schedule, steps, grid)
-    ts = as_time(ts).to(x.device, torch.promote_types(x.dtype, torch.float32))
+    ts = as_time(ts).detach().to(x.device, torch.promote_types(x.dtype, torch.float32), copy=True)
     check_grid(ts)
     rng = as_generator(generator, x.device)
     schedule = _OnGrid(D.schedule, ts)
@@ -246,11 +275,16 @@ def solve(
     if isinstance(solver, ParallelSolver):
         solver.check_steps(len(ts) - 1)
         points = _Points(run, schedule, x, solver.at_once, rng)
-        path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
+        try:
+            path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
+        except FloatingPointError:
+            check_weights(D)
+            raise
     else:
         path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(path["xs"][-1]).all()):
+        check_weights(D)
         raise unstable(solver, len(ts) - 1, x)
     return Trajectory(ts, nfe=run.spent.nfe, rounds=run.spent.rounds, seconds=seconds, **path)
 

@@ -22,6 +22,23 @@ def shape(x: Tensor) -> str:
     return str(tuple(x.shape))
 
 
+def known(value: Tensor) -> float | None:
+    """The number in a tensor (). None inside `torch.func.vmap`, where no number can be looked at: a check lets it
+    pass."""
+    try:
+        return value.item()
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return None
+
+
+def brief(value: object) -> str:
+    """Anything as it is written in a message: on one line, and no longer than that."""
+    words = " ".join(repr(value).split())
+    return words if len(words) <= 80 else f"{words[:76]} ..."
+
+
 def check_state(x: Tensor, what: str = "x") -> None:
     """`x` is a floating-point tensor (B, ...) with at least one data dimension."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -40,6 +57,9 @@ def check_finite(x: Tensor, what: str = "x") -> None:
 
 def check_same(a: Tensor, b: Tensor, names: str) -> None:
     """Two states of the same shape and dtype."""
+    for x in (a, b):
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{names} must be tensors, got {type(x).__name__}")
     if a.shape != b.shape:
         raise ValueError(f"{names} must have the same shape, got {shape(a)} and {shape(b)}")
     if a.dtype != b.dtype:
@@ -56,9 +76,14 @@ def check_batch_of_times(t: Tensor, x: Tensor, what: str = "t") -> None:
 
 def check_range(t: Tensor, what: str = "t") -> None:
     """Times lie in [0, 1]; NaN does not."""
-    if t.ndim == 0 and 0 <= float(t) <= 1:  # the common case, checked at every call of a denoiser
-        return
-    if not bool(((t >= 0) & (t <= 1)).all()):
+    if t.requires_grad:
+        t = t.detach()
+    if t.ndim == 0:  # the common case, checked at every call of a denoiser
+        number = known(t)
+        inside = number is None or 0 <= number <= 1
+    else:
+        inside = known(((t >= 0) & (t <= 1)).all()) is not False
+    if not inside:
         low, high = float(t.min()), float(t.max())
         raise ValueError(f"{what} must lie in [0, 1], got values from {low:g} to {high:g}")
 

@@ -130,6 +130,8 @@ def check_settings(solver: ParallelSolver) -> None:
 def rms(d: Tensor) -> Tensor:
     """The root mean square over the data, the largest of the samples: (n, B, ...) gives (n,). What is not finite counts
     as infinite."""
+    if d.shape[1] == 0:  # no sample has changed
+        return torch.zeros(len(d), dtype=torch.float64)
     square = d.flatten(2).square().mean(2).amax(1).cpu().double()  # few numbers, for decisions that Python takes
     return torch.where(torch.isfinite(square), square, math.inf).sqrt()
 
