@@ -636,7 +636,7 @@ def test_a_reader_that_leaves_is_no_error(words):
     ids=" ".join,
 )
 def test_ctrl_c_leaves_one_line_and_no_file(words):
-    program = "import sys; from toydiff import cli; print('ready', flush=True); sys.exit(cli.main(sys.argv[1:]))"
+    program = "import sys; from toydiff import cli; print('ready', flush=True); sys.exit(cli.main())"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
