@@ -27,6 +27,7 @@ from .terminal import (
     MOST_STEPS,
     Parser,
     add_json,
+    between,
     cell,
     finite,
     finite_or_none,
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 
 MOST_COMPARED = 10_000
 """Distances and their floors use the first so many samples only: computing them costs far more than sampling."""
+
+MOST_COST = 10
+"""Seconds by which `toydiff parallel` makes a network call longer: it waits for them."""
 
 EXAMPLES = """\
 examples:
@@ -692,10 +696,10 @@ def _parallel_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--cost",
         metavar="SECONDS",
-        type=finite,
+        type=between(0, MOST_COST),
         default=0.01,
-        help="seconds by which a network call is longer in `s with cost`, whatever the size of its batch "
-        "(default: 0.01)",
+        help="seconds by which a network call is longer in `s with cost`, whatever the size of its batch, "
+        f"{MOST_COST} at most (default: 0.01)",
     )
     parser.add_argument(
         "--seed",
@@ -839,6 +843,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
         elif hasattr(getattr(sys, stream), "reconfigure"):
             getattr(sys, stream).reconfigure(errors="replace")  # an encoding without ± prints ? for it
+    try:
+        os.getcwd()  # torch cannot be loaded from a folder that is gone
+    except OSError as error:
+        return complain(f"error: the current folder cannot be looked at: {error.strerror}", 2)
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         COMMANDS[args.command].run(args)

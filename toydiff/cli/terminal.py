@@ -101,6 +101,18 @@ def finite(text: str) -> float:
     return value
 
 
+def between(least: float, most: float) -> Callable[[str], float]:
+    """The type of an argument that is a number from `least` to `most`."""
+
+    def read(text: str) -> float:
+        value = finite(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g}, got {quoted(text)}")
+        return value
+
+    return read
+
+
 def finite_or_none(text: str) -> float | None:
     """The type of an argument that is a finite number or the word none."""
     try:
