@@ -13,6 +13,7 @@ if str(HERE) not in sys.path:  # Streamlit's own command puts it there, its test
 from lessons import LESSONS  # noqa: E402
 from screen import later  # noqa: E402
 from screen.lesson import Lesson, show  # noqa: E402
+from screen.visitors import is_open  # noqa: E402
 
 torch.set_num_threads(1)  # the tensors are small, and many people may be here at once
 
@@ -21,6 +22,9 @@ def page_of(lesson: Lesson, **how) -> st.Page:
     return st.Page(lambda: show(lesson), title=lesson.menu, icon=lesson.icon, **({"url_path": lesson.id} | how))
 
 
+if is_open():  # strangers see no paths of this machine
+    st.set_option("client.showErrorDetails", "none")
+    st.set_option("client.toolbarMode", "viewer")
 st.set_page_config(
     page_title="toydiff",
     page_icon=str(HERE / "screen" / "icon.png"),

@@ -1,6 +1,7 @@
 """Reflow: rounds of rectified flow side by side, the pairs that each learnt from, and a round trained on the page."""
 
 import threading
+import time
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -113,6 +114,9 @@ def words(rows: list[dict]) -> str:
 UPDATES = 900
 """Updates of the round that is trained on the page."""
 
+LONGEST = 120.0
+"""Seconds of training at most, on a slow machine: the round so far is shown then."""
+
 AT_ONCE = threading.BoundedSemaphore(2)
 """Trainings at a time, of all visitors together: each takes a processor."""
 
@@ -194,8 +198,11 @@ def _train_here(state: dict) -> dict | None:
 def _train(state: dict) -> None:
     """The rest of a round's updates."""
     bar = st.progress(state["done"] / UPDATES)
+    began = time.monotonic()
     for record in state["run"]:
         state["done"], state["loss"] = record.step, record.loss
+        if time.monotonic() - began > LONGEST:
+            break
         if record.step % 15 == 0:
             bar.progress(state["done"] / UPDATES, f"update {state['done']} of {UPDATES}, loss {record.loss:.3f}")
     bar.empty()

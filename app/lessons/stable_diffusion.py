@@ -3,18 +3,22 @@
 import functools
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
+import streamlit as st
 
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.reading import INSTALL
 from toydiff.adapters.sampling import sample_images
 from toydiff.plots import interactive
 from toydiff.solvers import SOLVERS
+from toydiff.support.words import unknown
 
 from screen.controls import Choice, Number, Text
 from screen.lesson import Lesson
+from screen.visitors import is_open, offered
 
 TINY, GUIDANCE = "tiny", 7.5
 
@@ -32,8 +36,8 @@ def checkpoint(model: str) -> StableDiffusion:
         return StableDiffusion.load(tiny.save(Path(folder) / TINY))
 
 
-ONE = threading.Lock()
-"""One reader at a time uses the checkpoint: two at once would each wait twice as long."""
+ONE, PATIENCE = threading.Lock(), 60.0
+"""One reader at a time uses the checkpoint, two at once would each wait twice as long; and the seconds that one waits."""
 
 
 def one_at_a_time(function):
@@ -41,8 +45,12 @@ def one_at_a_time(function):
 
     @functools.wraps(function)
     def locked(*args, **kwargs):
-        with ONE:
+        if not ONE.acquire(timeout=PATIENCE):
+            raise ValueError("other readers are using the checkpoint; try again in a minute")
+        try:
             return function(*args, **kwargs)
+        finally:
+            ONE.release()
 
     return locked
 
@@ -81,6 +89,22 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
     return interactive.images(shown), rows
 
 
+@dataclass(frozen=True)
+class Checkpoint(Text):
+    """A checkpoint: any, for this machine's user. On an open address one of those that the app was started with: a
+    visitor could fill the disk from the hub, or find out by messages which folders there are."""
+
+    def widget(self, key: str) -> str:
+        if not is_open():
+            return super().widget(key)
+        return st.selectbox(self.label, [TINY, *offered()], key=key, help="those that this app was started with")
+
+    def value(self, chosen: str) -> str:
+        if is_open() and chosen not in (TINY, *offered()):
+            raise unknown("checkpoint", chosen, (TINY, *offered()))
+        return super().value(chosen)
+
+
 def words(rows: list[dict]) -> str:
     a, b = rows
     text = (
@@ -117,7 +141,7 @@ LESSON = Lesson(
         "applied."
     ),
     controls=(
-        Text("model", "Checkpoint", TINY, "a folder in diffusers' layout, a hub id, or a .safetensors file"),
+        Checkpoint("model", "Checkpoint", TINY, "a folder in diffusers' layout, a hub id, or a .safetensors file"),
         Text("prompt", "Prompt", "a lighthouse by the sea"),
         Choice("a", "Solver A", tuple(SOLVERS), "ddim"),
         Choice("b", "Solver B", tuple(SOLVERS), "dpm++2m"),

@@ -137,9 +137,12 @@ class Text(Control):
         return st.text_input(self.label, max_chars=self.most, key=key, help=self.help).strip()
 
     def read(self, texts: Sequence[str]) -> str:
-        if len(texts[-1]) > self.most:
-            raise ValueError(f"{self.name} has {self.most} characters at most, got {len(texts[-1])}")
-        return texts[-1]
+        return self.value(texts[-1])
+
+    def value(self, chosen: str) -> str:
+        if len(chosen) > self.most:  # the browser need not keep to it
+            raise ValueError(f"{self.name} has {self.most} characters at most, got {len(chosen)}")
+        return chosen
 
     @property
     def extremes(self) -> list:

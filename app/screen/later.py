@@ -1,17 +1,16 @@
 """What a later page needs and takes seconds to import is imported in the background, once the first page is drawn."""
 
+import functools
 import gc
 import importlib.util
 import threading
 import time
 
-import streamlit as st
-
 AFTER = 4.0
 """Seconds until then."""
 
 
-@st.cache_resource(show_spinner=False)
+@functools.cache
 def fetch() -> None:
     """Once a process, in the background."""
     threading.Thread(target=_fetch, daemon=True).start()

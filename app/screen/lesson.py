@@ -1,6 +1,7 @@
 """A lesson and its page: a claim, at most five controls, the figure, a few words, the equation, and the code."""
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ Rows = list[dict]
 STYLE = (Path(__file__).parent / "page.css").read_text()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lesson:
     """One page. `figure(**values)` returns (figure, rows): what is drawn, and the numbers behind it.
 
@@ -69,15 +70,34 @@ class Lesson:
 
 
 def remember(function: Callable) -> Callable:
-    """Keep a function's last results, for all sessions: for what several figures need, and for what takes longest."""
-    return functools.wraps(function)(functools.lru_cache(maxsize=REMEMBERED)(function))
+    """Keep a function's last results, for all sessions: for what several figures need, and for what takes longest.
+
+    Who asks for what is being computed already waits for it. Streamlit's own cache would do the same, but any visitor
+    can clear that one.
+    """
+    kept = functools.lru_cache(maxsize=REMEMBERED)(function)
+    lock, under_way = threading.Lock(), {}
+
+    @functools.wraps(function)
+    def remembered(*args):
+        with lock:
+            own = under_way.setdefault(args, threading.Lock())
+        try:
+            with own:
+                return kept(*args)
+        finally:
+            with lock:
+                under_way.pop(args, None)
+
+    remembered.cache_clear, remembered.cache_info = kept.cache_clear, kept.cache_info
+    return remembered
 
 
-@st.cache_resource(max_entries=REMEMBERED, show_spinner=False)
-def _picture(_lesson: Lesson, id_: str, chosen: tuple, dark: bool) -> tuple[str, Rows]:
+@remember
+def _picture(lesson: Lesson, chosen: tuple, dark: bool) -> tuple[str, Rows]:
     """A lesson's figure as it is shown, as JSON, and its rows; shared by all sessions, so nobody changes it."""
-    values = {c.name: c.value(value) for c, value in zip(_lesson.controls, chosen, strict=True)}
-    figure, rows = _lesson.figure(**values)
+    values = {c.name: c.value(value) for c, value in zip(lesson.controls, chosen, strict=True)}
+    figure, rows = lesson.figure(**values)
     return for_screen(figure, dark=dark).to_json(), rows
 
 
@@ -106,7 +126,7 @@ def show(lesson: Lesson) -> None:
     if reason and not _wanted(lesson, chosen, place, reason):
         return
     try:
-        figure, rows = _picture(lesson, lesson.id, tuple(chosen.values()), dark)
+        figure, rows = _picture(lesson, tuple(chosen.values()), dark)
     except EXPECTED as error:
         place.error(line_of(error), icon=":material/error:")
         return

@@ -9,6 +9,8 @@ from .controls import Control
 
 ECHO = 0.4
 """Seconds within which a browser may still send an address older than the last one that it was given."""
+MOST_SAID = 3
+"""Unknown parameters that are named: a link may have any number of them."""
 
 
 def key_of(page: str, control: Control) -> str:
@@ -20,7 +22,8 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
     """Before the widgets are drawn: set the controls from a link that was opened, a preset, or a step back.
 
     Returns what is wrong with that address, a line for each mistake, as long as no control was moved since. The address
-    rules where it is new and no control was moved; otherwise the controls rule, and `write` changes the address.
+    rules where it is new and no control was moved; otherwise the controls rule, and `write` changes the address. The
+    menu's address is empty: the page is as the visitor left it.
     """
     memory = st.session_state.setdefault(
         f"{page}-link", {"written": None, "stale": (), "at": 0.0, "values": None, "said": [], "opened": False}
@@ -33,13 +36,16 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
     if not lost and (moved or requested == memory["written"] or echo):
         memory["said"] = [] if moved else memory["said"]
         return memory["said"]
+    if lost and memory["values"] is not None and not requested:
+        st.session_state.update(zip(keys, memory["values"], strict=True))
+        memory["said"] = []
+        return []
     said, known = [], {control.name: control for control in controls}
     # a preset of the page that is open reaches us, but not the browser's address
     memory["said"], memory["opened"] = said, not lost and memory["written"] is not None
-    for name in requested:
-        if name not in known:
-            has = f"; this page has {', '.join(known)}" if known else ""
-            said.append(f"the link has a parameter {name[:60]!r} that is not known here{has}")
+    for name in [name for name in requested if name not in known][:MOST_SAID]:
+        has = f"; this page has {', '.join(known)}" if known else ""
+        said.append(f"the link has a parameter {name[:60]!r} that is not known here{has}")
     for control, key in zip(controls, keys, strict=True):
         value = control.default
         if requested.get(control.name):

@@ -11,6 +11,8 @@ from toydiff.support.checks import unknown
 
 MOST = 128
 """Components at most: every call compares every particle with each of them."""
+LONGEST = 64 * MOST
+"""Characters of a word at most."""
 REACH, STDS, WEIGHTS = 20.0, (0.02, 10.0), (1e-3, 1e3)
 """Ranges of a component's place, width and weight: schedules and grids are made for data of about size 1."""
 COLUMNS = ("x", "y", "std", "weight")
@@ -22,10 +24,12 @@ def mixture_of(word: str) -> GaussianMixture:
 
     The same word gives the same object, so that results are remembered by it.
     """
+    if len(word) > LONGEST:
+        raise ValueError(f"a mixture's word has {LONGEST} characters at most, got {len(word)}")
     name, _, seed = word.partition(":")
     if name == "random" and seed:
         if not seed.isdecimal() or len(seed) > 9:
-            raise ValueError(f"the seed of a random mixture is a whole number below 10^9, got {seed!r}")
+            raise ValueError(f"the seed of a random mixture is a whole number below 10^9, got {seed[:20]!r}")
         return random_mixture(int(seed))
     if "," not in word:
         if word not in MIXTURES:
@@ -54,7 +58,7 @@ def components_of(word: str) -> list[tuple[float, float, float, float]]:
             (round(float(x), 3), round(float(y), 3), round(float(std), 3), round(float(w) / heaviest, 3))
             for (x, y), std, w in zip(made.means, stds, made.weights, strict=True)
         ]
-    return check([part.split(",") for part in word.split(";")])
+    return check([part.split(",") for part in word[: LONGEST + 1].split(";")])
 
 
 def check(rows: list) -> list[tuple[float, float, float, float]]:

@@ -163,12 +163,12 @@ def test_as_many_figures_are_kept_as_are_said():
         controls=BY_ID["paths"].controls[-1:],
         figure=lambda steps: (made.append(steps), (go.Figure(), [{"steps": steps}]))[1],
     )
-    frame._picture.clear()
+    frame._picture.cache_clear()
     many = range(frame.REMEMBERED + 5)
     for steps in [*many, many[-1], many[0]]:
-        frame._picture(lesson, lesson.id, (steps,), False)
+        frame._picture(lesson, (steps,), False)
     assert made == [*many, 0]
-    frame._picture.clear()
+    frame._picture.cache_clear()
 
 
 @pytest.mark.slow
@@ -309,17 +309,17 @@ def test_an_absurd_mixture_is_one_line_on_the_page(word, message):
 def test_a_missing_weight_file_is_one_line_on_the_page(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "bundled", lambda: ["digits-teacher"])
     importlib.import_module("lessons.digits").sample.cache_clear()
-    frame._picture.clear()
+    frame._picture.cache_clear()
     at = opened("digits")
     assert not at.exception
     assert "unknown run or bundled weights 'digits-naive'" in said(at.error)[0]
-    frame._picture.clear()
+    frame._picture.cache_clear()
 
 
 def test_stable_diffusion_without_its_packages(monkeypatch):
     lesson = importlib.import_module("lessons.stable_diffusion")
     lesson.checkpoint.cache_clear()
-    frame._picture.clear()
+    frame._picture.cache_clear()
     for name in list(sys.modules):
         if name == "toydiff.adapters.tiny":
             monkeypatch.delitem(sys.modules, name)
@@ -329,7 +329,7 @@ def test_stable_diffusion_without_its_packages(monkeypatch):
     assert not at.exception
     assert "pip install 'toydiff[sd]'" in said(at.error)[0]
     lesson.checkpoint.cache_clear()
-    frame._picture.clear()
+    frame._picture.cache_clear()
 
 
 @pytest.mark.slow
@@ -347,12 +347,12 @@ def test_what_a_figure_cannot_do_is_one_line_on_the_page(monkeypatch):
     def fails(**values):
         raise RuntimeError("the network\nis out of order")
 
-    frame._picture.clear()
+    frame._picture.cache_clear()
     monkeypatch.setattr(frame, "for_screen", lambda figure, dark: fails())
     at = opened("paths")
     assert not at.exception
     assert said(at.error)[0] == "the network is out of order"
-    frame._picture.clear()
+    frame._picture.cache_clear()
 
 
 def test_numbers_that_were_not_measured_are_null_in_a_file():

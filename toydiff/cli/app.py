@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.util
+import json
+import os
 import socket
 import sys
 import threading
@@ -9,7 +11,7 @@ import time
 import webbrowser
 from pathlib import Path
 
-from .terminal import Parser, whole
+from .terminal import Parser, place, whole
 
 INSTALL = "the app needs the extra `app`: pip install 'toydiff[app]'"
 FOLDERS = ("toydiff_app", "app")
@@ -39,6 +41,14 @@ def arguments(parser: Parser) -> None:
         help="who may connect: localhost, or 0.0.0.0 for everyone on the network (default: %(default)s)",
     )
     parser.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        type=place,
+        action="append",
+        help="a Stable Diffusion checkpoint that visitors may choose; may be given again. On another host than "
+        "localhost they can choose no other",
+    )
+    parser.add_argument(
         "--no-browser",
         action="store_true",
         help="print the address, and open no browser",
@@ -63,9 +73,11 @@ def run(args: argparse.Namespace) -> None:
     options = {
         "server.port": args.port,
         "server.address": args.host,
+        "server.maxUploadSize": 1,  # megabytes; no page takes a file, but the server would
         "server.headless": "true",  # otherwise Streamlit lays an advertisement over the first page
         "browser.serverAddress": "localhost" if args.host == "0.0.0.0" else args.host,
     }
+    os.environ["TOYDIFF_CHECKPOINTS"] = json.dumps(args.checkpoint or [])  # where the pages read them
     words = ["run", str(main), *(f"--{name}={value}" for name, value in options.items())]
     sys.argv = ["streamlit", *words]
     cli.main(words, standalone_mode=False)

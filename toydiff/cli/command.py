@@ -5,6 +5,7 @@ Each command imports the heavy packages that it needs itself, and checks that it
 """
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -15,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
-from ..support.checks import unknown
 from ..support.files import writable_folder, write_bytes
+from ..support.words import quoted, shortened, unknown
 from . import app as cli_app
 from . import sd as cli_sd
 from . import training as cli_training
@@ -26,12 +27,14 @@ from .terminal import (
     MOST_STEPS,
     Parser,
     add_json,
+    between,
     cell,
     finite,
     finite_or_none,
     is_first_process,
     one_thread,
     output_file,
+    place,
     refuse_device,
     report,
     sample_file,
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
 
 MOST_COMPARED = 10_000
 """Distances and their floors use the first so many samples only: computing them costs far more than sampling."""
+
+MOST_COST = 10
+"""Seconds by which `toydiff parallel` makes a network call longer: it waits for them."""
 
 EXAMPLES = """\
 examples:
@@ -514,14 +520,14 @@ def _demo_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
+        type=place,
         default="demo",
         help="folder to write into; it is made where missing (default: demo)",
     )
 
 
 def _convergence_arguments(parser: Parser) -> None:
-    from ..studies.orders import DEFAULT_SCHEDULES
-
+    # the defaults in a page of help are written out, so that it imports nothing heavy
     add_json(parser)
     parser.add_argument(
         "--solver",
@@ -535,7 +541,7 @@ def _convergence_arguments(parser: Parser) -> None:
         metavar="NAME",
         nargs="+",
         action="extend",
-        help=f"schedules to measure on (default: {' '.join(DEFAULT_SCHEDULES)})",
+        help="schedules to measure on (default: vp cosine linear scaled-linear)",
     )
     parser.add_argument(
         "--mixture",
@@ -553,12 +559,10 @@ def _convergence_arguments(parser: Parser) -> None:
 
 
 def _sample_arguments(parser: Parser) -> None:
-    from ..grids import DEFAULT_GRID
-    from ..solvers.registry import DEFAULT_SOLVER, PARALLEL
-
     parser.add_argument(
         "model",
         metavar="RUN",
+        type=place,
         nargs="?",
         help="the model: a run's folder or bundled weights; without it, a mixture with its exact denoiser",
     )
@@ -576,13 +580,13 @@ def _sample_arguments(parser: Parser) -> None:
         "--solver",
         metavar="NAME",
         help="a step solver or a parallel sampler, NAME or NAME:setting=value,..., "
-        f"such as ddim, picard:window=10, {', '.join(list(PARALLEL)[1:])}; "
-        f"`toydiff methods` lists both (default: {DEFAULT_SOLVER}; of a RUN, its method's)",
+        "such as ddim, picard:window=10 or parareal:fine=heun; `toydiff methods` lists both "
+        "(default: ab3; of a RUN, its method's)",
     )
     parser.add_argument(
         "--grid",
         metavar="NAME",
-        help=f"time grid (default: {DEFAULT_GRID}; of a RUN, its method's)",
+        help="time grid (default: shifted-lambda; of a RUN, its method's)",
     )
     parser.add_argument(
         "--steps",
@@ -618,6 +622,7 @@ def _sample_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
+        type=place,
         required=True,
         help="FILE.png for a picture, or FILE.npz for the arrays",
     )
@@ -632,10 +637,6 @@ def _sample_arguments(parser: Parser) -> None:
 
 
 def _parallel_arguments(parser: Parser) -> None:
-    from ..grids import GRIDS
-    from ..schedules import SCHEDULES
-    from ..studies.parallel_sampling import DEFAULT_STEPS, METHODS
-
     add_json(parser)
     parser.add_argument(
         "--steps",
@@ -643,14 +644,15 @@ def _parallel_arguments(parser: Parser) -> None:
         type=whole(1, MOST_STEPS),
         nargs="+",
         action="extend",
-        help=f"numbers of steps of the sequential walk (default: {' '.join(map(str, DEFAULT_STEPS))})",
+        help="numbers of steps of the sequential walk (default: 25 100 1000)",
     )
     parser.add_argument(
         "--method",
         metavar="NAME",
         nargs="+",
         action="extend",
-        help=f"methods to compare, NAME or NAME:setting=value,... (default: {' '.join(METHODS)})",
+        help="methods to compare, NAME or NAME:setting=value,... "
+        "(default: sequential picard window anderson broyden parareal)",
     )
     parser.add_argument(
         "--mixture",
@@ -662,13 +664,13 @@ def _parallel_arguments(parser: Parser) -> None:
         "--schedule",
         metavar="NAME",
         default="scaled-linear",
-        help=f"noise schedule: {', '.join(SCHEDULES)} (default: scaled-linear)",
+        help="noise schedule; `toydiff methods` lists them (default: scaled-linear)",
     )
     parser.add_argument(
         "--grid",
         metavar="NAME",
         default="uniform",
-        help=f"time grid: {', '.join(GRIDS)} (default: uniform)",
+        help="time grid; `toydiff methods` lists them (default: uniform)",
     )
     parser.add_argument(
         "--samples",
@@ -694,10 +696,10 @@ def _parallel_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--cost",
         metavar="SECONDS",
-        type=finite,
+        type=between(0, MOST_COST),
         default=0.01,
-        help="seconds by which a network call is longer in `s with cost`, whatever the size of its batch "
-        "(default: 0.01)",
+        help="seconds by which a network call is longer in `s with cost`, whatever the size of its batch, "
+        f"{MOST_COST} at most (default: 0.01)",
     )
     parser.add_argument(
         "--seed",
@@ -802,24 +804,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     top.add_argument("--version", action="version", version=f"toydiff {__version__}")
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", parser_class=Parser)
+    word = argv[0] if argv else "--help"
+    if not word.startswith("-") and word not in COMMANDS:
+        raise unknown("command", word, COMMANDS)
     parsers = {}
     for name, command in COMMANDS.items():
         parsers[name] = subparsers.add_parser(
             name, help=command.summary, description=f"{command.summary}\n\n{MORE.get(name, '')}".strip()
         )
-        command.arguments(parsers[name])
-    word = argv[0] if argv else "--help"
-    if not word.startswith("-") and word not in COMMANDS:
-        raise unknown("command", word, COMMANDS)
+        if name == word:
+            command.arguments(parsers[name])
     check_options(argv, "toydiff" if word not in COMMANDS else f"toydiff {word}", parsers.get(word, top).options)
     if word in COMMANDS:  # intermixed: an argument may stand after the options
         args, extra = parsers[word].parse_known_intermixed_args(argv[1:], argparse.Namespace(command=word))
     else:
         args, extra = top.parse_known_args(argv or ["--help"])
     if extra:
-        raise ValueError(f"unexpected argument {extra[0]!r}")
-    if args.command is None:
-        raise ValueError(f"no command given; allowed: {', '.join(COMMANDS)}")
+        raise ValueError(f"unexpected argument {quoted(extra[0])}")
+    if word not in COMMANDS:
+        raise ValueError(f"the first word is a command, got {quoted(word)}; allowed: {', '.join(COMMANDS)}")
     return args
 
 
@@ -840,6 +843,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
         elif hasattr(getattr(sys, stream), "reconfigure"):
             getattr(sys, stream).reconfigure(errors="replace")  # an encoding without ± prints ? for it
+    try:
+        os.getcwd()  # torch cannot be loaded from a folder that is gone
+    except OSError as error:
+        return complain(f"error: the current folder cannot be looked at: {error.strerror}", 2)
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         COMMANDS[args.command].run(args)
@@ -863,6 +870,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+MOST_SAID = 1500
+"""Characters of a message: the longest lists of what is allowed, and no more of what was given."""
 LESS_MEMORY = (
     "lower --batch (or split it: --accumulate), --n or --size; "
     "of a checkpoint also --at-once, --dtype float16 or bfloat16, --gradient-checkpointing, --rank"
@@ -883,7 +892,8 @@ def out_of_memory(error: BaseException) -> bool:
 def complain(message: str, code: int) -> int:
     """Print one line on stderr, from the first process only, and return the exit code."""
     if is_first_process():
-        print("toydiff: " + " ".join(message.split()), file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody reads it; the code says it too
+            print("toydiff: " + shortened(" ".join(message.split()), MOST_SAID), file=sys.stderr, flush=True)
     return code
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..support.checks import unknown
 from ..support.files import write_bytes
-from .terminal import MOST_SAMPLES, Parser, report, sample_file, show_progress, usable, whole
+from ..support.words import unknown
+from .terminal import MOST_SAMPLES, Parser, place, report, sample_file, show_progress, usable, whole
 
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
@@ -52,22 +52,26 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--model",
         dest="checkpoint",
         metavar="PATH",
+        type=place,
         help="the checkpoint: a folder in diffusers' layout, a hub id, or a .safetensors file",
     )
     group.add_argument(
         "--config",
         metavar="PATH",
+        type=place,
         help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind, or a hub id",
     )
     group.add_argument(
         "--lora",
         metavar="PATH",
+        type=place,
         action="append",
         help="add a LoRA to the weights; may be given again",
     )
     group.add_argument(
         "--unet",
         metavar="PATH",
+        type=place,
         help="another UNet in place of the checkpoint's",
     )
     group.add_argument(
@@ -128,11 +132,13 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--prompts",
             metavar="FILE",
+            type=place,
             help="prompts, one a line",
         )
         group.add_argument(
             "--data",
             metavar="DIR",
+            type=place,
             help="images with captions (metadata.jsonl, or a .txt file each), or what `toydiff pairs` wrote",
         )
         group.add_argument(
@@ -156,6 +162,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--cache",
             metavar="DIR",
+            type=place,
             help="folder that keeps encoded images and prompts (default: cache in the folder of --out)",
         )
 
@@ -366,11 +373,13 @@ def export_arguments(parser: Parser) -> None:
     parser.add_argument(
         "model",
         metavar="RUN",
+        type=place,
         help="the folder of a run that trained on a Stable Diffusion checkpoint",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
+        type=place,
         required=True,
         help="folder to write into; it is made where missing",
     )

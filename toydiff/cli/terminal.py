@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..support.checks import unknown
-from ..support.files import json_text, writable_file, write_text
+from ..support.files import json_text, seen, writable_file, write_text
+from ..support.words import quoted, unknown
 
 MOST_SAMPLES = 100_000
 MOST_STEPS = 100_000
@@ -37,6 +37,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse itself passes over what cannot be written
+
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         sys.stdout.flush()  # if the reader has left, the error is raised here, where `main` catches it
         super().exit(status, message)
@@ -58,11 +61,21 @@ def add_json(parser: Parser) -> None:
     parser.add_argument(
         "--json",
         metavar="FILE",
+        type=place,
         help="also write the result as JSON to FILE; with - print JSON instead of text",
     )
 
 
 # ---- the types of arguments
+
+
+def place(text: str) -> str:
+    """The type of an argument that may name a file or a folder: the text as it is, of a place that can be looked at."""
+    try:
+        seen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -71,10 +84,10 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         try:
             value = int(text)
-        except ValueError:
+        except ValueError:  # no number, or one of thousands of digits
             value = least - 1
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {quoted(text)}")
         return value
 
     return read
@@ -87,8 +100,20 @@ def finite(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {quoted(text)}")
     return value
+
+
+def between(least: float, most: float) -> Callable[[str], float]:
+    """The type of an argument that is a number from `least` to `most`."""
+
+    def read(text: str) -> float:
+        value = finite(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g}, got {quoted(text)}")
+        return value
+
+    return read
 
 
 def finite_or_none(text: str) -> float | None:
@@ -96,7 +121,7 @@ def finite_or_none(text: str) -> float | None:
     try:
         return None if text == "none" else finite(text)
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"must be a finite number or none, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be a finite number or none, got {quoted(text)}") from None
 
 
 # ---- output
@@ -113,7 +138,7 @@ def sample_file(text: str, json_to: str | None) -> Path:
     """The argument of --out as a path; `ValueError` if it or the file of --json cannot be written."""
     out = Path(text)
     if out.suffix not in SUFFIXES:
-        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {text!r}")
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {quoted(text)}")
     writable_file(out)
     output_file(json_to)
     if json_to is not None and json_to != "-" and out.resolve() == Path(json_to).resolve():

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..support.checks import unknown
 from ..support.files import check_folder, writable_folder, write_bytes
+from ..support.words import unknown
 from . import sd as cli_sd
 from .terminal import (
     DEVICES,
@@ -24,6 +24,7 @@ from .terminal import (
     finite,
     is_first_process,
     output_file,
+    place,
     report,
     runs_with_others,
     sample_file,
@@ -275,22 +276,26 @@ def train_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="RUN",
+        type=place,
         help="the model to learn from (default: the problem's own teacher)",
     )
     parser.add_argument(
         "--start",
         metavar="RUN",
+        type=place,
         help="the model whose weights the student starts with (default: the teacher, if it has weights)",
     )
     parser.add_argument(
         "--pairs",
         metavar="DIR",
+        type=place,
         help="what `toydiff pairs` wrote, for a method that needs pairs",
     )
     _seed(parser, "seed of the first weights and of all that is drawn in training")
     parser.add_argument(
         "--out",
         metavar="RUN",
+        type=place,
         required=True,
         help="folder of the run; it is made where missing",
     )
@@ -401,6 +406,7 @@ def pairs_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="RUN",
+        type=place,
         help="a run's folder or bundled weights (default: the problem's own teacher)",
     )
     parser.add_argument(
@@ -435,6 +441,7 @@ def pairs_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
+        type=place,
         required=True,
         help="folder of the pairs; it is made where missing",
     )
@@ -693,6 +700,7 @@ def evaluate_arguments(parser: Parser) -> None:
     parser.add_argument(
         "model",
         metavar="RUN",
+        type=place,
         help="a run's folder or bundled weights",
     )
     parser.add_argument(
@@ -799,11 +807,13 @@ def zoo_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--work",
         metavar="DIR",
+        type=place,
         help="folder of runs and pairs while building (default: zoo)",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
+        type=place,
         help="folder of the weights and their JSON (default: that of the bundled ones)",
     )
     add_json(parser)

@@ -9,25 +9,40 @@ import os
 import tempfile
 from pathlib import Path
 
+from .words import quoted
+
+
+def seen(path: Path | str) -> Path:
+    """The path, whether or not anything is there. `ValueError` where that cannot be found out: it lies in a folder that
+    may not be entered, its links lead in a circle, or it is no path at all."""
+    place = Path(path)
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ValueError(f"cannot look at {quoted(str(place))}: {getattr(error, 'strerror', error)}") from None
+    return place
+
 
 def writable_folder(path: Path | str) -> Path:
     """The folder `path`. It is made where it is missing, its parents too. `ValueError` if it cannot be written."""
-    folder = Path(path)
+    folder = seen(path)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"cannot write into the folder {str(folder)!r}: it is a file")
+        raise ValueError(f"cannot write into the folder {quoted(str(folder))}: it is a file")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # permission bits say little on network drives and to an administrator: try it
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"cannot write into the folder {str(folder)!r}: {error.strerror or error}") from None
+        raise ValueError(f"cannot write into the folder {quoted(str(folder))}: {error.strerror or error}") from None
     return folder
 
 
 def check_folder(path: Path | str) -> Path:
     """The folder `path`. `ValueError` if it cannot be written, or, where it is missing, be made. Makes nothing."""
-    folder = Path(path)
+    folder = seen(path)
     writable_folder(next(place for place in (folder, *folder.parents) if place.exists()))
     return folder
 
@@ -37,17 +52,17 @@ def writable_file(path: Path | str) -> Path:
 
     A link is resolved: the file that it leads to is returned.
     """
-    file = Path(path)
+    file = seen(path)
     if file.is_dir():
-        raise ValueError(f"cannot write the file {str(file)!r}: it is a folder")
+        raise ValueError(f"cannot write the file {quoted(str(file))}: it is a folder")
     if file.exists() and not os.access(file, os.W_OK):
-        raise ValueError(f"cannot write the file {str(file)!r}: it is read-only")
+        raise ValueError(f"cannot write the file {quoted(str(file))}: it is read-only")
     if _is_device(file):
         return file
     if file.is_symlink():
         file = file.resolve()  # a link stays a link: its target is written
     if not file.parent.is_dir():
-        raise ValueError(f"cannot write the file {str(file)!r}: there is no folder {str(file.parent)!r}")
+        raise ValueError(f"cannot write the file {quoted(str(file))}: there is no folder {quoted(str(file.parent))}")
     writable_folder(file.parent)
     return file
 
@@ -74,7 +89,7 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes a private file; an ordinary one is meant
         os.replace(temporary, file)
     except OSError as error:
-        raise ValueError(f"cannot write the file {str(file)!r}: {error.strerror or error}") from None
+        raise ValueError(f"cannot write the file {quoted(str(file))}: {error.strerror or error}") from None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

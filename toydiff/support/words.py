@@ -1,0 +1,34 @@
+"""What messages are made of: a name that is unknown, and what was given, quoted. It imports nothing heavy, so that the
+command answers a wrong word at once."""
+
+import difflib
+from collections.abc import Iterable
+
+MOST_QUOTED = 200
+"""Characters of a value that a message quotes."""
+
+
+def shortened(text: str, most: int = MOST_QUOTED) -> str:
+    """A text of `most` characters at most: of a longer one the middle is left out."""
+    if len(text) <= most:
+        return text
+    gap = f"...({len(text)} characters)..."
+    kept = max(0, most - len(gap))
+    return text[: kept - kept // 3] + gap + text[len(text) - kept // 3 :]
+
+
+def quoted(value: object) -> str:
+    """What was given, as Python writes it, in one line and shortened."""
+    try:
+        return shortened(" ".join(repr(value).splitlines()))
+    except ValueError:  # a whole number of more digits than Python prints
+        return f"a whole number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+
+
+def unknown(what: str, word: object, allowed: Iterable[str]) -> ValueError:
+    """The error for a name that is not in a registry. It lists what is allowed and suggests the nearest name."""
+    allowed = list(allowed)
+    # a word much longer than all names is near none of them, and comparing it takes long
+    near = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.5) if len(str(word)) <= MOST_QUOTED else []
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return ValueError(f"unknown {what} {quoted(word)}{hint}; allowed: {', '.join(allowed)}")
