@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import real_layouts
 import torch
 from safetensors.torch import save_file
 
@@ -190,3 +191,32 @@ def test_which_file_of_a_folder(checkpoints, tmp_path, plain):
 def test_a_lora_that_overflows_is_named(load):
     with pytest.raises(ValueError, match=r"the unet of .* has weights that are not finite"):
         load(kohya(Q, down=torch.full((2, 16), 1e30), up=torch.full((16, 2), 1e30)))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("input_blocks_4_1_transformer_blocks_0_attn1_to_q", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"),
+        ("middle_block_1_transformer_blocks_1_attn2_to_v", "mid_block.attentions.0.transformer_blocks.1.attn2.to_v"),
+        ("output_blocks_2_1_transformer_blocks_1_ff_net_2", "up_blocks.0.attentions.2.transformer_blocks.1.ff.net.2"),
+        ("input_blocks_1_0_in_layers_2", "down_blocks.0.resnets.0.conv1"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_names_of_sdxls_original_code(sdxl, tmp_path, name, layer, dora):
+    old = weight(StableDiffusion.load(sdxl), layer)
+    kernel = [1] * (old.ndim - 2)
+    down, up = random(2, old.shape[1], *(3 * k for k in kernel)), random(old.shape[0], 2, *kernel)
+    tensors = kohya(name, down, up, alpha=1.0)
+    new = old + 0.5 * torch.einsum("or,r...->o...", up.flatten(1), down)
+    if dora:
+        scale = 0.5 + torch.rand(1, old.shape[1], *kernel)
+        tensors |= {f"lora_unet_{name}.dora_scale": scale}
+        new = new / new.movedim(1, 0).flatten(1).norm(dim=1).view(scale.shape) * scale
+    save_file(tensors, tmp_path / "lora.safetensors")
+    same(weight(StableDiffusion.load(sdxl, lora=tmp_path / "lora.safetensors"), layer), new)
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory):
+    return real_layouts.save(tmp_path_factory.mktemp("layouts") / "sdxl", "sdxl")

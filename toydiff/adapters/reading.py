@@ -207,7 +207,7 @@ def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -
         raise ValueError(f"the folder {config!r} says nothing of a checkpoint: it has no model_index.json")
     try:
         says = metadata_of(path) if path.suffix == ".safetensors" else {}
-        tensors = read_tensors(path, unsafe)
+        tensors = {name: value.to("meta") for name, value in read_tensors(path, unsafe).items()}  # names and shapes
     except ValueError as error:
         raise ValueError(f"{error}; it cannot be read as a checkpoint") from None
     with tempfile.TemporaryDirectory() as temporary:
@@ -364,7 +364,10 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
         names = [file.name for file in path.iterdir()]
         path = path / _lora_file(names, f"the folder {lora!r}", unsafe)
     elif not path.exists():
-        path = hub.file(lora, _lora_file(hub.names(lora, local_only), repr(lora), unsafe), local_only)
+        try:
+            path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
+        except ValueError as error:
+            raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
     add_lora(pipe, path, lora, unsafe)
 
 
