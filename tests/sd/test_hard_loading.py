@@ -506,6 +506,17 @@ def test_a_tokenizer_that_does_not_say_how_long_a_prompt_is(broken):
     assert "reads 75" in checkpoint.too_long("a" * 100)
 
 
+def test_a_tokenizer_with_tokens_of_another_encoder(broken):
+    settings = json.loads((broken / "tokenizer" / "tokenizer_config.json").read_text())
+    change(broken / "tokenizer" / "tokenizer_config.json", pad_token="another")
+    assert "has tokens beyond" in said(broken)
+    change(broken / "tokenizer" / "tokenizer_config.json", **settings)
+    checkpoint = StableDiffusion.load(broken)
+    checkpoint.pipe.tokenizer.add_tokens(["newword"])
+    with pytest.raises(ValueError, match="the prompt has a token that is none of the"):
+        sample_images(checkpoint, "a newword", steps=1, cut=True)
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(broken, part, number):

@@ -306,13 +306,17 @@ def encode_text(pipe: "DiffusionPipeline", texts: Sequence[str] | None) -> Encod
 
 
 def too_long(pipe: "DiffusionPipeline", text: str) -> str | None:
-    """The message for a prompt that has more tokens than a text encoder of the pipeline reads; None for any other."""
-    for name in ("tokenizer", "tokenizer_2"):
+    """The message for a prompt that has more tokens than a text encoder of the pipeline reads; None for any other.
+    `ValueError` for a token that the encoder has not."""
+    for name, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
         tokenizer = getattr(pipe, name, None)
         if tokenizer is None:
             continue
         with quietly():
             ids = tokenizer(text).input_ids
+        words = getattr(pipe, encoder).config.vocab_size
+        if max(ids, default=0) >= words:
+            raise ValueError(f"the prompt has a token that is none of the {words} of the checkpoint's {encoder}")
         most = tokenizer.model_max_length
         if len(ids) > most:
             lost = tokenizer.decode(ids[most - 1 : -1]).strip()

@@ -177,9 +177,9 @@ def _fits(pipe: "DiffusionPipeline", model: str) -> None:
             f"{layout.SUPPORTED}"
         )
     width = sum(encoder.config.hidden_size for encoder in encoders)
-    reads = config.cross_attention_dim
-    if any(one != width for one in (reads if isinstance(reads, list | tuple) else [reads])):
-        raise ValueError(f"the unet of {model!r} reads {reads} numbers a token, and its text encoders give {width}")
+    wants = config.cross_attention_dim
+    if any(one != width for one in (wants if isinstance(wants, list | tuple) else [wants])):
+        raise ValueError(f"the unet of {model!r} reads {wants} numbers a token, and its text encoders give {width}")
     size, factor = config.sample_size, pipe.vae.config.scaling_factor
     for side in size if isinstance(size, list | tuple) and len(size) == 2 else [size]:
         if side is not None and (not isinstance(side, int) or side < 1):
@@ -189,8 +189,12 @@ def _fits(pipe: "DiffusionPipeline", model: str) -> None:
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer = getattr(pipe, name, None)
         if tokenizer is not None:
-            most = encoders[name == "tokenizer_2"].config.max_position_embeddings
-            tokenizer.model_max_length = min(tokenizer.model_max_length, most)
+            reads = encoders[name == "tokenizer_2"].config
+            if max([*tokenizer("").input_ids, tokenizer.pad_token_id or 0]) >= reads.vocab_size:
+                raise ValueError(
+                    f"the {name} of {model!r} has tokens beyond the {reads.vocab_size} of its text encoder"
+                )
+            tokenizer.model_max_length = min(tokenizer.model_max_length, reads.max_position_embeddings)
 
 
 # ---- single files
