@@ -668,7 +668,9 @@ LONG = {
 
 INTERRUPTED = """
 import os, signal, sys, threading
+import toydiff.studies.parallel_sampling
 from toydiff import cli
+from toydiff.cli import command  # an interrupt while modules are imported ends the process at once: test_hard_start.py
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
 for line in sys.argv[1:]:
