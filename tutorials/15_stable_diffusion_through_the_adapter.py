@@ -127,12 +127,12 @@ rows = {
     "heun": "HeunDiscreteScheduler",
     "lcm": "LCMScheduler",
 }
-config, gaps, shown = dict(pipe.scheduler.config), {}, {}
+config, gaps, shown = pipe.scheduler.config, {}, {}
 for solver, name in rows.items():
     spacing = "lcm" if solver == "lcm" else "trailing"
     own = {} if solver == "lcm" else {"timestep_spacing": spacing}
     with quietly():
-        pipe.scheduler = getattr(diffusers, name).from_config(config | own)
+        pipe.scheduler = getattr(diffusers, name).from_config(config, **own)
     theirs = pipe(
         PROMPTS,
         num_inference_steps=10,
