@@ -137,7 +137,7 @@ for solver, name in rows.items():
         PROMPTS,
         num_inference_steps=10,
         guidance_scale=3.0,
-        generator=torch.Generator().manual_seed(SEED),
+        generator=[torch.Generator().manual_seed(SEED + k) for k in range(len(PROMPTS))],
         output_type="pt",
     ).images
     ours = sample_images(checkpoint, PROMPTS, steps=10, solver=solver, grid=spacing, guidance_scale=3.0, seed=SEED)

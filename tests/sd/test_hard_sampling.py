@@ -5,7 +5,6 @@ import parity
 import pytest
 import real_layouts
 import tiny_sd
-import torch
 
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.sampling import sample_images

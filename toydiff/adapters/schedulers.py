@@ -61,8 +61,8 @@ class LCMScheduler(LCM):
     """Consistency sampling with LCM's boundary condition (arXiv 2310.04378, sec. 3).
 
     x_0 = c_skip x + c_out x_0' of the model's x_0', with c_skip = s^2/(k'^2 + s^2) and c_out = k'/sqrt(k'^2 + s^2). k'
-    is 10 k (`scaling`) of the timestep k = K t - 1, and s = 1/2. At k = 19 already, c_skip is 7e-6 and c_out is 1 to within 1e-5,
-    so the condition changes large latents only. This library's jump to t = 0 needs none.
+    is `scaling` times the timestep k = K t - 1, and s = 1/2. At k = 19 already, c_skip is 7e-6 and c_out is 1 to within
+    1e-5, so the condition changes large latents only. This library's jump to t = 0 needs none.
     """
 
     timesteps: int = 1000
@@ -108,7 +108,8 @@ def like_scheduler(
     - LCM's has a boundary condition.
 
     D: the model, a student or the checkpoint's own, on a table. `ValueError` where a solver has no scheduler, where the
-    configuration has a setting that this scheduler follows and the solver here lacks, or where the scheduler does not walk over a grid.
+    configuration has a setting that this scheduler follows and the solver here lacks, or where the scheduler does not
+    walk over a grid.
     """
     import diffusers
 
@@ -132,7 +133,7 @@ def like_scheduler(
     kind = getattr(diffusers, name)
     with quietly():
         try:
-            # as keywords: what a configuration has taken from a class's defaults is dropped, and so is what is put there
+            # a configuration's own values are dropped where they are its class's defaults: ours go beside it
             scheduler = kind.from_config(checkpoint.pipe.scheduler.config, **own)
             scheduler.set_timesteps(steps)
         except Exception as error:  # of several kinds: the settings contradict one another, or need another package
