@@ -55,9 +55,16 @@ def theirs(pipe, solver, spacing, steps, prompt="a cat", nudged=0.0, seed=0, gui
     try:
         pipe.scheduler = getattr(diffusers, SIDES[solver]).from_config(before.config, **own)
         return pipe(
-            prompt, num_inference_steps=steps, latents=start, generator=rng, output_type="latent", height=SIZE, width=SIZE,
-            guidance_scale=guidance_scale, **options,
-        ).images  # fmt: skip
+            prompt,
+            num_inference_steps=steps,
+            latents=start,
+            generator=rng,
+            output_type="latent",
+            height=SIZE,
+            width=SIZE,
+            guidance_scale=guidance_scale,
+            **options,
+        ).images
     finally:
         pipe.scheduler = before
 
@@ -66,17 +73,24 @@ def compare(folder, pipe, solver, spacing, steps) -> Gap | str:
     """A row of the table, or what this library says where it refuses."""
     try:
         ours = sample_images(
-            StableDiffusion.load(folder), "a cat", steps=steps, solver=solver, grid=spacing, guidance_scale=3.0, size=SIZE, decode=False
-        ).latents  # fmt: skip
+            StableDiffusion.load(folder),
+            "a cat",
+            steps=steps,
+            solver=solver,
+            grid=spacing,
+            guidance_scale=3.0,
+            size=SIZE,
+            decode=False,
+        ).latents
     except ValueError as error:
         return str(error)
     want, up, down = (theirs(pipe, solver, spacing, steps, nudged=by) for by in (0.0, 1.0, -1.0))
     return Gap(*(float(x.abs().max()) for x in (ours - want, torch.stack([up - want, down - want]), want)))
 
 
-def table(folder):
+def table(folder, names=real_layouts.NAMES):
     """All rows, (layout, solver, spacing, steps, result); the checkpoints are written into the folder."""
-    for name in real_layouts.NAMES:
+    for name in names:
         at = real_layouts.save(folder / name, name)
         pipe = real_layouts.pipeline(at)
         for solver in SIDES:

@@ -10,9 +10,9 @@
         the same latents as diffusers' schedulers, on tiny checkpoints in the layouts of the published ones
 
 The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Both
-sides take their steps in turn in one run. Of each side the whole and the time inside the UNet are measured: what is
-left is the driver's own, and is reported as a fraction of a step. The prompt is encoded before. On CUDA also what two calls cost instead of one of
-twice the size, and what compilation gains.
+sides take their steps in turn in one run, with a prompt that was encoded before. Of each side the whole and the time
+inside the UNet are measured: what is left is the driver's own, and is reported as a fraction of a step. On CUDA also
+what two calls cost instead of one of twice the size, and what compilation gains.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Students leave checkpoints in the layouts of the published ones: the scheduler is the student's, and the printed Python runs."""
+"""Students of published layouts: the exported scheduler is the student's alone, and the printed Python runs."""
 
 import json
 import resource
@@ -56,7 +56,10 @@ def about(solver="ddim", steps=4):
 def run(code):
     """The printed Python, with a seed, for a latent of 64 pixels."""
     *lines, last = code.splitlines()
-    last = last.replace(".images[0]", ".images").replace("guidance_scale=", 'generator=torch.Generator().manual_seed(3), output_type="latent", height=64, width=64, guidance_scale=')  # fmt: skip
+    last = last.replace(".images[0]", ".images").replace(
+        "guidance_scale=",
+        'generator=torch.Generator().manual_seed(3), output_type="latent", height=64, width=64, guidance_scale=',
+    )
     found = {"torch": torch}
     exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
     return found["image"]
@@ -65,7 +68,19 @@ def run(code):
 def same_there(checkpoint, D, made, solver, steps):
     """The image of the printed Python is ours."""
     grid = "trailing" if solver == "dpm++2m" else "uniform"
-    ours = sample_images(checkpoint, "a photograph of an astronaut riding a horse", denoiser=D, steps=steps, solver=solver, grid=grid, guidance_scale=1.0, rounded=True, seed=3, size=64, decode=False).latents  # fmt: skip
+    ours = sample_images(
+        checkpoint,
+        "a photograph of an astronaut riding a horse",
+        denoiser=D,
+        steps=steps,
+        solver=solver,
+        grid=grid,
+        guidance_scale=1.0,
+        rounded=True,
+        seed=3,
+        size=64,
+        decode=False,
+    ).latents
     theirs = run(made.code)
     assert float((ours - theirs).abs().max()) <= 1e-5 * max(1, float(theirs.abs().max()))
 
@@ -129,7 +144,9 @@ def test_a_disk_without_space(layouts, tmp_path, whole):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(ValueError, match=r"the student cannot be written into .*new/student': .*File too large") as error:  # fmt: skip
+        with pytest.raises(
+            ValueError, match=r"the student cannot be written into .*new/student': .*File too large"
+        ) as error:
             export(D, about(), tmp_path / "new" / "student", whole=whole)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,4 +1,4 @@
-"""Sampling checkpoints in the layouts of the published ones, and what people stumble over; diffusers' pipelines are the oracles."""
+"""Sampling checkpoints in the layouts of the published ones; diffusers' pipelines are the oracles."""
 
 import diffusers
 import parity
@@ -16,7 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 def layouts(tmp_path_factory):
     """Folders by layout, with diffusers' own pipelines of them."""
     tiny_sd.silent()
-    folders = {name: real_layouts.save(tmp_path_factory.mktemp("layouts") / name, name) for name in ("sd15", "zsnr", "sdxl")}  # fmt: skip
+    folders = {
+        name: real_layouts.save(tmp_path_factory.mktemp("layouts") / name, name) for name in ("sd15", "zsnr", "sdxl")
+    }
     return {name: (folder, real_layouts.pipeline(folder)) for name, folder in folders.items()}
 
 
@@ -26,11 +28,19 @@ def layouts(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "solver", "spacing", "steps"),
     [
-        ("sd15", "ddim", "trailing", 4), ("sd15", "ddim", "leading", 4), ("sd15", "dpm++2m", "linspace", 4), ("sd15", "dpm++2m", "trailing", 1),
-        ("sd15", "unipc2", "leading", 4), ("sd15", "heun", "trailing", 4), ("sd15", "lcm", "lcm", 4), ("zsnr", "dpm++2m", "leading", 4),
-        ("zsnr", "ddim", "trailing", 1), ("sdxl", "unipc2", "trailing", 4), ("sdxl", "heun", "linspace", 4),
+        ("sd15", "ddim", "trailing", 4),
+        ("sd15", "ddim", "leading", 4),
+        ("sd15", "dpm++2m", "linspace", 4),
+        ("sd15", "dpm++2m", "trailing", 1),
+        ("sd15", "unipc2", "leading", 4),
+        ("sd15", "heun", "trailing", 4),
+        ("sd15", "lcm", "lcm", 4),
+        ("zsnr", "dpm++2m", "leading", 4),
+        ("zsnr", "ddim", "trailing", 1),
+        ("sdxl", "unipc2", "trailing", 4),
+        ("sdxl", "heun", "linspace", 4),
     ],
-)  # fmt: skip
+)
 def test_the_latents_of_diffusers_on_published_layouts(layouts, name, solver, spacing, steps):
     found = parity.compare(*layouts[name], solver, spacing, steps)
     assert found.same, found
@@ -40,13 +50,23 @@ def test_a_spacing_is_that_of_the_run_whatever_the_configuration_lacks(layouts):
     folder, pipe = layouts["sd15"]
     assert "timestep_spacing" in pipe.scheduler.config["_use_default_values"]
     checkpoint = StableDiffusion.load(folder)
-    ends = [sample_images(checkpoint, "a cat", steps=4, solver="dpm++2m", grid=spacing, size=64, decode=False).latents for spacing in parity.SPACINGS]  # fmt: skip
+    ends = [
+        sample_images(checkpoint, "a cat", steps=4, solver="dpm++2m", grid=spacing, size=64, decode=False).latents
+        for spacing in parity.SPACINGS
+    ]
     assert all(float((a - b).abs().max()) > 0.1 for a, b in ((ends[0], ends[1]), (ends[1], ends[2])))
     with pytest.raises(ValueError, match="goes down by 250 timesteps a step"):
         sample_images(checkpoint, "a cat", steps=4, solver="ddim", grid="linspace", size=64)
 
 
-KARRAS = {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "final_sigmas_type": "sigma_min", "euler_at_final": True, "solver_type": "heun"}  # fmt: skip
+KARRAS = {
+    "use_karras_sigmas": True,
+    "algorithm_type": "sde-dpmsolver++",
+    "solver_order": 3,
+    "final_sigmas_type": "sigma_min",
+    "euler_at_final": True,
+    "solver_type": "heun",
+}
 
 
 @pytest.mark.parametrize(("solver", "spacing"), [("lcm", "lcm"), ("ddim", "trailing")])
@@ -80,3 +100,15 @@ def test_the_scaling_of_lcms_boundary_is_the_configurations(layouts, monkeypatch
         monkeypatch.setattr(one, "scheduler", scaled)
     found = parity.compare(folder, pipe, "lcm", "lcm", 4)
     assert found.same, found
+
+
+def test_settings_without_effect_refuse_nothing(layouts, monkeypatch):
+    folder, pipe = layouts["sd15"]
+    checkpoint = StableDiffusion.load(folder)
+    same = {"euler_at_final": True, "thresholding": None}
+    scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, **same)
+    for one in (checkpoint.pipe, pipe):
+        monkeypatch.setattr(one, "scheduler", scheduler)
+    for steps in (4, 16):
+        found = parity.compare(folder, pipe, "dpm++2m", "trailing", steps)
+        assert found.same, found

@@ -23,37 +23,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-OTHERS = tuple(
-    [
-        ".heic",
-        ".heif",
-        ".jxl",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".svg",
-        ".psd",
-        ".xcf",
-        ".tga",
-        ".ico",
-        ".icns",
-        ".pnm",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".dds",
-        ".exr",
-        ".hdr",
-        ".qoi",
-        ".pcx",
-        ".apng",
-        ".raw",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-    ]
+OTHERS = (
+    ".heic .heif .jxl .jp2 .j2k .jpx .svg .psd .xcf .tga .ico .icns .pnm .ppm .pgm .pbm .dds .exr .hdr .qoi .pcx .apng "
+    ".raw .dng .cr2 .cr3 .nef .arw"
 )
 """Pictures too, which are not read. They are refused, so that none is left out in silence."""
 CAPTIONS = "metadata.jsonl"
@@ -99,7 +71,7 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
     files = _files(folder)
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
     for path in files:
-        if path.suffix.lower() in OTHERS:
+        if path.suffix.lower() in OTHERS.split():
             raise ValueError(
                 f"the picture {str(path)!r} is of a format that is not read; "
                 f"convert it, or take it out of the folder; read are {', '.join(SUFFIXES)}"

@@ -44,7 +44,6 @@ PLAIN: dict[str, Any] = {
     "disable_corrector": [],
     "predict_x0": True,
     "lower_order_final": True,
-    "euler_at_final": False,
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
@@ -141,7 +140,7 @@ def like_scheduler(
     known = inspect.signature(kind.__init__).parameters  # a configuration also keeps the settings of other classes
     for key, plain in PLAIN.items():
         value = scheduler.config[key] if key in known else plain
-        if value != plain and not (key == "solver_type" and value == "bh2"):
+        if value != plain and (value or plain) and not (key == "solver_type" and value == "bh2"):
             raise ValueError(
                 f"the checkpoint's scheduler configuration asks {name} for {key} = {value!r}, "
                 f"which {entry.name} does not do; take one of the library's own grids"

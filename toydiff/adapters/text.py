@@ -39,6 +39,8 @@ class Encoded(NamedTuple):
 def check_text(text: str, what: str = "the prompt") -> str:
     """The text itself; `ValueError` where it has no form in UTF-8: half of a surrogate pair ("\\ud83d" in JSON), or
     bytes of a command line that were no UTF-8."""
+    if not isinstance(text, str):
+        raise ValueError(f"{what} must be text, got {text!r}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -127,7 +127,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             "--strength",
             metavar="S",
             type=finite,
-            help="with --image: of N steps take the last N * S only; the lower, the nearer to the picture (default: 0.8)",
+            help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8)",
         )
         group.add_argument(
             "--round-timesteps",
@@ -325,7 +325,8 @@ def text(row: Mapping, out: Path) -> str:
     """What was made, for people."""
     prompts, g = len(row["prompts"]), row["guidance_scale"]
     below = (
-        f"guidance at {g:g} goes only part of the way to the prompt; diffusers turns it off below 1: --guidance-scale 1\n"
+        f"guidance {g:g} goes {'part of the way to' if g > 0 else 'away from'} the prompt; diffusers turns it off below 1: "
+        "--guidance-scale 1\n"
         if g < 1
         else ""
     )
