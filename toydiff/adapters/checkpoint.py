@@ -21,9 +21,11 @@ from ..denoisers import LambdaDenoiser
 from ..schedules import Linear, Schedule, Tabulated
 from ..support.checks import check_count, check_finite, check_state, shape, unknown
 from .images import stamps
-from .reading import one_line, quietly, read, whole
+from .quiet import one_line, quietly
+from .reading import NETWORKS, read, whole
 from .text import Encoded, Prompts
 from .unet import CheckpointUNet
+from .weights import check_weights
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -52,7 +54,7 @@ def _by_itself(method: Callable) -> Callable:
 
 
 _LOADED: "weakref.WeakValueDictionary[str, StableDiffusion]" = weakref.WeakValueDictionary()
-"""The checkpoints in memory, by the arguments of `StableDiffusion.load`."""
+"""The checkpoints in memory, by the arguments of `StableDiffusion.load` and the state of their files."""
 
 
 class StableDiffusion:
@@ -65,7 +67,7 @@ class StableDiffusion:
     """
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
-        self.pipe, self.about = pipe, about
+        self.pipe, self.about, self._files = pipe, about, _state(about)
         self.unet, self.vae = pipe.unet, pipe.vae
         for module in self._modules():
             module.eval().requires_grad_(False)
@@ -74,13 +76,17 @@ class StableDiffusion:
         self.flow = "FlowMatch" in type(pipe.scheduler).__name__ or bool(config.get("use_flow_sigmas"))
         if self.flow:
             prediction = "flow_prediction"
-        if prediction not in KINDS:
+        if not isinstance(prediction, str) or prediction not in KINDS:
             raise unknown("prediction_type of the scheduler", prediction, KINDS)
         self.kind = KINDS[prediction]
-        self.table = Tabulated.scaled_linear() if self.flow else table_of(pipe.scheduler)
+        try:
+            self.table = Tabulated.scaled_linear() if self.flow else table_of(pipe.scheduler)
+        except ValueError as error:
+            raise ValueError(f"the scheduler of {self.source!r} gives no schedule: {error}") from None
         self.timesteps = len(self.table)
         self.schedule: Schedule = Linear() if self.flow else self.table
-        self.scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        blocks = self.vae.config.get("block_out_channels") or self.vae.config.encoder_block_out_channels
+        self.scale = 2 ** (len(blocks) - 1)
         self.channels = int(self.vae.config.latent_channels)
         if self.unet.config.in_channels != self.channels:
             raise ValueError(
@@ -92,7 +98,10 @@ class StableDiffusion:
         sample = self.unet.config.sample_size or (128 if self.xl else 64)
         height, width = (sample, sample) if isinstance(sample, int) else sample
         self.resolution = height * self.scale, width * self.scale
-        self.prompts = Prompts(self._encode_text, self.too_long)
+        # they hold the pipeline and not this object, so that it is freed as soon as it is dropped
+        self.too_long: Callable[[str], str | None] = functools.partial(too_long, pipe)
+        """too_long(prompt): the message for a prompt that has more tokens than a text encoder reads, or None."""
+        self.prompts = Prompts(functools.partial(encode_text, pipe), self.too_long)
 
     @property
     def source(self) -> str:
@@ -119,8 +128,9 @@ class StableDiffusion:
         code.
 
         The checkpoint is on the processor, in float32. In one process the same arguments give the same object, as long
-        as it is in use: `to` moves it for all its users, and they have its prompts in common. `ValueError` in one line
-        for what is not there or is no such checkpoint, and where the packages of the extra `sd` are missing.
+        as it is in use and its files are unchanged: `to` moves it for all its users, and they have its prompts in
+        common. `ValueError` in one line for what is not there or is no such checkpoint, and where the packages of the
+        extra `sd` are missing. A ControlNet is not read, which a warning says.
         """
         lora = [lora] if isinstance(lora, str | Path) else lora
         about: dict[str, Any] = {
@@ -131,7 +141,7 @@ class StableDiffusion:
             "local_only": bool(local_only),
             "unsafe": bool(unsafe),
         }
-        key = json.dumps({name: value for name, value in about.items() if name not in ("local_only", "unsafe")})
+        key = json.dumps([{name: value for name, value in about.items() if name != "local_only"}, _state(about)])
         loaded = _LOADED.get(key)
         if loaded is None:
             loaded = _LOADED[key] = cls(read(**about), about)
@@ -140,8 +150,9 @@ class StableDiffusion:
     def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
         """Move the networks to a device, and the UNet and the text encoders to a dtype. The VAE stays in float32.
 
-        None changes nothing. Weights that a narrower dtype has rounded stay rounded. `ValueError` for float16 on the
-        processor, or for a device or dtype that there is not.
+        None changes nothing. Weights that a narrower dtype has rounded are read again for another one. `ValueError`
+        for float16 on the processor, for a device or dtype that there is not, for weights that a narrower dtype cannot
+        hold, or where the files to be read again have changed.
         """
         try:
             device = self.device if device is None else torch.device(device)
@@ -157,12 +168,32 @@ class StableDiffusion:
         )
         if device.type == "cpu" and precision == torch.float16:
             raise ValueError("float16 is too slow and too narrow on the processor; use float32 or bfloat16 there")
-        narrower = precision != self.unet.dtype
+        another = precision != self.unet.dtype
+        if another and self.unet.dtype in (torch.float16, torch.bfloat16):
+            self._read_again()
         with quietly():
             for module in self._modules():
                 module.to(device=device, dtype=torch.float32 if module is self.vae else precision)
-        self.prompts.forget(all_=narrower)
+        self.prompts.forget(all_=another)
+        if another and precision == torch.float16:
+            for module in self._modules():
+                check_weights(module, f"in float16 the {type(module).__name__} of {self.source!r}")
         return self
+
+    def _read_again(self) -> None:
+        """Give all networks the weights of the files again, in float32. Those who share the weights see them, too."""
+        if "unsafe" not in self.about or _state(self.about) != self._files:
+            raise ValueError(
+                f"the weights of {self.source!r} were rounded and are to be read again, but its files have changed, or "
+                "it was made without any; load it anew"
+            )
+        pipe = read(**self.about)
+        for name in NETWORKS:
+            ours, theirs = getattr(self.pipe, name, None), getattr(pipe, name, None)
+            if ours is not None and theirs is not None:
+                fresh = dict(theirs.named_parameters())
+                for key, weight in ours.named_parameters():
+                    weight.data = fresh[key].data.to(weight.device)
 
     @property
     def device(self) -> torch.device:
@@ -224,7 +255,8 @@ class StableDiffusion:
     def encode(self, images: Tensor, *, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, (n, C, H/scale, W/scale) each, of the latents of images (n, 3, H, W) in [0, 1].
 
-        Both are on the processor. at_once: images in one call of the VAE. `ValueError` for another shape.
+        Both are on the processor. The small VAE of TAESD (AutoencoderTiny) gives a latent, and so the deviation 0.
+        at_once: images in one call of the VAE. `ValueError` for another shape.
         """
         check_state(images, "images")
         if images.ndim != 4 or images.shape[1] != 3:
@@ -232,12 +264,11 @@ class StableDiffusion:
         means, stds = [], []
         for part in images.split(at_once):
             law = self.vae.encode(2 * part.to(self.device, torch.float32) - 1, return_dict=False)[0]
-            shift, factor = self._moments(law.mean)
-            means.append(((law.mean - shift) / factor).cpu())
-            stds.append((law.std / factor).cpu())
-        check_finite(
-            torch.stack([torch.cat(means), torch.cat(stds)]), f"what the VAE of {self.source!r} made of images"
-        )
+            mean, std = (law, torch.zeros_like(law)) if isinstance(law, Tensor) else (law.mean, law.std)
+            shift, factor = self._moments(mean)
+            means.append(((mean - shift) / factor).cpu())
+            stds.append((std / factor).cpu())
+        check_finite(torch.cat([*means, *stds]), f"what the VAE of {self.source!r} made of images")
         return torch.cat(means), torch.cat(stds)
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,40 +293,52 @@ class StableDiffusion:
         parts = (getattr(self.pipe, name, None) for name in ("unet", "vae", "text_encoder", "text_encoder_2"))
         return [part for part in parts if part is not None]
 
-    def _tokenizers(self) -> list:
-        return [t for t in (getattr(self.pipe, name, None) for name in ("tokenizer", "tokenizer_2")) if t is not None]
-
-    @_by_itself
-    def _encode_text(self, texts: Sequence[str] | None) -> Encoded:
-        """Prompts as the pipeline's own encoders have them. None stands for no prompt: the empty one, or zeros where
-        the configuration of an SDXL checkpoint says so."""
-        words = [""] if texts is None else list(texts)
-        with quietly():
-            if not self.xl:
-                found, _ = self.pipe.encode_prompt(words, self.device, 1, False)
-                return Encoded(found, None)
-            found, _, pooled, _ = self.pipe.encode_prompt(words, device=self.device, do_classifier_free_guidance=False)
-        if texts is None and self.pipe.config.force_zeros_for_empty_prompt:
-            return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
-        return Encoded(found, pooled)
-
-    def too_long(self, text: str) -> str | None:
-        """The message for a prompt that has more tokens than the text encoder reads; None for any other prompt."""
-        for tokenizer in self._tokenizers():
-            with quietly():
-                ids = tokenizer(text).input_ids
-            most = tokenizer.model_max_length
-            if len(ids) > most:
-                lost = tokenizer.decode(ids[most - 1 : -1]).strip()
-                return (
-                    f"the prompt has {len(ids) - 2} tokens and the text encoder reads {most - 2}: "
-                    f"{lost[:80]!r} would be lost; shorten it, or allow the cut (--cut-prompts)"
-                )
-        return None
-
     def __repr__(self) -> str:
         height, width = self.resolution
         return f"StableDiffusion({self.source!r}, {'XL, ' if self.xl else ''}{self.kind}, {height} x {width} px)"
+
+
+def encode_text(pipe: "DiffusionPipeline", texts: Sequence[str] | None) -> Encoded:
+    """Prompts as the pipeline's own encoders have them. None stands for no prompt: the empty one, or zeros where the
+    configuration of an SDXL checkpoint says so."""
+    words, device = [""] if texts is None else list(texts), pipe.unet.device
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), quietly():
+        if getattr(pipe, "text_encoder_2", None) is None:
+            found, _ = pipe.encode_prompt(words, device, 1, False)
+            return Encoded(found, None)
+        found, _, pooled, _ = pipe.encode_prompt(words, device=device, do_classifier_free_guidance=False)
+        if texts is None and pipe.config.force_zeros_for_empty_prompt:
+            return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
+        return Encoded(found, pooled)
+
+
+def too_long(pipe: "DiffusionPipeline", text: str) -> str | None:
+    """The message for a prompt that has more tokens than a text encoder of the pipeline reads; None for any other."""
+    for name in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(pipe, name, None)
+        if tokenizer is None:
+            continue
+        with quietly():
+            ids = tokenizer(text).input_ids
+        most = tokenizer.model_max_length
+        if len(ids) > most:
+            lost = tokenizer.decode(ids[most - 1 : -1]).strip()
+            return (
+                f"the prompt has {len(ids) - 2} tokens and the text encoder reads {most - 2}: "
+                f"{lost[:80]!r} would be lost; shorten it, or allow the cut (--cut-prompts)"
+            )
+    return None
+
+
+def _state(about: dict[str, Any]) -> list:
+    """The state of the files that a checkpoint is read from; of a hub id nothing, since its files do not change."""
+    given = (*(about.get(name) for name in ("model", "config", "unet")), *about.get("lora", ()))
+    places = [Path(one) for one in given if one is not None]
+    files = [place for place in places if place.is_file()]
+    for place in places:
+        if place.is_dir():
+            files += [file for file in sorted([*place.glob("*"), *place.glob("*/*")]) if file.is_file()]
+    return stamps(files)
 
 
 def table_of(scheduler: object) -> Tabulated:

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Linear, PiecewiseLinear, Tabulated
 from ..support.files import check_folder, writable_folder, write_json, write_text
 from ..training.checkpoints import versions
+from . import hub, layout
 from .checkpoint import KINDS, table_of
-from .reading import EXPORTED, NETWORKS, NOT_LOADED, SINGLE, one_line, quietly
-from .unet import CheckpointUNet, network_of
+from .quiet import one_line, quietly
+from .reading import EXPORTED, NETWORKS, SINGLE
+from .unet import Checkpoint, CheckpointUNet, network_of
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+    from diffusers import SchedulerMixin, UNet2DConditionModel
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 SCHEDULERS = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler"}
@@ -190,28 +191,32 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
     return made
 
 
-def _arguments(pipe: "DiffusionPipeline", single: bool, config: str | None) -> str:
-    """How diffusers reads again what a pipeline was read from: arguments, each after a comma."""
-    folder = Path(config or "" if single else pipe.config.get("_name_or_path", ""))
-    arguments = [f"config={config!r}"] if single else []
-    if variant := _variant(folder):
-        arguments += [f"variant={variant!r}", "torch_dtype=torch.float32"]  # else the text encoder stays in half
+def _arguments(checkpoint: Checkpoint, single: bool) -> str:
+    """How diffusers reads again what a checkpoint was read from: arguments, each after a comma."""
+    about, arguments = checkpoint.about, []
+    if single:
+        folder = Path(about["config"] or "")
+        arguments.append(f"config={about['config']!r}")
+    else:
+        at = Path(checkpoint.source)
+        folder = at if at.is_dir() else hub.checkpoint(checkpoint.source, True, about["unsafe"])
+        if variant := _variant(folder, about["unsafe"]):
+            arguments += [f"variant={variant!r}", "torch_dtype=torch.float32"]  # else the text encoder stays in half
     index = folder / "model_index.json"
-    parts = json.loads(index.read_text()) if index.is_file() else inspect.signature(type(pipe).__init__).parameters
-    for name in NOT_LOADED:  # what is named there, and was not downloaded
-        if name in parts and parts[name] != [None, None] and not (folder / name).is_dir():
+    named = layout.named(layout.read_json(index)) if index.is_file() else layout.NOT_LOADED
+    taken = inspect.signature(type(checkpoint.pipe).__init__).parameters
+    for name in layout.NOT_LOADED:
+        if name in named and name in taken and not (folder / name).is_dir():  # it was not downloaded
             arguments.append(f"{name}=None")
     return "".join(f", {argument}" for argument in arguments)
 
 
-def _variant(folder: Path) -> str | None:
+def _variant(folder: Path, unsafe: bool) -> str | None:
     """The variant ("fp16") of the weights in a checkpoint's folder, where a network has no others."""
     for name in NETWORKS:
-        # model.safetensors, model-00001-of-00002.safetensors; and with a variant, model.fp16.safetensors,
-        # model.fp16-00001-of-00002.safetensors
-        found = {file.name.split(".")[1].partition("-")[0] for file in (folder / name).glob("*.safetensors")}
-        if found and "safetensors" not in found:
-            return min(found)
+        files = [file.name for file in (folder / name).glob("*")]
+        if files and (variant := layout.choose(files, name, unsafe)[0]):
+            return variant
     return None
 
 
@@ -223,7 +228,7 @@ def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tup
     checkpoint, place = network_of(D).checkpoint, str(folder)
     pipeline = type(checkpoint.pipe).__name__
     single = Path(checkpoint.source).suffix in SINGLE
-    arguments = _arguments(checkpoint.pipe, single, checkpoint.about["config"])
+    arguments = _arguments(checkpoint, single)
     n = max(steps)
     flow = isinstance(D.schedule, Linear)
     lines = [

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..support.files import writable_folder, write_bytes
 from ..training.checkpoints import read_tensors, tensor_bytes
-from .reading import one_line
+from .quiet import one_line
 from .text import check_text
 
 if TYPE_CHECKING:

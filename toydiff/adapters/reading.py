@@ -1,65 +1,32 @@
 """Reading a checkpoint's files by diffusers and transformers, whole or not at all. Whatever is wrong is a `ValueError`
 of one line."""
 
-import contextlib
-import importlib
-import inspect
-import json
-import logging
-import os
+import shutil
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
+from ..support.checks import unknown
+from . import hub, layout
+from .lora import add_lora
+from .quiet import naming, one_line, quietly
+from .weights import check_weights, metadata_of, read_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
-SECOND = ("text_encoder_2", "tokenizer_2")
-NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 SINGLE = (".safetensors", ".ckpt")
-SUPPORTED = "this adapter takes checkpoints with a UNet: SD 1.x, SD 2.x and SDXL"
 EXPORTED = "toydiff.json"
 """A folder with this file was written by `toydiff export`."""
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Within the block, diffusers and transformers print nothing.
-
-    Their warnings are of what is intended here: no safety checker, the CPU, a prompt that is cut. Their bars are for
-    files that take a second each.
-    """
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers", "huggingface_hub", "peft")]
-    before = [logger.level for logger in loggers]
-    bars = [lib.is_progress_bar_enabled() for lib in (of_diffusers, of_transformers)]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        of_diffusers.disable_progress_bar()
-        of_transformers.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-        for lib, shown in zip((of_diffusers, of_transformers), bars, strict=True):
-            if shown:
-                lib.enable_progress_bar()
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text in one line of 300 characters at most, or its type where it has none."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+JSON_FILES = ("*.json", "*.txt")
+"""What says how a checkpoint is built: the configurations, and the words of the tokenizers."""
 
 
 def whole(path: str | Path) -> str:
@@ -73,42 +40,40 @@ def read(
     """The pipeline of a checkpoint, in float32 on the processor. The arguments, and the errors, are those of
     `StableDiffusion.load`."""
     try:
-        import diffusers
+        import accelerate  # noqa: F401
+        import diffusers  # noqa: F401
         import peft  # noqa: F401
         import transformers  # noqa: F401
     except ImportError:
         raise ValueError(INSTALL) from None
-    path = Path(model)
+    path, ignored = Path(model), False
     if config is not None and path.suffix not in SINGLE:
         raise ValueError("a configuration (--config) is for a single file; a folder has its own")
     with quietly():
-        if path.is_dir():
-            pipe = _from_folder(path, unsafe)
-        elif path.suffix in SINGLE:
+        if path.suffix in SINGLE and not path.is_dir():
             pipe = _from_file(path, config, local_only, unsafe)
         else:
-            pipe = _from_hub(model, local_only, unsafe)
-        if not isinstance(getattr(pipe, "unet", None), diffusers.UNet2DConditionModel):
-            raise ValueError(f"{model!r} is a {type(pipe).__name__}; {SUPPORTED}")
+            folder = path if path.is_dir() else hub.checkpoint(model, local_only, unsafe)
+            pipe, ignored = _from_folder(folder, model, unsafe)
         pipe.set_progress_bar_config(disable=True)
         if unet is not None:
             pipe.register_modules(unet=_other_unet(pipe, unet, local_only, unsafe))
+        _fits(pipe, model)
         for one in lora:
             _add_lora(pipe, one, local_only, unsafe)
         for student in (unet, *lora):
             _follow_scheduler(pipe, student)
+        for name in NETWORKS:
+            if (network := getattr(pipe, name, None)) is not None:
+                check_weights(network, f"the {name} of {model!r}")
+    if ignored:
+        warnings.warn(f"the ControlNet of {model!r} is ignored: images are made without it", stacklevel=3)
     return pipe
 
 
-def _settings(unsafe: bool) -> dict:
-    return {"use_safetensors": None if unsafe else True, "torch_dtype": torch.float32}
-
-
-def _from_folder(path: Path, unsafe: bool) -> "DiffusionPipeline":
-    from diffusers import DiffusionPipeline
-
-    model, index = str(path), path / "model_index.json"
-    if not index.exists():
+def _from_folder(path: Path, model: str, unsafe: bool) -> "tuple[DiffusionPipeline, bool]":
+    """The pipeline of a folder, and whether it has a ControlNet, which is not read. model: its name in messages."""
+    if not (path / "model_index.json").exists():
         single = next(path.glob("*.safetensors"), None)
         hint = ""
         if (path / "config.json").exists():
@@ -120,14 +85,11 @@ def _from_folder(path: Path, unsafe: bool) -> "DiffusionPipeline":
         raise ValueError(
             f"the folder {model!r} is not a checkpoint in diffusers' layout: it has no model_index.json{hint}"
         )
-    parts = _parts(index)
-    kind = parts.get("_class_name", "?")
-    named = [name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None]
-    if "unet" not in named:
-        raise ValueError(f"{model!r} is a {kind}; {SUPPORTED}")
-    needed = [*NEEDED, *(name for name in SECOND if name in named or "XL" in kind)]
+    parts = layout.parts_of(path, model)
+    layout.refuse_scripts(path)
+    needed = layout.needed(parts)
     for name in needed:
-        if name not in named or not (path / name).is_dir():
+        if name not in layout.named(parts) or not (path / name).is_dir():
             raise ValueError(
                 f"the checkpoint {model!r} lacks the component {name!r}; needed are {', '.join(needed)}, a folder each"
             )
@@ -136,55 +98,59 @@ def _from_folder(path: Path, unsafe: bool) -> "DiffusionPipeline":
         ):
             raise ValueError(f"the {name} of {model!r} has no vocabulary: neither tokenizer.json nor vocab.json")
     try:
-        networks = {name: _network(path / name, parts[name], unsafe) for name in needed if name in NETWORKS}
-        return DiffusionPipeline.from_pretrained(
-            path,
-            local_files_only=True,
-            **{name: None for name in NOT_LOADED if name in parts},
-            **networks,
-            torch_dtype=torch.float32,
-        )
-    except Exception as error:  # of many kinds, some of safetensors, diffusers and transformers alone
-        raise ValueError(f"the checkpoint {model!r} cannot be read: {one_line(error)}") from None
+        made = {name: _component(path / name, parts[name][1], unsafe) for name in needed}
+    except ValueError as error:
+        raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
+    return _pipeline(parts, made), "controlnet" in layout.named(parts)
 
 
-def _parts(index: Path) -> dict:
-    """What a checkpoint is made of, by its model_index.json."""
-    try:
-        parts = json.loads(index.read_text())
-        if isinstance(parts, dict):
-            return parts
-    except (OSError, ValueError):
-        pass
-    raise ValueError(f"{str(index)!r} cannot be read, or is not what it should be in JSON")
+def _pipeline(parts: dict[str, Any], made: dict[str, Any]) -> "DiffusionPipeline":
+    """The plain pipeline of these components, whichever pipeline the checkpoint was saved by."""
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    if layout.PIPELINES[parts["_class_name"]]:
+        zeros = bool(parts.get("force_zeros_for_empty_prompt", True))
+        return StableDiffusionXLPipeline(**made, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+    return StableDiffusionPipeline(**made, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
-def _network(folder: Path, class_: Sequence[str], unsafe: bool) -> torch.nn.Module:
+def _component(folder: Path, class_: str, unsafe: bool) -> Any:
+    """A component of a checkpoint, from its folder. `ValueError`, naming the folder, for whatever is wrong."""
+    if folder.name in NETWORKS:
+        return _network(folder, class_, unsafe)
+    tokenizer = folder.name.startswith("tokenizer")
+    file = folder / ("tokenizer_config.json" if tokenizer else "scheduler_config.json")
+    if file.exists() or not tokenizer:
+        layout.settings_of(file)
+    with naming(folder):
+        if tokenizer:
+            import transformers
+
+            return getattr(transformers, class_).from_pretrained(folder, local_files_only=True)
+        return layout.scheduler_class(class_).from_pretrained(folder, local_files_only=True)
+
+
+def _network(folder: Path, class_: str, unsafe: bool) -> Any:
     """A network of a checkpoint. `ValueError` where a weight is not in its files: the libraries would fill in random
     numbers, and go on."""
-    library, name = class_
-    if library not in ("diffusers", "transformers"):
-        raise ValueError(f"its {folder.name} is a {name} of {library}, which is not known here")
-    files = list(folder.glob("*.safetensors"))
-    if not files and not unsafe:
-        pickles = any(folder.glob("*.bin"))
-        raise ValueError(
-            f"the component {folder.name!r} has no weights in safetensors"
-            + (
-                ", only pickles (.bin), which can run code; convert them, or allow that (--unsafe-weights)"
-                if pickles
-                else ""
-            )
+    import diffusers
+    import transformers
+
+    layout.settings_of(folder / "config.json")
+    variant, files = layout.choose((file.name for file in folder.iterdir()), folder.name, unsafe)
+    for file in files:
+        if file.endswith(".safetensors"):
+            metadata_of(folder / file)
+    kind = getattr(transformers if folder.name.startswith("text") else diffusers, class_)
+    with naming(folder):
+        made, info = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            variant=variant or None,
+            use_safetensors=files[0].endswith(".safetensors"),
+            torch_dtype=torch.float32,
         )
-    half = files and all(".fp16." in file.name for file in files)
-    kind = getattr(importlib.import_module(library), name)
-    made, info = kind.from_pretrained(
-        folder,
-        local_files_only=True,
-        output_loading_info=True,
-        **({"variant": "fp16"} if half else {}),
-        **_settings(unsafe),
-    )
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
@@ -194,91 +160,173 @@ def _network(folder: Path, class_: Sequence[str], unsafe: bool) -> torch.nn.Modu
     return made
 
 
-def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "DiffusionPipeline":
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+def _fits(pipe: "DiffusionPipeline", model: str) -> None:
+    """`ValueError` where the UNet wants what the other components do not give."""
+    config = pipe.unet.config
+    encoders = [e for e in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if e is not None]
+    xl = len(encoders) == 2
+    for key, what in (("num_class_embeds", "class labels"), ("class_embed_type", "class labels or image embeddings")):
+        if config.get(key) is not None:
+            raise ValueError(f"the unet of {model!r} takes {what} ({key} = {config[key]!r}); {layout.SUPPORTED}")
+    if config.get("encoder_hid_dim_type") is not None or config.get("addition_embed_type") != (
+        "text_time" if xl else None
+    ):
+        raise ValueError(
+            f"the unet of {model!r} has another condition than the prompt (addition_embed_type = "
+            f"{config.get('addition_embed_type')!r}, encoder_hid_dim_type = {config.get('encoder_hid_dim_type')!r}); "
+            f"{layout.SUPPORTED}"
+        )
+    width = sum(encoder.config.hidden_size for encoder in encoders)
+    reads = config.cross_attention_dim
+    if any(one != width for one in (reads if isinstance(reads, list | tuple) else [reads])):
+        raise ValueError(f"the unet of {model!r} reads {reads} numbers a token, and its text encoders give {width}")
+    size, factor = config.sample_size, pipe.vae.config.scaling_factor
+    for side in size if isinstance(size, list | tuple) and len(size) == 2 else [size]:
+        if side is not None and (not isinstance(side, int) or side < 1):
+            raise ValueError(f"the unet of {model!r} has the sample_size {size!r}, which is no size of latents")
+    if not isinstance(factor, int | float) or not 0 < factor < float("inf"):
+        raise ValueError(f"the vae of {model!r} has the scaling_factor {factor!r}, which is no positive number")
+    for name in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(pipe, name, None)
+        if tokenizer is not None:
+            most = encoders[name == "tokenizer_2"].config.max_position_embeddings
+            tokenizer.model_max_length = min(tokenizer.model_max_length, most)
 
+
+# ---- single files
+
+
+def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "DiffusionPipeline":
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     if path.suffix != ".safetensors" and not unsafe:
         raise ValueError(
             f"{str(path)!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)"
         )
-    kind = StableDiffusionPipeline
-    if config is not None and Path(config).is_dir():
-        index = Path(config) / "model_index.json"
-        if not index.exists():
-            raise ValueError(f"the folder {config!r} says nothing of a checkpoint: it has no model_index.json")
-        if "XL" in _parts(index).get("_class_name", ""):
-            kind = StableDiffusionXLPipeline
-    elif config is None and path.suffix == ".safetensors":
-        kind = StableDiffusionXLPipeline if _has_two_encoders(path) else kind
+    if config is not None and Path(config).is_dir() and not (Path(config) / "model_index.json").exists():
+        raise ValueError(f"the folder {config!r} says nothing of a checkpoint: it has no model_index.json")
     try:
-        parts = inspect.signature(kind.__init__).parameters
-        return kind.from_single_file(
-            str(path),
-            config=config,
-            local_files_only=local_only or _offline() or (config is not None and Path(config).is_dir()),
-            torch_dtype=torch.float32,
-            **{name: None for name in NOT_LOADED if name in parts},
+        says = metadata_of(path) if path.suffix == ".safetensors" else {}
+        tensors = {name: value.to("meta") for name, value in read_tensors(path, unsafe).items()}  # names and shapes
+    except ValueError as error:
+        raise ValueError(f"{error}; it cannot be read as a checkpoint") from None
+    with tempfile.TemporaryDirectory() as temporary:
+        plain = Path(temporary)
+        parts = _configuration(path, config, tensors, local_only, plain)
+        try:
+            pipe = _convert(path, tensors, parts, plain)
+            _say_kind(pipe, tensors, says)
+        except ValueError as error:
+            raise ValueError(f"the file {str(path)!r} cannot be read as a checkpoint: {error}") from None
+    return pipe
+
+
+def _configuration(
+    path: Path, config: str | None, tensors: dict[str, Tensor], local_only: bool, into: Path
+) -> dict[str, Any]:
+    """What the model_index.json says that a single file holds. The JSON files and the words of the tokenizers are
+    copied into the folder, so that neither weights nor code beside them are used."""
+    if config is None:
+        folder = hub.configuration(_usual(tensors), local_only, f"the file {str(path)!r}")
+    elif Path(config).is_dir():
+        folder = Path(config)
+    else:
+        folder = hub.configuration(config, local_only)
+    name = str(config or folder)
+    parts = layout.parts_of(folder, name)
+    for part in ("", *layout.needed(parts)):
+        (into / part).mkdir(exist_ok=True)
+        for pattern in JSON_FILES:
+            for file in (folder / part).glob(pattern):
+                shutil.copyfile(file, into / part / file.name)
+        for file in (into / part).glob("*config.json"):
+            layout.settings_of(file)
+    return parts
+
+
+def _usual(tensors: dict[str, Tensor]) -> str:
+    """The hub id of the checkpoint whose configuration a file of this kind usually has."""
+    if any(key.startswith("conditioner.embedders.1") for key in tensors):
+        return "stabilityai/stable-diffusion-xl-base-1.0"
+    if any(key.startswith("cond_stage_model.model") for key in tensors):
+        return "stabilityai/stable-diffusion-2-1"
+    return "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+def _convert(path: Path, tensors: dict[str, Tensor], parts: dict[str, Any], plain: Path) -> "DiffusionPipeline":
+    """The pipeline of a single file. `ValueError` where it lacks a weight of what the configuration says."""
+    from accelerate import init_empty_weights
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
+    if parts["vae"][1] != "AutoencoderKL":
+        raise ValueError(f"its configuration has a {parts['vae'][1]}, and a single file an AutoencoderKL")
+    converters = (
+        ("unet", UNet2DConditionModel, convert_ldm_unet_checkpoint),
+        ("vae", AutoencoderKL, convert_ldm_vae_checkpoint),
+    )
+    for name, kind, convert in converters:
+        with naming(plain / name, what=f"the {name} of its configuration"):
+            config = kind.load_config(plain / name)
+            with init_empty_weights():
+                expected = kind.from_config(config).state_dict()
+        try:
+            found = convert(dict(tensors), config=dict(config))
+            missing = sorted(repr(key) for key in expected if found.get(key) is None)
+        except (KeyError, AttributeError, TypeError, IndexError, RuntimeError) as error:
+            missing = [one_line(error)]
+        if missing:
+            raise ValueError(f"it lacks weights of the {name} of its configuration, {missing[0]} for one")
+    kind = StableDiffusionXLPipeline if layout.PIPELINES[parts["_class_name"]] else StableDiffusionPipeline
+    extra = {"feature_extractor": None, "image_encoder": None}
+    if kind is StableDiffusionPipeline:
+        extra["safety_checker"] = None
+    with naming(path, what="it"):
+        pipe = kind.from_single_file(
+            str(path), config=str(plain), local_files_only=True, torch_dtype=torch.float32, **extra
         )
-    except Exception as error:  # of many kinds, some of diffusers' own
-        hint = ""
-        if config is None:
-            hint = (
-                "; a single file does not say how it is built, and the hub that would was not reached: give --config a "
-                "folder with the JSON files and tokenizers of its kind "
-                "(of SD 1.5: stable-diffusion-v1-5/stable-diffusion-v1-5 without its weights)"
-            )
-        raise ValueError(f"the file {str(path)!r} cannot be read as a checkpoint: {one_line(error)}{hint}") from None
+    for name in NETWORKS:
+        if (network := getattr(pipe, name, None)) is not None:
+            check_weights(network, f"its {name}")
+    return pipe
 
 
-def _has_two_encoders(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return any(key.startswith("conditioner.embedders.1") for key in file.keys())  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is truncated or is not a safetensors file ({error})") from None
+SAID = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction", "v-prediction": "v_prediction", "sample": "sample"}  # fmt: skip
+"""Kinds of prediction by what a file's metadata calls them (modelspec.prediction_type)."""
 
 
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
+def _say_kind(pipe: Any, tensors: dict[str, Tensor], says: dict[str, str]) -> None:
+    """Give the scheduler the kind of prediction and the table that a single file itself speaks of, by its keys v_pred
+    and ztsnr or in its metadata. `ValueError` where it contradicts itself or the configuration."""
+    from diffusers import DDIMScheduler
+
+    config = pipe.scheduler.config
+    kinds = {"its key v_pred": "v_prediction"} if "v_pred" in tensors else {}
+    said = says.get("modelspec.prediction_type")
+    if said is not None:
+        if said.lower() not in SAID:
+            raise unknown("modelspec.prediction_type in its metadata", said[:80], SAID)
+        kinds["its metadata (modelspec.prediction_type)"] = SAID[said.lower()]
+    if len(set(kinds.values())) > 1:
+        raise ValueError("it contradicts itself: " + ", ".join(f"{by} says {kind}" for by, kind in kinds.items()))
+    zero = "ztsnr" in tensors
+    for by, kind in kinds.items():
+        flow = "FlowMatch" in type(pipe.scheduler).__name__ or config.get("use_flow_sigmas")
+        configured = "flow_prediction" if flow else config.get("prediction_type", "epsilon")
+        if configured not in (kind, "epsilon"):  # every configuration says epsilon where nothing else was meant
+            raise ValueError(f"{by} says {kind}, and its configuration {configured}")
+    own: dict[str, Any] = {"prediction_type": next(iter(kinds.values()))} if kinds else {}
+    own |= {"rescale_betas_zero_snr": True} if zero else {}
+    if own:
+        rescales = not zero or "rescale_betas_zero_snr" in config
+        pipe.scheduler = (type(pipe.scheduler) if rescales else DDIMScheduler).from_config(config, **own)
 
 
-def _from_hub(model: str, local_only: bool, unsafe: bool) -> "DiffusionPipeline":
-    from diffusers import DiffusionPipeline
-
-    if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith("/"):
-        raise ValueError(
-            f"there is no checkpoint at {model!r}: "
-            "it is neither a folder, nor a .safetensors file, nor a hub id such as org/name"
-        )
-    wanted = [f"{name}/*" for name in (*NEEDED, "text_encoder_2", "tokenizer_2")]
-    try:
-        folder = DiffusionPipeline.download(
-            model,
-            local_files_only=local_only or _offline(),
-            safety_checker=None,
-            use_safetensors=None if unsafe else True,
-        )
-    except Exception as error:
-        why = (
-            "the hub is not to be used" if local_only or _offline() else "the hub was not reached, or does not have it"
-        )
-        raise ValueError(
-            f"the checkpoint {model!r} is neither a folder here nor in the hub's cache, "
-            f"and {why} ({one_line(error)[:120]}); where there is a network, run: "
-            f"hf download {model} model_index.json {' '.join(map(repr, wanted))} --local-dir {model.split('/')[1]}"
-            "  and give that folder as the model"
-        ) from None
-    return _from_folder(Path(folder), unsafe)
+# ---- what is added
 
 
 def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: bool) -> "UNet2DConditionModel":
     """A UNet alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export` wrote."""
-    from diffusers import UNet2DConditionModel
-
     path = Path(unet)
     inside = not (path / "config.json").exists() and (path / "unet" / "config.json").exists()
     if path.exists() and not inside and not (path / "config.json").exists():
@@ -286,18 +334,14 @@ def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: 
             f"{unet!r} holds no UNet: a folder with config.json and weights is needed, "
             "or one with such a folder named unet"
         )
-    if not path.exists() and (unet.count("/") != 1 or unet.startswith((".", "/", "~"))):
+    if not path.exists() and not hub.is_id(unet):
         raise ValueError(f"there is no UNet at {unet!r}")
-    found: UNet2DConditionModel
     try:
-        if path.exists():
-            found = _network(path / "unet" if inside else path, ("diffusers", "UNet2DConditionModel"), unsafe)
-        else:
-            found = UNet2DConditionModel.from_pretrained(
-                unet, local_files_only=local_only or _offline(), **_settings(unsafe)
-            )
-    except Exception as error:
-        raise ValueError(f"the UNet {unet!r} cannot be read: {one_line(error)}") from None
+        folder = (path / "unet" if inside else path) if path.exists() else hub.unet(unet, local_only, unsafe)
+        layout.refuse_scripts(folder)
+        found = _network(folder, "UNet2DConditionModel", unsafe)
+    except ValueError as error:
+        raise ValueError(f"the UNet {unet!r} cannot be read: {error}") from None
     for name in ("in_channels", "cross_attention_dim", "addition_embed_type"):
         theirs, ours = found.config.get(name), pipe.unet.config.get(name)
         if theirs != ours:
@@ -309,33 +353,35 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
     """Add a LoRA to the weights for good: LCM-LoRA, PCM-LoRA, or one that `toydiff export` wrote. `ValueError` if it is
     not there or does not fit."""
     path = Path(lora)
-    if not path.exists() and (lora.count("/") != 1 or lora.startswith((".", "/", "~"))):
+    if not path.exists() and not hub.is_id(lora):
         raise ValueError(f"there is no LoRA at {lora!r}")
-    where = {"pretrained_model_name_or_path_or_dict": lora}
-    if path.is_file():
-        if path.suffix != ".safetensors" and not unsafe:
-            raise ValueError(
-                f"the LoRA {lora!r} is a pickle, which can run code; "
-                "use a .safetensors file, or allow it (--unsafe-weights)"
-            )
-        where = {"pretrained_model_name_or_path_or_dict": str(path.parent or "."), "weight_name": path.name}
-    elif path.is_dir() and not any(path.glob("*.safetensors")) and not unsafe:
-        raise ValueError(f"the folder {lora!r} holds no LoRA: it has no .safetensors file")
-    try:
-        pipe.load_lora_weights(
-            **where,
-            adapter_name="given",
-            local_files_only=path.exists() or local_only or _offline(),
-            use_safetensors=None if unsafe else True,
-        )
-        if "given" not in {name for names in pipe.get_list_adapters().values() for name in names}:
-            raise ValueError("none of its weights is one of this checkpoint's")
-        pipe.fuse_lora(adapter_names=["given"])
-        pipe.unload_lora_weights()
-    except Exception as error:  # of many kinds, some of safetensors and peft alone
+    if path.is_file() and path.suffix != ".safetensors" and not unsafe:
         raise ValueError(
-            f"the LoRA {lora!r} does not fit this checkpoint, or cannot be read: {one_line(error)}"
-        ) from None
+            f"the LoRA {lora!r} is a pickle, which can run code; "
+            "use a .safetensors file, or allow it (--unsafe-weights)"
+        )
+    if path.is_dir():
+        names = [file.name for file in path.iterdir()]
+        path = path / _lora_file(names, f"the folder {lora!r}", unsafe)
+    elif not path.exists():
+        try:
+            path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
+        except ValueError as error:
+            raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
+    add_lora(pipe, path, lora, unsafe)
+
+
+def _lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
+    """Which of the files in a folder is the LoRA."""
+    usual = "pytorch_lora_weights.safetensors"
+    found = [name for name in names if name.endswith(".safetensors")]
+    if not found and unsafe:
+        usual, found = "pytorch_lora_weights.bin", [name for name in names if name.endswith(".bin")]
+    if usual in found or len(found) == 1:
+        return usual if usual in found else found[0]
+    if found:
+        raise ValueError(f"{where} holds {len(found)} files of weights; name the one that is the LoRA")
+    raise ValueError(f"{where} holds no LoRA: it has no .safetensors file")
 
 
 def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
@@ -343,11 +389,10 @@ def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
     checkpoint that it was made of."""
     if student is None or not (Path(student) / EXPORTED).exists():
         return
-    import diffusers
-
     folder = Path(student) / "scheduler"
     try:
-        name = json.loads((folder / "scheduler_config.json").read_text())["_class_name"]
-        pipe.register_modules(scheduler=getattr(diffusers, name).from_pretrained(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the scheduler of the student {student!r} cannot be read: {one_line(error)}") from None
+        name = layout.settings_of(folder / "scheduler_config.json").get("_class_name")
+        with naming(folder):
+            pipe.register_modules(scheduler=layout.scheduler_class(name).from_pretrained(folder))
+    except ValueError as error:
+        raise ValueError(f"the scheduler of the student {student!r} cannot be read: {error}") from None

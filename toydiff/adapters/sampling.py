@@ -252,7 +252,9 @@ def _noised(
     mean, std = checkpoint.encode(image, at_once=at_once)
     if not isinstance(rng, torch.Generator):
         mean, std = mean.expand(n, -1, -1, -1), std.expand(n, -1, -1, -1)
-    z = (mean + std * _noise(tuple(mean.shape), rng)).expand(n, -1, -1, -1).contiguous()
+    if bool(std.any()):  # the small VAE of TAESD gives a latent, not a distribution: nothing is drawn then
+        mean = mean + std * _noise(tuple(mean.shape), rng)
+    z = mean.expand(n, -1, -1, -1).contiguous()
     return D.schedule.mix(z, _noise(tuple(z.shape), rng), t.to(z))
 
 

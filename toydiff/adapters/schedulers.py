@@ -21,7 +21,7 @@ from ..solvers.base import Solver
 from ..solvers.lcm import LCM
 from ..solvers.registry import SOLVERS, solver_by_name
 from .checkpoint import StableDiffusion, table_of
-from .reading import one_line, quietly
+from .quiet import one_line, quietly
 from .unet import network_of
 
 SPACINGS = ("trailing", "leading", "linspace", "lcm")

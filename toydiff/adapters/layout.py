@@ -1,0 +1,222 @@
+"""What the files of a checkpoint's folder say it is, before anything of it is read.
+
+A checkpoint is data from a stranger. Its JSON names classes, and diffusers would import whatever is named there. Here a
+component is one of a few known classes, and a folder that brings code along is refused.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..support.checks import unknown
+
+SECOND = ("text_encoder_2", "tokenizer_2")
+NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder", "controlnet")
+SUPPORTED = "this adapter takes checkpoints with a UNet: SD 1.x, SD 2.x and SDXL"
+
+LIBRARIES = ("diffusers", "transformers")
+ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+CLASSES: dict[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+    "text_encoder": ENCODERS,
+    "text_encoder_2": ENCODERS,
+    "tokenizer": TOKENIZERS,
+    "tokenizer_2": TOKENIZERS,
+}
+"""The classes that a component may have. A scheduler may be any of diffusers'."""
+PIPELINES = {
+    "StableDiffusionPipeline": False,
+    "StableDiffusionImg2ImgPipeline": False,
+    "StableDiffusionControlNetPipeline": False,
+    "StableDiffusionControlNetImg2ImgPipeline": False,
+    "StableDiffusionPAGPipeline": False,
+    "LatentConsistencyModelPipeline": False,
+    "LatentConsistencyModelImg2ImgPipeline": False,
+    "StableDiffusionXLPipeline": True,
+    "StableDiffusionXLImg2ImgPipeline": True,
+    "StableDiffusionXLControlNetPipeline": True,
+    "StableDiffusionXLControlNetImg2ImgPipeline": True,
+    "StableDiffusionXLPAGPipeline": True,
+}
+"""The pipelines whose networks are those of SD 1.x and 2.x, or (True) of SDXL."""
+
+CODE = ("auto_map", "trust_remote_code", "custom_pipeline", "custom_pipelines", "custom_components")
+"""Keys by which a configuration names code of its own."""
+MOST = {
+    "num_train_timesteps": 100_000,
+    "num_hidden_layers": 256,
+    "layers_per_block": 64,
+    "transformer_layers_per_block": 256,
+    "mid_block_layers": 64,
+}
+"""What a configuration may ask for: beyond it, making the network would take all memory or all time."""
+MOST_BYTES = 64 * 2**20
+"""The size of a JSON file that is read: a tokenizer's has a few megabytes."""
+
+WEIGHTS = re.compile(
+    r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)(\.(?P<variant>\w+))?(?P<shard>-\d{5}-of-\d{5})?"
+    r"(\.(?P<later>\w+))?\.(?P<kind>safetensors|bin)"
+)
+"""The name of a file of weights. A variant stands before the number of a shard, or, in older files, after it."""
+VARIANTS = ("", "fp32", "fp16", "bf16")
+"""The variants of weights, by preference: whole precision first."""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; `ValueError` naming the file for anything else."""
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise ValueError(f"{str(file)!r} is too large for what it should be ({file.stat().st_size / 1e6:.0f} MB)")
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{str(file)!r} cannot be read, or is not what it should be in JSON")
+    return found
+
+
+def parts_of(folder: Path | str, model: str) -> dict[str, Any]:
+    """What the checkpoint is made of, by the model_index.json in the folder; its `_class_name` is one of `PIPELINES`.
+
+    model: how the checkpoint is called in messages. `ValueError` for another kind of checkpoint, for a component that
+    is not one of the known ones, or for code of its own.
+    """
+    parts = read_json(Path(folder) / "model_index.json")
+    kind = parts.get("_class_name")
+    refuse_code(parts, f"the model_index.json of {model!r}")
+    if not isinstance(kind, str):
+        raise ValueError(f"the model_index.json of {model!r} does not say which pipeline it is of: {kind!r}")
+    if kind not in PIPELINES:
+        raise ValueError(f"{model!r} is a {kind[:80]}; {SUPPORTED}, and their plain pipelines")
+    for name, class_ in parts.items():
+        if not isinstance(class_, list):
+            continue
+        if len(class_) != 2 or not all(isinstance(word, str | None) for word in class_):
+            raise ValueError(f"the model_index.json of {model!r} should say library and class of {name!r}: {class_!r}")
+        library, word = class_
+        known = LIBRARIES if name not in NOT_LOADED else (*LIBRARIES, "stable_diffusion")
+        if library is None:
+            continue
+        if library not in known:
+            raise ValueError(
+                f"the {name} of {model!r} is a {word} of {library[:80]!r}, which is not known here: components are "
+                f"those of {' and '.join(LIBRARIES)}, and a checkpoint's own code is not run"
+            )
+        if name in NOT_LOADED:
+            continue
+        if name not in (*CLASSES, "scheduler"):
+            raise ValueError(f"{model!r} has a component {name!r} ({word}) that is not known here; {SUPPORTED}")
+        if word is None or (name == "scheduler" and not is_scheduler(word)):
+            raise ValueError(f"the scheduler of {model!r} is a {word}, which is none of diffusers'")
+        if word not in CLASSES.get(name, (word,)):
+            raise ValueError(f"the {name} of {model!r} is a {word}, not a {' or '.join(CLASSES[name])}; {SUPPORTED}")
+    if "unet" not in named(parts):
+        raise ValueError(f"{model!r} is a {kind} without a UNet; {SUPPORTED}")
+    if parts.get("requires_aesthetics_score"):
+        raise ValueError(f"{model!r} is a {kind} that takes an aesthetic score, a refiner of images; {SUPPORTED}")
+    return parts
+
+
+def named(parts: dict[str, Any]) -> list[str]:
+    """The components that a checkpoint has."""
+    return [name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None]
+
+
+def needed(parts: dict[str, Any]) -> list[str]:
+    """The components that it must have."""
+    return [*NEEDED, *(name for name in SECOND if name in named(parts) or PIPELINES[parts["_class_name"]])]
+
+
+def is_scheduler(name: str) -> bool:
+    """Whether diffusers has a scheduler of this name."""
+    import diffusers
+
+    found = getattr(diffusers, name, None) if name.isidentifier() and name.endswith("Scheduler") else None
+    return isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
+
+
+def refuse_code(settings: dict[str, Any], of: str) -> None:
+    """`ValueError` where a configuration names code that would be run."""
+    for key in CODE:
+        if settings.get(key):
+            raise ValueError(f"{of} names code of its own ({key}), which is not run")
+    for key in ("attn_implementation", "_attn_implementation"):
+        if "/" in str(settings.get(key, "")):
+            raise ValueError(f"{of} names code of its own ({key}: {settings[key]!r}), which is not run")
+
+
+def refuse_scripts(folder: Path) -> None:
+    """`ValueError` where the folder of a checkpoint, or of one of its components, has Python files: they could be code
+    that its JSON names."""
+    for file in sorted([*folder.glob("*.py"), *folder.glob("*/*.py")]):
+        raise ValueError(
+            f"{str(file)!r} is code, which is not run; a checkpoint is JSON and weights, remove the file to use it"
+        )
+
+
+def settings_of(file: Path) -> dict[str, Any]:
+    """A component's configuration. `ValueError` for code of its own, or for a number that no checkpoint has."""
+    settings = read_json(file)
+    refuse_code(settings, repr(str(file)))
+    for key, most in MOST.items():
+        numbers = settings.get(key)
+        for number in _flat(numbers):
+            if isinstance(number, int | float) and not 0 <= number <= most:
+                raise ValueError(f"{str(file)!r} has {key} = {numbers!r}"[:200] + f"; {most} is the most")
+    return settings
+
+
+def _flat(value: Any) -> Iterable[Any]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value
+
+
+def choose(names: Iterable[str], component: str, unsafe: bool) -> tuple[str, list[str]]:
+    """Which of a component's files are its weights: (variant, names), where the variant without a name is "".
+
+    names: the files of its folder. Safetensors go before pickles, and whole precision before half. unsafe: pickles may
+    be read, too. `ValueError` where there are none.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names):
+        if matched := WEIGHTS.fullmatch(name):
+            variant = matched["variant"] or matched["later"] or ""
+            found.setdefault((matched["kind"], variant), []).append(name)
+    kinds = ["safetensors", "bin"] if unsafe else ["safetensors"]
+    for kind in kinds:
+        variants = [variant for of, variant in found if of == kind]
+        known = [variant for variant in VARIANTS if variant in variants]
+        if not known and len(variants) > 1:
+            raise ValueError(
+                f"the component {component!r} has weights of several variants, {', '.join(sorted(variants))}, "
+                f"and none of {', '.join(VARIANTS[1:])}; keep one of them"
+            )
+        for variant in [*known, *variants][:1]:
+            return variant, found[kind, variant]
+    pickles = any(kind == "bin" for kind, _ in found)
+    raise ValueError(
+        f"the component {component!r} has no weights in safetensors"
+        + (
+            ", only pickles (.bin), which can run code; convert them, or allow that (--unsafe-weights)"
+            if pickles
+            else ""
+        )
+    )
+
+
+def scheduler_class(name: object) -> Any:
+    """The class of a scheduler; `ValueError` where diffusers has none of this name."""
+    import diffusers
+
+    if not isinstance(name, str) or not is_scheduler(name):
+        known = [word for word in dir(diffusers) if word.endswith("Scheduler") and not word.startswith("Flax")]
+        raise unknown("scheduler", str(name)[:80], known)
+    return getattr(diffusers, name)

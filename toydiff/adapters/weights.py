@@ -1,0 +1,60 @@
+"""Files of weights: reading them without running code, and naming what is wrong with them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .quiet import one_line
+
+
+def read_tensors(file: Path, unsafe: bool) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or, with unsafe, of a pickle. `ValueError` for what cannot be read."""
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        if not unsafe:
+            raise ValueError(
+                f"{str(file)!r} is a pickle, which can run code; use a .safetensors file, or allow it "
+                "(--unsafe-weights)"
+            )
+        found: Any = torch.load(file, map_location="cpu", weights_only=True)
+        while isinstance(found, dict) and "state_dict" in found:
+            found = found["state_dict"]
+        if isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values()):
+            return found
+        raise ValueError(f"{str(file)!r} holds something else than tensors")
+    except ValueError:
+        raise
+    except Exception as error:  # of many kinds, some of safetensors and pickle alone
+        raise ValueError(
+            f"{str(file)!r} cannot be read: it is truncated, or is not what its name says ({one_line(error)[:120]})"
+        ) from None
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    """The text fields of a .safetensors file; `ValueError` where its header cannot be read."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata() or {}
+    except Exception as error:
+        raise ValueError(f"{str(file)!r} is truncated or is not a safetensors file ({one_line(error)[:120]})") from None
+
+
+def check_weights(network: nn.Module, what: str) -> None:
+    """`ValueError` where a network has weights that no file gave (on the device "meta"), or that are not finite."""
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        if value.is_meta:
+            raise ValueError(
+                f"{what} lacks weights, {name!r} for one: they are of another model, or of another version"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value.sum()) or torch.isfinite(value).all()):
+            raise ValueError(
+                f"{what} has weights that are not finite, {name!r} for one: its file is damaged, or was rounded to "
+                "a type too narrow for it"
+            )
