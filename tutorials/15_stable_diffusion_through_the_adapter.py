@@ -127,17 +127,17 @@ rows = {
     "heun": "HeunDiscreteScheduler",
     "lcm": "LCMScheduler",
 }
-config, gaps, shown = dict(pipe.scheduler.config), {}, {}
+config, gaps, shown = pipe.scheduler.config, {}, {}
 for solver, name in rows.items():
     spacing = "lcm" if solver == "lcm" else "trailing"
     own = {} if solver == "lcm" else {"timestep_spacing": spacing}
     with quietly():
-        pipe.scheduler = getattr(diffusers, name).from_config(config | own)
+        pipe.scheduler = getattr(diffusers, name).from_config(config, **own)
     theirs = pipe(
         PROMPTS,
         num_inference_steps=10,
         guidance_scale=3.0,
-        generator=torch.Generator().manual_seed(SEED),
+        generator=[torch.Generator().manual_seed(SEED + k) for k in range(len(PROMPTS))],
         output_type="pt",
     ).images
     ours = sample_images(checkpoint, PROMPTS, steps=10, solver=solver, grid=spacing, guidance_scale=3.0, seed=SEED)

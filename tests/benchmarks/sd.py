@@ -6,11 +6,13 @@
         seconds and memory of an update instead
     python tests/benchmarks/sd.py --counts
         weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
+    python tests/benchmarks/sd.py --parity
+        the same latents as diffusers' schedulers, on tiny checkpoints in the layouts of the published ones
 
 The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Both
-sides take their steps in turn in one run. Of each side the whole and the time inside the UNet are measured: what is
-left is the driver's own, and is reported as a fraction of a step. On CUDA also what two calls cost instead of one of
-twice the size, and what compilation gains.
+sides take their steps in turn in one run, with a prompt that was encoded before. Of each side the whole and the time
+inside the UNet are measured: what is left is the driver's own, and is reported as a fraction of a step. On CUDA also
+what two calls cost instead of one of twice the size, and what compilation gains.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import parity
 import tiny_sd
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -213,6 +216,28 @@ def counts() -> None:
         print(f"{method:28} {sum(spent) / updates:5.1f} passes a sample in an update")
 
 
+def parity_table() -> bool:
+    """Print the largest differences of latents from those of diffusers' own pipelines, beside what one rounding of the
+    start changes in theirs; whether no difference is above 1e-4 and that floor."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, solver, spacing, steps, row in parity.table(Path(folder)):
+            if isinstance(row, str):
+                print(f"{name:10} {solver:8} {spacing:9} {steps:3}  refused: {row}")
+                continue
+            rows.append(row)
+            print(
+                f"{name:10} {solver:8} {spacing:9} {steps:3}  difference {row.gap:.1e}, floor {row.floor:.1e}, "
+                f"size of latents {row.size:.1e}{'' if row.same else '  ABOVE 1e-4 AND THE FLOOR'}",
+                flush=True,
+            )
+    above = sum(not row.same for row in rows)
+    print(
+        f"{len(rows)} compared, largest difference {max(row.gap for row in rows):.1e}, {above} above 1e-4 and the floor"
+    )
+    return not above
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
@@ -227,8 +252,11 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json")
     parser.add_argument("--counts", action="store_true")
+    parser.add_argument("--parity", action="store_true")
     args = parser.parse_args()
     tiny_sd.silent()
+    if args.parity:
+        sys.exit(not parity_table())
     if args.counts:
         counts()
         return
@@ -246,11 +274,14 @@ def main() -> None:
     clock = Clock(pipe.unet, args.device)
     settings = {"guidance_scale": 7.5}
     made = {}
+    checkpoint.prompts.add([PROMPT])  # encoded before, on both sides
+    embeds = pipe.encode_prompt(PROMPT, args.device, 1, True)
 
     def theirs():
         rng = torch.Generator().manual_seed(0)
         made["theirs"] = pipe(
-            PROMPT,
+            prompt_embeds=embeds[0],
+            negative_prompt_embeds=embeds[1],
             num_inference_steps=args.steps,
             height=args.size,
             width=args.size,

@@ -326,7 +326,7 @@ def test_pairs_and_a_method_that_needs_them(fine, checkpoints, tmp_path):
         (["--problem", "sd", "--model", "nowhere", "--prompt", "a"], "there is no checkpoint at 'nowhere'"),
         (["--problem", "sd:x", "--model", "y", "--prompt", "a"], "named twice"),
         (["--problem", "sd", "--model", "SD"], "at least one --prompt"),
-        (["--problem", "sd", "--model", "SD", "--prompt", "a", "--size", "17"], "multiples of 4"),
+        (["--problem", "sd", "--model", "SD", "--prompt", "a", "--size", "17"], "multiples of 2"),
         (["--problem", "sd", "--model", "SD", "--prompt", "a", "--size", "8x8x8"], "one number, or height x width"),
         (["--problem", "sd", "--model", "SD", "--prompt", "a" * 99], "the prompt has 99 tokens"),
         (["--problem", "sd", "--model", "SD", "--prompt", "a", "--dtype", "int8"], "unknown dtype 'int8'"),

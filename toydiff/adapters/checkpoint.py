@@ -214,16 +214,15 @@ class StableDiffusion:
         """The shape (channels, H, W) of the latent of an image.
 
         size: of the image in pixels, (height, width) or the side of a square; None for the checkpoint's own.
-        `ValueError` for a size that is not positive whole numbers, or that the UNet cannot halve often enough.
+        `ValueError` for a size that is not positive whole numbers, or that is no multiple of `scale` (8 for SD).
         """
         if not isinstance(size, int | tuple | None) or (isinstance(size, tuple) and len(size) != 2):
             raise ValueError(f"a size is a number of pixels, or (height, width), got {size!r}")
         height, width = (size, size) if isinstance(size, int) else self.resolution if size is None else size
-        step = self.scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
         for side in (check_count(height, "height"), check_count(width, "width")):
-            if side % step:
+            if side % self.scale:
                 raise ValueError(
-                    f"the height and width of an image must be multiples of {step} here, got {height} x {width}"
+                    f"the height and width of an image must be multiples of {self.scale} here, got {height} x {width}"
                 )
         return self.channels, height // self.scale, width // self.scale
 
@@ -231,7 +230,8 @@ class StableDiffusion:
     def decode(self, latents: Tensor, *, at_once: int = AT_ONCE, progress: bool = False) -> Tensor:
         """Images (n, 3, H, W) in [0, 1], on the processor, of latents (n, C, H/scale, W/scale).
 
-        at_once: latents in one call of the VAE. progress: show a bar. `ValueError` for another shape, or NaN.
+        at_once: latents in one call of the VAE. progress: show a bar. `ValueError` for another shape, or NaN in
+        what comes in or goes out.
         """
         check_state(latents, "latents")
         check_finite(latents, "latents")
@@ -242,7 +242,13 @@ class StableDiffusion:
         images = []
         for part in tqdm(latents.split(at_once), desc="decode", unit="batch", disable=not progress):
             z = (part.to(self.device, torch.float32) * factor.to(self.device)) + shift.to(self.device)
-            images.append((self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).cpu())
+            decoded = self.vae.decode(z, return_dict=False)[0]
+            if not bool(torch.isfinite(decoded).all()):
+                raise ValueError(
+                    f"the VAE of {self.source!r} made NaN or infinity of finite latents (up to "
+                    f"{float(part.abs().max()):.3g}): its weights are broken, or are of another model"
+                )
+            images.append((decoded / 2 + 0.5).clamp(0, 1).cpu())
         return torch.cat(images)
 
     @_by_itself
@@ -262,6 +268,7 @@ class StableDiffusion:
             shift, factor = self._moments(mean)
             means.append(((mean - shift) / factor).cpu())
             stds.append((std / factor).cpu())
+        check_finite(torch.cat([*means, *stds]), f"what the VAE of {self.source!r} made of images")
         return torch.cat(means), torch.cat(stds)
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Students for diffusers: a LoRA or a UNet, the scheduler that samples it, and the lines of Python that load both."""
 
 import copy
+import inspect
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import Linear, PiecewiseLinear, Tabulated
 from ..support.files import check_folder, writable_folder, write_json, write_text
 from ..training.checkpoints import versions
-from .checkpoint import KINDS
-from .reading import EXPORTED, quietly
-from .unet import CheckpointUNet, network_of
+from . import hub, layout
+from .checkpoint import KINDS, table_of
+from .quiet import one_line, quietly
+from .reading import EXPORTED, NETWORKS, SINGLE
+from .unet import Checkpoint, CheckpointUNet, network_of
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DConditionModel
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 LORA_FILE = "pytorch_lora_weights.safetensors"
 SCHEDULERS = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler"}
 """The scheduler of diffusers that does the steps of a solver, by the solver's name."""
+TABLE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+"""The settings of a scheduler that make its table of noise levels."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
 
     A LoRA is written where the student is no more than that, and else its UNet. whole: the UNet in any case. about:
     what is known of the student (`runs.Model.about`). `ValueError` if D is no student of a checkpoint, if no scheduler
-    has its schedule, or if the folder is in use.
+    has its schedule, or if the folder is in use or cannot be written; nothing is left there then.
 
     With these weights diffusers makes the same images as `sample_images` does for the same seed. That holds at whole
     timesteps, and at the numbers of steps that the method is meant for.
@@ -72,28 +78,41 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
         steps,
         guidance=1.0 if not net.guided else 7.5,
     )
-    writable_folder(folder.parent)
-    # into a folder beside it, which gets its name once it is whole
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as name, quietly():
-        part = Path(name)
-        if as_lora:
-            _save_lora(net, part)
-        else:
-            merged(net).save_pretrained(part / "unet", safe_serialization=True)
-        scheduler.save_pretrained(part / "scheduler")
-        write_text(
-            part / "README.md",
-            f"# {about['method']} on {base['model']}\n\nMade by toydiff. To use it:\n\n```python\n{code}```\n",
-        )
-        write_json(
-            part / EXPORTED, {"about": {k: v for k, v in about.items() if k != "denoiser"}, "versions": versions()}
-        )
-        part.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-        part.mkdir()  # which the context then removes
+    unet = None if as_lora else merged(net)
+    made = [place for place in folder.parents if not place.exists()]
+    try:
+        writable_folder(folder.parent)
+        # into a folder beside it, which gets its name once it is whole
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-", suffix=".part") as name, quietly():
+            part = Path(name)
+            if unet is None:
+                _save_lora(net, part)
+            else:
+                unet.save_pretrained(part / "unet", safe_serialization=True)
+            scheduler.save_pretrained(part / "scheduler")
+            write_text(part / "README.md", _readme(f"{about['method']} on {base['model']}", code))
+            write_json(
+                part / EXPORTED, {"about": {k: v for k, v in about.items() if k != "denoiser"}, "versions": versions()}
+            )
+            part.chmod(0o755)
+            if folder.exists():
+                folder.rmdir()
+            part.rename(folder)
+            part.mkdir()  # which the context then removes
+    except (OSError, ValueError, SafetensorError) as error:
+        for place in made:  # the innermost first
+            if place.is_dir():
+                place.rmdir()
+        raise ValueError(f"the student cannot be written into {str(folder)!r}: {one_line(error)}") from None
     return Exported(folder, "lora" if as_lora else "unet", type(scheduler).__name__, steps, code)
+
+
+def _readme(title: str, code: str) -> str:
+    fence = "```"
+    while fence in code:  # in the name of a folder
+        fence += "`"
+    title = " ".join(title.split()).encode(errors="backslashreplace").decode()
+    return f"# {title}\n\nMade by toydiff. To use it:\n\n{fence}python\n{code}{fence}\n"
 
 
 def _save_lora(net: CheckpointUNet, folder: Path) -> None:
@@ -151,18 +170,54 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
         raise ValueError(
             f"no scheduler of diffusers is known to do what {solver!r} does; known are {', '.join(SCHEDULERS)}"
         )
-    own = {
+    own: dict[str, Any] = {
         "timestep_spacing": "trailing",
         "prediction_type": names[D.kind],
         "steps_offset": 0,
-        "clip_sample": False,
-        "set_alpha_to_one": True,
-        "thresholding": False,
     }
+    if solver == "ddim":
+        own |= {"clip_sample": False, "set_alpha_to_one": True}
     if solver == "lcm":
         own["original_inference_steps"] = max(steps)  # the points it picks from are then those of the uniform grid
+    # of the checkpoint's scheduler only the table: what else it does (Karras' levels, say) is not the student's
+    theirs = checkpoint.pipe.scheduler
+    known = inspect.signature(type(theirs).__init__).parameters  # a configuration also keeps what its class ignores
+    own |= {key: theirs.config[key] for key in TABLE if key in known}
     with quietly():
-        return getattr(diffusers, SCHEDULERS[solver]).from_config(dict(checkpoint.pipe.scheduler.config) | own)
+        made = getattr(diffusers, SCHEDULERS[solver])(**own)
+    # but for the last level, which is 2^-24 instead of 0 in a scheduler that divides by it
+    if not torch.equal(table_of(made)._log_alpha[:-1], checkpoint.table._log_alpha[:-1]):
+        raise ValueError(f"{SCHEDULERS[solver]} of diffusers cannot have the noise levels of {checkpoint.source!r}")
+    return made
+
+
+def _arguments(checkpoint: Checkpoint, single: bool) -> str:
+    """How diffusers reads again what a checkpoint was read from: arguments, each after a comma."""
+    about, arguments = checkpoint.about, []
+    if single:
+        folder = Path(about["config"] or "")
+        arguments.append(f"config={about['config']!r}")
+    else:
+        at = Path(checkpoint.source)
+        folder = at if at.is_dir() else hub.checkpoint(checkpoint.source, True, about["unsafe"])
+        if variant := _variant(folder, about["unsafe"]):
+            arguments += [f"variant={variant!r}", "torch_dtype=torch.float32"]  # else the text encoder stays in half
+    index = folder / "model_index.json"
+    named = layout.named(layout.read_json(index)) if index.is_file() else layout.NOT_LOADED
+    taken = inspect.signature(type(checkpoint.pipe).__init__).parameters
+    for name in layout.NOT_LOADED:
+        if name in named and name in taken and not (folder / name).is_dir():  # it was not downloaded
+            arguments.append(f"{name}=None")
+    return "".join(f", {argument}" for argument in arguments)
+
+
+def _variant(folder: Path, unsafe: bool) -> str | None:
+    """The variant ("fp16") of the weights in a checkpoint's folder, where a network has no others."""
+    for name in NETWORKS:
+        files = [file.name for file in (folder / name).glob("*")]
+        if files and (variant := layout.choose(files, name, unsafe)[0]):
+            return variant
+    return None
 
 
 def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tuple[int, ...], guidance: float) -> str:
@@ -170,24 +225,24 @@ def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tup
 
     folder: of the student; what: "lora" or "unet"; scheduler: the name of its class; guidance: the guidance scale.
     """
-    checkpoint = network_of(D).checkpoint
+    checkpoint, place = network_of(D).checkpoint, str(folder)
     pipeline = type(checkpoint.pipe).__name__
-    reading = f'pipe = {pipeline}.from_pretrained("{checkpoint.source}")'
-    if Path(checkpoint.source).suffix == ".safetensors":
-        reading = f'pipe = {pipeline}.from_single_file("{checkpoint.source}", config={checkpoint.about["config"]!r})'
+    single = Path(checkpoint.source).suffix in SINGLE
+    arguments = _arguments(checkpoint, single)
     n = max(steps)
     flow = isinstance(D.schedule, Linear)
     lines = [
         *(["import numpy as np"] if flow else ()),
+        *(["import torch"] if "torch." in arguments else ()),
         f"from diffusers import {pipeline}, {scheduler}" + (", UNet2DConditionModel" if what == "unet" else ""),
         "",
-        reading,
+        f"pipe = {pipeline}.{'from_single_file' if single else 'from_pretrained'}({checkpoint.source!r}{arguments})",
     ]
     if what == "lora":
-        lines.append(f'pipe.load_lora_weights("{folder}", weight_name="{LORA_FILE}")')
+        lines.append(f"pipe.load_lora_weights({place!r}, weight_name={LORA_FILE!r})")
     else:
-        lines.append(f'pipe.unet = UNet2DConditionModel.from_pretrained("{folder}", subfolder="unet")')
-    lines.append(f'pipe.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")')
+        lines.append(f'pipe.unet = UNet2DConditionModel.from_pretrained({place!r}, subfolder="unet")')
+    lines.append(f'pipe.scheduler = {scheduler}.from_pretrained({place!r}, subfolder="scheduler")')
     walk = f"num_inference_steps={n}"
     if flow:
         walk = f"sigmas=np.linspace(1, 0, {n}, endpoint=False)"

@@ -4,9 +4,10 @@ sheets of images with their settings inside."""
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -15,13 +16,25 @@ from tqdm import tqdm
 
 from ..support.files import writable_folder, write_bytes
 from ..training.checkpoints import read_tensors, tensor_bytes
+from .quiet import one_line
+from .text import check_text
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+OTHERS = (
+    ".heic .heif .jxl .jp2 .j2k .jpx .svg .psd .xcf .tga .ico .icns .pnm .ppm .pgm .pbm .dds .exr .hdr .qoi .pcx .apng "
+    ".raw .dng .cr2 .cr3 .nef .arw"
+)
+"""Pictures too, which are not read. They are refused, so that none is left out in silence."""
 CAPTIONS = "metadata.jsonl"
 SHARD = 64
 """Images that are encoded together, and kept in one file."""
 GAP = 4
 """Pixels between the images of a sheet."""
+READ_AS = 2
+"""Grows when `read_image` gives other pixels for a file: latents that were kept then count no more."""
 
 
 class Encoder(Protocol):
@@ -45,67 +58,134 @@ def read_text(path: Path) -> str:
 
 
 def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
-    """The images in a folder and in the folders inside it, sorted, each with its caption.
+    """The images in a folder and in the folders inside it, sorted, each with its caption. Links are followed.
 
     A caption is the "text" of the line of metadata.jsonl that has the image's "file_name", or else the content of a
-    .txt file of the image's name. `ValueError` if there is no image, or one without a caption.
+    .txt file of the image's name. Only files whose name begins with a dot, and what is no picture by its name, are
+    left out. `ValueError` if there is no image, for one without a caption or with two, for a line without its image,
+    and for a picture of a format that is not read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no folder of images at {str(folder)!r}")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    files = _files(folder)
+    found = [path for path in files if path.suffix.lower() in SUFFIXES]
+    for path in files:
+        if path.suffix.lower() in OTHERS.split():
+            raise ValueError(
+                f"the picture {str(path)!r} is of a format that is not read; "
+                f"convert it, or take it out of the folder; read are {', '.join(SUFFIXES)}"
+            )
     if not found:
         raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
-    said = {}
-    for index in sorted(path for path in folder.rglob(CAPTIONS) if path.is_file()):
-        for number, line in enumerate(read_text(index).split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                if not isinstance(row["text"], str):
-                    raise TypeError
-                said[(index.parent / row["file_name"]).resolve()] = row["text"]
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f'line {number} of {str(index)!r} is not like {{"file_name": "a.png", "text": "a caption"}}'
-                ) from None
+    said = _captions(path for path in files if path.name == CAPTIONS)
     captioned = []
     for path in found:
+        if not path.is_file():
+            raise ValueError(f"the picture {str(path)!r} is a link that leads nowhere, or no file")
         beside = path.with_suffix(".txt")
-        caption = said.get(path.resolve())
-        if caption is None and beside.is_file():
-            caption = read_text(beside).strip()
-        if caption is None:
+        text, line = said.get(_place(path), (None, ""))
+        if beside.is_file():
+            own = read_text(beside).strip()
+            if text is not None and text.strip() != own:
+                raise ValueError(f"the image {str(path)!r} has two captions, one in {line} and one in {beside.name!r}")
+            text = own if text is None else text
+        if text is None:
             raise ValueError(
                 f"the image {str(path)!r} has no caption: give it a line in {CAPTIONS}, or a file {beside.name}; "
                 "an empty one is allowed"
             )
-        captioned.append((path, caption))
+        captioned.append((path, text))
+    for place in said.keys() - {_place(path) for path in found}:
+        raise ValueError(f"{said[place][1]} is of {place!r}, and there is no such picture in the folder")
     return captioned
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files in a folder and in those inside it, sorted, without those whose names begin with a dot. A folder that
+    several links lead to counts once."""
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"the folder {error.filename!r} cannot be read: {error.strerror or error}")
+
+    seen: set[str] = set()
+    found = []
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        folders.sort()
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _place(path: Path) -> str:
+    """A file's absolute path, by which it is known whatever links lead to its folder. It may be a link itself: two of
+    one picture are two."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _captions(indices: Iterable[Path]) -> dict[str, tuple[str, str]]:
+    """By an image's `_place`, its caption in files metadata.jsonl, and the words for that line."""
+    said: dict[str, tuple[str, str]] = {}
+    for index in indices:
+        for number, row in enumerate(read_text(index).split("\n"), 1):
+            if not row.strip():
+                continue
+            line = f"line {number} of {str(index)!r}"
+            try:
+                about = json.loads(row)
+                name, text = about["file_name"], about["text"]
+                if not isinstance(text, str):
+                    raise TypeError
+                place = _place(index.parent / name)
+            except (ValueError, KeyError, TypeError, RecursionError, OSError):
+                raise ValueError(f'{line} is not like {{"file_name": "a.png", "text": "a caption"}}') from None
+            check_text(text, f"the caption in {line}")
+            if place in said:
+                raise ValueError(f"{line} is of {name!r}, which {said[place][1]} has described already")
+            said[place] = text, line
+    return said
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     """An image (3, H, W) in [0, 1] of size = (height, width): it is scaled until it covers that, and its middle is cut
-    out. `ValueError` if the file cannot be read as an image."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    out. What is transparent shows white. `ValueError` if the file cannot be read as one image."""
+    from PIL import Image, ImageOps
 
     height, width = size
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits of grey, which a conversion would clip
-                image = Image.fromarray(
-                    (np.asarray(image).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8)
-                )
-            image = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an image: {' '.join(str(error).split())[:120]}") from None
+            frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a photo, with its other eye
+            if frames > 1:
+                raise ValueError(f"it holds {frames} pictures; give each a file of its own")
+            if file.mode == "F":
+                raise ValueError("its numbers are fractions of an unknown range; convert it to 8 or 16 bits")
+            image = _on_white(ImageOps.exif_transpose(file))
+            image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds: decoders meet damaged files where they do not expect them
+        raise ValueError(f"{str(path)!r} cannot be read as an image: {one_line(error)[:120]}") from None
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def _on_white(image: "Image") -> "Image":
+    """A picture in RGB, of 8 bits, on a white ground."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits of grey, which a conversion would clip
+        grey = np.asarray(image).astype(np.float64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("its numbers have more than 16 bits; convert it to 8 or 16")
+        if (clear := image.info.get("transparency")) is not None:
+            grey[grey == clear] = 65535
+        image = Image.fromarray((grey / 257).round().astype(np.uint8))
+    if image.mode not in ("RGBA", "RGBa", "LA", "La", "PA") and "transparency" not in image.info:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def stamps(paths: Sequence[Path]) -> list[list]:
@@ -132,7 +212,7 @@ def encoded(
         part = paths[i : i + SHARD]
         file = None
         if cache is not None:
-            made_of = json.dumps([checkpoint.stamp("vae"), list(size), stamps(part)])
+            made_of = json.dumps([READ_AS, checkpoint.stamp("vae"), list(size), stamps(part)])
             key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
             file = writable_folder(cache) / f"latents-{key}.safetensors"
         if file is not None and file.exists():

@@ -1,5 +1,5 @@
 """Images from a checkpoint or a student of one, by any solver, grid and parallel sampler of the library, from the noise
-that diffusers draws for the same seed."""
+that diffusers draws for the same seed, or from an image."""
 
 import copy
 import dataclasses
@@ -11,14 +11,18 @@ from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..grids import GRIDS, time_grid
-from ..schedules import Tabulated
+from ..schedules import Tabulated, as_time
 from ..solvers import Trajectory, solve
 from ..solvers.parallel import ParallelSolver
 from ..solvers.registry import PARALLEL, solver_by_name
-from ..support.checks import check_count, unknown
+from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
 from .schedulers import SPACINGS, like_scheduler
+from .text import check_text
 from .unet import network_of
+
+STRENGTH = 0.8
+"""How much of the way from noise is walked where an image is to start from: diffusers' default."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def sample_images(
     guidance_scale: float = 7.5,
     negative_prompt: str | None = None,
     size: int | tuple[int, int] | None = None,
-    seed: int | torch.Generator = 0,
+    image: Tensor | None = None,
+    strength: float | None = None,
+    seed: int | torch.Generator | Sequence[int | torch.Generator] = 0,
     at_once: int = AT_ONCE,
     rounded: bool = False,
     cut: bool = False,
@@ -73,16 +79,27 @@ def sample_images(
 
     denoiser: a student; None is the checkpoint itself. grid: a name in `GRIDS`, or a spacing of diffusers' schedulers
     (`schedulers.SPACINGS`). With a spacing the sampler is diffusers' scheduler (`schedulers.like_scheduler`), and the
-    same settings give the same images. A solver that draws noise has to make them in one batch for that. ts:
-    times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off; it goes to `denoiser`. size: of an image,
-    (height, width) in pixels, or the side of a square; None is the checkpoint's own.
+    same settings give the same images. ts: times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off;
+    it goes to `denoiser`. Below 1 guidance goes from the prediction without a prompt only part of the way; diffusers
+    turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. size: of an image, (height,
+    width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own.
 
-    seed: of the noise. The start is standard normal noise of all images, drawn on the processor, as a pipeline of
-    diffusers draws it given torch.Generator("cpu").manual_seed(seed). The solver's own noise comes after it, from the
-    same stream. at_once: latents in one network call, twice as many with guidance; a parallel sampler evaluates so many
-    (point, image) pairs in one call. rounded: whole timesteps; spacings have them anyway. cut: a prompt that is too
-    long loses its end, instead of a `ValueError`. decode: also make the images, not only latents. keep: as `solve` has
-    it. progress: show bars. `ValueError` for bad input.
+    image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
+    latent and noise the state at the first time is mixed. strength: in (0, 1], 0.8 where it is not given: of the N
+    steps only the last int(N strength) are taken, as diffusers does. ts may begin below t = 1 with an image only, and
+    takes no strength.
+
+    seed: of the noise, which is drawn on the processor: of the start and then of the steps; with an image of its latent
+    first. Image k of all has a stream of its own, torch.Generator().manual_seed(seed + k), so it is the same whatever
+    else is in its batch, and seed + k makes it alone; a pipeline of diffusers takes a list of such generators. A list
+    has a seed or a generator for each image. One torch.Generator is one stream for all, as in diffusers, where a
+    stochastic solver's images depend on their batch.
+
+    at_once: latents in one network call, twice as many with guidance; a parallel sampler evaluates so many (point,
+    image) pairs in one call. rounded: whole timesteps; spacings have them anyway. cut: a prompt that is too long loses
+    its end, instead of a `ValueError`. decode: also make the images, not only latents. keep: as `solve` has it.
+    progress: show bars. `ValueError` for bad input, and for settings without effect: a negative prompt where guidance
+    is off or is an input of the model, and guidance_scale = 0, which leaves the prompt out.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts:
@@ -94,26 +111,41 @@ def sample_images(
     theirs, ours = net.checkpoint.unet.config, checkpoint.unet.config
     if any(theirs.get(key) != ours.get(key) for key in ("in_channels", "cross_attention_dim", "addition_embed_type")):
         raise ValueError(f"the denoiser is one of {net.checkpoint!r}, and does not fit {checkpoint!r}")
-    how, scale = solver_by_name(solver), 1.0
-    if ts is None and grid in SPACINGS:
+    check_guidance_has_effect(D, check_number(guidance_scale, "guidance_scale"), negative_prompt)
+    if strength is not None and (image is None or ts is not None):
+        raise ValueError("strength says how many of the steps are taken from an image on: it needs image, and no ts")
+    how, scale, of_steps = solver_by_name(solver), 1.0, ts is None
+    if ts is not None:
+        check_grid(ts := as_time(ts))
+        if image is None and ts[0] < 1:
+            raise ValueError(
+                f"ts begins at {float(ts[0]):g}, where a state holds part of an image: "
+                "give one to start from (image), or begin at 1"
+            )
+    elif grid in SPACINGS:
         word = solver.partition(":")[0]
         one_step = "ddim" if word in PARALLEL else solver
         scheduled = like_scheduler(checkpoint, D, one_step, steps, grid)
         D, ts, scale = scheduled.denoiser, scheduled.ts, scheduled.noise_scale
         how, rounded = how if word in PARALLEL else scheduled.solver, net.rounded
-    elif ts is None:
+    else:
         if grid not in GRIDS:
             raise unknown("time grid", grid, [*GRIDS, *SPACINGS])
         ts = time_grid(D.schedule, steps, grid)
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
+    if image is not None and of_steps:
+        ts = _last_part(ts, steps, STRENGTH if strength is None else strength)
     cond = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
-    if negative_prompt is not None and not cut and (lost := checkpoint.too_long(negative_prompt)):
-        raise ValueError(f"of the negative prompt: {lost}")
+    if negative_prompt is not None:
+        check_text(negative_prompt, "the negative prompt")
+        if not cut and (lost := checkpoint.too_long(negative_prompt)):
+            raise ValueError(f"of the negative prompt: {lost}")
     net.rounded, net.negative = rounded, negative_prompt
-    if not isinstance(seed, torch.Generator) and check_count(seed, "seed", 0) >= 2**63:
-        raise ValueError(f"seed must be below 2^63, got {seed}")
-    rng = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
-    x = scale * torch.randn(len(cond), *checkpoint.latent_shape(size), generator=rng)
+    rng = _streams(seed, len(cond))
+    if image is None:
+        x = scale * _noise((len(cond), *checkpoint.latent_shape(size)), rng)
+    else:
+        x = _noised(checkpoint, D, image, size, ts[0], len(cond), rng, at_once)
     batch = at_once
     if isinstance(how, ParallelSolver):
         assert dataclasses.is_dataclass(how)  # all those with a name are
@@ -128,7 +160,7 @@ def sample_images(
             solver=how,
             cond=cond[part],
             guidance_scale=guidance_scale,
-            generator=rng,
+            generator=rng if isinstance(rng, torch.Generator) else rng[part],
             keep=keep,
             progress=progress,
         )
@@ -140,6 +172,90 @@ def sample_images(
     first = dataclasses.replace(first, seconds=sum(path.seconds for path in parts))
     images = checkpoint.decode(latents, at_once=at_once, progress=progress) if decode else None
     return Images(images, latents, cond, first)
+
+
+def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_prompt: str | None) -> None:
+    """`ValueError` for settings of guidance that leave out what was given: the prompt, or the negative prompt."""
+    if guidance_scale == 0 and not D.scale_conditioned:
+        raise ValueError(
+            "guidance_scale = 0 leaves the prompt out; where diffusers writes guidance_scale=0.0, as for its Turbo "
+            "models, it means that guidance is off, and that is 1 here"
+        )
+    if negative_prompt is not None and D.scale_conditioned:
+        raise ValueError(
+            "the negative prompt has no effect: this model has the guidance scale as an input, and makes no "
+            "prediction without the prompt"
+        )
+    if negative_prompt is not None and guidance_scale == 1:
+        raise ValueError("the negative prompt has no effect at guidance scale 1, where guidance is off; leave it out")
+
+
+def _last_part(ts: Tensor, steps: int, strength: float) -> Tensor:
+    """The times of the last int(N strength) of N steps; `ValueError` for none."""
+    if not 0 < check_number(strength, "strength") <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength:g}")
+    ts = ts[steps - int(steps * strength) :]
+    if len(ts) < 2:
+        raise ValueError(f"strength {strength:g} of {steps} step(s) leaves no step; give more steps, or a higher one")
+    return ts
+
+
+Streams = torch.Generator | list[torch.Generator]
+"""One stream of noise for all images, or one for each."""
+
+
+def _streams(seed: int | torch.Generator | Sequence[int | torch.Generator], n: int) -> Streams:
+    """The streams of `seed` of n images; see `sample_images`."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        if len(seed) != n:
+            raise ValueError(f"there are {len(seed)} seeds for {n} image(s); give one for each")
+        seeds = list(seed)
+    else:
+        first = check_count(seed, "seed", 0)
+        seeds = [first + k for k in range(n)]
+    for one in seeds:
+        if not isinstance(one, torch.Generator) and check_count(one, "seed", 0) >= 2**63:
+            raise ValueError(f"seed must be below 2^63, and image k has seed + k; got {one}")
+    return [one if isinstance(one, torch.Generator) else torch.Generator().manual_seed(int(one)) for one in seeds]
+
+
+def _noise(shape: tuple[int, ...], rng: Streams) -> Tensor:
+    """Standard normal noise for n images, shape = (n, C, h, w)."""
+    if isinstance(rng, torch.Generator):
+        return torch.randn(shape, generator=rng, device=rng.device).cpu()
+    return torch.cat([torch.randn(1, *shape[1:], generator=one, device=one.device).cpu() for one in rng])
+
+
+def _noised(
+    checkpoint: StableDiffusion,
+    D: Denoiser,
+    image: Tensor,
+    size: int | tuple[int, int] | None,
+    t: Tensor,
+    n: int,
+    rng: Streams,
+    at_once: int,
+) -> Tensor:
+    """The states at time t of n latents of an image, or of n images."""
+    check_state(image, "image")
+    image = image[None] if image.ndim == 3 else image
+    if image.ndim != 4 or image.shape[1] != 3 or len(image) not in (1, n):
+        raise ValueError(f"image must be (3, H, W), or ({n}, 3, H, W) for as many images, got {shape(image)}")
+    check_finite(image, "image")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(f"image must lie in [0, 1], got {float(image.min()):g} to {float(image.max()):g}")
+    own = int(image.shape[2]), int(image.shape[3])
+    if checkpoint.latent_shape(own) != checkpoint.latent_shape(own if size is None else size):
+        raise ValueError(f"image is {own[0]} x {own[1]} pixels, and size is {size}; leave size out, or scale the image")
+    mean, std = checkpoint.encode(image, at_once=at_once)
+    if not isinstance(rng, torch.Generator):
+        mean, std = mean.expand(n, -1, -1, -1), std.expand(n, -1, -1, -1)
+    if bool(std.any()):  # the small VAE of TAESD gives a latent, not a distribution: nothing is drawn then
+        mean = mean + std * _noise(tuple(mean.shape), rng)
+    z = mean.expand(n, -1, -1, -1).contiguous()
+    return D.schedule.mix(z, _noise(tuple(z.shape), rng), t.to(z))
 
 
 def _another(D: Denoiser) -> LambdaDenoiser:

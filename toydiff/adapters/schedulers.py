@@ -5,6 +5,7 @@ The library's own grids are times, and a model is evaluated at fractions of a ti
 scheduler's `timestep_spacing` gives that scheduler's timesteps, and so the same images from the same seed.
 """
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ..solvers.base import Solver
 from ..solvers.lcm import LCM
 from ..solvers.registry import SOLVERS, solver_by_name
 from .checkpoint import StableDiffusion, table_of
-from .reading import one_line, quietly
+from .quiet import one_line, quietly
 from .unet import network_of
 
 SPACINGS = ("trailing", "leading", "linspace", "lcm")
@@ -43,7 +44,6 @@ PLAIN: dict[str, Any] = {
     "disable_corrector": [],
     "predict_x0": True,
     "lower_order_final": True,
-    "euler_at_final": False,
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
@@ -51,8 +51,8 @@ PLAIN: dict[str, Any] = {
     "use_flow_sigmas": False,
 }
 """With these settings a scheduler is the algorithm that its paper prints, and the solver here."""
-BOUNDARY = 10.0, 0.5
-"""The scaling of timesteps and the sigma_data of LCM's boundary condition."""
+SIGMA_DATA = 0.5
+"""The sigma_data of LCM's boundary condition."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,21 @@ class LCMScheduler(LCM):
     """Consistency sampling with LCM's boundary condition (arXiv 2310.04378, sec. 3).
 
     x_0 = c_skip x + c_out x_0' of the model's x_0', with c_skip = s^2/(k'^2 + s^2) and c_out = k'/sqrt(k'^2 + s^2). k'
-    is 10 k of the timestep k = K t - 1, and s = 1/2. At k = 19 already, c_skip is 7e-6 and c_out is 1 to within 1e-5,
-    so the condition changes large latents only. This library's jump to t = 0 needs none.
+    is `scaling` times the timestep k = K t - 1, and s = 1/2. At k = 19 already, c_skip is 7e-6 and c_out is 1 to within
+    1e-5, so the condition changes large latents only. This library's jump to t = 0 needs none.
     """
 
     timesteps: int = 1000
     """K."""
+    scaling: float = 10.0
+    """k'/k."""
 
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
         p = D(x, t)
-        scaling, width = BOUNDARY
-        k = scaling * (self.timesteps * t - 1).clamp(min=0)
-        c_skip, c_out = width**2 / (k**2 + width**2), k / torch.sqrt(k**2 + width**2)
+        k = self.scaling * (self.timesteps * t - 1).clamp(min=0)
+        c_skip, c_out = SIGMA_DATA**2 / (k**2 + SIGMA_DATA**2), k / torch.sqrt(k**2 + SIGMA_DATA**2)
         p = Prediction.of("x0", expand(c_skip, x) * x + expand(c_out, x) * p.x0, x, t, D.schedule)
         assert noise is not None  # a stochastic solver is always given noise
         return self.renoise(p, s, D.schedule, noise), p
@@ -106,7 +107,8 @@ def like_scheduler(
     - LCM's has a boundary condition.
 
     D: the model, a student or the checkpoint's own, on a table. `ValueError` where a solver has no scheduler, where the
-    configuration has a setting that the solver here lacks, or where the scheduler does not walk over a grid.
+    configuration has a setting that this scheduler follows and the solver here lacks, or where the scheduler does not
+    walk over a grid.
     """
     import diffusers
 
@@ -126,16 +128,19 @@ def like_scheduler(
         raise ValueError(
             f"the spacing of {name} is {'lcm' if name == 'LCMScheduler' else ', '.join(SPACINGS[:-1])}, not {spacing}"
         )
-    config = dict(checkpoint.pipe.scheduler.config) | ({} if spacing == "lcm" else {"timestep_spacing": spacing})
+    own = {} if spacing == "lcm" else {"timestep_spacing": spacing}
+    kind = getattr(diffusers, name)
     with quietly():
-        scheduler = getattr(diffusers, name).from_config(config)
         try:
+            # a configuration's own values are dropped where they are its class's defaults: ours go beside it
+            scheduler = kind.from_config(checkpoint.pipe.scheduler.config, **own)
             scheduler.set_timesteps(steps)
-        except ValueError as error:
+        except Exception as error:  # of several kinds: the settings contradict one another, or need another package
             raise ValueError(f"{name} cannot make {steps} steps: {one_line(error)}") from None
+    known = inspect.signature(kind.__init__).parameters  # a configuration also keeps the settings of other classes
     for key, plain in PLAIN.items():
-        value = scheduler.config.get(key, plain)
-        if value != plain and not (key == "solver_type" and value == "bh2"):
+        value = scheduler.config[key] if key in known else plain
+        if value != plain and (value or plain) and not (key == "solver_type" and value == "bh2"):
             raise ValueError(
                 f"the checkpoint's scheduler configuration asks {name} for {key} = {value!r}, "
                 f"which {entry.name} does not do; take one of the library's own grids"
@@ -168,5 +173,6 @@ def like_scheduler(
         )
     net = network_of(D)
     net.table, net.rounded = table, bool((k == k.round()).all())
-    made = LCMScheduler(timesteps=K) if isinstance(made, LCM) else made
+    if isinstance(made, LCM):
+        made = LCMScheduler(timesteps=K, scaling=scheduler.config.timestep_scaling)
     return AsScheduled(LambdaDenoiser(net, table, D.kind), made, ts, noise_scale)

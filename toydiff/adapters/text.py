@@ -36,8 +36,21 @@ class Encoded(NamedTuple):
     """(n, width), SDXL's vector of the whole prompt; None for other checkpoints."""
 
 
+def check_text(text: str, what: str = "the prompt") -> str:
+    """The text itself; `ValueError` where it has no form in UTF-8: half of a surrogate pair ("\\ud83d" in JSON), or
+    bytes of a command line that were no UTF-8."""
+    if not isinstance(text, str):
+        raise ValueError(f"{what} must be text, got {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} {text[:80]!r} is no text in UTF-8: its character {error.start} is not one") from None
+    return text
+
+
 def prompt_id(text: str) -> int:
     """The label of a prompt: the first 63 bits of its SHA-256, the same in every process and on every machine."""
+    check_text(text)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -160,11 +160,8 @@ class CheckpointUNet(nn.Module):
     def _inputs(self, x: Tensor, lam: Tensor, cond: Tensor | None, guidance_scale: Tensor | None) -> dict[str, Any]:
         """The arguments of the UNet."""
         channels = self.unet.config.in_channels
-        least = 2 ** (len(self.unet.config.block_out_channels) - 1)
-        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % least or x.shape[3] % least:
-            raise ValueError(
-                f"this UNet takes latents (B, {channels}, H, W) with H and W multiples of {least}, got {shape(x)}"
-            )
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"this UNet takes latents (B, {channels}, H, W), got {shape(x)}")
         timestep, x = self._timestep(lam), self._state(x, lam)
         like = x.to(self.unet.conv_in.weight.dtype)
         text: Encoded = self.checkpoint.prompts.rows(cond, like, self.negative)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..support.files import write_bytes
 from ..support.words import unknown
-from .terminal import MOST_SAMPLES, Parser, place, report, sample_file, show_progress, usable, whole
+from .terminal import MOST_SAMPLES, Parser, finite, place, report, sample_file, show_progress, usable, whole
 
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
@@ -28,7 +28,7 @@ MOST_SIZE = 8192
 
 TO_LOAD = ("checkpoint", "config", "lora", "unet", "local_only", "unsafe_weights")
 TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
-TO_SAMPLE = ("prompt", "negative_prompt", "round_timesteps")
+TO_SAMPLE = ("prompt", "negative_prompt", "round_timesteps", "image", "strength")
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
 """The options that only checkpoints have, by their names in the parsed arguments."""
 
@@ -96,7 +96,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--at-once",
         metavar="N",
         type=whole(1, MOST_SAMPLES),
-        help="images in one network call while sampling (default: 8)",
+        help="images in one network call while sampling, which changes no image (default: 8)",
     )
     group.add_argument(
         "--dtype",
@@ -114,12 +114,24 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             "--prompt",
             metavar="TEXT",
             action="append",
-            help="what to make images of; may be given again, and each prompt has a row of images",
+            help="what to make images of; may be given again, and each prompt has a row of images; "
+            "the image k of them all, counted from 0, has --seed S + k, which makes it alone",
         )
         group.add_argument(
             "--negative-prompt",
             metavar="TEXT",
-            help="what guidance leads away from",
+            help="what guidance leads away from; needs guidance that is not 1",
+        )
+        group.add_argument(
+            "--image",
+            metavar="FILE",
+            help="start from this picture (img2img), scaled and cut to --size",
+        )
+        group.add_argument(
+            "--strength",
+            metavar="S",
+            type=finite,
+            help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8)",
         )
         group.add_argument(
             "--round-timesteps",
@@ -234,7 +246,9 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     import torch
 
     from ..adapters.checkpoint import UNFILTERED
-    from ..adapters.sampling import sample_images
+    from ..adapters.images import read_image
+    from ..adapters.reading import whole as whole_path
+    from ..adapters.sampling import STRENGTH, sample_images
     from ..runs import to_device
 
     out = sample_file(args.out, args.json)
@@ -276,6 +290,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "lora": args.lora or [],
         "unet": args.unet,
         "safety": UNFILTERED,
+        "image": None if args.image is None else whole_path(args.image),
+        "strength": STRENGTH if args.image is not None and args.strength is None else args.strength,
     }
     made = sample_images(
         the_problem.checkpoint,
@@ -288,6 +304,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         guidance_scale=settings["guidance_scale"],
         negative_prompt=args.negative_prompt,
         size=tuple(settings["size"]),
+        image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
+        strength=settings["strength"],
         seed=args.seed,
         rounded=settings["round_timesteps"],
         cut=bool(args.cut_prompts),
@@ -312,12 +330,18 @@ def problem_of_run(model: "Model", *, with_data: bool = True) -> "StableDiffusio
 
 def text(row: Mapping, out: Path) -> str:
     """What was made, for people."""
-    prompts = len(row["prompts"])
+    prompts, g = len(row["prompts"]), row["guidance_scale"]
+    below = (
+        f"guidance {g:g} goes {'part of the way to' if g > 0 else 'away from'} the prompt; diffusers turns it off below 1: "
+        "--guidance-scale 1\n"
+        if g < 1
+        else ""
+    )
     return (
         f"{row['n'] * prompts} image{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
         f"by {row['solver']}, {row['steps']} steps: "
         f"{row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
-        f"{row['safety']}\nwrote {out}"
+        f"{below}{row['safety']}\nwrote {out}"
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..adapters.checkpoint import AT_ONCE, StableDiffusion
 from ..adapters.images import encoded, image_folder, read_text
 from ..adapters.reading import whole
-from ..adapters.text import text_of
+from ..adapters.text import check_text, text_of
 from ..adapters.unet import TRAINED, CheckpointUNet, network_of
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
@@ -109,6 +109,8 @@ class StableDiffusionProblem(CheckpointProblem):
         self._floors: dict[int, Spread] = {}
         if self._pairs is not None:
             self._texts = [*self._texts, *pairs.about_pairs(self._pairs).get("texts", ())]
+        for text in self._texts:
+            check_text(text)
 
     @staticmethod
     def _given(prompts: str | Path | Sequence[str]) -> list[str]:

@@ -23,6 +23,9 @@ from .parallel.base import Job, ParallelSolver, Sweep, unstable
 from .registry import DEFAULT_SOLVER, solver_by_name
 from .trajectory import Trajectory
 
+Noise = torch.Generator | Sequence[torch.Generator] | None
+"""Where noise comes from: one stream for the batch, one for each sample, or torch's global one."""
+
 
 class _OnGrid(Schedule):
     """A schedule that knows its levels at the times of a grid: computed ahead, all at once, as plain numbers.
@@ -113,7 +116,7 @@ class _Points:
     """The `Points` of one `solve`: many steps in one call, and each step's noise drawn once, in the order of a
     sequential walk."""
 
-    def __init__(self, run: Conditioned, schedule: _OnGrid, x: Tensor, at_once: int, rng: torch.Generator | None):
+    def __init__(self, run: Conditioned, schedule: _OnGrid, x: Tensor, at_once: int, rng: Noise):
         self.run, self.schedule, self.x, self.at_once, self.rng = run, schedule, x, at_once, rng
         self.times, self.steps = schedule.times, len(schedule.times) - 1
         levels = [schedule.levels(t) for t in self.times]
@@ -197,15 +200,17 @@ def _of(each: Any, samples: Tensor, B: int) -> Any:
     return type(each)(*parts) if hasattr(each, "_fields") else type(each)(parts)  # a namedtuple takes them one by one
 
 
-def _draw(x: Tensor, rng: torch.Generator | None) -> Tensor:
+def _draw(x: Tensor, rng: Noise) -> Tensor:
     """Noise shaped like x, drawn where the generator is: one on the processor gives the same numbers for every
     device."""
+    if isinstance(rng, Sequence):
+        return torch.cat([_draw(row, own) for row, own in zip(x.split(1), rng, strict=True)])
     device = x.device if rng is None else rng.device
     return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=device).to(x.device)
 
 
 def _walk(
-    run: Conditioned, solver: Solver, x: Tensor, times: Sequence[Tensor], rng: torch.Generator | None
+    run: Conditioned, solver: Solver, x: Tensor, times: Sequence[Tensor], rng: Noise
 ) -> Iterator[tuple[Tensor, Prediction]]:
     """Step by step: (x at the next time, the prediction that led there)."""
     past: deque[Prediction] = deque(maxlen=max(solver.memory, 1))
@@ -226,7 +231,7 @@ def solve(
     ts: Tensor | None = None,
     cond: Tensor | None = None,
     guidance_scale: Tensor | float = 1.0,
-    generator: torch.Generator | int | None = None,
+    generator: torch.Generator | int | Sequence[torch.Generator] | None = None,
     keep: str = "path",
     progress: bool = False,
 ) -> Trajectory:
@@ -240,7 +245,8 @@ def solve(
       sample: tensors and arrays (B, ...), lists and tuples of B, also inside dictionaries, lists and tuples. Anything
       else is passed on as one for all samples;
     - guidance_scale: a number, or one a sample (B,); 1 is off;
-    - generator: a torch.Generator or a seed, for stochastic solvers;
+    - generator: a torch.Generator or a seed, for stochastic solvers; or a list of B generators, one a sample, whose
+      noise then does not depend on the batch that it is in;
     - keep: "path" for all states; "end" for the last only, so that memory does not grow with N;
     - progress: whether to show a bar.
 
@@ -267,7 +273,11 @@ def solve(
         ts = time_grid(D.schedule, steps, grid)
     ts = as_time(ts).detach().to(x.device, torch.promote_types(x.dtype, torch.float32), copy=True)
     check_grid(ts)
-    rng = as_generator(generator, x.device)
+    if isinstance(generator, Sequence) and (
+        len(generator) != len(x) or not all(isinstance(own, torch.Generator) for own in generator)
+    ):
+        raise ValueError(f"a list of generators has one torch.Generator for each of the {len(x)} samples")
+    rng = generator if isinstance(generator, Sequence) else as_generator(generator, x.device)
     schedule = _OnGrid(D.schedule, ts)
     run = Conditioned(D, cond, check_guidance(guidance_scale, x), schedule)
 
