@@ -231,10 +231,13 @@ def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
         raise ValueError(
             "several processes, and --accelerate, need the package accelerate: pip install accelerate"
         ) from None
-    # a process that only --mixed-precision brought here stays on the device that it would have without accelerate
-    alone = not (args.accelerate or launched)
+    import torch
+
+    # a process that only --mixed-precision brought here stays on the device that it would have without accelerate;
+    # and without an accelerator, accelerate does not see the other processes unless it is told to use processors
+    processor = not (args.accelerate or launched) or not torch.accelerator.is_available()
     accelerator = Accelerator(
-        cpu=args.device == "cpu" or (alone and args.device is None), mixed_precision=args.mixed_precision
+        cpu=args.device == "cpu" or (processor and args.device is None), mixed_precision=args.mixed_precision
     )
     if args.device not in (None, accelerator.device.type):
         raise ValueError(f"accelerate runs on {accelerator.device.type!r} here, not on the device {args.device!r}")

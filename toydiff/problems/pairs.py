@@ -21,13 +21,15 @@ from ..schedules import Schedule
 from ..solvers import solve
 from ..solvers.registry import solver_by_name
 from ..support.checks import check_count, check_number, unknown
-from ..support.files import check_folder, writable_folder, write_bytes
+from ..support.files import check_folder, write_bytes
+from ..support.locks import Lock
 from ..training import Draws
 from ..training.checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
 from .base import CheckpointProblem, Problem
 
 FORMAT = "toydiff-pairs"
 INDEX = "pairs.json"
+PLAN = "plan.json"
 SHARD = 1000
 
 
@@ -150,40 +152,54 @@ def save_pairs(
     """Generate pairs into a folder, shard by shard, and load them.
 
     Shards that are in the folder already are kept. teacher_name: how the folder's files name the teacher. `progress`
-    shows a bar. `ValueError` if the folder holds pairs of another recipe, problem or teacher, or cannot be written.
+    shows a bar. `ValueError` if the folder holds pairs of another recipe, problem or teacher, if another process makes
+    pairs there, or if it cannot be written.
     """
     folder = check_folder(folder)
     about = _about(problem, recipe, teacher_name, None)
-    plan = folder / "plan.json"
-    if plan.exists():
-        found = read_index(plan, FORMAT, "plan of pairs", ("about",))["about"]
-        for key, value in about.items():
-            if found.get(key) != value:
-                raise ValueError(
-                    f"the pairs in {str(folder)!r} have {key} = {found.get(key)!r}, not {value!r}; "
-                    "choose another folder, or the same settings"
-                )
-    elif (folder / INDEX).exists():
-        raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
+    _check_plan(folder, about)
     if not (folder / INDEX).exists():
-        missing = [k for k in range(_count(problem, recipe)) if not (folder / _name(k)).exists()]
-        for k, (tensors, nfe) in zip(missing, _shards(problem, teacher, recipe, missing, progress), strict=True):
-            if not plan.exists():  # settings that lead nowhere have left nothing behind
-                writable_folder(folder)
-                write_index(plan, {"format": FORMAT, "version": VERSION, "about": about})
-            tensors["nfe"] = torch.tensor(nfe)
-            write_bytes(folder / _name(k), tensor_bytes(tensors))
-        sums = {_name(k): checksum((folder / _name(k)).read_bytes()) for k in range(_count(problem, recipe))}
-        nfe = int(read_tensors(folder / _name(0))["nfe"])
-        index = {
-            "format": FORMAT,
-            "version": VERSION,
-            "about": about | {"nfe": nfe},
-            "files": sums,
-            "versions": versions(),
-        }
-        write_index(folder / INDEX, index)
+        with Lock(folder):
+            _check_plan(folder, about)  # as other work may have left it
+            _finish(problem, teacher, recipe, folder, about, progress)
     return load_pairs(folder)
+
+
+def _check_plan(folder: Path, about: dict) -> None:
+    """`ValueError` where the folder holds pairs, or a part of them, that were planned otherwise."""
+    plan = folder / PLAN
+    if not plan.exists():
+        if (folder / INDEX).exists():
+            raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
+        return
+    found = read_index(plan, FORMAT, "plan of pairs", ("about",))["about"]
+    for key, value in about.items():
+        if found.get(key) != value:
+            raise ValueError(
+                f"the pairs in {str(folder)!r} have {key} = {found.get(key)!r}, not {value!r}; "
+                "choose another folder, or the same settings"
+            )
+
+
+def _finish(problem: Problem, teacher: Denoiser, recipe: Recipe, folder: Path, about: dict, progress: bool) -> None:
+    """Make the shards that the folder lacks, and then its index."""
+    plan = folder / PLAN
+    missing = [k for k in range(_count(problem, recipe)) if not (folder / _name(k)).exists()]
+    for k, (tensors, nfe) in zip(missing, _shards(problem, teacher, recipe, missing, progress), strict=True):
+        if not plan.exists():  # settings that lead nowhere have left nothing behind
+            write_index(plan, {"format": FORMAT, "version": VERSION, "about": about})
+        tensors["nfe"] = torch.tensor(nfe)
+        write_bytes(folder / _name(k), tensor_bytes(tensors))
+    sums = {_name(k): checksum((folder / _name(k)).read_bytes()) for k in range(_count(problem, recipe))}
+    nfe = int(read_tensors(folder / _name(0))["nfe"])
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "about": about | {"nfe": nfe},
+        "files": sums,
+        "versions": versions(),
+    }
+    write_index(folder / INDEX, index)
 
 
 def about_pairs(folder: Path | str) -> dict:

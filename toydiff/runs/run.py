@@ -15,8 +15,9 @@ from ..distill.base import Knobs, Training
 from ..problems import CheckpointProblem, Problem, problem
 from ..problems.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
 from ..support.checks import check_count, shape
+from ..support.locks import check_free
 from ..support.seeds import seeded
-from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, fit
+from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, check_processes, fit
 from ..training.checkpoints import Checkpoints, check_out
 from .evaluation import SEED_OF_NOISE, sample
 from .models import Model, card, knobs, teacher_of
@@ -66,8 +67,6 @@ class Run:
             seed=self.seed,
             accelerator=self.accelerator,
         )
-        if self.checkpoints is not None:
-            self.checkpoints.load(state)
         records = fit(
             state,
             knobs_.updates,
@@ -79,6 +78,8 @@ class Run:
             progress=self.progress,
         )
         try:
+            if self.checkpoints is not None:
+                self.checkpoints.load(state)
             for record in records:
                 if self.checkpoints is not None:
                     self.checkpoints.after(record, state, knobs_.updates)
@@ -87,6 +88,9 @@ class Run:
         except Diverged as error:
             saved = "nothing was saved" if self.checkpoints is None else self.checkpoints.last_good
             raise type(error)(error.what, saved) from None
+        finally:
+            if self.checkpoints is not None:
+                self.checkpoints.release()
 
     def finish(self) -> Model:
         """Train to the end. The model's `about["seconds"]` are those of the updates that this process made."""
@@ -152,24 +156,21 @@ def train(
         names["start"], given["start"] = teacher_of(the_problem, None, "start")
     if teacher is not None and chosen.needs == "nothing":
         raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
-    if out is not None:
-        check_out(out, resume)  # before any work
-    target = torch.device(device)
-    to_device(target, the_problem, *given.values())
-    if chosen.data and isinstance(the_problem, CheckpointProblem):
-        the_problem.ready()
-    if chosen.needs == "pairs" and pairs is None:
-        pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
-    if isinstance(pairs, str | Path):
-        pairs = load_pairs(pairs)
-    if pairs is not None and chosen.needs != "pairs":
-        raise ValueError(f"{method} uses no pairs")
-    if pairs is not None:
-        _check_pairs(pairs, the_problem)
-    with seeded(seed):  # fresh weights
-        training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
-    for module in training.state().values():
-        module.to(target)
+    check_processes(accelerator)
+    first = accelerator is None or accelerator.is_main_process
+    if out is not None:  # before any work
+        check_out(out, resume)
+        if first:  # the first process may be at work by now, and the others are with it
+            check_free(out, takeover=resume)
+    parts = check_count(accumulate, "accumulate")
+    if settings.batch % parts:
+        raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {parts} equal parts")
+    processes = 1 if accelerator is None else accelerator.num_processes
+    if settings.batch % (parts * processes):
+        raise ValueError(
+            f"a batch of {settings.batch} cannot be shared evenly by {processes} processes"
+            + (f", each with {parts} parts that are accumulated" if parts > 1 else "")
+        )
     measurable = the_problem.distance_name is not None
     watch = (
         (max(settings.updates // chosen.evaluations, 1) if chosen.evaluations and measurable else 0)
@@ -185,6 +186,26 @@ def train(
         raise ValueError(
             "patience counts measurements during the run, and none are made: set watch, the updates between them"
         )
+    target = torch.device(device)
+    to_device(target, the_problem, *given.values())
+    if chosen.data and isinstance(the_problem, CheckpointProblem):
+        the_problem.ready()
+    if pairs is not None and chosen.needs != "pairs":
+        raise ValueError(f"{method} uses no pairs")
+    if chosen.needs == "pairs" and pairs is None:
+        with seeded(seed):  # a mistake in a knob is reported before the pairs are made
+            tried = chosen.train(the_problem, settings, given["teacher"], _no_pairs(the_problem), given.get("start"))
+        weights.describe(tried.student)
+        del tried
+        pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
+    if isinstance(pairs, str | Path):
+        pairs = load_pairs(pairs)
+    if pairs is not None:
+        _check_pairs(pairs, the_problem)
+    with seeded(seed):  # fresh weights
+        training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
+    for module in training.state().values():
+        module.to(target)
     about = {
         "method": method,
         "problem": the_problem.name,
@@ -201,9 +222,6 @@ def train(
             "steps": list(training.steps or chosen.sampler.steps),
         },
     }
-    check_count(accumulate, "accumulate")
-    if settings.batch % accumulate:
-        raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {accumulate} equal parts")
     about |= {"accumulate": accumulate} if accumulate > 1 else {}
     if isinstance(the_problem, CheckpointProblem):
         about |= {"settings": the_problem.settings(), "inputs": the_problem.inputs()}
@@ -275,6 +293,12 @@ def evaluator(the_problem: Problem, about: Mapping[str, Any], training: Training
 def deviation(samples: Tensor) -> float:
     """The root mean square distance of samples (n, ...) from their mean."""
     return float((samples - samples.mean(0)).double().square().flatten(1).sum(1).mean().sqrt())
+
+
+def _no_pairs(the_problem: Problem) -> Pairs:
+    """A pair of zeros, to set up a training with that is never begun."""
+    zeros = torch.zeros(1, *the_problem.shape)
+    return Pairs(zeros, zeros, the_problem.uniform_labels(1, 0), {"problem": the_problem.name, "nfe": 0})
 
 
 def _own_pairs(

@@ -18,8 +18,8 @@ def writable_folder(path: Path | str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # permission bits say little on network drives and to an administrator: try it
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b" " * 4096)  # a full disk takes a name, and no bytes
     except OSError as error:
         raise ValueError(f"cannot write into the folder {str(folder)!r}: {error.strerror or error}") from None
     return folder
@@ -35,7 +35,8 @@ def check_folder(path: Path | str) -> Path:
 def writable_file(path: Path | str) -> Path:
     """A path where a file can be written. `ValueError` if it is a folder, is read-only, or lies in no writable folder.
 
-    A link is resolved: the file that it leads to is returned.
+    A link is resolved: the file that it leads to is returned. A device that takes no bytes, such as /dev/full, is
+    refused too.
     """
     file = Path(path)
     if file.is_dir():
@@ -43,6 +44,7 @@ def writable_file(path: Path | str) -> Path:
     if file.exists() and not os.access(file, os.W_OK):
         raise ValueError(f"cannot write the file {str(file)!r}: it is read-only")
     if _is_device(file):
+        _try_device(file)
         return file
     if file.is_symlink():
         file = file.resolve()  # a link stays a link: its target is written
@@ -55,6 +57,19 @@ def writable_file(path: Path | str) -> Path:
 def _is_device(file: Path) -> bool:
     """A pipe, terminal or device: there is nothing to replace, only something to write to."""
     return file.exists() and not file.is_file()
+
+
+def _try_device(file: Path) -> None:
+    """`ValueError` where a device does not take a space, which nothing that is written minds. A terminal would show it
+    and a pipe's reader get it, so that they are not tried."""
+    if not file.is_char_device():
+        return
+    try:
+        with file.open("wb", buffering=0) as device:
+            if not device.isatty():
+                device.write(b" ")
+    except OSError as error:
+        raise ValueError(f"cannot write the file {str(file)!r}: {error.strerror or error}") from None
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:

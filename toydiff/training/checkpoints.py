@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..support.checks import check_count
-from ..support.files import check_folder, json_text, writable_folder, write_bytes, write_text
+from ..support.files import check_folder, json_text, write_bytes, write_text
+from ..support.locks import Lock
 from .loop import Record, State, laid_out_as
 
 FORMAT = "toydiff-run"
@@ -143,6 +144,9 @@ class Checkpoints:
         for record in fit(state, 1000):
             checkpoints.after(record, state, 1000)
 
+    From `load` to the last update no other process may train into the folder (`support.locks.Lock`). Work that this
+    process began there and left is over once a run with `resume` goes on with it.
+
     A process may be killed at any moment, by `kill -9` in the middle of a write too. It leaves the update that was last
     saved, whole, from which a new process repeats the uninterrupted run bit for bit. A loop of another kind moves
     `state.step` itself and calls `save(state, steps)`. `ValueError` for settings that are not JSON.
@@ -153,6 +157,7 @@ class Checkpoints:
     every: int = 250
     resume: bool = False
     saved: int | None = field(default=None, init=False)
+    _lock: Lock | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         check_count(self.every, "every")
@@ -161,10 +166,6 @@ class Checkpoints:
         except (TypeError, ValueError) as error:
             raise ValueError(f"about, which identifies a run, must be JSON: {error}") from None
         self.folder = check_out(self.folder, self.resume)
-        # a process killed in the middle of a write leaves its temporary file
-        for part in self.folder.glob(".*.part"):
-            part.unlink(missing_ok=True)
-        writable_folder(self.folder)
 
     @property
     def last_good(self) -> str:
@@ -176,10 +177,12 @@ class Checkpoints:
     def load(self, state: State) -> None:
         """Put the saved tensors and numbers into `state`; nothing happens if the folder holds no run yet.
 
-        `ValueError` for a run that was begun otherwise, damaged files, or a state whose `modules` lack weights that its
-        updates change.
+        `ValueError` for a run that was begun otherwise, damaged files, a state whose `modules` lack weights that its
+        updates change, or a folder in which another process trains.
         """
         state.check_whole()
+        if state.draws.rank == 0:
+            self._hold()
         if not (self.folder / INDEX).exists():
             return
         index = read_run(self.folder)
@@ -196,6 +199,20 @@ class Checkpoints:
         self.saved = state.step
         self._keep_only(index["file"])
 
+    def _hold(self) -> None:
+        """Take the folder's lock, or make sure that it is still held."""
+        if self._lock is None:
+            self._lock = Lock(self.folder, takeover=self.resume)
+            if self.saved is None:  # another run may have ended there since this one was set up
+                check_out(self.folder, self.resume)
+        self._lock.check()
+
+    def release(self) -> None:
+        """Let other processes train into the folder: this run saves no more."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
     def after(self, record: Record, state: State, steps: int) -> None:
         """Note the record of a run of `steps` updates, and save the state where it is time to; of several processes
         only the first does."""
@@ -207,10 +224,14 @@ class Checkpoints:
             state.history.append([record.step, *record.losses.values()])
         if record.last or record.step % self.every == 0:
             self.save(state, steps, tuple(record.losses))
+        if record.last:
+            self.release()
 
     def save(self, state: State, steps: int, turns: tuple[str, ...] = ()) -> None:
-        """Write the state, whole or not at all; `ValueError` if its `modules` lack weights that its updates change."""
+        """Write the state, whole or not at all; `ValueError` if its `modules` lack weights that its updates change, or
+        if other work was begun in the folder."""
         state.check_whole()
+        self._hold()
         data = tensor_bytes(contents(state))
         name = f"step-{state.step:08d}.safetensors"
         write_bytes(self.folder / name, data)
