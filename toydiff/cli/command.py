@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
-from ..support.checks import unknown
+from ..support.checks import printable, unknown
 from ..support.files import writable_folder, write_bytes
 from . import app as cli_app
 from . import sd as cli_sd
@@ -883,7 +883,7 @@ def out_of_memory(error: BaseException) -> bool:
 def complain(message: str, code: int) -> int:
     """Print one line on stderr, from the first process only, and return the exit code."""
     if is_first_process():
-        print("toydiff: " + " ".join(message.split()), file=sys.stderr)
+        print("toydiff: " + printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 

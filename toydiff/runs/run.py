@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from .. import weights
 from ..denoisers import Denoiser
 from ..distill.base import Knobs, Training
-from ..problems import CheckpointProblem, Problem, problem
-from ..problems.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
+from ..problems import CheckpointProblem, Problem, content_of, content_of_problem, problem
+from ..problems.pairs import DATA, Pairs, Recipe, check_teacher, load_pairs, make_pairs, save_pairs
 from ..support.checks import check_count, shape
 from ..support.locks import check_free
 from ..support.seeds import seeded
 from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, check_processes, fit
-from ..training.checkpoints import Checkpoints, check_out
+from ..training.checkpoints import CONTENT, Checkpoints, check_out, digest
 from .evaluation import SEED_OF_NOISE, sample
-from .models import Model, card, knobs, teacher_of
+from .models import KEPT, PROBLEM, Model, card, knobs, same_problem, teacher_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,6 +49,8 @@ class Run:
     accumulate: int = 1
     accelerator: "Accelerator | None" = None
     progress: bool = False
+    data: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the run keeps of its problem, where the problem's name does not make it again (`Problem.definition`)."""
     seconds: float = field(default=0.0, init=False)
     _records: Iterator[Record] | None = field(default=None, init=False, repr=False)
 
@@ -59,11 +61,12 @@ class Run:
 
     def _run(self) -> Iterator[Record]:
         training, knobs_ = self.training, self.knobs
-        watched = {} if self.watch is None else {"watch": self.watch}
+        watched: dict[str, nn.Module] = {} if self.watch is None else {"watch": self.watch}
+        kept: dict[str, nn.Module] = {KEPT: _Kept(self.data)} if self.data else {}
         state = State.of(
             training.turns,
             averages=training.averages(),
-            modules=training.state() | watched,
+            modules=training.state() | watched | kept,
             seed=self.seed,
             accelerator=self.accelerator,
         )
@@ -103,7 +106,16 @@ class Run:
         calls = self.about["pair_calls"] + done["updates"] * self.about["calls_per_update"]
         D = result.eval().requires_grad_(False)
         assert isinstance(D, Denoiser)  # an average of the student
-        return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds})
+        return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds}, self.data)
+
+
+class _Kept(nn.Module):
+    """Tensors that a checkpoint keeps and that nothing changes."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
 
 
 def train(
@@ -202,6 +214,8 @@ def train(
         pairs = load_pairs(pairs)
     if pairs is not None:
         _check_pairs(pairs, the_problem)
+        if teacher is not None:
+            check_teacher(pairs, given["teacher"], names["teacher"])
     with seeded(seed):  # fresh weights
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
@@ -223,6 +237,14 @@ def train(
         },
     }
     about |= {"accumulate": accumulate} if accumulate > 1 else {}
+    description, data = the_problem.definition() or ({}, {})
+    about |= {"definition": description} if description else {}
+    content = {
+        PROBLEM: content_of_problem(the_problem),
+        **{f"a {role}": content_of(D) for role, D in given.items()},
+        "pairs": None if pairs is None else digest(pairs.tensors()),
+    }
+    about[CONTENT] = {name: value for name, value in content.items() if value is not None}
     if isinstance(the_problem, CheckpointProblem):
         about |= {"settings": the_problem.settings(), "inputs": the_problem.inputs()}
     mixed = "no" if accelerator is None else str(accelerator.mixed_precision)
@@ -233,7 +255,18 @@ def train(
         watched = Watch(training.average, evaluator(the_problem, about, training), watch, patience)
     checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
     return Run(
-        method, the_problem, settings, training, about, checkpoints, seed, watched, accumulate, accelerator, progress
+        method,
+        the_problem,
+        settings,
+        training,
+        about,
+        checkpoints,
+        seed,
+        watched,
+        accumulate,
+        accelerator,
+        progress,
+        data,
     )
 
 
@@ -248,8 +281,7 @@ def to_device(device: torch.device, the_problem: Problem, *models: Denoiser) -> 
 def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
     """`ValueError` where the pairs are not of the problem, or their samples have another shape. A problem with prompts
     gets those of the pairs."""
-    if pairs.about["problem"] != the_problem.name:
-        raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
+    same_problem("the pairs are", pairs.about["problem"], pairs.about.get(DATA), the_problem)
     if tuple(pairs.x0.shape[1:]) != tuple(the_problem.shape):
         raise ValueError(
             f"the pairs have samples {shape(pairs.x0[0])}, and {the_problem.name} has {tuple(the_problem.shape)}"

@@ -8,13 +8,29 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+MOST_WRITTEN = 200
+"""A word that is longer is not written whole in a message."""
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey: each is written as its escape, `\\x1b`."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def said(error: object, most: int = 200) -> str:
+    """What another library said, or data that is not ours, as a part of a message: one line, of at most so many
+    printable characters."""
+    return printable(" ".join(str(error).split()))[:most]
+
 
 def unknown(what: str, word: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a registry. It lists what is allowed and suggests the nearest name."""
     allowed = list(allowed)
     near = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return ValueError(f"unknown {what} {word!r}{hint}; allowed: {', '.join(allowed)}")
+    written = repr(word)
+    written = written if len(written) <= MOST_WRITTEN else f"{written[:MOST_WRITTEN]}..."
+    return ValueError(f"unknown {what} {written}{hint}; allowed: {', '.join(allowed)}")
 
 
 def shape(x: Tensor) -> str:

@@ -6,6 +6,7 @@ sentence.
 
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,41 @@ def check_folder(path: Path | str) -> Path:
     folder = Path(path)
     writable_folder(next(place for place in (folder, *folder.parents) if place.exists()))
     return folder
+
+
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
+    """The bytes of a file that others may have put there.
+
+    `ValueError` in one line for what is no file, such as a pipe, which may never end, or a device; for a file of more
+    than `most` bytes; and for one that cannot be read. `FileNotFoundError` where there is nothing.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            what = "Is a directory" if stat.S_ISDIR(found.st_mode) else "it is no file"
+            raise ValueError(f"cannot read {str(path)!r}: {what}")
+        if most is not None and found.st_size > most:
+            raise ValueError(f"cannot read {str(path)!r}: it has {found.st_size:,} bytes, more than {most:,}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+
+
+def inside(folder: Path | str, name: str) -> Path:
+    """The path of a file in a folder, by a name that others wrote. `ValueError` for a name that leads out of the
+    folder, by its path or by a link."""
+    folder = Path(folder)
+    try:
+        leads_to = (folder / name).resolve()
+        leaves = leads_to.parent != folder.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no file can have
+        leaves = True
+    if leaves:
+        raise ValueError(f"the folder {str(folder)!r} names the file {name!r}, which is not in it")
+    return folder / name
 
 
 def writable_file(path: Path | str) -> Path:

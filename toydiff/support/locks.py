@@ -57,6 +57,8 @@ class Lock:
     one and takeover is False, or where the folder cannot be written.
     """
 
+    _held: _Held
+
     def __init__(self, folder: Path | str, *, takeover: bool = False):
         self.folder = check_folder(folder)
         with _ONE:
