@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..support.files import writable_folder, write_bytes
-from ..support.words import quoted, shortened, unknown
+from ..support.words import printable, quoted, shortened, unknown
 from . import app as cli_app
 from . import sd as cli_sd
 from . import training as cli_training
@@ -893,7 +893,7 @@ def complain(message: str, code: int) -> int:
     """Print one line on stderr, from the first process only, and return the exit code."""
     if is_first_process():
         with contextlib.suppress(OSError):  # nobody reads it; the code says it too
-            print("toydiff: " + shortened(" ".join(message.split()), MOST_SAID), file=sys.stderr, flush=True)
+            print("toydiff: " + shortened(printable(" ".join(message.split())), MOST_SAID), file=sys.stderr, flush=True)
     return code
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..support.files import write_bytes
 from ..support.words import unknown
-from .terminal import MOST_SAMPLES, Parser, finite, place, report, sample_file, show_progress, usable, whole
+from .terminal import MOST_SAMPLES, Group, Parser, finite, place, report, sample_file, show_progress, usable, whole
 
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
@@ -43,6 +43,16 @@ def size_of(text: str) -> int | tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def add_unsafe(parser: "Parser | Group") -> None:
+    """Add the option --unsafe-weights. A run does not say it for its user."""
+    parser.add_argument(
+        "--unsafe-weights",
+        action="store_true",
+        default=None,
+        help="also read pickled weights of a checkpoint, which can run code",
+    )
 
 
 def arguments(parser: Parser, *, sampling: bool = False, training: bool = False) -> None:
@@ -80,12 +90,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         default=None,
         help="never use the hub",
     )
-    group.add_argument(
-        "--unsafe-weights",
-        action="store_true",
-        default=None,
-        help="also read pickled weights, which can run code",
-    )
+    add_unsafe(group)
     group.add_argument(
         "--size",
         metavar="N or HxW",
@@ -262,10 +267,10 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         guidance_scale = GUIDANCE_SCALE
     else:
         for name in TO_LOAD:
-            if getattr(args, name) is not None:
+            if getattr(args, name) is not None and name != "unsafe_weights":
                 raise ValueError(
-                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --local-only and "
-                    "--unsafe-weights are for sampling one without a run"
+                    "a run knows its own checkpoint; --model, --config, --lora, --unet and --local-only are for "
+                    "sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
         guidance_scale = GUIDANCE_SCALE if D.scale_conditioned else 1.0
@@ -384,7 +389,7 @@ def export(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     if not args.out:
         raise ValueError("--out must name a folder, got ''")
-    model = runs.load(args.model)
+    model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     made = write(model.denoiser, model.about, args.out, whole=args.whole)
     row = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(made).items()}
     what = {"lora": "a LoRA", "unet": "a UNet"}[made.what]
@@ -412,4 +417,5 @@ def export_arguments(parser: Parser) -> None:
         action="store_true",
         help="write the whole UNet, even if a LoRA would do",
     )
+    add_unsafe(parser)
     add_json(parser)

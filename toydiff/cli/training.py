@@ -232,10 +232,13 @@ def make_accelerator(args: argparse.Namespace) -> "Accelerator | None":
         raise ValueError(
             "several processes, and --accelerate, need the package accelerate: pip install accelerate"
         ) from None
-    # a process that only --mixed-precision brought here stays on the device that it would have without accelerate
-    alone = not (args.accelerate or launched)
+    import torch
+
+    # a process that only --mixed-precision brought here stays on the device that it would have without accelerate;
+    # and without an accelerator, accelerate does not see the other processes unless it is told to use processors
+    processor = not (args.accelerate or launched) or not torch.accelerator.is_available()
     accelerator = Accelerator(
-        cpu=args.device == "cpu" or (alone and args.device is None), mixed_precision=args.mixed_precision
+        cpu=args.device == "cpu" or (processor and args.device is None), mixed_precision=args.mixed_precision
     )
     if args.device not in (None, accelerator.device.type):
         raise ValueError(f"accelerate runs on {accelerator.device.type!r} here, not on the device {args.device!r}")
@@ -457,9 +460,8 @@ def sample(args: argparse.Namespace) -> None:
     """`toydiff sample RUN`: sample a trained model. Without RUN, `command.sample` samples a mixture."""
     out = sample_file(args.out, args.json)
     from .. import runs
-    from ..problems import problem
 
-    model = runs.load(args.model)
+    model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     if cli_sd.is_checkpoint(model.about["problem"]):
         if args.label is not None:
             raise ValueError("--label is for classes; a student of a checkpoint has prompts: give --prompt")
@@ -468,7 +470,7 @@ def sample(args: argparse.Namespace) -> None:
     cli_sd.refuse(args, f"and {args.model!r} is of the problem {model.about['problem']}")
     args.guidance_scale = 1.0 if args.guidance_scale is None else args.guidance_scale
     model.denoiser.to(usable(args.device or "cpu"))
-    the_problem = problem(model.about["problem"])
+    the_problem = runs.problem_of(model)
     sampler = model.about["sampler"]
     n = args.n or (IMAGES if len(the_problem.shape) > 1 else POINTS)
     settings: dict[str, Any] = {
@@ -484,6 +486,8 @@ def sample(args: argparse.Namespace) -> None:
     }
     if n < 2:
         raise ValueError("--n must be at least 2 for a distance to be measured")
+    if out.suffix == ".png" and len(the_problem.shape) == 1 and the_problem.shape != (2,):
+        raise ValueError(f"a picture shows points in the plane, and these are {the_problem.shape}: --out FILE.npz")
     path, cond = runs.sample(
         model,
         the_problem,
@@ -640,7 +644,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from .. import runs
 
-    model = runs.load(args.model)
+    model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     the_problem: Problem
     if cli_sd.is_checkpoint(model.about["problem"]):
         the_problem = on_checkpoint = cli_sd.problem_of_run(model)
@@ -733,6 +737,7 @@ def evaluate_arguments(parser: Parser) -> None:
         help="guidance scale; 1, the default, is off",
     )
     _seed(parser, "seed of the noise")
+    cli_sd.add_unsafe(parser)
     add_device(parser)
     add_json(parser)
 
@@ -827,7 +832,7 @@ def _problem(parser: Parser) -> None:
         "--problem",
         metavar="NAME",
         required=True,
-        help="mixture, mixture:NAME, points:NAME, digits, digits:openml, or sd with --model; "
+        help="mixture, mixture:NAME, points:NAME, file:PATH, digits, digits:openml, or sd with --model; "
         "`toydiff methods` lists the problems",
     )
 

@@ -88,6 +88,12 @@ class Problem:
     sizes: Sizes = Sizes()
     """How many samples are made at once, in a measurement and as pairs."""
 
+    def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
+        """What makes the problem again where its name does not (`toydiff.problems.defined`): a description, as JSON,
+        and tensors by name. The description's `what` is a key of `toydiff.problems.DEFINED`. A run keeps both. None
+        where the name is enough."""
+        return None
+
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         """n training samples (n, *shape), and their labels (n,) or None where there are no classes."""
         raise NotImplementedError
@@ -196,6 +202,8 @@ class Entry:
     checkpoint: bool = False
     """Whether its problems are checkpoints. Then WHICH is a path or hub id, taken as it is, and `open` also takes
     settings by name (`CheckpointProblem.settings`)."""
+    path: bool = False
+    """Whether WHICH is a path, and no name with a seed."""
 
 
 def _grown(start: nn.Module) -> nn.Module:

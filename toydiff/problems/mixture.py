@@ -1,4 +1,5 @@
-"""Problems of points: Gaussian mixtures, which have an exact teacher, and sets of points, which have none."""
+"""Problems of points: Gaussian mixtures, which have an exact teacher, and sets of points, which have none; ready-made,
+or of one's own."""
 
 from collections.abc import Callable
 
@@ -9,10 +10,12 @@ from .. import mixtures
 from ..measure import Spread, floor, modes, sliced_wasserstein
 from ..mixtures import MIXTURES, GaussianMixture
 from ..nets import MLP
-from ..schedules import Schedule, Tabulated
-from ..support.checks import check_count
+from ..schedules import Schedule, Tabulated, schedule_config
+from ..support.checks import as_generator, check_count, check_finite, shape
 from .base import Entry, Measured, Problem
-from .data import POINTS, points
+from .content import mixture_of, tensors_of
+from .data import POINTS
+from .data import points as ready_made
 
 MOST_COMPARED = 8000
 """A distance and its floor use the first so many samples only: computing them costs far more than sampling."""
@@ -23,6 +26,8 @@ class MixtureProblem(Problem):
     Wasserstein distance."""
 
     distance_name = "sliced Wasserstein distance"
+    ready = False
+    """Whether the name is that of a ready-made mixture. If not, a run keeps the mixture itself."""
 
     def __init__(self, mixture: GaussianMixture, name: str = "a mixture of its own", schedule: Schedule | None = None):
         self.mixture, self.name = mixture, name
@@ -36,6 +41,9 @@ class MixtureProblem(Problem):
         if self.mixture.labels is None:
             return self.mixture.sample(n, generator), None
         return self.mixture.sample_labelled(n, generator)
+
+    def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
+        return None if self.ready else (_described("mixture", self.schedule), tensors_of(self.mixture))
 
     def network(self, *, guided: bool = False) -> nn.Module:
         return MLP(self.mixture.dim, classes=self.classes, guided=guided)
@@ -58,28 +66,85 @@ class MixtureProblem(Problem):
 
 
 class PointsProblem(Problem):
-    """A set of points in the plane, of `toydiff.problems.data.POINTS`. Only samples of it are known: it has no
-    teacher."""
+    """A set of points. Only samples of it are known: it has no teacher.
+
+    points: the name of a set in the plane, of `toydiff.problems.data.POINTS`, or points (n, d) of one's own, of which
+    data and true samples are drawn at random. name: what points of one's own are called in files. `ValueError` for an
+    unknown name, or for points that are no finite numbers (n, d), n >= 2.
+
+    Sampling starts from normal noise, which is right for data near the origin: points of one's own whose root mean
+    square is not between 0.05 and 20 are refused, and are to be scaled first.
+    """
 
     distance_name = "sliced Wasserstein distance"
 
-    def __init__(self, name: str, schedule: Schedule | None = None):
-        points(name, 1)  # says which names there are
-        self.set, self.name = name, f"points:{name}"
+    def __init__(self, points: str | Tensor, schedule: Schedule | None = None, *, name: str = "points of its own"):
+        self.set: str | Tensor
+        if isinstance(points, str):
+            ready_made(points, 1)  # says which names there are
+            self.set, self.name, self.shape = points, f"points:{points}", (2,)
+        else:
+            self.set, self.name = checked_points(points), name
+            self.shape = (self.set.shape[1],)
         self.schedule = Tabulated.scaled_linear() if schedule is None else schedule
-        self.shape = (2,)
         self._floors: dict[int, Spread] = {}
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
-        return points(self.set, n, generator), None
+        if isinstance(self.set, str):
+            return ready_made(self.set, n, generator), None
+        check_count(n, "n")
+        return self.set[torch.randint(len(self.set), (n,), generator=as_generator(generator))], None
+
+    def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
+        return None if isinstance(self.set, str) else (_described("points", self.schedule), {"points": self.set})
 
     def network(self, *, guided: bool = False) -> nn.Module:
-        return MLP(2, guided=guided)
+        return MLP(self.shape[0], guided=guided)
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
         samples = samples[:MOST_COMPARED].float().cpu()
-        distance, lowest = distance_and_floor(samples, lambda n, seed: points(self.set, n, seed), self._floors)
+        distance, lowest = distance_and_floor(samples, lambda n, seed: self.data(n, seed)[0], self._floors)
         return Measured(distance, lowest.mean, lowest.std, None)
+
+
+NEAR = (0.05, 20.0)
+"""The root mean square that points of one's own may have."""
+
+
+def checked_points(points: Tensor) -> Tensor:
+    """Points (n, d) of one's own, in float32; `ValueError` for what is none."""
+    if not isinstance(points, Tensor) or points.ndim != 2 or len(points) < 2 or points.shape[1] < 1:
+        got = shape(points) if isinstance(points, Tensor) else type(points).__name__
+        raise ValueError(f"points are a tensor (n, d) with n >= 2 and d >= 1, got {got}")
+    if points.is_complex():
+        raise ValueError(f"points are real numbers, got {points.dtype}")
+    made = points.detach().to("cpu", torch.float32)
+    check_finite(made, "the set of points")
+    size = float(made.double().square().mean().sqrt())
+    if not NEAR[0] <= size <= NEAR[1]:
+        raise ValueError(
+            f"points are to lie near the origin, with a root mean square from {NEAR[0]:g} to {NEAR[1]:g}, got "
+            f"{size:.3g}: scale them, as in (x - x.mean(0)) / x.std()"
+        )
+    return made
+
+
+def _described(what: str, schedule: Schedule) -> dict:
+    """The description of a definition: what it is, and its schedule where a file can hold that."""
+    try:
+        return {"what": what, "schedule": schedule_config(schedule)}
+    except ValueError:  # a schedule of a notebook; samples are measured without it
+        return {"what": what}
+
+
+def mixture_again(name: str, tensors: dict[str, Tensor], schedule: Schedule | None) -> MixtureProblem:
+    """The mixture of a definition."""
+    return MixtureProblem(mixture_of(tensors), name, schedule)
+
+
+def points_again(name: str, tensors: dict[str, Tensor], schedule: Schedule | None) -> PointsProblem:
+    """The points of a definition."""
+    return PointsProblem(tensors["points"], schedule, name=name)
 
 
 def distance_and_floor(
@@ -102,7 +167,9 @@ def mixture(name: str = "ring", seed: int = 0, schedule: Schedule | None = None)
     for an unknown name."""
     check_count(seed, "seed", 0)
     made = mixtures.random_mixture(seed) if name == "random" else mixtures.mixture(name)
-    return MixtureProblem(made, f"mixture:{name},{seed}" if name == "random" and seed else f"mixture:{name}", schedule)
+    found = MixtureProblem(made, f"mixture:{name},{seed}" if name == "random" and seed else f"mixture:{name}", schedule)
+    found.ready = True
+    return found
 
 
 MIXTURE_ENTRY = Entry(

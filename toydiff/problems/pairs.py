@@ -6,7 +6,8 @@ so an interrupted generation continues with the first shard that is missing.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +15,38 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..grids import GRIDS
 from ..prediction import chord
 from ..schedules import Schedule
 from ..solvers import solve
 from ..solvers.registry import solver_by_name
-from ..support.checks import check_count, check_number, unknown
-from ..support.files import check_folder, writable_folder, write_bytes
+from ..support.checks import check_count, check_finite, check_number, check_state, shape, unknown
+from ..support.files import check_folder, inside, read_bytes, write_bytes
+from ..support.forms import check_form, count, place, word
+from ..support.locks import Lock
+from ..support.words import said
 from ..training import Draws
-from ..training.checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
+from ..training.checkpoints import (
+    VERSION,
+    checksum,
+    contradicts,
+    read_index,
+    read_tensors,
+    tensor_bytes,
+    versions,
+    write_index,
+)
 from .base import CheckpointProblem, Problem
+from .content import content_of, content_of_problem
 
 FORMAT = "toydiff-pairs"
 INDEX = "pairs.json"
+PLAN = "plan.json"
 SHARD = 1000
+WEIGHTS, DATA = "teacher_content", "problem_content"
+CONTENTS = {WEIGHTS: "teacher", DATA: "problem"}
+"""The keys of digests in `Pairs.about`, and of what: what has the same name need not be the same thing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +84,10 @@ class Pairs:
         start = schedule.sigma(torch.ones((), dtype=x0.dtype, device=x0.device)) * noise
         path = chord(schedule, start, 1.0, x0, 0.0)
         return path.x0, path.eps, cond
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The pairs as named tensors."""
+        return {"noise": self.noise, "x0": self.x0} | ({} if self.cond is None else {"cond": self.cond})
 
     def shuffled(self, seed: int = 0) -> "Pairs":
         """The same noise and samples, paired at random: a negative control."""
@@ -106,11 +128,8 @@ class Recipe:
 
 def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[dict[str, Tensor], int]:
     """The k-th shard of a set of pairs as named tensors, and the network calls that each of its samples cost."""
-    size = shard_size(problem)
-    n = min(size, recipe.n - k * size)
-    rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + k)
-    noise = torch.randn(n, *problem.shape, generator=rng)
-    cond = problem.uniform_labels(n, rng)
+    noise, cond = _drawn(problem, recipe, k)
+    n = len(noise)
     device = next((p.device for p in teacher.parameters()), noise.device)
     schedule = teacher.schedule
     x = (schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
@@ -132,10 +151,19 @@ def shard(problem: Problem, teacher: Denoiser, recipe: Recipe, k: int) -> tuple[
     return out if cond is None else out | {"cond": cond}, path.nfe
 
 
+def _drawn(problem: Problem, recipe: Recipe, k: int) -> tuple[Tensor, Tensor | None]:
+    """The noise of the k-th shard, and its labels or None."""
+    size = shard_size(problem)
+    n = min(size, recipe.n - k * size)
+    rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + k)
+    noise = torch.randn(n, *problem.shape, generator=rng)
+    return noise, problem.uniform_labels(n, rng)
+
+
 def make_pairs(problem: Problem, teacher: Denoiser, recipe: Recipe, *, progress: bool = False) -> Pairs:
     """Generate pairs in memory. `save_pairs` makes the same pairs on disk. `progress` shows a bar."""
     parts, calls = zip(*_shards(problem, teacher, recipe, range(_count(problem, recipe)), progress), strict=True)
-    return _joined(parts, _about(problem, recipe, "in memory", calls[0]))
+    return _joined(parts, _about(problem, teacher, recipe, "in memory", calls[0]))
 
 
 def save_pairs(
@@ -150,40 +178,101 @@ def save_pairs(
     """Generate pairs into a folder, shard by shard, and load them.
 
     Shards that are in the folder already are kept. teacher_name: how the folder's files name the teacher. `progress`
-    shows a bar. `ValueError` if the folder holds pairs of another recipe, problem or teacher, or cannot be written.
+    shows a bar. `ValueError` if the folder holds pairs of another recipe, problem or teacher, if another process makes
+    pairs there, or if it cannot be written.
     """
     folder = check_folder(folder)
-    about = _about(problem, recipe, teacher_name, None)
-    plan = folder / "plan.json"
-    if plan.exists():
-        found = read_index(plan, FORMAT, "plan of pairs", ("about",))["about"]
-        for key, value in about.items():
-            if found.get(key) != value:
-                raise ValueError(
-                    f"the pairs in {str(folder)!r} have {key} = {found.get(key)!r}, not {value!r}; "
-                    "choose another folder, or the same settings"
-                )
-    elif (folder / INDEX).exists():
-        raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
+    about = _about(problem, teacher, recipe, teacher_name, None)
+    _check_plan(folder, about)
     if not (folder / INDEX).exists():
-        missing = [k for k in range(_count(problem, recipe)) if not (folder / _name(k)).exists()]
-        for k, (tensors, nfe) in zip(missing, _shards(problem, teacher, recipe, missing, progress), strict=True):
-            if not plan.exists():  # settings that lead nowhere have left nothing behind
-                writable_folder(folder)
-                write_index(plan, {"format": FORMAT, "version": VERSION, "about": about})
-            tensors["nfe"] = torch.tensor(nfe)
-            write_bytes(folder / _name(k), tensor_bytes(tensors))
-        sums = {_name(k): checksum((folder / _name(k)).read_bytes()) for k in range(_count(problem, recipe))}
-        nfe = int(read_tensors(folder / _name(0))["nfe"])
-        index = {
-            "format": FORMAT,
-            "version": VERSION,
-            "about": about | {"nfe": nfe},
-            "files": sums,
-            "versions": versions(),
-        }
-        write_index(folder / INDEX, index)
+        with Lock(folder):
+            _check_plan(folder, about)  # as other work may have left it
+            _finish(problem, teacher, recipe, folder, about, progress)
     return load_pairs(folder)
+
+
+def _check_plan(folder: Path, about: dict) -> None:
+    """`ValueError` where the folder holds pairs, or a part of them, that were planned otherwise."""
+    plan = folder / PLAN
+    if not plan.exists():
+        if (folder / INDEX).exists():
+            raise ValueError(f"the folder {str(folder)!r} holds pairs without their plan; choose another folder")
+        return
+    found = read_index(plan, FORMAT, "plan of pairs", ("about",))["about"]
+    check_form(found, {}, f"the plan in {str(plan)!r}")
+    _check_content(found, about, f"the pairs in {str(folder)!r} are")
+    for key, value in about.items():
+        if key not in CONTENTS and found.get(key) != value:
+            raise ValueError(
+                f"the pairs in {str(folder)!r} have {key} = {said(repr(found.get(key)))}, not {value!r}; "
+                "choose another folder, or the same settings"
+            )
+
+
+def _check_content(found: Mapping, about: Mapping, are: str) -> None:
+    """`ValueError` where pairs are known to be of another teacher or problem than that of this name."""
+    for key, what in CONTENTS.items():
+        if contradicts(found.get(key), about.get(key)):
+            raise ValueError(
+                f"{are} of another {what} than {said(repr(about[what]))} is now: its {'weights' if key == WEIGHTS else 'data'} "
+                "differ; make them again in another folder"
+            )
+
+
+def check_teacher(pairs: Pairs, teacher: Denoiser, name: str) -> None:
+    """`ValueError` where pairs are known to be of another teacher than the one named."""
+    of, own = pairs.about.get("teacher"), "own"
+    if contradicts(pairs.about.get(WEIGHTS), content_of(teacher)):
+        raise ValueError(
+            f"the pairs are of another teacher than {said(repr(name))}"
+            + (", which has other weights now" if of == name else f": they are of {said(repr(of))}")
+            + "; make them again, or name their teacher"
+        )
+    if WEIGHTS not in pairs.about and of == own and isinstance(teacher, LambdaDenoiser) and name != own:
+        raise ValueError(f"the pairs are of the problem's own teacher, not of {said(repr(name))}; name no teacher")
+
+
+def _finish(problem: Problem, teacher: Denoiser, recipe: Recipe, folder: Path, about: dict, progress: bool) -> None:
+    """Make the shards that the folder lacks, and then its index."""
+    plan = folder / PLAN
+    missing = []
+    for k in range(_count(problem, recipe)):
+        if os.path.lexists(folder / _name(k)):
+            _check_shard(problem, recipe, folder, k)
+        else:
+            missing.append(k)
+    for k, (tensors, nfe) in zip(missing, _shards(problem, teacher, recipe, missing, progress), strict=True):
+        if not plan.exists():  # settings that lead nowhere have left nothing behind
+            write_index(plan, {"format": FORMAT, "version": VERSION, "about": about})
+        tensors["nfe"] = torch.tensor(nfe)
+        write_bytes(folder / _name(k), tensor_bytes(tensors))
+    sums = {_name(k): checksum(read_bytes(folder / _name(k))) for k in range(_count(problem, recipe))}
+    nfe = int(read_tensors(folder / _name(0))["nfe"])
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "about": about | {"nfe": nfe},
+        "files": sums,
+        "versions": versions(),
+    }
+    write_index(folder / INDEX, index)
+
+
+def _check_shard(problem: Problem, recipe: Recipe, folder: Path, k: int) -> None:
+    """`ValueError` unless a shard that lies in the folder is what this recipe makes, but for the teacher's work: of the
+    same noise and labels, with a finite sample for each."""
+    what = f"the shard {_name(k)!r} in {str(folder)!r}"
+    tensors = read_tensors(inside(folder, _name(k)))
+    noise, cond = _drawn(problem, recipe, k)
+    wanted = {"noise", "x0", "nfe"} | (set() if cond is None else {"cond"})
+    if set(tensors) != wanted:
+        raise ValueError(f"{what} has {said(', '.join(sorted(tensors)))}, not {', '.join(sorted(wanted))}")
+    _check_samples(Pairs(tensors["noise"], tensors["x0"], tensors.get("cond"), {}), what)
+    same = tensors["noise"].shape == noise.shape and torch.allclose(tensors["noise"].to(noise), noise, atol=1e-4)
+    if not same or (cond is not None and not torch.equal(tensors["cond"], cond)):
+        raise ValueError(f"{what} is not of these pairs: its noise or its labels are of another seed; remove it")
+    if tensors["nfe"].numel() != 1 or int(tensors["nfe"]) < 1:
+        raise ValueError(f"{what} does not say what its samples cost")
 
 
 def about_pairs(folder: Path | str) -> dict:
@@ -198,14 +287,29 @@ def _index(folder: Path | str) -> dict:
 def load_pairs(folder: Path | str) -> Pairs:
     """The pairs in a folder. `ValueError` in one line if it holds no pairs, not all of them, or damaged ones."""
     index = _index(folder)
+    what = f"the set of pairs in {str(folder)!r}"
+    check_form(index["about"], {"problem": place, "nfe": count(1)}, what)
+    if not isinstance(index["files"], dict) or not index["files"]:
+        raise ValueError(f"{what} is damaged: it names no files")
+    check_form(list(index["files"].values()), [word], what, "files")
     try:
-        if not {"problem", "nfe"} <= set(index["about"]):
-            raise KeyError("how they were made")
-        parts = [read_tensors(Path(folder) / name, sha256) for name, sha256 in index["files"].items()]
-        return _joined(parts, index["about"])
+        parts = [read_tensors(inside(folder, name), sha256) for name, sha256 in index["files"].items()]
+        found = _joined(parts, index["about"])
+        _check_samples(found, what)
+        return found
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the folder {str(folder)!r} does not hold a whole set of pairs: {reason[:200]}") from None
+        raise ValueError(f"the folder {str(folder)!r} does not hold a whole set of pairs: {said(error)}") from None
+
+
+def _check_samples(pairs: Pairs, what: str) -> None:
+    """`ValueError` unless there is a finite sample for each noise, and a label where there are labels."""
+    if pairs.noise.shape != pairs.x0.shape or pairs.noise.ndim < 2:
+        raise ValueError(f"{what} has noise {shape(pairs.noise)} and samples {shape(pairs.x0)}")
+    if pairs.cond is not None and (pairs.cond.shape != pairs.x0.shape[:1] or pairs.cond.dtype != torch.int64):
+        raise ValueError(f"{what} has labels {shape(pairs.cond)} of {pairs.cond.dtype} for {len(pairs)} samples")
+    check_state(pairs.noise, f"the noise of {what}")
+    for tensor, name in ((pairs.noise, "noise"), (pairs.x0, "samples")):
+        check_finite(tensor, f"{what}, its {name},")
 
 
 def shard_size(problem: Problem) -> int:
@@ -221,8 +325,13 @@ def _name(k: int) -> str:
     return f"pairs-{k:05d}.safetensors"
 
 
-def _about(problem: Problem, recipe: Recipe, teacher: str, nfe: int | None) -> dict:
-    about = {"problem": problem.name, "teacher": teacher, **vars(recipe)}
+def _about(problem: Problem, teacher: Denoiser, recipe: Recipe, name: str, nfe: int | None) -> dict:
+    about = {"problem": problem.name, "teacher": name, **vars(recipe)}
+    about |= {
+        key: value
+        for key, value in ((WEIGHTS, content_of(teacher)), (DATA, content_of_problem(problem)))
+        if value is not None
+    }
     if isinstance(problem, CheckpointProblem):
         about |= {
             "settings": problem.settings(),

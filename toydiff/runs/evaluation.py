@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..grids import time_grid
+from ..nets import MLP, UNet
 from ..problems import Problem
 from ..solvers import Trajectory, solve
 from ..support.checks import check_count
@@ -39,6 +41,7 @@ def sample(
     """
     check_count(n, "n")
     D, sampler = model.denoiser, model.about["sampler"]
+    _check_fits(D, the_problem)
     cond = the_problem.eval_labels(n) if cond is None else cond
     noise = torch.randn(n, *the_problem.shape, generator=torch.Generator().manual_seed(SEED_OF_NOISE + seed))
     device = next((p.device for p in D.parameters()), noise.device)
@@ -66,6 +69,20 @@ def sample(
     seconds = sum(part.seconds for part in parts)
     path = Trajectory(first.ts, end[None], end.new_empty(0, *end.shape), first.nfe, first.rounds, seconds)
     return path, None if cond is None else cond.cpu()
+
+
+def _check_fits(D: Denoiser, the_problem: Problem) -> None:
+    """`ValueError` for a network of the library that takes samples of another shape, or other classes, than the
+    problem's."""
+    net = D.net if isinstance(D, LambdaDenoiser) else None
+    config: dict = net.config if isinstance(net, MLP | UNet) else {}
+    for name, found, wanted in (
+        ("dim", config.get("dim"), the_problem.shape[0]),
+        ("channels", config.get("channels"), the_problem.shape[0]),
+        ("classes", config.get("classes") if the_problem.conditional else None, the_problem.classes),
+    ):
+        if found is not None and found != wanted:
+            raise ValueError(f"the model has {name} = {found}, and {the_problem.name} has {wanted}: it is another's")
 
 
 def evaluate(

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from .. import weights
 from ..denoisers import Denoiser
 from ..distill.base import Knobs, Training
-from ..problems import CheckpointProblem, Problem, problem
-from ..problems.pairs import Pairs, Recipe, load_pairs, make_pairs, save_pairs
+from ..problems import CheckpointProblem, Problem, content_of, content_of_problem, problem
+from ..problems.pairs import DATA, Pairs, Recipe, check_teacher, load_pairs, make_pairs, save_pairs
 from ..support.checks import check_count, shape
+from ..support.locks import check_free
 from ..support.seeds import seeded
-from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, fit
-from ..training.checkpoints import Checkpoints, check_out
+from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, check_processes, fit
+from ..training.checkpoints import CONTENT, Checkpoints, check_out, digest
 from .evaluation import SEED_OF_NOISE, sample
-from .models import Model, card, knobs, teacher_of
+from .models import KEPT, PROBLEM, Model, card, knobs, same_problem, teacher_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -48,6 +49,8 @@ class Run:
     accumulate: int = 1
     accelerator: "Accelerator | None" = None
     progress: bool = False
+    data: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the run keeps of its problem, where the problem's name does not make it again (`Problem.definition`)."""
     seconds: float = field(default=0.0, init=False)
     _records: Iterator[Record] | None = field(default=None, init=False, repr=False)
 
@@ -58,16 +61,15 @@ class Run:
 
     def _run(self) -> Iterator[Record]:
         training, knobs_ = self.training, self.knobs
-        watched = {} if self.watch is None else {"watch": self.watch}
+        watched: dict[str, nn.Module] = {} if self.watch is None else {"watch": self.watch}
+        kept: dict[str, nn.Module] = {KEPT: _Kept(self.data)} if self.data else {}
         state = State.of(
             training.turns,
             averages=training.averages(),
-            modules=training.state() | watched,
+            modules=training.state() | watched | kept,
             seed=self.seed,
             accelerator=self.accelerator,
         )
-        if self.checkpoints is not None:
-            self.checkpoints.load(state)
         records = fit(
             state,
             knobs_.updates,
@@ -79,6 +81,8 @@ class Run:
             progress=self.progress,
         )
         try:
+            if self.checkpoints is not None:
+                self.checkpoints.load(state)
             for record in records:
                 if self.checkpoints is not None:
                     self.checkpoints.after(record, state, knobs_.updates)
@@ -87,6 +91,9 @@ class Run:
         except Diverged as error:
             saved = "nothing was saved" if self.checkpoints is None else self.checkpoints.last_good
             raise type(error)(error.what, saved) from None
+        finally:
+            if self.checkpoints is not None:
+                self.checkpoints.release()
 
     def finish(self) -> Model:
         """Train to the end. The model's `about["seconds"]` are those of the updates that this process made."""
@@ -99,7 +106,16 @@ class Run:
         calls = self.about["pair_calls"] + done["updates"] * self.about["calls_per_update"]
         D = result.eval().requires_grad_(False)
         assert isinstance(D, Denoiser)  # an average of the student
-        return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds})
+        return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds}, self.data)
+
+
+class _Kept(nn.Module):
+    """Tensors that a checkpoint keeps and that nothing changes."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
 
 
 def train(
@@ -152,24 +168,21 @@ def train(
         names["start"], given["start"] = teacher_of(the_problem, None, "start")
     if teacher is not None and chosen.needs == "nothing":
         raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
-    if out is not None:
-        check_out(out, resume)  # before any work
-    target = torch.device(device)
-    to_device(target, the_problem, *given.values())
-    if chosen.data and isinstance(the_problem, CheckpointProblem):
-        the_problem.ready()
-    if chosen.needs == "pairs" and pairs is None:
-        pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
-    if isinstance(pairs, str | Path):
-        pairs = load_pairs(pairs)
-    if pairs is not None and chosen.needs != "pairs":
-        raise ValueError(f"{method} uses no pairs")
-    if pairs is not None:
-        _check_pairs(pairs, the_problem)
-    with seeded(seed):  # fresh weights
-        training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
-    for module in training.state().values():
-        module.to(target)
+    check_processes(accelerator)
+    first = accelerator is None or accelerator.is_main_process
+    if out is not None:  # before any work
+        check_out(out, resume)
+        if first:  # the first process may be at work by now, and the others are with it
+            check_free(out, takeover=resume)
+    parts = check_count(accumulate, "accumulate")
+    if settings.batch % parts:
+        raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {parts} equal parts")
+    processes = 1 if accelerator is None else accelerator.num_processes
+    if settings.batch % (parts * processes):
+        raise ValueError(
+            f"a batch of {settings.batch} cannot be shared evenly by {processes} processes"
+            + (f", each with {parts} parts that are accumulated" if parts > 1 else "")
+        )
     measurable = the_problem.distance_name is not None
     watch = (
         (max(settings.updates // chosen.evaluations, 1) if chosen.evaluations and measurable else 0)
@@ -185,6 +198,28 @@ def train(
         raise ValueError(
             "patience counts measurements during the run, and none are made: set watch, the updates between them"
         )
+    target = torch.device(device)
+    to_device(target, the_problem, *given.values())
+    if chosen.data and isinstance(the_problem, CheckpointProblem):
+        the_problem.ready()
+    if pairs is not None and chosen.needs != "pairs":
+        raise ValueError(f"{method} uses no pairs")
+    if chosen.needs == "pairs" and pairs is None:
+        with seeded(seed):  # a mistake in a knob is reported before the pairs are made
+            tried = chosen.train(the_problem, settings, given["teacher"], _no_pairs(the_problem), given.get("start"))
+        weights.describe(tried.student)
+        del tried
+        pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
+    if isinstance(pairs, str | Path):
+        pairs = load_pairs(pairs)
+    if pairs is not None:
+        _check_pairs(pairs, the_problem)
+        if teacher is not None:
+            check_teacher(pairs, given["teacher"], names["teacher"])
+    with seeded(seed):  # fresh weights
+        training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
+    for module in training.state().values():
+        module.to(target)
     about = {
         "method": method,
         "problem": the_problem.name,
@@ -201,10 +236,15 @@ def train(
             "steps": list(training.steps or chosen.sampler.steps),
         },
     }
-    check_count(accumulate, "accumulate")
-    if settings.batch % accumulate:
-        raise ValueError(f"a batch of {settings.batch} cannot be accumulated in {accumulate} equal parts")
     about |= {"accumulate": accumulate} if accumulate > 1 else {}
+    description, data = the_problem.definition() or ({}, {})
+    about |= {"definition": description} if description else {}
+    content = {
+        PROBLEM: content_of_problem(the_problem),
+        **{f"a {role}": content_of(D) for role, D in given.items()},
+        "pairs": None if pairs is None else digest(pairs.tensors()),
+    }
+    about[CONTENT] = {name: value for name, value in content.items() if value is not None}
     if isinstance(the_problem, CheckpointProblem):
         about |= {"settings": the_problem.settings(), "inputs": the_problem.inputs()}
     mixed = "no" if accelerator is None else str(accelerator.mixed_precision)
@@ -215,7 +255,18 @@ def train(
         watched = Watch(training.average, evaluator(the_problem, about, training), watch, patience)
     checkpoints = None if out is None else Checkpoints(Path(out), about, every, resume)
     return Run(
-        method, the_problem, settings, training, about, checkpoints, seed, watched, accumulate, accelerator, progress
+        method,
+        the_problem,
+        settings,
+        training,
+        about,
+        checkpoints,
+        seed,
+        watched,
+        accumulate,
+        accelerator,
+        progress,
+        data,
     )
 
 
@@ -230,8 +281,7 @@ def to_device(device: torch.device, the_problem: Problem, *models: Denoiser) -> 
 def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
     """`ValueError` where the pairs are not of the problem, or their samples have another shape. A problem with prompts
     gets those of the pairs."""
-    if pairs.about["problem"] != the_problem.name:
-        raise ValueError(f"the pairs are of the problem {pairs.about['problem']}, not {the_problem.name}")
+    same_problem("the pairs are", pairs.about["problem"], pairs.about.get(DATA), the_problem)
     if tuple(pairs.x0.shape[1:]) != tuple(the_problem.shape):
         raise ValueError(
             f"the pairs have samples {shape(pairs.x0[0])}, and {the_problem.name} has {tuple(the_problem.shape)}"
@@ -275,6 +325,12 @@ def evaluator(the_problem: Problem, about: Mapping[str, Any], training: Training
 def deviation(samples: Tensor) -> float:
     """The root mean square distance of samples (n, ...) from their mean."""
     return float((samples - samples.mean(0)).double().square().flatten(1).sum(1).mean().sqrt())
+
+
+def _no_pairs(the_problem: Problem) -> Pairs:
+    """A pair of zeros, to set up a training with that is never begun."""
+    zeros = torch.zeros(1, *the_problem.shape)
+    return Pairs(zeros, zeros, the_problem.uniform_labels(1, 0), {"problem": the_problem.name, "nfe": 0})
 
 
 def _own_pairs(

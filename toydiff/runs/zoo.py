@@ -3,6 +3,7 @@
 `toydiff zoo build` trains by the recipes below, measures the weights that were stored, and writes weights and JSON.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
 from ..problems.pairs import Recipe as PairRecipe
 from ..problems.pairs import save_pairs
 from ..support.checks import unknown
+from ..support.locks import Lock
 from ..support.seeds import seeded
 from ..training import fit
 
@@ -358,17 +360,18 @@ def build(
     """Build and measure weights, in the order of `ids`. Yields each one's entry of `listing` when it is done.
 
     chosen: ids; None is all. work: a folder for runs and pairs, where an interrupted build continues. out: the folder
-    for weights and JSON. progress: show bars. `ValueError` for an unknown id.
+    for weights and JSON. progress: show bars. `ValueError` for an unknown id, or where another process builds into one
+    of the folders.
     """
     for id_ in chosen or ():
         if id_ not in ids():
             raise unknown("bundled weights", id_, ids())
-    for id_ in ids():
-        if not chosen or id_ in chosen:
-            about = (
-                build_features(out, progress) if id_ == FEATURES_ID else build_one(RECIPES[id_], work, out, progress)
-            )
-            yield _entry(about)
+    with Lock(work), Lock(out) if out.resolve() != work.resolve() else contextlib.nullcontext():
+        for id_ in ids():
+            if not chosen or id_ in chosen:
+                features = id_ == FEATURES_ID
+                about = build_features(out, progress) if features else build_one(RECIPES[id_], work, out, progress)
+                yield _entry(about)
 
 
 def build_features(out: Path, progress: bool = False) -> dict:

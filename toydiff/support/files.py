@@ -6,6 +6,7 @@ sentence.
 
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def writable_folder(path: Path | str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # permission bits say little on network drives and to an administrator: try it
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b" " * 4096)  # a full disk takes a name, and no bytes
     except OSError as error:
         raise ValueError(f"cannot write into the folder {quoted(str(folder))}: {error.strerror or error}") from None
     return folder
@@ -47,10 +48,46 @@ def check_folder(path: Path | str) -> Path:
     return folder
 
 
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
+    """The bytes of a file that others may have put there.
+
+    `ValueError` in one line for what is no file, such as a pipe, which may never end, or a device; for a file of more
+    than `most` bytes; and for one that cannot be read. `FileNotFoundError` where there is nothing.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            what = "Is a directory" if stat.S_ISDIR(found.st_mode) else "it is no file"
+            raise ValueError(f"cannot read {str(path)!r}: {what}")
+        if most is not None and found.st_size > most:
+            raise ValueError(f"cannot read {str(path)!r}: it has {found.st_size:,} bytes, more than {most:,}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+
+
+def inside(folder: Path | str, name: str) -> Path:
+    """The path of a file in a folder, by a name that others wrote. `ValueError` for a name that leads out of the
+    folder, by its path or by a link."""
+    folder = Path(folder)
+    try:
+        leads_to = (folder / name).resolve()
+        leaves = leads_to.parent != folder.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no file can have
+        leaves = True
+    if leaves:
+        raise ValueError(f"the folder {str(folder)!r} names the file {name!r}, which is not in it")
+    return folder / name
+
+
 def writable_file(path: Path | str) -> Path:
     """A path where a file can be written. `ValueError` if it is a folder, is read-only, or lies in no writable folder.
 
-    A link is resolved: the file that it leads to is returned.
+    A link is resolved: the file that it leads to is returned. A device that takes no bytes, such as /dev/full, is
+    refused too.
     """
     file = seen(path)
     if file.is_dir():
@@ -58,6 +95,7 @@ def writable_file(path: Path | str) -> Path:
     if file.exists() and not os.access(file, os.W_OK):
         raise ValueError(f"cannot write the file {quoted(str(file))}: it is read-only")
     if _is_device(file):
+        _try_device(file)
         return file
     if file.is_symlink():
         file = file.resolve()  # a link stays a link: its target is written
@@ -70,6 +108,19 @@ def writable_file(path: Path | str) -> Path:
 def _is_device(file: Path) -> bool:
     """A pipe, terminal or device: there is nothing to replace, only something to write to."""
     return file.exists() and not file.is_file()
+
+
+def _try_device(file: Path) -> None:
+    """`ValueError` where a device does not take a space, which nothing that is written minds. A terminal would show it
+    and a pipe's reader get it, so that they are not tried."""
+    if not file.is_char_device():
+        return
+    try:
+        with file.open("wb", buffering=0) as device:
+            if not device.isatty():
+                device.write(b" ")
+    except OSError as error:
+        raise ValueError(f"cannot write the file {str(file)!r}: {error.strerror or error}") from None
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:

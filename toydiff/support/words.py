@@ -17,6 +17,17 @@ def shortened(text: str, most: int = MOST_QUOTED) -> str:
     return text[: kept - kept // 3] + gap + text[len(text) - kept // 3 :]
 
 
+def printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey: each is written as its escape, `\\x1b`."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def said(error: object, most: int = MOST_QUOTED) -> str:
+    """What another library said, or data that is not ours, as a part of a message: one line, of at most so many
+    printable characters."""
+    return shortened(printable(" ".join(str(error).split())), most)
+
+
 def quoted(value: object) -> str:
     """What was given, as Python writes it, in one line and shortened."""
     try:

@@ -4,7 +4,7 @@
 from .average import EMA
 from .draws import Draws
 from .loop import Record, fit, lr_factor
-from .state import Loss, State, Turn, laid_out_as
+from .state import Loss, State, Turn, check_processes, laid_out_as
 from .watch import Collapse, Diverged, Evaluate, Watch
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "State",
     "Turn",
     "Watch",
+    "check_processes",
     "fit",
     "laid_out_as",
     "lr_factor",

@@ -8,20 +8,30 @@ folder always holds one whole checkpoint.
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..support.checks import check_count
-from ..support.files import check_folder, json_text, writable_folder, write_bytes, write_text
+from ..support.checks import check_count, shape
+from ..support.files import check_folder, inside, json_text, read_bytes, write_bytes, write_text
+from ..support.forms import check_form, count, file_name, number, parsed, word
+from ..support.locks import Lock
+from ..support.words import said
 from .loop import Record, State, laid_out_as
 
 FORMAT = "toydiff-run"
 VERSION = 1
 INDEX = "run.json"
+LONGER = ", or train on from its result in another folder: --start {} --out ANOTHER"
+CONTENT = "content"
+"""The key of what identifies a run by content and not by name: digests of the weights that it was begun with."""
+NEWER = (CONTENT, "definition")
+"""Keys that a run of an earlier version lacks. What they say is compared by content."""
+MOST_JSON = 2**28
+"""A larger index is not read."""
 HISTORY = 500
 """About as many points of the loss curve are kept."""
 
@@ -36,6 +46,33 @@ def versions() -> dict[str, str]:
 def checksum(data: bytes) -> str:
     """SHA-256, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+SAMPLED = 4096
+"""Of a larger tensor, a digest reads so many of its numbers."""
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """What identifies named tensors, as "structure:dtypes:values": checksums of their names and shapes, and of their
+    numbers. Of a tensor with more than `SAMPLED` numbers it reads that many, at equal distances."""
+    structure, values = hashlib.sha256(), hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        structure.update(f"{name} {tuple(tensor.shape)} ".encode())
+        flat = tensor.detach().reshape(-1)
+        part = flat[:: -(-len(flat) // SAMPLED)] if len(flat) > SAMPLED else flat
+        values.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    dtypes = "+".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))
+    return f"{structure.hexdigest()[:16]}:{dtypes}:{values.hexdigest()[:32]}"
+
+
+def contradicts(found: object, wanted: object) -> bool:
+    """Whether two digests are known to be of different things: of another structure, or of the same dtypes and other
+    values. The same weights in another precision are not known to be others."""
+    parts = [text.split(":") if isinstance(text, str) else [] for text in (found, wanted)]
+    if any(len(part) != 3 for part in parts):
+        return False
+    (structure, dtypes, values), (other, others, theirs) = parts
+    return structure != other or (dtypes == others and values != theirs)
 
 
 def _seal(index: dict) -> str:
@@ -56,22 +93,26 @@ def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = 
     """
     path = Path(path)
     try:
-        index = json.loads(path.read_text())
+        data = read_bytes(path, MOST_JSON)
     except FileNotFoundError:
         raise ValueError(f"there is no {what} at {str(path.parent)!r}: it has no {path.name}") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+    try:
+        index = parsed(data.decode())
     except ValueError:
         raise ValueError(f"{str(path)!r} is truncated or is not JSON: it is not a whole {what}") from None
     if not isinstance(index, dict) or index.get("format") != format_:
         raise ValueError(f"{str(path)!r} is not a {what}: its format is not {format_!r}")
     if index.get("version") != VERSION:
         raise ValueError(
-            f"{str(path)!r} has version {index.get('version')!r} of the format {format_!r}; "
+            f"{str(path)!r} has version {said(repr(index.get('version')))} of the format {format_!r}; "
             f"this toydiff reads version {VERSION}"
         )
     seal = index.pop("seal", None)
-    if seal is not None and seal != _seal(index):
+    try:
+        altered = seal is not None and seal != _seal(index)
+    except RecursionError:
+        raise ValueError(f"{str(path)!r} is not a whole {what}: it is nested too deep") from None
+    if altered:
         raise ValueError(f"{str(path)!r} was altered: its checksum is not the one that was saved")
     missing = [key for key in keys if key not in index]
     if missing:
@@ -81,12 +122,32 @@ def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = 
 
 def read_run(folder: Path | str) -> dict:
     """The index of the run in a folder: about, step, steps, file, sha256, seconds, turns, history, measured,
-    versions; `ValueError` if there is none."""
-    keys = ("about", "step", "steps", "file", "sha256", "seconds", "turns", "history")
-    index = read_index(Path(folder) / INDEX, FORMAT, "run of toydiff", keys)
+    versions.
+
+    A run may be a stranger's. `ValueError` if there is none, and for values of another type or out of range.
+    """
+    path = Path(folder) / INDEX
+    index = read_index(path, FORMAT, "run of toydiff", tuple(FORM))
     if not isinstance(index["about"], dict):
-        raise ValueError(f"{str(Path(folder) / INDEX)!r} is not a whole run of toydiff: it does not say what was run")
+        raise ValueError(f"{str(path)!r} is not a whole run of toydiff: it does not say what was run")
+    check_form(index, FORM, f"the run in {str(path)!r}")
+    check_form(
+        index.get("measured", []), [{"step": count(), "distance": number}], f"the run in {str(path)!r}", "measured"
+    )
     return index
+
+
+FORM = {
+    "about": {},
+    "step": count(),
+    "steps": count(),
+    "file": file_name,
+    "sha256": word,
+    "seconds": lambda value: number(value) and value >= 0,
+    "turns": [word],
+    "history": [[number]],
+}
+"""The form of a run's index."""
 
 
 def check_out(folder: Path | str, resume: bool) -> Path:
@@ -107,17 +168,15 @@ def read_tensors(path: Path | str, sha256: str | None = None) -> dict[str, Tenso
 
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise ValueError(f"the file of tensors {str(path)!r} is missing") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
     if sha256 is not None and checksum(data) != sha256:
         raise ValueError(f"{str(path)!r} is truncated or was altered: its checksum is not the one that was saved")
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{str(path)!r} is truncated or is not a safetensors file ({error})") from None
+        raise ValueError(f"{str(path)!r} is truncated or is not a safetensors file ({said(error)})") from None
 
 
 def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
@@ -143,6 +202,9 @@ class Checkpoints:
         for record in fit(state, 1000):
             checkpoints.after(record, state, 1000)
 
+    From `load` to the last update no other process may train into the folder (`support.locks.Lock`). Work that this
+    process began there and left is over once a run with `resume` goes on with it.
+
     A process may be killed at any moment, by `kill -9` in the middle of a write too. It leaves the update that was last
     saved, whole, from which a new process repeats the uninterrupted run bit for bit. A loop of another kind moves
     `state.step` itself and calls `save(state, steps)`. `ValueError` for settings that are not JSON.
@@ -153,6 +215,7 @@ class Checkpoints:
     every: int = 250
     resume: bool = False
     saved: int | None = field(default=None, init=False)
+    _lock: Lock | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         check_count(self.every, "every")
@@ -161,10 +224,6 @@ class Checkpoints:
         except (TypeError, ValueError) as error:
             raise ValueError(f"about, which identifies a run, must be JSON: {error}") from None
         self.folder = check_out(self.folder, self.resume)
-        # a process killed in the middle of a write leaves its temporary file
-        for part in self.folder.glob(".*.part"):
-            part.unlink(missing_ok=True)
-        writable_folder(self.folder)
 
     @property
     def last_good(self) -> str:
@@ -176,25 +235,56 @@ class Checkpoints:
     def load(self, state: State) -> None:
         """Put the saved tensors and numbers into `state`; nothing happens if the folder holds no run yet.
 
-        `ValueError` for a run that was begun otherwise, damaged files, or a state whose `modules` lack weights that its
-        updates change.
+        `ValueError` for a run that was begun otherwise, damaged files, a state whose `modules` lack weights that its
+        updates change, or a folder in which another process trains.
         """
         state.check_whole()
+        if state.draws.rank == 0:
+            self._hold()
         if not (self.folder / INDEX).exists():
             return
         index = read_run(self.folder)
         # a key that only one of the two has, such as that of a watch, differs too
         for key in [*self.about, *index["about"]]:
             value = self.about.get(key)
-            if index["about"].get(key) != value:
+            if key not in NEWER and index["about"].get(key) != value:
                 name, found, wanted = _difference(key, index["about"].get(key), value)
                 raise ValueError(
-                    f"the run in {str(self.folder)!r} has {name} = {found!r}, not {wanted!r}; resume it as it was begun"
+                    f"the run in {str(self.folder)!r} has {said(name)} = {said(repr(found))}, not {said(repr(wanted))}; "
+                    "resume it as it was begun" + (LONGER.format(str(self.folder)) if name == "updates" else "")
                 )
-        tensors = read_tensors(self.folder / index["file"], index["sha256"])
+        self._check_content(index["about"])
+        tensors = read_tensors(inside(self.folder, index["file"]), index["sha256"])
         restore(state, tensors, index, str(self.folder))
         self.saved = state.step
         self._keep_only(index["file"])
+
+    def _check_content(self, about: dict) -> None:
+        """`ValueError` where what the run was begun with has the same name now, and is another thing. A run of an
+        earlier version does not say what it was begun with."""
+        found, wanted = about.get(CONTENT), self.about.get(CONTENT)
+        if not (isinstance(found, dict) and isinstance(wanted, dict)):
+            return
+        for name, value in wanted.items():
+            if contradicts(found.get(name), value):
+                raise ValueError(
+                    f"the run in {str(self.folder)!r} was begun with {name} of another content than {name} given now, "
+                    "whatever the name; resume it as it was begun, or begin another run"
+                )
+
+    def _hold(self) -> None:
+        """Take the folder's lock, or make sure that it is still held."""
+        if self._lock is None:
+            self._lock = Lock(self.folder, takeover=self.resume)
+            if self.saved is None:  # another run may have ended there since this one was set up
+                check_out(self.folder, self.resume)
+        self._lock.check()
+
+    def release(self) -> None:
+        """Let other processes train into the folder: this run saves no more."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def after(self, record: Record, state: State, steps: int) -> None:
         """Note the record of a run of `steps` updates, and save the state where it is time to; of several processes
@@ -207,10 +297,14 @@ class Checkpoints:
             state.history.append([record.step, *record.losses.values()])
         if record.last or record.step % self.every == 0:
             self.save(state, steps, tuple(record.losses))
+        if record.last:
+            self.release()
 
     def save(self, state: State, steps: int, turns: tuple[str, ...] = ()) -> None:
-        """Write the state, whole or not at all; `ValueError` if its `modules` lack weights that its updates change."""
+        """Write the state, whole or not at all; `ValueError` if its `modules` lack weights that its updates change, or
+        if other work was begun in the folder."""
         state.check_whole()
+        self._hold()
         data = tensor_bytes(contents(state))
         name = f"step-{state.step:08d}.safetensors"
         write_bytes(self.folder / name, data)
@@ -274,14 +368,39 @@ def restore(state: State, tensors: dict[str, Tensor], index: dict, where: str) -
             if slots and sorted(slots) != list(range(len(params))):
                 raise KeyError(f"optimizer {k} has another number of parameters")
             for i, own in slots.items():
+                _check_moments(own, params[i], f"optimizer {k}")
                 slots[i] = {
                     key: laid_out_as(params[i], v) if v.shape == params[i].shape else v for key, v in own.items()
                 }
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        for name, module in state.modules.items():
+            check_weights(dict(module.named_parameters()), f"{name} of the run in {where!r}")
         state.draws.generator.set_state(tensors["random"])
         torch.set_rng_state(tensors["global_random"])
         state.step, state.seconds, state.history = int(index["step"]), float(index["seconds"]), list(index["history"])
         state.measured = list(index.get("measured", ()))
-    except (KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the run in {where!r} does not fit this method: {reason[:200]}") from None
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the run in {where!r} does not fit this method: {said(error)}") from None
+
+
+def check_weights(weights: Mapping[str, Tensor], what: str) -> None:
+    """`ValueError` for weights that are NaN or infinite."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"the weights of {what} are not finite: {said(name)} has NaN or infinity")
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _check_moments(slots: dict[str, Tensor], p: Tensor, what: str) -> None:
+    """`ValueError` unless these are Adam's moments of the parameter: a fused optimizer walks their memory by the shape
+    of the parameter."""
+    if set(slots) != {"step", *MOMENTS}:
+        raise ValueError(f"{what} has {', '.join(sorted(slots))} of a parameter, not step, {', '.join(MOMENTS)}")
+    for name, value in slots.items():
+        wanted = () if name == "step" else tuple(p.shape)
+        if tuple(value.shape) != wanted or not value.is_floating_point():
+            raise ValueError(f"{what} has {name} of shape {shape(value)} and {value.dtype}, not of shape {wanted}")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{what} has {name} that is not finite")

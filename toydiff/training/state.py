@@ -1,5 +1,6 @@
 """What is minimised (`Turn`), and how far a training has come (`State`)."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -77,9 +78,10 @@ class State:
         """The state before the first update: an Adam for each turn, and a stream of random numbers from the seed.
 
         averages follow their sources after each update. accelerator: an `accelerate.Accelerator`; a batch is then
-        divided among its processes, whose gradients are averaged. `ValueError` if there is nothing to train, or if two
-        turns have one name.
+        divided among its processes, whose gradients are averaged. `ValueError` if there is nothing to train, if two
+        turns have one name, or if the accelerator does not know the other processes (`check_processes`).
         """
+        check_processes(accelerator)
         turns = [turns] if isinstance(turns, Turn) else list(turns)
         if not turns:
             raise ValueError("there is nothing to train: give at least one turn")
@@ -104,6 +106,25 @@ class State:
                 raise ValueError(
                     f"a checkpoint would lack weights of {name!r}: name the module that holds them in `modules`"
                 )
+
+
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""The environment variables in which launchers say how many processes they started, as accelerate reads them."""
+
+
+def check_processes(accelerator: "Accelerator | None") -> None:
+    """`ValueError` where a launcher started several processes and the accelerator found one: each would train the whole
+    batch."""
+    if accelerator is None or accelerator.num_processes > 1:
+        return
+    started = [os.environ.get(name, "") for name in WORLD_SIZES]
+    most = max([int(number) for number in started if number.isdecimal()], default=1)
+    if most > 1:
+        raise ValueError(
+            f"{most} processes were started, and accelerate found one on the device {accelerator.device.type!r}: "
+            "each would train the whole batch; without a GPU for each, run on processors: --device cpu, "
+            "or Accelerator(cpu=True)"
+        )
 
 
 def laid_out_as(p: Tensor, value: Tensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""Runs and pairs by the command: what it refuses before the work, and what it leaves."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import run
+
+from toydiff.training.checkpoints import read_run, write_index
+
+TINY = ["--updates", 2, "--batch", 16]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("words", [["pairs", "--n", 10, "--steps", 1], ["train", "diffusion", *TINY]])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(words, capsys):
+    assert run(*words, "--problem", "mixture", "--out", "out", "--json", "/dev/full") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert os.listdir() == []
+    assert run(*words, "--problem", "mixture", "--out", "out", "--json", "/dev/null") == 0
+    assert Path("out").is_dir()
+
+
+def test_nothing_of_a_strangers_run_is_obeyed_by_the_terminal(capsys):
+    assert run("train", "diffusion", "--problem", "mixture", *TINY, "--out", "run") == 0
+    index = read_run("run")
+    for about in ({"problem": "mixture:\x1b]0;owned\x07"}, {"method": "\x9b31m"}, {"sampler": {"solver": "\x1b[2J"}}):
+        write_index("run/run.json", index | {"about": index["about"] | about})
+        for words in (["evaluate", "run"], ["sample", "run", "--out", "a.png"]):
+            assert run(*words) == 2
+            assert capsys.readouterr().err.strip().isprintable()
+    assert run("evaluate", "\x1b[31mred") == 2
+    assert capsys.readouterr().err.strip().isprintable()
+
+
+def test_unsafe_weights_are_given_with_a_run_of_a_checkpoint_only(capsys):
+    assert run("train", "diffusion", "--problem", "mixture", *TINY, "--out", "run") == 0
+    assert run("sample", "run", "--unsafe-weights", "--out", "a.png") == 2
+    assert "--unsafe-weights is for Stable Diffusion checkpoints" in capsys.readouterr().err
+
+
+def test_files_of_ones_own_go_through_the_command(capsys):
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    np.save("points.npy", points)
+    Path("mixture.json").write_text(json.dumps({"means": [[-1, 0, 0], [1, 0, 0]], "std": 0.2}))
+    for name in ("points.npy", "mixture.json"):
+        assert run("train", "diffusion", "--problem", f"file:{name}", *TINY, "--out", "run" + name) == 0
+        os.rename(name, "gone")  # the run keeps it
+        assert run("evaluate", "run" + name, "--steps", 1, "--n", 20) == 0
+        assert run("sample", "run" + name, "--n", 20, "--steps", 1, "--out", "a.npz") == 0
+        os.rename("gone", name)
+    assert run("sample", "runpoints.npy", "--n", 20, "--steps", 1, "--out", "a.png") == 0
+    capsys.readouterr()
+    assert run("sample", "runmixture.json", "--n", 20, "--steps", 1, "--out", "b.png") == 2
+    assert "a picture shows points in the plane" in capsys.readouterr().err
+    assert run("pairs", "--problem", "file:mixture.json", "--n", 10, "--steps", 1, "--out", "pairs") == 0
+    naive = ["train", "naive", *TINY, "--problem"]
+    assert run(*naive, "file:mixture.json", "--pairs", "pairs", "--out", "naive") == 0
+    assert run(*naive, "file:points.npy", "--teacher", "runpoints.npy", "--pairs", "pairs", "--out", "other") == 2
+    assert "of another problem" in capsys.readouterr().err
+    np.save("points.npy", points + 0.1)
+    assert run("train", "diffusion", "--problem", "file:points.npy", *TINY, "--out", "runpoints.npy", "--resume") == 2
+    assert "of another content" in capsys.readouterr().err
+    assert run("train", "diffusion", "--problem", "file:none.npy", *TINY, "--out", "none") == 2
+    assert "there is no file 'none.npy'" in capsys.readouterr().err
