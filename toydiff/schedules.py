@@ -319,8 +319,9 @@ def check_levels(schedule: Schedule, ts: Sequence[float], alphas: Sequence[float
                 f"and sigma = {sigma:g} at t = {t:g}"
             )
     for name, verb, levels in (("alpha", "rises", alphas), ("sigma", "falls", [-sigma for sigma in sigmas])):
-        for (t, before), (s, after) in pairwise(zip(ts, levels, strict=True)):
-            if after - before > 1e-6 * max(abs(after), abs(before)):
+        for i, (before, after) in enumerate(pairwise(levels)):
+            if after > before and after - before > 1e-6 * max(abs(after), abs(before)):
+                t, s = ts[i], ts[i + 1]
                 raise ValueError(
                     f"{name} of {schedule!r} {verb} with t, from {abs(before):g} at t = {t:g} to {abs(after):g} at "
                     f"t = {s:g}: here t = 0 is data and t = 1 noise; for the other convention of time, take 1 - t"
@@ -568,8 +569,11 @@ class PiecewiseLinear(Schedule):
 
 
 def _entries(table: Tensor, k: Tensor) -> Tensor:
-    """table[k], which inside vmap needs a dimension."""
-    return table[k] if k.ndim else table[k[None]][0]
+    """table[k], also for a k of shape () inside vmap."""
+    try:
+        return table[k]
+    except RuntimeError:
+        return table[k[None]][0]
 
 
 def _products(betas: Tensor) -> Tensor:

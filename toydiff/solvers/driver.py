@@ -68,8 +68,8 @@ class _OnGrid(Schedule):
                 del self._levels[id(t)]
 
     def _check(self) -> None:
-        rising = [(float(t), *self._levels[id(t)][:2]) for t in reversed(self.times)]
-        check_levels(self.schedule, *zip(*rising, strict=True))
+        alphas, sigmas, _ = zip(*(self._levels[id(t)] for t in self.times), strict=True)
+        check_levels(self.schedule, self.ts.tolist()[::-1], alphas[::-1], sigmas[::-1])
         take_as_checked(self)
         for (t, here), (s, there) in pairwise((stop, self._levels[id(stop)].lam) for stop in self.times):
             if here >= there and math.isfinite(here):
