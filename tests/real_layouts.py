@@ -33,13 +33,29 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     # stable-diffusion-v1-5/stable-diffusion-v1-5
     "sd15": {"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0"} | TABLE | OLD,
     # stabilityai/stable-diffusion-2, 768 pixels, v
-    "sd20": {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "prediction_type": "v_prediction"} | TABLE | OLD,
+    "sd20": {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "prediction_type": "v_prediction"}
+    | TABLE
+    | OLD,
     # stabilityai/stable-diffusion-2-1, 768 pixels, v
-    "sd21": {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "prediction_type": "v_prediction"} | TABLE | OLD,
+    "sd21": {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "prediction_type": "v_prediction"}
+    | TABLE
+    | OLD,
     # stabilityai/stable-diffusion-2-1-base, 512 pixels
-    "sd21-base": {"_class_name": "PNDMScheduler", "_diffusers_version": "0.10.0.dev0", "prediction_type": "epsilon"} | TABLE | OLD,
+    "sd21-base": {"_class_name": "PNDMScheduler", "_diffusers_version": "0.10.0.dev0", "prediction_type": "epsilon"}
+    | TABLE
+    | OLD,
     # stabilityai/sd-turbo, a distilled 2.1
-    "sd-turbo": {"_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.24.0.dev0", "timestep_spacing": "trailing", "sigma_max": None, "sigma_min": None, "timestep_type": "discrete", "use_karras_sigmas": False} | TABLE | EULER,
+    "sd-turbo": {
+        "_class_name": "EulerDiscreteScheduler",
+        "_diffusers_version": "0.24.0.dev0",
+        "timestep_spacing": "trailing",
+        "sigma_max": None,
+        "sigma_min": None,
+        "timestep_type": "discrete",
+        "use_karras_sigmas": False,
+    }
+    | TABLE
+    | EULER,
     # of the kind of ByteDance/sd2.1-base-zsnr-laionaes5: zero terminal SNR, v
     "zsnr": {
         "_class_name": "DDIMScheduler",
@@ -51,7 +67,9 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
         "sample_max_value": 1.0,
         "thresholding": False,
         "timestep_spacing": "trailing",
-    } | TABLE | OLD,
+    }
+    | TABLE
+    | OLD,
     # SimianLuo/LCM_Dreamshaper_v7, a student of SD 1.5 that has the guidance scale as an input
     "lcm": {
         "_class_name": "LCMScheduler",
@@ -67,12 +85,26 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
         "steps_offset": 0,
         "thresholding": False,
         "timestep_spacing": "leading",
-    } | TABLE,
+    }
+    | TABLE,
     # stabilityai/stable-diffusion-xl-base-1.0
-    "sdxl": {"_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0", "timestep_spacing": "leading", "use_karras_sigmas": False} | TABLE | EULER,
+    "sdxl": {
+        "_class_name": "EulerDiscreteScheduler",
+        "_diffusers_version": "0.19.0.dev0",
+        "timestep_spacing": "leading",
+        "use_karras_sigmas": False,
+    }
+    | TABLE
+    | EULER,
     # stabilityai/sdxl-turbo
-    "sdxl-turbo": {"_class_name": "EulerAncestralDiscreteScheduler", "_diffusers_version": "0.24.0.dev0", "timestep_spacing": "trailing"} | TABLE | EULER,
-}  # fmt: skip
+    "sdxl-turbo": {
+        "_class_name": "EulerAncestralDiscreteScheduler",
+        "_diffusers_version": "0.24.0.dev0",
+        "timestep_spacing": "trailing",
+    }
+    | TABLE
+    | EULER,
+}
 NAMES = tuple(SCHEDULERS)
 
 UNET = {
@@ -184,12 +216,41 @@ VAES: dict[str, dict[str, Any]] = {
     "sd20": VAE | {"_diffusers_version": "0.8.0", "norm_num_groups": 32, "sample_size": 768},
     "sd21": VAE | {"_diffusers_version": "0.10.0.dev0", "norm_num_groups": 32, "sample_size": 768},
     "sd21-base": VAE | {"_diffusers_version": "0.10.0.dev0", "norm_num_groups": 32, "sample_size": 768},
-    "sd-turbo": VAE | {"_diffusers_version": "0.24.0.dev0", "norm_num_groups": 32, "sample_size": 768, "force_upcast": True, "scaling_factor": 0.18215},
-    "zsnr": VAE | {"_diffusers_version": "0.17.0.dev0", "norm_num_groups": 32, "sample_size": 768, "scaling_factor": 0.18215},
-    "lcm": VAE | {"_diffusers_version": "0.22.0.dev0", "norm_num_groups": 32, "sample_size": 768, "force_upcast": True, "scaling_factor": 0.18215},
-    "sdxl": VAE | {"_diffusers_version": "0.20.0.dev0", "norm_num_groups": 32, "sample_size": 1024, "force_upcast": True, "scaling_factor": 0.13025},
-    "sdxl-turbo": VAE | {"_diffusers_version": "0.24.0.dev0", "norm_num_groups": 32, "sample_size": 1024, "force_upcast": True, "scaling_factor": 0.13025},
-}  # fmt: skip
+    "sd-turbo": VAE
+    | {
+        "_diffusers_version": "0.24.0.dev0",
+        "norm_num_groups": 32,
+        "sample_size": 768,
+        "force_upcast": True,
+        "scaling_factor": 0.18215,
+    },
+    "zsnr": VAE
+    | {"_diffusers_version": "0.17.0.dev0", "norm_num_groups": 32, "sample_size": 768, "scaling_factor": 0.18215},
+    "lcm": VAE
+    | {
+        "_diffusers_version": "0.22.0.dev0",
+        "norm_num_groups": 32,
+        "sample_size": 768,
+        "force_upcast": True,
+        "scaling_factor": 0.18215,
+    },
+    "sdxl": VAE
+    | {
+        "_diffusers_version": "0.20.0.dev0",
+        "norm_num_groups": 32,
+        "sample_size": 1024,
+        "force_upcast": True,
+        "scaling_factor": 0.13025,
+    },
+    "sdxl-turbo": VAE
+    | {
+        "_diffusers_version": "0.24.0.dev0",
+        "norm_num_groups": 32,
+        "sample_size": 1024,
+        "force_upcast": True,
+        "scaling_factor": 0.13025,
+    },
+}
 
 TEXT = {
     "architectures": ["CLIPTextModel"],
@@ -297,10 +358,14 @@ def _tokenizer(folder: Path, pad: str, pad_in_config: str) -> int:
 
 def _text(folder: Path, settings: dict[str, Any], vocabulary: int, positions: bool) -> None:
     _write(folder / "config.json", settings | {"vocab_size": vocabulary})
-    kind = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}[settings["architectures"][0]]  # fmt: skip
+    kind = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}[
+        settings["architectures"][0]
+    ]
     given = {k: v for k, v in settings.items() if k not in ("architectures", "torch_dtype", "model_type")}
     weights = kind(CLIPTextConfig(**given, vocab_size=vocabulary)).state_dict()
-    named = {k if k.startswith(("text_model.", "text_projection")) else f"text_model.{k}": v for k, v in weights.items()}  # fmt: skip
+    named = {
+        k if k.startswith(("text_model.", "text_projection")) else f"text_model.{k}": v for k, v in weights.items()
+    }
     if positions:
         named["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     save_file({k: v.contiguous() for k, v in named.items()}, folder / "model.safetensors", metadata={"format": "pt"})
@@ -339,6 +404,8 @@ def save(folder: Path | str, name: str, seed: int = 0) -> Path:
 def pipeline(folder: Path | str) -> DiffusionPipeline:
     """What diffusers itself makes of the folder, without the parts that no folder has."""
     named = json.loads((Path(folder) / "model_index.json").read_text())
-    made = DiffusionPipeline.from_pretrained(folder, **{k: None for k in ("safety_checker", "feature_extractor") if k in named})  # fmt: skip
+    made = DiffusionPipeline.from_pretrained(
+        folder, **{k: None for k in ("safety_checker", "feature_extractor") if k in named}
+    )
     made.set_progress_bar_config(disable=True)
     return made

@@ -37,7 +37,7 @@ def checkpoint(model: str) -> StableDiffusion:
 
 
 ONE, PATIENCE = threading.Lock(), 60.0
-"""One reader at a time uses the checkpoint, two at once would each wait twice as long; and the seconds that one waits."""
+"""One reader at a time uses the checkpoint, since two at once would each wait twice as long; the seconds one waits."""
 
 
 def one_at_a_time(function):

@@ -1,4 +1,4 @@
-"""The first seconds of the command: nothing heavy is imported for a page of help or a wrong word, and Ctrl-C is one line."""
+"""The first seconds of the command: help and wrong words import nothing heavy, and Ctrl-C is one line."""
 
 import ast
 import os
@@ -20,8 +20,12 @@ from toydiff.studies.parallel_sampling import DEFAULT_STEPS, METHODS
 
 def python(program, *words, **environment):
     return subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, env=os.environ | environment, timeout=60
-    )  # fmt: skip
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=60,
+    )
 
 
 def test_lazy_names_are_those_that_type_checkers_see():
@@ -118,8 +122,11 @@ def test_interrupt_while_torch_is_imported(tmp_path, torch):
     path = os.pathsep.join([str(tmp_path), str(Path(toydiff.__file__).parent.parent)])
     process = subprocess.Popen(
         [sys.executable, "-m", "toydiff", "sample", "--out", str(tmp_path / "a.png")],
-        env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)

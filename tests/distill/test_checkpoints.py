@@ -352,7 +352,8 @@ def test_a_run_killed_at_any_point_of_a_write_is_whole(tmp_path):
             pass
     whole = end_of(tmp_path / "run")
     found = sorted((tmp_path / "shots").iterdir())
-    # two files a save, each empty, half, whole and renamed, the tensors that are removed from the second save on, and the lock
+    # two files a save, each empty, half, whole and renamed, the tensors that are removed from the second save on, and
+    # the lock
     assert len(found) == 3 * 2 * 4 + 2 + 1
     last = 0
     for folder in found:

@@ -1,4 +1,4 @@
-"""A run is data from a stranger: it names no file outside its folder, switches nothing on, and what is damaged is one line."""
+"""A run is data from a stranger: it names no file outside its folder, switches nothing on, and its damage is one line."""
 
 import copy
 import json
@@ -98,7 +98,7 @@ WRONG = [
     ({"measured": [{"step": 0}]}, "no 'each of measured.distance'|measured"),
     ({"about": 3}, "does not say what was run"),
     ({"sha256": None}, "sha256 is None"),
-]  # fmt: skip
+]
 ABOUT = [
     ({"method": "\x1b[31mred"}, "method is"),
     ({"method": 3}, "method is 3"),
@@ -111,14 +111,37 @@ ABOUT = [
     ({"sampler": {"solver": "ddim", "grid": "uniform", "steps": [10**9]}}, "steps is 1000000000"),
     ({"pair_calls": "x"}, "pair_calls is 'x'"),
     ({"denoiser": []}, "denoiser is no object"),
-    ({"denoiser": {"net": "mlp", "config": {"hidden": 10**9}, "schedule": {"name": "vp"}, "kind": "eps"}}, "do not fit"),
+    (
+        {"denoiser": {"net": "mlp", "config": {"hidden": 10**9}, "schedule": {"name": "vp"}, "kind": "eps"}},
+        "do not fit",
+    ),
     ({"denoiser": {"net": "mlp", "config": {"depth": 10**9}, "schedule": {"name": "vp"}, "kind": "eps"}}, "do not fit"),
     ({"denoiser": {"net": "mlp", "config": {"hidden": "16"}, "schedule": {"name": "vp"}, "kind": "eps"}}, "hidden"),
-    ({"denoiser": {"net": "mlp", "config": {"dim": 2, "hidden": 16, "depth": 1}, "schedule": {"name": "vp"}, "kind": 3}}, "kind is 3"),
-    ({"denoiser": {"net": "mlp", "config": {"dim": 2, "hidden": 16, "depth": 1}, "schedule": {"name": []}, "kind": "eps"}}, "."),
+    (
+        {
+            "denoiser": {
+                "net": "mlp",
+                "config": {"dim": 2, "hidden": 16, "depth": 1},
+                "schedule": {"name": "vp"},
+                "kind": 3,
+            }
+        },
+        "kind is 3",
+    ),
+    (
+        {
+            "denoiser": {
+                "net": "mlp",
+                "config": {"dim": 2, "hidden": 16, "depth": 1},
+                "schedule": {"name": []},
+                "kind": "eps",
+            }
+        },
+        ".",
+    ),
     ({"settings": {"cache": "/tmp/elsewhere"}}, "setting 'cache', which is the user's"),
     ({"settings": 3}, "settings is no object"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "said"), WRONG)

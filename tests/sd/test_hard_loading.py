@@ -50,7 +50,10 @@ def change(file, **keys):
 # ---- code (R6)
 
 
-EVIL = "open({!r}, 'w').write('run')\nclass Evil:\n    from_pretrained = from_config = classmethod(lambda cls, *a, **k: cls())\n"
+EVIL = (
+    "open({!r}, 'w').write('run')\n"
+    "class Evil:\n    from_pretrained = from_config = classmethod(lambda cls, *a, **k: cls())\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ EVIL = "open({!r}, 'w').write('run')\nclass Evil:\n    from_pretrained = from_co
     ],
 )
 def test_code_of_a_checkpoint_is_not_run(broken, tmp_path, monkeypatch, single, place, part, value):
-    """Neither that of its folder nor that of the current one, which a single file's configuration could name as well."""
+    """Neither that of its folder nor that of the current one, which a single file's configuration could name too."""
     trace = tmp_path / "trace"
     here = tmp_path / "here"
     here.mkdir()
@@ -219,7 +222,12 @@ def test_a_controlnet_is_ignored_aloud(broken, tmp_path):
 
 
 def test_the_small_vae_of_taesd(broken):
-    small = AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))  # fmt: skip
+    small = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    )
     shutil.rmtree(broken / "vae")
     small.save_pretrained(broken / "vae")
     change(broken / "model_index.json", vae=["diffusers", "AutoencoderTiny"])

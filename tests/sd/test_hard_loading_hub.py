@@ -51,7 +51,9 @@ class Hub:
 def hub(tmp_path, monkeypatch):
     made = Hub(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda api, *args, **more: made.model_info(api, *args, **more))  # fmt: skip
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "model_info", lambda api, *args, **more: made.model_info(api, *args, **more)
+    )
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", made.hf_hub_download)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot_download)
     return made
@@ -70,8 +72,15 @@ def said(*args, **settings):
 
 
 def test_only_what_is_used_is_fetched(hub, repository, checkpoints):
-    for extra in ("unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors", "unet/model.onnx",
-                  "unet/evil.py", "sd-v1.ckpt", "safety_checker/model.safetensors", "README.md"):  # fmt: skip
+    for extra in (
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/model.onnx",
+        "unet/evil.py",
+        "sd-v1.ckpt",
+        "safety_checker/model.safetensors",
+        "README.md",
+    ):
         (repository / extra).parent.mkdir(exist_ok=True)
         (repository / extra).write_bytes(b"a gigabyte")
     checkpoint = StableDiffusion.load("org/sd")
@@ -105,7 +114,12 @@ def test_a_foreign_pipeline_is_refused_before_its_weights(hub, repository, index
 def test_a_repository_without_safetensors_says_so(hub, repository):
     for part in ("unet", "vae", "text_encoder"):
         [file] = (repository / part).glob("*.safetensors")
-        torch.save(load_file(file), file.with_name(file.name.replace("model.safetensors", "model.bin") if part != "text_encoder" else "pytorch_model.bin"))  # fmt: skip
+        torch.save(
+            load_file(file),
+            file.with_name(
+                file.name.replace("model.safetensors", "model.bin") if part != "text_encoder" else "pytorch_model.bin"
+            ),
+        )
         file.unlink()
     line = said("org/sd")
     assert "'org/sd'" in line

@@ -37,7 +37,9 @@ def peft(layer, down=DOWN, up=UP, prefix="unet."):
 
 
 def text(name, width=16, out=16, seed=5, prefix="lora_te_"):
-    return kohya(f"text_model.encoder.layers.0.{name}", random(2, width, seed=seed), random(out, 2, seed=seed + 1), prefix)  # fmt: skip
+    return kohya(
+        f"text_model.encoder.layers.0.{name}", random(2, width, seed=seed), random(out, 2, seed=seed + 1), prefix
+    )
 
 
 @pytest.fixture
@@ -124,9 +126,13 @@ def test_some_layers_of_the_text_encoder(load, plain, names):
     same(weight(checkpoint), weight(plain) + UP @ DOWN)
     for seed, (name, (width, out)) in enumerate(layers.items()):
         ours, base = (
-            next(value for key, value in c.pipe.text_encoder.named_parameters() if key.endswith(f"layers.0.{name}.weight"))
+            next(
+                value
+                for key, value in c.pipe.text_encoder.named_parameters()
+                if key.endswith(f"layers.0.{name}.weight")
+            )
             for c in (checkpoint, plain)
-        )  # fmt: skip
+        )
         same(ours, base + random(out, 2, seed=21 + seed) @ random(2, width, seed=20 + seed))
 
 
@@ -136,9 +142,13 @@ def test_both_text_encoders_of_sdxl(load, checkpoints):
     checkpoint = load(first | second, "xl")
     for part, seed in (("text_encoder", 5), ("text_encoder_2", 9)):
         ours, old = (
-            next(value for key, value in getattr(c.pipe, part).named_parameters() if key.endswith("layers.0.self_attn.q_proj.weight"))
+            next(
+                value
+                for key, value in getattr(c.pipe, part).named_parameters()
+                if key.endswith("layers.0.self_attn.q_proj.weight")
+            )
             for c in (checkpoint, base)
-        )  # fmt: skip
+        )
         same(ours, old + random(16, 2, seed=seed + 1) @ random(2, 16, seed=seed))
 
 
@@ -149,7 +159,10 @@ def test_both_text_encoders_of_sdxl(load, checkpoints):
         (peft(Q) | peft(ABSENT), "1 of its 2 layers are not in this checkpoint, 'unet.down_blocks.1"),
         (kohya(Q) | text("self_attn.q_proj", prefix="lora_te2_"), "'lora_te2_text_model"),
         (kohya(Q) | kohya("text_model.encoder.layers.7.mlp.fc1", prefix="lora_te_"), "layers.7".replace(".", "_")),
-        (kohya(Q) | peft("text_model.encoder.layers.0.mlp.fc2", prefix="text_encoder_3."), "are not in this checkpoint"),
+        (
+            kohya(Q) | peft("text_model.encoder.layers.0.mlp.fc2", prefix="text_encoder_3."),
+            "are not in this checkpoint",
+        ),
         (kohya(ABSENT), "not"),
         (kohya(Q, up=UP * float("nan")), "has numbers that are not finite"),
         (kohya(Q, alpha=float("inf")), "has numbers that are not finite"),
@@ -167,7 +180,7 @@ def test_both_text_encoders_of_sdxl(load, checkpoints):
         ({"bundle_emb.x.string_to_param.*": DOWN} | kohya(Q), "which is no low-rank change of a layer"),
         ({}, "it holds nothing"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_added_whole_is_refused(load, tensors, line):
     assert line in refused(load, tensors)
 
@@ -196,12 +209,15 @@ def test_a_lora_that_overflows_is_named(load):
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
-        ("input_blocks_4_1_transformer_blocks_0_attn1_to_q", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"),
+        (
+            "input_blocks_4_1_transformer_blocks_0_attn1_to_q",
+            "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+        ),
         ("middle_block_1_transformer_blocks_1_attn2_to_v", "mid_block.attentions.0.transformer_blocks.1.attn2.to_v"),
         ("output_blocks_2_1_transformer_blocks_1_ff_net_2", "up_blocks.0.attentions.2.transformer_blocks.1.ff.net.2"),
         ("input_blocks_1_0_in_layers_2", "down_blocks.0.resnets.0.conv1"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("dora", [False, True])
 def test_the_names_of_sdxls_original_code(sdxl, tmp_path, name, layer, dora):
     old = weight(StableDiffusion.load(sdxl), layer)

@@ -7,7 +7,14 @@ from pathlib import Path
 from . import layout
 from .quiet import one_line
 
-WORDS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")  # fmt: skip
+WORDS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
 SETTINGS = ("config.json", "scheduler_config.json")
 
 

@@ -295,7 +295,14 @@ def _convert(path: Path, tensors: dict[str, Tensor], parts: dict[str, Any], plai
     return pipe
 
 
-SAID = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction", "v-prediction": "v_prediction", "sample": "sample"}  # fmt: skip
+SAID = {
+    "epsilon": "epsilon",
+    "eps": "epsilon",
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "v-prediction": "v_prediction",
+    "sample": "sample",
+}
 """Kinds of prediction by what a file's metadata calls them (modelspec.prediction_type)."""
 
 

@@ -337,8 +337,8 @@ def text(row: Mapping, out: Path) -> str:
     """What was made, for people."""
     prompts, g = len(row["prompts"]), row["guidance_scale"]
     below = (
-        f"guidance {g:g} goes {'part of the way to' if g > 0 else 'away from'} the prompt; diffusers turns it off below 1: "
-        "--guidance-scale 1\n"
+        f"guidance {g:g} goes {'part of the way to' if g > 0 else 'away from'} the prompt; diffusers turns it off "
+        "below 1: --guidance-scale 1\n"
         if g < 1
         else ""
     )
