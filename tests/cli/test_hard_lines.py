@@ -438,7 +438,7 @@ MISTAKES = [*WRONG, "--out", "--", "", "--json=", "-h=", "-1", "@file", "--n"]
 
 
 def lines(seed, count):
-    """Command lines, each a list of words: a command with what it needs, some of its options with odd values, sometimes a
+    """Command lines, each a list of words: a command with what it needs, some options with odd values, sometimes a
     mistake of typing."""
     rng = random.Random(seed)
 

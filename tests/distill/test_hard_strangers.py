@@ -1,4 +1,4 @@
-"""A run is data from a stranger: it names no file outside its folder, switches nothing on, and its damage is one line."""
+"""A run is data from a stranger: it names no file outside its folder, switches nothing on, and its damage is a line."""
 
 import copy
 import json
