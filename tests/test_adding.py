@@ -264,7 +264,7 @@ def test_a_problem(copied):
     )
 
     listed = json.loads(command(copied, "methods", "--json", "-"))
-    assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd"]
+    assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd", "file"]
     for row in listed["methods"]:
         assert row["knobs"]["checkerboard"] == row["knobs"]["points"]
 
