@@ -319,7 +319,7 @@ def add_problem(package):
 def test_a_problem(grown):
     folder, listed, printed = grown
     trained, measured, _ = printed["problem"]
-    assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd"]
+    assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd", "file"]
     for row in listed["methods"]:
         assert row["knobs"]["checkerboard"] == row["knobs"]["points"]
     assert "the best on the way is kept" in trained

@@ -188,7 +188,7 @@ def test_of_several_processes_the_first_saves(tmp_path):
     state = State.of(Turn(residual(net), list(net.parameters())), modules={"net": net})
     state.draws = Draws(0, rank=1, world=2)
     list(saved_by(Checkpoints(tmp_path / "run", {}, every=1), state, 3))
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 # ---- draws
@@ -634,7 +634,7 @@ def test_a_checkpoint_that_would_lack_weights_is_refused(tmp_path):
         for save in (lambda state=state: saves.load(state), lambda state=state: saves.save(state, 3)):
             with pytest.raises(ValueError, match=f"a checkpoint would lack weights of {name}"):
                 save()
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 # ---- several processes
