@@ -28,7 +28,7 @@ from toydiff.cli import command as cli
 
 from lessons import LESSONS
 from screen import lesson as frame
-from screen.controls import Number
+from screen.controls import Mixture, Number
 from screen.mixtures import MOST, code_of, components_of, mixture_of, word_of
 
 BY_ID = {lesson.id: lesson for lesson in LESSONS}
@@ -122,7 +122,7 @@ def extreme_or_random(control, k, rng):
         return control.extremes[k]
     if isinstance(control, Number):
         return control.options[0]
-    options = list(control.options)
+    options = list(toydiff.MIXTURES if isinstance(control, Mixture) else control.options)
     return tuple(rng.sample(options, 2)) if isinstance(control.default, tuple) else rng.choice(options)
 
 
