@@ -45,7 +45,7 @@ def fitted_order(steps: Sequence[float] | Tensor, errors: Sequence[float] | Tens
     if steps.shape != errors.shape:
         raise ValueError(f"steps and errors must have the same length, got {len(steps)} and {len(errors)}")
     if not math.isfinite(floor) or floor < 0:
-        raise ValueError(f"floor must be a finite number >= 0, got {floor!r}")
+        raise ValueError(f"floor must be a finite number >= 0, got {brief(floor)}")
     if not bool((steps > 0).all()):
         raise ValueError(f"steps must be > 0, got a least value of {float(steps.min()):g}")
     if bool((errors < 0).any()):
@@ -292,7 +292,7 @@ def modes(
     if by == "label" and labels is None:
         raise ValueError("this mixture has no labels; count by component, or give labels=... when making it")
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
+        raise ValueError(f"fraction must lie in (0, 1], got {brief(fraction)}")
     counts = _mode_counts(mixture, samples, tail)
     weights, expected = counts.double() / len(samples), mixture.weights
     outside = (len(samples) - int(counts.sum())) / len(samples)
@@ -333,7 +333,7 @@ def _mode_counts(mixture: GaussianMixture, samples: Tensor, tail: float) -> Tens
     if samples.ndim != 2 or samples.shape[1] != mixture.dim:
         raise ValueError(f"samples must have shape (n, {mixture.dim}) for this mixture, got {shape(samples)}")
     if not 0 <= tail < 1:
-        raise ValueError(f"tail must lie in [0, 1), got {tail!r}")
+        raise ValueError(f"tail must lie in [0, 1), got {brief(tail)}")
     from scipy.stats import chi2
 
     radius2 = float(chi2.isf(tail, mixture.dim))

@@ -279,7 +279,7 @@ def call_mixture(o):
         lambda: torch.tensor(m.accuracy(x, o.cond())),
         lambda: m.marginal(VP(), t).means,
         lambda: m.flow(o.schedule(), x, o.time(), o.time()),
-        lambda: o.line.flow(VP(), o.state()[:, :1], o.time(), o.time()),
+        lambda: o.line.flow(VP(), o.of([torch.randn(4, 1)], [o.state()]), o.time(), o.time()),
     ]
     return o.rng.choice(verbs)()
 

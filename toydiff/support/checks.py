@@ -14,7 +14,7 @@ def unknown(what: str, word: object, allowed: Iterable[str]) -> ValueError:
     allowed = list(allowed)
     near = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return ValueError(f"unknown {what} {word!r}{hint}; allowed: {', '.join(allowed)}")
+    return ValueError(f"unknown {what} {brief(word)}{hint}; allowed: {', '.join(allowed)}")
 
 
 def shape(x: Tensor) -> str:
@@ -105,28 +105,28 @@ def check_grid(ts: Tensor) -> None:
 def check_count(n: object, what: str, least: int = 1) -> int:
     """A whole number, at least `least`."""
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < least:
-        raise ValueError(f"{what} must be a whole number >= {least}, got {n!r}")
+        raise ValueError(f"{what} must be a whole number >= {least}, got {brief(n)}")
     return int(n)
 
 
 def check_number(value: object, what: str) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{what} must be a finite number, got {value!r}")
+        raise ValueError(f"{what} must be a finite number, got {brief(value)}")
     return float(value)
 
 
 def check_positive(value: object, what: str) -> float:
     """A finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{what} must be a finite number > 0, got {value!r}")
+        raise ValueError(f"{what} must be a finite number > 0, got {brief(value)}")
     return float(value)
 
 
 def check_fraction(value: object, what: str) -> float:
     """A number in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or value < 0 or not value <= 1:
-        raise ValueError(f"{what}, a fraction, must lie in [0, 1], got {value!r}")
+        raise ValueError(f"{what}, a fraction, must lie in [0, 1], got {brief(value)}")
     return float(value)
 
 
@@ -145,5 +145,5 @@ def as_generator(seed: torch.Generator | int | None, device: torch.device | str 
     if seed is None or isinstance(seed, torch.Generator):
         return seed
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not -(2**63) <= seed < 2**63:
-        raise ValueError(f"a seed is a whole number of 64 bits or a torch.Generator, got {seed!r}")
+        raise ValueError(f"a seed is a whole number of 64 bits or a torch.Generator, got {brief(seed)}")
     return torch.Generator(device).manual_seed(int(seed))
