@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from .prediction import Prediction, check_kind
 from .schedules import Schedule, as_time, check_schedule, expand
 from .support.checks import (
-    brief,
     check_batch_of_times,
     check_finite,
     check_number,
@@ -32,6 +31,7 @@ from .support.checks import (
     check_state,
     shape,
 )
+from .support.words import quoted
 
 NO_CLASS = -1
 """The label that stands for no label, which classifier-free guidance needs. cond = None gives it to the whole batch."""
@@ -161,7 +161,7 @@ def check_guidance(guidance_scale: object, x: Tensor) -> Tensor | float:
             raise TypeError
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
-            f"guidance_scale must be a finite number, or one a sample ({len(x)},), got {brief(guidance_scale)}"
+            f"guidance_scale must be a finite number, or one a sample ({len(x)},), got {quoted(guidance_scale)}"
         ) from None
     check_batch_of_times(scale, x, "guidance_scale")
     check_finite(scale, "guidance_scale")

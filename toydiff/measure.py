@@ -18,7 +18,8 @@ from .mixtures import Empirical, GaussianMixture
 from .prediction import jump
 from .schedules import Schedule, check_schedule, expand
 from .solvers import Trajectory
-from .support.checks import brief, check_count, check_finite, check_positive, check_same, check_state, shape, unknown
+from .support.checks import check_count, check_finite, check_positive, check_same, check_state, shape, unknown
+from .support.words import quoted
 
 ENTRIES = 2**22
 """Float64 numbers in the largest intermediate of a chunked computation (32 MiB)."""
@@ -45,7 +46,7 @@ def fitted_order(steps: Sequence[float] | Tensor, errors: Sequence[float] | Tens
     if steps.shape != errors.shape:
         raise ValueError(f"steps and errors must have the same length, got {len(steps)} and {len(errors)}")
     if not math.isfinite(floor) or floor < 0:
-        raise ValueError(f"floor must be a finite number >= 0, got {floor!r}")
+        raise ValueError(f"floor must be a finite number >= 0, got {quoted(floor)}")
     if not bool((steps > 0).all()):
         raise ValueError(f"steps must be > 0, got a least value of {float(steps.min()):g}")
     if bool((errors < 0).any()):
@@ -292,7 +293,7 @@ def modes(
     if by == "label" and labels is None:
         raise ValueError("this mixture has no labels; count by component, or give labels=... when making it")
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
+        raise ValueError(f"fraction must lie in (0, 1], got {quoted(fraction)}")
     counts = _mode_counts(mixture, samples, tail)
     weights, expected = counts.double() / len(samples), mixture.weights
     outside = (len(samples) - int(counts.sum())) / len(samples)
@@ -333,7 +334,7 @@ def _mode_counts(mixture: GaussianMixture, samples: Tensor, tail: float) -> Tens
     if samples.ndim != 2 or samples.shape[1] != mixture.dim:
         raise ValueError(f"samples must have shape (n, {mixture.dim}) for this mixture, got {shape(samples)}")
     if not 0 <= tail < 1:
-        raise ValueError(f"tail must lie in [0, 1), got {tail!r}")
+        raise ValueError(f"tail must lie in [0, 1), got {quoted(tail)}")
     from scipy.stats import chi2
 
     radius2 = float(chi2.isf(tail, mixture.dim))
@@ -547,7 +548,7 @@ def _numbers(values: Sequence[float] | Tensor, what: str) -> Tensor:
     try:
         out = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{what} must be a list of numbers, got {brief(values)}") from None
+        raise ValueError(f"{what} must be a list of numbers, got {quoted(values)}") from None
     if out.ndim != 1:
         raise ValueError(f"{what} must have shape (n,), got {shape(out)}")
     check_finite(out, what)

@@ -16,7 +16,6 @@ from .prediction import Prediction
 from .schedules import HALF, Schedule, as_time, check_schedule, fitted
 from .support.checks import (
     as_generator,
-    brief,
     check_count,
     check_finite,
     check_positive,
@@ -25,6 +24,7 @@ from .support.checks import (
     shape,
     unknown,
 )
+from .support.words import quoted
 
 Seed = torch.Generator | int | None
 """A generator, a whole number, or None for torch's global generator."""
@@ -361,7 +361,7 @@ def _whole(values: object, must: str) -> Tensor:
     try:
         out = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{must}, got {brief(values)}") from None
+        raise ValueError(f"{must}, got {quoted(values)}") from None
     if out.is_floating_point() or out.is_complex() or out.dtype == torch.bool:
         raise ValueError(f"{must}, got {out.dtype} of shape {shape(out)}")
     return out

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .schedules import HALF, Schedule, as_time, check_schedule, combine, expand, fitted
 from .support.checks import (
-    brief,
     check_batch_of_times,
     check_positive,
     check_range,
@@ -91,7 +90,7 @@ def check_kind(kind: object) -> str:
     """A kind of prediction: a name of `KINDS`, or "preconditioned:sigma_data=0.5" for EDM's F of data with another
     standard deviation than 1. `ValueError` names the allowed kinds."""
     if not isinstance(kind, str):
-        raise unknown("kind of prediction", brief(kind), KINDS)
+        raise unknown("kind of prediction", kind, KINDS)
     _row_of(kind)
     return kind
 

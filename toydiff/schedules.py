@@ -21,7 +21,6 @@ from torch import Tensor
 
 from .support.checks import (
     as_generator,
-    brief,
     check_batch_of_times,
     check_positive,
     check_range,
@@ -31,6 +30,7 @@ from .support.checks import (
     shape,
     unknown,
 )
+from .support.words import quoted
 
 HALF = (torch.float16, torch.bfloat16)
 """The dtypes that are too coarse for times, and for what is divided by a small difference."""
@@ -96,7 +96,7 @@ def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
             return torch.as_tensor(t, dtype=torch.float64)
         return torch.as_tensor(t, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"a time must be a number or a tensor, got {t!r}") from None
+        raise ValueError(f"a time must be a number or a tensor, got {quoted(t)}") from None
 
 
 class _Kept(NamedTuple):
@@ -257,9 +257,9 @@ class Schedule:
         """
         sizes = list(shape) if isinstance(shape, Sequence) else []
         if len(sizes) < 2 or not all(type(n) is int and n >= 0 for n in sizes):
-            raise ValueError(f"shape must be whole numbers >= 0, (B, ...), got {shape!r}")
+            raise ValueError(f"shape must be whole numbers >= 0, (B, ...), got {quoted(shape)}")
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ValueError(f"dtype must be a floating-point dtype of torch, got {dtype!r}")
+            raise ValueError(f"dtype must be a floating-point dtype of torch, got {quoted(dtype)}")
         rng = as_generator(generator)
         noise = torch.randn(sizes, dtype=dtype, generator=rng, device=None if rng is None else rng.device)
         return expand(self.sigma(torch.ones((), dtype=torch.float64)), noise) * noise
@@ -288,7 +288,7 @@ def _slope(level: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
 def check_schedule(schedule: object) -> None:
     """`schedule` is a `Schedule`, not its name, and keeps its promises at some times (looked at once)."""
     if not isinstance(schedule, Schedule):
-        raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {brief(schedule)}")
+        raise ValueError(f"schedule must be a Schedule, such as toydiff.VP(), got {quoted(schedule)}")
     if schedule not in _SOUND:
         ts = torch.linspace(0, 1, 33, dtype=torch.float64)
         try:
@@ -437,7 +437,7 @@ class Tabulated(Schedule):
         try:
             table = torch.as_tensor(alphas_bar, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"alphas_bar must be numbers of shape (K,), got {alphas_bar!r}") from None
+            raise ValueError(f"alphas_bar must be numbers of shape (K,), got {quoted(alphas_bar)}") from None
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(f"alphas_bar must have shape (K,) with K >= 2, got {tuple(table.shape)}")
         if not bool(((table[:-1] > 0) & (table[:-1] < 1)).all() & (table[-1] >= 0)) or not bool(
@@ -535,7 +535,7 @@ class PiecewiseLinear(Schedule):
         try:
             times = torch.as_tensor(edges, dtype=torch.float64).detach().cpu().clone()
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"edges must be numbers of shape (M + 1,), got {edges!r}") from None
+            raise ValueError(f"edges must be numbers of shape (M + 1,), got {quoted(edges)}") from None
         if times.ndim != 1 or len(times) < 2 or times[0] != 0 or times[-1] != 1 or bool((times.diff() <= 0).any()):
             raise ValueError(f"edges must increase from 0 to 1, shape (M + 1,), got {times.tolist()}")
         self.base, self.edges = base, times

@@ -273,13 +273,13 @@ def call_mixture(o):
             o.of([0, None], NUMBERS, 0.9),
             cond=o.of([None], [[0, 1, 0], 1, "c", [7]], 0.8),
         ),
-        lambda: m.log_prob(x, o.cond()).clamp(min=-1e30),
+        lambda: m.log_prob(x, o.cond()),
         lambda: m.responsibilities(x),
         lambda: m.squared_distances(x),
         lambda: torch.tensor(m.accuracy(x, o.cond())),
         lambda: m.marginal(VP(), t).means,
         lambda: m.flow(o.schedule(), x, o.time(), o.time()),
-        lambda: o.line.flow(VP(), o.state()[:, :1], o.time(), o.time()),
+        lambda: o.line.flow(VP(), o.of([torch.randn(4, 1)], [o.state()]), o.time(), o.time()),
     ]
     return o.rng.choice(verbs)()
 

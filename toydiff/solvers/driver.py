@@ -18,6 +18,7 @@ from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
 from ..schedules import Levels, Schedule, as_time, check_levels, take_as_checked
 from ..support.checks import as_generator, check_finite, check_grid, check_state, unknown
+from ..support.words import quoted
 from .base import Solver
 from .parallel.base import Job, ParallelSolver, Sweep, unstable
 from .registry import DEFAULT_SOLVER, solver_by_name
@@ -264,7 +265,7 @@ def solve(
     check_denoiser(D)
     solver = solver_by_name(solver) if isinstance(solver, str) else solver
     if not isinstance(solver, Solver | ParallelSolver):
-        raise ValueError(f"solver must be a name or a Solver, such as toydiff.solvers.DDIM(), got {solver!r}")
+        raise ValueError(f"solver must be a name or a Solver, such as toydiff.solvers.DDIM(), got {quoted(solver)}")
     check_state(x)
     check_finite(x)
     if keep not in ("path", "end"):

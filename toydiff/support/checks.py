@@ -27,12 +27,6 @@ def known(value: Tensor) -> float | None:
         return None
 
 
-def brief(value: object) -> str:
-    """Anything as it is written in a message: on one line, and no longer than that."""
-    words = " ".join(repr(value).split())
-    return words if len(words) <= 80 else f"{words[:76]} ..."
-
-
 def check_state(x: Tensor, what: str = "x") -> None:
     """`x` is a floating-point tensor (B, ...) with at least one data dimension."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
