@@ -158,18 +158,17 @@ def of_method(lines):
     assert 0 < float(loss) < 1
 
 
-<<<<<<< HEAD
 def of_figures(lines):
     """A file with two panels, and a page with plotly inside."""
     [(file, page)] = lines
     assert int(file) > 50_000
     assert int(page) > 3_000_000
-=======
+
+
 def of_edm(lines):
     # a network that predicts 0 is the exact F of data at 0 with the standard deviation 0.5
     [[std]] = lines
     assert 0.4 < float(std) < 0.6
->>>>>>> hcore
 
 
 CHECKS = {
