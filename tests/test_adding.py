@@ -112,6 +112,7 @@ def add_solver(package):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("grown")
 def test_a_solver(grown):
     folder, listed, printed = grown
     listed, (measured, sampled) = listed["solvers"], printed["solver"]
@@ -316,6 +317,7 @@ def add_problem(package):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("grown")
 def test_a_problem(grown):
     folder, listed, printed = grown
     trained, measured, _ = printed["problem"]
@@ -384,6 +386,7 @@ def add_method(package):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("grown")
 def test_a_method(grown):
     folder, listed, printed = grown
     listed = listed["methods"]

@@ -496,6 +496,7 @@ def test_what_goes_wrong_in_live_reflow_is_one_line(monkeypatch, step):
     lesson.AT_ONCE.release(2)
 
 
+@pytest.mark.slow
 def test_live_reflow_waits_where_two_are_running(monkeypatch):
     lesson = importlib.import_module("lessons.reflow")
     monkeypatch.setattr(lesson, "AT_ONCE", threading.BoundedSemaphore(1))

@@ -18,6 +18,9 @@ from toydiff.studies.orders import deterministic
 NAMES = ("1-trajectories", "2-straight-lines", "3-convergence", "4-time-grids", "5-picard")
 
 
+pytestmark = pytest.mark.xdist_group("demo")  # one worker makes it
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The folder and the report of a whole run, and the seconds of this process that it took."""

@@ -103,6 +103,7 @@ IN_NOISE_LEVEL = [n for n, e in SOLVERS.items() if not e.solver.stochastic and n
 """Deterministic solvers that do not see how a schedule runs through t: all but Euler in t."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in IN_NOISE_LEVEL if not isinstance(SOLVERS[n].solver, AdamsBashforth)])
 def test_one_data_point_is_solved_in_one_step(name, schedule):
     """eps is then constant along a path, and a jump exact; so is all that is built from jumps."""
@@ -279,6 +280,7 @@ def test_euler_maruyama_samples_within_three_standard_errors(eta):
 # ---- the exact solution in lambda
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [N1, M1], ids=["N1", "M1"])
 @pytest.mark.parametrize("on", ["vp", "linear", "ve", "user"])
 def test_exact_solution_in_both_forms_by_quadrature(mixture, on):

@@ -124,6 +124,7 @@ def test_samples_and_labels():
 ROUND, OBLIQUE = N1, GaussianMixture([[1.0, -2.0]], cov=[[0.5, 0.3], [0.3, 0.4]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixture", "on"), [*((OBLIQUE, on) for on in ALL_SCHEDULES if on != "user"), (ROUND, "user"), (ROUND, "linear")]
 )

@@ -369,6 +369,7 @@ def test_a_run_killed_at_any_point_of_a_write_is_whole(tmp_path):
     assert last == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("death", [KeyboardInterrupt, SystemExit])
 def test_a_run_interrupted_in_a_rename_goes_on(tmp_path, monkeypatch, death):
     """An exception in the k-th rename, for every k in turn."""

@@ -609,6 +609,7 @@ EVERY_TEACHER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name", "kind"), EVERY_TEACHER, ids=["-".join(case) for case in EVERY_TEACHER])
 def test_a_teacher_on_every_schedule_of_every_kind(method, name, kind):
     torch.manual_seed(0)

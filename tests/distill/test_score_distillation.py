@@ -467,6 +467,7 @@ def measured_ring():
     return ring
 
 
+@pytest.mark.xdist_group("ring")
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["vsd", "dmd2", "sim"])
 def test_a_generator_finds_the_ring(method):

@@ -82,6 +82,7 @@ def test_each_loads_and_samples(id_):
     assert not any(p.requires_grad for p in model.denoiser.parameters())
 
 
+@pytest.mark.xdist_group("weights")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "id_", ["digits-naive", "digits-rectified-flow", "digits-sim", "ring-naive", "ring-rectified-flow-2"]

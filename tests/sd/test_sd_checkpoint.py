@@ -146,6 +146,7 @@ def test_half_precision_keeps_its_state_in_float32(tmp_path):
         checkpoint.to(dtype="bfloat")
 
 
+@pytest.mark.slow
 def test_another_unet_and_a_lora(checkpoints, tmp_path):
     other = tiny_sd.pipeline(tmp_path / "words", "sd", seed=7)
     other.unet.save_pretrained(tmp_path / "alone")
@@ -379,6 +380,7 @@ def test_an_unsupported_prediction_type(broken):
     assert "unknown prediction_type of the scheduler 'velocity'" in said(broken)
 
 
+@pytest.mark.slow
 def test_a_unet_of_another_task(broken, tmp_path):
     tiny_sd.unet(in_channels=9).save_pretrained(tmp_path / "inpainting")
     shutil.rmtree(broken / "unet")

@@ -352,6 +352,7 @@ def test_bad_words_of_sample(refused, checkpoints, tmp_path, arguments, line):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -103,6 +103,7 @@ def test_every_spacing_of_their_schedulers(checkpoints, pipes, spacing, solver):
     same(ours.latents, theirs(pipes["sd"], SIDES[solver], spacing, 7, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "guidance_scale"), [("sd", 1.0), ("sd", 4.0), ("sd-v", 4.0), ("xl", 4.0)])
 def test_a_negative_prompt_and_no_guidance(checkpoints, pipes, kind, guidance_scale):
     checkpoint = StableDiffusion.load(checkpoints[kind])

@@ -20,6 +20,7 @@ def by_hand(D, x, ts, solver, seed):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("on", SCHEDULES)
 def test_numbers_agree_with_tensors(on, name):

@@ -198,6 +198,7 @@ def test_own_times_that_do_not_end_in_data(schedule):
     assert torch.equal(sequential.ts, ts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [2, 7, 10_000])
 def test_guidance_and_any_limit_of_states_at_once(at_once):
     """Also fewer than the samples: a condition is then cut as the states are."""
@@ -545,6 +546,7 @@ def test_the_window_is_the_papers(tolerance, window, start):
     assert (len(fronts) - 1 < T) == (window > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["scaled-linear", "ve", "user"])
 def test_parareal_is_its_recursion(on):
     """U^{k+1}_{n+1} = G(U^{k+1}_n) + F(U^k_n) - G(U^k_n)."""
@@ -672,6 +674,7 @@ def test_anderson_is_a_least_squares_at_each_point(on, memory):
             close(path.sweeps[k + 1, i, b] / S[i, 0], new, 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixture", "memory", "on"),
     [
@@ -1058,6 +1061,7 @@ def test_x0s_are_the_last_predictions():
         close(path.x0s[1], at_accepted, 0.05)
 
 
+@pytest.mark.slow
 def test_precision_and_gradients_follow_the_state(schedule):
     x = draw(R2, schedule, 1.0, 3)
     for name in NAMES:

@@ -85,6 +85,7 @@ def test_one_step_from_pure_noise_is_the_mean_of_the_data():
         close(solve(R2.denoiser(ALL_SCHEDULES[on]), x, 1, solver="ddim").end, R2.mean.expand(3, 2), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "on"), [pair for pair in HALF if not SOLVERS[pair[0]].solver.stochastic])
 def test_many_steps_reach_the_exact_flow(name, on):
     schedule = ALL_SCHEDULES[on]
@@ -288,6 +289,7 @@ class Affine(torch.nn.Module):
         return torch.tanh(self.layer(x)) * (1 - t[:, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_times_per_sample_equal_a_loop_over_samples(name, schedule):
     solver = ONE_STEP[name]
@@ -312,6 +314,7 @@ def test_times_per_sample_equal_a_loop_over_samples(name, schedule):
             close(p.x0[i : i + 1], q.x0, 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_gradients_pass_through_a_step_at_the_ends(name, schedule):
     """Score distillation differentiates through steps: no NaN from the ends that other samples touch."""
