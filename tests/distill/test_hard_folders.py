@@ -1,4 +1,4 @@
-"""One process at a time trains, makes pairs or builds weights in a folder, and several processes share a batch or none begins."""
+"""One process at a time works in a folder, and several processes share a batch or none begins."""
 
 import os
 import signal

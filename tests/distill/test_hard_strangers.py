@@ -1,4 +1,4 @@
-"""A run is data from a stranger: it names no file outside its folder, switches nothing on, and what is damaged is one line."""
+"""A run is data from a stranger: it names no file outside its folder, and what is damaged is one line."""
 
 import copy
 import json
@@ -98,7 +98,7 @@ WRONG = [
     ({"measured": [{"step": 0}]}, "no 'each of measured.distance'|measured"),
     ({"about": 3}, "does not say what was run"),
     ({"sha256": None}, "sha256 is None"),
-]  # fmt: skip
+]
 ABOUT = [
     ({"method": "\x1b[31mred"}, "method is"),
     ({"method": 3}, "method is 3"),
@@ -111,14 +111,37 @@ ABOUT = [
     ({"sampler": {"solver": "ddim", "grid": "uniform", "steps": [10**9]}}, "steps is 1000000000"),
     ({"pair_calls": "x"}, "pair_calls is 'x'"),
     ({"denoiser": []}, "denoiser is no object"),
-    ({"denoiser": {"net": "mlp", "config": {"hidden": 10**9}, "schedule": {"name": "vp"}, "kind": "eps"}}, "do not fit"),
+    (
+        {"denoiser": {"net": "mlp", "config": {"hidden": 10**9}, "schedule": {"name": "vp"}, "kind": "eps"}},
+        "do not fit",
+    ),
     ({"denoiser": {"net": "mlp", "config": {"depth": 10**9}, "schedule": {"name": "vp"}, "kind": "eps"}}, "do not fit"),
     ({"denoiser": {"net": "mlp", "config": {"hidden": "16"}, "schedule": {"name": "vp"}, "kind": "eps"}}, "hidden"),
-    ({"denoiser": {"net": "mlp", "config": {"dim": 2, "hidden": 16, "depth": 1}, "schedule": {"name": "vp"}, "kind": 3}}, "kind is 3"),
-    ({"denoiser": {"net": "mlp", "config": {"dim": 2, "hidden": 16, "depth": 1}, "schedule": {"name": []}, "kind": "eps"}}, "."),
+    (
+        {
+            "denoiser": {
+                "net": "mlp",
+                "config": {"dim": 2, "hidden": 16, "depth": 1},
+                "schedule": {"name": "vp"},
+                "kind": 3,
+            }
+        },
+        "kind is 3",
+    ),
+    (
+        {
+            "denoiser": {
+                "net": "mlp",
+                "config": {"dim": 2, "hidden": 16, "depth": 1},
+                "schedule": {"name": []},
+                "kind": "eps",
+            }
+        },
+        ".",
+    ),
     ({"settings": {"cache": "/tmp/elsewhere"}}, "setting 'cache', which is the user's"),
     ({"settings": 3}, "settings is no object"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "said"), WRONG)
@@ -132,14 +155,16 @@ def test_what_a_run_says_of_itself_is_checked(stranger, about, said):
 
 
 def test_settings_that_a_problem_does_not_have_are_refused(stranger):
-    model = runs.load(stranger(about={"settings": {"a\x1b": 1}}))
+    model = runs.load(stranger(about={"definition": None, "settings": {"a\x1b": 1}}))
     refused(lambda: runs.problem_of(model), "has no settings, got")
     refused(lambda: problem("sd:nowhere", settings={"evil": 1}), "cannot be made of its settings")
 
 
 def test_a_pipe_of_prompts_is_not_read(stranger, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    model = runs.load(stranger(about={"problem": "sd:nowhere", "settings": {"prompts": str(tmp_path / "pipe")}}))
+    model = runs.load(
+        stranger(about={"definition": None, "problem": "sd:nowhere", "settings": {"prompts": str(tmp_path / "pipe")}})
+    )
     refused(lambda: runs.problem_of(model), "it is no file")
 
 
@@ -226,7 +251,7 @@ def test_weights_that_are_none_are_refused(stranger, tensors, said):
 
 
 def test_a_model_of_other_samples_than_its_problem_is_refused(stranger):
-    model = runs.load(stranger(about={"problem": "digits"}))
+    model = runs.load(stranger(about={"definition": None, "problem": "digits"}))
     refused(lambda: runs.evaluate(model, runs.problem_of(model), n=10), "another's")
 
 

@@ -88,16 +88,39 @@ def test_a_file_is_a_problem(tmp_path, name):
 
 
 BAD = {
-    "points.npy": [b"", b"x" * 100, b"\x93NUMPY\x01\x00\xff\xff", np.zeros(3), np.zeros((1, 2)), np.full((4, 2), np.nan)],
-    "big.npy": [np.full((4, 2), 1e6), np.zeros((4, 2)), np.ones((4, 2), complex), np.array([["a", "b"]] * 3), np.ones((3, 0))],
+    "points.npy": [
+        b"",
+        b"x" * 100,
+        b"\x93NUMPY\x01\x00\xff\xff",
+        np.zeros(3),
+        np.zeros((1, 2)),
+        np.full((4, 2), np.nan),
+    ],
+    "big.npy": [
+        np.full((4, 2), 1e6),
+        np.zeros((4, 2)),
+        np.ones((4, 2), complex),
+        np.array([["a", "b"]] * 3),
+        np.ones((3, 0)),
+    ],
     "points.npz": [b"PK\x03\x04", {"a": np.ones((4, 2)), "b": np.ones((4, 2))}, {}, {"points": np.array([{}, {}])}],
     "points.csv": [b"", b"x,y\n", b"1,2\n3\n4,5", b"1;2\n3;4", b"\xff\xfe", b"1,nan\n2,3"],
     "mixture.json": [
-        b"", b"[1]", b"{}", b'{"means": [[0, 0]]}', b'{"means": [[0, 0]], "std": 0}', b'{"means": [[0]], "std": 1, "sdt": 2}',
-        b'{"means": [[NaN, 0]], "std": 1}', b'{"means": "x", "std": 1}', b'{"means": [[0], [1, 2]], "std": 1}', b"[" * 10000,
-        b'{"means": [[0, 0]], "std": {"a": 1}}', b'{"means": [[0, 0]], "std": 1, "weights": "\x1b"}', b'{"means": null, "std": 1}',
+        b"",
+        b"[1]",
+        b"{}",
+        b'{"means": [[0, 0]]}',
+        b'{"means": [[0, 0]], "std": 0}',
+        b'{"means": [[0]], "std": 1, "sdt": 2}',
+        b'{"means": [[NaN, 0]], "std": 1}',
+        b'{"means": "x", "std": 1}',
+        b'{"means": [[0], [1, 2]], "std": 1}',
+        b"[" * 10000,
+        b'{"means": [[0, 0]], "std": {"a": 1}}',
+        b'{"means": [[0, 0]], "std": 1, "weights": "\x1b"}',
+        b'{"means": null, "std": 1}',
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "number"), [(name, k) for name, bad in BAD.items() for k in range(len(bad))])

@@ -213,8 +213,8 @@ def _check_content(found: Mapping, about: Mapping, are: str) -> None:
     for key, what in CONTENTS.items():
         if contradicts(found.get(key), about.get(key)):
             raise ValueError(
-                f"{are} of another {what} than {said(repr(about[what]))} is now: its {'weights' if key == WEIGHTS else 'data'} "
-                "differ; make them again in another folder"
+                f"{are} of another {what} than {said(repr(about[what]))} is now: "
+                f"its {'weights' if key == WEIGHTS else 'data'} differ; make them again in another folder"
             )
 
 

@@ -249,8 +249,9 @@ class Checkpoints:
             if key not in NEWER and index["about"].get(key) != value:
                 name, found, wanted = _difference(key, index["about"].get(key), value)
                 raise ValueError(
-                    f"the run in {str(self.folder)!r} has {said(name)} = {said(repr(found))}, not {said(repr(wanted))}; "
-                    "resume it as it was begun" + (LONGER.format(str(self.folder)) if name == "updates" else "")
+                    f"the run in {str(self.folder)!r} has {said(name)} = {said(repr(found))}, "
+                    f"not {said(repr(wanted))}; resume it as it was begun"
+                    + (LONGER.format(str(self.folder)) if name == "updates" else "")
                 )
         self._check_content(index["about"])
         tensors = read_tensors(inside(self.folder, index["file"]), index["sha256"])
