@@ -155,14 +155,16 @@ def test_what_a_run_says_of_itself_is_checked(stranger, about, said):
 
 
 def test_settings_that_a_problem_does_not_have_are_refused(stranger):
-    model = runs.load(stranger(about={"settings": {"a\x1b": 1}}))
+    model = runs.load(stranger(about={"definition": None, "settings": {"a\x1b": 1}}))
     refused(lambda: runs.problem_of(model), "has no settings, got")
     refused(lambda: problem("sd:nowhere", settings={"evil": 1}), "cannot be made of its settings")
 
 
 def test_a_pipe_of_prompts_is_not_read(stranger, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    model = runs.load(stranger(about={"problem": "sd:nowhere", "settings": {"prompts": str(tmp_path / "pipe")}}))
+    model = runs.load(
+        stranger(about={"definition": None, "problem": "sd:nowhere", "settings": {"prompts": str(tmp_path / "pipe")}})
+    )
     refused(lambda: runs.problem_of(model), "it is no file")
 
 
@@ -249,7 +251,7 @@ def test_weights_that_are_none_are_refused(stranger, tensors, said):
 
 
 def test_a_model_of_other_samples_than_its_problem_is_refused(stranger):
-    model = runs.load(stranger(about={"problem": "digits"}))
+    model = runs.load(stranger(about={"definition": None, "problem": "digits"}))
     refused(lambda: runs.evaluate(model, runs.problem_of(model), n=10), "another's")
 
 
