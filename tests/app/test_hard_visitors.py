@@ -18,6 +18,8 @@ from test_app import figures, opened, said
 
 from toydiff.cli import command as cli
 
+pytestmark = pytest.mark.slow
+
 frame = importlib.import_module("screen.lesson")
 mixtures = importlib.import_module("screen.mixtures")
 visitors = importlib.import_module("screen.visitors")

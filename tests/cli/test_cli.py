@@ -494,7 +494,7 @@ BAD = [
     (["parallel", "--window", "50"], "window must be at most the number of steps, 25"),
     (["parallel", "--window", "5", "--method", "picard"], "window is not among the methods"),
     (["parallel", "--samples", "100000"], "steps x samples must be at most"),
-    (["parallel", "--cost", "-1"], "cost per call must be >= 0"),
+    (["parallel", "--cost", "-1"], "--cost: must be a number from 0 to 10"),
     (["parallel", "--cost", "nan"], "must be a finite number, got 'nan'"),
     (["parallel", "--mixture", "rin"], "did you mean 'ring'"),
     (["parallel", "--schedule", "vpp"], "did you mean 'vp'"),

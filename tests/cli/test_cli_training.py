@@ -17,7 +17,6 @@ from toydiff import runs, weights
 from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
 from toydiff.cli import training as cli_training
-from toydiff.plots import static
 from toydiff.problems import PROBLEMS, problem
 from toydiff.problems.pairs import Recipe, load_pairs, make_pairs
 from toydiff.training.checkpoints import Checkpoints, read_run, write_index
@@ -198,8 +197,6 @@ def test_a_run_whose_rows_have_older_names_is_loaded_and_continued(monkeypatch):
     assert [row["distance"] for row in rows] == [row["distance"] for row in expected]
     assert ["shares" in row for row in rows] == [True, True, False, False]
     assert json.loads(Path("row.json").read_text())["best_distance"] == min(row["distance"] for row in expected)
-    curves = {2: [(row["step"], row["distance"]) for row in rows]}
-    assert static.training_curves({"diffusion": read_run("run")["history"]}, {"diffusion": curves})
 
 
 def test_a_run_that_was_never_better_than_its_start_says_so(made, capsys):

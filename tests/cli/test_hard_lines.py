@@ -565,6 +565,7 @@ def fault_of(words):
     return f"warns {warned}" if warned else None
 
 
+@pytest.mark.slow
 def test_generated_lines_are_answered_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # and back
     furnish(tmp_path)
@@ -651,6 +652,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_odd_surroundings(call, tmp_path):
     line, code, said = CALLS[call]

@@ -425,6 +425,7 @@ def test_inverse_ddim_is_the_chord(schedule):
 # ---- solvers in the noise level do not see the schedule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_NOISE_LEVEL)
 def test_solvers_in_the_noise_level_do_not_see_the_schedule(name, schedule):
     """The same model wrapped in another schedule, at the same noise levels: the same path of x/alpha."""

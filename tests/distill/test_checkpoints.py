@@ -425,7 +425,7 @@ def test_killed_twenty_times(tmp_path):
             started, says = context.Pipe(False)
             process = context.Process(target=_train_until_killed, args=(str(folder), updates, says))
             process.start()
-            assert started.poll(60)
+            assert started.poll(240)
             process.join(rng.uniform(0, seconds / 20) if kills < 20 else 120)
             if process.exitcode is not None:
                 assert process.exitcode == 0

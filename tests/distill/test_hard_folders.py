@@ -167,6 +167,7 @@ def test_processes_that_accelerate_does_not_see_are_refused(tmp_path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_without_a_gpu_shares_the_batch_or_refuses_it(tmp_path):
     """As the README has it, and no variable that makes accelerate use processors."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE")}

@@ -163,6 +163,7 @@ def test_what_are_no_points_is_one_line(points):
     assert "tensor([" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_two_problems_of_one_name_are_told_apart(tmp_path):
     mine, other = MixtureProblem(made("diagonal")), MixtureProblem(made("nearly"))
     runs.train("diffusion", mine, out=tmp_path / "run", changes=FEW).finish()

@@ -16,7 +16,10 @@ from toydiff.adapters.export import export, scheduler_of
 from toydiff.adapters.sampling import sample_images
 from toydiff.problems.stable_diffusion import StableDiffusionProblem
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 KARRAS = {
     "use_karras_sigmas": True,
     "algorithm_type": "sde-dpmsolver++",

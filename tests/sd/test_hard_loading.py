@@ -129,6 +129,7 @@ def test_pickles_are_read_only_where_that_is_allowed(broken):
 # ---- the real layouts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", real_layouts.NAMES)
 def test_real_layouts(tmp_path, name):
     folder = real_layouts.save(tmp_path / name, name)
@@ -297,6 +298,7 @@ def test_a_shard_that_is_missing(broken):
 # ---- single files (F5, F6)
 
 
+@pytest.mark.slow
 def test_a_single_file_that_lacks_a_weight(checkpoints, tmp_path, single):
     """Any weight of any network; those that lie beside the configuration do not fill in."""
     file = tmp_path / "cut.safetensors"
@@ -318,6 +320,7 @@ def test_a_single_file_without_a_component(checkpoints, tmp_path, single):
     assert "lacks weights of the unet" in said(file, config=real_layouts.save(tmp_path / "sd15", "sd15"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "metadata", "config", "want"),
     [
@@ -365,6 +368,7 @@ def test_the_table_of_a_file_with_zero_terminal_snr_and_an_old_scheduler(tmp_pat
 # ---- objects in memory (C8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd", "xl", "single"])
 def test_a_dropped_checkpoint_is_freed_at_once(checkpoints, tmp_path, single, kind):
     save_file(single, tmp_path / "one.safetensors")
@@ -424,6 +428,7 @@ def test_bfloat16_and_back_gives_the_files_weights(checkpoints, tmp_path):
 # ---- broken files (R5, R8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -461,6 +466,7 @@ def test_broken_files_are_named(broken, file, content):
     assert len(line) < 900
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "keys"),
     [

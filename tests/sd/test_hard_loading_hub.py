@@ -14,7 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from toydiff.adapters.checkpoint import StableDiffusion
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 
 class Hub:

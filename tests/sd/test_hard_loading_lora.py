@@ -9,7 +9,10 @@ from safetensors.torch import save_file
 
 from toydiff.adapters.checkpoint import StableDiffusion
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 K = Q.replace("to_q", "to_k")

@@ -9,7 +9,10 @@ import tiny_sd
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.sampling import sample_images
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

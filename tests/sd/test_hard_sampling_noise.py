@@ -15,7 +15,10 @@ from toydiff.adapters.sampling import sample_images
 from toydiff.cli import command as cli
 from toydiff.problems.stable_diffusion import StableDiffusionProblem
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 FEW = {"steps": 3, "guidance_scale": 1.0, "decode": False}
 
 

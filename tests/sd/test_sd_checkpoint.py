@@ -443,6 +443,7 @@ def test_prompts_that_are_too_long(checkpoints):
         sample_images(checkpoint, long, steps=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

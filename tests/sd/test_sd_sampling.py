@@ -157,6 +157,7 @@ def test_whole_timesteps_differ_from_fractions_and_are_whole(checkpoints):
         sample_images(checkpoint, PROMPTS, steps=900, grid="lambda", rounded=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "solver"),
     [

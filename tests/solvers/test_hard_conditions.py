@@ -109,6 +109,7 @@ SCALES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_guidance_of_every_form(scale):
     x = torch.randn(B, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ from toydiff.denoisers import Counted, LambdaDenoiser
 from toydiff.nets import MLP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("name", [*SOLVERS, *PARALLEL])
 def test_weights_that_are_not_finite_are_named(name, value):

@@ -30,6 +30,7 @@ def starts(S, dtype):
     return RING.marginal(S, 1.0).sample(2, 1, dtype=dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_solver_on_every_grid(name):
     """Each pair of a solver and a grid meets every schedule, and numbers of steps from 1 to 14 in turn."""
@@ -51,6 +52,7 @@ def test_every_solver_on_every_grid(name):
 ONE_STEP = [name for name, entry in SOLVERS.items() if not entry.solver.memory and name not in ("lcm", "euler")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_inside_the_parallel_samplers(name):
     """Without a tolerance they end at the sequential walk's samples, noise and all, from alpha = 0 too."""

@@ -72,6 +72,7 @@ def test_declared_orders(mixture, on):
 
 
 # an error in how a formula weighs unequal steps hides on even grids
+@pytest.mark.slow
 @pytest.mark.parametrize("name", deterministic())
 def test_declared_order_on_uneven_steps(name):
     solver = SOLVERS[name].solver

@@ -146,6 +146,7 @@ def test_without_a_seed_the_global_generator_is_used():
     assert not torch.equal(ends[0], ends[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "on"), HALF)
 def test_precision_follows_the_state(name, on):
     schedule = ALL_SCHEDULES[on]
