@@ -223,6 +223,7 @@ def test_a_schedule_of_a_user_is_saved_and_loaded(installed, tmp_path):
     assert np.isfinite(np.load(here / "a.npz")["samples"]).all()
 
 
+@pytest.mark.slow
 def test_where_a_schedule_of_a_user_is_not_found_the_command_says_so(tmp_path, monkeypatch, capsys):
     (tmp_path / "schedules_of_mine.py").write_text(SQUARE)
     (tmp_path / "elsewhere").mkdir()

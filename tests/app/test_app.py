@@ -369,6 +369,7 @@ def test_solvers_without_a_slope_say_so():
     assert "nan" not in words([row, row | {"solver": "heun", "declared": 2, "measured": 2.0}])
 
 
+@pytest.mark.slow
 def test_what_a_reader_typed_is_not_read_as_markdown():
     at = opened("paths", mixture="[click](http://evil.example) **x** $y$")
     assert "'[click](http://evil.example) **x** $y$'" in said(at.error)[0]

@@ -190,6 +190,7 @@ def test_sample_with_a_parallel_sampler(solver, capsys):
     np.testing.assert_allclose(np.load("a.npz")["samples"], np.load("b.npz")["samples"], atol=0.02)
 
 
+@pytest.mark.slow
 def test_sample_draws_a_parallel_sampler_too():
     assert sample("--solver", "picard:window=2", "--out", "a.png") == 0
     assert json.loads(png_text("a.png")["toydiff"])["solver"] == "picard:window=2"

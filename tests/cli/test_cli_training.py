@@ -178,6 +178,7 @@ def test_a_watched_run_keeps_its_best_and_says_so(capsys):
     assert "watch" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_whose_rows_have_older_names_is_loaded_and_continued(monkeypatch):
     """`least_fraction` and `fractions` were called least_share and shares in folders of earlier versions."""
     words = ["train", "diffusion", "--problem", "mixture", "--batch", 16, "--updates", 6, "--watch", 2, "--every", 1]
@@ -839,6 +840,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("what", ["teacher", "pairs"])
 def test_damaged_files_are_one_line(what, damage, made, capsys):

@@ -45,6 +45,7 @@ def test_unsafe_weights_are_given_with_a_run_of_a_checkpoint_only(capsys):
     assert "--unsafe-weights is for Stable Diffusion checkpoints" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_files_of_ones_own_go_through_the_command(capsys):
     points = np.random.default_rng(0).normal(size=(50, 2))
     np.save("points.npy", points)

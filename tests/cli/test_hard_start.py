@@ -40,6 +40,7 @@ def test_lazy_names_are_those_that_type_checkers_see():
     assert set(toydiff.__all__) <= set(dir(toydiff))
 
 
+@pytest.mark.slow
 def test_lazy_names_are_what_they_were():
     program = """
 import pickle, sys

@@ -389,6 +389,7 @@ def one(seed):
     return f"{call.__name__}: NaN" if o.finite and bool(values.isnan().any()) else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_odd_calls_end_in_a_result_or_in_one_line(part):
     wrong = {seed: found for seed in range(200 * part, 200 * part + 200) if (found := one(seed))}

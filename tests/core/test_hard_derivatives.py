@@ -29,6 +29,7 @@ def slopes(f, t):
     yield torch.func.grad(lambda u: torch.func.vmap(f)(u).sum())(t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_of_a_data_set(name):
     S, x = EVERY[name], normal(1, 2)

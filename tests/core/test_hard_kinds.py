@@ -30,6 +30,7 @@ class F(torch.nn.Module):
         return (p.x0 - skip * x) / torch.where(sigma > 0, sigma * d / S2.sqrt(), torch.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma_data", [0.5, 1.0, 2.6, 1e-3])
 @pytest.mark.parametrize("name", ALL_SCHEDULES)
 def test_the_samples_of_edms_own_network(name, sigma_data):

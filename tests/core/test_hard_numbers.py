@@ -39,6 +39,7 @@ def test_modes_in_many_dimensions():
 # ---- the flow in one dimension
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL_SCHEDULES)
 def test_the_flow_far_out_keeps_the_tail(name):
     """log F_s(x_s) = log F_t(x), at 3 to 1e6 standard deviations, on both sides."""
@@ -104,6 +105,7 @@ def test_a_component_too_narrow_to_measure_in():
         GaussianMixture([[0.0]], std=1e-200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("name", ALL_SCHEDULES)
 def test_half_precision(name, dtype):

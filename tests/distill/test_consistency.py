@@ -75,6 +75,7 @@ def landed(student, x, t=1.0, s=0.0):
     return jump(student(x, torch.full((len(x),), t)), s).detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["ddim", "heun", "dpm2"])
 @pytest.mark.parametrize("name", ["vp", "linear", "scaled-linear"])
 def test_cd_becomes_the_n_step_solution_of_its_teachers_solver(name, solver):

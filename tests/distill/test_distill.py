@@ -647,6 +647,7 @@ class Bare(torch.nn.Module):
         return self.layer(torch.cat([x, t[:, None]], 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [name for name, card in METHODS.items() if card.needs != "nothing" and not guides(card)]
 )

@@ -9,6 +9,7 @@ from toydiff import runs
 from toydiff.catalog import METHODS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_no_knob_is_infinite_or_beyond_all_sense(method):
     for field in dataclasses.fields(METHODS[method].knobs):

@@ -147,6 +147,7 @@ def test_the_closed_form_of_a_gaussian(method, name, kind):
     assert float((problem.teacher(x, t).eps - gaussian_rectified(on, x, t)).abs().max()) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [N1, M1], ids=["N1", "M1"])
 @pytest.mark.parametrize(
     ("method", "name", "loss"),

@@ -373,6 +373,7 @@ DISTANCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.8), (1.2, 0.3)])
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("name", ["vp", "cosine", "scaled-linear"])

@@ -347,6 +347,7 @@ def test_one_turn_alone_moves_one_player(who):
     assert moved == [k == who for k in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3])
 def test_two_players_and_a_target_resume_bit_for_bit(tmp_path, every):
     """As the next families will save themselves: two optimizers, an average that a loss uses, a frozen teacher,

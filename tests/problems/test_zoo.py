@@ -71,6 +71,7 @@ def test_each_says_how_it_was_made_and_what_it_measures(id_):
             assert r["nfe"] >= r["steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id_", zoo.RECIPES)
 def test_each_loads_and_samples(id_):
     model = runs.load(id_)

@@ -116,6 +116,7 @@ def test_damaged_pictures_are_one_line_with_the_files_name(tmp_path):
     assert all(line.startswith(f"{str(file)!r} cannot be read as an image: ") and "\n" not in line for line in said)
 
 
+@pytest.mark.slow
 def test_a_damaged_picture_in_the_command(checkpoints, tmp_path, capsys):
     folder = tmp_path / "pictures"
     picture(folder / "a.png", "one")

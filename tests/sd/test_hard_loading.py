@@ -56,6 +56,7 @@ EVIL = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "part", "value"),
     [
@@ -197,6 +198,7 @@ def test_foreign_pipelines_are_refused_by_their_names(broken, kind, parts):
     assert layout.SUPPORTED in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
@@ -247,6 +249,7 @@ def test_the_small_vae_of_taesd(broken):
 # ---- variants and shards (C4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "shard"), [("fp16", "150KB"), (None, "150KB"), ("ema", "10GB")])
 def test_variants_and_shards(broken, variant, shard):
     whole = StableDiffusion.load(broken)
@@ -531,6 +534,7 @@ def test_a_tokenizer_with_tokens_of_another_encoder(broken):
         sample_images(checkpoint, "a newword", steps=1, cut=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(broken, part, number):

@@ -360,6 +360,7 @@ def test_what_is_kept_is_not_computed_in_the_callers_mode(tmp_path, kind):
     assert bool(torch.isfinite(x.grad).all())
 
 
+@pytest.mark.slow
 def test_labels_of_another_checkpoint_and_inference_mode(checkpoints):
     first, second = (StableDiffusion.load(checkpoints[kind]) for kind in ("sd", "sd-v"))
     cond = first.prompts.add(["a prompt of the first alone"])

@@ -319,6 +319,7 @@ def test_pairs_and_a_method_that_needs_them(fine, checkpoints, tmp_path):
     assert fine("sample", tmp_path / "flow", "--prompt", "a cat", "--out", tmp_path / "a.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

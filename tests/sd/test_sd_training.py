@@ -596,6 +596,7 @@ def test_a_problem_of_a_checkpoint_that_is_in_hand_says_where_it_is_from(checkpo
     assert len(list(below)) == 2
 
 
+@pytest.mark.slow
 def test_pairs_bring_their_prompts(checkpoints, tmp_path):
     on = problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["one", "two", "three"], "rank": 2})
     save_pairs(on, on.teacher, Recipe(n=6, steps=1, solver="ddim"), tmp_path / "pairs", teacher_name="own")

@@ -77,6 +77,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_condition_of_every_form(form):
     D, cond = Moved(VP()), FORMS[form]
@@ -152,6 +153,7 @@ def test_a_guidance_scale_that_is_none():
         solve(D, x, 3, guidance_scale=torch.full((B,), 3.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [*SOLVERS, *PARALLEL, "picard:start=2", "picard:window=3,solver=ddpm", "parareal:blocks=2"]
 )

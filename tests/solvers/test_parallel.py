@@ -508,6 +508,7 @@ def test_picard_is_its_sum(name, start, on):
         close(sweep, torch.stack(by_hand), EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tolerance", "window", "start"),
     [(1e-1, 1, 0), (1e-2, 3, 5), (1e-4, 8, 0), (1e-1, 20, 5), (1e-4, 3, 0), (1e-2, 8, 5), (1e-2, 20, 0)],
@@ -645,6 +646,7 @@ def test_parareal_stops_when_all_its_states_change_little():
     assert len(ks) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["scaled-linear", "linear", "ve"])
 @pytest.mark.parametrize("memory", [1, 2, 3])
 def test_anderson_is_a_least_squares_at_each_point(on, memory):

@@ -97,6 +97,7 @@ def test_many_steps_reach_the_exact_flow(name, on):
     assert errors[1] < 0.06 or (name == "euler" and schedule.name == "ve")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, e in SOLVERS.items() if e.solver.stochastic and e.solver.order > 0])
 def test_stochastic_solvers_sample_the_distribution(name):
     schedule, n = ALL_SCHEDULES["cosine"], 4000
