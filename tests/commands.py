@@ -6,7 +6,7 @@ from pathlib import Path
 
 from toydiff.cli import command as cli
 
-ROW = {
+ROW = (
     "method",
     "problem",
     "steps",
@@ -19,8 +19,8 @@ ROW = {
     "updates",
     "teacher_calls",
     "seconds",
-}
-"""The keys of a row of `evaluate` and of a scoreboard."""
+)
+"""The keys that a row of `evaluate` and of a scoreboard begins with, in order."""
 
 
 def run(*words):

@@ -95,8 +95,8 @@ def test_png_carries_its_settings():
 def test_json_row(capsys):
     assert sample("--solver", "dpm++2m", "--seed", 5, "--out", "a.npz", "--json", "row.json", n=500, steps=10) == 0
     row = json.loads(Path("row.json").read_text())
-    assert set(row) - ROW == {"mixture", "schedule", "solver", "grid", "n", "guidance_scale", "label", "floor_std"}
-    assert set(row) >= ROW
+    assert set(row) - set(ROW) == {"mixture", "schedule", "solver", "grid", "n", "guidance_scale", "label", "floor_std"}
+    assert set(row) >= set(ROW)
     assert (row["method"], row["problem"], row["steps"], row["seed"]) == ("dpm++2m", "mixture:ring", 10, 5)
     assert (row["nfe"], row["rounds"], row["grid"]) == (10, 10, DEFAULT_GRID)
     assert (row["accuracy"], row["updates"], row["teacher_calls"], row["label"]) == (None,) * 4

@@ -108,7 +108,7 @@ PLACES = [
     "/proc/x/a.png",
     "/dev/null",
     "/proc/self/mem",
-    "/proc/1/root/a",
+    "/proc/1/cwd/a",
     "-",
     "é ü.npz",
     "a.PNG",
