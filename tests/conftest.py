@@ -1,6 +1,7 @@
 """Fixtures of the core's tests."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; see one_thread
 
@@ -28,6 +29,14 @@ def one_thread():
 def same_weights():
     """Fresh weights are the same, whatever ran before in this process."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_main():
+    """A page under test takes the place of `__main__`, and a process that a later test forks would look for it."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before
 
 
 @pytest.fixture
