@@ -292,7 +292,7 @@ def draw(mixture: "GaussianMixture", settings: Mapping[str, Any]) -> Samples:
 
     n, label, guidance_scale = settings["n"], settings["label"], settings["guidance_scale"]
     noise_schedule = schedule(settings["schedule"])
-    ts = time_grid(noise_schedule, settings["steps"], settings["grid"])
+    ts = time_grid(noise_schedule, settings["steps"], settings["grid"], data_std=mixture.data_std)
     if guidance_scale != 1 and label is None:
         raise ValueError(f"--guidance-scale {guidance_scale:g} needs a class to guide towards: give --label")
     cond = None if label is None else torch.full((n,), label)

@@ -421,12 +421,12 @@ def pairs_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--solver",
         metavar="NAME",
-        help="a deterministic solver (default: dpm++2m)",
+        help="a deterministic solver (default: guarded); for a checkpoint dpm++2m",
     )
     parser.add_argument(
         "--grid",
         metavar="NAME",
-        help="time grid (default: lambda)",
+        help="time grid (default: shifted-lambda); for a checkpoint lambda",
     )
     parser.add_argument(
         "--steps",

@@ -16,11 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..grids import GRIDS
+from ..grids import DEFAULT_GRID, GRIDS
 from ..prediction import chord
 from ..schedules import Schedule
 from ..solvers import solve
-from ..solvers.registry import solver_by_name
+from ..solvers.registry import DEFAULT_SOLVER, solver_by_name
 from ..support.checks import check_count, check_finite, check_number, check_state, shape, unknown
 from ..support.files import check_folder, inside, read_bytes, write_bytes
 from ..support.forms import check_form, count, place, word
@@ -101,9 +101,9 @@ class Recipe:
 
     n: int = 10_000
     """How many pairs."""
-    solver: str = "dpm++2m"
+    solver: str = DEFAULT_SOLVER
     """A deterministic solver, by name."""
-    grid: str = "lambda"
+    grid: str = DEFAULT_GRID
     """The time grid, by name."""
     steps: int = 32
     """Steps of the solver."""

@@ -47,7 +47,7 @@ def sample(
     device = next((p.device for p in D.parameters()), noise.device)
     x = (D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
     cond = None if cond is None else cond.to(device)
-    ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
+    ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid, data_std=D.data_std)
     parts, batch = [], min(batch, the_problem.sizes.at_once)
     for i in range(0, n, batch):
         part = slice(i, i + batch)

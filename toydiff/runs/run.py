@@ -231,8 +231,8 @@ def train(
         "calls_per_update": training.teacher_calls,
         "denoiser": weights.describe(training.student),
         "sampler": {
-            **dataclasses.asdict(chosen.sampler),
-            "solver": training.solver or chosen.sampler.solver,
+            "solver": training.solver or chosen.sampler.solver or the_problem.walk[0],
+            "grid": chosen.sampler.grid or the_problem.walk[1],
             "steps": list(training.steps or chosen.sampler.steps),
         },
     }

@@ -255,9 +255,8 @@ def solve(
     the sweeps as well: fewer rounds, more calls. It computes the path of a one-step solver: ddim, unless its settings
     name another ("picard:solver=ddpm,window=20").
 
-    The defaults are the most accurate general choice, also for few steps. But guidance makes a model stiff, and then
-    they overshoot: with 5 steps from a scale of 3 on, with 10 steps from 7.5 on. Take 20 steps there, or solver =
-    "ddim", which is the most robust (see tutorial 04).
+    The defaults are the most accurate general choice, for few steps and under guidance too. They go by the scale of the
+    data, which the model says (`Denoiser.data_std`).
 
     Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way,
     or if the model's weights are not finite.
@@ -271,7 +270,7 @@ def solve(
     if keep not in ("path", "end"):
         raise unknown("keep", keep, ("path", "end"))
     if ts is None:
-        ts = time_grid(D.schedule, steps, grid)
+        ts = time_grid(D.schedule, steps, grid, data_std=D.data_std)
     ts = as_time(ts).detach().to(x.device, torch.promote_types(x.dtype, torch.float32), copy=True)
     check_grid(ts)
     if isinstance(generator, Sequence) and (

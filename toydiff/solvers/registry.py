@@ -21,6 +21,7 @@ from .dpm import DPM_ENTRIES
 from .unipc import UNIPC_ENTRIES
 from .deis import DEIS_ENTRIES
 from .adams import ADAMS_ENTRIES
+from .guarded import GUARDED_ENTRIES
 from .ddpm import DDPM_ENTRIES
 from .euler import EULER_MARUYAMA_ENTRIES
 from .dpm import SDE_DPM_ENTRIES
@@ -40,7 +41,7 @@ PARALLEL: dict[str, Entry[ParallelSolver]] = {
 """The parallel samplers by name. They compute the path of a one-step solver in fewer rounds: that of ddim, unless their
 settings name another."""
 
-DEFAULT_SOLVER = "ab3"
+DEFAULT_SOLVER = "guarded"
 
 
 def solver_by_name(name: str) -> Solver | ParallelSolver:

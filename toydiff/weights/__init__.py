@@ -119,6 +119,7 @@ def describe(D: Denoiser) -> dict:
         "config": net.config,
         "schedule": schedule_config(D.schedule),
         "kind": D.kind,
+        "data_std": D.data_std,
     }
 
 
@@ -127,6 +128,7 @@ def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser:
     try:
         net = make_net(description["net"], description["config"])
         D = LambdaDenoiser(net, schedule_from_config(description["schedule"]), description["kind"])
+        D.data_std = description.get("data_std", 1.0)  # of files that are older than it: 1
         D.net.load_state_dict({key: value.float() for key, value in tensors.items()})
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"the weights do not fit their description: {' '.join(str(error).split())[:200]}") from None
