@@ -98,8 +98,8 @@ def test_a_heat_map_marks_both_staircases(swept, staircases, module):
 
 def test_points_are_named_with_their_times(swept):
     places, words = subject.errors_of(swept, None).points
-    assert (places[0], words[0]) == (0, "0\nt = 1")
-    assert (places[-1], words[-1]) == (16, "16\nt = 0")
+    assert (places[0], words[0]) == (0, "0\n1")
+    assert (places[-1], words[-1]) == (16, "16\n0")
 
 
 def test_the_guaranteed_staircase_is_where_errors_are_zero(walk):

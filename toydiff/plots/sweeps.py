@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
 
-POINT_LABEL = "point i of the grid (noise left, data right)"
+POINT_LABEL = "grid point i, and its t (1 noise, 0 data)"
 ERROR_LABEL = "median error (distance)"
 STEPS_LABEL = "T (steps of the grid)"
 SECONDS_LABEL = "wall-clock (s)"
@@ -83,7 +83,7 @@ def errors_of(path: Trajectory, exact: Tensor | None) -> Errors:
     low, high = float(logs.min()), float(logs.max())
     k, last = np.arange(len(logs)), logs.shape[1] - 1
     places = sorted({round(j * last / 5) for j in range(6)})
-    points = places, [f"{i}\nt = {float(path.ts[i]):.2g}" for i in places]
+    points = places, [f"{i}\n{float(path.ts[i]):.2g}" for i in places]
     guaranteed, accepted = _stairs(np.minimum(k, last)), _stairs(np.array(path.fronts))
     return Errors(logs, (low, max(high, low + 1)), guaranteed, accepted, points)
 
@@ -346,7 +346,9 @@ def _frames(figure: "go.Figure", drawn: Sweeps, marked: tuple[float, float] | No
     traces = [first, first + 1, first + 2, *traces]
     for color, name in ((MOVING_COLOR, MOVING_NAME), (ACCEPTED_COLOR, ACCEPTED_NAME)):
         line = {"color": color, "width": 1.6}
-        figure.add_scatter(mode="lines", line=line, opacity=0.8, name=name, hoverinfo="skip", row=1, col=1)
+        # beside a heat map its staircase names the accepted points, in the same colour
+        named = {"name": name, "showlegend": marked is None or name == MOVING_NAME}
+        figure.add_scatter(mode="lines", line=line, opacity=0.8, hoverinfo="skip", **named, row=1, col=1)
     hover = {"showlegend": False, "hovertemplate": f"{on_screen.HERE}<extra></extra>"}
     figure.add_scatter(mode="markers", name="sample", **hover, row=1, col=1)
     frames = []
