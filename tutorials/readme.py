@@ -21,6 +21,7 @@ import torch
 import toydiff
 from toydiff import runs, weights
 from toydiff.catalog import METHODS
+from toydiff.grids import SHIFTS
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
 from toydiff.runs.zoo import RECIPES
@@ -79,6 +80,30 @@ def solvers() -> str:
     return table(["`solver=`", "what it is", "order", "NFE a step", "paper"], rows)
 
 
+GRID_ROWS = {
+    "shifted-lambda": ("log((NSR + a)/(NSR + b))", "the default: all the way from noise to data in few steps"),
+    "shifted-lambda-wide": ("the same", "data that spread twice as wide"),
+    "shifted-lambda-narrow": ("the same", "data with finer details"),
+    "lambda": ("lambda, between two noise levels; then 0", "DPM-Solver, UniPC, DEIS: steps equal in lambda"),
+    "karras": ("NSR^(1/rho), rho = 7, between two noise levels; then 0", "EDM's networks, with `heun`"),
+    "uniform": ("t: t = 1 - i/N", "distilled students, and parallel samplers"),
+    "quadratic": ("√t: t = (1 - i/N)^2", "as the DDIM paper has it: more steps near data"),
+}
+"""For each time grid of `toydiff.GRIDS`: what its points are uniform in, and when to take it."""
+
+
+def grids() -> str:
+    """Our time grids; `KeyError` for one that has no row yet."""
+    rows = []
+    for name in toydiff.GRIDS:
+        formula, when = GRID_ROWS[name]
+        if name in SHIFTS:
+            a, b = SHIFTS[name]
+            formula += f", a = {a:g}, b = {b:g}"
+        rows.append([f"`{name}`", formula, when])
+    return table(["`grid=`", "N + 1 points uniform in", "when"], rows)
+
+
 def bundled(problem: str) -> str:
     """All that the bundled weights of a problem measure, `digits` or `ring`."""
     rows = []
@@ -107,6 +132,7 @@ def methods() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "names": names,
     "solvers": solvers,
+    "grids": grids,
     "digits": lambda: bundled("digits"),
     "ring": lambda: bundled("ring"),
     "methods": methods,
