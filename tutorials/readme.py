@@ -2,7 +2,8 @@
 
     python tutorials/readme.py              both
     python tutorials/readme.py tables       solvers' names from the registry, and the measurements in the weights' JSON
-    python tutorials/readme.py pictures     the animation and the three figures of README.md, seed 0
+    python tutorials/readme.py pictures     the animation and the figures of README.md, seed 0, and a page of the app,
+                                            which needs Debian's chromium
 
 A table stands between `<!-- made by tutorials/readme.py: NAME -->` and `<!-- end -->`; tests/test_readme.py says when
 it is stale.
@@ -248,16 +249,37 @@ def picard(steps: int = 100, samples: int = 256) -> "Figure":
     return figure
 
 
+def app(page: str = "picard") -> bytes:
+    """A page of the app in a browser, as it opens."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import browser
+
+    with browser.serve() as url, browser.chromium() as chromium:
+        tab = chromium.new_page(viewport={"width": 1280, "height": 800})
+        tab.goto(f"{url}/{page}")
+        tab.wait_for_selector(browser.MARKS)
+        tab.wait_for_selector(".st-key-files")
+        tab.wait_for_timeout(2000)  # letters and the equation arrive after the figure
+        return small(tab.screenshot(), colors=256)
+
+
 FIGURES: dict[str, Callable[[], "Figure"]] = {"orders": orders, "reflow": reflow, "picard": picard}
 
 
 def still(figure: "Figure") -> bytes:
-    """A figure as a PNG of few colours, `WIDTH` pixels wide."""
+    """A figure as `small` makes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=WIDTH / figure.get_figwidth())
+    return small(buffer.getvalue())
+
+
+def small(picture: bytes, colors: int = 128) -> bytes:
+    """A picture as a PNG of few colours, `WIDTH` pixels wide."""
     from PIL import Image
 
-    buffer, out = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=WIDTH / figure.get_figwidth())
-    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    image, out = Image.open(io.BytesIO(picture)).convert("RGB"), io.BytesIO()
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)))
+    image.quantize(colors, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
@@ -274,6 +296,7 @@ def main(words: Sequence[str]) -> None:
         for name, figure in FIGURES.items():
             write_bytes(PICTURES / f"{name}.png", still(figure()))
         write_bytes(PICTURES / "flow.gif", animation(flow()))
+        write_bytes(PICTURES / "app.png", app())
 
 
 if __name__ == "__main__":
