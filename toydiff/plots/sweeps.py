@@ -291,22 +291,6 @@ def staircase_static(
     return figure
 
 
-def sweeps_interactive(
-    path: Trajectory,
-    background: GaussianMixture | Density,
-    *,
-    exact: Tensor | None = None,
-    most: int = on_screen.MOST_FRAMES,
-    samples: int = 24,
-    title: str = "",
-) -> "go.Figure":
-    """As `sweeps_static`, with a slider over the sweeps. most: frames."""
-    drawn = sweeps_of(path, background, exact, most, samples)
-    figure = on_screen.panels(1, 1, [""], title, 680)
-    _frames(figure, drawn)
-    return figure
-
-
 def staircase_interactive(
     path: Trajectory,
     background: GaussianMixture | Density,
@@ -316,8 +300,8 @@ def staircase_interactive(
     samples: int = 24,
     title: str = "",
 ) -> "go.Figure":
-    """The paths beside the heat map of their errors, with one slider over the sweeps. A frame in the heat map marks the
-    row of the sweep on show."""
+    """The paths beside the heat map of their errors, with one slider over the sweeps; most: frames. A green box in the
+    heat map marks the row of the sweep on show."""
     from matplotlib import colormaps
 
     drawn, errors = sweeps_of(path, background, exact, most, samples), errors_of(path, exact)
@@ -332,27 +316,25 @@ def staircase_interactive(
     return figure
 
 
-def _frames(figure: "go.Figure", drawn: Sweeps, marked: tuple[float, float] | None = None) -> None:
+def _frames(figure: "go.Figure", drawn: Sweeps, row: tuple[float, float]) -> None:
     """The paths in the first panel, and a frame a sweep; it starts at the third, where the samples have begun to find
     their places.
 
-    marked: from where to where in the second panel a sweep's row is framed.
+    row: from where to where the box around a sweep's row of the heat map runs.
     """
     import plotly.graph_objects as go
 
-    traces = []
-    if marked is not None:
-        line = {"color": CURSOR_COLOR, "width": 3}
-        traces.append(len(figure.data))
-        figure.add_scatter(mode="lines", line=line, showlegend=False, hoverinfo="skip", row=1, col=2)
+    box = len(figure.data)
+    line = {"color": CURSOR_COLOR, "width": 3}
+    figure.add_scatter(mode="lines", line=line, showlegend=False, hoverinfo="skip", row=1, col=2)
     on_screen.plane(figure, drawn.behind, 1, 1)
     on_screen.rings(figure, drawn.ends, TARGET_NAME, 1, 1)
     first = len(figure.data)
-    traces = [first, first + 1, first + 2, *traces]
+    traces = [first, first + 1, first + 2, box]
     for color, name in ((MOVING_COLOR, MOVING_NAME), (ACCEPTED_COLOR, ACCEPTED_NAME)):
         line = {"color": color, "width": 1.6}
-        # beside a heat map its staircase names the accepted points, in the same colour
-        named = {"name": name, "showlegend": marked is None or name == MOVING_NAME}
+        # the heat map's staircase names the accepted points, in the same colour
+        named = {"name": name, "showlegend": name == MOVING_NAME}
         figure.add_scatter(mode="lines", line=line, opacity=0.8, hoverinfo="skip", **named, row=1, col=1)
     hover = {"showlegend": False, "hovertemplate": f"{on_screen.HERE}<extra></extra>"}
     figure.add_scatter(mode="markers", name="sample", **hover, row=1, col=1)
@@ -361,9 +343,8 @@ def _frames(figure: "go.Figure", drawn: Sweeps, marked: tuple[float, float] | No
         marker = {"size": 7, "color": sweep.color, "line": {"width": 1, "color": "white"}}
         data = [go.Scatter(**on_screen.joined(xs)) for xs in (sweep.moving, sweep.accepted)]
         data.append(go.Scatter(**on_screen.dots(sweep.moving[-1]), marker=marker))
-        if marked is not None:
-            (left, right), top, bottom = marked, sweep.k - 0.5, sweep.k + 0.5
-            data.append(go.Scatter(x=[left, right, right, left, left], y=[top, top, bottom, bottom, top]))
+        (left, right), top, bottom = row, sweep.k - 0.5, sweep.k + 0.5
+        data.append(go.Scatter(x=[left, right, right, left, left], y=[top, top, bottom, bottom, top]))
         frames.append(go.Frame(name=str(j), traces=traces, data=data))
     figure.frames = frames
     active = min(2, len(frames) - 1)
