@@ -88,13 +88,13 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
 
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
-    text = f"**One step** (circles) ends {first['one_step_error']:.2g} from the flow's end"
+    text = f"**One step** ends {first['one_step_error']:.2g} from the flow's end"
     if len(rows) > 1:
         text += f" in round 0, and {last['one_step_error']:.2g} after {len(rows) - 1} rounds of reflow"
     text += ". Round 0 learnt from any noise paired with any data"
     if first["pairs_that_meet"]:
         text += (
-            f": {first['pairs_that_meet']} of {first['pairs']} lines meet another (*Show: pairs*). There the flow has "
+            f": {first['pairs_that_meet']} of {first['pairs']} lines meet (*Show: pairs*). There the flow has "
             f"one direction only, and so it bends (S = {first['S']:.2g}). "
         )
     else:

@@ -507,10 +507,10 @@ def spent_interactive(rows: Sequence[Mapping], *, cost: float = 0.02, title: str
     if len({row["steps"] for row in rows}) > 1:
         raise ValueError("what is spent is compared at one number of steps, got rows of several")
     panels = {
-        "rounds: calls in a row": [row["rounds"] for row in taken.values()],
-        "network calls a sample": [row["nfe"] for row in taken.values()],
-        "seconds on this machine": [row["seconds"] for row in taken.values()],
-        f"seconds, {1000 * cost:g} ms a round added": [r["seconds"] + cost * r["rounds"] for r in taken.values()],
+        "rounds\n(calls in a row)": [row["rounds"] for row in taken.values()],
+        "network calls\na sample": [row["nfe"] for row in taken.values()],
+        "seconds\non this machine": [row["seconds"] for row in taken.values()],
+        f"seconds, {1000 * cost:g} ms\na round added": [r["seconds"] + cost * r["rounds"] for r in taken.values()],
     }
     spacing = {"horizontal_spacing": 0.03, "shared_yaxes": True}
     figure = on_screen.panels(1, len(panels), list(panels), title, 480, **spacing)
