@@ -46,14 +46,13 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
 
 def words(rows: list[dict]) -> str:
     point, exact, after = rows
-    text = (
+    return (
         "S says how bent a path is in x, and C which fraction of ε varies along it. Where C = 0 the path is "
         "*first-order*: it is straight in y, and **one step is exact**, however bent it is in x (one data point: "
         f"S = {point['S']:.2g}). One step is off by {exact['one_step_error']:.2g} on the mixture's exact paths "
         f"(C = {exact['C']:.2g}), and by {after['one_step_error']:.2g} on those of the ring's Rectified Diffusion "
         f"student (C = {after['C']:.2g})."
     )
-    return text.replace(" = ", "\u00a0=\u00a0")  # on one line
 
 
 LESSON = Lesson(
