@@ -146,7 +146,7 @@ assert picard.rounds <= T
 # ## 3 · The picture
 #
 # Some paths after a few sweeps, over the density of the data; the rings are the sequential ends. Before the first sweep
-# each path is a single point: the guess is that nothing moves. (`toydiff.plots.interactive.sweeps` draws the same with
+# each path is a single point: the guess is that nothing moves. (`toydiff.plots.interactive.staircase` draws it with
 # a slider over $k$.)
 
 # %%

@@ -140,8 +140,9 @@ for (name, values), color, marker in zip(
         marker=marker,
         label=f"{name}: $h^{{{key[f'order, {name}']:.1f}}}$",
     )
-axis.set(xlabel="gap h in λ", ylabel="|f(x_t, t) − f(x_r, r)|", title="The exact function against its neighbour")
-axis.xaxis.set_minor_formatter("")
+axis.set(xlabel="gap h in λ", ylabel="$|f(x_t, t) - f(x_r, r)|$", title="The exact function against its neighbour")
+axis.set_xticks([3.2 / N for N in gaps], [f"{3.2 / N:g}" for N in gaps])
+axis.minorticks_off()
 axis.grid(True, which="major", color="#EEEEEE")
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()

@@ -185,7 +185,7 @@ def sim_slope(b):
 figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.3), layout="constrained")
 for axis, name, loss, exact, words in (
     (axes[0], "SDS: without the second score", sds, kl_slope, "KL"),
-    (axes[1], "SIM with d' detached", detached, sim_slope, "E |s_p − s_q|²"),
+    (axes[1], "SIM with d' detached", detached, sim_slope, r"$E\,|s_p-s_q|^2$"),
 ):
     rows = [(b, *slope_by_scale(loss, 0.7, b)) for b in scales]
     axis.axhline(0, color="#999999", lw=0.8)

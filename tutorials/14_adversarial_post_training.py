@@ -162,7 +162,8 @@ for rows, color, marker, words in (
     )
 axis.axhline(before.distance / before.floor, color="#56B4E9", ls=":", lw=2, label="before")
 axis.axhline(1, color="#999999", ls="--", lw=1.2, label="floor")
-axis.set(xlabel="updates of the adversarial stage", ylabel="distance / floor", ylim=(0, None), title="One run each")
+axis.set(xlabel="updates of the adversarial stage", ylabel="distance / floor", ylim=(0, None))
+axis.set_title("Within 100 updates near the floor, then no further (one run each)")
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
