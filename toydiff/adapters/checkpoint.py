@@ -208,7 +208,7 @@ class StableDiffusion:
         """
         net = CheckpointUNet.of(self)
         net.rounded, net.negative = rounded, negative_prompt
-        return LambdaDenoiser(net, self.schedule, self.kind).eval().requires_grad_(False)
+        return LambdaDenoiser(net, self.schedule, self.kind).eval()  # the weights were frozen when they were loaded
 
     def latent_shape(self, size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
         """The shape (channels, H, W) of the latent of an image.
