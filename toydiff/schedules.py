@@ -711,20 +711,19 @@ def _is_import_path(text: object) -> bool:
 
 
 def _imported(path: str) -> type[Schedule]:
-    """The class of an import path "module:Class", looked for in the current folder as well; `ValueError` for what is
-    no such path, or no `Schedule`."""
+    """The class of an import path "module:Class" on Python's path; `ValueError` for what is no such path, or no
+    `Schedule`."""
     if not _is_import_path(path):
         raise ValueError(f"the import path of a schedule is module:Class, got {path!r}")
     module, _, name = path.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())  # the command's own search path has the folder of the command instead
     try:
         found = operator.attrgetter(name)(importlib.import_module(module))
     except Exception as error:  # a module that is imported runs, and may fail in any way
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"the schedule {path!r} cannot be imported: {type(error).__name__}: {reason[:200]}; it is looked for in "
-            "the current folder and on Python's path"
+            f"the schedule {path!r} cannot be imported: {type(error).__name__}: {reason[:200]}; of a schedule that a "
+            "file names, the module is looked for on Python's path and not in the current folder: import it first, or "
+            "set PYTHONPATH"
         ) from None
     if not (isinstance(found, type) and issubclass(found, Schedule) and found is not Schedule):
         raise ValueError(f"{path!r} is no noise schedule: that is a subclass of toydiff.Schedule")
@@ -742,8 +741,8 @@ def _made(path: str, settings: Mapping) -> Schedule:
 
 
 def schedule_from_config(config: Mapping) -> Schedule:
-    """The inverse of `schedule_config`; `ValueError` for what it never writes. A user's schedule is imported, which
-    runs its module."""
+    """The inverse of `schedule_config`; `ValueError` for what it never writes. A user's schedule is imported from
+    Python's path: a file may come from a stranger, with a module beside it that would run."""
     settings = dict(config)
     name = settings.pop("name", None)
     try:
@@ -769,5 +768,7 @@ def schedule(name: str) -> Schedule:
     if isinstance(name, str) and name in SCHEDULES:
         return SCHEDULES[name]()
     if isinstance(name, str) and _is_import_path(name):
+        if not {"", os.getcwd()} & set(sys.path):
+            sys.path.append(os.getcwd())  # the command's own search path has the folder of the command instead
         return _made(name, {})
     raise unknown("schedule", name, [*SCHEDULES, "MODULE:CLASS"])
