@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .prediction import Prediction, check_kind
-from .schedules import Coefficient, Schedule, as_time, check_schedule, computed_ahead, expand
+from .schedules import Coefficient, Schedule, as_time, check_schedule, check_slopes, computed_ahead, expand
 from .support.checks import (
     check_batch_of_times,
     check_finite,
@@ -82,6 +82,8 @@ class Denoiser(nn.Module):
         check_batch_of_times(t, x)
         if computed_ahead(self.schedule, t) is None:
             check_range(t)
+            if t.requires_grad:
+                check_slopes(self.schedule, t)
         g = guidance_scale
         if type(g) in (float, int) and g == 1:
             p = super().__call__(x, t, cond)

@@ -322,6 +322,18 @@ def _slope(level: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
             return torch.autograd.grad(value.sum(), t, create_graph=further)[0]
 
 
+def check_slopes(schedule: Schedule, t: Tensor) -> None:
+    """`ValueError` for times that want a gradient where a slope is vertical, as that of sigma at t = 0 of VP and of
+    tables: the chain rule would make NaN of it."""
+    if torch.is_grad_enabled() and known((t == 0).any()):
+        rates = torch.stack(schedule.rates(torch.zeros((), dtype=torch.float64)))
+        if not torch.isfinite(rates).all():
+            raise ValueError(
+                f"there is no derivative with respect to t at t = 0 on {schedule!r}, where sigma' is infinite; "
+                "take times above 0, or t.detach()"
+            )
+
+
 def check_schedule(schedule: object) -> None:
     """`schedule` is a `Schedule`, not its name, and keeps its promises at some times (looked at once)."""
     if not isinstance(schedule, Schedule):
