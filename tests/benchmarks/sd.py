@@ -8,7 +8,7 @@
         seconds and memory of an update instead
     python tests/benchmarks/sd.py --counts
         weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
-    python tests/benchmarks/sd.py --parity
+    python tests/benchmarks/sd.py --parity [--layouts sdxl-turbo ...]
         the same latents as diffusers' schedulers, on tiny checkpoints in the layouts of the published ones
 
 The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Both
@@ -24,13 +24,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import diffusers
 import parity
+import real_layouts
 import tiny_sd
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -291,12 +292,12 @@ def driver(args: argparse.Namespace) -> bool:
     return all(row["ratio"] <= 1 for row in rows)
 
 
-def parity_table() -> bool:
+def parity_table(layouts: Sequence[str]) -> bool:
     """Print the largest differences of latents from those of diffusers' own pipelines, beside what one rounding of the
     start changes in theirs; whether no difference is above 1e-4 and that floor."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, solver, spacing, steps, row in parity.table(Path(folder)):
+        for name, solver, spacing, steps, row in parity.table(Path(folder), layouts):
             if isinstance(row, str):
                 print(f"{name:10} {solver:8} {spacing:9} {steps:3}  refused: {row}")
                 continue
@@ -328,12 +329,13 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--counts", action="store_true")
     parser.add_argument("--parity", action="store_true")
+    parser.add_argument("--layouts", nargs="+", choices=real_layouts.NAMES, default=real_layouts.NAMES)
     parser.add_argument("--driver", action="store_true")
     args = parser.parse_args()
     args.steps, args.rounds = args.steps or (50 if args.driver else 2), args.rounds or (9 if args.driver else 3)
     tiny_sd.silent()
     if args.parity:
-        sys.exit(not parity_table())
+        sys.exit(not parity_table(args.layouts))
     if args.driver:
         sys.exit(not driver(args))
     if args.counts:
