@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,6 +30,7 @@ def runner(folder: Path) -> Iterator[Callable[..., tuple[str, str, float]]]:
     here, there = spawn.Pipe()
     server = spawn.Process(target=_serve, args=(there, folder))
     server.start()
+    there.close()  # so that the end of the server is the end of what comes from it
 
     def run(cells: list[str], **environment: str) -> tuple[str, str, float]:
         here.send((cells, environment))
@@ -41,7 +42,8 @@ def runner(folder: Path) -> Iterator[Callable[..., tuple[str, str, float]]]:
     try:
         yield run
     finally:
-        here.send(None)
+        with suppress(BrokenPipeError):
+            here.send(None)
         server.join()
 
 
