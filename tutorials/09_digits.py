@@ -333,7 +333,7 @@ short = {id_: id_.removeprefix("digits-") for id_ in names}
 print(f"bundled: {', '.join(short.values())}")
 drawn = {steps: {} for steps in (1, 2, 4, 25)}
 for steps, rows in drawn.items():
-    for id_, model in models.items():
+    for id_, model in list(models.items())[: 2 if FAST and steps == 25 else None]:
         rows[short[id_]] = draw(model, steps, zoo.RECIPES[id_].guidance_scale)
 static.digits(drawn[1], title="1 step")
 
