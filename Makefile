@@ -41,8 +41,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
+# without the folders that need diffusers or Streamlit, which take longer to import than the tests to run
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist loadgroup -m 'not slow'
+	$(BIN)/pytest --numprocesses auto --dist loadgroup -m 'not slow' \
+	  --ignore tests/sd --ignore tests/app --ignore tests/solvers/test_diffusers.py
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses auto --dist loadgroup --cov --cov-report term:skip-covered

@@ -21,6 +21,7 @@ SIDES = {
 }
 SPACINGS = ("trailing", "leading", "linspace")
 STEPS = (1, 4, 20)
+PERTURBED = 6
 SIZE = 64
 """Pixels, of latents 8 wide."""
 
@@ -32,7 +33,8 @@ class Gap:
     gap: float
     """Between this library's and theirs."""
     floor: float
-    """Between theirs and theirs from a start whose every number is the next, or the last, one of float32."""
+    """Between theirs and theirs from a start whose every number is the next, or the last, one of float32: the largest
+    of `PERTURBED` starts, all up, all down, and up or down by chance."""
     size: float
     """The largest of their latents."""
 
@@ -45,13 +47,17 @@ def spacings_of(solver):
     return ("lcm",) if solver == "lcm" else SPACINGS
 
 
-def theirs(pipe, solver, spacing, steps, prompt="a cat", nudged=0.0, seed=0, guidance_scale=3.0, **options):
-    """The latents of their pipeline with the scheduler that their documentation would make."""
+def theirs(pipe, solver, spacing, steps, prompt="a cat", perturbed=None, seed=0, guidance_scale=3.0, **options):
+    """The latents of their pipeline with the scheduler that their documentation would make. perturbed: which of the
+    perturbed starts, or None."""
     before = pipe.scheduler
     own = {} if spacing == "lcm" else {"timestep_spacing": spacing}
     rng = torch.Generator().manual_seed(seed)
     start = torch.randn(1, 4, SIZE // pipe.vae_scale_factor, SIZE // pipe.vae_scale_factor, generator=rng)
-    start = torch.nextafter(start, torch.full_like(start, nudged * torch.inf)) if nudged else start
+    if perturbed is not None:
+        chance = torch.rand(start.shape, generator=torch.Generator().manual_seed(perturbed))
+        up = {0: chance >= 0, 1: chance < 0}.get(perturbed, chance < 0.5)
+        start = torch.nextafter(start, torch.where(up, torch.inf, -torch.inf))
     try:
         pipe.scheduler = getattr(diffusers, SIDES[solver]).from_config(before.config, **own)
         return pipe(
@@ -84,8 +90,9 @@ def compare(folder, pipe, solver, spacing, steps) -> Gap | str:
         ).latents
     except ValueError as error:
         return str(error)
-    want, up, down = (theirs(pipe, solver, spacing, steps, nudged=by) for by in (0.0, 1.0, -1.0))
-    return Gap(*(float(x.abs().max()) for x in (ours - want, torch.stack([up - want, down - want]), want)))
+    want = theirs(pipe, solver, spacing, steps)
+    others = torch.stack([theirs(pipe, solver, spacing, steps, perturbed=k) for k in range(PERTURBED)])
+    return Gap(*(float(x.abs().max()) for x in (ours - want, others - want, want)))
 
 
 def table(folder, names=real_layouts.NAMES):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import toydiff
 from toydiff import weights
 from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
@@ -123,6 +124,35 @@ def test_every_method_has_one_number():
         ]
         best = min(rows)
         assert (distance, nfe, floor) == (f"{best[0]:.2f}", str(best[1]), f"{best[2]:.2f}"), method
+
+
+def test_the_table_of_grids_is_whole(monkeypatch):
+    """A new grid needs a row: without one there is no table."""
+    written = re.findall(r"^\| `([^`=]+)` \| .* \| .* \|$", section("toydiff/solvers", "Time grids"), re.MULTILINE)
+    assert written == list(toydiff.GRIDS)
+    monkeypatch.setitem(toydiff.GRIDS, "a new one", "uniform in nothing")
+    with pytest.raises(KeyError):
+        make.with_tables(READMES["toydiff/solvers"])
+
+
+# ---- words
+
+WORDS = re.compile(r"\b(?:CFG|EDM|EMA|LoRA|NFE|NSR|PF-ODE|SDS|knobs?|zoo)\b")
+GLOSSARY = "tutorials"
+
+
+@pytest.mark.parametrize(
+    "word", ["CFG", "EDM", "EMA", "LoRA", "NFE", "PF-ODE", "SDS", "card", "entry", "knob", "run", "zoo"]
+)
+def test_the_glossary_explains(word):
+    assert re.search(rf"^\| (?:.*, )?{word}(?:, .*)? \| .+ \|$", section(GLOSSARY, "Words"), re.MULTILINE)
+
+
+@everywhere
+def test_who_uses_the_glossarys_words_links_to_it(place):
+    text = re.sub(r"```.*?```|`[^`]+`", "", READMES[place], flags=re.DOTALL)
+    if WORDS.search(text) and place not in (GLOSSARY, SD):  # the guide to checkpoints explains its own
+        assert "tutorials/README.md#words)" in text
 
 
 # ---- code
@@ -314,7 +344,7 @@ def anchors(text):
 def test_links_lead_somewhere(place):
     for target in re.findall(r"\]\(([^)\s]+)\)", READMES[place]):
         file, _, anchor = target.partition("#")
-        path = (ROOT / place / file).resolve()
+        path = (ROOT / place / (file or "README.md")).resolve()
         assert path.is_file(), target
         assert not anchor or anchor in anchors(path.read_text()), target
 
@@ -333,14 +363,18 @@ def test_every_page_is_reached_from_the_first_one():
 def test_pictures_are_shown_with_words_and_are_small():
     from PIL import Image
 
-    shown = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", READMES["."])
-    assert {ROOT / file for _, file in shown} == set((ROOT / "tutorials" / "pictures").iterdir())
-    assert all(len(words.split()) >= 10 for words, _ in shown)
-    assert sum((ROOT / file).stat().st_size for _, file in shown) <= MOST_PICTURES
-    for _, file in shown:
-        with Image.open(ROOT / file) as image:
+    shown = {
+        (ROOT / place / file).resolve(): words
+        for place, text in READMES.items()
+        for words, file in re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", text)
+    }
+    assert set(shown) == set((ROOT / "tutorials" / "pictures").iterdir())
+    assert all(len(words.split()) >= 10 for words in shown.values())
+    assert sum(file.stat().st_size for file in shown) <= MOST_PICTURES
+    for file in shown:
+        with Image.open(file) as image:
             assert image.width == make.WIDTH
-            assert getattr(image, "n_frames", 1) > 20 or not file.endswith(".gif")
+            assert getattr(image, "n_frames", 1) > 20 or file.suffix != ".gif"
 
 
 @pytest.mark.slow

@@ -1,19 +1,20 @@
-"""The tutorials: each source runs from a clean kernel, and the committed notebook is what its source makes."""
+"""The tutorials: each source runs in a fresh process, and the committed notebook is what its source makes."""
 
 import importlib.util
 import json
 import math
+import os
 import re
 import sys
-import time
 from pathlib import Path
 
 import nbformat
+import notebooks
 import pytest
 
 TUTORIALS = Path(__file__).resolve().parent.parent / "tutorials"
-SECONDS = 120
-"""A lesson takes at most a minute on two cores; here its kernel has one, beside another worker's."""
+SECONDS = 60
+"""A lesson takes at most a minute: of the processor, since other tests share the cores and the clock."""
 
 _spec = importlib.util.spec_from_file_location("tutorials_execute", TUTORIALS / "execute.py")
 maker = importlib.util.module_from_spec(_spec)
@@ -30,9 +31,12 @@ def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def key_numbers(notebook):
+def last_printed(notebook):
+    return "".join(output.get("text", "") for output in code(notebook)[-1].outputs)
+
+
+def key_numbers(printed):
     """The numbers of the line `KEY_NUMBERS {json}` that the last code cell prints."""
-    printed = "".join(output.get("text", "") for output in code(notebook)[-1].outputs)
     lines = [line for line in printed.splitlines() if line.startswith("KEY_NUMBERS ")]
     assert len(lines) == 1, "the last code cell prints one line KEY_NUMBERS {json}"
     return json.loads(lines[0].removeprefix("KEY_NUMBERS "))
@@ -92,17 +96,22 @@ def test_notebook_teaches_by_the_conventions(source):
     assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", prose)
 
 
-@pytest.mark.slow
-@SOURCES
-def test_source_runs_from_a_clean_kernel_and_gives_the_same_numbers(source, monkeypatch):
-    monkeypatch.setenv("TOYDIFF_FAST", "1")
-    before = source.with_suffix(".ipynb").read_bytes()
-    notebook, began = maker.read(source), time.perf_counter()
-    complaints = maker.execute(notebook)  # raises where a cell fails
-    seconds = time.perf_counter() - began
+@pytest.fixture(scope="module")
+def run():
+    """`notebooks.runner` in the tutorials' folder."""
+    with notebooks.runner(TUTORIALS) as running:
+        yield running
+
+
+def children():
+    """Seconds of the processor that ended processes of this one have taken."""
+    return os.times().children_user + os.times().children_system
+
+
+def check(source, printed, complaints, seconds):
+    """What a run under TOYDIFF_FAST has to share with the committed one."""
     assert not [text for text in complaints if "Error" in text or "Warning" in text], complaints
-    assert source.with_suffix(".ipynb").read_bytes() == before
-    fast, full = key_numbers(notebook), key_numbers(committed(source))
+    fast, full = key_numbers(printed), key_numbers(last_printed(committed(source)))
     assert full, "a tutorial has key numbers"
     assert fast.keys() == full.keys()
     off = {
@@ -112,6 +121,36 @@ def test_source_runs_from_a_clean_kernel_and_gives_the_same_numbers(source, monk
     }
     assert not off, f"(now, committed): {off}"
     assert seconds < SECONDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", maker.sources()[1:], ids=lambda path: path.stem)
+def test_source_runs_in_a_fresh_process_and_gives_the_same_numbers(source, run):
+    before = source.with_suffix(".ipynb").read_bytes()
+    printed, complaints, seconds = run([cell.source for cell in code(maker.read(source))], TOYDIFF_FAST="1")
+    check(source, printed, [complaints], seconds)
+    assert source.with_suffix(".ipynb").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_first_source_runs_in_a_kernel_of_its_own(monkeypatch):
+    """As `make notebooks` runs them all."""
+    monkeypatch.setenv("TOYDIFF_FAST", "1")
+    source = maker.sources()[0]
+    notebook, before = maker.read(source), children()
+    complaints = maker.execute(notebook)  # raises where a cell fails
+    check(source, last_printed(notebook), complaints, children() - before)
+
+
+def test_a_failing_cell_is_said_and_the_next_notebook_starts_afresh(run):
+    with pytest.raises(notebooks.CellFailedError, match=r"code cell 2:\nraise(.|\n)*broken on purpose"):
+        run(["left = 1", "raise RuntimeError('broken on purpose')"])
+    with pytest.raises(notebooks.CellFailedError, match="ended with code 3"):
+        run(["import os; os._exit(3)"])
+    cells = ["import sys, warnings", "print('left' in globals(), 'toydiff' in sys.modules)\nwarnings.warn('odd')"]
+    printed, complaints, _ = run(cells)
+    assert printed == "False False\n"
+    assert "UserWarning: odd" in complaints
 
 
 def test_unknown_tutorial_is_one_line_and_code_2(capsys):

@@ -12,6 +12,7 @@ distillation), or by one call on a doubled batch. Whoever calls D(x, t, cond, g)
 
 import functools
 import inspect
+import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .prediction import Prediction, check_kind
-from .schedules import Schedule, as_time, check_schedule, expand
+from .schedules import Coefficient, Schedule, as_time, check_schedule, check_slopes, computed_ahead, expand
 from .support.checks import (
     check_batch_of_times,
     check_finite,
@@ -81,7 +82,10 @@ class Denoiser(nn.Module):
         check_state(x)
         t = as_time(t, x)
         check_batch_of_times(t, x)
-        check_range(t)
+        if computed_ahead(self.schedule, t) is None:
+            check_range(t)
+            if t.requires_grad:
+                check_slopes(self.schedule, t)
         g = guidance_scale
         if type(g) in (float, int) and g == 1:
             p = super().__call__(x, t, cond)
@@ -169,6 +173,8 @@ def check_guidance(guidance_scale: object, x: Tensor) -> Tensor | float:
     """The guidance scale, a finite number or one a sample (B,), as a float or a tensor () or (B,) in x's dtype;
     `ValueError` otherwise."""
     scale = guidance_scale
+    if type(scale) is float and math.isfinite(scale):  # the common case, at every call of a denoiser
+        return scale
     if isinstance(scale, numbers.Real):
         return check_number(scale, "guidance_scale")
     try:
@@ -237,7 +243,7 @@ class Featured(Protocol):
     @property
     def feature_width(self) -> int: ...
 
-    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor: ...
+    def features(self, x: Tensor, lam: Coefficient, cond: Tensor | None = None) -> Tensor: ...
 
 
 class LambdaDenoiser(NetDenoiser):
@@ -247,7 +253,8 @@ class LambdaDenoiser(NetDenoiser):
     wherever their NSR is, and several of these denoisers, each with its own schedule and kind, may hold one network.
 
     The network gets lambda (B,) in x's dtype, -inf where alpha = 0 and +inf where sigma = 0; cond as it was given; and
-    guidance_scale (B,), or None where the scale is no input of it.
+    guidance_scale (B,), or None where the scale is no input of it. A network with `takes_numbers = True` gets a lambda
+    that `solve` knows as a number: of all samples.
     """
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps", *, data_std: float = 1.0):
@@ -267,12 +274,12 @@ class LambdaDenoiser(NetDenoiser):
             return Prediction.of(self.kind, y, x, t, self.schedule)
         if cond is None or not getattr(self.net, "batches_guidance", False):
             return guide(self.forward(x, t, None), self.forward(x, t, cond), guidance_scale)
-        both = self.forward(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), self._doubled(cond))
-        without, given = (
-            Prediction(x, t, x0, eps, self.schedule)
-            for x0, eps in zip(both.x0.chunk(2), both.eps.chunk(2), strict=True)
-        )
-        return guide(without, given, guidance_scale)
+        seen, lam = self._seen(x, t)
+        doubled = lam if isinstance(lam, float) else lam.repeat(2)
+        without, given = self.net(torch.cat([seen, seen]), doubled, self._doubled(cond), None).chunk(2)
+        # x_0 and eps are linear in the output, so to guide it is to guide both
+        scale = guidance_scale if isinstance(guidance_scale, float) else expand(guidance_scale, x)
+        return Prediction.of(self.kind, without + scale * (given - without), x, t, self.schedule)
 
     def _doubled(self, cond: Tensor) -> Tensor:
         """The conditions of a doubled batch: no label for its first half, cond for its second. The last result is
@@ -292,11 +299,16 @@ class LambdaDenoiser(NetDenoiser):
         """The network's features of x (B, ...) at t (B,), (B, net.feature_width): what a discriminator reads."""
         return cast(Featured, self.net).features(*self._seen(x, t), cond)
 
-    def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network sees of (x, t): the scaled state, and lambda (B,)."""
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        lam = (alpha.log() - sigma.log()).to(x).expand(len(x))
-        scale = torch.rsqrt(alpha**2 + sigma**2).to(x)
+    def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Coefficient]:
+        """What the network sees of (x, t): the scaled state, and lambda, (B,) or a number."""
+        alpha, sigma, lam = self.schedule.levels(t)
+        if isinstance(lam, Tensor):
+            lam = lam.to(x).expand(len(x))
+        elif not getattr(self.net, "takes_numbers", False):
+            lam = x.new_full((len(x),), lam)
+        scale = (alpha**2 + sigma**2) ** -0.5
+        if isinstance(scale, float) and math.isclose(scale, 1, rel_tol=1e-15):  # variance preserving
+            return x, lam
         return expand(scale, x) * x, lam
 
 

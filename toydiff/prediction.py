@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .schedules import HALF, Schedule, as_time, check_schedule, combine, expand, fitted
+from .schedules import HALF, Coefficient, Schedule, as_time, check_schedule, combine, expand, finite, fitted
 from .support.checks import (
     check_batch_of_times,
     check_positive,
@@ -22,35 +22,39 @@ from .support.checks import (
     unknown,
 )
 
+Row = tuple[Coefficient, Coefficient]
+"""(a, b) in y = a x_0 + b eps."""
 
-def _row_x0(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+
+def _row_x0(schedule: Schedule, t: Tensor) -> Row:
     return torch.ones_like(t), torch.zeros_like(t)
 
 
-def _row_eps(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def _row_eps(schedule: Schedule, t: Tensor) -> Row:
     return torch.zeros_like(t), torch.ones_like(t)
 
 
-def _row_v(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def _row_v(schedule: Schedule, t: Tensor) -> Row:
     # arXiv 2202.00512, sec. 4
-    return -schedule.sigma(t), schedule.alpha(t)
+    alpha, sigma = schedule.alpha_sigma(t)
+    return -sigma, alpha
 
 
-def _row_score(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def _row_score(schedule: Schedule, t: Tensor) -> Row:
     # grad log p = -eps/sigma (arXiv 2011.13456)
     return torch.zeros_like(t), -1 / schedule.sigma(t)
 
 
-def _row_velocity(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def _row_velocity(schedule: Schedule, t: Tensor) -> Row:
     # dx/dt (arXiv 2210.02747), pointing to noise
     return schedule.rates(t)
 
 
-def _row_preconditioned(schedule: Schedule, t: Tensor, sigma_data: float = 1.0) -> tuple[Tensor, Tensor]:
+def _row_preconditioned(schedule: Schedule, t: Tensor, sigma_data: float = 1.0) -> Row:
     # EDM's F (arXiv 2206.00364, eq. 7) for any schedule: x_0 = c_skip x + c_out F with c_skip = alpha sigma_d^2/S^2,
     # c_out = sigma sigma_d/S, S^2 = alpha^2 sigma_d^2 + sigma^2, solved for F
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    S = torch.sqrt((alpha * sigma_data) ** 2 + sigma**2)
+    alpha, sigma = schedule.alpha_sigma(t)
+    S = ((alpha * sigma_data) ** 2 + sigma**2) ** 0.5
     return sigma / (S * sigma_data), -alpha * sigma_data / S
 
 
@@ -69,7 +73,7 @@ SIGMA_DATA = "sigma_data"
 
 
 @functools.cache
-def _row_of(kind: str) -> Callable[[Schedule, Tensor], tuple[Tensor, Tensor]]:
+def _row_of(kind: str) -> Callable[[Schedule, Tensor], Row]:
     """The row of a kind, its setting taken in."""
     name, colon, settings = str(kind).partition(":")
     if name not in KINDS or (colon and KINDS[name] is not _row_preconditioned):
@@ -95,9 +99,14 @@ def check_kind(kind: object) -> str:
     return kind
 
 
-def row(kind: str, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def row(kind: str, schedule: Schedule, t: Tensor) -> Row:
     """The coefficients (a, b) of a kind at time t; `ValueError` names the allowed kinds."""
     return _row_of(check_kind(kind))(schedule, t)
+
+
+def _somewhere(condition: Tensor | bool) -> bool:
+    """Whether a condition holds for a sample. False inside vmap, where no value can be looked at."""
+    return condition if isinstance(condition, bool) else known(condition.any()) is True
 
 
 @dataclass(frozen=True)
@@ -132,15 +141,15 @@ class Prediction:
             return cls(x, p.t, fitted(p.x0, x), fitted(p.eps, x), schedule)
         t = as_time(t, x)
         check_batch_of_times(t, x)
-        check_range(t)
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        alpha, sigma = schedule.alpha_sigma(t)
         a_x, s_x = expand(alpha, x), expand(sigma, x)
         if kind == "x0":
             # eps = (x - alpha x0)/sigma; the clean end carries no noise to speak of
-            eps = (x - a_x * y) / torch.where(s_x == 0, torch.inf, s_x)
+            noise = torch.where(s_x == 0, torch.inf, s_x) if isinstance(s_x, Tensor) else s_x or torch.inf
+            eps = (x - a_x * y) / noise
             return cls(x, t, y, eps, schedule)
         if kind in ("eps", "score"):
-            if known((alpha == 0).any()):
+            if _somewhere(alpha == 0):
                 raise ValueError(
                     f"kind {kind!r} cannot be used where alpha = 0 (t = {float(t.max()):g} on {schedule!r}): x_t is "
                     "pure noise there, and its eps says nothing about x_0; predict x0, v, velocity or preconditioned, "
@@ -151,7 +160,7 @@ class Prediction:
             return cls(x, t, (x - s_x * eps) / a_x, eps, schedule)
         a, b = row(kind, schedule, t)
         det = alpha * b - sigma * a
-        if known((torch.isfinite(det) & (det != 0)).all()) is False:
+        if _somewhere(det == 0) or _somewhere(finite(det) == 0):
             raise ValueError(
                 f"kind {kind!r} cannot be used at t = {float(t.min()):g} ... {float(t.max()):g} on {schedule!r}: "
                 "alpha' or sigma' is infinite or both vanish there, so dx/dt does not determine x_0"
@@ -186,7 +195,7 @@ class Prediction:
             x, x0, eps = self.x.float(), self.x0.float(), self.eps.float()
             return fitted(Prediction(x, self.t, x0, eps, self.schedule).read(kind), self.x)
         a, b = row(kind, self.schedule, self.t)
-        if known((torch.isfinite(a) & torch.isfinite(b)).all()) is False:
+        if _somewhere(finite(a) == 0) or _somewhere(finite(b) == 0):
             raise ValueError(
                 f"kind {kind!r} is infinite at t = {float(self.t.min()):g} on {self.schedule!r}; x0, eps and v are "
                 "finite there"

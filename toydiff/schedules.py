@@ -4,6 +4,7 @@ One convention everywhere: `x_t = alpha(t) x_0 + sigma(t) eps` with t in [0, 1],
 `lambda = log(alpha/sigma)` (half the log signal-to-noise ratio) falls with t; `NSR = sigma/alpha` rises.
 """
 
+import bisect
 import functools
 import importlib
 import json
@@ -12,7 +13,9 @@ import operator
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import NamedTuple, overload
 
@@ -80,6 +83,31 @@ class Levels(NamedTuple):
     alpha: Coefficient
     sigma: Coefficient
     lam: Coefficient
+
+
+_AHEAD: ContextVar[Mapping["Schedule", Mapping[int, Levels]]] = ContextVar("levels that were computed ahead")
+
+
+@contextmanager
+def ahead(schedule: "Schedule", levels: Mapping[int, Levels]) -> Iterator[None]:
+    """Within the block, the levels of a schedule are known at the times whose identities are keys of `levels`. Whoever
+    opens it holds these times, so that no other tensor has their identity. It holds in one thread."""
+    token = _AHEAD.set({**_AHEAD.get({}), schedule: levels})
+    try:
+        yield
+    finally:
+        _AHEAD.reset(token)
+
+
+def computed_ahead(schedule: "Schedule", t: Tensor) -> Levels | None:
+    """The levels of a schedule at t where they are known (`ahead`); t lies in [0, 1] then."""
+    known = _AHEAD.get({}).get(schedule)
+    return None if known is None else known.get(id(t))
+
+
+def finite(c: Coefficient) -> Tensor | bool:
+    """Where a coefficient is neither infinite nor NaN."""
+    return math.isfinite(c) if isinstance(c, float) else torch.isfinite(c)
 
 
 def as_time(t: Tensor | float, like: Tensor | None = None) -> Tensor:
@@ -202,10 +230,19 @@ class Schedule:
 
     def levels(self, t: Tensor) -> Levels:
         """alpha, sigma and lambda at t: tensors like t. Inside `solve`, at the times of its grid: plain numbers."""
+        if (known := computed_ahead(self, t)) is not None:
+            return known
         check_range(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
         own = type(self).lam is not Schedule.lam
         return Levels(alpha, sigma, self.lam(t) if own else torch.log(alpha) - torch.log(sigma))
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Coefficient, Coefficient]:
+        """alpha and sigma at t, as `levels` gives them."""
+        if (known := computed_ahead(self, t)) is not None:
+            return known.alpha, known.sigma
+        check_range(t)
+        return self.alpha(t), self.sigma(t)
 
     def part_way(self, t: Tensor, s: Tensor, r: float) -> Tensor:
         """The time at lambda_t + r (lambda_s - lambda_t): a fraction r of the way from t to s in lambda. From an end,
@@ -283,6 +320,18 @@ def _slope(level: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
             if not value.requires_grad:  # a constant, such as the alpha = 1 of a variance-exploding schedule
                 return torch.zeros_like(value)
             return torch.autograd.grad(value.sum(), t, create_graph=further)[0]
+
+
+def check_slopes(schedule: Schedule, t: Tensor) -> None:
+    """`ValueError` for times that want a gradient where a slope is vertical, as that of sigma at t = 0 of VP and of
+    tables: the chain rule would make NaN of it."""
+    if torch.is_grad_enabled() and known((t == 0).any()):
+        rates = torch.stack(schedule.rates(torch.zeros((), dtype=torch.float64)))
+        if not torch.isfinite(rates).all():
+            raise ValueError(
+                f"there is no derivative with respect to t at t = 0 on {schedule!r}, where sigma' is infinite; "
+                "take times above 0, or t.detach()"
+            )
 
 
 def check_schedule(schedule: object) -> None:
@@ -447,7 +496,10 @@ class Tabulated(Schedule):
                 "alphas_bar must be strictly decreasing and lie strictly between 0 and 1; only the last may be 0"
             )
         self._log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * table.log()])
+        self._rising = (-2 * self._log_alpha).tolist()
+        self._ends_in_zero = bool(table[-1] == 0)
         self._tables: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._inverses: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         """K, the steps of the table."""
@@ -474,6 +526,16 @@ class Tabulated(Schedule):
                 self._tables[key] = self._log_alpha.to(t)
         return self._tables[key]
 
+    def _inverse(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(u, a, b) of the table's intervals, (K,) each: from u = -2 log alpha on, t = a + b u."""
+        key = (like.dtype, like.device)
+        if key not in self._inverses:
+            with torch.inference_mode(False):
+                u, k = -2 * self._log_alpha, torch.arange(len(self), dtype=torch.float64)
+                b = 1 / (len(self) * u.diff())
+                self._inverses[key] = u[:-1].to(like), (k / len(self) - b * u[:-1]).to(like), b.to(like)
+        return self._inverses[key]
+
     def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """(log alpha between the table's steps, a factor of alpha). The factor is 1 but over the last interval of a
         table that ends in 0, where it falls to 0; None for a table that does not."""
@@ -482,7 +544,7 @@ class Tabulated(Schedule):
         # clamped as whole numbers, among which there is no NaN
         k = place.detach().floor().long().clamp(0, len(table) - 2)
         left, fraction = _entries(table, k), place - k
-        if not bool(torch.isinf(table[-1])):
+        if not self._ends_in_zero:
             return left + fraction * (_entries(table, k + 1) - left), None
         last = k == len(table) - 2
         return left + fraction * torch.where(last, 0.0, _entries(table, k + 1) - left), torch.where(
@@ -501,17 +563,24 @@ class Tabulated(Schedule):
         return torch.sqrt(variance)
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
-        """Exact inverse of the interpolation: log alpha = -log(1 + e^(-2 lambda))/2, then its place in the table."""
+        """Exact inverse of the interpolation: -2 log alpha = log(1 + e^(-2 lambda)), then its place in the table."""
         lam = torch.as_tensor(lam)
-        log_alpha = -0.5 * torch.nn.functional.softplus(-2 * lam, threshold=1e6)
-        rising = self._table(lam).flip(0)
-        log_alpha = log_alpha.clamp(rising[0], rising[-1])
-        k = torch.searchsorted(rising, log_alpha.contiguous(), right=True).clamp(1, len(rising) - 1)
-        left, right = rising[k - 1], rising[k]
-        fraction = (log_alpha - left) / (right - left)
-        if bool(torch.isinf(rising[0])):
-            fraction = torch.where(torch.isinf(left), torch.exp(log_alpha - right), fraction)  # alpha is linear there
-        return 1 - (k - 1 + fraction) / (len(rising) - 1)
+        table, a, b = self._inverse(lam)
+        u = torch.nn.functional.softplus(-2 * lam, threshold=1e6).contiguous()
+        k = (torch.searchsorted(table, u, right=True) - 1).clamp(0, len(table) - 1)
+        t = torch.addcmul(_entries(a, k), _entries(b, k), u)
+        if self._ends_in_zero:  # alpha is linear over the last interval
+            alpha = torch.exp((table[-1] - u) / 2)
+            t = torch.where(k == len(table) - 1, 1 - alpha / len(table), t)
+        return t.clamp(0, 1)
+
+    def time_of(self, lam: float) -> float:
+        """`t_of_lam` of one number, as a number."""
+        u = max(-2 * lam, 0.0) + math.log1p(math.exp(-2 * abs(lam)))
+        k = min(bisect.bisect_right(self._rising, u), len(self)) - 1
+        left, right = self._rising[k], self._rising[k + 1]
+        fraction = (u - left) / (right - left) if math.isfinite(right) else 1 - math.exp((left - u) / 2)
+        return min((k + fraction) / len(self), 1.0)
 
     def __repr__(self) -> str:
         return f"Tabulated({self.name!r}, steps={len(self._log_alpha) - 1})"
@@ -654,20 +723,19 @@ def _is_import_path(text: object) -> bool:
 
 
 def _imported(path: str) -> type[Schedule]:
-    """The class of an import path "module:Class", looked for in the current folder as well; `ValueError` for what is
-    no such path, or no `Schedule`."""
+    """The class of an import path "module:Class" on Python's path; `ValueError` for what is no such path, or no
+    `Schedule`."""
     if not _is_import_path(path):
         raise ValueError(f"the import path of a schedule is module:Class, got {path!r}")
     module, _, name = path.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())  # the command's own search path has the folder of the command instead
     try:
         found = operator.attrgetter(name)(importlib.import_module(module))
     except Exception as error:  # a module that is imported runs, and may fail in any way
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"the schedule {path!r} cannot be imported: {type(error).__name__}: {reason[:200]}; it is looked for in "
-            "the current folder and on Python's path"
+            f"the schedule {path!r} cannot be imported: {type(error).__name__}: {reason[:200]}; of a schedule that a "
+            "file names, the module is looked for on Python's path and not in the current folder: import it first, or "
+            "set PYTHONPATH"
         ) from None
     if not (isinstance(found, type) and issubclass(found, Schedule) and found is not Schedule):
         raise ValueError(f"{path!r} is no noise schedule: that is a subclass of toydiff.Schedule")
@@ -685,8 +753,8 @@ def _made(path: str, settings: Mapping) -> Schedule:
 
 
 def schedule_from_config(config: Mapping) -> Schedule:
-    """The inverse of `schedule_config`; `ValueError` for what it never writes. A user's schedule is imported, which
-    runs its module."""
+    """The inverse of `schedule_config`; `ValueError` for what it never writes. A user's schedule is imported from
+    Python's path: a file may come from a stranger, with a module beside it that would run."""
     settings = dict(config)
     name = settings.pop("name", None)
     try:
@@ -712,5 +780,7 @@ def schedule(name: str) -> Schedule:
     if isinstance(name, str) and name in SCHEDULES:
         return SCHEDULES[name]()
     if isinstance(name, str) and _is_import_path(name):
+        if not {"", os.getcwd()} & set(sys.path):
+            sys.path.append(os.getcwd())  # the command's own search path has the folder of the command instead
         return _made(name, {})
     raise unknown("schedule", name, [*SCHEDULES, "MODULE:CLASS"])

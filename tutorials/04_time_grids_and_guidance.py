@@ -300,14 +300,14 @@ def guided(g, x, c):
 ends = {g: guided(g, many, requested) for g in (0.0, 1.0, 3.0, 7.5)}
 behind = style.density(ring, list(ends.values()))
 CLASS_COLORS = (*style.PATH_COLORS, style.INK, YELLOW)
-figure, axes = plt.subplots(1, len(ends), figsize=(14, 4.1), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, len(ends), figsize=(14, 4.4), sharey=True, layout="constrained")
 for ax, (g, cloud) in zip(axes, ends.items(), strict=True):
     ax.imshow(behind.shade, origin="lower", extent=behind.extent, cmap="Greys", vmax=2.5)
     ax.scatter(*cloud.T, c=[CLASS_COLORS[k] for k in requested], s=4)
     ax.set(title=f"g = {g:g}", xlabel="$x_1$", aspect="equal")
 axes[0].set_ylabel("$x_2$")
 figure.suptitle(
-    "Coloured by the requested class: g = 0 ignores it, g = 1 is right, above it overshoots",
+    "Coloured by the requested class: g = 0 ignores it, g = 1 is right, above it overshoots\n",
     x=0.01,
     ha="left",
     fontweight="bold",

@@ -615,7 +615,8 @@ for name, (_, color, dash) in kinds.items():
     axes[0].plot([], [], color=color, ls=dash, lw=1.8, label=name)
 axes[0].legend()
 axes[0].set(xlim=(1, 0), xlabel=style.TIME_LABEL, ylabel="x", title="x against t: PeRFlow is straight")
-axes[1].set(xlim=(0, 3), xlabel=style.SNR_LABEL, ylabel="y = x/σ", title="y against α/σ: Rectified Diffusion is")
+axes[1].set(xlim=(0, 3), xlabel=style.SNR_LABEL, ylabel="y = x/σ")
+axes[1].set_title("y against α/σ: phased Rectified Diffusion is straight")
 plt.show()
 
 # %% [markdown]

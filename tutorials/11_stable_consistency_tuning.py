@@ -79,9 +79,9 @@ display(
             ("ct: its own sample" if n == 1 else "sct: 256 references" if n == 256 else name): curves[name]
             for n, name in names.items()
         },
-        ylabel="E|target's x₀ − E[x₀|x_t]|²",
+        ylabel="variance of the target's x₀",
         note="the exact score's: 0",
-        title="Variance of the target's x₀, ring of eight",
+        title="More references, less variance (ring of eight)",
     )
 )
 for n in names:

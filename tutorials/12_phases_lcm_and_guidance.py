@@ -141,7 +141,7 @@ axis.set(
     xscale="log",
     yscale="log",
     xlabel="steps = NFE",
-    ylabel="from the teacher's end (root mean square)",
+    ylabel="RMS distance to the teacher's end",
     xticks=[1, 2, 4, 8],
     xticklabels=[1, 2, 4, 8],
 )

@@ -56,6 +56,7 @@ from toydiff.adapters.sampling import sample_images
 from toydiff.studies.orders import WINDOW
 from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.measure import fitted_order
+from toydiff.plots import static
 from toydiff.problems import problem
 from toydiff.solvers.registry import SOLVERS
 
@@ -107,7 +108,7 @@ axis.set(
     ylim=(-0.5, 3.5),
     xlim=(1020, -20),
 )
-axis.set_title("Eight steps on four grids: a time grid is all that tells them apart")
+axis.set_title("Eight steps on four grids: only the times differ")
 plt.show()
 
 # %% [markdown]
@@ -202,6 +203,8 @@ axis.loglog(
     label="fractions: order {:.1f}".format(key["order of DPM-Solver-3, fractions of timesteps"]),
 )
 axis.set(xlabel="steps", ylabel="largest error", title="DPM-Solver-3 behind diffusers' interface")
+axis.set_xticks(counts, [str(n) for n in counts])
+axis.minorticks_off()
 axis.legend()
 plt.show()
 assert key["order of DPM-Solver-3, fractions of timesteps"] > 2.8
@@ -226,29 +229,14 @@ picard = sample_images(checkpoint, PROMPTS, solver=f"picard:tolerance={tolerance
 gap = picard.trajectory.errors(walk.trajectory.xs).amax(2)
 size = float(walk.latents.flatten(1).norm(dim=1).max())
 key["Picard's end is the walk's, to 1e-2 of its size"] = float(float(gap[-1, -1]) < 1e-2 * size)
-figure, axis = plt.subplots(figsize=(6.8, 4), layout="constrained")
-image = axis.imshow(
-    (gap / size).clamp(min=1e-7).log10().T, origin="lower", aspect="auto", cmap="cividis", vmin=-7, vmax=0
+display(
+    static.sweep_errors(
+        picard.trajectory,
+        walk.trajectory.xs,
+        title=f"{walk.trajectory.rounds} rounds become {picard.trajectory.rounds}; "
+        f"{walk.trajectory.nfe} calls become {picard.trajectory.nfe}",
+    )
 )
-axis.step(
-    range(len(picard.trajectory.fronts)),
-    picard.trajectory.fronts,
-    where="mid",
-    color="white",
-    lw=2,
-    label="accepted up to here",
-)
-axis.set(
-    xlabel="sweep",
-    ylabel="point of the path (0: noise)",
-    title=(
-        f"{walk.trajectory.rounds} rounds become {picard.trajectory.rounds}, {walk.trajectory.nfe} calls "
-        f"{picard.trajectory.nfe}"
-    ),
-)
-axis.legend(loc="lower right", labelcolor="white")
-figure.colorbar(image, label="log10 of the error, over the size of the result")
-plt.show()
 assert key["Picard's end is the walk's, to 1e-2 of its size"] == 1
 
 # %% [markdown]
@@ -285,7 +273,7 @@ after = [miss(student, N) for N in (1, 2, 4, 8)]
 trained = sum(p.numel() for p in student.net.unet.parameters()) - sum(p.numel() for p in checkpoint.unet.parameters())
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 axes[0].plot(losses, color="#0072B2")
-axes[0].set(xlabel="update", ylabel="loss", title=f"a LoRA of {trained:,} weights", yscale="log")
+axes[0].set(xlabel="update", ylabel="loss", title=f"the loss of a LoRA of {trained:,} weights")
 axes[1].set_xscale("log")
 axes[1].plot((1, 2, 4, 8), before, "o--", color="#7F7F7F", label="teacher")
 axes[1].plot((1, 2, 4, 8), after, "o-", color="#0072B2", label="Rectified Diffusion")

@@ -2,7 +2,8 @@
 
     python tutorials/readme.py              both
     python tutorials/readme.py tables       solvers' names from the registry, and the measurements in the weights' JSON
-    python tutorials/readme.py pictures     the animation and the three figures of README.md, seed 0
+    python tutorials/readme.py pictures     the animation and the figures of README.md, seed 0, and a page of the app,
+                                            which needs Debian's chromium
 
 A table stands between `<!-- made by tutorials/readme.py: NAME -->` and `<!-- end -->`; tests/test_readme.py says when
 it is stale.
@@ -21,6 +22,7 @@ import torch
 import toydiff
 from toydiff import runs, weights
 from toydiff.catalog import METHODS
+from toydiff.grids import SHIFTS
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
 from toydiff.runs.zoo import RECIPES
@@ -79,6 +81,30 @@ def solvers() -> str:
     return table(["`solver=`", "what it is", "order", "NFE a step", "paper"], rows)
 
 
+GRID_ROWS = {
+    "shifted-lambda": ("log((NSR + a)/(NSR + b))", "the default: all the way from noise to data in few steps"),
+    "shifted-lambda-wide": ("the same", "data that spread twice as wide"),
+    "shifted-lambda-narrow": ("the same", "data with finer details"),
+    "lambda": ("lambda, between two noise levels; then 0", "DPM-Solver, UniPC, DEIS: steps equal in lambda"),
+    "karras": ("NSR^(1/rho), rho = 7, between two noise levels; then 0", "EDM's networks, with `heun`"),
+    "uniform": ("t: t = 1 - i/N", "distilled students, and parallel samplers"),
+    "quadratic": ("√t: t = (1 - i/N)^2", "as the DDIM paper has it: more steps near data"),
+}
+"""For each time grid of `toydiff.GRIDS`: what its points are uniform in, and when to take it."""
+
+
+def grids() -> str:
+    """Our time grids; `KeyError` for one that has no row yet."""
+    rows = []
+    for name in toydiff.GRIDS:
+        formula, when = GRID_ROWS[name]
+        if name in SHIFTS:
+            a, b = SHIFTS[name]
+            formula += f", a = {a:g}, b = {b:g}"
+        rows.append([f"`{name}`", formula, when])
+    return table(["`grid=`", "N + 1 points uniform in", "when"], rows)
+
+
 def bundled(problem: str) -> str:
     """All that the bundled weights of a problem measure, `digits` or `ring`."""
     rows = []
@@ -107,6 +133,7 @@ def methods() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "names": names,
     "solvers": solvers,
+    "grids": grids,
     "digits": lambda: bundled("digits"),
     "ring": lambda: bundled("ring"),
     "methods": methods,
@@ -222,16 +249,37 @@ def picard(steps: int = 100, samples: int = 256) -> "Figure":
     return figure
 
 
+def app(page: str = "picard") -> bytes:
+    """A page of the app in a browser, as it opens."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import browser
+
+    with browser.serve() as url, browser.chromium() as chromium:
+        tab = chromium.new_page(viewport={"width": 1280, "height": 800})
+        tab.goto(f"{url}/{page}")
+        tab.wait_for_selector(browser.MARKS)
+        tab.wait_for_selector(".st-key-files")
+        tab.wait_for_timeout(2000)  # letters and the equation arrive after the figure
+        return small(tab.screenshot(), colors=256)
+
+
 FIGURES: dict[str, Callable[[], "Figure"]] = {"orders": orders, "reflow": reflow, "picard": picard}
 
 
 def still(figure: "Figure") -> bytes:
-    """A figure as a PNG of few colours, `WIDTH` pixels wide."""
+    """A figure as `small` makes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=WIDTH / figure.get_figwidth())
+    return small(buffer.getvalue())
+
+
+def small(picture: bytes, colors: int = 128) -> bytes:
+    """A picture as a PNG of few colours, `WIDTH` pixels wide."""
     from PIL import Image
 
-    buffer, out = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=WIDTH / figure.get_figwidth())
-    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    image, out = Image.open(io.BytesIO(picture)).convert("RGB"), io.BytesIO()
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)))
+    image.quantize(colors, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
@@ -248,6 +296,7 @@ def main(words: Sequence[str]) -> None:
         for name, figure in FIGURES.items():
             write_bytes(PICTURES / f"{name}.png", still(figure()))
         write_bytes(PICTURES / "flow.gif", animation(flow()))
+        write_bytes(PICTURES / "app.png", app())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ MAP, SAME, EDGES, VARIANCE = "map from noise", "same noise", "edges", "variance"
 SHOWN = ("cd", "ct", "ect", "sct", "lcm", "pcm")
 PHASED = {1: None, 2: "ring-pcm-2", 4: "ring-pcm", 8: "ring-pcm-8"}
 """PCM's students: each knows as many steps as it has phases."""
+STEPS = tuple(PHASED)
 EXACT = "exact flow"
 
 
@@ -71,8 +72,7 @@ def consistency(view: str, methods: tuple[str, ...], noises: int) -> tuple[go.Fi
         curves = {method: jumps(method, exact) for method in methods}
         rows = [{"method": method, "t": t, "rms": rms} for method, curve in curves.items() for t, rms in curve]
         return interactive.jump_errors(curves, edges=(0.75, 0.5, 0.25) if "pcm" in methods else ()), rows
-    steps = (1, 2, 4, 8)
-    ends = {m: {n: end for n in steps if (end := sample(m, n, x)) is not None} for m in methods}
+    ends = {m: {n: end for n in STEPS if (end := sample(m, n, x)) is not None} for m in methods}
     rows = [
         {"method": m, "steps": n, "rms_from_exact": paired_error(end.double(), path.end).rms}
         for m, by in ends.items()
@@ -110,12 +110,12 @@ def words(rows: list[dict]) -> str:
     for row in rows:
         by.setdefault(row["method"], {})[row["steps"]] = row["rms_from_exact"]
     listed = "; ".join(
-        f"**{m}** {', '.join(f'{e:.2g}' for e in errors.values())} in {', '.join(map(str, errors))} steps"
-        for m, errors in by.items()
+        f"**{m}** {', '.join(f'{errors[n]:.2g}' if n in errors else '–' for n in STEPS)}" for m, errors in by.items()
     )
     return (
-        f"Each noise has the colour of the place where it ends. RMS distance from the exact flow's end: {listed}. "
-        "All but PCM add fresh noise between steps, and so end elsewhere. CT has no teacher, and so no flow to follow."
+        "Each noise has the colour of the place where it ends. RMS distance from the exact flow's end in "
+        f"{', '.join(map(str, STEPS))} steps: {listed}. All but PCM add fresh noise between steps, and so end at other "
+        "samples. CT has no teacher, and so no flow to follow."
     )
 
 
@@ -123,7 +123,7 @@ LESSON = Lesson(
     id="consistency",
     menu="Consistency",
     icon=":material/target:",
-    title="From anywhere on a path, one jump lands at the same place",
+    title="One jump lands where the whole path ends",
     equation=r"\min_\theta\; d\big(f_\theta(x_t,t),\,f_{\theta^-}(x_r,r)\big)",
     source=(
         "Consistency models, arXiv 2303.01469; ECT 2406.14548; SCT 2410.18958; LCM 2310.04378; PCM 2405.18407. f "

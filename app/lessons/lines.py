@@ -47,12 +47,11 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
 def words(rows: list[dict]) -> str:
     point, exact, after = rows
     return (
-        "A path along which (x₀, ε) stay the same is *first-order*: it is straight in y, and **one step is exact**, "
-        f"however bent it is in x (one data point: S = {point['S']:.2g}, one step off by "
-        f"{point['one_step_error']:.0e}). On the mixture's exact paths C = {exact['C']:.2g}, and one step is off by "
-        f"{exact['one_step_error']:.2g}. On those of the ring's Rectified Diffusion student C = {after['C']:.2g}, "
-        f"and one step is off by {after['one_step_error']:.2g}. S says how bent a path is in x, C which fraction of "
-        "ε varies along it."
+        "S says how bent a path is in x, and C which fraction of ε varies along it. Where C = 0 the path is "
+        "*first-order*: it is straight in y, and **one step is exact**, however bent it is in x (one data point: "
+        f"S = {point['S']:.2g}). One step is off by {exact['one_step_error']:.2g} on the mixture's exact paths "
+        f"(C = {exact['C']:.2g}), and by {after['one_step_error']:.2g} on those of the ring's Rectified Diffusion "
+        f"student (C = {after['C']:.2g})."
     )
 
 

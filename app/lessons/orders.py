@@ -63,7 +63,7 @@ def words(rows: list[dict]) -> str:
         return "All errors here are rounding: these solvers are exact on this mixture, and have no slope to measure."
     steepest = max(known, key=lambda row: (row["declared"], row["measured"]))
     name, slope, guess = steepest["solver"], steepest["measured"], rows[0]["guess"]
-    said = "On these axes a solver is a line whose slope is its order p: twice the calls divide the error by 2^p. "
+    said = "On these axes a solver is a line whose slope is its order p: twice the calls divide the error by 2ᵖ. "
     if guess == HIDDEN:
         return (
             said + f"**Which order has {name}?** Read it off the line and choose your guess: then all slopes are shown."

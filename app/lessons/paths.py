@@ -49,7 +49,7 @@ def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -
 def words(rows: list[dict]) -> str:
     near, far = sorted(rows, key=lambda row: row["rms_error"])
     steps = f"{near['steps']} step{'s' if near['steps'] > 1 else ''}"
-    text = "From each noise the ODE has **one** exact end (ring). "
+    text = "From each noise the ODE has **one** exact end (its circle). "
     if near["solver"] == far["solver"]:
         text += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it. "
     else:

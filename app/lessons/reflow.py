@@ -88,26 +88,26 @@ def reflow(mixture: GaussianMixture, view: str, paths: int) -> tuple[go.Figure, 
 
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
+    text = f"**One step** ends {first['one_step_error']:.2g} from the flow's end"
+    if len(rows) > 1:
+        text += f" in round 0, and {last['one_step_error']:.2g} after {len(rows) - 1} rounds of reflow"
+    text += ". Round 0 learnt from any noise paired with any data"
     if first["pairs_that_meet"]:
-        text = (
-            f"At first any noise is paired with any data: {first['pairs_that_meet']} of {first['pairs']} lines meet "
-            f"another. Where lines meet, the flow has one direction only, and so it bends (S = {first['S']:.2g}). "
+        text += (
+            f": {first['pairs_that_meet']} of {first['pairs']} lines meet (*Show: pairs*). There the flow has "
+            f"one direction only, and so it bends (S = {first['S']:.2g}). "
         )
     else:
-        text = (
-            f"At first any noise is paired with any data. Of {first['pairs']} lines none meets another here; the flow "
-            f"bends by S = {first['S']:.2g}. "
-        )
+        text += f". Of {first['pairs']} lines none meets another here; the flow bends by S = {first['S']:.2g}. "
     if len(rows) == 1:
         return text + (
-            f"One step ends {first['one_step_error']:.2g} from the flow's end. **Train a round below**: it learns "
-            f"from the flow's own pairs, of which {first['own_pairs_that_meet']} meet."
+            "**Train a round below**: it learns from the flow's own pairs, of which "
+            f"{first['own_pairs_that_meet']} meet."
         )
-    return (
-        text + f"Of the flow's own pairs {first['own_pairs_that_meet']} meet. After {len(rows) - 1} rounds S = "
-        f"{last['S']:.2g}, and **one step** (rings) ends {last['one_step_error']:.2g} from the flow's end, against "
-        f"{first['one_step_error']:.2g} before. The distance of its samples to data goes from "
-        f"{first['one_step_distance']:.2g} to {last['one_step_distance']:.2g} (floor {last['floor']:.2g})."
+    return text + (
+        f"The next round learns from the flow's own pairs, of which {first['own_pairs_that_meet']} meet. The distance "
+        f"of one step's samples to data goes from {first['one_step_distance']:.2g} to "
+        f"{last['one_step_distance']:.2g} (floor {last['floor']:.2g})."
     )
 
 

@@ -96,10 +96,9 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
 def words(rows: list[dict]) -> str:
     first, last = rows[0], rows[-1]
     text = (
-        f"After {last['updates']} updates {last['coverage']:.0%} of the modes are found, {last['outside']:.0%} of "
-        "the particles "
-        f"are at none, and the distance to data went from {first['distance']:.2g} to **{last['distance']:.2g}** "
-        f"(floor {last['floor']:.2g}). "
+        f"The figure opens on the way. After {last['updates']} updates {last['coverage']:.0%} of the modes are found, "
+        f"{last['outside']:.0%} of the particles are at none, and the distance to data went from "
+        f"{first['distance']:.2g} to **{last['distance']:.2g}** (floor {last['floor']:.2g}). "
     )
     if last["method"].startswith("sds"):
         return (

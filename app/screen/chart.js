@@ -38,7 +38,9 @@ function click(place, event, tell) {
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
-const scale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
+// A phone shows the whole figure, as small as its width makes it: panels side by side need ROOM pixels for their heads.
+const PHONE = matchMedia("(max-width: 640px)"), ROOM = 640;
+const scale = (place) => PHONE.matches && place.clientWidth ? place.clientWidth / ROOM : parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
 const grows = (key, inside) => key === "standoff" || inside === "margin" || inside === "pad" || (key === "size" && /(font|marker)$/.test(inside)) || (key === "width" && inside === "line");
 
 function enlarge(part, by, inside = "") {
@@ -48,19 +50,30 @@ function enlarge(part, by, inside = "") {
   }
 }
 
+// On a phone: axes' names as small as other letters, the slider below them and beside its button, which does not shrink; and a finger moves the page.
+function fit(layout) {
+  const below = 16, axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
+  for (const key of axes) if (layout[key].title) layout[key].title.font = { size: layout.font.size };
+  for (const slider of layout.sliders ?? []) Object.assign(slider, { x: 0.22, len: 0.78, pad: { t: slider.pad.t + below } });
+  for (const menu of layout.updatemenus ?? []) menu.pad.t += below;
+  if (layout.sliders) layout.margin.b += below;
+  layout.dragmode = false;
+}
+
 function draw(Plotly, place) {
   if (place._transitionData?._animationRaf) Plotly.purge(place); // it plays: the old frames would go on in the new figure
   if (!place._fullLayout) place.textContent = "";
-  const { figure, config } = JSON.parse(place.newest), by = (place.scale = scale());
+  const { figure, config } = JSON.parse(place.newest), by = (place.scale = scale(place));
   enlarge(figure.layout, by);
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
-  return Plotly.react(place, { ...figure, config: { ...config, modeBarButtonsToAdd: [whole] } });
+  if (PHONE.matches) fit(figure.layout);
+  return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !PHONE.matches && "hover", modeBarButtonsToAdd: [whole] } });
 }
 
 function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
-  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
+  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale(place) ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed);
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   fitted.observe(place);

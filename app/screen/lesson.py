@@ -109,7 +109,7 @@ def show(lesson: Lesson) -> None:
     for text in link.follow(lesson.id, lesson.controls):
         st.warning(f"The link does not fit: {plain(text)}", icon=":material/link_off:")
     widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in lesson.controls]
-    columns = st.columns(widths, vertical_alignment="bottom")
+    columns = st.container(key="controls").columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
     ahead = place.empty()
     first = "seen" not in st.session_state

@@ -126,9 +126,22 @@ def extreme_or_random(control, k, rng):
     return tuple(rng.sample(options, 2)) if isinstance(control.default, tuple) else rng.choice(options)
 
 
+@pytest.fixture
+def few_steps(monkeypatch):
+    """The lesson on orders with short runs: all solvers at once are one of its extremes."""
+    lesson = importlib.import_module("lessons.orders")
+    kept = lesson.truth, lesson.curve, frame._picture
+    monkeypatch.setattr(lesson, "STEPS", (5, 10, 20))
+    for function in kept:
+        function.cache_clear()
+    yield
+    for function in kept:
+        function.cache_clear()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("id_", BY_ID)
-def test_every_control_at_its_extremes(id_):
+def test_every_control_at_its_extremes(id_, few_steps):
     """All at their smallest, then all at their largest, then what is left beside options drawn at random."""
     lesson, rng = BY_ID[id_], random.Random(id_)
     together = [control for control in lesson.controls if control.name not in ABSURD]

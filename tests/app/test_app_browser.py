@@ -24,6 +24,13 @@ from lessons import LESSONS  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots")
 SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
+PHONE = {"width": 390, "height": 844}
+LETTERS = f"""() => [...document.querySelectorAll('{browser.FIGURE} text')]
+    .filter(e => e.textContent.trim())
+    .map(e => [e.textContent, e.getBoundingClientRect()])
+    .map(([text, box]) => [text, box.left, box.top, box.right, box.bottom])
+"""
+"""All the words of a figure, and where they stand: left, top, right, bottom."""
 PROBES = re.compile(r"/_stcore/(health|host-config)")
 """Streamlit, opened at a page's own address, first asks below it where its server is, and gets 404."""
 FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
@@ -163,6 +170,36 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
         page.screenshot(path=SCREENSHOTS / f"{lesson.id}-{viewport['width']}-{scheme}.png")
     background = page.evaluate("() => getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert background == f"rgb({', '.join(str(int(paper[k : k + 2], 16)) for k in (1, 3, 5))})"
+
+
+def overlaps(a, b):
+    """Two boxes overlap by more than a pixel both ways: letters have some air around them."""
+    return min(a[2], b[2]) - max(a[0], b[0]) > 1 and min(a[3], b[3]) - max(a[1], b[1]) > 3
+
+
+WIDEST = ("picard?view=cost", "reflow?view=pairs", "consistency?view=same+noise")
+"""Views with many panels side by side."""
+
+
+@pytest.mark.parametrize("view", [*(lesson.id for lesson in LESSONS[1:]), "", *WIDEST])
+def test_a_phone_shows_the_whole_figure(open_page, view):
+    """In the first screen, with no word that is cut off or lies on another."""
+    page = open_page(view, viewport=PHONE)
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    until(page, f"document.querySelector('{browser.FIGURE}').layout.dragmode === false")
+    box = page.locator(browser.FIGURE).bounding_box()
+    assert box["y"] + box["height"] <= PHONE["height"]
+    assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= PHONE["width"]
+    words = page.evaluate(LETTERS)
+    assert len(words) > 2
+    for word, left, top, right, bottom in words:
+        assert box["x"] - 1 <= left < right <= box["x"] + box["width"] + 1, word
+        assert box["y"] - 1 <= top < bottom <= box["y"] + box["height"] + 1, word
+    on_another = [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlaps(one, other)]
+    assert not on_another
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
 
 
 @pytest.mark.parametrize("id_", ["paths", "scores"])

@@ -2,11 +2,13 @@
 
     python tests/benchmarks/sd.py [--device cpu] [--dtype float32] [--steps 2] [--rounds 3] [--size 512] [--compile]
         [--json FILE]
+    python tests/benchmarks/sd.py --driver [--steps 50] [--rounds 9] [--json FILE]
+        the same of a tiny checkpoint, where the driver is much of a step: DDIM, DPM++ 2M and UniPC
     python tests/benchmarks/sd.py --train cd vsd [--batch 1] [--checkpointing] [--full]
         seconds and memory of an update instead
     python tests/benchmarks/sd.py --counts
         weights, and passes through the UNet that an update of each method costs (on a tiny checkpoint, seed 0)
-    python tests/benchmarks/sd.py --parity
+    python tests/benchmarks/sd.py --parity [--layouts sdxl-turbo ...]
         the same latents as diffusers' schedulers, on tiny checkpoints in the layouts of the published ones
 
 The weights are random, built from the configuration of SD 1.5 (860 million in the UNet), so nothing is downloaded. Both
@@ -22,11 +24,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import diffusers
 import parity
+import real_layouts
 import tiny_sd
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -73,15 +78,18 @@ def real_size(device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
 class Clock:
     """Seconds inside a module's forward."""
 
-    def __init__(self, module: torch.nn.Module, device: str):
-        self.inside, self.device = 0.0, device
-        module.register_forward_pre_hook(self._begin)
-        module.register_forward_hook(self._end)
+    def __init__(self, module: torch.nn.Module, device: str, timer: Callable[[], float] = time.perf_counter):
+        self.inside, self.device, self.timer = 0.0, device, timer
+        self.hooks = module.register_forward_pre_hook(self._begin), module.register_forward_hook(self._end)
+
+    def stop(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
 
     def now(self) -> float:
         if self.device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return self.timer()
 
     def _begin(self, *_) -> None:
         self._began = self.now()
@@ -216,12 +224,80 @@ def counts() -> None:
         print(f"{method:28} {sum(spent) / updates:5.1f} passes a sample in an update")
 
 
-def parity_table() -> bool:
+DRIVEN = {"ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler", "unipc2": "UniPCMultistepScheduler"}
+"""The solvers whose driver is compared, and their schedulers."""
+
+
+def driver(args: argparse.Namespace) -> bool:
+    """Print the time of a step outside the UNet, here and in diffusers' pipeline, on a tiny checkpoint; whether ours is
+    not the longer one. The sides take turns. Whole runs are measured, with all that they prepare, but the encoding of
+    the prompt."""
+    torch.set_num_threads(1)  # the tensors are small
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = StableDiffusion.load(tiny_sd.save(folder))
+        pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    checkpoint.prompts.add([PROMPT])
+    embeds = pipe.encode_prompt(PROMPT, "cpu", 1, True)
+    settings = {"guidance_scale": 7.5}
+    rows = []
+    for solver, scheduler in DRIVEN.items():
+        kind, made = getattr(diffusers, scheduler), {}
+
+        def theirs(made: dict = made, kind: type = kind) -> None:
+            pipe.scheduler = kind.from_config(pipe.scheduler.config, timestep_spacing="trailing")  # as ours makes it
+            made["theirs"] = pipe(
+                prompt_embeds=embeds[0],
+                negative_prompt_embeds=embeds[1],
+                num_inference_steps=args.steps,
+                generator=torch.Generator().manual_seed(0),
+                output_type="latent",
+                **settings,
+            ).images
+
+        def ours(made: dict = made, solver: str = solver) -> None:
+            made["ours"] = sample_images(
+                checkpoint,
+                PROMPT,
+                steps=args.steps,
+                solver=solver,
+                grid="trailing",
+                seed=0,
+                decode=False,
+                **settings,
+            ).latents
+
+        # seconds of this thread's processor, which other work on the machine does not lengthen
+        clocks = (Clock(unet, "cpu", time.thread_time) for unet in (checkpoint.unet, pipe.unet))
+        sides = dict(zip(("ours", "theirs"), zip(clocks, (ours, theirs), strict=True), strict=True))
+        found = {name: [] for name in sides}
+        for number in range(args.rounds + 1):
+            for name, (clock, run) in sides.items():
+                whole, inside = clock.measure(run)
+                if number:  # the first is to warm up
+                    found[name].append((whole - inside) / args.steps * 1e3)
+        for clock, _ in sides.values():
+            clock.stop()
+        ms = {name: statistics.median(times) for name, times in found.items()}
+        gap = float((made["ours"] - made["theirs"]).abs().max())
+        rows.append({"solver": solver, "ours_ms": ms["ours"], "theirs_ms": ms["theirs"], "largest_difference": gap})
+        rows[-1]["ratio"] = ms["ours"] / ms["theirs"]
+        print(
+            f"{solver:8} outside the UNet, a step: ours {ms['ours']:.2f} ms, theirs {ms['theirs']:.2f} ms, "
+            f"ratio {rows[-1]['ratio']:.2f}; largest difference of latents {gap:.1e}",
+            flush=True,
+        )
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+    return all(row["ratio"] <= 1 for row in rows)
+
+
+def parity_table(layouts: Sequence[str]) -> bool:
     """Print the largest differences of latents from those of diffusers' own pipelines, beside what one rounding of the
     start changes in theirs; whether no difference is above 1e-4 and that floor."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, solver, spacing, steps, row in parity.table(Path(folder)):
+        for name, solver, spacing, steps, row in parity.table(Path(folder), layouts):
             if isinstance(row, str):
                 print(f"{name:10} {solver:8} {spacing:9} {steps:3}  refused: {row}")
                 continue
@@ -242,8 +318,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="2, with --driver 50")
+    parser.add_argument("--rounds", type=int, help="3, with --driver 9")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--train", nargs="+", metavar="METHOD")
@@ -253,10 +329,15 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--counts", action="store_true")
     parser.add_argument("--parity", action="store_true")
+    parser.add_argument("--layouts", nargs="+", choices=real_layouts.NAMES, default=real_layouts.NAMES)
+    parser.add_argument("--driver", action="store_true")
     args = parser.parse_args()
+    args.steps, args.rounds = args.steps or (50 if args.driver else 2), args.rounds or (9 if args.driver else 3)
     tiny_sd.silent()
     if args.parity:
-        sys.exit(not parity_table())
+        sys.exit(not parity_table(args.layouts))
+    if args.driver:
+        sys.exit(not driver(args))
     if args.counts:
         counts()
         return

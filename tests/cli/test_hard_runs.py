@@ -2,12 +2,20 @@
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_cli import run
 
+import toydiff
+from toydiff.cli import command as cli
+from toydiff.cli import terminal
+from toydiff.support import files
 from toydiff.training.checkpoints import read_run, write_index
 
 TINY = ["--updates", 2, "--batch", 16]
@@ -70,3 +78,67 @@ def test_files_of_ones_own_go_through_the_command(capsys):
     assert "of another content" in capsys.readouterr().err
     assert run("train", "diffusion", "--problem", "file:none.npy", *TINY, "--out", "none") == 2
     assert "there is no file 'none.npy'" in capsys.readouterr().err
+
+
+def test_a_report_goes_into_no_pipe_that_nobody_reads(capsys):
+    os.mkfifo("pipe")
+    Path("link").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("socket")
+        for name in ("pipe", "link", "socket"):
+            assert cli.main(["methods", "--json", name]) == 2
+            line = f"toydiff: error: cannot write the file '{name}': it is a pipe, socket or disk, and no file\n"
+            assert capsys.readouterr() == ("", line)
+
+
+def test_a_report_goes_into_the_pipe_of_a_shell():
+    program = [sys.executable, "-m", "toydiff", "methods", "--json", "/dev/stdout"]
+    env = os.environ | {"PYTHONPATH": str(Path(toydiff.__file__).parent.parent)}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.JSONDecoder().raw_decode(done.stdout)[0]["methods"]
+
+
+def test_a_temporary_file_of_a_killed_process_is_swept(tmp_path):
+    killed, alive, other = (tmp_path / f".{name}.part" for name in ("a.json.x1", "a.json.x2", "b.json.x1"))
+    for part in (killed, alive, other):
+        part.write_text("half")
+    with alive.open("rb+") as held:
+        files.take(held.fileno())
+        files.write_json(tmp_path / "a.json", {})
+        assert (killed.exists(), alive.exists(), other.exists()) == (False, True, True)
+    files.write_json(tmp_path / "a.json", {})
+    assert not alive.exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "rank"),
+    [
+        ("WORLD_SIZE", "RANK"),
+        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+        ("PMI_SIZE", "PMI_RANK"),
+        ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ],
+)
+def test_launchers_that_are_known(monkeypatch, size, rank):
+    for name in [*terminal.LAUNCHERS, *terminal.LAUNCHERS.values()]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # the shell of a job of four tasks is one process
+    monkeypatch.setenv(rank, "0")
+    assert not terminal.runs_with_others()
+    monkeypatch.setenv(size, "1")
+    assert not terminal.runs_with_others()
+    monkeypatch.setenv(size, "2")
+    assert terminal.runs_with_others()
+    assert terminal.is_first_process()
+    monkeypatch.setenv(rank, "1")
+    assert not terminal.is_first_process()
+
+
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    def run(args):
+        warnings.warn("two\nlines", stacklevel=1)
+
+    monkeypatch.setitem(cli.COMMANDS, "methods", cli.COMMANDS["methods"]._replace(run=run))
+    assert cli.main(["methods"]) == 0
+    assert capsys.readouterr().err == "toydiff: warning: two lines\n"

@@ -108,3 +108,19 @@ def test_rates_are_the_same_in_every_mode(name):
         inside = S.rates(MID.clone())
     for found in (inside, torch.func.vmap(S.rates)(MID)):
         torch.testing.assert_close(torch.stack(found), torch.stack(right), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL_SCHEDULES)
+def test_the_clean_end_has_a_derivative_or_says_that_it_has_none(name):
+    S = ALL_SCHEDULES[name]
+    D = mixtures.ring().denoiser(S)
+    for at in ([0.0, 0.3], [0.0]):
+        t = f64(at).requires_grad_()
+        if torch.isfinite(S.rates(f64(0.0))[1]):
+            D(normal(len(at), 2), t).x0.sum().backward()
+            assert torch.isfinite(t.grad).all()
+        else:
+            with pytest.raises(ValueError, match="there is no derivative with respect to t at t = 0 on"):
+                D(normal(len(at), 2), t)
+            with torch.no_grad():
+                D(normal(len(at), 2), t)

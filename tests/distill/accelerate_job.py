@@ -1,6 +1,6 @@
 """What several processes run in a test: a few updates on points and on images, whole, and interrupted and resumed.
 
-torchrun --standalone --nproc_per_node 2 tests/distill/accelerate_job.py FOLDER/2
+By hand: torchrun --standalone --nproc_per_node 2 tests/distill/accelerate_job.py FOLDER/2
 """
 
 import sys

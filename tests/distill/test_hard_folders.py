@@ -157,7 +157,7 @@ class One:
         type = "cpu"
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_processes_that_accelerate_does_not_see_are_refused(tmp_path, monkeypatch, name):
     check_processes(One())
     monkeypatch.setenv(name, "2")

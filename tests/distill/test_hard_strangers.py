@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from tiny import TinyMixture
 from toydiff import runs
 from toydiff.problems import problem
 from toydiff.problems.pairs import Recipe, load_pairs, save_pairs
+from toydiff.schedules import VP, schedule, schedule_from_config
 from toydiff.training.checkpoints import checksum, read_run, read_tensors, tensor_bytes, write_index
 
 FEW = {"updates": 2, "batch": 8}
+PIECES = {"name": "piecewise-linear", "edges": [0.0, 0.5, 1.0]}
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +270,17 @@ def test_pairs_name_no_file_outside_their_folder(tmp_path, name):
     index["files"] = {str(name): sha256} if name != 3 else [3]
     write_index(tmp_path / "pairs" / "pairs.json", index)
     refused(lambda: load_pairs(tmp_path / "pairs"), "not in it|damaged")
+
+
+def test_a_module_that_came_with_a_run_is_not_imported(stranger, tmp_path, monkeypatch):
+    (tmp_path / "came_along.py").write_text("open('it-ran', 'w').close()\nfrom toydiff import VP as Mine\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    config = {"name": "import", "path": "came_along:Mine", "settings": {}}
+    for read in (lambda: schedule_from_config(config), lambda: schedule_from_config(PIECES | {"base": config})):
+        with pytest.raises(ValueError, match=r"not in the current folder: import it first, or set PYTHONPATH"):
+            read()
+    assert not (tmp_path / "it-ran").exists()
+    schedule("came_along:Mine")  # the user names it
+    assert (tmp_path / "it-ran").exists()
+    assert repr(schedule_from_config(config)) == repr(VP())

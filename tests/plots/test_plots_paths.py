@@ -361,7 +361,7 @@ def test_pairs_mark_the_lines_that_meet():
     quiet, loud = (marks(trace) for trace in figure.data[:2])
     assert (len(quiet), len(loud)) == (3, 2)
     assert np.allclose(loud[0].xy, torch.stack([noise[0], data[0]]))
-    assert panels(figure)[0].head == "a<br>2 of 5 lines meet another"
+    assert panels(figure)[0].head == "a<br>2 of 5 lines meet"
     with refuses("as many data and marks"):
         interactive.pairs({"a": (noise, data[:4])}, {"a": which}, RING)
     with refuses("at least one coupling"):

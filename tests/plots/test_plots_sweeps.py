@@ -98,8 +98,8 @@ def test_a_heat_map_marks_both_staircases(swept, staircases, module):
 
 def test_points_are_named_with_their_times(swept):
     places, words = subject.errors_of(swept, None).points
-    assert (places[0], words[0]) == (0, "0\nt = 1")
-    assert (places[-1], words[-1]) == (16, "16\nt = 0")
+    assert (places[0], words[0]) == (0, "0\n1")
+    assert (places[-1], words[-1]) == (16, "16\n0")
 
 
 def test_the_guaranteed_staircase_is_where_errors_are_zero(walk):
@@ -202,9 +202,8 @@ def test_without_a_path_to_compare_with_rings_are_where_the_sweeps_arrived(swept
     assert torch.equal(drawn.ends, swept.end[:3])
 
 
-@pytest.mark.parametrize("name", ["sweeps", "staircase"])
-def test_a_frame_a_sweep_and_axes_that_stay(swept, walk, staircases, name):
-    made = interactive.sweeps(swept, RING, exact=walk.xs, samples=3) if name == "sweeps" else staircases[interactive]
+def test_a_frame_a_sweep_and_axes_that_stay(swept, walk, staircases):
+    made = staircases[interactive]
     K, slider = len(swept.sweeps) - 1, made.layout.sliders[0]
     assert [step.label for step in slider.steps] == [str(k) for k in range(K + 1)]
     assert [step.args[0][0] for step in slider.steps] == [frame.name for frame in made.frames]
@@ -222,11 +221,10 @@ def test_a_frame_a_sweep_and_axes_that_stay(swept, walk, staircases, name):
             data.mode = trace.mode
         moving, accepted, [dots] = (marks(data) for data in frame.data[:3])
         is_sweep(moving, accepted, dots, swept, k)
-        if name == "staircase":  # the row of the sweep on show is marked
-            mark = frame.data[3]
-            assert (min(mark.x), max(mark.x), min(mark.y), max(mark.y)) == (-0.5, 16.5, k - 0.5, k + 0.5)
-            assert shown[3].line.color == subject.CURSOR_COLOR
-            assert [trace.xaxis for trace in shown] == ["x", "x", "x", "x2"]
+        box = frame.data[3]  # the row of the sweep on show
+        assert (min(box.x), max(box.x), min(box.y), max(box.y)) == (-0.5, 16.5, k - 0.5, k + 0.5)
+        assert shown[3].line.color == subject.CURSOR_COLOR
+        assert [trace.xaxis for trace in shown] == ["x", "x", "x", "x2"]
     # what is seen first is what the slider says
     assert slider.active == 2 < K
     for trace, data in zip(made.frames[2].traces, made.frames[2].data, strict=True):
@@ -235,7 +233,7 @@ def test_a_frame_a_sweep_and_axes_that_stay(swept, walk, staircases, name):
 
 
 def test_no_more_frames_than_requested(swept):
-    figure = interactive.sweeps(swept, RING, most=4)
+    figure = interactive.staircase(swept, RING, most=4)
     labels = [step.label for step in figure.layout.sliders[0].steps]
     assert len(figure.frames) == len(labels) <= 4
     assert labels[-1] == str(len(swept.sweeps) - 1)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from toydiff.adapters.images import OTHERS, SUFFIXES, image_folder, read_image
-from toydiff.adapters.text import prompt_id
+from toydiff.adapters.text import Encoded, Prompts, prompt_id
 from toydiff.cli import command as cli
 from toydiff.problems.stable_diffusion import StableDiffusionProblem
 
@@ -283,3 +283,54 @@ def test_the_problem_refuses_them_too(checkpoints, tmp_path):
     picture(tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"b.png' has no caption"):
         StableDiffusionProblem(checkpoints["sd"], data=tmp_path)
+
+
+# ---- large pictures, and captions without pictures
+
+
+def test_a_large_picture_prints_nothing_and_a_bomb_is_one_line(tmp_path, monkeypatch, recwarn):
+    file = picture(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # the picture has 256
+    assert read_image(file, (16, 16)).shape == (3, 16, 16)
+    assert not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"a.png' cannot be read as an image: Image size \(256 pixels\) exceeds limit"):
+        read_image(file, (16, 16))
+
+
+def test_a_caption_without_its_picture(tmp_path):
+    picture(tmp_path / "a.png", "one")
+    (tmp_path / "b.txt").write_text("two")
+    with pytest.raises(ValueError, match=r"there is no picture of the caption '.*b.txt'"):
+        image_folder(tmp_path)
+    (tmp_path / "b.txt").unlink()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "c.txt").write_text("no captions here")
+    assert len(image_folder(tmp_path)) == 1
+
+
+# ---- what is kept of prompts
+
+
+def test_kept_prompts_follow_their_labels_encoders_and_mode():
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    prompts = Prompts(
+        lambda texts: Encoded((weight.detach() * len((texts or [""])[0])).expand(1, 2, 3), None),
+        lambda text: None,
+        lambda: (id(weight), weight._version),
+    )
+    x = torch.zeros(1, 4)
+    with torch.inference_mode():
+        labels = prompts.add(["a"])
+        assert prompts.rows(labels, x).hidden.unique() == 1
+        labels.copy_(prompts.add(["four"]))
+        assert prompts.rows(labels, x).hidden.unique() == 4
+    labels = prompts.add(["four"])
+    (prompts.rows(labels, x).hidden @ torch.ones(3, requires_grad=True)).sum().backward()
+    labels.data.copy_(prompts.add(["a"]))
+    assert prompts.rows(labels, x).hidden.unique() == 1
+    with torch.no_grad():
+        weight.mul_(2)
+    assert prompts.rows(prompts.add(["a"]), x).hidden.unique() == 2
+    weight = torch.nn.Parameter(torch.full((2, 3), 5.0))
+    assert prompts.rows(prompts.add(["a"]), x).hidden.unique() == 5

@@ -1,12 +1,15 @@
 """What `solve` computes ahead for a whole grid agrees with what solvers compute step by step from tensors."""
 
 import itertools
+import threading
 
 import pytest
 import torch
 
-from toydiff import SCHEDULES, SOLVERS, Guided, Schedule, mixtures, schedule, solve, time_grid
-from toydiff.denoisers import Counted
+from toydiff import SCHEDULES, SOLVERS, VP, Guided, Schedule, mixtures, schedule, solve, time_grid
+from toydiff.denoisers import Counted, NetDenoiser
+from toydiff.nets import MLP
+from toydiff.schedules import Levels, ahead
 
 
 def by_hand(D, x, ts, solver, seed):
@@ -66,3 +69,62 @@ def test_times_of_one_noise_level_are_refused():
     ts = torch.tensor([1.0, 0.51, 0.49, 0.0], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"0.51 and 0.49 .* same noise level"):
         solve(mixtures.ring().denoiser(Steps()), torch.zeros(3, 2, dtype=torch.float64), ts=ts, solver="dpm++2m")
+
+
+class Asked(VP):
+    """Counts how often its levels are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = 0
+
+    def alpha(self, t):
+        self.times += 1
+        return super().alpha(t)
+
+
+@pytest.mark.parametrize("kind", ["x0", "eps", "v", "preconditioned"])
+@pytest.mark.parametrize("solver", ["ddim", "dpm++2m", "unipc2"])
+def test_a_networks_schedule_is_asked_once_for_the_whole_grid(kind, solver):
+    S = Asked()
+    D, x = NetDenoiser(MLP(), S, kind), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    counts = []
+    for steps in (5, 50):
+        S.times = 0
+        solve(D, x, steps, solver=solver)
+        counts.append(S.times)
+    assert counts[0] == counts[1]
+
+
+def test_levels_known_ahead_are_of_one_block_one_schedule_and_one_thread():
+    S, other, t = schedule("vp"), schedule("vp"), torch.tensor(0.5)
+    wrong, right = Levels(0.25, 0.5, 3.0), S.levels(t)
+    with ahead(S, {id(t): wrong}):
+        assert S.levels(t) == wrong
+        assert S.alpha_sigma(t) == wrong[:2]
+        assert other.levels(t) == right
+        assert S.levels(t.clone()) == right
+        with ahead(other, {id(t): wrong}):
+            assert S.levels(t) == other.levels(t) == wrong
+        assert other.levels(t) == right
+        found = []
+        thread = threading.Thread(target=lambda: found.append(S.levels(t)))
+        thread.start()
+        thread.join()
+        assert found == [right]
+    assert S.levels(t) == right
+
+
+class Nested(NetDenoiser):
+    """A model that samples on its own schedule at every call."""
+
+    def forward(self, x, t, cond=None):
+        inner = solve(NetDenoiser(self.net, self.schedule, self.kind), x, 3, solver="ddim").end
+        return super().forward(x + 0 * inner, t, cond)
+
+
+def test_a_sampler_inside_a_sampler_changes_nothing():
+    torch.manual_seed(0)
+    net, S, x = MLP(), schedule("vp"), torch.randn(4, 2)
+    ends = [solve(kind(net, S, "v"), x, 6, solver="dpm++2m").end for kind in (NetDenoiser, Nested)]
+    assert torch.equal(*ends)

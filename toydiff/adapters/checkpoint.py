@@ -101,7 +101,7 @@ class StableDiffusion:
         # they hold the pipeline and not this object, so that it is freed as soon as it is dropped
         self.too_long: Callable[[str], str | None] = functools.partial(too_long, pipe)
         """too_long(prompt): the message for a prompt that has more tokens than a text encoder reads, or None."""
-        self.prompts = Prompts(functools.partial(encode_text, pipe), self.too_long)
+        self.prompts = Prompts(functools.partial(encode_text, pipe), self.too_long, functools.partial(_encoders, pipe))
 
     @property
     def source(self) -> str:
@@ -208,7 +208,7 @@ class StableDiffusion:
         """
         net = CheckpointUNet.of(self)
         net.rounded, net.negative = rounded, negative_prompt
-        return LambdaDenoiser(net, self.schedule, self.kind).eval().requires_grad_(False)
+        return LambdaDenoiser(net, self.schedule, self.kind).eval()  # the weights were frozen when they were loaded
 
     def latent_shape(self, size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
         """The shape (channels, H, W) of the latent of an image.
@@ -310,6 +310,13 @@ def encode_text(pipe: "DiffusionPipeline", texts: Sequence[str] | None) -> Encod
         if texts is None and pipe.config.force_zeros_for_empty_prompt:
             return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
         return Encoded(found, pooled)
+
+
+def _encoders(pipe: "DiffusionPipeline") -> list[tuple[int, int]]:
+    """The weights of the text encoders, by identity and version."""
+    parts = (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2"))
+    weights = [p for part in parts if part is not None for p in part.parameters()]
+    return [(id(p), 0 if p.is_inference() else p._version) for p in weights]
 
 
 def too_long(pipe: "DiffusionPipeline", text: str) -> str | None:

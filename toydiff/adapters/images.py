@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..support.files import writable_folder, write_bytes
+from ..support.files import check_folder, writable_folder, write_bytes
 from ..training.checkpoints import read_tensors, tensor_bytes
 from .quiet import one_line
 from .text import check_text
@@ -96,9 +97,18 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
                 "an empty one is allowed"
             )
         captioned.append((path, text))
+    pictures, texts = ({path.with_suffix("") for path in some} for some in (found, _texts(files)))
+    captions_in = {picture.parent for picture in pictures & texts}
+    for lone in sorted(texts - pictures):
+        if lone.parent in captions_in:
+            raise ValueError(f"there is no picture of the caption {str(lone) + '.txt'!r}; take it away")
     for place in said.keys() - {_place(path) for path in found}:
         raise ValueError(f"{said[place][1]} is of {place!r}, and there is no such picture in the folder")
     return captioned
+
+
+def _texts(files: Iterable[Path]) -> list[Path]:
+    return [path for path in files if path.suffix == ".txt"]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -156,14 +166,16 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
 
     height, width = size
     try:
-        with Image.open(path) as file:
-            frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a photo, with its other eye
-            if frames > 1:
-                raise ValueError(f"it holds {frames} pictures; give each a file of its own")
-            if file.mode == "F":
-                raise ValueError("its numbers are fractions of an unknown range; convert it to 8 or 16 bits")
-            image = _on_white(ImageOps.exif_transpose(file))
-            image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, and of damage that does not matter
+            with Image.open(path) as file:
+                frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a photo, and its other eye
+                if frames > 1:
+                    raise ValueError(f"it holds {frames} pictures; give each a file of its own")
+                if file.mode == "F":
+                    raise ValueError("its numbers are fractions of an unknown range; convert it to 8 or 16 bits")
+                image = _on_white(ImageOps.exif_transpose(file))
+                image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     except MemoryError:
         raise
     except Exception as error:  # of many kinds: decoders meet damaged files where they do not expect them
@@ -214,7 +226,7 @@ def encoded(
         if cache is not None:
             made_of = json.dumps([READ_AS, checkpoint.stamp("vae"), list(size), stamps(part)])
             key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-            file = writable_folder(cache) / f"latents-{key}.safetensors"
+            file = check_folder(cache) / f"latents-{key}.safetensors"
         if file is not None and file.exists():
             found = read_tensors(file)
             mean, std = found["mean"], found["std"]
@@ -224,6 +236,7 @@ def encoded(
                 for part in checkpoint.encode(torch.stack([read_image(path, size) for path in part]), at_once=at_once)
             )
             if file is not None:
+                writable_folder(file.parent)  # made with what comes into it: a refusal leaves no folder
                 write_bytes(file, tensor_bytes({"mean": mean, "std": std}))
         means.append(mean)
         stds.append(std)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..denoisers import NO_CLASS
 from ..support.checks import check_batch_of_times
-from ..support.files import writable_folder, write_bytes
+from ..support.files import check_folder, writable_folder, write_bytes
 from ..training.checkpoints import read_tensors, tensor_bytes
 
 AT_ONCE = 32
@@ -72,11 +72,19 @@ class Prompts:
     """The prompts of a checkpoint, encoded.
 
     encode(texts) gives `Encoded`; encode(None) gives one row, which the model gets where there is no prompt.
-    too_long(text) gives what is wrong with a prompt of too many tokens, or None.
+    too_long(text) gives what is wrong with a prompt of too many tokens, or None. state() changes when an encoder is
+    replaced or its weights are changed in place; it is looked at when prompts are added, and all are then encoded
+    anew. What goes around autograd, such as `weight.data.mul_(2)`, leaves no trace: call `forget(all_=True)`.
     """
 
-    def __init__(self, encode: Callable[[Sequence[str] | None], Encoded], too_long: Callable[[str], str | None]):
-        self._encode, self._too_long = encode, too_long
+    def __init__(
+        self,
+        encode: Callable[[Sequence[str] | None], Encoded],
+        too_long: Callable[[str], str | None],
+        state: Callable[[], object] = lambda: None,
+    ):
+        self._encode, self._too_long, self._state = encode, too_long, state
+        self._encoded_by = state()
         self._rows: dict[int | str | None, Encoded] = {}
         self._cut: dict[int, str] = {}
         self._last: list[tuple[Tensor, tuple, Encoded]] = []
@@ -96,6 +104,7 @@ class Prompts:
         prompts for the next run. key: which text encoders encode them. progress: show a bar.
         """
         texts = [str(text) for text in texts]
+        self._follow()
         new = [text for text in dict.fromkeys(texts) if prompt_id(text) not in self._rows]
         self._cut |= {prompt_id(text): lost for text in new if (lost := self._too_long(text))}
         if not cut:
@@ -109,16 +118,23 @@ class Prompts:
         TEXTS.update((prompt_id(text), text) for text in new)
         return torch.tensor([prompt_id(text) for text in texts], dtype=torch.long)
 
+    def _follow(self) -> None:
+        """Forget what other encoders have encoded."""
+        if (now := self._state()) != self._encoded_by:
+            self.forget(all_=True)
+            self._encoded_by = now
+
     def _read(self, texts: Sequence[str], cache: Path | None, key: str) -> list[Encoded]:
         file = None
         if cache is not None:
             name = hashlib.sha256("\0".join([key, *texts]).encode()).hexdigest()[:24]
-            file = writable_folder(cache) / f"text-{name}.safetensors"
+            file = check_folder(cache) / f"text-{name}.safetensors"
             if file.exists():
                 found = read_tensors(file)
                 return _apart(Encoded(found["hidden"], found.get("pooled")))
         encoded = self._encode(texts)
         if file is not None:
+            writable_folder(file.parent)
             write_bytes(file, tensor_bytes({k: v for k, v in encoded._asdict().items() if v is not None}))
         return _apart(encoded)
 
@@ -131,17 +147,18 @@ class Prompts:
         if cond is None:
             cond = torch.full((len(like),), NO_CLASS, dtype=torch.long)
         check_batch_of_times(cond, like, "cond")
-        wanted = (None if cond.is_inference() else cond._version, negative, len(like), like.device, like.dtype)
+        wanted = (cond.shape, cond.dtype, cond.device, negative, len(like), like.device, like.dtype)
         for known, how, encoded in self._last:  # a sampler has the same labels at every step
-            if known is cond and how == wanted:
+            if how == wanted and torch.equal(known, cond):
                 return encoded
         rows = [self._row(id_, negative) for id_ in cond.expand(len(like)).tolist()]
-        pooled = [row.pooled.to(like.dtype) for row in rows if row.pooled is not None]
-        encoded = Encoded(
-            torch.stack([row.hidden.to(like.dtype) for row in rows]).to(like),
-            torch.stack(pooled).to(like) if pooled else None,
-        )
-        self._last = [*self._last[1 - REMEMBERED :], (cond, wanted, encoded)]
+        with torch.inference_mode(False):  # what is kept may be needed in training
+            pooled = [row.pooled.to(like.dtype) for row in rows if row.pooled is not None]
+            encoded = Encoded(
+                torch.stack([row.hidden.to(like.dtype) for row in rows]).to(like.device),
+                torch.stack(pooled).to(like.device) if pooled else None,
+            )
+            self._last = [*self._last[1 - REMEMBERED :], (cond.clone(), wanted, encoded)]
         return encoded
 
     def _row(self, id_: int, negative: str | None) -> Encoded:

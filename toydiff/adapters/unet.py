@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..nets import DIFFUSERS
-from ..schedules import Tabulated
+from ..schedules import Coefficient, Tabulated, expand
 from ..support.checks import check_count, shape, unknown
 from .text import Encoded, Prompts
 
@@ -69,9 +69,9 @@ class Checkpoint(Protocol):
 class CheckpointUNet(nn.Module):
     """The UNet of a Stable Diffusion checkpoint as a network of this library.
 
-    It takes x (B, C, H, W), latents over S = sqrt(alpha^2 + sigma^2), lam (B,), and cond (B,), labels of prompts, or
-    None. The UNet gets the timestep k = K t - 1, where t is the time at which the checkpoint's own table, of K
-    timesteps, has this lambda. k is a fraction in general; `rounded` makes it whole.
+    It takes x (B, C, H, W), latents over S = sqrt(alpha^2 + sigma^2), lam, (B,) or a number, and cond (B,), labels of
+    prompts, or None. The UNet gets the timestep k = K t - 1, where t is the time at which the checkpoint's own table,
+    of K timesteps, has this lambda. k is a fraction in general; `rounded` makes it whole.
 
     trained: one of `TRAINED`; rank: of a LoRA. guided: the guidance scale is an input of the UNet. flow: the network is
     on the linear schedule, as flow models of diffusers are, and the UNet gets x itself and the timestep 1000 t, 999 at
@@ -81,6 +81,8 @@ class CheckpointUNet(nn.Module):
     name = DIFFUSERS
     batches_guidance = True
     """The conditional and the unconditional prediction of guidance are made in one call."""
+    takes_numbers = True
+    """lam may be one number for all samples."""
 
     def __init__(
         self,
@@ -123,7 +125,7 @@ class CheckpointUNet(nn.Module):
     # ---- what is called
 
     def forward(
-        self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+        self, x: Tensor, lam: Coefficient, cond: Tensor | None = None, guidance_scale: Tensor | None = None
     ) -> Tensor:
         return self.unet(**self._inputs(x, lam, cond, guidance_scale), return_dict=False)[0].to(x.dtype)
 
@@ -137,7 +139,7 @@ class CheckpointUNet(nn.Module):
         """The blocks on the way down, and the middle one, which small UNets lack."""
         return [*self.unet.down_blocks, *(() if self.unet.mid_block is None else (self.unet.mid_block,))]
 
-    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor, lam: Coefficient, cond: Tensor | None = None) -> Tensor:
         """The outputs of every block on the way down and of the middle one, averaged over the image: (B,
         feature_width)."""
         found: list[Tensor] = []
@@ -157,13 +159,16 @@ class CheckpointUNet(nn.Module):
                 hook.remove()
         return torch.cat(found, 1).to(x.dtype)
 
-    def _inputs(self, x: Tensor, lam: Tensor, cond: Tensor | None, guidance_scale: Tensor | None) -> dict[str, Any]:
+    def _inputs(
+        self, x: Tensor, lam: Coefficient, cond: Tensor | None, guidance_scale: Tensor | None
+    ) -> dict[str, Any]:
         """The arguments of the UNet."""
-        channels = self.unet.config.in_channels
+        unet = self.unet
+        channels = unet.config.in_channels
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"this UNet takes latents (B, {channels}, H, W), got {shape(x)}")
-        timestep, x = self._timestep(lam), self._state(x, lam)
-        like = x.to(self.unet.conv_in.weight.dtype)
+        timestep, x = self._timestep(x, lam), self._state(x, lam)
+        like = x.to(unet.conv_in.weight.dtype)
         text: Encoded = self.checkpoint.prompts.rows(cond, like, self.negative)
         inputs: dict[str, Any] = {"sample": like, "timestep": timestep, "encoder_hidden_states": text.hidden}
         if text.pooled is not None:
@@ -174,23 +179,28 @@ class CheckpointUNet(nn.Module):
         if guidance_scale is not None and not self.guided:
             raise ValueError("this UNet does not see a guidance scale; make it with guided=True")
         if self.guided:
-            g = torch.ones_like(lam) if guidance_scale is None else guidance_scale
+            g = x.new_ones(len(x)) if guidance_scale is None else guidance_scale
             inputs["timestep_cond"] = guidance_embedding(g, self.unet.config.time_cond_proj_dim).to(like)
         return inputs
 
-    def _timestep(self, lam: Tensor) -> Tensor:
+    def _timestep(self, x: Tensor, lam: Coefficient) -> Tensor:
+        """k, (B,). Of a number it is computed in Python: small tensors are slow."""
+        K = len(self.table)
+        if isinstance(lam, float):
+            k = min(1000 * _flow_time(lam), 999) if self.flow else max(K * self.table.time_of(lam) - 1, 0)
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            return x.new_full((len(x),), round(k) if self.rounded else k, dtype=dtype)
         if self.flow:
             timestep = (1000 * torch.sigmoid(-lam)).clamp(max=999)
         else:
-            K = len(self.table)
-            timestep = (K * self.table.t_of_lam(lam) - 1).clamp(0, K - 1)
+            timestep = (K * self.table.t_of_lam(lam) - 1).clamp(min=0)
         return timestep.round() if self.rounded else timestep
 
-    def _state(self, x: Tensor, lam: Tensor) -> Tensor:
+    def _state(self, x: Tensor, lam: Coefficient) -> Tensor:
         if not self.flow:
             return x
-        t = torch.sigmoid(-lam)  # of the linear schedule; x came over S = sqrt((1 - t)^2 + t^2)
-        return x * torch.sqrt((1 - t) ** 2 + t**2).reshape(-1, 1, 1, 1)
+        t = _flow_time(lam) if isinstance(lam, float) else torch.sigmoid(-lam)
+        return x * expand(((1 - t) ** 2 + t**2) ** 0.5, x)  # x came over S
 
     # ---- copies, and what of them is trained
 
@@ -275,6 +285,11 @@ class CheckpointUNet(nn.Module):
         self._shared -= {"time_embedding.cond_proj.weight"}
         self.unet.register_to_config(time_cond_proj_dim=width)
         self.guided = True
+
+
+def _flow_time(lam: float) -> float:
+    """The time of a lambda on the linear schedule."""
+    return 1 / (1 + math.exp(min(lam, 700.0)))
 
 
 class _Exact(nn.Linear):

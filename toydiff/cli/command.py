@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -849,7 +850,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"error: the current folder cannot be looked at: {error.strerror}", 2)
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
-        COMMANDS[args.command].run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = warned
+            COMMANDS[args.command].run(args)
         sys.stdout.flush()
     except ValueError as error:
         return complain(f"error: {error}", 2)
@@ -895,6 +898,11 @@ def complain(message: str, code: int) -> int:
         with contextlib.suppress(OSError):  # nobody reads it; the code says it too
             print("toydiff: " + shortened(printable(" ".join(message.split())), MOST_SAID), file=sys.stderr, flush=True)
     return code
+
+
+def warned(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, without the line of the program that it comes from."""
+    complain(f"warning: {message}", 0)
 
 
 def abandon_stdout() -> None:

@@ -1,7 +1,8 @@
 """Distribution matching distillation, DMD (arXiv 2311.18828, algorithm 1; slide 32 and reference 19 of the deck).
 
 VSD's direction in x_0, normalised for each sample, and a regression on the teacher's pairs. The regression keeps the
-modes that reverse KL would drop:
+modes that reverse KL would drop. theta are the generator's weights, psi the teacher's, phi the fake model's, and sg(y)
+is y without a gradient:
 
     1  x = g_theta(z),  z ~ N(0, sigma_1^2 I)            g(z) = jump(D(z, 1), 0), the student's x_0 at t = 1
     2  t ~ U(0.02, 0.98),  x_t = alpha_t x + sigma_t eps,  eps ~ N(0, I)

@@ -1,12 +1,16 @@
 """Improved distribution matching distillation, DMD2 (arXiv 2405.14867; slide 32 and reference 19 of the deck).
 
-DMD without pairs, with more updates of the fake model, a GAN whose discriminator C is a head on phi's features, and a
-generator of several steps that is trained on its own intermediate results:
+DMD without pairs. Three things are new: the fake model gets more updates, a GAN keeps the modes that pairs kept, and a
+generator of several steps is trained on the states that its own sampling passes through, not on noised data.
+
+theta are the weights of the generator g, psi those of the teacher, and phi those of the fake model, a diffusion model
+of the generator's samples. D_psi and D_phi are their x_0 at (x_t, t). The discriminator C is a head on phi's features,
+and is large on data. z is noise at t = 1, and sg(y) is y without a gradient:
 
     1  (x_k, t_k) = the state before a random step of the generator's own N-step sampling;  (z, 1) if N = 1
     2  x = g_theta(x_k, t_k)                                        g(x, t) = jump(D(x, t), 0)
     3  fooled = softplus(-C(x_t, t)),  x_t = x noised to t ~ U(0.02, 0.98)
-    4  delta = DMD's direction (D_phi - D_psi)/mean|x - D_psi| at x noised again
+    4  delta = DMD's direction (D_phi - D_psi)/mean|x - D_psi|, at x noised anew
     5  loss = |x - sg(x - delta)|^2/2 + lambda fooled
     then, `ratio` times, phi and C together:
     6  separated = softplus(C(x_t, t)) + softplus(-C(y_t, t)),  x = sg g_theta, y ~ data, both noised

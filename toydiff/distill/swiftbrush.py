@@ -8,8 +8,9 @@ all.
     then, `ratio` times (the paper: once),
     5  phi: diffusion training on x = sg g_theta(z), z fresh (`diffusion_loss`)
 
-Lines 1 to 4 are `vsd_loss`. The original guides both scores by 4.5, drops a tenth of the prompts for that, and weighs
-the LoRA's loss by alpha^2. Slide 18 shows none of this. Here the teacher alone is guided.
+theta are the generator's weights, psi the teacher's, phi the fake model's; sg(y) is y without a gradient. Lines 1 to 4
+are `vsd_loss`. The original guides both scores by 4.5, drops a tenth of the prompts for that, and weighs the LoRA's
+loss by alpha^2. Slide 18 shows none of this. Here the teacher alone is guided.
 """
 
 from dataclasses import dataclass

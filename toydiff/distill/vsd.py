@@ -1,6 +1,7 @@
 """Variational score distillation, VSD (arXiv 2305.16213, eq. 9; slide 18 of the deck).
 
-A generator is moved towards where the teacher's score and that of its own samples agree:
+A generator is moved towards where the teacher's score and that of its own samples agree. theta are the generator's
+weights, and sg(y) is y without a gradient:
 
     1  x = g_theta(z),  z ~ N(0, sigma_1^2 I)             g(z) = jump(D(z, 1), 0), the student's x_0 at t = 1
     2  t ~ U(0.02, 0.98),  x_t = alpha_t x + sigma_t eps,  eps ~ N(0, I)

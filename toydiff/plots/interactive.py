@@ -18,7 +18,6 @@ from .paths import trajectories_interactive as trajectories
 from .scores import score_coverage_interactive as score_coverage
 from .sweeps import spent_interactive as spent
 from .sweeps import staircase_interactive as staircase
-from .sweeps import sweeps_interactive as sweeps
 from .training import against_noise_interactive as against_noise
 from .training import jump_errors_interactive as jump_errors
 from .training import one_step_planes_interactive as one_step_planes
@@ -41,7 +40,6 @@ __all__ = [
     "score_coverage",
     "spent",
     "staircase",
-    "sweeps",
     "time_grids",
     "trajectories",
     "work_precision",

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -44,13 +45,18 @@ def _template() -> "go.layout.Template":
     return go.layout.Template(layout=layout | paper | notes)
 
 
+def plain(text: str) -> str:
+    """A name for plotly, which reads HTML: a run may be called `<b>` or be a stranger's."""
+    return html.escape(text, quote=False)
+
+
 def words(text: str) -> str:
     """Words as matplotlib takes them, for plotly: `$x_1$` is x₁, a line's end is `<br>`."""
 
-    def plain(math: re.Match) -> str:
+    def subscript(math: re.Match) -> str:
         return math[1].replace("_1", "₁").replace("_2", "₂").replace("\\sigma", "σ")
 
-    return re.sub(r"\$(.*?)\$", plain, text).replace("\n", "<br>")
+    return re.sub(r"\$(.*?)\$", subscript, plain(text)).replace("\n", "<br>")
 
 
 def panels(rows: int, columns: int, heads: Sequence[str], title: str, height: int, **spacing: Any) -> "go.Figure":
@@ -59,7 +65,7 @@ def panels(rows: int, columns: int, heads: Sequence[str], title: str, height: in
 
     figure = make_subplots(rows=rows, cols=columns, subplot_titles=[words(head) for head in heads], **spacing)
     figure.update_layout(
-        title={"text": f"<b>{title}</b>", "x": 0.01, "xanchor": "left", "y": 0.985, "yanchor": "top"},
+        title={"text": f"<b>{plain(title)}</b>", "x": 0.01, "xanchor": "left", "y": 0.985, "yanchor": "top"},
         template=_template(),
         font={"size": style.FONT_SIZE + 2, "color": style.INK},
         height=height,
@@ -144,7 +150,7 @@ def rings(figure: "go.Figure", points: Tensor, name: str, row: int, col: int, fi
     """Open rings (n, 2), wide enough for a dot inside. first: whether they are the first of their name."""
     x, y = style.numbers(points).T
     marker = {"symbol": "circle-open", "size": 14, "color": style.EXACT_COLOR, "line": {"width": 1.2}}
-    named = grouped(name, first) | {"hovertemplate": f"{name} {HERE}<extra></extra>"}
+    named = grouped(name, first) | {"hovertemplate": f"{plain(name)} {HERE}<extra></extra>"}
     figure.add_scatter(x=x, y=y, mode="markers", marker=marker, **named, row=row, col=col)
 
 
@@ -168,7 +174,7 @@ def curve(
 
 def grouped(name: str, first: bool) -> dict[str, Any]:
     """A name that stands in the legend once, for all the panels where it is drawn."""
-    return {"name": name, "legendgroup": name, "showlegend": first}
+    return {"name": plain(name), "legendgroup": name, "showlegend": first}
 
 
 # ---- axes

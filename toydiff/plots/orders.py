@@ -135,7 +135,7 @@ def convergence_interactive(rows: Sequence[Mapping], *, floor: float | None = No
         dashed = {"color": style.INK, "width": 1.5, "dash": "dash"}
         figure.add_scatter(x=x, y=y, mode="lines", line=dashed, name=name, hoverinfo="skip", legend=legend, **at)
         for row, name, seen in group.rows:
-            hover = f"{name}<br>%{{x}} NFE, error %{{y:.2e}}"
+            hover = f"{on_screen.plain(name)}<br>%{{x}} NFE, error %{{y:.2e}}"
             on_screen.curve(figure, row["nfe"], row["error"], seen, hover, size=7, name=name, legend=legend, **at)
         figure.update_xaxes(**on_screen.log_axis(style.NFE_LABEL, x_range, on_screen.round_ticks(x_range)), **at)
         figure.update_yaxes(**on_screen.log_axis(style.ERROR_LABEL, y_range, on_screen.POWERS), **at)
@@ -167,7 +167,7 @@ def work_precision_interactive(
         for row, _, seen in group.rows:
             slope = f"slope {row['measured']:.2f}" if math.isfinite(row["measured"]) else "all rounding"
             name = f"{row['solver']}: {slope}, order {group.order}" if slopes else row["solver"]
-            hover = f"{row['solver']}<br>%{{x}} NFE, error %{{y:.2e}}"
+            hover = f"{on_screen.plain(row['solver'])}<br>%{{x}} NFE, error %{{y:.2e}}"
             on_screen.curve(figure, row["nfe"], row["error"], seen, hover, 3, 10, name=name)
     x_range, y_range = error_ranges(rows)
     figure.update_xaxes(**on_screen.log_axis(style.NFE_LABEL, x_range, on_screen.round_ticks(x_range)))

@@ -541,7 +541,7 @@ def pairs_interactive(
             )
         check_finite(data, f"the data of {name}")
     behind = style.as_density(background, [x for pair in couplings.values() for x in pair])
-    heads = [f"{n}\n{int(meeting[n].sum())} of {len(meeting[n])} lines meet another" for n in couplings]
+    heads = [f"{n}\n{int(meeting[n].sum())} of {len(meeting[n])} lines meet" for n in couplings]
     figure = on_screen.panels(1, len(couplings), heads, title, 640, horizontal_spacing=0.06)
     for column, (name, pair) in enumerate(couplings.items(), 1):
         on_screen.plane(figure, behind, 1, column)
@@ -549,8 +549,8 @@ def pairs_interactive(
         marks = meeting[name].cpu().numpy().astype(bool)
         at = {"hoverinfo": "skip", "row": 1, "col": column}
         for which, color, width, words in (
-            (~marks, style.GREY, 1.0, "a pair's line"),
-            (marks, style.VERMILLION, 2.2, "meets another one"),
+            (~marks, style.GREY, 1.0, "pair"),
+            (marks, style.VERMILLION, 2.2, "meets another"),
         ):
             line = {"color": color, "width": width}
             named = on_screen.grouped(words, column == 1)

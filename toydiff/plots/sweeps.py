@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
 
-POINT_LABEL = "point i of the grid (noise left, data right)"
+POINT_LABEL = "grid point i, and its t (1 noise, 0 data)"
 ERROR_LABEL = "median error (distance)"
 STEPS_LABEL = "T (steps of the grid)"
 SECONDS_LABEL = "wall-clock (s)"
@@ -52,11 +52,13 @@ def check_sweeps(path: Trajectory, exact: Tensor | None) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class Errors:
-    """log10 of the median error after sweep k at point i, (K+1, N+1), within `LIMITS`; the colours' range; and some of
-    the grid's points, their numbers and text with their times.
+    """What the heat map shows.
 
-    `guaranteed` and `accepted`, each x and y along a staircase between cells: right of its steps points may still be
-    wrong, and may still move.
+    - logs (K+1, N+1): log10 of the median error after sweep k at point i, within `LIMITS`;
+    - limits: the range of the colours;
+    - guaranteed, accepted: x and y of two staircases along the borders of cells. Points right of the first may still be
+      wrong; points right of the second may still move;
+    - points: some of the grid's points, their numbers and their text, number and time t.
     """
 
     logs: np.ndarray
@@ -83,20 +85,20 @@ def errors_of(path: Trajectory, exact: Tensor | None) -> Errors:
     low, high = float(logs.min()), float(logs.max())
     k, last = np.arange(len(logs)), logs.shape[1] - 1
     places = sorted({round(j * last / 5) for j in range(6)})
-    points = places, [f"{i}\nt = {float(path.ts[i]):.2g}" for i in places]
+    points = places, [f"{i}\n{float(path.ts[i]):.2g}" for i in places]
     guaranteed, accepted = _stairs(np.minimum(k, last)), _stairs(np.array(path.fronts))
     return Errors(logs, (low, max(high, low + 1)), guaranteed, accepted, points)
 
 
 def _stairs(fronts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The right edge of the cell `fronts[k]` in row k, from the row's upper edge to its lower one."""
+    """x and y of the staircase that runs, in each row k, down the right border of the cell `fronts[k]`."""
     k = np.arange(len(fronts))
     return np.repeat(fronts + 0.5, 2), np.stack([k - 0.5, k + 0.5], 1).ravel()
 
 
 def error_ticks(low: float, high: float) -> tuple[list[int], list[str]]:
-    """Powers of ten on a scale of logarithms, not more than seven, as exponents and as text; the least of all says
-    that it is a bound."""
+    """At most seven powers of ten between two exponents: the exponents, and their text. The least error of `LIMITS` is
+    written as a bound, ≤."""
     first, last = math.ceil(low), math.floor(high)
     places = list(range(first, last + 1, 1 + (last - first) // 7))
     return places, [
@@ -106,12 +108,14 @@ def error_ticks(low: float, high: float) -> tuple[list[int], list[str]]:
 
 @on_paper.styled()
 def sweep_errors_static(path: Trajectory, exact: Tensor | None = None, *, title: str = "") -> "Figure":
-    """How wrong the path is after each sweep of a parallel sampler: a heat map, iteration against time.
+    """How wrong the path is after each sweep of a parallel sampler: a heat map, sweeps downwards, the grid's points
+    across.
 
-    Colour is the median over the samples of the distance to `exact` (N+1, B, ...), such as the sequential path; None:
-    to where the sweeps arrived. One line is the guaranteed staircase: after k sweeps the first k points are exact. The
-    other line is the staircase of accepted points. With a tolerance, accepted points are slightly wrong, and stay so;
-    with tolerance=None they are exact. `ValueError` if no sweeps were kept, or the shapes differ.
+    Colour is the distance to `exact` (N+1, B, ...), such as the sequential path, the median over the samples; without
+    an `exact` it is the distance to where the sweeps arrived. The solid line is the guaranteed staircase: after k
+    sweeps the first k points are exact. The dashed line is the staircase of accepted points. With a tolerance these
+    are slightly wrong, and stay so; with tolerance=None they are exact. `ValueError` if no sweeps were kept, or the
+    shapes differ.
     """
     figure = on_paper.empty(9.0, 4.8 if title else 4.4, title)
     _heat_static(figure, figure.add_subplot(), errors_of(path, exact))
@@ -176,8 +180,8 @@ def _heat_interactive(figure: "go.Figure", errors: Errors, col: int) -> None:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The path after sweep k, cut at its front: the accepted points (M, B, 2) and those that still move, thinned; both
-    have the front. `color` is that of the samples."""
+    """The path after sweep k in two parts, both thinned, which share the last accepted point: the accepted points
+    (M, B, 2), and those that still move. `color` is that of the samples."""
 
     k: int
     accepted: np.ndarray
@@ -196,7 +200,7 @@ class Sweeps:
 
 
 def shown_sweeps(last: int, most: int) -> list[int]:
-    """Which of the sweeps 0 ... `last` to show: all, or about `most` of them, each a like factor after the one before:
+    """Which of the sweeps 0 ... `last` to show: all, or about `most` of them whose numbers grow by one factor, such as
     0, 1, 2, 4, 8, 16."""
     if last < most:
         return list(range(last + 1))
@@ -206,8 +210,8 @@ def shown_sweeps(last: int, most: int) -> list[int]:
 def sweeps_of(
     path: Trajectory, background: GaussianMixture | Density, exact: Tensor | None, most: int, samples: int
 ) -> Sweeps:
-    """What `sweeps` draws; `ValueError` if no sweeps were kept, states are not in the plane, or a number does not
-    fit."""
+    """What the figures of paths draw; `ValueError` if no sweeps were kept, states are not in the plane, or `most` or
+    `samples` is too small."""
     sweeps, target = check_sweeps(path, exact)
     style.check_planes({"path": path})
     check_count(samples, "samples")
@@ -235,8 +239,9 @@ def sweeps_static(
     """The paths of a parallel sampler after some of its sweeps, over the data's density: what is accepted, and what
     still moves.
 
-    exact (N+1, B, 2): the path to arrive at, its ends drawn as rings; None: where the sweeps arrived. most: panels.
-    samples: how many are drawn. `ValueError` if no sweeps were kept, or states are not in the plane.
+    exact (N+1, B, 2): the path to arrive at, whose ends are drawn as rings; None for where the sweeps arrived. most:
+    the largest number of panels. samples: how many are drawn. `ValueError` if no sweeps were kept, or states are not
+    in the plane.
     """
     drawn = sweeps_of(path, background, exact, most, samples)
     columns = min(3, len(drawn.shown))
@@ -286,22 +291,6 @@ def staircase_static(
     return figure
 
 
-def sweeps_interactive(
-    path: Trajectory,
-    background: GaussianMixture | Density,
-    *,
-    exact: Tensor | None = None,
-    most: int = on_screen.MOST_FRAMES,
-    samples: int = 24,
-    title: str = "",
-) -> "go.Figure":
-    """As `sweeps_static`, with a slider over the sweeps. most: frames."""
-    drawn = sweeps_of(path, background, exact, most, samples)
-    figure = on_screen.panels(1, 1, [""], title, 680)
-    _frames(figure, drawn)
-    return figure
-
-
 def staircase_interactive(
     path: Trajectory,
     background: GaussianMixture | Density,
@@ -311,8 +300,8 @@ def staircase_interactive(
     samples: int = 24,
     title: str = "",
 ) -> "go.Figure":
-    """The paths beside the heat map of their errors, with one slider over the sweeps. A frame in the heat map marks the
-    row of the sweep on show."""
+    """The paths beside the heat map of their errors, with one slider over the sweeps; most: frames. A green box in the
+    heat map marks the row of the sweep on show."""
     from matplotlib import colormaps
 
     drawn, errors = sweeps_of(path, background, exact, most, samples), errors_of(path, exact)
@@ -327,26 +316,26 @@ def staircase_interactive(
     return figure
 
 
-def _frames(figure: "go.Figure", drawn: Sweeps, marked: tuple[float, float] | None = None) -> None:
+def _frames(figure: "go.Figure", drawn: Sweeps, row: tuple[float, float]) -> None:
     """The paths in the first panel, and a frame a sweep; it starts at the third, where the samples have begun to find
     their places.
 
-    marked: from where to where in the second panel a sweep's row is framed.
+    row: from where to where the box around a sweep's row of the heat map runs.
     """
     import plotly.graph_objects as go
 
-    traces = []
-    if marked is not None:
-        line = {"color": CURSOR_COLOR, "width": 3}
-        traces.append(len(figure.data))
-        figure.add_scatter(mode="lines", line=line, showlegend=False, hoverinfo="skip", row=1, col=2)
+    box = len(figure.data)
+    line = {"color": CURSOR_COLOR, "width": 3}
+    figure.add_scatter(mode="lines", line=line, showlegend=False, hoverinfo="skip", row=1, col=2)
     on_screen.plane(figure, drawn.behind, 1, 1)
     on_screen.rings(figure, drawn.ends, TARGET_NAME, 1, 1)
     first = len(figure.data)
-    traces = [first, first + 1, first + 2, *traces]
+    traces = [first, first + 1, first + 2, box]
     for color, name in ((MOVING_COLOR, MOVING_NAME), (ACCEPTED_COLOR, ACCEPTED_NAME)):
         line = {"color": color, "width": 1.6}
-        figure.add_scatter(mode="lines", line=line, opacity=0.8, name=name, hoverinfo="skip", row=1, col=1)
+        # the heat map's staircase names the accepted points, in the same colour
+        named = {"name": name, "showlegend": name == MOVING_NAME}
+        figure.add_scatter(mode="lines", line=line, opacity=0.8, hoverinfo="skip", **named, row=1, col=1)
     hover = {"showlegend": False, "hovertemplate": f"{on_screen.HERE}<extra></extra>"}
     figure.add_scatter(mode="markers", name="sample", **hover, row=1, col=1)
     frames = []
@@ -354,9 +343,8 @@ def _frames(figure: "go.Figure", drawn: Sweeps, marked: tuple[float, float] | No
         marker = {"size": 7, "color": sweep.color, "line": {"width": 1, "color": "white"}}
         data = [go.Scatter(**on_screen.joined(xs)) for xs in (sweep.moving, sweep.accepted)]
         data.append(go.Scatter(**on_screen.dots(sweep.moving[-1]), marker=marker))
-        if marked is not None:
-            (left, right), top, bottom = marked, sweep.k - 0.5, sweep.k + 0.5
-            data.append(go.Scatter(x=[left, right, right, left, left], y=[top, top, bottom, bottom, top]))
+        (left, right), top, bottom = row, sweep.k - 0.5, sweep.k + 0.5
+        data.append(go.Scatter(x=[left, right, right, left, left], y=[top, top, bottom, bottom, top]))
         frames.append(go.Frame(name=str(j), traces=traces, data=data))
     figure.frames = frames
     active = min(2, len(frames) - 1)
@@ -400,8 +388,8 @@ def by_method(rows: Sequence[Mapping]) -> dict[str, list[Mapping]]:
 
 
 def shared_steps(groups: Mapping[str, Sequence[Mapping]]) -> int:
-    """The largest T at which most methods have a curve of errors; the sequential walk has none. `ValueError` if no
-    row has one."""
+    """Of the T at which the most methods have a curve of errors, the largest. The sequential walk has no curve.
+    `ValueError` if no row has one."""
     drawable = [row["steps"] for group in groups.values() for row in group if row["curve"]["rounds"]]
     if not drawable:
         raise ValueError("there is nothing to draw: no row has a curve of errors, so none is of a parallel sampler")
@@ -409,11 +397,8 @@ def shared_steps(groups: Mapping[str, Sequence[Mapping]]) -> int:
 
 
 def rounds_needed(row: Mapping, target: float | None, which: str = "median") -> float:
-    """The rounds after which the error first is `target` or less, NaN if never; without a target those of the whole
-    run.
-
-    A sequential walk reaches its own end when it is over.
-    """
+    """The first round after which the error is at most `target`, NaN if there is none. Without a target, and for the
+    sequential walk, which reaches its own end last, all rounds."""
     curve = row["curve"]
     if target is None or not curve["rounds"]:
         return row["rounds"]
@@ -429,13 +414,14 @@ def curve(row: Mapping, which: str) -> tuple[np.ndarray, np.ndarray]:
 
 @on_paper.styled()
 def rounds_static(rows: Sequence[Mapping], *, target: float | None = None, title: str = "") -> "Figure":
-    """What parallel samplers save, from the rows of `toydiff parallel --json`: rounds against T, error against rounds,
-    and seconds.
+    """What parallel samplers save, from the rows of `toydiff parallel --json`, in three panels.
 
-    target: the first panel shows the rounds after which the median error is at most this; a thin line does so for the
-    95th percentile. None: it shows all rounds that were spent. The other panels show one T, the largest of those that
-    most methods have. Errors are distances to the sequential end. The last panel has seconds, with and without a cost
-    a round: a method wins where its mark is left of the sequential line of the same kind.
+    1. Rounds against T, the number of steps: those until the median error is at most `target`, and, thin, until the
+       95th percentile is. Without a target, all rounds that were spent.
+    2. Error, the distance to the sequential end, against rounds, at the largest T that most methods have.
+    3. Seconds at this T, as they are, and with a cost added to each call. A method wins where its mark is left of the
+       sequential line of the same kind.
+
     `ValueError` for rows that cannot be drawn.
     """
     groups = by_method(rows)
@@ -515,18 +501,16 @@ def _clock(axes: "Axes", rows: Sequence[Mapping]) -> None:
 
 def spent_interactive(rows: Sequence[Mapping], *, cost: float = 0.02, title: str = "") -> "go.Figure":
     """What parallel samplers spend at one T: rounds, network calls, seconds here, and seconds if each round took `cost`
-    more; rows as for `rounds_static`.
-
-    `ValueError` for rows that lack something, or are of several T.
+    more. The rows are those of `rounds_static`; `ValueError` for rows that lack something, or are of several T.
     """
     taken = {method: group[0] for method, group in by_method(rows).items()}
     if len({row["steps"] for row in rows}) > 1:
         raise ValueError("what is spent is compared at one number of steps, got rows of several")
     panels = {
-        "rounds: calls in a row": [row["rounds"] for row in taken.values()],
-        "network calls a sample": [row["nfe"] for row in taken.values()],
-        "seconds on this machine": [row["seconds"] for row in taken.values()],
-        f"seconds, {1000 * cost:g} ms a round added": [r["seconds"] + cost * r["rounds"] for r in taken.values()],
+        "rounds\n(calls in a row)": [row["rounds"] for row in taken.values()],
+        "network calls\na sample": [row["nfe"] for row in taken.values()],
+        "seconds\non this machine": [row["seconds"] for row in taken.values()],
+        f"seconds, {1000 * cost:g} ms\na round added": [r["seconds"] + cost * r["rounds"] for r in taken.values()],
     }
     spacing = {"horizontal_spacing": 0.03, "shared_yaxes": True}
     figure = on_screen.panels(1, len(panels), list(panels), title, 480, **spacing)

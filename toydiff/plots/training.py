@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NOISE_LABEL, SAMPLE_LABEL = "noise ε (standard deviations)", "sample x₀ after one step"
 EXACT_MAP_NAME = "exact map of the ODE"
 NOISE_AXES = "$ε_1$", "$ε_2$"
+MOST_MARKERS = 24
+"""Markers along a curve on paper; more would run into one another."""
 
 
 # ---- maps on the line
@@ -299,7 +301,8 @@ def against_noise_static(curves: Mapping[str, Sequence], *, ylabel: str, note: s
         seen = drawn.markings[name]
         if spread is not None:
             axes.fill_between(nsr, *_around(values, spread), color=seen.color, alpha=0.15, lw=0)
-        axes.plot(nsr, values, color=seen.color, ls=seen.line, marker=seen.marker, ms=4.5, lw=2, label=name)
+        line: dict[str, Any] = {"color": seen.color, "ls": seen.line, "lw": 2, "label": name}
+        axes.plot(nsr, values, marker=seen.marker, ms=4.5, markevery=-(-len(nsr) // MOST_MARKERS), **line)
     axes.set(xscale="log", yscale="log", xlim=drawn.x_range, ylim=drawn.y_range)
     axes.set(xlabel=style.NSR_LABEL, ylabel=ylabel)
     on_paper.grid(axes)

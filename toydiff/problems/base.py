@@ -26,7 +26,7 @@ class Measured:
     floor_std: float
     """The standard deviation of the floor over repetitions."""
     accuracy: float | None
-    """The fraction of the samples, 0 to 1, that are of the class that was requested; None without classes."""
+    """The fraction of the samples, 0 to 1, that are of the class requested for them; None without classes."""
     fractions: tuple[float, ...] | None = None
     """The fraction of the samples at each mode, or of each requested class; None where there are no modes."""
     expected: tuple[float, ...] | None = None
@@ -41,7 +41,7 @@ class Measured:
 
     @property
     def coverage(self) -> float | None:
-        """The fraction of the modes, 0 to 1, that are found: their fraction is a tenth of the expected one at least."""
+        """The fraction of the modes, 0 to 1, that are found: those with a tenth of the samples expected, or more."""
         if self.fractions is None or self.expected is None:
             return None
         found = [fraction >= 0.1 * due for fraction, due in zip(self.fractions, self.expected, strict=True)]
@@ -77,7 +77,7 @@ class Problem:
     shape: tuple[int, ...]
     """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes fits: "points", "images" or "latents"."""
+    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images" or "latents"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False
@@ -95,9 +95,11 @@ class Problem:
     """The solver and time grid of models that may take any number of steps, by name."""
 
     def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
-        """What makes the problem again where its name does not (`toydiff.problems.defined`): a description, as JSON,
-        and tensors by name. The description's `what` is a key of `toydiff.problems.DEFINED`. A run keeps both. None
-        where the name is enough."""
+        """What `toydiff.problems.defined` makes the problem again from, where its name is not enough; otherwise None.
+
+        (description, tensors): a description as JSON, whose `what` is a key of `toydiff.problems.DEFINED`, and tensors
+        by name. A run keeps both.
+        """
         return None
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
@@ -107,8 +109,8 @@ class Problem:
     def network(self, *, guided: bool = False) -> nn.Module:
         """A fresh network of the size that this problem needs, such as `toydiff.nets.MLP`.
 
-        `LambdaDenoiser` calls it as net(x/S, lambda, cond, guidance_scale). Its `config` holds the arguments that make
-        it again. guided: the guidance scale is one of its inputs.
+        `LambdaDenoiser` calls it as net(x/S, lambda, cond, guidance_scale). Its attribute `config` holds the arguments
+        that it was made with. guided: the guidance scale is one of its inputs.
         """
         raise NotImplementedError
 

@@ -214,7 +214,7 @@ def train(
         pairs = load_pairs(pairs)
     if pairs is not None:
         _check_pairs(pairs, the_problem)
-        if teacher is not None:
+        if "teacher" in given:
             check_teacher(pairs, given["teacher"], names["teacher"])
     with seeded(seed):  # fresh weights
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))

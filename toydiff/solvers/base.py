@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
-from ..schedules import Coefficient, Schedule
+from ..schedules import Coefficient, Schedule, finite
 
 
 class Solver:
@@ -40,11 +40,6 @@ def given(noise: Tensor | None) -> Tensor:
     if noise is None:
         raise ValueError("a stochastic step needs noise: standard normal numbers shaped like x")
     return noise
-
-
-def finite(c: Coefficient) -> Tensor | bool:
-    """Where a coefficient is neither infinite nor NaN."""
-    return math.isfinite(c) if isinstance(c, float) else torch.isfinite(c)
 
 
 def everywhere(condition: Tensor | bool) -> bool:

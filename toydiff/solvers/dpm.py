@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
-from ..schedules import Coefficient, Schedule, combine, expand
-from .base import InnerStep, between, everywhere, expm1, finite, given, root
+from ..schedules import Coefficient, Schedule, combine, expand, finite
+from .base import InnerStep, between, everywhere, expm1, given, root
 from .entry import BLUE, PURPLE, SKY, Entry
 
 

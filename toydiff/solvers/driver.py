@@ -4,7 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance, check_weights
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
-from ..schedules import Levels, Schedule, as_time, check_levels, take_as_checked
+from ..schedules import Levels, Schedule, ahead, as_time, check_levels, take_as_checked
 from ..support.checks import as_generator, check_finite, check_grid, check_state, unknown
 from ..support.words import quoted
 from .base import Solver
@@ -49,6 +49,10 @@ class _OnGrid(Schedule):
         exact = ts.cpu().to(torch.float64)  # not every device has float64
         columns = (f(exact).tolist() for f in (self.schedule.alpha, self.schedule.sigma, self.schedule.lam))
         self._levels.update(zip(map(id, times), map(Levels, *columns), strict=True))
+
+    def ahead(self) -> AbstractContextManager[None]:
+        """Within the block, the model's own schedule knows these levels too."""
+        return ahead(self.schedule, self._levels)
 
     @contextmanager
     def at(self, *points: Sequence[int] | Tensor) -> Iterator[list[Tensor]]:
@@ -286,12 +290,14 @@ def solve(
         solver.check_steps(len(ts) - 1)
         points = _Points(run, schedule, x, solver.at_once, rng)
         try:
-            path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
+            with schedule.ahead():
+                path = _swept(solver.sweeps(points, x), run, x, points.steps, keep, progress)
         except FloatingPointError:
             check_weights(D)
             raise
     else:
-        path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
+        with schedule.ahead():
+            path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(path["xs"][-1]).all()):
         check_weights(D)
@@ -302,7 +308,7 @@ def solve(
 def _walked(walk: Iterator[tuple[Tensor, Prediction]], x: Tensor, steps: int, keep: str, progress: bool) -> dict:
     """A sequential walk to its end: the `xs` and `x0s` of a `Trajectory`."""
     xs, x0s = [x], []
-    for x, prediction in tqdm(walk, desc="solve", unit="step", total=steps, disable=not progress):
+    for x, prediction in tqdm(walk, desc="solve", unit="step", total=steps) if progress else walk:
         if keep == "path":
             xs.append(x)
             x0s.append(prediction.x0)

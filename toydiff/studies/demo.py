@@ -500,8 +500,8 @@ _SECTION = """<section>
 def _index(report: dict) -> str:
     sections = [
         _SECTION.format(
-            name=picture["name"],
-            topic=picture["topic"],
+            name=html.escape(picture["name"]),
+            topic=html.escape(picture["topic"]),
             title=html.escape(picture["title"]),
             sentences=html.escape(" ".join(picture["sentences"])),
         )
@@ -509,8 +509,8 @@ def _index(report: dict) -> str:
     ]
     return _PAGE.format(
         sections="\n".join(sections),
-        deck=report["deck"],
-        schedule=report["schedule"],
+        deck=html.escape(report["deck"]),
+        schedule=html.escape(report["schedule"]),
         seed=report["seed"],
         seconds=report["seconds"],
         error=html.escape(report["error"]),

@@ -4,13 +4,19 @@ An interrupted run leaves the old file, or none, never half a file. What cannot 
 sentence.
 """
 
+import contextlib
+import glob
 import json
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
 from .words import quoted
+
+PART = ".part"
+"""How the name of a temporary file ends."""
 
 
 def seen(path: Path | str) -> Path:
@@ -87,7 +93,7 @@ def writable_file(path: Path | str) -> Path:
     """A path where a file can be written. `ValueError` if it is a folder, is read-only, or lies in no writable folder.
 
     A link is resolved: the file that it leads to is returned. A device that takes no bytes, such as /dev/full, is
-    refused too.
+    refused too, and so is what is no file by its nature: a named pipe, whose reader may never come, a socket, a disk.
     """
     file = seen(path)
     if file.is_dir():
@@ -95,6 +101,9 @@ def writable_file(path: Path | str) -> Path:
     if file.exists() and not os.access(file, os.W_OK):
         raise ValueError(f"cannot write the file {quoted(str(file))}: it is read-only")
     if _is_device(file):
+        # the pipe behind /dev/stdout has no name of its own, and its reader is there
+        if not (file.is_char_device() or (file.is_fifo() and not os.path.exists(os.path.realpath(file)))):
+            raise ValueError(f"cannot write the file {quoted(str(file))}: it is a pipe, socket or disk, and no file")
         _try_device(file)
         return file
     if file.is_symlink():
@@ -123,6 +132,30 @@ def _try_device(file: Path) -> None:
         raise ValueError(f"cannot write the file {str(file)!r}: {error.strerror or error}") from None
 
 
+def take(handle: int) -> None:
+    """Lock an open file for this process, for as long as it is open, or raise an `OSError`."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sweep(file: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote this file: those that none holds."""
+    for part in file.parent.glob(f".{glob.escape(file.name)}.*{PART}"):
+        with contextlib.suppress(OSError):
+            handle = os.open(part, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                take(handle)
+                part.unlink()
+            finally:
+                os.close(handle)
+
+
 def write_bytes(path: Path | str, data: bytes) -> Path:
     """Write `data` to the file `path`, whole or not at all, and return the path; `ValueError` if it cannot be
     written."""
@@ -132,8 +165,10 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
         if _is_device(file):
             file.write_bytes(data)
             return file
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+        _sweep(file)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=PART)
         with os.fdopen(handle, "wb") as out:
+            take(handle)
             out.write(data)
         umask = os.umask(0)
         os.umask(umask)

@@ -8,14 +8,13 @@ import contextlib
 import gc
 import os
 import stat
-import sys
 import threading
 import time
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .files import check_folder
+from .files import PART, check_folder, take
 
 NAME = ".lock"
 TRIES, PAUSE = 5, 0.05
@@ -78,7 +77,7 @@ class Lock:
                 self._held = _Held(self.folder / NAME, handle, made)
             _OWN[_identity(self.folder)] = self
             weakref.finalize(self, self._held.release)
-        for part in self.folder.glob(".*.part"):
+        for part in self.folder.glob(f".*{PART}"):
             with contextlib.suppress(OSError):
                 part.unlink()
 
@@ -150,7 +149,7 @@ def _locked(folder: Path) -> int:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise ValueError(f"cannot lock the folder {str(folder)!r}: its {NAME} is no file")
-            _take(handle)
+            take(handle)
             # the process that held it has removed the file: the lock is that of no file then
             if _identity(folder / NAME) == (os.fstat(handle).st_dev, os.fstat(handle).st_ino):
                 return handle
@@ -167,15 +166,3 @@ def _locked(folder: Path) -> int:
     raise ValueError(
         f"another process is at work in the folder {str(folder)!r}; wait for its end, or choose another folder"
     )
-
-
-def _take(handle: int) -> None:
-    """Lock an open file for this process, or raise an `OSError`."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,11 +19,13 @@ AT_ONCE = 16_384
 
 
 class Sweep(NamedTuple):
-    """One sweep: the states xs (n+1, B, ...) of the points from `first` on, and the x_0 (n, B, ...) predicted to get
-    there.
+    """What one sweep gives.
 
-    `front`: all points up to this one are accepted, and will not change. `change` (n,): the error that this sweep found
-    in the states before it, at the points after `first`: root mean square over the data, the largest of the samples.
+    - first: the first point of its window;
+    - xs (n+1, B, ...): the states at the points `first` ... `first` + n;
+    - x0s (n, B, ...): the x_0 that the model predicted on the steps between them;
+    - front: the last accepted point; it and all before it will not change;
+    - change (n,): the error that this sweep found in the states before it, at the points after `first`, as `rms`.
     """
 
     first: int
@@ -52,29 +54,27 @@ class Points(Protocol):
     sigma: list[float]
 
     def step(self, *jobs: "Job") -> list[tuple[Tensor, Tensor]]:
-        """All jobs in one round. Each gives the states where its steps lead and the x_0 predicted on the way, (n, B,
-        ...) both."""
+        """Take all jobs in one round. Each job gives the states where its steps lead, (n, B, ...), and the x_0
+        predicted on the way, (n, B, ...)."""
 
     def walk(self, solver: Solver, x: Tensor, stops: Sequence[int]) -> Iterator[tuple[Tensor, Prediction]]:
-        """The plain walk through some of the points, a round or more a step: (x at the next stop, the prediction
-        before it)."""
+        """The plain walk through some of the points, one step after the other. Each step yields x at the next stop, and
+        the prediction that it was made with."""
 
     def spend(self, nfe: int, rounds: int) -> None:
-        """Count what was spent elsewhere, on a path to start from."""
+        """Add to the count what a path to start from has cost already."""
 
 
 class ParallelSolver:
-    """A sampler over the whole grid: `sweeps` yields better and better paths, the last of them the result.
+    """A sampler over the whole grid: `sweeps` yields better and better paths, and the last one is the result.
 
-    `one_step`: the solver whose path it computes; its steps are evaluated at many points in one call.
-
-    `tolerance`: a point is accepted once a sweep changes every sample there by at most tolerance * sigma, sigma the
-    noise level at the point, the change being a root mean square over the data. None accepts exact points only. The
-    tolerance bounds the error at a point, not that of the result: later steps may enlarge it, as they do for a sample
-    between two modes.
-
-    `at_once`: the largest number of states (points x samples) in one network call, which bounds the memory. A sweep
-    that is split so is still one round, because its parts do not wait for one another.
+    - one_step: the solver whose path it computes. Its steps are evaluated at many points in one call.
+    - tolerance: a point is accepted once a sweep changes no sample there by more than tolerance * sigma, root mean
+      square over the data; sigma is the noise level at the point. None accepts exact points only. The tolerance bounds
+      what a point may still be wrong by, and not the error of the result: later steps may enlarge it, as they do for a
+      sample between two modes.
+    - at_once: the largest number of states (points x samples) in one network call, which bounds the memory. A sweep
+      that needs several calls is still one round, because they do not wait for one another.
     """
 
     tolerance: float | None
@@ -100,10 +100,8 @@ class ParallelSolver:
         """`ValueError` where the settings do not fit a grid of so many steps."""
 
     def sweeps(self, points: Points, x: Tensor) -> Iterator[Sweep]:
-        """The path that is guessed before the first sweep (`front` 0, no `change`), and then sweeps until all points
-        are accepted.
-
-        `FloatingPointError` if a state of the sequential walk is not finite.
+        """First the guess before any sweep (`front` 0, no `change`), then one sweep after the other until all points
+        are accepted. `FloatingPointError` if a state of the sequential walk is not finite.
         """
         raise NotImplementedError
 
@@ -128,8 +126,8 @@ def check_settings(solver: ParallelSolver) -> None:
 
 
 def rms(d: Tensor) -> Tensor:
-    """The root mean square over the data, the largest of the samples: (n, B, ...) gives (n,). What is not finite counts
-    as infinite."""
+    """(n, B, ...) to (n,): the root mean square over the data, of the sample where it is largest. What is not finite
+    counts as infinite."""
     if d.shape[1] == 0:  # no sample has changed
         return torch.zeros(len(d), dtype=torch.float64)
     square = d.flatten(2).square().mean(2).amax(1).cpu().double()  # few numbers, for decisions that Python takes
@@ -160,7 +158,8 @@ def column(values: Sequence[float], x: Tensor) -> Tensor:
 
 
 def coarse_path(points: Points, x: Tensor, steps: int) -> Tensor:
-    """`steps` DDIM steps over the grid's points, and the points between them on each step's jump: (T+1, B, ...)."""
+    """(T+1, B, ...): the path of `steps` DDIM steps over the grid. A point that a step passes over lies where that
+    step's jump has it."""
     stops = [round(k * points.steps / steps) for k in range(steps + 1)]
     path = [x]
     for (i, j), (_, p) in zip(pairwise(stops), points.walk(DDIM(), x, stops), strict=True):
@@ -169,8 +168,8 @@ def coarse_path(points: Points, x: Tensor, steps: int) -> Tensor:
 
 
 def resampled(previous: Trajectory, points: Points, x: Tensor) -> Tensor:
-    """A path on another grid, linear between its times, (T+1, B, ...), beginning at x. `ValueError` if it does not
-    fit x."""
+    """An earlier path at the times of this grid, (T+1, B, ...): linear in t between its own times, and x at the first
+    point. `ValueError` if it does not fit x."""
     if len(previous.xs) != len(previous.ts):
         raise ValueError("a trajectory to start from needs all its states: solve it with keep='path'")
     if previous.xs.shape[1:] != x.shape:

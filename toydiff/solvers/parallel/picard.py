@@ -1,8 +1,8 @@
 """Picard iteration over the time of a path (ParaDiGMS, arXiv 2305.16317, algorithm 1).
 
-All steps of a window of the path are taken at once, from where the last sweep left the points, and their moves are
-summed up to the next path. Points that hardly changed are accepted. So is the point after them, because it is one step
-from an accepted point. The window slides on over what is accepted.
+All steps of a window of the path are taken at once, each from the last guess of its state. The next guess adds up their
+moves, from the window's first state on. The leading points that hardly changed are accepted, and with them the next
+point, whose new state is one step from an accepted one. Then the window slides on over what is accepted.
 
     1   b, e = 0, W                                      the window: the points b ... e of a grid of T steps
     2   xi_i ~ N(0, I),  i = 0 ... T-1                   the noise of a stochastic step, drawn once, when first needed
@@ -17,10 +17,11 @@ from an accepted point. The window slides on over what is accepted.
     11      e = min(b + W, T)
     12  return x_T
 
-x_i is the state at grid point i: here x_0 is the noise and x_T the sample, and the data that a model predicts is x0s.
-Phi_i is the solver's step from point i to i + 1. The paper writes t for b. In line 8 it bounds the squared
-change by tau^2 times the variance of a DDPM step; here the change is bounded by tolerance times sigma_i, the noise
-level of the schedule at point i.
+x_i is the state at grid point i, so x_0 is the noise and x_T the sample. (The data that a model predicts is x_0
+elsewhere, and x0s here.) Phi_i is the solver's step from point i to i + 1.
+
+The paper writes t for b. In line 8 it bounds the squared change by tau^2 times the variance of a DDPM step. Here the
+change is bounded by tolerance times sigma_i, the noise level of the schedule at point i.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,16 +57,17 @@ from .guards import check_exact, restarted, safeguarded, thresholds
 class Picard(ParallelSolver):
     """x^{k+1}_{i+1} = x_0 + sum_{j<=i} (Phi_j(x^k_j) - x^k_j), for all points i of the grid at once (arXiv 2305.16317).
 
-    Phi_j is the step of `solver` from point j to j + 1; if it is stochastic, its noise is drawn once and stays. After k
-    sweeps the first k points are those of the sequential walk, so T sweeps always suffice.
+    k counts sweeps. Phi_j is the step of `solver` from point j to j + 1; if it is stochastic, its noise is drawn once
+    and is the same in every sweep. After k sweeps the first k points are those of the sequential walk, so T sweeps
+    always suffice.
 
     - solver: the one-step solver whose path is computed;
-    - tolerance: a point is accepted once a sweep changes every sample there by at most tolerance * sigma, root mean
+    - tolerance: a point is accepted once a sweep changes no sample there by more than tolerance * sigma, root mean
       square over the data. sigma is the noise level at the point; at the last point, where it is 0, that of the point
       before. A smaller tolerance costs more sweeps; None accepts exact points only;
     - window: how many points are iterated at a time, from the first that is not accepted; None takes the whole grid.
-      The window moves on over accepted points. A point that enters starts from the window's last state, plus the move
-      of the first guess from there to the point;
+      The window moves on over accepted points. A point that enters it starts from the window's last state, moved as the
+      first guess moves between these two points;
     - start: the first guess. 0 puts every point where the walk starts; n >= 1 is a coarse solve of n DDIM steps; a
       `Trajectory` is an earlier result, interpolated to this grid. Their calls and rounds are counted;
     - at_once: the largest number of states (points x samples) in one network call.
@@ -126,16 +128,16 @@ class Picard(ParallelSolver):
         return lambda i, j: path[i:j]
 
     def scale(self, points: Points) -> list[float]:
-        """S_i, (T+1,): an error e at point i is taken to become e S_j / S_i at point j. Plain Picard has S = 1, and
-        leaves it as it is; anderson.py has another S."""
+        """S_i, (T+1,), how errors are expected to grow along the path: from e at point i to e S_j/S_i at point j. Plain
+        Picard has S = 1: errors stay as they are. anderson.py has another S."""
         return [1.0] * (points.steps + 1)
 
     def history(self) -> Any:
         """What `update` remembers of earlier sweeps: nothing here, differences in anderson.py."""
 
     def update(self, past: Any, first: int, x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-        """One sweep over the window: returns the new states (n+1, B, ...), and the error that it found in the old ones,
-        (n, B, ...), at the points after the first.
+        """One sweep over the window. Returns the new states (n+1, B, ...), and the error (n, B, ...) that the sweep
+        found in the old states, at the points after the first.
 
         x (n+1, B, ...): the window's states, the first at point `first`; phi (n, B, ...): where the steps from them
         lead; S (n+1, 1, ...): `scale`.
@@ -146,8 +148,8 @@ class Picard(ParallelSolver):
 def picard_sweep(x: Tensor, phi: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
     """x'_{i+1} = phi_i + (S_{i+1}/S_i) (x'_i - x_i), and x' - x of the points after the first.
 
-    With S = 1 that is line 6, rearranged: x'_i - x_i = sum_{j=b..i-1} (phi_j - x_{j+1}). Written so, a point whose
-    predecessor did not move is Phi of it to the last bit.
+    With S = 1 that is line 6, rearranged: x'_i - x_i = sum_{j=b..i-1} (phi_j - x_{j+1}). In this form a point whose
+    predecessor did not move becomes Phi of that predecessor to the last bit.
     """
     moved = S[1:] * ((phi - x[1:]) / S[1:]).cumsum(0)  # 6
     carried = torch.cat([torch.zeros_like(moved[:1]), S[2:] / S[1:-1] * moved[:-1]])
