@@ -357,3 +357,16 @@ def test_a_module_in_the_current_folder_is_found_and_the_search_path_grows_once(
     assert isinstance(made, Schedule)
     assert sys.path == [*before, str(tmp_path)]
     del sys.modules["schedule_of_this_folder"]
+
+
+def test_a_table_is_the_same_up_to_rounding():
+    """What a run writes of a table is exp of a logarithm, and not the same bits on every processor."""
+    table = Tabulated.scaled_linear()
+    bars = torch.exp(2 * table._log_alpha[1:])
+    assert Tabulated(bars * (1 + 1e-12)).equals(table)
+    assert not Tabulated(bars * (1 - 1e-7)).equals(table)
+    assert not Tabulated(bars[:-1]).equals(table)
+    ends_in_zero = torch.cat([bars[:-1], bars.new_zeros(1)])
+    assert Tabulated(ends_in_zero).equals(Tabulated(ends_in_zero))
+    assert not Tabulated(ends_in_zero).equals(table)
+    assert Tabulated(ends_in_zero).equals(table, last=False)

@@ -159,7 +159,7 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
         )
     names = {kind: name for name, kind in KINDS.items()}
     table = schedule.base if isinstance(schedule, PiecewiseLinear) else schedule
-    if not isinstance(table, Tabulated) or not torch.equal(table._log_alpha, checkpoint.table._log_alpha):
+    if not isinstance(table, Tabulated) or not table.equals(checkpoint.table):
         raise ValueError(
             f"no scheduler of diffusers has the schedule {schedule!r}; "
             "a student on the checkpoint's own can be exported, or a flow"
@@ -186,7 +186,7 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
     with quietly():
         made = getattr(diffusers, SCHEDULERS[solver])(**own)
     # but for the last level, which is 2^-24 instead of 0 in a scheduler that divides by it
-    if not torch.equal(table_of(made)._log_alpha[:-1], checkpoint.table._log_alpha[:-1]):
+    if not table_of(made).equals(checkpoint.table, last=False):
         raise ValueError(f"{SCHEDULERS[solver]} of diffusers cannot have the noise levels of {checkpoint.source!r}")
     return made
 
