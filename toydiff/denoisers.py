@@ -33,6 +33,7 @@ from .support.checks import (
     check_state,
     shape,
 )
+from .support.sealed import digest
 from .support.words import quoted
 
 NO_CLASS = -1
@@ -135,6 +136,12 @@ class Denoiser(nn.Module):
     @data_std.setter
     def data_std(self, value: float) -> None:
         self.__dict__["_data_std"] = check_positive(value, "data_std")
+
+    def content(self) -> str | None:
+        """What identifies the model, whatever it is called: the digest of its weights (`support.sealed.digest`), or
+        else the content of the denoiser inside; None where there is neither."""
+        tensors = {**self.state_dict(), **dict(self.named_parameters())}
+        return digest(tensors) if tensors else next((inside.content() for inside in self._inside()), None)
 
     def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
         """Network calls per sample of one evaluation at a guidance scale."""

@@ -24,6 +24,7 @@ from .support.checks import (
     shape,
     unknown,
 )
+from .support.sealed import rounded_digest
 from .support.words import quoted
 
 Seed = torch.Generator | int | None
@@ -135,6 +136,16 @@ class GaussianMixture:
         if self._axes is None:
             return torch.diag_embed(self._scales**2)
         return (self._axes * self._scales[:, None, :] ** 2) @ self._axes.mT
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that make the mixture again, by the names of its arguments, in float64. The axes of a covariance
+        are not kept."""
+        cov = self.covariances
+        diagonal = cov.diagonal(dim1=1, dim2=2)
+        alone = torch.equal(torch.diag_embed(diagonal), cov)
+        spread = {"std": diagonal.sqrt()} if alone else {"cov": (cov + cov.mT) / 2}
+        labels = {} if self.labels is None else {"labels": self.labels}
+        return {"means": self.means, "weights": self.weights, **spread, **labels}
 
     @property
     def mean(self) -> Tensor:
@@ -331,6 +342,9 @@ class MixtureDenoiser(Denoiser):
         super().__init__(schedule, kind)
         self.mixture, self.data_std = mixture, mixture.data_std
 
+    def content(self) -> str | None:
+        return rounded_digest(self.mixture.tensors())
+
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         mixture = self.mixture
         mixture._check(x)
@@ -484,6 +498,9 @@ class EmpiricalDenoiser(Denoiser):
     def __init__(self, data: Empirical, schedule: Schedule, kind: str = "x0", chunk: int = 4096):
         super().__init__(schedule, kind)
         self.data, self.chunk, self.data_std = data, check_count(chunk, "chunk"), data.data_std
+
+    def content(self) -> str | None:
+        return rounded_digest({"points": self.data.points})
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         points, labels = self.data.points.to(x.device), self.data.labels

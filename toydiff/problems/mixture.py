@@ -13,7 +13,7 @@ from ..nets import MLP
 from ..schedules import Schedule, Tabulated, schedule_config
 from ..support.checks import as_generator, check_count, check_finite, shape
 from .base import Entry, Measured, Problem
-from .content import mixture_of, tensors_of
+from .content import mixture_of
 from .data import POINTS
 from .data import points as ready_made
 
@@ -47,7 +47,7 @@ class MixtureProblem(Problem):
         return self.mixture.sample_labelled(n, generator)
 
     def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
-        return None if self.ready else (_described("mixture", self.schedule), tensors_of(self.mixture))
+        return None if self.ready else (_described("mixture", self.schedule), self.mixture.tensors())
 
     def network(self, *, guided: bool = False) -> nn.Module:
         return MLP(self.mixture.dim, classes=self.classes, guided=guided)
@@ -90,7 +90,7 @@ class PointsProblem(Problem):
         else:
             self.set, self.name = checked_points(points), name
             self.shape = (self.set.shape[1],)
-        known = ready_made(points, KNOWN, 0) if isinstance(points, str) else self.set
+        known = ready_made(self.set, KNOWN, 0) if isinstance(self.set, str) else self.set
         self.data_std = Empirical(known).data_std
         self.schedule = Tabulated.scaled_linear() if schedule is None else schedule
         self._floors: dict[int, Spread] = {}

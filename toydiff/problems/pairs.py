@@ -25,20 +25,12 @@ from ..support.checks import check_count, check_finite, check_number, check_stat
 from ..support.files import check_folder, inside, read_bytes, write_bytes
 from ..support.forms import check_form, count, place, word
 from ..support.locks import Lock
+from ..support.sealed import VERSION, checksum, contradicts, read_index, write_index
 from ..support.words import said
 from ..training import Draws
-from ..training.checkpoints import (
-    VERSION,
-    checksum,
-    contradicts,
-    read_index,
-    read_tensors,
-    tensor_bytes,
-    versions,
-    write_index,
-)
+from ..training.checkpoints import read_tensors, tensor_bytes, versions
 from .base import CheckpointProblem, Problem
-from .content import content_of, content_of_problem
+from .content import content_of_problem
 
 FORMAT = "toydiff-pairs"
 INDEX = "pairs.json"
@@ -222,7 +214,7 @@ def _check_content(found: Mapping, about: Mapping, are: str) -> None:
 def check_teacher(pairs: Pairs, teacher: Denoiser, name: str) -> None:
     """`ValueError` where pairs are known to be of another teacher than the one named."""
     of, own = pairs.about.get("teacher"), "own"
-    if contradicts(pairs.about.get(WEIGHTS), content_of(teacher)):
+    if contradicts(pairs.about.get(WEIGHTS), teacher.content()):
         raise ValueError(
             f"the pairs are of another teacher than {said(repr(name))}"
             + (", which has other weights now" if of == name else f": they are of {said(repr(of))}")
@@ -329,7 +321,7 @@ def _about(problem: Problem, teacher: Denoiser, recipe: Recipe, name: str, nfe: 
     about = {"problem": problem.name, "teacher": name, **vars(recipe)}
     about |= {
         key: value
-        for key, value in ((WEIGHTS, content_of(teacher)), (DATA, content_of_problem(problem)))
+        for key, value in ((WEIGHTS, teacher.content()), (DATA, content_of_problem(problem)))
         if value is not None
     }
     if isinstance(problem, CheckpointProblem):

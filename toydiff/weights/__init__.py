@@ -15,7 +15,8 @@ from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import schedule_config, schedule_from_config
 from ..support.checks import unknown
 from ..support.files import write_bytes
-from ..training.checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
+from ..support.sealed import VERSION, checksum, read_index, write_index
+from ..training.checkpoints import read_tensors, tensor_bytes, versions
 from .networks import make_net, name_of
 
 FOLDER = Path(__file__).parent
