@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .mixtures import MIXTURES, Empirical, GaussianMixture, mixture
     from .prediction import KINDS, Prediction, chord, jump
     from .schedules import SCHEDULES, VE, VP, Cosine, Linear, Schedule, Tabulated, schedule
-    from .solvers import PARALLEL, SOLVERS, ParallelSolver, Solver, Trajectory, reference, solve
+    from .solvers import PARALLEL, SOLVERS, ParallelSolver, Solver, Trajectory, solve
+    from .solvers.reference import reference
 
 __version__ = "0.1.0"
 
