@@ -42,11 +42,13 @@ def warp(alpha: Tensor, sigma: Tensor, shift: tuple[float, float] = SHIFT) -> Te
     return torch.log((sigma + a * alpha) / (sigma + b * alpha))
 
 
-def _shifted_lambda(schedule: Schedule, steps: int, shift: tuple[float, float]) -> Tensor:
+def warped_times(schedule: Schedule, fractions: Tensor, shift: tuple[float, float] = SHIFT) -> Tensor:
+    """The times at these fractions of the way in u (`warp`) from t = 1 to t = 0. fractions (N + 1,): rising from 0 to
+    1, float64; the shifted grids have them even."""
     a, b = shift
     ends = torch.tensor([1.0, 0.0], dtype=torch.float64)
     u_noise, u_data = warp(schedule.alpha(ends), schedule.sigma(ends), shift).tolist()
-    e = torch.exp(torch.linspace(u_noise, u_data, steps + 1, dtype=torch.float64)[1:-1])
+    e = torch.exp(u_noise + (u_data - u_noise) * fractions[1:-1])
     inner = schedule.t_of_lam(torch.log((1 - e) / (b * e - a)))  # NSR = (b e - a)/(1 - e)
     return torch.cat([ends[:1], inner, ends[1:]])
 
@@ -98,7 +100,7 @@ def time_grid(
     scale = scale_of(data_std)
     if kind in SHIFTS:
         a, b = SHIFTS[kind]
-        ts = _shifted_lambda(schedule, steps, (a * scale, b * scale))
+        ts = warped_times(schedule, torch.linspace(0, 1, steps + 1, dtype=torch.float64), (a * scale, b * scale))
     elif kind in ("uniform", "quadratic"):
         ts = torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** (1 if kind == "uniform" else 2)
     elif kind == "lambda":

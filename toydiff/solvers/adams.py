@@ -47,11 +47,15 @@ class Angle:
         C = lagrange_weights(self._u(*here), self._u(*there), [self._u(*levels) for levels in known], self._dtheta)
         S_s = self._S(*there)
         terms = [(S_s / self._S(*here), base.x)]
-        for C_j, (alpha, sigma), p in zip(C, known, values, strict=True):
-            # F = (sigma x_0/sigma_d - sigma_d alpha eps)/S
-            c = -S_s * C_j / self._S(alpha, sigma)
-            terms += [(c * sigma / self.sigma_d, p.x0), (-c * alpha * self.sigma_d, p.eps)]
+        for C_j, p in zip(C, values, strict=True):
+            terms += self.F(p, -S_s * C_j)
         return combine(*terms)
+
+    def F(self, p: Prediction, c: float = 1.0) -> list[tuple[float, Tensor]]:
+        """c F, as terms to be combined: F = (sigma x_0/sigma_d - sigma_d alpha eps)/S."""
+        alpha, sigma, _ = map(float, self.schedule.levels(p.t))
+        c /= self._S(alpha, sigma)
+        return [(c * sigma / self.sigma_d, p.x0), (-c * alpha * self.sigma_d, p.eps)]
 
     def size(self, t: Tensor) -> float:
         """S at t: x/S has about unit variance."""

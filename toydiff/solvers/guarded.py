@@ -57,21 +57,20 @@ class Guarded(Solver):
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
-        here, olds, angle = D(x, t), list(reversed(past)), Angle.of(D)
-        if not olds:
-            return (jump(here, s) if D.schedule.levels(s).sigma == 0 else angle.step(here, s, [here])), here
-        if len(olds) == 1:
-            here = here.at(self._advance(angle, olds[0], t, [olds[0], here]))
-        x_s = self._advance(angle, here, s, [here, *olds])
-        alpha_s, sigma_s, _ = D.schedule.levels(s)
-        if sigma_s == 0:
-            J = jump(here, s)
-            x_s = J + _at_most(SETTLED * alpha_s * _size(here.x0 - olds[0].x0), x_s - J)  # line 5
-        return x_s, here
+        here, older, angle = D(x, t), list(reversed(past)), Angle.of(D)
+        if len(older) == 1:
+            here = here.at(self.advance(angle, older[0], t, [older[0], here], []))
+        return self.advance(angle, here, s, [here, *older[:2]], older), here
 
-    def _advance(self, angle: Angle, base: Prediction, s: Tensor, values: Sequence[Prediction]) -> Tensor:
-        """x at s from the state of `base`, with the model's `values`, of which the first is `base`."""
+    def advance(
+        self, angle: Angle, base: Prediction, s: Tensor, values: Sequence[Prediction], older: Sequence[Prediction]
+    ) -> Tensor:
+        """x at s from the state of `base`, with the model's `values`, one to three, of which the first is `base`.
+        older: all predictions before it, newest first."""
         J = jump(base, s)  # 1
+        clean = angle.schedule.levels(s).sigma == 0
+        if len(values) == 1:
+            return J if clean else angle.step(base, s, values)
         scale = angle.size(s)
         slack = self.slack * scale * math.sqrt(math.prod(J.shape[1:]))
         x1, x2 = (angle.step(base, s, values[:q]) for q in (1, 2))
@@ -83,6 +82,9 @@ class Guarded(Solver):
             third = angle.step(base, s, values) - x2
             q = _fraction(self.trust * p * second + slack, _size(third))  # 3
             x_s = x_s + expand(p * q, J) * third  # 4
+        if clean:
+            changed = SETTLED * float(angle.schedule.levels(s).alpha) * _size(base.x0 - older[0].x0)
+            x_s = J + expand(_fraction(changed, _size(x_s - J)), J) * (x_s - J)  # 5
         return x_s
 
 
@@ -94,11 +96,6 @@ def _size(x: Tensor) -> Tensor:
 def _fraction(most: Tensor, size: Tensor) -> Tensor:
     """min(1, most/size), and 1 where size = 0."""
     return torch.where(size <= most, 1.0, most / size)
-
-
-def _at_most(most: Tensor, change: Tensor) -> Tensor:
-    """A change, shortened to a norm of `most` where it is longer."""
-    return expand(_fraction(most, _size(change)), change) * change
 
 
 GUARDED_ENTRIES = [

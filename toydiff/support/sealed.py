@@ -55,14 +55,14 @@ def contradicts(found: object, wanted: object) -> bool:
     return structure != other or (dtypes == others and values != theirs)
 
 
-def seal(index: dict) -> str:
+def seal_of(index: dict) -> str:
     """The checksum of a JSON object, whatever the order of its keys."""
     return checksum(json.dumps(index, sort_keys=True).encode())
 
 
 def write_index(path: Path | str, index: dict) -> None:
     """Write a JSON object for `read_index`, whole or not at all, with a checksum of its own content."""
-    write_text(path, json_text(index | {"seal": seal(index)}))
+    write_text(path, json_text(index | {"seal": seal_of(index)}))
 
 
 def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = ()) -> dict:
@@ -89,7 +89,7 @@ def read_index(path: Path | str, format_: str, what: str, keys: Sequence[str] = 
         )
     seal = index.pop("seal", None)
     try:
-        altered = seal is not None and seal != seal(index)
+        altered = seal is not None and seal != seal_of(index)
     except RecursionError:
         raise ValueError(f"{str(path)!r} is not a whole {what}: it is nested too deep") from None
     if altered:
