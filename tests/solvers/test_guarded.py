@@ -105,7 +105,7 @@ def test_smooth_paths_keep_the_order(by):
 
 
 @pytest.mark.parametrize(("scale", "steps"), [(7.5, 5), (7.5, 10), (15.0, 5), (15.0, 10)])
-def test_no_sample_is_thrown_off_by_strong_guidance(scale, steps):
+def test_the_guard_holds_what_strong_guidance_throws_off(scale, steps):
     """AB3 leaves by tens of the data's size; the default is nearer than DDIM, in the median and in the mean square."""
     mixture, S = mixtures.ring(std=0.3), ALL_SCHEDULES["scaled-linear"]
     cond = torch.arange(160) % 8

@@ -582,7 +582,7 @@ def _sample_arguments(parser: Parser) -> None:
         metavar="NAME",
         help="a step solver or a parallel sampler, NAME or NAME:setting=value,..., "
         "such as ddim, picard:window=10 or parareal:fine=heun; `toydiff methods` lists both "
-        "(default: ab3; of a RUN, its method's)",
+        "(default: guarded; of a RUN, its method's)",
     )
     parser.add_argument(
         "--grid",

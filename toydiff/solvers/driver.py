@@ -260,8 +260,8 @@ def solve(
     the sweeps as well: fewer rounds, more calls. It computes the path of a one-step solver: ddim, unless its settings
     name another ("picard:solver=ddpm,window=20").
 
-    The defaults are the most accurate general choice, for few steps and under guidance too. They go by the scale of the
-    data, which the model says (`Denoiser.data_std`).
+    The defaults are the most accurate general choice, and go by the scale of the data, which the model says
+    (`Denoiser.data_std`). Under strong guidance in about 5 steps a few samples end far off; "ddim" is safest there.
 
     Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way,
     or if the model's weights are not finite.

@@ -8,7 +8,8 @@ From x at t to s, with the Adams-Bashforth steps x1, x2, x3 of orders 1 to 3 and
 
     1. J = alpha_s x_0 + sigma_s eps                                    the step of DDIM
     2. p = min(1, (c |J - (S_s/S_t) x| + e) / |x2 - x1|)                order 2 where it changes less than a step does
-    3. q = min(1, (c p |x2 - x1| + e) / |x3 - x2|)                      order 3 where it changes less than order 2 does
+    3. p = p min(1, (c |x2 - x1| + e) / |x3 - x2|)                      and where order 3 hardly corrects it
+       q = min(1, (c p |x2 - x1| + e) / |x3 - x2|)                      order 3 where it changes less than order 2 does
     4. x_s = J + p (x2 - J) + p q (x3 - x2)
     5. at s = 0: x_s = J + min(1, 2 alpha_s |x_0 - x_0'| / |x_s - J|) (x_s - J)      x_0': that of the call before
 
@@ -77,11 +78,14 @@ class Guarded(Solver):
         second = _size(x2 - x1)
         moved = _size(J - (scale / angle.size(base.t)) * base.x)
         p = _fraction(self.trust * moved + slack, second)  # 2
-        x_s = J + expand(p, J) * (x2 - J)
-        if len(values) > 2:
-            third = angle.step(base, s, values) - x2
-            q = _fraction(self.trust * p * second + slack, _size(third))  # 3
-            x_s = x_s + expand(p * q, J) * third  # 4
+        if len(values) == 2:
+            x_s = J + expand(p, J) * (x2 - J)
+        else:
+            change = angle.step(base, s, values) - x2
+            third = _size(change)
+            p = p * _fraction(self.trust * second + slack, third)  # 3
+            q = _fraction(self.trust * p * second + slack, third)
+            x_s = J + expand(p, J) * (x2 - J) + expand(p * q, J) * change  # 4
         if clean:
             changed = SETTLED * float(angle.schedule.levels(s).alpha) * _size(base.x0 - older[0].x0)
             x_s = J + expand(_fraction(changed, _size(x_s - J)), J) * (x_s - J)  # 5
