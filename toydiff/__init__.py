@@ -25,7 +25,8 @@ _NAMES = {
     "mixtures": ("MIXTURES", "Empirical", "GaussianMixture", "mixture"),
     "prediction": ("KINDS", "Prediction", "chord", "jump"),
     "schedules": ("SCHEDULES", "VE", "VP", "Cosine", "Linear", "Schedule", "Tabulated", "schedule"),
-    "solvers": ("PARALLEL", "SOLVERS", "ParallelSolver", "Solver", "Trajectory", "reference", "solve"),
+    "solvers": ("PARALLEL", "SOLVERS", "ParallelSolver", "Solver", "Trajectory", "solve"),
+    "solvers.reference": ("reference",),
 }
 """The names of each module that stand here: the imports above, as `__getattr__` reads them."""
 

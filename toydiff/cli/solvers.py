@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..support.checks import check_count
 from ..support.words import quoted
 from . import sd as cli_sd
 from .terminal import (
@@ -140,7 +139,7 @@ def noises(
     size = 1
     for length in the_problem.shape:
         size *= length
-    n = max(32, min(MOST_NOISES, NUMBERS // size)) if n is None else check_count(n, "n", 4)
+    n = max(32, min(MOST_NOISES, NUMBERS // size)) if n is None else n
     rng = torch.Generator().manual_seed(seed)
     cond = the_problem.uniform_labels(n, rng)
     if cond is None and guidance_scale != 1:
