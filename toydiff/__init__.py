@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .mixtures import MIXTURES, Empirical, GaussianMixture, mixture
     from .prediction import KINDS, Prediction, chord, jump
     from .schedules import SCHEDULES, VE, VP, Cosine, Linear, Schedule, Tabulated, schedule
-    from .solvers import PARALLEL, SOLVERS, ParallelSolver, Solver, Trajectory, reference, solve
+    from .solvers import PARALLEL, SOLVERS, ParallelSolver, Solver, Trajectory, solve
+    from .solvers.reference import reference
 
 __version__ = "0.1.0"
 
@@ -24,7 +25,8 @@ _NAMES = {
     "mixtures": ("MIXTURES", "Empirical", "GaussianMixture", "mixture"),
     "prediction": ("KINDS", "Prediction", "chord", "jump"),
     "schedules": ("SCHEDULES", "VE", "VP", "Cosine", "Linear", "Schedule", "Tabulated", "schedule"),
-    "solvers": ("PARALLEL", "SOLVERS", "ParallelSolver", "Solver", "Trajectory", "reference", "solve"),
+    "solvers": ("PARALLEL", "SOLVERS", "ParallelSolver", "Solver", "Trajectory", "solve"),
+    "solvers.reference": ("reference",),
 }
 """The names of each module that stand here: the imports above, as `__getattr__` reads them."""
 

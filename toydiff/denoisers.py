@@ -28,10 +28,12 @@ from .support.checks import (
     check_batch_of_times,
     check_finite,
     check_number,
+    check_positive,
     check_range,
     check_state,
     shape,
 )
+from .support.sealed import digest
 from .support.words import quoted
 
 NO_CLASS = -1
@@ -48,7 +50,8 @@ class Denoiser(nn.Module):
     - cond: labels (B,), or whatever else the model takes; None for unconditional;
     - guidance_scale: g, a number or one a sample (B,); 1 is off.
 
-    Shapes, dtypes and times are checked before `forward` is reached; `ValueError` names what is wrong.
+    Shapes, dtypes and times are checked before `forward` is reached; `ValueError` names what is wrong. Where the data's
+    standard deviation is not about 1, set `data_std`: the default solver and grid go by it.
 
     `forward` usually ends with Prediction.of(self.kind, y, x, t, self.schedule), y the model's output. Where g is
     neither 0 nor 1, a forward(x, t, cond) is called twice, with and without the condition (classifier-free guidance).
@@ -119,6 +122,26 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         """The prediction at (x, t)."""
         raise NotImplementedError
+
+    @property
+    def data_std(self) -> float:
+        """The scale of the data, by which the default solver and grid go: the standard deviation of a coordinate; where
+        directions differ, see `mixtures.data_std`. It can be set to a number > 0; else it is that of the denoiser
+        inside, and 1 where there is none."""
+        own = self.__dict__.get("_data_std")
+        if own is not None:
+            return own
+        return next((inside.data_std for inside in self._inside()), 1.0)
+
+    @data_std.setter
+    def data_std(self, value: float) -> None:
+        self.__dict__["_data_std"] = check_positive(value, "data_std")
+
+    def content(self) -> str | None:
+        """What identifies the model, whatever it is called: the digest of its weights (`support.sealed.digest`), or
+        else the content of the denoiser inside; None where there is neither."""
+        tensors = {**self.state_dict(), **dict(self.named_parameters())}
+        return digest(tensors) if tensors else next((inside.content() for inside in self._inside()), None)
 
     def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
         """Network calls per sample of one evaluation at a guidance scale."""
@@ -206,12 +229,14 @@ class NetDenoiser(Denoiser):
     kind: a name of `prediction.KINDS`. EDM's networks, which were made for data of standard deviation 0.5, predict
     "preconditioned:sigma_data=0.5"; "preconditioned" alone means 1.
 
+    data_std: the scale of the data that the network was trained on (`Denoiser.data_std`), > 0.
+
     The network gets t as (B,), in x's dtype and on its device, and returns (B, ...).
     """
 
-    def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
+    def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps", *, data_std: float = 1.0):
         super().__init__(schedule, kind)
-        self.net = net
+        self.net, self.data_std = net, data_std
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         times = t.to(x).expand(x.shape[0])
@@ -239,8 +264,8 @@ class LambdaDenoiser(NetDenoiser):
     that `solve` knows as a number: of all samples.
     """
 
-    def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps"):
-        super().__init__(net, schedule, kind)
+    def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps", *, data_std: float = 1.0):
+        super().__init__(net, schedule, kind, data_std=data_std)
         self._last_doubled: tuple[Tensor, Tensor, int] | None = None
 
     @property

@@ -16,14 +16,23 @@ FIRST_NSR = 30.0
 """The NSR that the first step jumps to from alpha = 0, on the grids `lambda` and `karras`, unless `first` is given."""
 
 
-SHIFT = (0.17, 2.0)
-"""(a, b) of the shifted-lambda grid, in NSR, for data whose standard deviation is about 1 and whose details are a
-tenth of that. Chosen once, together with the default solver, on ready-made and random mixtures at 5, 10 and 20
-steps; `tests/benchmarks/quality.py` measures it."""
+SHIFT = (0.12, 1.4)
+"""(a, b) of the shifted-lambda grid, in NSR, for data of standard deviation 1; they grow with the data. Chosen once,
+together with the default solver, at 5, 10 and 20 steps on mixtures of many shapes and scales;
+`tests/benchmarks/quality.py` measures it."""
 
-SHIFTS = {"shifted-lambda": SHIFT, "shifted-lambda-wide": (0.1, 5.0), "shifted-lambda-narrow": (0.08, 1.0)}
-"""The shifted-lambda grids: the default, one for data that spread twice as wide, and one for data with finer
-details."""
+SHIFTS = {"shifted-lambda": SHIFT, "shifted-lambda-wide": (0.07, 3.5), "shifted-lambda-narrow": (0.056, 0.7)}
+"""The shifted-lambda grids: the default, one for data that spread twice as wide as `data_std` says, and one for data
+with finer details."""
+
+SCALES = (1e-4, 1e4)
+"""The least and the greatest scale of data that a grid is laid out for: beyond, times run together."""
+
+
+def scale_of(data_std: float) -> float:
+    """`Denoiser.data_std` within `SCALES`; `ValueError` unless it is a finite number > 0."""
+    least, most = SCALES
+    return min(max(check_positive(data_std, "data_std"), least), most)
 
 
 def warp(alpha: Tensor, sigma: Tensor, shift: tuple[float, float] = SHIFT) -> Tensor:
@@ -33,11 +42,13 @@ def warp(alpha: Tensor, sigma: Tensor, shift: tuple[float, float] = SHIFT) -> Te
     return torch.log((sigma + a * alpha) / (sigma + b * alpha))
 
 
-def _shifted_lambda(schedule: Schedule, steps: int, shift: tuple[float, float]) -> Tensor:
+def warped_times(schedule: Schedule, fractions: Tensor, shift: tuple[float, float] = SHIFT) -> Tensor:
+    """The times at these fractions of the way in u (`warp`) from t = 1 to t = 0. fractions (N + 1,): rising from 0 to
+    1, float64; the shifted grids have them even."""
     a, b = shift
     ends = torch.tensor([1.0, 0.0], dtype=torch.float64)
     u_noise, u_data = warp(schedule.alpha(ends), schedule.sigma(ends), shift).tolist()
-    e = torch.exp(torch.linspace(u_noise, u_data, steps + 1, dtype=torch.float64)[1:-1])
+    e = torch.exp(u_noise + (u_data - u_noise) * fractions[1:-1])
     inner = schedule.t_of_lam(torch.log((1 - e) / (b * e - a)))  # NSR = (b e - a)/(1 - e)
     return torch.cat([ends[:1], inner, ends[1:]])
 
@@ -64,10 +75,12 @@ def time_grid(
     first: float | None = None,
     last: float | None = None,
     rho: float = 7.0,
+    data_std: float = 1.0,
 ) -> Tensor:
     """The times of N = `steps` steps, (N + 1,), float64, strictly decreasing from 1 to 0.
 
-    - `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), (a, b) of `SHIFTS`;
+    - `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), (a, b) of `SHIFTS` times
+      `data_std`, the scale of the data (`Denoiser.data_std`), so that the grid of larger data lies at more noise;
     - `uniform`: t = i/N;
     - `quadratic`: t = (i/N)^2 (arXiv 2010.02502, app. D.2);
     - `lambda`: uniform in log NSR (arXiv 2206.00927, sec. 3.4);
@@ -75,7 +88,8 @@ def time_grid(
 
     `lambda` and `karras` are laid out in noise levels. They begin at NSR(1); where that is infinite, or `first` is
     given, one step goes from t = 1 to NSR `first`. They end at NSR `last`, from where the last step jumps to data. Only
-    these two take `first` > `last` > 0, and only `karras` uses `rho`. `ValueError` for anything else.
+    these two take `first` > `last` > 0, only `karras` uses `rho`, and only the shifted grids use `data_std`.
+    `ValueError` for anything else.
     """
     check_schedule(schedule)
     check_count(steps, "steps")
@@ -83,8 +97,10 @@ def time_grid(
         raise unknown("time grid", kind, GRIDS)
     if kind not in ("lambda", "karras") and (first, last) != (None, None):
         raise ValueError(f"first and last are noise levels of the grids lambda and karras; the grid {kind!r} has none")
+    scale = scale_of(data_std)
     if kind in SHIFTS:
-        ts = _shifted_lambda(schedule, steps, SHIFTS[kind])
+        a, b = SHIFTS[kind]
+        ts = warped_times(schedule, torch.linspace(0, 1, steps + 1, dtype=torch.float64), (a * scale, b * scale))
     elif kind in ("uniform", "quadratic"):
         ts = torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** (1 if kind == "uniform" else 2)
     elif kind == "lambda":

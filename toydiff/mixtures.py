@@ -24,6 +24,7 @@ from .support.checks import (
     shape,
     unknown,
 )
+from .support.sealed import rounded_digest
 from .support.words import quoted
 
 Seed = torch.Generator | int | None
@@ -45,6 +46,25 @@ def _rows(values: object, what: str) -> Tensor:
     if not torch.isfinite(out).all():
         raise ValueError(f"{what} must be finite")
     return out.detach().cpu().clone()  # what a caller holds may change
+
+
+def data_std(variances: Tensor, covariance_times: Callable[[Tensor], Tensor], start: Tensor) -> float:
+    """The scale of data by which the default solver and grid go: r^(1/4) l^(3/4).
+
+    r^2 is the mean of the coordinates' variances (d,), and l^2 the greatest variance in any direction; r = l where all
+    directions are alike. Where they differ, r or l alone serve worse on mixtures in 2 to 64 dimensions and on digits
+    (`tests/benchmarks/quality.py`). l is found by 30 steps of power iteration, from `start` (d,); covariance_times
+    multiplies by the covariance. 1 for data that are one point.
+    """
+    r, direction, l2 = math.sqrt(float(variances.mean())), start, 0.0
+    for _ in range(30):
+        size = float(direction.norm())
+        if size == 0:
+            return r or 1.0
+        direction = direction / size
+        product = covariance_times(direction)
+        l2, direction = float(direction @ product), product
+    return r**0.25 * max(math.sqrt(l2), r) ** 0.75
 
 
 class GaussianMixture:
@@ -117,6 +137,16 @@ class GaussianMixture:
             return torch.diag_embed(self._scales**2)
         return (self._axes * self._scales[:, None, :] ** 2) @ self._axes.mT
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that make the mixture again, by the names of its arguments, in float64. The axes of a covariance
+        are not kept."""
+        cov = self.covariances
+        diagonal = cov.diagonal(dim1=1, dim2=2)
+        alone = torch.equal(torch.diag_embed(diagonal), cov)
+        spread = {"std": diagonal.sqrt()} if alone else {"cov": (cov + cov.mT) / 2}
+        labels = {} if self.labels is None else {"labels": self.labels}
+        return {"means": self.means, "weights": self.weights, **spread, **labels}
+
     @property
     def mean(self) -> Tensor:
         """The mixture's mean, (d,), float64."""
@@ -127,6 +157,24 @@ class GaussianMixture:
         """Root mean variance per coordinate: the sigma_data of this distribution."""
         off = self.means - self.mean
         return math.sqrt(float((self.weights * ((off**2).sum(1) + (self._scales**2).sum(1))).sum()) / self.dim)
+
+    @property
+    def data_std(self) -> float:
+        """The scale of this distribution, by which the default solver and grid go: see `mixtures.data_std`."""
+        off = self.means - self.mean
+        unit = float(max(off.abs().max(), self._scales.max()))  # so that squares are numbers at any scale
+        off, scales, weights = off / unit, self._scales / unit, self.weights[:, None]
+        inside = scales**2 if self._axes is None else (self._axes**2 * scales[:, None, :] ** 2).sum(2)
+
+        def covariance_times(v: Tensor) -> Tensor:
+            if self._axes is None:
+                spread = scales**2 * v
+            else:
+                spread = torch.einsum("kij,kj->ki", self._axes, scales**2 * torch.einsum("kij,i->kj", self._axes, v))
+            return (weights * (spread + off * (off @ v)[:, None])).sum(0)
+
+        start = torch.linspace(1, 2, self.dim, dtype=torch.float64)
+        return unit * data_std((weights * (inside + off**2)).sum(0), covariance_times, start)
 
     def sample(
         self, n: int, generator: Seed = None, *, cond: Tensor | None = None, dtype: torch.dtype | None = None
@@ -292,7 +340,10 @@ class MixtureDenoiser(Denoiser):
 
     def __init__(self, mixture: GaussianMixture, schedule: Schedule, kind: str = "x0"):
         super().__init__(schedule, kind)
-        self.mixture = mixture
+        self.mixture, self.data_std = mixture, mixture.data_std
+
+    def content(self) -> str | None:
+        return rounded_digest(self.mixture.tensors())
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         mixture = self.mixture
@@ -413,6 +464,16 @@ class Empirical:
         self.points = points
         self.labels = None if labels is None else _labels(labels, len(points))
 
+    @property
+    def data_std(self) -> float:
+        """The scale of these points, by which the default solver and grid go: see `mixtures.data_std`."""
+        off = self.points.flatten(1).to(torch.float64)
+        off = off - off.mean(0)
+        unit = float(off.abs().max()) or 1.0
+        off = off / unit
+        start = off[off.square().sum(1).argmax()]
+        return unit * data_std(off.square().mean(0), lambda v: off.T @ (off @ v) / len(off), start)
+
     def sample(self, n: int, generator: Seed = None) -> Tensor:
         """n draws with replacement, (n, ...)."""
         return self.points[self._pick(check_count(n, "n"), generator)]
@@ -436,7 +497,10 @@ class EmpiricalDenoiser(Denoiser):
 
     def __init__(self, data: Empirical, schedule: Schedule, kind: str = "x0", chunk: int = 4096):
         super().__init__(schedule, kind)
-        self.data, self.chunk = data, check_count(chunk, "chunk")
+        self.data, self.chunk, self.data_std = data, check_count(chunk, "chunk"), data.data_std
+
+    def content(self) -> str | None:
+        return rounded_digest({"points": self.data.points})
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         points, labels = self.data.points.to(x.device), self.data.labels

@@ -27,7 +27,7 @@ def truth(mixture: GaussianMixture, schedule: str, grid: str) -> tuple:
     if grid == INNER:  # between two noise levels at which nothing is singular
         grids = {N: on.t_of_lam(torch.linspace(*WINDOW, N + 1, dtype=torch.float64)) for N in STEPS}
     else:
-        grids = {N: toydiff.time_grid(on, N, grid) for N in STEPS}
+        grids = {N: toydiff.time_grid(on, N, grid, data_std=mixture.data_std) for N in STEPS}
     D = mixture.denoiser(on)
     t, s = (float(end) for end in grids[STEPS[0]][[0, -1]])
     x = mixture.marginal(on, t).sample(32, 0, dtype=torch.float64)

@@ -7,7 +7,7 @@ import toydiff
 from toydiff.measure import paired_error
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive
-from toydiff.solvers import SOLVERS
+from toydiff.solvers import DEFAULT_SOLVER, SOLVERS
 
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson, remember
@@ -81,14 +81,14 @@ LESSON = Lesson(
         Mixture(),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),
         Choice("a", "Solver A", tuple(SOLVERS), "ddim"),
-        Choice("b", "Solver B", tuple(SOLVERS), "ab3"),
+        Choice("b", "Solver B", tuple(SOLVERS), DEFAULT_SOLVER),
         Number("steps", "Steps", (*range(1, 21), 25, 30, 40, 50), 5),
     ),
     figure=paths,
     uses=(start,),
     words=words,
     presets={
-        "Why DDIM with 5 steps is bad": {"a": "ddim", "b": "ab3", "steps": 5},
+        "Why DDIM with 5 steps is bad": {"a": "ddim", "b": DEFAULT_SOLVER, "steps": 5},
         "An SDE wanders": {"a": "ddpm", "b": "ddim", "steps": 50},
     },
 )

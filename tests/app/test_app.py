@@ -248,7 +248,7 @@ def test_a_link_sets_every_control():
     memory = at.session_state["paths-link"]
     memory["at"] -= 10
     at.run()
-    assert [box.value for box in at.selectbox] == ["ring", "vp", "dpm2", "ab3"]
+    assert [box.value for box in at.selectbox] == ["ring", "vp", "dpm2", "guarded"]
     assert at.select_slider(key="paths.steps").value == 5
 
 

@@ -457,7 +457,7 @@ def test_figures_are_saved_as_files(open_page, tmp_path):
     assert picture.width > 2000
     assert len(picture.convert("RGB").resize((300, 150)).getcolors(100_000)) > 20
     rows = json.loads(saved["json"].read_text())
-    assert [row["solver"] for row in rows] == ["ddim", "ab3"]
+    assert [row["solver"] for row in rows] == ["ddim", "guarded"]
     own = page.context.new_page()
     own.goto(saved["html"].as_uri())
     own.wait_for_selector(".js-plotly-plot .trace")

@@ -19,7 +19,8 @@ from toydiff.cli import command as cli
 from toydiff.cli import training as cli_training
 from toydiff.problems import PROBLEMS, problem
 from toydiff.problems.pairs import Recipe, load_pairs, make_pairs
-from toydiff.training.checkpoints import Checkpoints, read_run, write_index
+from toydiff.support.sealed import write_index
+from toydiff.training.checkpoints import Checkpoints, read_run
 
 TINY = ["--updates", 3, "--batch", 16]
 

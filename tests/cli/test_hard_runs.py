@@ -16,7 +16,8 @@ import toydiff
 from toydiff.cli import command as cli
 from toydiff.cli import terminal
 from toydiff.support import files
-from toydiff.training.checkpoints import read_run, write_index
+from toydiff.support.sealed import write_index
+from toydiff.training.checkpoints import read_run
 
 TINY = ["--updates", 2, "--batch", 16]
 

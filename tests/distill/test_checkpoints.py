@@ -22,8 +22,9 @@ from toydiff.catalog import METHODS
 from toydiff.problems import mixture
 from toydiff.problems.pairs import Recipe, make_pairs
 from toydiff.support import files
+from toydiff.support.sealed import checksum, read_index, write_index
 from toydiff.training import State, Turn, fit, laid_out_as
-from toydiff.training.checkpoints import Checkpoints, checksum, read_index, read_tensors, tensor_bytes, write_index
+from toydiff.training.checkpoints import Checkpoints, read_tensors, tensor_bytes
 
 UPDATES = 12
 SMALL = {"updates": UPDATES, "batch": 16, "warmup": 3, "ema": 0.9}

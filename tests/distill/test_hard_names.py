@@ -7,7 +7,7 @@ from tiny import TinyDigits, TinyMixture
 
 from toydiff import runs
 from toydiff.problems.pairs import Recipe, load_pairs, save_pairs
-from toydiff.training.checkpoints import contradicts, digest
+from toydiff.support.sealed import contradicts, digest
 
 FEW = {"updates": 2, "batch": 8}
 RECIPE = Recipe(n=6, steps=1)

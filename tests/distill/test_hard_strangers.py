@@ -14,7 +14,8 @@ from toydiff import runs
 from toydiff.problems import problem
 from toydiff.problems.pairs import Recipe, load_pairs, save_pairs
 from toydiff.schedules import VP, schedule, schedule_from_config
-from toydiff.training.checkpoints import checksum, read_run, read_tensors, tensor_bytes, write_index
+from toydiff.support.sealed import checksum, write_index
+from toydiff.training.checkpoints import read_run, read_tensors, tensor_bytes
 
 FEW = {"updates": 2, "batch": 8}
 PIECES = {"name": "piecewise-linear", "edges": [0.0, 0.5, 1.0]}

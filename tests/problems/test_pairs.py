@@ -114,7 +114,7 @@ def test_a_finished_folder_is_only_loaded(folder, monkeypatch):
         (Recipe(n=26, steps=4, seed=3), "own", "have n = 25, not 26; choose another folder, or the same settings"),
         (Recipe(n=25, steps=5, seed=3), "own", "have steps = 4, not 5"),
         (Recipe(n=25, steps=4, seed=4), "own", "have seed = 3, not 4"),
-        (Recipe(n=25, steps=4, seed=3, solver="ddim"), "own", "have solver = 'dpm\\+\\+2m', not 'ddim'"),
+        (Recipe(n=25, steps=4, seed=3, solver="ddim"), "own", "have solver = 'guarded', not 'ddim'"),
         (Recipe(n=25, steps=4, seed=3, guidance_scale=2.0), "own", "have guidance_scale = 1.0, not 2.0"),
         (RECIPE, "another", "have teacher = 'own', not 'another'"),
     ],

@@ -174,7 +174,7 @@ def test_build_makes_measures_and_stores(tmp_path, monkeypatch, few_samples):
     out.mkdir()
     entries = list(zoo.build(["tiny-student", "tiny-teacher"], tmp_path / "work", out))
     assert [entry["id"] for entry in entries] == ["tiny-teacher", "tiny-student"]
-    assert [(r["steps"], r["solver"]) for r in entries[0]["rows"]] == [(2, "dpm++2m"), (2, "ddim")]
+    assert [(r["steps"], r["solver"]) for r in entries[0]["rows"]] == [(2, "guarded"), (2, "ddim")]
     assert [r["steps"] for r in entries[1]["rows"]] == [1, 2]
     tensors, about = weights.load("tiny-student", out)
     assert {t.dtype for t in weights.load("tiny-teacher", out)[0].values()} == {torch.float16}

@@ -818,7 +818,7 @@ def test_a_constant_start(schedule):
     for window in (None, 3):
         first = {m: solve(D, x, 6, solver=m(window=window)).sweeps[0] for m in (Picard, Anderson, Broyden)}
         assert torch.equal(first[Picard], x.expand(7, 2, 2))
-        S = units(D, time_grid(schedule, 6))
+        S = units(D, time_grid(schedule, 6, data_std=D.data_std))
         S[(window or 6) + 1 :] = S[window or 6]
         for method in (Anderson, Broyden):
             close(first[method], x * (S / S[0])[:, None, None], 1e-13)
@@ -978,7 +978,7 @@ def test_a_limit_of_states_changes_the_memory_and_nothing_else(at_once):
 
 @pytest.mark.parametrize("T", [1, 2, 6, 12, 24])
 def test_parareal_takes_the_rounds_of_its_cost_model(T):
-    ts, x = time_grid(SCALED, T), draw(R2, SCALED, 1.0, 2)
+    ts, x = time_grid(SCALED, T, data_std=R2.data_std), draw(R2, SCALED, 1.0, 2)
     D = Surprise(R2.denoiser(SCALED), DDIM(), ts, x)
     for B in divisors(T):
         path = solve(D, x, T, solver=Parareal(blocks=B, tolerance=None))
@@ -1175,6 +1175,8 @@ def test_a_change_is_measured_by_the_worst_sample_and_the_mean_of_its_data():
 
     class Twice(Denoiser):
         """Both coordinates alike."""
+
+        data_std = D.data_std
 
         def forward(self, x, t, cond=None):
             p = D(x[:, :1], t)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..grids import GRIDS, time_grid
+from ..grids import DEFAULT_GRID, GRIDS, time_grid
 from ..schedules import Tabulated, as_time
 from ..solvers import Trajectory, solve
 from ..solvers.parallel import ParallelSolver
-from ..solvers.registry import PARALLEL, solver_by_name
+from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
 from .schedulers import SPACINGS, like_scheduler
@@ -122,6 +122,11 @@ def sample_images(
                 f"ts begins at {float(ts[0]):g}, where a state holds part of an image: "
                 "give one to start from (image), or begin at 1"
             )
+    elif is_learned(solver):
+        if image is not None or rounded:
+            raise ValueError(
+                "a learned solver walks its own times from noise: it takes no image and no whole timesteps"
+            )
     elif grid in SPACINGS:
         word = solver.partition(":")[0]
         one_step = "ddim" if word in PARALLEL else solver
@@ -131,9 +136,9 @@ def sample_images(
     else:
         if grid not in GRIDS:
             raise unknown("time grid", grid, [*GRIDS, *SPACINGS])
-        ts = time_grid(D.schedule, steps, grid)
+        ts = time_grid(D.schedule, steps, grid, data_std=D.data_std)
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
-    if image is not None and of_steps:
+    if image is not None and ts is not None and of_steps:
         ts = _last_part(ts, steps, STRENGTH if strength is None else strength)
     cond = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
     if negative_prompt is not None:
@@ -142,7 +147,7 @@ def sample_images(
             raise ValueError(f"of the negative prompt: {lost}")
     net.rounded, net.negative = rounded, negative_prompt
     rng = _streams(seed, len(cond))
-    if image is None:
+    if image is None or ts is None:
         x = scale * _noise((len(cond), *checkpoint.latent_shape(size)), rng)
     else:
         x = _noised(checkpoint, D, image, size, ts[0], len(cond), rng, at_once)
@@ -156,7 +161,9 @@ def sample_images(
         path = solve(
             D,
             x[part].to(checkpoint.device),
+            steps,
             ts=ts,
+            grid=grid if is_learned(solver) else DEFAULT_GRID,
             solver=how,
             cond=cond[part],
             guidance_scale=guidance_scale,

@@ -21,6 +21,7 @@ from ..support.files import writable_folder, write_bytes
 from ..support.words import printable, quoted, shortened, unknown
 from . import app as cli_app
 from . import sd as cli_sd
+from . import solvers as cli_solvers
 from . import training as cli_training
 from .terminal import (
     MOST_SAMPLES,
@@ -286,14 +287,12 @@ def draw(mixture: "GaussianMixture", settings: Mapping[str, Any]) -> Samples:
     """Sample a mixture. The start is drawn from the mixture's own marginal at t = 1, so every error is the solver's."""
     import torch
 
-    from ..grids import time_grid
     from ..measure import floor, sliced_wasserstein
     from ..schedules import schedule
     from ..solvers import solve
 
     n, label, guidance_scale = settings["n"], settings["label"], settings["guidance_scale"]
     noise_schedule = schedule(settings["schedule"])
-    ts = time_grid(noise_schedule, settings["steps"], settings["grid"])
     if guidance_scale != 1 and label is None:
         raise ValueError(f"--guidance-scale {guidance_scale:g} needs a class to guide towards: give --label")
     cond = None if label is None else torch.full((n,), label)
@@ -304,8 +303,9 @@ def draw(mixture: "GaussianMixture", settings: Mapping[str, Any]) -> Samples:
     trajectory = solve(
         mixture.denoiser(noise_schedule),
         start,
+        settings["steps"],
         solver=settings["solver"],
-        ts=ts,
+        grid=settings["grid"],
         cond=cond,
         guidance_scale=guidance_scale,
         generator=rng,
@@ -582,7 +582,7 @@ def _sample_arguments(parser: Parser) -> None:
         metavar="NAME",
         help="a step solver or a parallel sampler, NAME or NAME:setting=value,..., "
         "such as ddim, picard:window=10 or parareal:fine=heun; `toydiff methods` lists both "
-        "(default: ab3; of a RUN, its method's)",
+        "(default: guarded; of a RUN, its method's)",
     )
     parser.add_argument(
         "--grid",
@@ -747,6 +747,11 @@ COMMANDS = {
         "make pairs (noise, sample) of a teacher's ODE, into a folder",
         cli_training.pairs_arguments,
     ),
+    "learn-solver": Command(
+        cli_solvers.learn,
+        "learn the times and coefficients of a solver for one model and number of calls",
+        cli_solvers.learn_arguments,
+    ),
     "evaluate": Command(
         cli_training.evaluate,
         "measure a trained model: distance to true samples, accuracy, calls",
@@ -791,6 +796,11 @@ MORE = {
         "leaves their distribution on purpose. The floor is the distance of true samples among themselves.\n"
         "A Stable Diffusion checkpoint, or a student of one, makes images from the noise that diffusers draws for\n"
         "the same seed. Nothing measures them."
+    ),
+    "learn-solver": (
+        "The search begins with the default solver, or --solver, and ends when it improves no more on noises that it\n"
+        "does not learn from. Then: toydiff sample MODEL --solver learned:FILE --steps N. The file says for which\n"
+        "model, schedule, steps and guidance scale it is, and another is refused. --problem sd needs --model."
     ),
     **cli_training.MORE,
 }

@@ -254,7 +254,9 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from ..adapters.images import read_image
     from ..adapters.reading import whole as whole_path
     from ..adapters.sampling import STRENGTH, sample_images
+    from ..grids import DEFAULT_GRID
     from ..runs import to_device
+    from ..solvers.registry import is_learned
 
     out = sample_file(args.out, args.json)
     if not args.prompt:
@@ -284,7 +286,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "prompts": args.prompt,
         "negative_prompt": args.negative_prompt,
         "solver": args.solver or sampler["solver"],
-        "grid": args.grid or sampler["grid"],
+        "grid": args.grid or (DEFAULT_GRID if is_learned(args.solver or "") else sampler["grid"]),
         "steps": args.steps or max(sampler["steps"]),
         "n": args.n or 1,
         "seed": args.seed,

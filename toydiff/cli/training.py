@@ -421,12 +421,12 @@ def pairs_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--solver",
         metavar="NAME",
-        help="a deterministic solver (default: dpm++2m)",
+        help="a deterministic solver (default: guarded); for a checkpoint dpm++2m",
     )
     parser.add_argument(
         "--grid",
         metavar="NAME",
-        help="time grid (default: lambda)",
+        help="time grid (default: shifted-lambda); for a checkpoint lambda",
     )
     parser.add_argument(
         "--steps",
@@ -460,6 +460,8 @@ def sample(args: argparse.Namespace) -> None:
     """`toydiff sample RUN`: sample a trained model. Without RUN, `command.sample` samples a mixture."""
     out = sample_file(args.out, args.json)
     from .. import runs
+    from ..grids import DEFAULT_GRID
+    from ..solvers.registry import is_learned
 
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     if cli_sd.is_checkpoint(model.about["problem"]):
@@ -477,13 +479,15 @@ def sample(args: argparse.Namespace) -> None:
         "model": args.model,
         "problem": the_problem.name,
         "solver": sampler["solver"] if args.solver is None else args.solver,
-        "grid": sampler["grid"] if args.grid is None else args.grid,
+        "grid": args.grid,
         "steps": args.steps or max(sampler["steps"]),
         "n": n,
         "seed": args.seed,
         "guidance_scale": args.guidance_scale,
         "label": args.label,
     }
+    if args.grid is None:
+        settings["grid"] = DEFAULT_GRID if is_learned(settings["solver"]) else sampler["grid"]
     if n < 2:
         raise ValueError("--n must be at least 2 for a distance to be measured")
     if out.suffix == ".png" and len(the_problem.shape) == 1 and the_problem.shape != (2,):

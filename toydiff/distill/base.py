@@ -69,8 +69,9 @@ class Training:
 class Sampler:
     """How a method's result is sampled: with which solver, on which time grid, in which numbers of steps."""
 
-    solver: str = "ddim"
-    grid: str = "uniform"
+    solver: str | None = "ddim"
+    """By name; None is that of the problem (`Problem.walk`), and its grid as well."""
+    grid: str | None = "uniform"
     steps: tuple[int, ...] = (1, 2, 4)
 
 

@@ -70,7 +70,7 @@ def consistency_distillation(problem, knobs, teacher, pairs=None, start=None) ->
     solver, d = one_step_solver(knobs.solver), distance(knobs.distance, knobs.c)
     student = consistency_student(problem, teacher, start)
     target, targets = target_of(student, knobs.target_ema)  # 6
-    times = time_grid(teacher.schedule, knobs.intervals, knobs.grid).flip(0)
+    times = time_grid(teacher.schedule, knobs.intervals, knobs.grid, data_std=teacher.data_std).flip(0)
 
     def turn(step, draws):
         x0, cond = batch_of(problem, knobs.batch, draws)  # 1

@@ -69,7 +69,7 @@ CARD = Card(
     needs="nothing",
     train=diffusion,
     knobs=DiffusionKnobs,
-    sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
+    sampler=Sampler(None, None, (10, 20, 25)),
     color=BLACK,
     recipes={
         # the mean square in v weighs all noise levels alike, where that in eps leaves the modes' weights to chance;

@@ -66,7 +66,7 @@ CARD = Card(
     needs="teacher",
     train=guided,
     knobs=GuidedKnobs,
-    sampler=Sampler("dpm++2m", "lambda", (10, 20, 25)),
+    sampler=Sampler(None, None, (10, 20, 25)),
     color=PURPLE,
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},

@@ -12,7 +12,7 @@ from ..support.checks import check_count, unknown
 from ..support.words import said
 from .base import CheckpointProblem, Entry, Measured, Problem, Sizes
 from .digits import DigitsProblem
-from .content import content_of, content_of_problem
+from .content import content_of_problem
 from .mixture import MixtureProblem, PointsProblem, mixture, mixture_again, points_again
 
 from .mixture import MIXTURE_ENTRY as mixture_entry
@@ -95,7 +95,6 @@ __all__ = [
     "PointsProblem",
     "Problem",
     "Sizes",
-    "content_of",
     "content_of_problem",
     "defined",
     "entry",

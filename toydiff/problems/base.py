@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..denoisers import Denoiser, LambdaDenoiser
+from ..grids import DEFAULT_GRID
 from ..schedules import Schedule
+from ..solvers.registry import DEFAULT_SOLVER
 from ..support.checks import as_generator
 
 
@@ -87,6 +89,10 @@ class Problem:
     """The denoiser that a student learns from; None where a teacher has to be trained first."""
     sizes: Sizes = Sizes()
     """How many samples are made at once, in a measurement and as pairs."""
+    data_std: float = 1.0
+    """The scale of the data, by which students are sampled: see `Denoiser.data_std`."""
+    walk: tuple[str, str] = (DEFAULT_SOLVER, DEFAULT_GRID)
+    """The solver and time grid of models that may take any number of steps, by name."""
 
     def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
         """What `toydiff.problems.defined` makes the problem again from, where its name is not enough; otherwise None.
@@ -153,7 +159,7 @@ class Problem:
         if isinstance(start, LambdaDenoiser):
             net = _grown(start.net) if guided else copy.deepcopy(start.net)
         net.train().requires_grad_(True)
-        return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind)
+        return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind, data_std=self.data_std)
 
 
 class CheckpointProblem(Problem):
@@ -163,6 +169,8 @@ class CheckpointProblem(Problem):
     samples are conditioned on them. Its networks and its text encoders move to a device together. A method without a
     teacher starts from the checkpoint's own weights.
     """
+
+    walk = ("dpm++2m", "lambda")  # which the checkpoint's own library has as well
 
     def settings(self) -> dict:
         """What makes the problem again, beside its name (`toydiff.problems.problem`), as JSON."""

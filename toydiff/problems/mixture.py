@@ -8,14 +8,17 @@ from torch import Tensor, nn
 
 from .. import mixtures
 from ..measure import Spread, floor, modes, sliced_wasserstein
-from ..mixtures import MIXTURES, GaussianMixture
+from ..mixtures import MIXTURES, Empirical, GaussianMixture
 from ..nets import MLP
 from ..schedules import Schedule, Tabulated, schedule_config
 from ..support.checks import as_generator, check_count, check_finite, shape
 from .base import Entry, Measured, Problem
-from .content import mixture_of, tensors_of
+from .content import mixture_of
 from .data import POINTS
 from .data import points as ready_made
+
+KNOWN = 4000
+"""How many points of a ready-made set its scale is taken of."""
 
 MOST_COMPARED = 8000
 """A distance and its floor use the first so many samples only: computing them costs far more than sampling."""
@@ -35,6 +38,7 @@ class MixtureProblem(Problem):
         self.shape = (mixture.dim,)
         self.classes = 0 if mixture.labels is None else int(mixture.labels.max()) + 1
         self.teacher = mixture.denoiser(self.schedule, "eps")
+        self.data_std = self.teacher.data_std
         self._floors: dict[int, Spread] = {}
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
@@ -43,7 +47,7 @@ class MixtureProblem(Problem):
         return self.mixture.sample_labelled(n, generator)
 
     def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
-        return None if self.ready else (_described("mixture", self.schedule), tensors_of(self.mixture))
+        return None if self.ready else (_described("mixture", self.schedule), self.mixture.tensors())
 
     def network(self, *, guided: bool = False) -> nn.Module:
         return MLP(self.mixture.dim, classes=self.classes, guided=guided)
@@ -86,6 +90,8 @@ class PointsProblem(Problem):
         else:
             self.set, self.name = checked_points(points), name
             self.shape = (self.set.shape[1],)
+        known = ready_made(self.set, KNOWN, 0) if isinstance(self.set, str) else self.set
+        self.data_std = Empirical(known).data_std
         self.schedule = Tabulated.scaled_linear() if schedule is None else schedule
         self._floors: dict[int, Spread] = {}
 

@@ -16,29 +16,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..grids import GRIDS
+from ..grids import DEFAULT_GRID, GRIDS
 from ..prediction import chord
 from ..schedules import Schedule
 from ..solvers import solve
-from ..solvers.registry import solver_by_name
+from ..solvers.registry import DEFAULT_SOLVER, solver_by_name
 from ..support.checks import check_count, check_finite, check_number, check_state, shape, unknown
 from ..support.files import check_folder, inside, read_bytes, write_bytes
 from ..support.forms import check_form, count, place, word
 from ..support.locks import Lock
+from ..support.sealed import VERSION, checksum, contradicts, read_index, write_index
 from ..support.words import said
 from ..training import Draws
-from ..training.checkpoints import (
-    VERSION,
-    checksum,
-    contradicts,
-    read_index,
-    read_tensors,
-    tensor_bytes,
-    versions,
-    write_index,
-)
+from ..training.checkpoints import read_tensors, tensor_bytes, versions
 from .base import CheckpointProblem, Problem
-from .content import content_of, content_of_problem
+from .content import content_of_problem
 
 FORMAT = "toydiff-pairs"
 INDEX = "pairs.json"
@@ -101,9 +93,9 @@ class Recipe:
 
     n: int = 10_000
     """How many pairs."""
-    solver: str = "dpm++2m"
+    solver: str = DEFAULT_SOLVER
     """A deterministic solver, by name."""
-    grid: str = "lambda"
+    grid: str = DEFAULT_GRID
     """The time grid, by name."""
     steps: int = 32
     """Steps of the solver."""
@@ -222,7 +214,7 @@ def _check_content(found: Mapping, about: Mapping, are: str) -> None:
 def check_teacher(pairs: Pairs, teacher: Denoiser, name: str) -> None:
     """`ValueError` where pairs are known to be of another teacher than the one named."""
     of, own = pairs.about.get("teacher"), "own"
-    if contradicts(pairs.about.get(WEIGHTS), content_of(teacher)):
+    if contradicts(pairs.about.get(WEIGHTS), teacher.content()):
         raise ValueError(
             f"the pairs are of another teacher than {said(repr(name))}"
             + (", which has other weights now" if of == name else f": they are of {said(repr(of))}")
@@ -329,7 +321,7 @@ def _about(problem: Problem, teacher: Denoiser, recipe: Recipe, name: str, nfe: 
     about = {"problem": problem.name, "teacher": name, **vars(recipe)}
     about |= {
         key: value
-        for key, value in ((WEIGHTS, content_of(teacher)), (DATA, content_of_problem(problem)))
+        for key, value in ((WEIGHTS, teacher.content()), (DATA, content_of_problem(problem)))
         if value is not None
     }
     if isinstance(problem, CheckpointProblem):

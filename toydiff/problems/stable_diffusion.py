@@ -26,7 +26,7 @@ from .mixture import distance_and_floor
 if TYPE_CHECKING:
     from .pairs import Pairs
 
-PAIRS = {"n": 1000, "steps": 25, "guidance_scale": 7.5}
+PAIRS = {"n": 1000, "solver": "dpm++2m", "grid": "lambda", "steps": 25, "guidance_scale": 7.5}
 """How pairs are made for a method that was given none: fewer than of points, and with guidance."""
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..grids import time_grid
+from ..grids import DEFAULT_GRID
 from ..nets import MLP, UNet
 from ..problems import Problem
 from ..solvers import Trajectory, solve
+from ..solvers.registry import is_learned
 from ..support.checks import check_count
 from .models import Model
 
@@ -47,7 +48,9 @@ def sample(
     device = next((p.device for p in D.parameters()), noise.device)
     x = (D.schedule.sigma(torch.ones(())).to(noise.dtype) * noise).to(device)
     cond = None if cond is None else cond.to(device)
-    ts = time_grid(D.schedule, steps, sampler["grid"] if grid is None else grid)
+    chosen = sampler["solver"] if solver is None else solver
+    if grid is None:
+        grid = DEFAULT_GRID if is_learned(chosen) else sampler["grid"]  # a learned solver has its own times
     parts, batch = [], min(batch, the_problem.sizes.at_once)
     for i in range(0, n, batch):
         part = slice(i, i + batch)
@@ -55,8 +58,9 @@ def sample(
             solve(
                 D,
                 x[part],
-                ts=ts,
-                solver=sampler["solver"] if solver is None else solver,
+                steps,
+                solver=chosen,
+                grid=grid,
                 cond=None if cond is None else cond[part],
                 guidance_scale=guidance_scale,
                 generator=seed + i,

@@ -21,8 +21,9 @@ from ..problems import CheckpointProblem, Problem, content_of_problem, defined, 
 from ..support.checks import check_count, check_positive, unknown
 from ..support.files import inside, read_bytes
 from ..support.forms import check_form, count, place, word
+from ..support.sealed import contradicts
 from ..support.words import said
-from ..training.checkpoints import CONTENT, INDEX, check_weights, contradicts, read_run, read_tensors
+from ..training.checkpoints import CONTENT, INDEX, check_weights, read_run, read_tensors
 from ..weights.networks import NETS, make_net
 
 ABOUT = {

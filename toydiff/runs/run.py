@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from .. import weights
 from ..denoisers import Denoiser
 from ..distill.base import Knobs, Training
-from ..problems import CheckpointProblem, Problem, content_of, content_of_problem, problem
+from ..problems import CheckpointProblem, Problem, content_of_problem, problem
 from ..problems.pairs import DATA, Pairs, Recipe, check_teacher, load_pairs, make_pairs, save_pairs
 from ..support.checks import check_count, shape
 from ..support.locks import check_free
+from ..support.sealed import digest
 from ..support.seeds import seeded
 from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, check_processes, fit
-from ..training.checkpoints import CONTENT, Checkpoints, check_out, digest
+from ..training.checkpoints import CONTENT, Checkpoints, check_out
 from .evaluation import SEED_OF_NOISE, sample
 from .models import KEPT, PROBLEM, Model, card, knobs, same_problem, teacher_of
 
@@ -231,8 +232,8 @@ def train(
         "calls_per_update": training.teacher_calls,
         "denoiser": weights.describe(training.student),
         "sampler": {
-            **dataclasses.asdict(chosen.sampler),
-            "solver": training.solver or chosen.sampler.solver,
+            "solver": training.solver or chosen.sampler.solver or the_problem.walk[0],
+            "grid": chosen.sampler.grid or the_problem.walk[1],
             "steps": list(training.steps or chosen.sampler.steps),
         },
     }
@@ -241,7 +242,7 @@ def train(
     about |= {"definition": description} if description else {}
     content = {
         PROBLEM: content_of_problem(the_problem),
-        **{f"a {role}": content_of(D) for role, D in given.items()},
+        **{f"a {role}": D.content() for role, D in given.items()},
         "pairs": None if pairs is None else digest(pairs.tensors()),
     }
     about[CONTENT] = {name: value for name, value in content.items() if value is not None}

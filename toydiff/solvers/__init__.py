@@ -8,6 +8,7 @@ from .deis import DEIS
 from .dpm import DATA, NOISE, Multistep2, Multistep3, Multistep3Published, SDEMultistep2, Singlestep2, Singlestep3
 from .driver import solve
 from .euler import Euler, EulerMaruyama
+from .guarded import Guarded
 from .heun import Heun
 from .parallel import ParallelSolver
 from .parallel.anderson import Anderson, Broyden
@@ -33,6 +34,7 @@ __all__ = [
     "Entry",
     "Euler",
     "EulerMaruyama",
+    "Guarded",
     "Heun",
     "Multistep2",
     "Multistep3",

@@ -20,6 +20,7 @@ from ..schedules import Levels, Schedule, ahead, as_time, check_levels, take_as_
 from ..support.checks import as_generator, check_finite, check_grid, check_state, unknown
 from ..support.words import quoted
 from .base import Solver
+from .learned import Learned, LearnedTimes, check_for
 from .parallel.base import Job, ParallelSolver, Sweep, unstable
 from .registry import DEFAULT_SOLVER, solver_by_name
 from .trajectory import Trajectory
@@ -259,9 +260,8 @@ def solve(
     the sweeps as well: fewer rounds, more calls. It computes the path of a one-step solver: ddim, unless its settings
     name another ("picard:solver=ddpm,window=20").
 
-    The defaults are the most accurate general choice, also for few steps. But guidance makes a model stiff, and then
-    they overshoot: with 5 steps from a scale of 3 on, with 10 steps from 7.5 on. Take 20 steps there, or solver =
-    "ddim", which is the most robust (see tutorial 04).
+    The defaults are the most accurate general choice, and go by the scale of the data, which the model says
+    (`Denoiser.data_std`). Under strong guidance in about 5 steps a few samples end far off; "ddim" is safest there.
 
     Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way,
     or if the model's weights are not finite.
@@ -274,8 +274,17 @@ def solve(
     check_finite(x)
     if keep not in ("path", "end"):
         raise unknown("keep", keep, ("path", "end"))
+    if isinstance(solver, Learned | LearnedTimes):
+        check_for(solver, D, guidance_scale)
+        if ts is not None or grid != DEFAULT_GRID or steps != len(solver.times) - 1:
+            given = "ts" if ts is not None else f"{steps} steps, grid {grid!r}"
+            raise ValueError(
+                f"a learned solver has its own {len(solver.times) - 1} steps and times: give steps = "
+                f"{len(solver.times) - 1} and neither ts nor a grid, got {given}"
+            )
+        ts = torch.tensor(solver.times, dtype=torch.float64)
     if ts is None:
-        ts = time_grid(D.schedule, steps, grid)
+        ts = time_grid(D.schedule, steps, grid, data_std=D.data_std)
     ts = as_time(ts).detach().to(x.device, torch.promote_types(x.dtype, torch.float32), copy=True)
     check_grid(ts)
     if isinstance(generator, Sequence) and (

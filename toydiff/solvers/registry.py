@@ -10,6 +10,7 @@ from typing import Any
 
 from ..support.checks import unknown
 from .base import Solver
+from .learned import read_solver
 from .entry import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Entry
 from .parallel import ParallelSolver
 
@@ -21,6 +22,7 @@ from .dpm import DPM_ENTRIES
 from .unipc import UNIPC_ENTRIES
 from .deis import DEIS_ENTRIES
 from .adams import ADAMS_ENTRIES
+from .guarded import GUARDED_ENTRIES
 from .ddpm import DDPM_ENTRIES
 from .euler import EULER_MARUYAMA_ENTRIES
 from .dpm import SDE_DPM_ENTRIES
@@ -40,17 +42,29 @@ PARALLEL: dict[str, Entry[ParallelSolver]] = {
 """The parallel samplers by name. They compute the path of a one-step solver in fewer rounds: that of ddim, unless their
 settings name another."""
 
-DEFAULT_SOLVER = "ab3"
+DEFAULT_SOLVER = "guarded"
+
+LEARNED = "learned"
+"""The word before the file of a learned solver: "learned:FILE.json"."""
+
+
+def is_learned(name: str) -> bool:
+    """Whether a name is that of a learned solver, which has its own times."""
+    return name.partition(":")[0] == LEARNED
 
 
 def solver_by_name(name: str) -> Solver | ParallelSolver:
     """A solver from its name, settings after a colon: "ddim:eta=0.5", "heun:gamma=0.2,s_noise=1.003",
-    "picard:window=20,tolerance=none,solver=ddpm".
+    "picard:window=20,tolerance=none,solver=ddpm"; or one that was learned for a model, "learned:FILE.json".
 
     `ValueError` names the nearest solver, or the settings that the solver has.
     """
     word, _, settings = str(name).partition(":")
     everyone: dict[str, Entry] = SOLVERS | PARALLEL
+    if is_learned(word):
+        if not settings:
+            raise ValueError("a learned solver is named with its file: learned:FILE.json")
+        return read_solver(settings, {name: entry.solver for name, entry in SOLVERS.items()})
     if word not in everyone:
         raise unknown("solver", word, everyone)
     solver: Solver | ParallelSolver = everyone[word].solver

@@ -339,8 +339,8 @@ def _grids(size: Size) -> Picture:
     rows: list[dict[str, Any]] = []
     for solver in dict.fromkeys(("ddim", DEFAULT_SOLVER)):
         for name in GRIDS:
-            ts = time_grid(SCHEDULE, _steps(solver, nfe), name)
-            paths = [solve(truth.D, truth.noise, solver=solver, ts=ts, keep="end") for truth in truths]
+            steps = _steps(solver, nfe)
+            paths = [solve(truth.D, truth.noise, steps, solver=solver, grid=name, keep="end") for truth in truths]
             each = [truth.error(path) for truth, path in zip(truths, paths, strict=True)]
             median = float(torch.tensor(each, dtype=torch.float64).quantile(0.5))
             rows.append(

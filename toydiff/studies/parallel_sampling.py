@@ -147,7 +147,7 @@ def compare(
         raise ValueError("a window was given, but the method window is not among the methods")
     if samples * steps[-1] > MOST_STATES:
         raise ValueError(f"steps x samples must be at most {MOST_STATES}, got {steps[-1]} x {samples}")
-    grids = {T: time_grid(ready, T, grid) for T in steps}
+    grids = {T: time_grid(ready, T, grid, data_std=mixture.data_std) for T in steps}
     D = mixture.denoiser(ready)
     costly = FixedCost(D, cost)
 

@@ -15,7 +15,8 @@ from ..denoisers import Denoiser, LambdaDenoiser
 from ..schedules import schedule_config, schedule_from_config
 from ..support.checks import unknown
 from ..support.files import write_bytes
-from ..training.checkpoints import VERSION, checksum, read_index, read_tensors, tensor_bytes, versions, write_index
+from ..support.sealed import VERSION, checksum, read_index, write_index
+from ..training.checkpoints import read_tensors, tensor_bytes, versions
 from .networks import make_net, name_of
 
 FOLDER = Path(__file__).parent
@@ -119,6 +120,7 @@ def describe(D: Denoiser) -> dict:
         "config": net.config,
         "schedule": schedule_config(D.schedule),
         "kind": D.kind,
+        "data_std": D.data_std,
     }
 
 
@@ -127,6 +129,7 @@ def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser:
     try:
         net = make_net(description["net"], description["config"])
         D = LambdaDenoiser(net, schedule_from_config(description["schedule"]), description["kind"])
+        D.data_std = description.get("data_std", 1.0)  # of files that are older than it: 1
         D.net.load_state_dict({key: value.float() for key, value in tensors.items()})
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"the weights do not fit their description: {' '.join(str(error).split())[:200]}") from None
