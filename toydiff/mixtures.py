@@ -173,7 +173,7 @@ class GaussianMixture:
                 spread = torch.einsum("kij,kj->ki", self._axes, scales**2 * torch.einsum("kij,i->kj", self._axes, v))
             return (weights * (spread + off * (off @ v)[:, None])).sum(0)
 
-        start = torch.linspace(1, 2, self.dim, dtype=torch.float64)
+        start = torch.randn(self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         return unit * data_std((weights * (inside + off**2)).sum(0), covariance_times, start)
 
     def sample(

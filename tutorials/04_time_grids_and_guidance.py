@@ -443,7 +443,8 @@ assert key["ab3 g=7.5, 5 steps"] > 5 * key["guarded g=7.5, 5 steps"]
 # reports the same of high-order solvers at large scales (arXiv 2211.01095, sec. 3).
 #
 # The default, `guarded`, is `ab3` with a guard. It looks at the sizes of its own terms: where order 2 would change a
-# sample more than a DDIM step moves it, or order 3 more than order 2 did, that sample takes only a part of the change.
+# sample by more than about a third of what a DDIM step moves it, or order 3 by more than a third of what order 2 did,
+# that sample takes only a part of the change.
 # Smooth paths keep their order, and most samples are held (`toydiff/solvers/guarded.py` has the five lines). A few are
 # not: at $g=7.5$ in 5 steps they make the root mean square larger than DDIM's, which stays the safest there.
 #
@@ -453,7 +454,8 @@ assert key["ab3 g=7.5, 5 steps"] > 5 * key["guarded g=7.5, 5 steps"]
 # can be **learned**: a few dozen numbers, so that five calls end where the exact flow ends (bespoke non-stationary
 # solvers, arXiv 2403.01329; S4S, arXiv 2502.17423). Each step stays the default's, plus a learned change in all that
 # the walk knows by then, $w_{i+1}=w_{i+1}^{\text{default}}+a_iw_i+\sum_{j\le i}b_{ij}F_j$, and the search begins at
-# $a=b=0$. Predict first: which helps more, better times or better coefficients?
+# $a=b=0$. Predict first: how much do better times alone give, and how much do coefficients add? ($w=x/S$ is the
+# state in units of its size, $F_j$ what call $j$ predicted.)
 
 # %%
 from toydiff.solvers.learning import learn_solver
@@ -483,7 +485,7 @@ for y, ts in enumerate(rows.values()):
 left.set_yticks(range(len(rows)), list(rows))
 left.set(xlabel="NSR at each call (noise ▸)", ylim=(-0.6, 2.6), title="Where the five calls go")
 b = np.full((calls, calls), np.nan)
-for i, row in enumerate(learned["times and coefficients"].past):
+for i, row in enumerate(learned["times and coefficients"].b):
     b[i, : len(row)] = row
 limit = np.nanmax(np.abs(b))
 shown = right.imshow(b, cmap="PuOr", vmin=-limit, vmax=limit)
@@ -492,6 +494,9 @@ figure.colorbar(shown, ax=right)
 plt.show()
 
 # %% [markdown]
+# Better times alone give little here, since the default's were chosen well; coefficients give the rest. They mix calls
+# of several steps ago into each step, which no formula of a fixed order does.
+#
 # `toydiff learn-solver RUN --steps 5 --out five.json` does this for a trained model, and `--solver learned:five.json`
 # then samples with it. The file knows which model, schedule, number of steps and guidance scale it is for, and is
 # refused elsewhere: at another scale these numbers are wrong.

@@ -36,6 +36,19 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(words, capsy
     assert Path("out").is_dir()
 
 
+def test_a_run_from_before_the_default_solver_changed_is_continued():
+    """How it is sampled and the scale of its data change nothing that is trained; it keeps its own solver."""
+    assert run("train", "diffusion", "--problem", "mixture", *TINY, "--out", "run") == 0
+    index = read_run("run")
+    older = index["about"] | {"sampler": {"solver": "dpm++2m", "grid": "lambda", "steps": [10]}}
+    del older["denoiser"]["data_std"]
+    write_index("run/run.json", index | {"about": older})
+    assert run("sample", "run", "--n", 10, "--steps", 2, "--out", "a.npz") == 0
+    assert run("evaluate", "run", "--n", 10, "--json", "rows.json") == 0
+    assert [row["solver"] for row in json.loads(Path("rows.json").read_text())] == ["dpm++2m"]
+    assert run("train", "diffusion", "--problem", "mixture", *TINY, "--out", "run", "--resume") == 0
+
+
 def test_nothing_of_a_strangers_run_is_obeyed_by_the_terminal(capsys):
     assert run("train", "diffusion", "--problem", "mixture", *TINY, "--out", "run") == 0
     index = read_run("run")
@@ -101,13 +114,19 @@ def test_a_report_goes_into_the_pipe_of_a_shell():
 
 
 def test_a_temporary_file_of_a_killed_process_is_swept(tmp_path):
-    killed, alive, other = (tmp_path / f".{name}.part" for name in ("a.json.x1", "a.json.x2", "b.json.x1"))
-    for part in (killed, alive, other):
+    killed, alive, other = (
+        tmp_path / f".{name}.part" for name in ("a.json.aaaaaaa1", "a.json.aaaaaaa2", "b.json.aaaaaaa1")
+    )
+    users, young = tmp_path / ".a.json.my-notes.part", tmp_path / ".a.json.aaaaaaa3.part"
+    for part in (killed, alive, other, users, young):
         part.write_text("half")
+    for part in (killed, alive, other, users):
+        os.utime(part, (0, 0))
     with alive.open("rb+") as held:
         files.take(held.fileno())
         files.write_json(tmp_path / "a.json", {})
         assert (killed.exists(), alive.exists(), other.exists()) == (False, True, True)
+        assert (users.exists(), young.exists()) == (True, True)  # no temporary file of ours; and one that begins
     files.write_json(tmp_path / "a.json", {})
     assert not alive.exists()
 

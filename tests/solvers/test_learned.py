@@ -11,8 +11,8 @@ from cases import ALL_SCHEDULES, draw
 from toydiff import GaussianMixture, mixtures, solve
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
-from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, solver_by_name
-from toydiff.solvers.learned import Learned, LearnedTimes, read_solver, write_solver
+from toydiff.solvers import DEFAULT_SOLVER, solver_by_name
+from toydiff.solvers.learned import Learned, LearnedTimes, write_solver
 from toydiff.solvers.learning import learn_solver
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -147,9 +147,13 @@ def resealed(file, **changes):
         ({"ts": [1.0, 0.5, 0.0]}, "has 3 times, and 3 steps need 4"),
         ({"ts": [0.9, 0.5, 0.2, 0.0]}, "from 1 to 0"),
         ({"ts": "now"}, "is no list"),
-        ({"scale": [0.0]}, "another number of steps"),
-        ({"past": [[0.0], [0.0], [0.0]]}, "another number of steps"),
-        ({"past": [[None], [0.0, 0.0], [0.0] * 3]}, "damaged"),
+        ({"a": [0.0]}, "another number of steps"),
+        ({"b": [[0.0], [0.0], [0.0]]}, "another number of steps"),
+        ({"b": [[None], [0.0, 0.0], [0.0] * 3]}, "damaged"),
+        ({"b": [[1e300], [0.0, 0.0], [0.0] * 3]}, "damaged"),
+        ({"a": [10**400, 0.0, 0.0]}, "damaged"),
+        ({"trust": -1}, "damaged"),
+        ({"data_std": 0}, "damaged"),
         ({"steps": 0}, "damaged"),
         ({"format": "toydiff-run"}, "is not a file of a learned solver"),
         ({"version": 9}, "has version 9"),
@@ -176,7 +180,19 @@ def test_a_stochastic_solver_in_a_file_is_refused(tmp_path):
     _, solver = start(3, solver="ddim")
     write_solver(tmp_path / "s.json", dataclasses.replace(solver, about=solver.about | {"solver": "ddpm"}))
     with pytest.raises(ValueError, match="no deterministic solver"):
-        read_solver(tmp_path / "s.json", {name: entry.solver for name, entry in SOLVERS.items()})
+        solver_by_name(f"learned:{tmp_path / 's.json'}")
+
+
+def test_settings_are_kept_and_a_learned_solver_is_no_part_of_another(tmp_path):
+    _, solver = start(3, solver="ab3:sigma_data=2")
+    write_solver(tmp_path / "s.json", solver)
+    assert solver_by_name(f"learned:{tmp_path / 's.json'}") == solver
+    for name in (f"picard:solver=learned:{tmp_path / 's.json'}", "parareal:fine=learned:x"):
+        with pytest.raises(ValueError, match="cannot be a part of another one"):
+            solver_by_name(name)
+    write_solver(tmp_path / "t.json", dataclasses.replace(solver, about=solver.about | {"solver": "learned:t.json"}))
+    with pytest.raises(ValueError, match="cannot be a part of another one"):
+        solver_by_name(f"learned:{tmp_path / 't.json'}")
 
 
 def test_what_cannot_be_learned():
@@ -196,8 +212,8 @@ def test_a_step_is_its_formula():
     """Line 2, on the first step: x_1 changes by S_1 (a_0 w_0 + b_00 F_0)."""
     D = RING.denoiser(S)
     x, times = draw(RING, S, 1.0, 5), tuple(solve(D, torch.zeros(1, 2), 2).ts.tolist())
-    plain = Learned(times=times, scale=(0.0, 0.0), past=((0.0,), (0.0, 0.0)))
-    changed = dataclasses.replace(plain, scale=(0.2, 0.0), past=((-0.3,), (0.0, 0.0)))
+    plain = Learned(times=times, a=(0.0, 0.0), b=((0.0,), (0.0, 0.0)))
+    changed = dataclasses.replace(plain, a=(0.2, 0.0), b=((-0.3,), (0.0, 0.0)))
     before, after = (solve(D, x, 2, solver=solver).xs[1] for solver in (plain, changed))
     t, d = torch.tensor(times), D.data_std
     alpha, sigma, size = S.alpha(t), S.sigma(t), torch.hypot(S.sigma(t), d * S.alpha(t))

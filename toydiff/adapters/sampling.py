@@ -122,7 +122,7 @@ def sample_images(
                 f"ts begins at {float(ts[0]):g}, where a state holds part of an image: "
                 "give one to start from (image), or begin at 1"
             )
-    elif is_learned(solver):
+    elif is_learned(solver) and grid in ("uniform", DEFAULT_GRID):  # its own times, whatever is the usual grid here
         if image is not None or rounded:
             raise ValueError(
                 "a learned solver walks its own times from noise: it takes no image and no whole timesteps"
@@ -163,7 +163,6 @@ def sample_images(
             x[part].to(checkpoint.device),
             steps,
             ts=ts,
-            grid=grid if is_learned(solver) else DEFAULT_GRID,
             solver=how,
             cond=cond[part],
             guidance_scale=guidance_scale,

@@ -37,7 +37,7 @@ def learn(args: argparse.Namespace) -> None:
     out = output_file(args.out)
     if out is None or not out.endswith(".json"):
         raise ValueError(f"--out must name a .json file, got {quoted(args.out)}")
-    if out == json_to:
+    if json_to not in (None, "-") and Path(out).resolve() == Path(str(json_to)).resolve():
         raise ValueError("--out and --json must name two files")
     device = usable(args.device or "cpu")
     from tqdm import tqdm

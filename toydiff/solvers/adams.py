@@ -1,8 +1,8 @@
 """Adams-Bashforth on the PF-ODE in angle form, which is finite at both ends of every schedule.
 
 With S^2 = sigma^2 + sigma_d^2 alpha^2 and theta = atan(NSR/sigma_d), the state w = x/S obeys dw/dtheta = -F, where F is
-EDM's preconditioned prediction (arXiv 2206.00364, eq. 7); for sigma_d = 1 on a variance-preserving schedule this is
-v-prediction on TrigFlow (arXiv 2410.11081, eq. 4). For Gaussian data of standard deviation sigma_d, F = 0 and every
+EDM's preconditioned prediction (arXiv 2206.00364, eq. 7); with sigma_d = 1 on a variance-preserving schedule -F is v,
+as in TrigFlow (arXiv 2410.11081, eq. 4). For Gaussian data of mean 0 and standard deviation sigma_d, F = 0 and every
 step is exact: the error comes only from how the data differ from that.
 """
 
@@ -40,7 +40,7 @@ class Angle:
         return cls(D.schedule, sigma_data * scale, a * scale, b * scale)
 
     def step(self, base: Prediction, s: Tensor, values: Sequence[Prediction]) -> Tensor:
-        """x at s, from the state of `base`, with F interpolated through `values`. Times are ()."""
+        """x at s, from the state of `base`, with F interpolated through `values`. All times have shape ()."""
         here, there, *known = (
             tuple(map(float, self.schedule.levels(t)[:2])) for t in (base.t, s, *(p.t for p in values))
         )

@@ -274,6 +274,7 @@ def solve(
     check_finite(x)
     if keep not in ("path", "end"):
         raise unknown("keep", keep, ("path", "end"))
+    guidance_scale = check_guidance(guidance_scale, x)
     if isinstance(solver, Learned | LearnedTimes):
         check_for(solver, D, guidance_scale)
         if ts is not None or grid != DEFAULT_GRID or steps != len(solver.times) - 1:
@@ -293,7 +294,7 @@ def solve(
         raise ValueError(f"a list of generators has one torch.Generator for each of the {len(x)} samples")
     rng = generator if isinstance(generator, Sequence) else as_generator(generator, x.device)
     schedule = _OnGrid(D.schedule, ts)
-    run = Conditioned(D, cond, check_guidance(guidance_scale, x), schedule)
+    run = Conditioned(D, cond, guidance_scale, schedule)
 
     began = time.perf_counter()
     if isinstance(solver, ParallelSolver):

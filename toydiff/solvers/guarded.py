@@ -4,17 +4,19 @@ A high order extrapolates from earlier calls. That pays where the model's values
 off where they do not, as with few steps under strong guidance. Here each sample takes of every order as much as the
 sizes of the terms allow; no sample depends on the others in its batch.
 
-From x at t to s, with the Adams-Bashforth steps x1, x2, x3 of orders 1 to 3 and norms over a sample:
+From x at t to s, with the prediction (x_0, eps) at t, the Adams-Bashforth steps x1, x2, x3 of orders 1 to 3, their S,
+and norms over a sample; what is not trusted falls back to the step of DDIM:
 
     1. J = alpha_s x_0 + sigma_s eps                                    the step of DDIM
     2. p = min(1, (c |J - (S_s/S_t) x| + e) / |x2 - x1|)                order 2 where it changes less than a step does
     3. p = p min(1, (c |x2 - x1| + e) / |x3 - x2|)                      and where order 3 hardly corrects it
        q = min(1, (c p |x2 - x1| + e) / |x3 - x2|)                      order 3 where it changes less than order 2 does
     4. x_s = J + p (x2 - J) + p q (x3 - x2)
-    5. at s = 0: x_s = J + min(1, 2 alpha_s |x_0 - x_0'| / |x_s - J|) (x_s - J)      x_0': that of the call before
+    5. at s = 0: J + min(1, 2 alpha_s |x_0 - x_0'| / |x_s - J|) (x_s - J) instead      x_0': that of the call before
 
-c = `trust`; e = `slack` sqrt(d) S_s, so that small terms pass whatever their ratio, and the order is 3. Where x_0 has
-settled, as on the points of a data set, line 5 ends on it.
+c = `trust`; e = `slack` sqrt(d) S_s, d the numbers in a sample: as steps shrink, every term falls below it, so that p
+and q are 1 and the order is 3. The first step knows one value, and is x1; the second knows two, and has no line 3.
+Where x_0 has settled, as on the points of a data set, line 5 ends on it.
 """
 
 import math
@@ -33,7 +35,7 @@ from .base import Solver
 from .entry import VERMILLION, Entry
 
 SETTLED = 2.0
-"""How much further than the last change of x_0 the last step may move from it; 1 is where x_0 changes evenly."""
+"""How far from J the last step may end, in multiples of the last change of x_0; 1 would do if it changed evenly."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Guarded(Solver):
     """Adams-Bashforth 3 in the angle (`AdamsBashforth`), of which each sample takes as much as it can trust.
 
     The first step knows one value only; the next call's value corrects it, under the same guard. `trust`, c > 0: how
-    large the change by one order may be, relative to that by the order below. `slack` > 0: which change is always
-    trusted, in units of the data's scale.
+    large the change by one order may be, relative to that by the order below. `slack` > 0: a change
+    below this is always trusted, as a root mean square over the sample in units of S_s.
     """
 
     trust: float = 0.35

@@ -1,8 +1,8 @@
 """Solvers that were learned for one model: their times and coefficients are numbers in a file.
 
-Learned for a model, a number of steps N, a schedule and a guidance scale g (bespoke non-stationary solvers, arXiv
-2403.01329; S4S, arXiv 2502.17423), so that N calls end where the model's exact flow ends. In units w = x/S and F of the
-angle (`Angle`), step i is the default's step, and a learned change of it in all that the walk knows by then:
+Such a solver is learned for one model, schedule, number of steps N and guidance scale, so that N steps end where the
+exact flow ends (bespoke non-stationary solvers, arXiv 2403.01329; S4S, arXiv 2502.17423). Step i is the default's, plus
+learned multiples of the state w_i and of each F_0 ... F_i (w = x/S and F: see `Angle`):
 
     1. w' = Guarded step from w_i at t_i to t_(i+1)                      the times are learned too
     2. w_(i+1) = w' + a_i w_i + sum_(j <= i) b_ij F_j                    non-stationary: each step has its own numbers
@@ -12,10 +12,10 @@ With a = b = 0 and the default's times it is the default. `LearnedTimes` learns 
 `learning.learn_solver` makes them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,44 +33,61 @@ from .guarded import Guarded
 FORMAT = "toydiff-solver"
 WHAT = "file of a learned solver"
 
+MOST_COEFFICIENT = 1e6
+
+
+def coefficient(value: object) -> bool:
+    """A number that states can be multiplied by."""
+    return number(value) and abs(cast(float, value)) <= MOST_COEFFICIENT
+
+
+def positive(value: object) -> bool:
+    """A number > 0."""
+    return coefficient(value) and cast(float, value) > 0
+
+
 ABOUT = {
     "solver": word,
     "steps": count(1, 1000),
     "ts": [number],
     "schedule": {},
-    "data_std": number,
+    "data_std": positive,
     "guidance_scale": number,
     "learned_on": word,
     "measured": {"median": [number], "rms": [number], "samples": count(1)},
 }
-"""The form of a file."""
+"""The form of a file; `content`, the digest of the model's weights, may be missing."""
+
+
+COEFFICIENTS = {"a": [coefficient], "b": [[coefficient]], "trust": positive, "slack": positive}
+"""The form of what a file of `Learned` has beside; that of `LearnedTimes` has none of it."""
 
 
 @dataclass(frozen=True)
 class Learned(Guarded):
     """The default with learned times and a learned change of each step.
 
-    times: (N + 1,), decreasing from 1 to 0; scale: a, N numbers; past: b, row i has i + 1 numbers; about: what its file
+    times: (N + 1,), decreasing from 1 to 0; a: N numbers; b: row i has i + 1 numbers; about: what its file
     says of it, which `check_for` compares with a model.
     """
 
     times: tuple[float, ...] = (1.0, 0.0)
-    scale: tuple[float, ...] = (0.0,)
-    past: tuple[tuple[float, ...], ...] = ((0.0,),)
+    a: tuple[float, ...] = (0.0,)
+    b: tuple[tuple[float, ...], ...] = ((0.0,),)
     about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def memory(self) -> int:
-        return len(self.scale)
+        return len(self.a)
 
     def advance(
         self, angle: Angle, base: Prediction, s: Tensor, values: Sequence[Prediction], older: Sequence[Prediction]
     ) -> Tensor:
         x_s = super().advance(angle, base, s, values, older)  # 1
         i, S_s = len(older), angle.size(s)
-        terms = [(1.0, x_s), (self.scale[i] * S_s / angle.size(base.t), base.x)]
-        for b, p in zip(reversed(self.past[i]), [base, *older], strict=True):  # 2
-            terms += angle.F(p, b * S_s)
+        terms = [(1.0, x_s), (self.a[i] * S_s / angle.size(base.t), base.x)]
+        for b_ij, p in zip(reversed(self.b[i]), [base, *older], strict=True):  # 2
+            terms += angle.F(p, b_ij * S_s)
         return combine(*terms)
 
 
@@ -94,10 +111,6 @@ class LearnedTimes(Solver):
     def memory(self) -> int:
         return self.solver.memory
 
-    @property
-    def stochastic(self) -> bool:
-        return self.solver.stochastic
-
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
@@ -118,24 +131,35 @@ def check_for(solver: Learned | LearnedTimes, D: Denoiser, guidance_scale: Tenso
         raise ValueError(f"this solver was learned for another model ({name}): learn one for this model")
     if abs(about["data_std"] - D.data_std) > 1e-6 * D.data_std:
         raise ValueError(f"this solver was learned for data_std = {about['data_std']:g}, the model's is {D.data_std:g}")
-    scale = torch.as_tensor(guidance_scale, dtype=torch.float64)
-    if bool((scale - about["guidance_scale"]).abs().max() > 1e-6):
+    given, own = torch.as_tensor(guidance_scale, dtype=torch.float64), about["guidance_scale"]
+    others = given[(given - own).abs() > 1e-6]
+    if others.numel():
         raise ValueError(
-            f"this solver was learned for guidance scale {about['guidance_scale']:g}, and {float(scale.max()):g} is "
-            "given: learn one for it"
+            f"this solver was learned for guidance scale {own:g}, and {float(others.flatten()[0]):g} is given: "
+            "learn one for it"
         )
+
+
+def _same(one: Mapping, other: Mapping) -> bool:
+    """Whether two schedules as JSON are the same; the levels of tables up to rounding."""
+    tables = [config.get("alphas_bar") for config in (one, other)]
+    if not all(isinstance(table, list) for table in tables):
+        return one == other
+    mine, its = (torch.tensor(table, dtype=torch.float64) for table in tables)
+    return len(mine) == len(its) and torch.allclose(mine, its, rtol=1e-9, atol=0.0)
 
 
 def write_solver(path: Path | str, solver: Learned | LearnedTimes) -> None:
     """Write a learned solver to a file of JSON, whole or not at all."""
     numbers: dict[str, Any] = {"ts": list(solver.times)}
     if isinstance(solver, Learned):
-        numbers |= {"scale": list(solver.scale), "past": [list(row) for row in solver.past]}
+        numbers |= {"a": list(solver.a), "b": [list(row) for row in solver.b]}
+        numbers |= {"trust": solver.trust, "slack": solver.slack}
     write_index(path, {"format": FORMAT, "version": VERSION, **numbers, **solver.about})
 
 
-def read_solver(path: Path | str, by_name: Mapping[str, Solver]) -> Learned | LearnedTimes:
-    """The solver of a file. by_name: the solvers that it may be a change of. `ValueError` in one line for a file that
+def read_solver(path: Path | str, by_name: Callable[[str], object]) -> Learned | LearnedTimes:
+    """The solver of a file. by_name: gives the solver that it is a change of. `ValueError` in one line for a file that
     is none, was altered, or holds no times and coefficients of a solver."""
     about = read_index(path, FORMAT, WHAT, list(ABOUT))
     what = f"the {WHAT} {str(path)!r}"
@@ -147,14 +171,14 @@ def read_solver(path: Path | str, by_name: Mapping[str, Solver]) -> Learned | Le
         check_grid(torch.tensor(times, dtype=torch.float64))
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
-    rest = {key: value for key, value in about.items() if key not in ("format", "version", "ts", "scale", "past")}
-    if "past" not in about:
-        solver = by_name.get(about["solver"])
-        if solver is None or solver.stochastic:
+    rest = {key: value for key, value in about.items() if key not in ("format", "version", "ts", *COEFFICIENTS)}
+    if "b" not in about:
+        solver = by_name(about["solver"])
+        if not isinstance(solver, Solver) or solver.stochastic:
             raise ValueError(f"{what} has learned times of {about['solver']!r}, which is no deterministic solver here")
         return LearnedTimes(solver, times, rest)
-    check_form(about, {"scale": [number], "past": [[number]]}, what)
-    scale, past = tuple(map(float, about["scale"])), tuple(tuple(map(float, row)) for row in about["past"])
-    if len(scale) != N or [len(row) for row in past] != list(range(1, N + 1)):
+    check_form(about, COEFFICIENTS, what)
+    a, b = tuple(map(float, about["a"])), tuple(tuple(map(float, row)) for row in about["b"])
+    if len(a) != N or [len(row) for row in b] != list(range(1, N + 1)):
         raise ValueError(f"{what} has coefficients for another number of steps than its {N}")
-    return Learned(times=times, scale=scale, past=past, about=rest)
+    return Learned(trust=about["trust"], slack=about["slack"], times=times, a=a, b=b, about=rest)

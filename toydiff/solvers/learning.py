@@ -1,6 +1,7 @@
 """How a solver is learned: Levenberg and Marquardt's method on the ends of its walks.
 
-For parameters v, a few dozen: the times, and the changes a, b of `Learned`; v = 0 is the default.
+For parameters v, a few dozen: the times, and the changes a, b of `Learned`; v = 0 is where the search begins, the
+default, or the solver given, on the default's grid.
 
     1. ends of the exact flow, x_0*, from many steps of the default; half of the noises are held out
     2. e(v) = solve(D, x_1; v) - x_0*, for each sample, and J = de/dv by differences: a run more for each parameter
@@ -9,9 +10,11 @@ For parameters v, a few dozen: the times, and the changes a, b of `Learned`; v =
     4. solve (J^T W J + mu diag) d = -J^T W e; take v + d if the sum falls, and divide mu; else multiply mu, try again
     5. keep the v with the least median on the held-out noises whose root mean square is not above the default's
 
-Only whole runs of `solve` are needed: no gradient goes through the model, and memory is that of sampling.
+Only whole runs of `solve` are needed: no gradient goes through the model. Memory is that of sampling, and the ends of
+all samples once for each parameter.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -33,19 +36,19 @@ from .registry import DEFAULT_SOLVER, solver_by_name
 MOST_TRIED = 8
 """How often mu is multiplied before the search ends."""
 PATIENCE = 8
-"""The search ends after so many steps without a better v."""
+"""The search ends after more than so many steps in which the median fell by less than 0.5 %."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where the search stands: the best solver so far, and its error on the held-out noises over the default's."""
+    """Where the search stands: the best solver so far, and its error on the held-out noises over that of the start."""
 
     solver: Learned | LearnedTimes
     step: int
     median: float
-    """The median distance to the exact end, over that of the default; at most 1."""
+    """The median distance to the exact end, over that of the start; at most 1."""
     rms: float
-    """The root mean square of it, over that of the default; at most 1."""
+    """The root mean square of it, over that of the start; at most 1."""
     seconds: float
 
 
@@ -63,7 +66,7 @@ def learn_solver(
     at_once: int = 1000,
     seconds: float = 60.0,
 ) -> Iterator[Found]:
-    """Learn a solver of `steps` calls for a model, step by step; the last that is yielded is the result.
+    """Learn a solver of `steps` steps for a model; the last that is yielded is the result.
 
     - x: noise at t = 1, (n, ...), n >= 4; the second half is held out. cond (n,) and guidance_scale: as in `solve`;
     - solver: a deterministic solver by name, with which the search begins. Coefficients are learned for the default
@@ -71,7 +74,7 @@ def learn_solver(
     - name: what the model is called in the file; truth_steps: steps of the default whose end stands for the exact one;
     - at_once: the most samples in one call; seconds: about how long to search.
 
-    `ValueError` for bad input, a stochastic solver, or one step to learn the times of.
+    `ValueError`, as the first one is asked for: bad input, a stochastic solver, or times_only with one step.
     """
     check_denoiser(D)
     check_state(x)
@@ -87,12 +90,6 @@ def learn_solver(
     times_only = times_only or solver != DEFAULT_SOLVER
     if times_only and steps == 1:
         raise ValueError("one step has no times to learn")
-    walks = _Walks(D, steps, None if not times_only else base, guidance_scale, at_once)
-    began = time.perf_counter()
-    truth = walks.exact(x, cond, truth_steps)
-    half = len(x) // 2
-    parts = [(x[i], truth[i], None if cond is None else cond[i]) for i in (slice(half), slice(half, None))]
-    (mine, ends, its), (held, held_ends, held_its) = parts
     about: dict[str, Any] = {
         "schedule": schedule_config(D.schedule),
         "data_std": D.data_std,
@@ -100,9 +97,18 @@ def learn_solver(
         "learned_on": name,
         "content": D.content(),
     }
+    walks = _Walks(D, steps, base if times_only else None, guidance_scale, at_once, x.dtype)
+    began = time.perf_counter()
+    truth = walks.end(DEFAULT_SOLVER, truth_steps, x, cond)  # 1
+    half = len(x) // 2
+    parts = [(x[i], truth[i], None if cond is None else cond[i]) for i in (slice(half), slice(half, None))]
+    (mine, ends, its), (held, held_ends, held_its) = parts
 
     def measured(v: Tensor) -> tuple[float, float]:
-        size = _sizes(walks(v, held, held_its) - held_ends)
+        try:
+            size = _sizes(walks(v, held, held_its) - held_ends)
+        except FloatingPointError:  # the walk left
+            return math.inf, math.inf
         return float(size.median()), float(size.square().mean().sqrt())
 
     v, mu = walks.start, 1e-2
@@ -116,21 +122,24 @@ def learn_solver(
 
     yield found(v, 0)
     e, since = walks(v, mine, its) - ends, 0
-    for step in range(1, 1000):
-        J = torch.stack(
-            [(walks(w, mine, its) - ends - e) / walks.h for w in v + walks.h * torch.eye(len(v)).to(v)]
-        )  # 2
+    for step in itertools.count(1):
+        columns = []  # 2
+        for shift in walks.h * torch.eye(len(v), dtype=v.dtype):
+            if time.perf_counter() - began > seconds:
+                return
+            columns.append(walks.slope(v, shift, e + ends, mine, its))
+        J = torch.stack(columns)
         m2 = (0.5 * float(_sizes(e).median())) ** 2 + 1e-30
-        weight = (_sizes(e).square() + m2).rsqrt().to(e)[:, None]  # 3
-        rows, right = (J.flatten(2) * weight).flatten(1).double(), (e.flatten(1) * weight).flatten().double()
+        root = (_sizes(e).square() + m2).rsqrt().to(e)[:, None]  # 3: the root of the weights
+        rows, right = (J.flatten(2) * root).flatten(1).cpu().double(), (e.flatten(1) * root).flatten().cpu().double()
         A, g = rows @ rows.T, rows @ right
         v, e, mu, moved = walks.better(v, e, A, g, mu, m2, mine, its, ends)  # 4
         now = measured(v)
         since += 1
         if now[0] < best[0] and now[1] <= first[1]:  # 5
             since = since if now[0] > 0.995 * best[0] else 0
-            best, kept = now, v
-            yield found(kept, step)
+            best = now
+            yield found(v, step)
         if not moved or since > PATIENCE or time.perf_counter() - began > seconds:
             return
 
@@ -138,9 +147,9 @@ def learn_solver(
 class _Walks:
     """Walks of a solver that depends on parameters v, and the search's own steps on them."""
 
-    def __init__(self, D: Denoiser, steps: int, base: Any, guidance_scale: float, at_once: int):
+    def __init__(self, D: Denoiser, steps: int, base: Any, guidance_scale: float, at_once: int, dtype: torch.dtype):
         self.D, self.steps, self.base, self.guidance_scale, self.at_once = D, steps, base, guidance_scale, at_once
-        self.h = 1e-5
+        self.h = 1e-5 if dtype == torch.float64 else 1e-3  # differences above the dtype's rounding
         scale = scale_of(D.data_std)
         self.shift = (SHIFT[0] * scale, SHIFT[1] * scale)
         coefficients = 0 if base is not None else steps + steps * (steps + 1) // 2
@@ -148,27 +157,30 @@ class _Walks:
 
     def solver(self, v: Tensor) -> Learned | LearnedTimes:
         """The solver of parameters v: shifts of the inner times, in units of the default's spacing in u, then a and b.
-        `ValueError` where times do not fall."""
+        `ValueError` where two times are nearer than a fiftieth of that."""
         N = self.steps
         shifts = torch.nn.functional.pad(v[: N - 1], (1, 1))
         fractions = (torch.arange(N + 1, dtype=torch.float64) + shifts) / N
         if not bool((fractions.diff() > 0.02 / N).all()):
-            raise ValueError("times must fall")
+            raise ValueError("two times are too near")
         times = tuple(warped_times(self.D.schedule, fractions, self.shift).tolist())
         if self.base is not None:
             return LearnedTimes(self.base, times)
         rest = v[N - 1 :].tolist()
         rows = [rest[N + i * (i + 1) // 2 : N + (i + 1) * (i + 2) // 2] for i in range(N)]
-        return Learned(times=times, scale=tuple(rest[:N]), past=tuple(map(tuple, rows)))
+        return Learned(times=times, a=tuple(rest[:N]), b=tuple(map(tuple, rows)))
 
     def __call__(self, v: Tensor, x: Tensor, cond: Tensor | None) -> Tensor:
-        return self._end(self.solver(v), self.steps, x, cond)
+        return self.end(self.solver(v), self.steps, x, cond)
 
-    def exact(self, x: Tensor, cond: Tensor | None, steps: int) -> Tensor:
-        self.h = 1e-5 if x.dtype == torch.float64 else 1e-3  # differences above the dtype's rounding
-        return self._end(DEFAULT_SOLVER, steps, x, cond)
+    def slope(self, v: Tensor, shift: Tensor, here: Tensor, x: Tensor, cond: Tensor | None) -> Tensor:
+        """The change of the ends `here` of v along a shift, over h; backwards where that way leads out."""
+        try:
+            return (self(v + shift, x, cond) - here) / self.h
+        except (FloatingPointError, ValueError):
+            return (here - self(v - shift, x, cond)) / self.h
 
-    def _end(self, solver: Any, steps: int, x: Tensor, cond: Tensor | None) -> Tensor:
+    def end(self, solver: Any, steps: int, x: Tensor, cond: Tensor | None) -> Tensor:
         ends = []
         for i in range(0, len(x), self.at_once):
             part = slice(i, i + self.at_once)
@@ -207,7 +219,7 @@ class _Walks:
                 if total(new) < before:
                     return v + d, new, max(mu / 3, 1e-5), True
             except (FloatingPointError, ValueError):
-                pass  # the walk left, or its times do not fall: as far as a larger mu
+                pass  # the walk left, or its times are too near: try a larger mu
             mu *= 4
         return v, e, mu, False
 

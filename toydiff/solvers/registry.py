@@ -64,7 +64,7 @@ def solver_by_name(name: str) -> Solver | ParallelSolver:
     if is_learned(word):
         if not settings:
             raise ValueError("a learned solver is named with its file: learned:FILE.json")
-        return read_solver(settings, {name: entry.solver for name, entry in SOLVERS.items()})
+        return read_solver(settings, _unlearned)
     if word not in everyone:
         raise unknown("solver", word, everyone)
     solver: Solver | ParallelSolver = everyone[word].solver
@@ -85,13 +85,20 @@ def _reader(solver: Solver | ParallelSolver, f: dataclasses.Field) -> Callable[[
     """How a setting is read from text; None for a field that cannot be set. A sequential solver's whole numbers cannot:
     they are in its name."""
     if isinstance(getattr(solver, f.name), Solver):
-        return lambda text, _: solver_by_name(text)
+        return lambda text, _: _unlearned(text)
     kind = str(f.type)
     if "float" in kind:
         return lambda text, what: _number(text, what, float, "None" in kind)
     if "int" in kind and isinstance(solver, ParallelSolver):
         return lambda text, what: _number(text, what, int, "None" in kind)
     return None
+
+
+def _unlearned(name: str) -> Solver | ParallelSolver:
+    """A solver by name. `ValueError` for a learned one, whose times belong to a walk of its own."""
+    if is_learned(name):
+        raise ValueError(f"a learned solver cannot be a part of another one, got {name!r}")
+    return solver_by_name(name)
 
 
 def _number(text: str, what: str, kind: type, or_none: bool) -> float | None:

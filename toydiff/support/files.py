@@ -8,9 +8,11 @@ import contextlib
 import glob
 import json
 import os
+import re
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from .words import quoted
@@ -132,6 +134,10 @@ def _try_device(file: Path) -> None:
         raise ValueError(f"cannot write the file {str(file)!r}: {error.strerror or error}") from None
 
 
+YOUNG = 1.0
+"""Seconds for which a temporary file is taken for that of a living process."""
+
+
 def take(handle: int) -> None:
     """Lock an open file for this process, for as long as it is open, or raise an `OSError`."""
     if sys.platform == "win32":
@@ -145,9 +151,13 @@ def take(handle: int) -> None:
 
 
 def _sweep(file: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote this file: those that none holds."""
+    """Remove the temporary files of processes that were killed while they wrote this file: those that none holds, and
+    that are older than the moment between a file's making and its locking."""
+    form = re.compile(re.escape(f".{file.name}.") + r"[a-z0-9_]{8}" + re.escape(PART))  # as `mkstemp` names them
     for part in file.parent.glob(f".{glob.escape(file.name)}.*{PART}"):
         with contextlib.suppress(OSError):
+            if not form.fullmatch(part.name) or time.time() - part.stat().st_mtime < YOUNG:
+                continue
             handle = os.open(part, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
                 take(handle)
@@ -167,13 +177,20 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
             return file
         _sweep(file)
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=PART)
-        with os.fdopen(handle, "wb") as out:
-            take(handle)
-            out.write(data)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes a private file; an ordinary one is meant
-        os.replace(temporary, file)
+        with os.fdopen(handle, "wb") as out:
+            with contextlib.suppress(OSError):  # some file systems have no locks; there nothing is swept either
+                take(handle)
+            out.write(data)
+            out.flush()
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes a private file; an ordinary one is meant
+            if (
+                sys.platform != "win32"
+            ):  # held until it has its name, so that no other process takes it for a dead one's
+                os.replace(temporary, file)
+        if sys.platform == "win32":
+            os.replace(temporary, file)
     except OSError as error:
         raise ValueError(f"cannot write the file {quoted(str(file))}: {error.strerror or error}") from None
     finally:

@@ -32,8 +32,11 @@ def file_name(value: object) -> bool:
 
 
 def number(value: object) -> bool:
-    """A finite number."""
-    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < math.inf
+    """A finite number, which a float can hold."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def count(least: int = 0, most: int = 2**53) -> Callable[[object], bool]:

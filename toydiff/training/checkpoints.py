@@ -27,8 +27,11 @@ INDEX = "run.json"
 LONGER = ", or train on from its result in another folder: --start {} --out ANOTHER"
 CONTENT = "content"
 """The key of what identifies a run by content and not by name: digests of the weights that it was begun with."""
-NEWER = (CONTENT, "definition")
-"""Keys that a run of an earlier version lacks. What they say is compared by content."""
+NEWER = (CONTENT, "definition", "sampler")
+"""Keys in which a run of an earlier version may differ: what the first two say is compared by content, and how the
+result is sampled changes nothing that is trained."""
+FREE = "data_std"
+"""A key inside others that is not compared either: it follows from the data, and earlier runs lack it."""
 HISTORY = 500
 """About as many points of the loss curve are kept."""
 
@@ -166,9 +169,9 @@ class Checkpoints:
         index = read_run(self.folder)
         # a key that only one of the two has, such as that of a watch, differs too
         for key in [*self.about, *index["about"]]:
-            value = self.about.get(key)
-            if key not in NEWER and index["about"].get(key) != value:
-                name, found, wanted = _difference(key, index["about"].get(key), value)
+            found, wanted = _compared(index["about"].get(key)), _compared(self.about.get(key))
+            if key not in NEWER and found != wanted:
+                name, found, wanted = _difference(key, found, wanted)
                 raise ValueError(
                     f"the run in {str(self.folder)!r} has {said(name)} = {said(repr(found))}, "
                     f"not {said(repr(wanted))}; resume it as it was begun"
@@ -252,6 +255,11 @@ class Checkpoints:
         for other in self.folder.glob("step-*.safetensors"):
             if other.name != name:
                 other.unlink(missing_ok=True)
+
+
+def _compared(value: object) -> object:
+    """What is compared of a value that identifies a run."""
+    return {key: part for key, part in value.items() if key != FREE} if isinstance(value, dict) else value
 
 
 def _difference(name: str, found: object, wanted: object) -> tuple[str, object, object]:
