@@ -334,6 +334,9 @@ class Halved:
     def __exit__(self, *error):
         return self.file.__exit__(*error)
 
+    def flush(self):
+        self.file.flush()
+
     def write(self, data):
         self.file.write(data[: len(data) // 2])
         self.file.flush()
