@@ -58,6 +58,7 @@ def test_a_mixture_and_what_samples_with_it(somewhere, fine, refused):
     assert not (somewhere / "b.npz").exists()
 
 
+@pytest.mark.slow
 def test_bundled_weights_under_guidance_and_the_times_of_another_solver(fine, refused):
     fine(f"learn-solver ring-teacher --steps 3 --guidance-scale 2 {QUICK} --out a.json")
     assert solver_by_name("learned:a.json").about["guidance_scale"] == 2

@@ -67,6 +67,7 @@ def test_one_gaussian_is_solved_in_one_step():
     assert sizes(solve(D, x, 1, solver=last.solver).end, exact).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_it_improves_on_noises_that_it_has_not_seen():
     D = RING.denoiser(S)
     *_, found = learn_solver(D, draw(RING, S, 1.0, 512, 1), 5, seconds=30)
