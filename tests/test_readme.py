@@ -201,9 +201,22 @@ def of_edm(lines):
     assert 0.4 < float(std) < 0.6
 
 
+def of_guided(lines):
+    """The table above it, at g = 7.5 in 5 steps: median and root mean square of each solver."""
+    text = READMES["toydiff/solvers"]
+    for solver, median, rms in lines:
+        [row] = re.findall(
+            rf"^\| `{re.escape(solver)}` \|(.*g?.*)\|$", text[text.index("| g = 3, 5 steps |") :], re.MULTILINE
+        )
+        written = [float(number) for number in row.split("|")[2].split(",")]
+        assert [float(median), float(rms)] == pytest.approx(written, rel=0.06)
+    assert len(lines) == 4
+
+
 CHECKS = {
     (".", 0): of_minute,
     ("toydiff/solvers", 0): of_edm,
+    ("toydiff/solvers", 1): of_guided,
     ("toydiff/solvers/parallel", 0): of_parallel,
     ("toydiff/distill", 0): of_training,
     ("toydiff/distill", 1): of_method,

@@ -19,7 +19,7 @@ FIRST_NSR = 30.0
 SHIFT = (0.12, 1.4)
 """(a, b) of the shifted-lambda grid, in NSR, for data of standard deviation 1; they grow with the data. Chosen once,
 together with the default solver, at 5, 10 and 20 steps on mixtures of many shapes and scales;
-`tests/benchmarks/quality.py` measures it."""
+`tests/benchmarks/quality.py` and `kinds.py` measure it."""
 
 SHIFTS = {"shifted-lambda": SHIFT, "shifted-lambda-wide": (0.07, 3.5), "shifted-lambda-narrow": (0.056, 0.7)}
 """The shifted-lambda grids: the default, one for data that spread twice as wide as `data_std` says, and one for data

@@ -52,9 +52,9 @@ def data_std(variances: Tensor, covariance_times: Callable[[Tensor], Tensor], st
     """The scale of data by which the default solver and grid go: r^(1/4) l^(3/4).
 
     r^2 is the mean of the coordinates' variances (d,), and l^2 the greatest variance in any direction; r = l where all
-    directions are alike. Where they differ, r or l alone serve worse on mixtures in 2 to 64 dimensions and on digits
-    (`tests/benchmarks/quality.py`). l is found by 30 steps of power iteration, from `start` (d,); covariance_times
-    multiplies by the covariance. 1 for data that are one point.
+    directions are alike. Where they differ, r alone loses samples and l alone costs accuracy, on mixtures in 2 to 64
+    dimensions and on digits (`tests/benchmarks/kinds.py --exponent 0`, and 1). l is found by 30 power iterations, from
+    `start` (d,); covariance_times multiplies by the covariance. 1 for data that are one point.
     """
     r, direction, l2 = math.sqrt(float(variances.mean())), start, 0.0
     for _ in range(30):
