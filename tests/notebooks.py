@@ -12,7 +12,15 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-LIBRARIES = ("torch", "scipy.stats", "sklearn", "matplotlib.pyplot", "IPython.core.interactiveshell")
+LIBRARIES = (
+    "torch",
+    "torch._dynamo",  # by the first optimizer
+    "scipy.stats",
+    "sklearn",
+    "ot",
+    "matplotlib.pyplot",
+    "IPython.core.interactiveshell",
+)
 
 
 class CellFailedError(Exception):

@@ -4,6 +4,7 @@ With x_t = alpha x_0 + sigma eps and x_0 ~ sum_k pi_k N(m_k, C_k), every margina
 m_k and covariances alpha^2 C_k + sigma^2 I, so the score, the best denoiser and the density are closed forms.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -158,7 +159,7 @@ class GaussianMixture:
         off = self.means - self.mean
         return math.sqrt(float((self.weights * ((off**2).sum(1) + (self._scales**2).sum(1))).sum()) / self.dim)
 
-    @property
+    @functools.cached_property
     def data_std(self) -> float:
         """The scale of this distribution, by which the default solver and grid go: see `mixtures.data_std`."""
         off = self.means - self.mean

@@ -28,6 +28,11 @@ def made(tmp_path_factory):
     return folder, demo.run(folder, progress=False), time.process_time() - began
 
 
+def test_one_worker_runs_a_group(request):
+    if getattr(request.config.option, "loadgroup", False):  # in a worker of pytest-xdist, which names the group
+        assert request.node.nodeid.endswith("@demo")
+
+
 def numbers(value):
     """All numbers in nested dicts and lists."""
     if isinstance(value, dict):

@@ -61,9 +61,10 @@ class StableDiffusion:
     """A checkpoint in memory, as `load` makes it.
 
     `unet` and `vae` are diffusers' modules, frozen, and `pipe` is the pipeline that holds them. `schedule` and `kind`
-    say how the UNet was trained; `table` is the checkpoint's schedule of K = `timesteps` levels. `prompts` encodes
-    prompts. `scale` is how many pixels one place of a latent is wide, `channels` a latent's channels, and `resolution`
-    (height, width), in pixels, the size of image that it was trained at. `about` holds the arguments of `load`.
+    say how the UNet was trained; `table` is the checkpoint's schedule of K = `timesteps` levels. `weight_names`
+    are those of the UNet's weights. `prompts` encodes prompts. `scale` is how many pixels one place of a latent is
+    wide, `channels` a latent's channels, and `resolution` (height, width), in pixels, the size of image that it was
+    trained at. `about` holds the arguments of `load`.
     """
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
@@ -84,6 +85,7 @@ class StableDiffusion:
         except ValueError as error:
             raise ValueError(f"the scheduler of {self.source!r} gives no schedule: {error}") from None
         self.timesteps = len(self.table)
+        self.weight_names = frozenset(name for name, _ in self.unet.named_parameters())
         self.schedule: Schedule = Linear() if self.flow else self.table
         blocks = self.vae.config.get("block_out_channels") or self.vae.config.encoder_block_out_channels
         self.scale = 2 ** (len(blocks) - 1)
@@ -208,7 +210,9 @@ class StableDiffusion:
         """
         net = CheckpointUNet.of(self)
         net.rounded, net.negative = rounded, negative_prompt
-        return LambdaDenoiser(net, self.schedule, self.kind).eval()  # the weights were frozen when they were loaded
+        D = LambdaDenoiser(net, self.schedule, self.kind)
+        D.training = net.training = False  # the UNet is so since it was loaded; eval() would walk through all of it
+        return D
 
     def latent_shape(self, size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
         """The shape (channels, H, W) of the latent of an image.

@@ -59,6 +59,7 @@ class Checkpoint(Protocol):
     prompts: Prompts
     scale: int
     flow: bool
+    weight_names: frozenset[str]
 
     @property
     def source(self) -> str: ...
@@ -75,7 +76,8 @@ class CheckpointUNet(nn.Module):
 
     trained: one of `TRAINED`; rank: of a LoRA. guided: the guidance scale is an input of the UNet. flow: the network is
     on the linear schedule, as flow models of diffusers are, and the UNet gets x itself and the timestep 1000 t, 999 at
-    most. `negative` is the prompt that stands for no label; None is what the checkpoint uses for no prompt.
+    most. shared: the names of the UNet's weights that are the checkpoint's own. `negative` is the prompt that stands
+    for no label; None is what the checkpoint uses for no prompt.
     """
 
     name = DIFFUSERS
@@ -93,6 +95,7 @@ class CheckpointUNet(nn.Module):
         rank: int = 0,
         guided: bool = False,
         flow: bool = False,
+        shared: frozenset[str] = frozenset(),
     ):
         super().__init__()
         if trained not in TRAINED:
@@ -101,14 +104,15 @@ class CheckpointUNet(nn.Module):
         self.trained, self.rank, self.guided, self.flow = trained, rank, guided, flow
         self.rounded, self.table = False, checkpoint.table
         self.negative: str | None = None
-        self._shared: frozenset[str] = frozenset(name for name, _ in unet.named_parameters())
+        self._shared = shared
         self.register_load_state_dict_post_hook(_shared_is_there)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "CheckpointUNet":
         """The checkpoint's own network, frozen. It shares the checkpoint's weights."""
         unet = checkpoint.unet
-        return cls(checkpoint, unet, guided=unet.config.time_cond_proj_dim is not None, flow=checkpoint.flow)
+        guided = unet.config.time_cond_proj_dim is not None
+        return cls(checkpoint, unet, guided=guided, flow=checkpoint.flow, shared=checkpoint.weight_names)
 
     @property
     def config(self) -> dict:

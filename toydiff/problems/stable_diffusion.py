@@ -222,7 +222,6 @@ class StableDiffusionProblem(CheckpointProblem):
         """A UNet of the checkpoint's size with fresh weights. All of them are trained."""
         unet = type(self.checkpoint.unet).from_config(self.checkpoint.unet.config)
         net = CheckpointUNet(self.checkpoint, unet, trained="full", guided=unet.config.time_cond_proj_dim is not None)
-        net._shared = frozenset()
         return net.to_train("full", guided=guided)
 
     def student(
