@@ -25,6 +25,10 @@ IMPORTS = "collecting"
 """What is of no test: starting, and collecting the files."""
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "xdist_group: older revisions know it from pytest-xdist alone")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item):
     before = sum(os.times()[:4])
@@ -51,7 +55,10 @@ def finish(running: subprocess.Popen, notes: Path) -> dict[str, float]:
     """The CPU seconds of each file, by its name, once pytest is done; how its tests ended is printed."""
     _, status, usage = os.wait4(running.pid, 0)
     running.returncode = os.waitstatus_to_exitcode(status)
-    print(f"{notes.name}: {(notes / 'log').read_text().splitlines()[-1]}")
+    last = (notes / "log").read_text().splitlines()[-1]
+    print(f"{notes.name}: {last}", flush=True)
+    if not (notes / "times").exists():
+        raise SystemExit(f"no test ran: {last}")
     seconds = defaultdict(float)
     for line in (notes / "times").read_text().splitlines():
         spent, name = line.split(maxsplit=1)
