@@ -137,6 +137,12 @@ class Denoiser(nn.Module):
     def data_std(self, value: float) -> None:
         self.__dict__["_data_std"] = check_positive(value, "data_std")
 
+    @property
+    def guided_by(self) -> float:
+        """The guidance scale that is bound in this denoiser or in the one inside: the largest, where it is one a
+        sample; 1 where there is none. The default grid goes by it."""
+        return next((inside.guided_by for inside in self._inside()), 1.0)
+
     def content(self) -> str | None:
         """What identifies the model, whatever it is called: the digest of its weights (`support.sealed.digest`), or
         else the content of the denoiser inside; None where there is neither."""
@@ -195,6 +201,13 @@ def check_guidance(guidance_scale: object, x: Tensor) -> Tensor | float:
     check_batch_of_times(scale, x, "guidance_scale")
     check_finite(scale, "guidance_scale")
     return scale.to(x)
+
+
+def largest(guidance_scale: Tensor | float) -> float:
+    """The largest of the guidance scales of a batch; 1 of an empty one."""
+    if isinstance(guidance_scale, Tensor):
+        return float(guidance_scale.max()) if guidance_scale.numel() else 1.0
+    return float(guidance_scale)
 
 
 def written(guidance_scale: Tensor | float) -> str:
@@ -360,6 +373,10 @@ class Guided(Wrapper):
             raise ValueError(f"this model is guided by {denoiser.guidance_scale:g} already; guide it once")
 
     @property
+    def guided_by(self) -> float:
+        return self.guidance_scale
+
+    @property
     def calls(self) -> int:
         return self.denoiser.calls_at(self.guidance_scale)
 
@@ -404,6 +421,10 @@ class Conditioned(Wrapper):
         self.cond, self.guidance_scale, self.spent = cond, guidance_scale, Spent()
         # together, since every step reads them, and attributes that are modules are slow to find
         self._bound = denoiser, cond, guidance_scale, denoiser.calls_at(guidance_scale), self.spent
+
+    @property
+    def guided_by(self) -> float:
+        return max(self.denoiser.guided_by, largest(self.guidance_scale))
 
     @property
     def calls(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .schedules import Schedule, check_schedule
-from .support.checks import check_count, check_grid, check_positive, unknown
+from .support.checks import check_count, check_grid, check_number, check_positive, unknown
 
 FIRST_NSR = 30.0
 """The NSR that the first step jumps to from alpha = 0, on the grids `lambda` and `karras`, unless `first` is given."""
@@ -25,6 +25,10 @@ SHIFTS = {"shifted-lambda": SHIFT, "shifted-lambda-wide": (0.07, 3.5), "shifted-
 """The shifted-lambda grids: the default, one for data that spread twice as wide as `data_std` says, and one for data
 with finer details."""
 
+GUIDED = 1 / 3
+"""Under guidance g > 1 predictions spread wider than the data, and the shifted grids are those of data g^(1/3) times as
+wide. Chosen once, with the default solver, at 5 to 50 steps and g up to 15; `tests/benchmarks/kinds.py` measures it."""
+
 SCALES = (1e-4, 1e4)
 """The least and the greatest scale of data that a grid is laid out for: beyond, times run together."""
 
@@ -33,6 +37,11 @@ def scale_of(data_std: float) -> float:
     """`Denoiser.data_std` within `SCALES`; `ValueError` unless it is a finite number > 0."""
     least, most = SCALES
     return min(max(check_positive(data_std, "data_std"), least), most)
+
+
+def grid_scale(data_std: float, guidance_scale: float = 1.0) -> float:
+    """What a and b of a shifted grid are multiplied by: `data_std`, and max(g, 1)^(1/3) (`GUIDED`)."""
+    return min(scale_of(data_std) * max(guidance_scale, 1.0) ** GUIDED, SCALES[1])
 
 
 def warp(alpha: Tensor, sigma: Tensor, shift: tuple[float, float] = SHIFT) -> Tensor:
@@ -76,11 +85,13 @@ def time_grid(
     last: float | None = None,
     rho: float = 7.0,
     data_std: float = 1.0,
+    guidance_scale: float = 1.0,
 ) -> Tensor:
     """The times of N = `steps` steps, (N + 1,), float64, strictly decreasing from 1 to 0.
 
     - `shifted-lambda`, also `-wide` and `-narrow`: uniform in log((NSR + a)/(NSR + b)), (a, b) of `SHIFTS` times
-      `data_std`, the scale of the data (`Denoiser.data_std`), so that the grid of larger data lies at more noise;
+      `data_std`, the scale of the data (`Denoiser.data_std`), so that the grid of larger data lies at more noise; and,
+      under guidance g > 1, times g^(1/3) (`GUIDED`);
     - `uniform`: t = i/N;
     - `quadratic`: t = (i/N)^2 (arXiv 2010.02502, app. D.2);
     - `lambda`: uniform in log NSR (arXiv 2206.00927, sec. 3.4);
@@ -88,7 +99,8 @@ def time_grid(
 
     `lambda` and `karras` are laid out in noise levels. They begin at NSR(1); where that is infinite, or `first` is
     given, one step goes from t = 1 to NSR `first`. They end at NSR `last`, from where the last step jumps to data. Only
-    these two take `first` > `last` > 0, only `karras` uses `rho`, and only the shifted grids use `data_std`.
+    these two take `first` > `last` > 0, only `karras` uses `rho`, and only the shifted grids use `data_std` and
+    `guidance_scale`.
     `ValueError` for anything else.
     """
     check_schedule(schedule)
@@ -97,7 +109,7 @@ def time_grid(
         raise unknown("time grid", kind, GRIDS)
     if kind not in ("lambda", "karras") and (first, last) != (None, None):
         raise ValueError(f"first and last are noise levels of the grids lambda and karras; the grid {kind!r} has none")
-    scale = scale_of(data_std)
+    scale = grid_scale(data_std, check_number(guidance_scale, "guidance_scale"))
     if kind in SHIFTS:
         a, b = SHIFTS[kind]
         ts = warped_times(schedule, torch.linspace(0, 1, steps + 1, dtype=torch.float64), (a * scale, b * scale))

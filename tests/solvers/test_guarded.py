@@ -104,21 +104,59 @@ def test_smooth_paths_keep_the_order(by):
     assert sizes(default, plain).max() < 1e-12 * by
 
 
-@pytest.mark.parametrize(("scale", "steps"), [(7.5, 5), (7.5, 10), (15.0, 5), (15.0, 10)])
-def test_the_guard_holds_what_strong_guidance_throws_off(scale, steps):
-    """AB3 leaves by tens of the data's size; the default is nearer than DDIM, in the median and in the mean square."""
-    mixture, S = mixtures.ring(std=0.3), ALL_SCHEDULES["scaled-linear"]
-    cond = torch.arange(160) % 8
-    D, x = mixture.denoiser(S), draw(mixture, S, 1.0, 160)
-    truth = reference(D, x, cond=cond, guidance_scale=scale, tolerance=1e-7)
-    error = {
-        name: sizes(solve(D, x, steps, solver=name, cond=cond, guidance_scale=scale).end, truth)
-        for name in (DEFAULT_SOLVER, "ddim", "ab3")
-    }
-    assert error[DEFAULT_SOLVER].median() < error["ddim"].median()
-    assert error[DEFAULT_SOLVER].square().mean() < error["ddim"].square().mean()
-    if steps == 5:
-        assert error["ab3"].square().mean() > 4 * error[DEFAULT_SOLVER].square().mean()  # what is held back
+def spread(error):
+    """Median, root mean square and 95th percentile."""
+    return torch.stack([error.median(), error.square().mean().sqrt(), error.quantile(0.95)])
+
+
+@pytest.mark.parametrize("steps", [5, 6, 8, 10])
+@pytest.mark.parametrize("scale", [3.0, 7.5, 15.0])
+def test_guidance_throws_no_sample_off(scale, steps):
+    """AB3 leaves by tens of the data's size. The default is nearer than DDIM as diffusers runs it, on even timesteps,
+    in the median and the tail; single samples on the border between two modes may go to the other one."""
+    S = ALL_SCHEDULES["scaled-linear"]
+    for mixture in (mixtures.ring(std=0.3), mixtures.mixture("spirals")):
+        cond = mixture.sample_labelled(160, 1)[1]
+        D, x = mixture.denoiser(S), draw(mixture, S, 1.0, 160)
+        truth = reference(D, x, cond=cond, guidance_scale=scale, tolerance=1e-7)
+        default, ddim, ab3 = (
+            spread(sizes(solve(D, x, steps, cond=cond, guidance_scale=scale, **how).end, truth))
+            for how in ({}, {"solver": "ddim", "grid": "uniform"}, {"solver": "ab3"})
+        )
+        assert (default < torch.tensor([1.05, 2.5, 1.05]) * ddim).all(), (mixture, default, ddim)
+        if steps == 5 and scale > 3:
+            assert ab3[1] > 4 * default[1]  # what is held back
+
+
+def test_a_step_does_not_overshoot():
+    """A stiff pull to 0, F = -12 w: DDIM swings out farther at each step, the default ends near 0, as the exact flow
+    does."""
+    S = ALL_SCHEDULES["vp"]
+
+    class Stiff(toydiff.Denoiser):
+        def forward(self, x, t, cond=None):
+            size = torch.sqrt(S.alpha(t) ** 2 + S.sigma(t) ** 2)
+            return toydiff.Prediction.of("preconditioned", -12 * x / size, x, t, S)
+
+    D, x = Stiff(S), torch.tensor([[1.0]])
+    ends = {solver: float(solve(D, x, 6, solver=solver).end.abs()) for solver in (DEFAULT_SOLVER, "ddim")}
+    assert ends["ddim"] > 2
+    assert ends[DEFAULT_SOLVER] < 0.1
+
+
+def test_the_grid_goes_by_guidance_however_it_is_given():
+    mixture, S = mixtures.ring(), ALL_SCHEDULES["vp"]
+    D, x, cond = mixture.denoiser(S), draw(mixture, S, 1.0, 4), torch.arange(4)
+    given = solve(D, x, 5, cond=cond, guidance_scale=8.0)
+    assert torch.equal(given.ts, time_grid(S, 5, data_std=2 * D.data_std).to(given.ts))
+    for again in (
+        solve(Guided(D, 8.0), x, 5, cond=cond),
+        solve(Conditioned(D, cond, 8.0), x, 5),
+        solve(D, x, 5, cond=cond, guidance_scale=torch.tensor([1.0, 8.0, 0.0, 3.0])),
+    ):
+        assert torch.equal(again.ts, given.ts)
+    for none in (0.0, 0.5, 1.0):
+        assert torch.equal(solve(D, x, 5, cond=cond, guidance_scale=none).ts, solve(D, x, 5).ts)
 
 
 def test_a_sample_does_not_depend_on_its_batch():

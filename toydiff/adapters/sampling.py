@@ -136,7 +136,7 @@ def sample_images(
     else:
         if grid not in GRIDS:
             raise unknown("time grid", grid, [*GRIDS, *SPACINGS])
-        ts = time_grid(D.schedule, steps, grid, data_std=D.data_std)
+        ts = time_grid(D.schedule, steps, grid, data_std=D.data_std, guidance_scale=guidance_scale)
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
     if image is not None and ts is not None and of_steps:
         ts = _last_part(ts, steps, STRENGTH if strength is None else strength)

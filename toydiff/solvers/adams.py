@@ -62,6 +62,11 @@ class Angle:
         alpha, sigma, _ = self.schedule.levels(t)
         return self._S(float(alpha), float(sigma))
 
+    def theta(self, t: Tensor) -> float:
+        """theta = atan(NSR/sigma_d) at t."""
+        alpha, sigma, _ = self.schedule.levels(t)
+        return math.atan2(float(sigma), self.sigma_d * float(alpha))
+
     def _S(self, alpha: float, sigma: float) -> float:
         return math.hypot(sigma, self.sigma_d * alpha)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance, check_weights
+from ..denoisers import Conditioned, Denoiser, check_denoiser, check_guidance, check_weights, largest
 from ..grids import DEFAULT_GRID, time_grid
 from ..prediction import Prediction
 from ..schedules import Levels, Schedule, ahead, as_time, check_levels, take_as_checked
@@ -250,7 +250,7 @@ def solve(
     - cond: what the denoiser takes. A parallel solver evaluates many points in one call, and repeats what is one a
       sample: tensors and arrays (B, ...), lists and tuples of B, also inside dictionaries, lists and tuples. Anything
       else is passed on as one for all samples;
-    - guidance_scale: a number, or one a sample (B,); 1 is off;
+    - guidance_scale: a number, or one a sample (B,); 1 is off. The default grid goes by the largest;
     - generator: a torch.Generator or a seed, for stochastic solvers; or a list of B generators, one a sample, whose
       noise then does not depend on the batch that it is in;
     - keep: "path" for all states; "end" for the last only, so that memory does not grow with N;
@@ -261,7 +261,7 @@ def solve(
     name another ("picard:solver=ddpm,window=20").
 
     The defaults are the most accurate general choice, and go by the scale of the data, which the model says
-    (`Denoiser.data_std`). Under strong guidance in about 5 steps a few samples end far off; "ddim" is safest there.
+    (`Denoiser.data_std`), and by guidance.
 
     Runs without gradients. `ValueError` for bad input, `FloatingPointError` if the states overflow on the way,
     or if the model's weights are not finite.
@@ -285,7 +285,8 @@ def solve(
             )
         ts = torch.tensor(solver.times, dtype=torch.float64)
     if ts is None:
-        ts = time_grid(D.schedule, steps, grid, data_std=D.data_std)
+        g = max(D.guided_by, largest(guidance_scale))
+        ts = time_grid(D.schedule, steps, grid, data_std=D.data_std, guidance_scale=g)
     ts = as_time(ts).detach().to(x.device, torch.promote_types(x.dtype, torch.float32), copy=True)
     check_grid(ts)
     if isinstance(generator, Sequence) and (

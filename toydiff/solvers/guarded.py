@@ -4,19 +4,22 @@ A high order extrapolates from earlier calls. That pays where the model's values
 off where they do not, as with few steps under strong guidance. Here each sample takes of every order as much as the
 sizes of the terms allow; no sample depends on the others in its batch.
 
-From x at t to s, with the prediction (x_0, eps) at t, the Adams-Bashforth steps x1, x2, x3 of orders 1 to 3, their S,
-and norms over a sample; what is not trusted falls back to the step of DDIM:
+From x at t to s, with the prediction (x_0, eps) at t, the Adams-Bashforth steps x1, x2, x3 of orders 1 to 3, their S
+and F (`Angle`), and norms over a sample; what is not trusted falls back to J, a step of DDIM that does not overshoot:
 
-    1. J = alpha_s x_0 + sigma_s eps                                    the step of DDIM
+    1. M = alpha_s x_0 + sigma_s eps - (S_s/S_t) x                      the step of DDIM
+       d = x/S_t - x'/S_t',  k = -(theta_t - theta_s) (F - F').d/d.d    x', F' of the call before
+       J = (S_s/S_t) x + M - (1 - min(1, 1/k)) (M.d/d.d) d              where k > 0: along d, up to the secant's root
     2. p = min(1, (c |J - (S_s/S_t) x| + e) / |x2 - x1|)                order 2 where it changes less than a step does
     3. p = p min(1, (c |x2 - x1| + e) / |x3 - x2|)                      and where order 3 hardly corrects it
        q = min(1, (c p |x2 - x1| + e) / |x3 - x2|)                      order 3 where it changes less than order 2 does
     4. x_s = J + p (x2 - J) + p q (x3 - x2)
-    5. at s = 0: J + min(1, 2 alpha_s |x_0 - x_0'| / |x_s - J|) (x_s - J) instead      x_0': that of the call before
+    5. at s = 0: J + min(1, 2 alpha_s |x_0 - x_0'| / |x_s - J|) (x_s - J) instead
 
-c = `trust`; e = `slack` sqrt(d) S_s, d the numbers in a sample: as steps shrink, every term falls below it, so that p
+c = `trust`; e = `slack` sqrt(n) S_s, n the numbers in a sample: as steps shrink, every term falls below it, so that p
 and q are 1 and the order is 3. The first step knows one value, and is x1; the second knows two, and has no line 3.
-Where x_0 has settled, as on the points of a data set, line 5 ends on it.
+Under strong guidance samples are pulled back so hard that steps overshoot, farther each time: k > 1 tells it. Where x_0
+has settled, as on the points of a data set, line 5 ends on it.
 """
 
 import math
@@ -28,7 +31,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction, jump
-from ..schedules import HALF, expand
+from ..schedules import HALF, combine, expand
 from ..support.checks import check_positive
 from .adams import Angle
 from .base import Solver
@@ -70,16 +73,19 @@ class Guarded(Solver):
     ) -> Tensor:
         """x at s from the state of `base`, with the model's `values`, one to three, of which the first is `base`.
         older: all predictions before it, newest first."""
-        J = jump(base, s)  # 1
+        J, scale, old_scale = jump(base, s), angle.size(s), angle.size(base.t)
         clean = angle.schedule.levels(s).sigma == 0
         if len(values) == 1:
             return J if clean else angle.step(base, s, values)
-        scale = angle.size(s)
+        carried = (scale / old_scale) * base.x
+        moved = J - carried
+        if older:
+            moved = moved - _overshoot(angle, base, older[0], s, moved)  # 1
+        J = carried + moved
         slack = self.slack * scale * math.sqrt(math.prod(J.shape[1:]))
         x1, x2 = (angle.step(base, s, values[:q]) for q in (1, 2))
         second = _size(x2 - x1)
-        moved = _size(J - (scale / angle.size(base.t)) * base.x)
-        p = _fraction(self.trust * moved + slack, second)  # 2
+        p = _fraction(self.trust * _size(moved) + slack, second)  # 2
         if len(values) == 2:
             x_s = J + expand(p, J) * (x2 - J)
         else:
@@ -92,6 +98,22 @@ class Guarded(Solver):
             changed = SETTLED * float(angle.schedule.levels(s).alpha) * _size(base.x0 - older[0].x0)
             x_s = J + expand(_fraction(changed, _size(x_s - J)), J) * (x_s - J)  # 5
         return x_s
+
+
+def _overshoot(angle: Angle, p: Prediction, before: Prediction, s: Tensor, moved: Tensor) -> Tensor:
+    """Of a step of DDIM from p to s, which moves the state by `moved`: what leads beyond the place where F, a line
+    through its values at p and at the prediction before, is 0; (B, ...). It lies along the last change of the state."""
+    d = p.x / angle.size(p.t) - before.x / angle.size(before.t)
+    change = combine(*angle.F(p), *angle.F(before, -1.0))
+    length2 = _dot(d, d).clamp(min=torch.finfo(torch.float32).tiny)
+    k = (angle.theta(s) - angle.theta(p.t)) * _dot(change, d) / length2
+    return expand((1 - _fraction(torch.ones_like(k), k)) * _dot(moved, d) / length2, d) * d
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The scalar product of each sample, (B,)."""
+    dtype = torch.float32 if a.dtype in HALF else a.dtype
+    return torch.linalg.vecdot(a.flatten(1).to(dtype), b.flatten(1).to(dtype))
 
 
 def _size(x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser, check_denoiser, check_guidance
-from ..grids import SHIFT, scale_of, warped_times
+from ..grids import SHIFT, grid_scale, warped_times
 from ..schedules import schedule_config
 from ..support.checks import check_count, check_positive, check_state
 from .driver import solve
@@ -150,7 +150,7 @@ class _Walks:
     def __init__(self, D: Denoiser, steps: int, base: Any, guidance_scale: float, at_once: int, dtype: torch.dtype):
         self.D, self.steps, self.base, self.guidance_scale, self.at_once = D, steps, base, guidance_scale, at_once
         self.h = 1e-5 if dtype == torch.float64 else 1e-3  # differences above the dtype's rounding
-        scale = scale_of(D.data_std)
+        scale = grid_scale(D.data_std, max(D.guided_by, guidance_scale))
         self.shift = (SHIFT[0] * scale, SHIFT[1] * scale)
         coefficients = 0 if base is not None else steps + steps * (steps + 1) // 2
         self.start = torch.zeros(steps - 1 + coefficients, dtype=torch.float64)
