@@ -14,7 +14,7 @@ from test_cli import run
 
 import toydiff
 from toydiff.cli import command as cli
-from toydiff.cli import terminal
+from toydiff.cli import launchers
 from toydiff.support import files
 from toydiff.support.sealed import write_index
 from toydiff.training.checkpoints import read_run
@@ -141,18 +141,18 @@ def test_a_temporary_file_of_a_killed_process_is_swept(tmp_path):
     ],
 )
 def test_launchers_that_are_known(monkeypatch, size, rank):
-    for name in [*terminal.LAUNCHERS, *terminal.LAUNCHERS.values()]:
+    for name in [*launchers.LAUNCHERS, *launchers.LAUNCHERS.values()]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_NTASKS", "4")  # the shell of a job of four tasks is one process
     monkeypatch.setenv(rank, "0")
-    assert not terminal.runs_with_others()
+    assert not launchers.runs_with_others()
     monkeypatch.setenv(size, "1")
-    assert not terminal.runs_with_others()
+    assert not launchers.runs_with_others()
     monkeypatch.setenv(size, "2")
-    assert terminal.runs_with_others()
-    assert terminal.is_first_process()
+    assert launchers.runs_with_others()
+    assert launchers.is_first_process()
     monkeypatch.setenv(rank, "1")
-    assert not terminal.is_first_process()
+    assert not launchers.is_first_process()
 
 
 def test_a_warning_is_one_line(monkeypatch, capsys):

@@ -4,6 +4,8 @@ import _signal as signal  # type: ignore[import-not-found]  # without its enums:
 import os
 import sys
 
+from .launchers import is_first_process
+
 TYPE_CHECKING = False  # as `typing` has it, which takes a while to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,7 @@ def _interrupt(number: int, frame: "FrameType | None") -> None:
     exception, or print it, and nothing is being written yet."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            if is_first_process():
                 os.write(2, f"{LINE}\n".encode())
             os._exit(INTERRUPTED)
         frame = frame.f_back

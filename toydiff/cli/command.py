@@ -23,6 +23,7 @@ from . import app as cli_app
 from . import sd as cli_sd
 from . import solvers as cli_solvers
 from . import training as cli_training
+from .launchers import is_first_process
 from .terminal import (
     MOST_SAMPLES,
     MOST_SEED,
@@ -33,7 +34,6 @@ from .terminal import (
     cell,
     finite,
     finite_or_none,
-    is_first_process,
     one_thread,
     output_file,
     place,

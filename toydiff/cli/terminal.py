@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NoReturn
 
 from ..support.files import json_text, seen, writable_file, write_text
 from ..support.words import quoted, unknown
+from .launchers import is_first_process
 
 MOST_SAMPLES = 100_000
 MOST_STEPS = 100_000
@@ -194,28 +194,6 @@ def one_thread() -> None:
 def show_progress() -> bool:
     """Whether to show bars: only where stderr is a terminal, and only in the first process."""
     return sys.stderr.isatty() and is_first_process()
-
-
-def is_first_process() -> bool:
-    """Whether this process prints: it is the only one, or the first of those that a launcher such as `accelerate
-    launch` started together."""
-    return not runs_with_others() or all(os.environ.get(name, "0") == "0" for name in LAUNCHERS.values())
-
-
-LAUNCHERS = {
-    "WORLD_SIZE": "RANK",
-    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
-    "PMI_SIZE": "PMI_RANK",
-    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
-    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
-}
-"""Where a launcher says how many processes it started, and which of them this is: torchrun and accelerate, Open MPI,
-MPICH, MVAPICH, and a step of Slurm's srun. SLURM_NTASKS is of a whole job, whose shell is one process."""
-
-
-def runs_with_others() -> bool:
-    """Whether a launcher started several processes with this command."""
-    return any(os.environ.get(name, "1") not in ("", "0", "1") for name in LAUNCHERS)
 
 
 def usable(device: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..support.files import check_folder, writable_folder, write_bytes
 from ..support.words import unknown
 from . import sd as cli_sd
+from .launchers import is_first_process, runs_with_others
 from .terminal import (
     DEVICES,
     MOST_SAMPLES,
@@ -22,11 +23,9 @@ from .terminal import (
     add_json,
     cell,
     finite,
-    is_first_process,
     output_file,
     place,
     report,
-    runs_with_others,
     sample_file,
     sample_text,
     show_progress,
