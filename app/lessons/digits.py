@@ -7,11 +7,16 @@ from toydiff import runs, weights
 from toydiff.plots import interactive
 from toydiff.problems import problem
 from toydiff.runs.zoo import RECIPES
+from toydiff.solvers import DEFAULT_SOLVER
+from toydiff.solvers.learned import bundled
 
 from screen.controls import Choice, Number, Several
 from screen.lesson import Lesson, remember
 
 TEACHER, TEACHER_STEPS = "teacher", 25
+LEARNED = {name.removeprefix("digits-teacher-"): name for name in bundled() if name.startswith("digits-teacher-")}
+"""The teacher's learned solvers, by their number of steps."""
+NONE = "none"
 STUDENTS = tuple(
     id_.removeprefix("digits-") for id_ in RECIPES if id_.startswith("digits-") and id_ != "digits-teacher"
 )
@@ -19,13 +24,16 @@ SAMPLES, QUALITY = "samples", "quality"
 
 
 @remember
-def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
-    """Ten digits, 0 to 9, from one noise, and what is known of such samples: calls, and quality where it is stored."""
+def sample(name: str, steps: int, seed: int, solver: str | None = None) -> tuple[torch.Tensor, dict]:
+    """Ten digits, 0 to 9, from one noise, and what is known of such samples: calls, and quality where it is stored.
+    solver: None is that of the model's method."""
     model = runs.load(f"digits-{name}")
     stored = model.about["rows"]
     g = stored[0]["guidance_scale"]
-    path, _ = runs.sample(model, problem("digits"), 10, steps, cond=torch.arange(10), guidance_scale=g, seed=seed)
-    known = next((row for row in stored if row["steps"] == steps), None)
+    path, _ = runs.sample(
+        model, problem("digits"), 10, steps, solver=solver, cond=torch.arange(10), guidance_scale=g, seed=seed
+    )
+    known = next((row for row in stored if solver is None and row["steps"] == steps), None)
     quality = None if known is None else known["distance"] / known["floor"]
     return path.end, {
         "seed": seed,
@@ -37,8 +45,11 @@ def sample(name: str, steps: int, seed: int) -> tuple[torch.Tensor, dict]:
     }
 
 
-def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple[go.Figure, list[dict]]:
-    """Rows of digits from the same noise, the teacher's in 25 steps on top; or each student's quality against calls."""
+def digits(
+    view: str, steps: int, students: tuple[str, ...], undistilled: str, seed: int
+) -> tuple[go.Figure, list[dict]]:
+    """Rows of digits from the same noise, the teacher's in 25 steps on top, then, if asked for, in a few with the
+    default solver and with one that was learned for it; or each student's quality against calls."""
     if view == QUALITY:
         rows = [
             {
@@ -54,10 +65,14 @@ def digits(view: str, steps: int, students: tuple[str, ...], seed: int) -> tuple
         ]
         return interactive.quality(rows), rows
     sheet, rows = {}, []
-    for name, n in ((TEACHER, TEACHER_STEPS), *((student, steps) for student in students)):
-        images, row = sample(name, n, seed)
+    shown = [(TEACHER, TEACHER, TEACHER_STEPS, None)]
+    if undistilled != NONE:
+        few = {"default": DEFAULT_SOLVER, "learned": f"learned:{LEARNED[undistilled]}"}
+        shown += [(f"{TEACHER}, {how}", TEACHER, int(undistilled), solver) for how, solver in few.items()]
+    for title, name, n, solver in [*shown, *((student, student, steps, None) for student in students)]:
+        images, row = sample(name, n, seed, solver)
         good = f"{row['distance_over_floor']:.1f}×" if row["distance_over_floor"] else "–"
-        sheet[f"{name} · {row['nfe']} · {good}"] = images
+        sheet[f"{title} · {row['nfe']} · {good}"] = images
         rows.append(row)
     return interactive.digits(sheet), rows
 
@@ -71,6 +86,12 @@ def words(rows: list[dict]) -> str:
             "measured at this number of steps). One floor is the distance of held-out real digits. "
         )
         end = " Students that learn the teacher's paths draw its digit; those trained by scores need not."
+        few = [row for row in rows if row["student"] == TEACHER and row["steps"] != TEACHER_STEPS]
+        if few:
+            end += (
+                f" The second and third row are the teacher itself in {few[0]['steps']} steps: with the default solver, "
+                "and with one whose times and coefficients were learned for it. No network was trained."
+            )
     else:
         text = (
             "Each curve is one student: the Fréchet distance to real digits in floors, against network calls a "
@@ -106,6 +127,13 @@ LESSON = Lesson(
             STUDENTS,
             ("naive", "rectified-flow", "rectified-diffusion", "cd", "dmd2", "adversarial"),
         ),
+        Choice(
+            "undistilled",
+            "The teacher in a few steps, too",
+            (NONE, *sorted(LEARNED, key=int)),
+            NONE,
+            "with the default solver, and with times and coefficients that were learned for this teacher",
+        ),
         Number("seed", "Noise", tuple(range(10)), 0),
     ),
     figure=digits,
@@ -116,6 +144,10 @@ LESSON = Lesson(
         "One step: naive against the rest": {
             "steps": 1,
             "students": ["naive", "rectified-diffusion", "cd", "vsd", "sim"],
+        },
+        "No distillation: a solver learned for the teacher": {
+            "undistilled": "5",
+            "students": ["cd"],
         },
         "Quality against calls": {"view": QUALITY, "students": list(STUDENTS)},
     },

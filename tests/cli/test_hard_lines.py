@@ -173,6 +173,14 @@ SPECS = [
     "PICARD",
     "picard:window=2.0",
     "picard:window=True",
+    "learned",
+    "learned:",
+    "learned:rnig",
+    "learned:old.json",
+    "learned:empty.json",
+    "learned:folder",
+    "learned:/dev/zero",
+    "picard:solver=learned:old.json",
 ]
 GRIDS = [
     "uniform",
@@ -408,6 +416,25 @@ COMMANDS = {
         ],
         False,
     ),
+    "learn-solver": (
+        ["{run}", "--steps", "2", "--n", "4", "--truth-steps", "3", "--seconds", "0.2", "--out", "new.json"],
+        [
+            *HERE,
+            ["--problem", "{problem}"],
+            ["--steps", "{number}"],
+            ["--guidance-scale", "{number}"],
+            ["--solver", "{spec}"],
+            ["--times-only"],
+            ["--n", "{number}"],
+            ["--truth-steps", "{number}"],
+            ["--seconds", "{number}"],
+            ["--out", "{place}"],
+            ["--device", "{name}"],
+            *MODEL,
+            *TRAINING,
+        ],
+        False,
+    ),
     "export": (["{run}", "--out", "new"], [["--out", "{place}"], ["--whole"], ["--json", "{place}"]], False),
     "zoo": (
         [],
@@ -446,7 +473,7 @@ def lines(seed, count):
         return rng.choice(POOLS[pool]) if pool not in FITTING or rng.random() < 0.3 else rng.choice(FITTING[pool])
 
     for _ in range(count):
-        name = rng.choices(list(COMMANDS), [1, 1, 1, 3, 5, 5, 4, 5, 1, 1, 1])[0]
+        name = rng.choices(list(COMMANDS), [1, 1, 1, 3, 5, 5, 4, 5, 4, 1, 1, 1])[0]
         needed, options, wrong = COMMANDS[name]
         words = [value(w[1:-1]) if w.startswith("{") else w for w in needed]
         for option in rng.sample(options, min(len(options), rng.choice([0, 1, 1, 1, 1, 2]))):

@@ -18,19 +18,19 @@ def quietly() -> Iterator[None]:
     from transformers.utils import logging as of_transformers
 
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers", "huggingface_hub", "peft")]
-    before = [logger.level for logger in loggers]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
     bars = [lib.is_progress_bar_enabled() for lib in (of_diffusers, of_transformers)]
     try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+        for logger in loggers:  # setting their levels would make all loggers of the process forget theirs
+            logger.handlers, logger.propagate = [logging.NullHandler()], False
         of_diffusers.disable_progress_bar()
         of_transformers.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
         for lib, shown in zip((of_diffusers, of_transformers), bars, strict=True):
             if shown:
                 lib.enable_progress_bar()

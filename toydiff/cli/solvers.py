@@ -46,7 +46,8 @@ def learn(args: argparse.Namespace) -> None:
     from ..solvers.learning import learn_solver
 
     name, the_problem, D = opened(args)
-    g = 1.0 if args.guidance_scale is None else args.guidance_scale
+    usual = cli_sd.GUIDANCE_SCALE if cli_sd.is_checkpoint(the_problem.name) and args.model_run is None else 1.0
+    g = usual if args.guidance_scale is None else args.guidance_scale
     x, cond = noises(the_problem, D, args.n, g, args.seed)
     found = None
     search = learn_solver(
@@ -176,7 +177,7 @@ def learn_arguments(parser: Parser) -> None:
         "--guidance-scale",
         metavar="G",
         type=finite,
-        help="the guidance scale that the solver is for; 1 is off (default: 1)",
+        help="the guidance scale that the solver is for; 1 is off (default: that of sample, 1, and 7.5 for a checkpoint)",
     )
     parser.add_argument(
         "--solver",

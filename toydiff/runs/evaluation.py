@@ -10,7 +10,7 @@ from ..grids import DEFAULT_GRID
 from ..nets import MLP, UNet
 from ..problems import Problem
 from ..solvers import Trajectory, solve
-from ..solvers.registry import is_learned
+from ..solvers.registry import LEARNED, is_learned
 from ..support.checks import check_count
 from .models import Model
 
@@ -108,10 +108,11 @@ def evaluate(
 
     A row has the keys method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates, teacher_calls,
     seconds, floor_std, fractions, solver, grid, guidance_scale and n. `fractions` is a list (`Measured.fractions`), or
-    None where there are no modes.
+    None where there are no modes. The grid of a learned solver, which has its own times, is "learned".
     """
     n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]
+    used = sampler["solver"] if solver is None else solver
     rows = []
     for count in sampler["steps"] if steps is None else steps:
         path, cond = sample(
@@ -142,8 +143,8 @@ def evaluate(
                 "seconds": path.seconds,
                 "floor_std": measured.floor_std,
                 "fractions": None if measured.fractions is None else list(measured.fractions),
-                "solver": sampler["solver"] if solver is None else solver,
-                "grid": sampler["grid"] if grid is None else grid,
+                "solver": used,
+                "grid": LEARNED if is_learned(used) else sampler["grid"] if grid is None else grid,
                 "guidance_scale": guidance_scale,
                 "n": n,
             }

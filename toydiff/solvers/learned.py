@@ -23,7 +23,7 @@ from torch import Tensor
 from ..denoisers import Denoiser
 from ..prediction import Prediction
 from ..schedules import combine, schedule_config
-from ..support.checks import check_grid
+from ..support.checks import check_grid, unknown
 from ..support.forms import check_form, count, number, word
 from ..support.sealed import VERSION, contradicts, read_index, write_index
 from .adams import Angle
@@ -156,6 +156,26 @@ def write_solver(path: Path | str, solver: Learned | LearnedTimes) -> None:
         numbers |= {"a": list(solver.a), "b": [list(row) for row in solver.b]}
         numbers |= {"trust": solver.trust, "slack": solver.slack}
     write_index(path, {"format": FORMAT, "version": VERSION, **numbers, **solver.about})
+
+
+BUNDLED = Path(__file__).parent / "bundled"
+"""Learned solvers that come with the library, a file each: of the bundled teachers."""
+
+
+def bundled() -> list[str]:
+    """The names of the learned solvers that come with the library."""
+    return sorted(file.stem for file in BUNDLED.glob("*.json"))
+
+
+def file_of(name: str) -> Path:
+    """The file of a learned solver: a path, or the name of one that comes with the library. `ValueError` for a name
+    that is neither."""
+    path = Path(name)
+    if name in bundled() and not path.exists():
+        return BUNDLED / f"{name}.json"
+    if not path.suffix and not path.exists():
+        raise unknown("learned solver", name, [*bundled(), "FILE.json"])
+    return path
 
 
 def read_solver(path: Path | str, by_name: Callable[[str], object]) -> Learned | LearnedTimes:

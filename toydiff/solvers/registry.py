@@ -10,7 +10,7 @@ from typing import Any
 
 from ..support.checks import unknown
 from .base import Solver
-from .learned import read_solver
+from .learned import bundled, file_of, read_solver
 from .entry import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Entry
 from .parallel import ParallelSolver
 
@@ -45,7 +45,7 @@ settings name another."""
 DEFAULT_SOLVER = "guarded"
 
 LEARNED = "learned"
-"""The word before the file of a learned solver: "learned:FILE.json"."""
+"""The word before a learned solver: "learned:FILE.json", or "learned:NAME" for one of the library's own."""
 
 
 def is_learned(name: str) -> bool:
@@ -63,8 +63,11 @@ def solver_by_name(name: str) -> Solver | ParallelSolver:
     everyone: dict[str, Entry] = SOLVERS | PARALLEL
     if is_learned(word):
         if not settings:
-            raise ValueError("a learned solver is named with its file: learned:FILE.json")
-        return read_solver(settings, _unlearned)
+            raise ValueError(
+                f"a learned solver is named with its file, learned:FILE.json, or is one of the library's: "
+                f"{', '.join(f'{LEARNED}:{own}' for own in bundled())}"
+            )
+        return read_solver(file_of(settings), _unlearned)
     if word not in everyone:
         raise unknown("solver", word, everyone)
     solver: Solver | ParallelSolver = everyone[word].solver
