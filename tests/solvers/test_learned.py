@@ -8,11 +8,11 @@ import pytest
 import torch
 from cases import ALL_SCHEDULES, draw
 
-from toydiff import GaussianMixture, mixtures, solve
+from toydiff import GaussianMixture, mixtures, runs, solve
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
 from toydiff.solvers import DEFAULT_SOLVER, solver_by_name
-from toydiff.solvers.learned import Learned, LearnedTimes, write_solver
+from toydiff.solvers.learned import Learned, LearnedTimes, bundled, write_solver
 from toydiff.solvers.learning import learn_solver
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -221,3 +221,32 @@ def test_a_step_is_its_formula():
     p = D(x, 1.0)
     F = (sigma[0] * p.x0 / d - d * alpha[0] * p.eps) / size[0]
     assert (after - before - size[1] * (0.2 * x / size[0] - 0.3 * F)).abs().max() < 1e-12
+
+
+# ---- the solvers that come with the library
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", bundled())
+def test_the_solvers_of_the_library_are_ahead_on_other_noises(name):
+    """On noises that they were not learned from, of the median error of the default at most a half."""
+    torch.set_default_dtype(torch.float32)
+    teacher, solver = runs.load("digits-teacher").denoiser, solver_by_name(f"learned:{name}")
+    g, steps = solver.about["guidance_scale"], solver.about["steps"]
+    assert name == f"digits-teacher-{steps}"
+    x, cond = torch.randn(20, 1, 28, 28, generator=torch.Generator().manual_seed(321)), torch.arange(20) % 10
+    ends = [
+        solve(teacher, x, N, solver=how, cond=cond, guidance_scale=g, keep="end").end
+        for N, how in ((steps, solver), (steps, DEFAULT_SOLVER), (60, DEFAULT_SOLVER))
+    ]
+    learned, default = (sizes(end, ends[-1]) for end in ends[:2])
+    assert learned.median() < 0.5 * default.median()
+    assert learned.square().mean() < default.square().mean()
+
+
+def test_their_names():
+    assert bundled() == ["digits-teacher-10", "digits-teacher-5", "digits-teacher-8"]
+    with pytest.raises(ValueError, match="unknown learned solver 'digits-teacher-6'.*did you mean"):
+        solver_by_name("learned:digits-teacher-6")
+    with pytest.raises(ValueError, match="another model|on the schedule"):
+        solve(RING.denoiser(S), torch.zeros(2, 2), 5, solver="learned:digits-teacher-5")

@@ -177,7 +177,7 @@ def learn_arguments(parser: Parser) -> None:
         "--guidance-scale",
         metavar="G",
         type=finite,
-        help="the guidance scale that the solver is for; 1 is off (default: that of sample, 1, and 7.5 for a checkpoint)",
+        help="the guidance scale that the solver is for; 1 is off (default: 1, and 7.5 for a checkpoint)",
     )
     parser.add_argument(
         "--solver",
