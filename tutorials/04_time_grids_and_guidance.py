@@ -445,8 +445,8 @@ assert key["guarded g=7.5, 20 steps"] < key["ddim g=7.5, 20 steps"]
 #
 # The default, `guarded`, is `ab3` with a guard. It looks at the sizes of its own terms: where order 2 would change a
 # sample by more than about a third of what a DDIM step moves it, or order 3 by more than a third of what order 2 did,
-# that sample takes only a part of the change. Where the last two predictions tell that even a DDIM step would overshoot,
-# the step is cut short. Smooth paths keep their order (`toydiff/solvers/guarded.py` has the five lines).
+# that sample takes only a part of the change. Where the last two predictions tell that even a DDIM step would
+# overshoot, the step is cut short. Smooth paths keep their order (`toydiff/solvers/guarded.py` has the five lines).
 #
 # All four walk the default grid, which knows of guidance: guided predictions spread wider than the data, and at scale
 # $g$ it is the grid of data $g^{1/3}$ times as wide. In 5 steps at $g=7.5$ hardly anything can be trusted, and `ddim`
@@ -466,35 +466,45 @@ from toydiff.solvers.learning import learn_solver
 
 calls, one = 5, truths[0]
 start = td.mixtures.random_mixture(1).marginal(schedule, 1.0).sample(512, 100, dtype=torch.float64)
-learned = {}
-for name, only in (("times", True), ("times and coefficients", False)):
-    for found in learn_solver(one.D, start, calls, times_only=only, seconds=20):
-        learned[name] = found.solver  # the last one is the best on noises that were held out
-size = {
-    name: float((td.solve(one.D, one.noise, calls, solver=how).end - one.end).norm(dim=1).median())
-    for name, how in {"the default": "guarded", **learned}.items()
-}
-for name, value in size.items():
-    key[f"learned, {name}"] = value
-    print(f"{name:24} median error in {calls} calls {value:.4f}")
-assert size["times and coefficients"] < size["times"] < size["the default"]
+WAYS = {"the default": None, "times": True, "times and coefficients": False}
+size, learned = {name: {} for name in WAYS}, {}
+for N in (calls,) if FAST else (3, calls, 8):
+    for name, only in WAYS.items():
+        how = "guarded"
+        if only is not None:
+            for found in learn_solver(one.D, start, N, times_only=only, seconds=20):
+                how = found.solver  # the last one is the best on noises that were held out
+            learned[name, N] = how
+        end = td.solve(one.D, one.noise, N, solver=how).end
+        size[name][N] = float((end - one.end).norm(dim=1).median())
+for name in WAYS:
+    key[f"learned, {name}"] = size[name][calls]
+    print(f"{name:24} median error in {calls} calls {size[name][calls]:.4f}")
+of_default, of_times, of_both = (errors[calls] for errors in size.values())
+assert of_both < of_times < of_default
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(13, 3.9), layout="constrained")
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 3.9), layout="constrained")
+colors = dict(zip(WAYS, (style.INK, style.ORANGE, style.BLUE), strict=True))
 rows = {"the default": td.time_grid(schedule, calls, data_std=one.D.data_std).tolist()}
-rows |= {name: how.times for name, how in learned.items()}
-for y, ts in enumerate(rows.values()):
+rows |= {name: how.times for (name, N), how in learned.items() if N == calls}
+for y, (name, ts) in enumerate(rows.items()):
     nsr = schedule.nsr(torch.tensor(ts[:-1], dtype=torch.float64))
-    left.semilogx(nsr, [y] * calls, "o-", color=(style.INK, style.ORANGE, style.BLUE)[y], ms=8)
-left.set_yticks(range(len(rows)), list(rows))
+    left.semilogx(nsr, [y] * calls, "o-", color=colors[name], ms=8)
+left.set_yticks(range(len(rows)), [name.replace(" and ", "\nand ") for name in rows])
 left.set(xlabel="NSR at each call (noise ▸)", ylim=(-0.6, 2.6), title="Where the five calls go")
 b = np.full((calls, calls), np.nan)
-for i, row in enumerate(learned["times and coefficients"].b):
+for i, row in enumerate(learned["times and coefficients", calls].b):
     b[i, : len(row)] = row
 limit = np.nanmax(np.abs(b))
-shown = right.imshow(b, cmap="PuOr", vmin=-limit, vmax=limit)
-right.set(xlabel="of call $j$", ylabel="in step $i$", title="What each step adds of each call: $b_{ij}$")
-figure.colorbar(shown, ax=right)
+shown = middle.imshow(b, cmap="PuOr", vmin=-limit, vmax=limit)
+middle.set(xlabel="of call $j$", ylabel="in step $i$", title="What each step adds of each call: $b_{ij}$")
+figure.colorbar(shown, ax=middle)
+for name, errors in size.items():
+    right.semilogy(list(errors), list(errors.values()), "o-", color=colors[name], ms=7, label=name)
+right.set(xticks=list(size["times"]), xlabel=style.NFE_LABEL, ylabel="median distance to the exact end")
+right.set_title("What each contributes")
+right.legend()
 plt.show()
 
 # %% [markdown]
