@@ -487,7 +487,7 @@ assert of_both < of_times < of_default
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 3.9), layout="constrained")
 colors = dict(zip(WAYS, (style.INK, style.ORANGE, style.BLUE), strict=True))
 rows = {"the default": td.time_grid(schedule, calls, data_std=one.D.data_std).tolist()}
-rows |= {name: how.times for (name, N), how in learned.items() if N == calls}
+rows |= {name: how.times for (name, steps), how in learned.items() if steps == calls}
 for y, (name, ts) in enumerate(rows.items()):
     nsr = schedule.nsr(torch.tensor(ts[:-1], dtype=torch.float64))
     left.semilogx(nsr, [y] * calls, "o-", color=colors[name], ms=8)
