@@ -14,8 +14,8 @@ from screen.controls import Choice, Number, Several
 from screen.lesson import Lesson, remember
 
 TEACHER, TEACHER_STEPS = "teacher", 25
-LEARNED = {name.removeprefix("digits-teacher-"): name for name in bundled() if name.startswith("digits-teacher-")}
-"""The teacher's learned solvers, by their number of steps."""
+LEARNED = sorted((name.removeprefix("digits-teacher-") for name in bundled()), key=int)
+"""The numbers of steps for which a solver was learned for the teacher."""
 NONE = "none"
 STUDENTS = tuple(
     id_.removeprefix("digits-") for id_ in RECIPES if id_.startswith("digits-") and id_ != "digits-teacher"
@@ -67,7 +67,7 @@ def digits(
     sheet, rows = {}, []
     shown = [(TEACHER, TEACHER, TEACHER_STEPS, None)]
     if undistilled != NONE:
-        few = {"default": DEFAULT_SOLVER, "learned": f"learned:{LEARNED[undistilled]}"}
+        few = {"default": DEFAULT_SOLVER, "learned": f"learned:digits-teacher-{undistilled}"}
         shown += [(f"{TEACHER}, {how}", TEACHER, int(undistilled), solver) for how, solver in few.items()]
     for title, name, n, solver in [*shown, *((student, student, steps, None) for student in students)]:
         images, row = sample(name, n, seed, solver)
@@ -89,8 +89,8 @@ def words(rows: list[dict]) -> str:
         few = [row for row in rows if row["student"] == TEACHER and row["steps"] != TEACHER_STEPS]
         if few:
             end += (
-                f" The second and third row are the teacher itself in {few[0]['steps']} steps: with the default solver, "
-                "and with one whose times and coefficients were learned for it. No network was trained."
+                f" The second and third row are the teacher itself in {few[0]['steps']} steps: with the default "
+                "solver, and with one whose times and coefficients were learned for it. No network was trained."
             )
     else:
         text = (
@@ -129,10 +129,10 @@ LESSON = Lesson(
         ),
         Choice(
             "undistilled",
-            "The teacher in a few steps, too",
-            (NONE, *sorted(LEARNED, key=int)),
+            "Teacher also in",
+            (NONE, *LEARNED),
             NONE,
-            "with the default solver, and with times and coefficients that were learned for this teacher",
+            "so many steps: with the default solver, and with times and coefficients learned for this teacher",
         ),
         Number("seed", "Noise", tuple(range(10)), 0),
     ),
