@@ -509,7 +509,7 @@ class Tabulated(Schedule):
 
     def __len__(self) -> int:
         """K, the steps of the table."""
-        return len(self._log_alpha) - 1
+        return len(self._rising) - 1
 
     @classmethod
     def scaled_linear(cls, beta_start: float = 8.5e-4, beta_end: float = 1.2e-2, steps: int = 1000) -> "Tabulated":

@@ -147,7 +147,7 @@ class Prompts:
         if cond is None:
             cond = torch.full((len(like),), NO_CLASS, dtype=torch.long)
         check_batch_of_times(cond, like, "cond")
-        wanted = (cond.shape, cond.dtype, cond.device, negative, len(like), like.device, like.dtype)
+        wanted = (cond.shape, cond.dtype, cond.device, negative, like.shape[0], like.device, like.dtype)
         for known, how, encoded in self._last:  # a sampler has the same labels at every step
             if how == wanted and torch.equal(known, cond):
                 return encoded

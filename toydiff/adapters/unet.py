@@ -193,7 +193,7 @@ class CheckpointUNet(nn.Module):
         if isinstance(lam, float):
             k = min(1000 * _flow_time(lam), 999) if self.flow else max(K * self.table.time_of(lam) - 1, 0)
             dtype = torch.promote_types(x.dtype, torch.float32)
-            return x.new_full((len(x),), round(k) if self.rounded else k, dtype=dtype)
+            return x.new_full(x.shape[:1], round(k) if self.rounded else k, dtype=dtype)
         if self.flow:
             timestep = (1000 * torch.sigmoid(-lam)).clamp(max=999)
         else:
