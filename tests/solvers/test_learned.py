@@ -246,7 +246,7 @@ def test_the_solvers_of_the_library_are_ahead_on_other_noises(name):
 
 def test_their_names():
     assert bundled() == ["digits-teacher-10", "digits-teacher-5", "digits-teacher-8"]
-    with pytest.raises(ValueError, match="unknown learned solver 'digits-teacher-6'.*did you mean"):
+    with pytest.raises(ValueError, match=r"unknown learned solver 'digits-teacher-6'.*did you mean"):
         solver_by_name("learned:digits-teacher-6")
-    with pytest.raises(ValueError, match="another model|on the schedule"):
+    with pytest.raises(ValueError, match=r"another model|on the schedule"):
         solve(RING.denoiser(S), torch.zeros(2, 2), 5, solver="learned:digits-teacher-5")
