@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .prediction import Prediction, check_kind
+from .prediction import Prediction, check_kind, sigma_data_of
 from .schedules import Coefficient, Schedule, as_time, check_schedule, check_slopes, computed_ahead, expand
 from .support.checks import (
     check_batch_of_times,
@@ -272,6 +272,9 @@ class LambdaDenoiser(NetDenoiser):
     So one network serves every schedule. With S = sqrt(alpha^2 + sigma^2) its input is the same on all schedules
     wherever their NSR is, and several of these denoisers, each with its own schedule and kind, may hold one network.
 
+    A kind with sigma_data = s, "v:sigma_data=0.07", is of data with the standard deviation s. The network then gets
+    what it would get of the data divided by s: S = sqrt(s^2 alpha^2 + sigma^2), and lambda + log s.
+
     The network gets lambda (B,) in x's dtype, -inf where alpha = 0 and +inf where sigma = 0; cond as it was given; and
     guidance_scale (B,), or None where the scale is no input of it. A network with `takes_numbers = True` gets a lambda
     that `solve` knows as a number: of all samples.
@@ -279,6 +282,7 @@ class LambdaDenoiser(NetDenoiser):
 
     def __init__(self, net: nn.Module, schedule: Schedule, kind: str = "eps", *, data_std: float = 1.0):
         super().__init__(net, schedule, kind, data_std=data_std)
+        self._sigma_data = sigma_data_of(kind)
         self._last_doubled: tuple[Tensor, Tensor, int] | None = None
 
     @property
@@ -322,6 +326,8 @@ class LambdaDenoiser(NetDenoiser):
     def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Coefficient]:
         """What the network sees of (x, t): the scaled state, and lambda, (B,) or a number."""
         alpha, sigma, lam = self.schedule.levels(t)
+        if self._sigma_data != 1:
+            alpha, lam = self._sigma_data * alpha, lam + math.log(self._sigma_data)
         if isinstance(lam, Tensor):
             lam = lam.to(x).expand(len(x))
         elif not getattr(self.net, "takes_numbers", False):

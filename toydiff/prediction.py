@@ -5,7 +5,6 @@ Whatever a network predicts, it is a row (a, b): y = a x_0 + b eps. Together wit
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,17 +68,18 @@ KINDS = {
 """Kinds of prediction: each maps (schedule, t) to its row (a, b) in y = a x_0 + b eps."""
 
 SIGMA_DATA = "sigma_data"
-"""The setting of the kind `preconditioned`."""
+"""The setting of a kind: the standard deviation s of the data. "preconditioned:sigma_data=0.5" is EDM's F of such data.
+For every other kind it is the kind of the data divided by s, y = a x_0/s + b eps, which is of about unit size."""
 
 
 @functools.cache
-def _row_of(kind: str) -> Callable[[Schedule, Tensor], Row]:
-    """The row of a kind, its setting taken in."""
+def _parsed(kind: str) -> tuple[str, float]:
+    """The name of a kind, and its sigma_data, 1 where it is not set."""
     name, colon, settings = str(kind).partition(":")
-    if name not in KINDS or (colon and KINDS[name] is not _row_preconditioned):
+    if name not in KINDS:
         raise unknown("kind of prediction", kind, KINDS)
     if not colon:
-        return KINDS[name]
+        return name, 1.0
     key, _, value = settings.partition("=")
     try:
         sigma_data = check_positive(float(value), f"{SIGMA_DATA} of the kind {name}")
@@ -87,21 +87,39 @@ def _row_of(kind: str) -> Callable[[Schedule, Tensor], Row]:
         sigma_data = None
     if key.strip() != SIGMA_DATA or sigma_data is None:
         raise ValueError(f"the kind {name} has one setting, {name}:{SIGMA_DATA}=0.5, a number > 0; got {kind!r}")
-    return functools.partial(_row_preconditioned, sigma_data=sigma_data)
+    return name, sigma_data
+
+
+def _known(kind: object) -> tuple[str, float]:
+    if not isinstance(kind, str):
+        raise unknown("kind of prediction", kind, KINDS)
+    return _parsed(kind)
 
 
 def check_kind(kind: object) -> str:
-    """A kind of prediction: a name of `KINDS`, or "preconditioned:sigma_data=0.5" for EDM's F of data with another
-    standard deviation than 1. `ValueError` names the allowed kinds."""
-    if not isinstance(kind, str):
-        raise unknown("kind of prediction", kind, KINDS)
-    _row_of(kind)
-    return kind
+    """A kind of prediction: a name of `KINDS`, or one with its setting, such as "preconditioned:sigma_data=0.5" for
+    EDM's F of data with another standard deviation than 1. `ValueError` names the allowed kinds."""
+    _known(kind)
+    return str(kind)
+
+
+def sigma_data_of(kind: str) -> float:
+    """The standard deviation of the data that a kind is for, 1 unless it is set; `ValueError` for no kind."""
+    return _known(kind)[1]
+
+
+def with_sigma_data(kind: str, sigma_data: float) -> str:
+    """The kind for data of this standard deviation; a kind that has the setting already keeps it."""
+    return kind if sigma_data == 1 or ":" in kind else f"{kind}:{SIGMA_DATA}={sigma_data!r}"
 
 
 def row(kind: str, schedule: Schedule, t: Tensor) -> Row:
     """The coefficients (a, b) of a kind at time t; `ValueError` names the allowed kinds."""
-    return _row_of(check_kind(kind))(schedule, t)
+    name, sigma_data = _known(kind)
+    if name == "preconditioned":
+        return _row_preconditioned(schedule, t, sigma_data)
+    a, b = KINDS[name](schedule, t)
+    return (a, b) if sigma_data == 1 else (a / sigma_data, b)
 
 
 def _somewhere(condition: Tensor | bool) -> bool:
@@ -143,12 +161,14 @@ class Prediction:
         check_batch_of_times(t, x)
         alpha, sigma = schedule.alpha_sigma(t)
         a_x, s_x = expand(alpha, x), expand(sigma, x)
-        if kind == "x0":
+        name, sigma_data = _known(kind)
+        if name == "x0":
+            y = y if sigma_data == 1 else sigma_data * y
             # eps = (x - alpha x0)/sigma; the clean end carries no noise to speak of
             noise = torch.where(s_x == 0, torch.inf, s_x) if isinstance(s_x, Tensor) else s_x or torch.inf
             eps = (x - a_x * y) / noise
             return cls(x, t, y, eps, schedule)
-        if kind in ("eps", "score"):
+        if name in ("eps", "score"):
             if _somewhere(alpha == 0):
                 raise ValueError(
                     f"kind {kind!r} cannot be used where alpha = 0 (t = {float(t.max()):g} on {schedule!r}): x_t is "
@@ -156,7 +176,7 @@ class Prediction:
                     "or start below"
                 )
             # the score's row, -1/sigma, is infinite at t = 0: its multiple is not
-            eps = y if kind == "eps" else -s_x * y
+            eps = y if name == "eps" else -s_x * y
             return cls(x, t, (x - s_x * eps) / a_x, eps, schedule)
         a, b = row(kind, schedule, t)
         det = alpha * b - sigma * a

@@ -82,27 +82,28 @@ def words(rows: list[dict]) -> str:
     top = [row for row in rows if row["student"] == TEACHER and row["distance_over_floor"]]
     if "seed" in rows[0]:
         text = (
-            "Beside each name: network calls a sample, and the Fréchet distance to real digits in floors (–: not "
-            "measured at this number of steps). One floor is the distance of held-out real digits. "
+            "Beside each name: network calls a sample, two for each step of the guided teacher, and the Fréchet "
+            "distance to real digits in floors (–: not stored for this solver and number of steps). One floor is the "
+            "distance of held-out real digits. "
         )
         end = " Students that learn the teacher's paths draw its digit; those trained by scores need not."
         few = [row for row in rows if row["student"] == TEACHER and row["steps"] != TEACHER_STEPS]
         if few:
             end += (
-                f" The second and third row are the teacher itself in {few[0]['steps']} steps: with the default "
+                f" The second and third rows are the teacher itself in {few[0]['steps']} steps: with the default "
                 "solver, and with one whose times and coefficients were learned for it. No network was trained."
             )
     else:
         text = (
-            "Each curve is one student: the Fréchet distance to real digits in floors, against network calls a "
-            "sample. One floor (dashed) is the distance of held-out real digits. "
+            "Each curve is the teacher or one student: the Fréchet distance to real digits in floors, against network "
+            "calls a sample. One floor (dashed) is the distance of held-out real digits. "
         )
         end = ""
     if measured and top:
         best, teacher = (min(group, key=lambda row: row["distance_over_floor"]) for group in (measured, top))
         text += (
-            f"Best here: **{best['student']}**, {best['distance_over_floor']:.1f} floors with {best['nfe']} "
-            f"call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
+            f"Best of the students shown: **{best['student']}**, {best['distance_over_floor']:.1f} floors with "
+            f"{best['nfe']} call{'s' if best['nfe'] > 1 else ''}; the guided teacher, "
             f"{teacher['distance_over_floor']:.1f} with {teacher['nfe']}."
         )
     return text + end
@@ -129,10 +130,10 @@ LESSON = Lesson(
         ),
         Choice(
             "undistilled",
-            "Teacher also in",
+            "Teacher also in few steps",
             (NONE, *LEARNED),
             NONE,
-            "so many steps: with the default solver, and with times and coefficients learned for this teacher",
+            "One row with the default solver, one with a solver that was learned for this teacher; for samples only",
         ),
         Number("seed", "Noise", tuple(range(10)), 0),
     ),

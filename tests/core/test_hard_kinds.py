@@ -1,15 +1,18 @@
-"""EDM's preconditioned kind for data of any standard deviation."""
+"""Kinds for data of any standard deviation: EDM's preconditioned one, and the setting of every other."""
 
 import json
+import math
 
 import pytest
 import torch
 from cases import ALL_SCHEDULES, f64, normal
 
-from toydiff import VE, GaussianMixture, NetDenoiser, Prediction, chord, solve, weights
+from toydiff import VE, GaussianMixture, NetDenoiser, Prediction, chord, mixtures, solve, weights
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.nets import MLP
-from toydiff.prediction import row
+from toydiff.nets.discriminator import Discriminator
+from toydiff.prediction import KINDS, row
+from toydiff.problems.mixture import MixtureProblem
 
 E = GaussianMixture([[0.4, 0.0], [-0.4, 0.2]], std=0.15)
 
@@ -89,3 +92,44 @@ def test_a_kind_that_is_none(kind):
         with pytest.raises(ValueError, match="kind") as caught:
             use()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_the_setting(kind):
+    """It is the kind of the data divided by s, and a network of it sees that data: y of s x_0 is y of x_0."""
+    s, S = 0.07, ALL_SCHEDULES["linear"]
+    x0, eps, t = normal(5, 2), normal(5, 2, seed=1), f64(0.3)
+    p, wide = Prediction.exact(x0, eps, t, S), Prediction.exact(s * x0, eps, t, S)
+    of_s = f"{kind}:sigma_data={s}"
+    if kind != "preconditioned":
+        torch.testing.assert_close(wide.read(of_s), p.read(kind), rtol=1e-12, atol=1e-12)
+    again = Prediction.of(of_s, wide.read(of_s), wide.x, t, S)
+    torch.testing.assert_close(again.x0, s * x0, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(again.eps, eps, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["x0", "eps", "preconditioned"])
+def test_a_network_does_not_see_the_scale_of_the_data(kind):
+    """Data s times as wide, at s times the NSR: it gets the same numbers, and x_0 is s times what it was."""
+    s, S = 12.0, VE()
+    net = MLP(2).double()
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    unit, wide = LambdaDenoiser(net, S, kind), LambdaDenoiser(net, S, f"{kind}:sigma_data={s}")
+    x, t = normal(4, 2), S.t_of_lam(f64(0.4))
+    with torch.no_grad():
+        p, q = unit(x, t), wide(s * x, S.t_of_lam(f64(0.4) - math.log(s)))
+    torch.testing.assert_close(q.x0, s * p.x0, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(q.eps, p.eps, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("by", [0.05, 0.7, 1.0, 5.0])
+def test_students_of_narrow_and_of_wide_data_get_it(by):
+    ring = mixtures.ring()
+    on = MixtureProblem(GaussianMixture(ring.means * by, cov=ring.covariances * by**2))
+    student = on.student(kind="v")
+    setting = f":sigma_data={ring.std * by!r}" if by in (0.05, 5.0) else ""
+    assert student.kind.partition(":")[2][:14] == setting[1:15]
+    assert on.student(kind="eps", start=student).kind == student.kind.replace("v", "eps", 1)
+    assert on.student(kind="v:sigma_data=3").kind == "v:sigma_data=3"
+    assert Discriminator.on(on, student, on.schedule).denoiser.kind == student.kind

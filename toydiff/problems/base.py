@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..grids import DEFAULT_GRID
+from ..prediction import sigma_data_of, with_sigma_data
 from ..schedules import Schedule
 from ..solvers.registry import DEFAULT_SOLVER
 from ..support.checks import as_generator
@@ -91,6 +92,9 @@ class Problem:
     """How many samples are made at once, in a measurement and as pairs."""
     data_std: float = 1.0
     """The scale of the data, by which students are sampled: see `Denoiser.data_std`."""
+    sigma_data: float = 1.0
+    """The root mean square deviation of the data where it is far from 1, by which the kinds of students go
+    (`prediction.SIGMA_DATA`): so a network sees and predicts numbers of about unit size."""
     walk: tuple[str, str] = (DEFAULT_SOLVER, DEFAULT_GRID)
     """The solver and time grid of models that may take any number of steps, by name."""
 
@@ -152,13 +156,17 @@ class Problem:
         start: a denoiser whose network the student's network starts as a copy of, if it is a `LambdaDenoiser`. Its
         schedule and kind may differ from the student's: a network is conditioned on the noise level, so only the
         meaning of its output changes. Any other denoiser, such as an exact one, has no weights to copy, and the
-        student's network is fresh. guided: the network has the guidance scale as an input. In a copy that input does
+        student's network is fresh. The kind gets the `sigma_data` of start's, or the problem's, unless it has one.
+        guided: the network has the guidance scale as an input. In a copy that input does
         nothing before it is trained. `ValueError` where the weights of `start` do not fit.
         """
         net = self.network(guided=guided)
         if isinstance(start, LambdaDenoiser):
             net = _grown(start.net) if guided else copy.deepcopy(start.net)
         net.train().requires_grad_(True)
+        kind = with_sigma_data(
+            kind, sigma_data_of(start.kind) if isinstance(start, LambdaDenoiser) else self.sigma_data
+        )
         return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind, data_std=self.data_std)
 
 

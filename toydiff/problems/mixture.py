@@ -24,6 +24,11 @@ MOST_COMPARED = 8000
 """A distance and its floor use the first so many samples only: computing them costs far more than sampling."""
 
 
+def far_from_one(std: float) -> float:
+    """A standard deviation for `Problem.sigma_data`: 1 where it is from 0.4 to 2.5, which networks bear as it is."""
+    return 1.0 if 0.4 <= std <= 2.5 else std
+
+
 class MixtureProblem(Problem):
     """A Gaussian mixture in any dimension. Its teacher is its exact denoiser, and its distance is the sliced
     Wasserstein distance."""
@@ -38,7 +43,7 @@ class MixtureProblem(Problem):
         self.shape = (mixture.dim,)
         self.classes = 0 if mixture.labels is None else int(mixture.labels.max()) + 1
         self.teacher = mixture.denoiser(self.schedule, "eps")
-        self.data_std = self.teacher.data_std
+        self.data_std, self.sigma_data = self.teacher.data_std, far_from_one(mixture.std)
         self._floors: dict[int, Spread] = {}
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
@@ -92,6 +97,7 @@ class PointsProblem(Problem):
             self.shape = (self.set.shape[1],)
         known = ready_made(self.set, KNOWN, 0) if isinstance(self.set, str) else self.set
         self.data_std = Empirical(known).data_std
+        self.sigma_data = far_from_one(float(known.double().std(0).square().mean().sqrt()))
         self.schedule = Tabulated.scaled_linear() if schedule is None else schedule
         self._floors: dict[int, Spread] = {}
 

@@ -9,17 +9,22 @@ and F (`Angle`), and norms over a sample; what is not trusted falls back to J, a
 
     1. M = alpha_s x_0 + sigma_s eps - (S_s/S_t) x                      the step of DDIM
        d = x/S_t - x'/S_t',  k = -(theta_t - theta_s) (F - F').d/d.d    x', F' of the call before
-       J = (S_s/S_t) x + M - (1 - min(1, 1/k)) (M.d/d.d) d              where k > 0: along d, up to the secant's root
-    2. p = min(1, (c |J - (S_s/S_t) x| + e) / |x2 - x1|)                order 2 where it changes less than a step does
-    3. p = p min(1, (c |x2 - x1| + e) / |x3 - x2|)                      and where order 3 hardly corrects it
-       q = min(1, (c p |x2 - x1| + e) / |x3 - x2|)                      order 3 where it changes less than order 2 does
+       J = (S_s/S_t) x + M - (1 - min(1, 1/k)) (M.d/d.d) d              if k > 1 and s > 0; else J is DDIM's
+    2. p = min(1, (c |J - (S_s/S_t) x| + e) / |x2 - x1|)                order 2 whole if it changes at most c of a step
+    3. p = p min(1, (c |x2 - x1| + e) / |x3 - x2|)                      and if order 3 hardly corrects it
+       q = min(1, (c p |x2 - x1| + e) / |x3 - x2|)                      order 3 if at most c of what order 2 did
     4. x_s = J + p (x2 - J) + p q (x3 - x2)
     5. at s = 0: J + min(1, 2 alpha_s |x_0 - x_0'| / |x_s - J|) (x_s - J) instead
 
 c = `trust`; e = `slack` sqrt(n) S_s, n the numbers in a sample: as steps shrink, every term falls below it, so that p
-and q are 1 and the order is 3. The first step knows one value, and is x1; the second knows two, and has no line 3.
-Under strong guidance samples are pulled back so hard that steps overshoot, farther each time: k > 1 tells it. Where x_0
-has settled, as on the points of a data set, line 5 ends on it.
+and q are 1 and the order is 3.
+
+The first step knows one value, and is x1, or J at s = 0. The second call's value corrects it: lines 2 and 4, without
+line 1, from the first state; x_0 is kept. The second step starts there; it and the correction have no line 3, and no
+last term in line 4.
+
+Line 1 takes F.d as linear between two calls, the secant. k > 1 says that the step would pass the secant's root; beyond
+k = 2 it would land farther off than it began. Where x_0 has settled, as on the points of a data set, line 5 ends on it.
 """
 
 import math
@@ -79,7 +84,7 @@ class Guarded(Solver):
             return J if clean else angle.step(base, s, values)
         carried = (scale / old_scale) * base.x
         moved = J - carried
-        if older:
+        if older and not clean:
             moved = moved - _overshoot(angle, base, older[0], s, moved)  # 1
         J = carried + moved
         slack = self.slack * scale * math.sqrt(math.prod(J.shape[1:]))
@@ -101,8 +106,8 @@ class Guarded(Solver):
 
 
 def _overshoot(angle: Angle, p: Prediction, before: Prediction, s: Tensor, moved: Tensor) -> Tensor:
-    """Of a step of DDIM from p to s, which moves the state by `moved`: what leads beyond the place where F, a line
-    through its values at p and at the prediction before, is 0; (B, ...). It lies along the last change of the state."""
+    """The part of a DDIM step from p to s (`moved`) to take back, (B, ...). Along d, the last change of the state, F is
+    taken as linear through p and `before`; the step should not pass the place where its component along d is 0."""
     d = p.x / angle.size(p.t) - before.x / angle.size(before.t)
     change = combine(*angle.F(p), *angle.F(before, -1.0))
     length2 = _dot(d, d).clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,13 +1,14 @@
 """Solvers that were learned for one model: their times and coefficients are numbers in a file.
 
 Such a solver is learned for one model, schedule, number of steps N and guidance scale, so that N steps end where the
-exact flow ends (bespoke non-stationary solvers, arXiv 2403.01329; S4S, arXiv 2502.17423). Step i is the default's, plus
-learned multiples of the state w_i and of each F_0 ... F_i (w = x/S and F: see `Angle`):
+exact flow ends (bespoke non-stationary solvers, arXiv 2403.01329; S4S, arXiv 2502.17423). Step i is the default's step,
+at learned times, plus learned multiples of the state w_i and of each F_0 ... F_i (w = x/S and F: see `Angle`):
 
     1. w' = Guarded step from w_i at t_i to t_(i+1)                      the times are learned too
     2. w_(i+1) = w' + a_i w_i + sum_(j <= i) b_ij F_j                    non-stationary: each step has its own numbers
 
-With a = b = 0 and the default's times it is the default. `LearnedTimes` learns the times alone, for any solver, as GITS
+The second call corrects w_1 as in `Guarded`, with a_0 and b_00 again. With a = b = 0 and the default's times it is the
+default. `LearnedTimes` learns the times alone, for any solver, as GITS
 (arXiv 2405.06004) and Align Your Steps (arXiv 2404.14507) do: so one sees what each of the two contributes.
 `learning.learn_solver` makes them.
 """

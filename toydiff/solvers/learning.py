@@ -1,18 +1,19 @@
 """How a solver is learned: Levenberg and Marquardt's method on the ends of its walks.
 
-For parameters v, a few dozen: the times, and the changes a, b of `Learned`; v = 0 is where the search begins, the
+The parameters v are a few dozen numbers: shifts of the times, and a, b of `Learned`. The search begins at v = 0: the
 default, or the solver given, on the default's grid.
 
     1. ends of the exact flow, x_0*, from many steps of the default; half of the noises are held out
     2. e(v) = solve(D, x_1; v) - x_0*, for each sample, and J = de/dv by differences: a run more for each parameter
-    3. weights 1/(|e|^2 + m^2), m half the median of |e|: those of the sum of log(|e|^2 + m^2), so that few far samples
-       do not decide
-    4. solve (J^T W J + mu diag) d = -J^T W e; take v + d if the sum falls, and divide mu; else multiply mu, try again
-    5. keep the v with the least median on the held-out noises whose root mean square is not above the default's
+    3. weights W = 1/(|e|^2 + m^2), m half the median of |e|: least squares with them lowers the sum of
+       log(|e|^2 + m^2), in which a few far samples do not decide
+    4. solve (A + mu diag A) d = -J^T W e, A = J^T W J; take v + d if the sum falls, and divide mu; else multiply mu,
+       and try again
+    5. keep the v with the least median on the held-out noises whose root mean square is not above the start's
 
-Only runs of `solve` are needed: no gradient goes through the model. What a parameter's difference does not change, the
-steps before its own, is not computed again. Memory is that of sampling, the predictions of one walk, and the ends of
-all samples once for each parameter.
+Only runs of `solve` are needed: no gradient goes through the model. A parameter of step i leaves the steps before i as
+they were; their calls are not made again. Memory is that of sampling, the predictions of one walk, and the ends of all
+samples once for each parameter.
 """
 
 import itertools
