@@ -61,7 +61,13 @@ def test_an_image_does_not_depend_on_its_batch(sd, solver):
     )
 
 
-@pytest.mark.parametrize("solver", ["lcm", "dpm++2m"])
+def test_pndm_from_a_picture_is_no_walk(sd, photo):
+    with pytest.raises(ValueError, match="diffusers' PNDM repeats its second timestep"):
+        sample_images(sd, "a cat", image=photo, solver="plms", grid="leading")
+    assert sample_images(sd, "a cat", image=photo, solver="plms", **FEW).trajectory.rounds == 3
+
+
+@pytest.mark.parametrize("solver", ["lcm", "dpm++2m", "ddpm"])
 def test_diffusers_with_a_generator_for_each_image(checkpoints, sd, solver):
     tiny_sd.silent()
     pipe = diffusers.DiffusionPipeline.from_pretrained(checkpoints["sd"])
@@ -122,6 +128,8 @@ def photo():
         ("sd-v", "ddim", "trailing", 5, 1.0),
         ("xl", "dpm++2m", "leading", 4, 0.3),
         ("sd", "heun", "trailing", 3, 1.0),
+        ("sd", "ddpm", "trailing", 5, 0.5),
+        ("sd", "deis2", "trailing", 5, 0.8),
     ],
 )
 def test_the_img2img_of_diffusers(checkpoints, photo, kind, solver, spacing, steps, strength):

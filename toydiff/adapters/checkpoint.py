@@ -118,6 +118,8 @@ class StableDiffusion:
         config: str | Path | None = None,
         lora: Sequence[str] = (),
         unet: str | Path | None = None,
+        scheduler: str | None = None,
+        prediction_type: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ) -> "StableDiffusion":
@@ -126,8 +128,10 @@ class StableDiffusion:
         config: for a single file, what the file holds: a folder in diffusers' layout, of which its JSON and tokenizers
         suffice, or a hub id. With None, diffusers guesses, and reads the hub. lora: files or folders of LoRAs, which
         are added to the weights for good, in this order. unet: a folder with another UNet, which replaces the
-        checkpoint's. local_only: never use the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run
-        code.
+        checkpoint's. scheduler: the class of a scheduler of diffusers, one of `names.COMPARABLE`, in place of the
+        checkpoint's, with the same configuration. prediction_type: what the UNet predicts, one of
+        `names.PREDICTION_TYPES`, in place of what that configuration says. local_only: never use the hub. unsafe: also
+        read pickled weights (.bin, .ckpt), which can run code.
 
         The checkpoint is on the processor, in float32. In one process the same arguments give the same object, as long
         as it is in use and its files are unchanged: `to` moves it for all its users, and they have its prompts in
@@ -143,6 +147,8 @@ class StableDiffusion:
             "local_only": bool(local_only),
             "unsafe": bool(unsafe),
         }
+        about |= {} if scheduler is None else {"scheduler": scheduler}
+        about |= {} if prediction_type is None else {"prediction_type": prediction_type}
         key = json.dumps([{name: value for name, value in about.items() if name != "local_only"}, _state(about)])
         loaded = _LOADED.get(key)
         if loaded is None:

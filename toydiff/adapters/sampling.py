@@ -14,6 +14,7 @@ from ..grids import DEFAULT_GRID, GRIDS, time_grid
 from ..schedules import Tabulated, as_time
 from ..solvers import Trajectory, solve
 from ..solvers.parallel import ParallelSolver
+from ..solvers.plms import PLMS
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
@@ -140,6 +141,11 @@ def sample_images(
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
     if image is not None and ts is not None and of_steps:
         ts = _last_part(ts, steps, STRENGTH if strength is None else strength)
+        if grid in SPACINGS and isinstance(how, PLMS) and len(ts) <= steps:
+            raise ValueError(
+                "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
+                "than those of the state: no walk over a grid does that; take another solver, or a grid of the library"
+            )
     cond = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
     if negative_prompt is not None:
         check_text(negative_prompt, "the negative prompt")

@@ -26,7 +26,7 @@ built in, and their default is 1."""
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
 
-TO_LOAD = ("checkpoint", "config", "lora", "unet", "local_only", "unsafe_weights")
+TO_LOAD = ("checkpoint", "config", "lora", "unet", "scheduler", "prediction_type", "local_only", "unsafe_weights")
 TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
 TO_SAMPLE = ("prompt", "negative_prompt", "round_timesteps", "image", "strength")
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
@@ -83,6 +83,17 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         metavar="PATH",
         type=place,
         help="another UNet in place of the checkpoint's",
+    )
+    group.add_argument(
+        "--scheduler",
+        metavar="NAME",
+        help="a scheduler of diffusers in place of the checkpoint's, with the same configuration; without --solver and "
+        "--grid images are made as it makes them",
+    )
+    group.add_argument(
+        "--prediction-type",
+        metavar="TYPE",
+        help="what the UNet predicts, where the checkpoint's configuration is wrong: epsilon, v_prediction or sample",
     )
     group.add_argument(
         "--local-only",
@@ -213,6 +224,8 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
         "config": args.config,
         "lora": tuple(args.lora or ()),
         "unet": args.unet,
+        "scheduler": args.scheduler,
+        "prediction_type": args.prediction_type,
         "local_only": bool(args.local_only),
         "unsafe": bool(args.unsafe_weights),
         "size": args.size,
@@ -254,9 +267,10 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from ..adapters.images import read_image
     from ..adapters.reading import whole as whole_path
     from ..adapters.sampling import STRENGTH, sample_images
+    from ..adapters.schedulers import sampler_of
     from ..grids import DEFAULT_GRID
     from ..runs import to_device
-    from ..solvers.registry import is_learned
+    from ..solvers.registry import PARALLEL, is_learned
 
     out = sample_file(args.out, args.json)
     if not args.prompt:
@@ -266,13 +280,20 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     if model is None:
         the_problem = problem_of(args)
         sampler: Mapping[str, Any] = {"solver": "dpm++2m", "grid": "uniform", "steps": [20]}
+        if args.scheduler is not None:
+            sampler = {**sampler, **sampler_of(the_problem.checkpoint)}
+            if args.solver is not None and args.solver.partition(":")[0] not in (sampler["solver"], *PARALLEL):
+                raise ValueError(
+                    f"--scheduler {args.scheduler} is the solver {sampler['solver']} here, "
+                    f"and --solver names {args.solver}; leave one of them out"
+                )
         guidance_scale = GUIDANCE_SCALE
     else:
         for name in TO_LOAD:
             if getattr(args, name) is not None and name != "unsafe_weights":
                 raise ValueError(
-                    "a run knows its own checkpoint; --model, --config, --lora, --unet and --local-only are for "
-                    "sampling one without a run"
+                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --scheduler, "
+                    "--prediction-type and --local-only are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
         guidance_scale = GUIDANCE_SCALE if D.scale_conditioned else 1.0
@@ -296,6 +317,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "dtype": str(args.dtype or "default"),
         "lora": args.lora or [],
         "unet": args.unet,
+        "scheduler": args.scheduler,
+        "prediction_type": args.prediction_type,
         "safety": UNFILTERED,
         "image": None if args.image is None else whole_path(args.image),
         "strength": STRENGTH if args.image is not None and args.strength is None else args.strength,

@@ -14,6 +14,7 @@ from .parallel import ParallelSolver
 from .parallel.anderson import Anderson, Broyden
 from .parallel.parareal import Parareal, parareal_rounds
 from .parallel.picard import Picard
+from .plms import PLMS
 from .reference import reference
 from .registry import DEFAULT_SOLVER, PARALLEL, SOLVERS, Entry, solver_by_name
 from .trajectory import Trajectory
@@ -27,6 +28,7 @@ __all__ = [
     "DEIS",
     "NOISE",
     "PARALLEL",
+    "PLMS",
     "SOLVERS",
     "AdamsBashforth",
     "Anderson",

@@ -21,6 +21,7 @@ from .heun import HEUN_ENTRIES
 from .dpm import DPM_ENTRIES
 from .unipc import UNIPC_ENTRIES
 from .deis import DEIS_ENTRIES
+from .plms import PLMS_ENTRIES
 from .adams import ADAMS_ENTRIES
 from .guarded import GUARDED_ENTRIES
 from .ddpm import DDPM_ENTRIES
