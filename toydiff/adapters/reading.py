@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..support.checks import unknown
 from . import hub, layout
-from .lora import add_lora
+from .lora import add_lora, with_strength
 from .names import COMPARABLE, PREDICTION_TYPES
 from .quiet import naming, one_line, quietly
 from .weights import check_weights, metadata_of, read_tensors
@@ -73,7 +73,7 @@ def read(
         _fits(pipe, model)
         for one in lora:
             _add_lora(pipe, one, local_only, unsafe)
-        for student in (unet, *lora):
+        for student in (unet, *(with_strength(one)[0] for one in lora)):
             _follow_scheduler(pipe, student)
         _override(pipe, model, scheduler, prediction_type)
         for name in NETWORKS:
@@ -374,8 +374,9 @@ def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: 
 
 
 def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bool) -> None:
-    """Add a LoRA to the weights for good: LCM-LoRA, PCM-LoRA, or one that `toydiff export` wrote. `ValueError` if it is
-    not there or does not fit."""
+    """Add a LoRA to the weights for good, with the strength behind its place, if there is one: LCM-LoRA, PCM-LoRA, or
+    one that `toydiff export` wrote. `ValueError` if it is not there or does not fit."""
+    lora, strength = with_strength(lora)
     path = Path(lora)
     if not path.exists() and not hub.is_id(lora):
         raise ValueError(f"there is no LoRA at {lora!r}")
@@ -392,7 +393,7 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
             path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
         except ValueError as error:
             raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
-    add_lora(pipe, path, lora, unsafe)
+    add_lora(pipe, path, lora, unsafe, strength)
 
 
 def _lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:

@@ -189,8 +189,8 @@ def like_scheduler(
             ts = ts[:-1]  # it ends where it stands, by a step of no length
         if name in ("DDIMScheduler", "PNDMScheduler") and not bool((-k.diff() == K // steps).all()):
             raise ValueError(
-                f"diffusers' {name.removesuffix('Scheduler')} goes down by {K // steps} timesteps a step whatever its timesteps are, "
-                f"and at {spacing!r} those of {steps} steps are others: no walk over a grid does that; "
+                f"diffusers' {name.removesuffix('Scheduler')} goes down by {K // steps} timesteps a step whatever its "
+                f"timesteps are, and at {spacing!r} those of {steps} steps are others: no walk over a grid does that; "
                 "take leading, or trailing with a number of steps that divides the table"
             )
     if len(k) < steps:

@@ -73,10 +73,10 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
     )
     group.add_argument(
         "--lora",
-        metavar="PATH",
+        metavar="PATH[:STRENGTH]",
         type=place,
         action="append",
-        help="add a LoRA to the weights; may be given again",
+        help="add a LoRA to the weights, style.safetensors:0.8 for 0.8 times its change; may be given again",
     )
     group.add_argument(
         "--unet",
