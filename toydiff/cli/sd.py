@@ -28,7 +28,15 @@ MOST_SIZE = 8192
 
 TO_LOAD = ("checkpoint", "config", "lora", "unet", "scheduler", "prediction_type", "local_only", "unsafe_weights")
 TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
-TO_SAMPLE = ("prompt", "negative_prompt", "round_timesteps", "image", "strength")
+TO_SAMPLE = (
+    "prompt",
+    "negative_prompt",
+    "guidance_rescale",
+    "guidance_interval",
+    "round_timesteps",
+    "image",
+    "strength",
+)
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
 """The options that only checkpoints have, by their names in the parsed arguments."""
 
@@ -43,6 +51,14 @@ def size_of(text: str) -> int | tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def interval(text: str) -> tuple[float, float]:
+    """The type of the argument of --guidance-interval: 0.2,0.8."""
+    ends = [finite(part) for part in text.split(",")]
+    if len(ends) != 2:
+        raise argparse.ArgumentTypeError(f"must be two times, A,B, got {text!r}")
+    return ends[0], ends[1]
 
 
 def add_unsafe(parser: "Parser | Group") -> None:
@@ -137,6 +153,18 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             "--negative-prompt",
             metavar="TEXT",
             help="what guidance leads away from; needs guidance that is not 1",
+        )
+        group.add_argument(
+            "--guidance-rescale",
+            metavar="R",
+            type=finite,
+            help="scale guided predictions back to the size of those with the prompt, by R from 0 to 1 (default: 0)",
+        )
+        group.add_argument(
+            "--guidance-interval",
+            metavar="A,B",
+            type=interval,
+            help="guide between the times A < B only, 0 being data and 1 noise (default: everywhere)",
         )
         group.add_argument(
             "--image",
@@ -312,6 +340,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "n": args.n or 1,
         "seed": args.seed,
         "guidance_scale": guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        "guidance_rescale": args.guidance_rescale or 0.0,
+        "guidance_interval": args.guidance_interval,
         "size": list(size) if isinstance(size, tuple) else [size, size],
         "round_timesteps": bool(args.round_timesteps),
         "dtype": str(args.dtype or "default"),
@@ -332,6 +362,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         solver=settings["solver"],
         grid=settings["grid"],
         guidance_scale=settings["guidance_scale"],
+        guidance_rescale=settings["guidance_rescale"],
+        guidance_interval=args.guidance_interval,
         negative_prompt=args.negative_prompt,
         size=tuple(settings["size"]),
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
