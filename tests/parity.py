@@ -21,6 +21,7 @@ SIDES = {
     "lcm": "LCMScheduler",
     "plms": "PNDMScheduler",
     "deis2": "DEISMultistepScheduler",
+    "tcd": "TCDScheduler",
     "ddpm": "EulerAncestralDiscreteScheduler",
 }
 """The first scheduler of each solver (`toydiff.adapters.names.COMPARABLE`)."""
@@ -49,7 +50,7 @@ class Gap:
 
 
 def spacings_of(solver):
-    return ("lcm",) if solver == "lcm" else SPACINGS
+    return ("lcm",) if solver in ("lcm", "tcd") else SPACINGS
 
 
 def theirs(pipe, scheduler, spacing, steps, prompt="a cat", perturbed=None, seed=0, guidance_scale=3.0, **options):
@@ -98,8 +99,9 @@ def compare(folder, pipe, solver, spacing, steps, scheduler=None) -> Gap | str:
     except ValueError as error:
         return str(error)
     name = scheduler or SIDES[solver]
-    want = theirs(pipe, name, spacing, steps)
-    others = torch.stack([theirs(pipe, name, spacing, steps, perturbed=k) for k in range(PERTURBED)])
+    options = {"eta": 0.3} if solver == "tcd" else {}  # the pipeline's own default is 0
+    want = theirs(pipe, name, spacing, steps, **options)
+    others = torch.stack([theirs(pipe, name, spacing, steps, perturbed=k, **options) for k in range(PERTURBED)])
     return Gap(*(float(x.abs().max()) for x in (ours - want, others - want, want)))
 
 

@@ -62,6 +62,10 @@ def test_the_latents_of_diffusers_on_published_layouts(layouts, name, solver, sp
         ("sdxl-turbo", "ddpm", "trailing", 4, "EulerAncestralDiscreteScheduler"),
         ("sd15", "ddpm", "leading", 4, "EulerAncestralDiscreteScheduler"),
         ("sd21", "ddpm", "linspace", 4, "EulerAncestralDiscreteScheduler"),
+        ("sd15", "tcd", "lcm", 4, "TCDScheduler"),
+        ("sd21", "tcd", "lcm", 20, "TCDScheduler"),
+        ("sdxl", "tcd", "lcm", 1, "TCDScheduler"),
+        ("sdxl-turbo", "tcd", "lcm", 4, "TCDScheduler"),
         ("sd15", "plms", "leading", 1, "PNDMScheduler"),  # its own
         ("sd15", "plms", "leading", 20, "PNDMScheduler"),
         ("sd21", "plms", "trailing", 4, "PNDMScheduler"),
@@ -75,6 +79,14 @@ def test_the_latents_of_diffusers_on_published_layouts(layouts, name, solver, sp
 def test_the_scheduler_of_a_checkpoint_or_another_one(layouts, name, solver, spacing, steps, scheduler):
     found = parity.compare(*layouts[name], solver, spacing, steps, scheduler)
     assert found.same, found
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_eta_of_tcd(layouts, eta):
+    folder, pipe = layouts["sd21"]
+    settings = {"steps": 4, "grid": "lcm", "guidance_scale": 3.0, "size": 64, "decode": False}
+    ours = sample_images(StableDiffusion.load(folder), "a cat", solver=f"tcd:eta={eta}", **settings).latents
+    assert float((ours - parity.theirs(pipe, "TCDScheduler", "lcm", 4, eta=eta)).abs().max()) < 1e-4
 
 
 def test_euler_has_no_eta(layouts):

@@ -10,6 +10,7 @@ COMPARABLE = {
     "PNDMScheduler": "plms",
     "DEISMultistepScheduler": "deis2",
     "LCMScheduler": "lcm",
+    "TCDScheduler": "tcd",
 }
 """The schedulers that a solver can be compared with, and that solver."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")

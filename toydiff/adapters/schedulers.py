@@ -22,13 +22,16 @@ from ..solvers.deis import DEIS
 from ..solvers.lcm import LCM
 from ..solvers.plms import PLMS
 from ..solvers.registry import solver_by_name
+from ..solvers.tcd import TCD
 from .checkpoint import StableDiffusion, table_of
 from .names import COMPARABLE
 from .quiet import one_line, quietly
 from .unet import network_of
 
 SPACINGS = ("trailing", "leading", "linspace", "lcm")
-"""Each `timestep_spacing` of diffusers' schedulers, and "lcm" for the timesteps that LCM's scheduler chooses."""
+"""Each `timestep_spacing` of diffusers' schedulers, and "lcm" for the timesteps that those of LCM and TCD choose."""
+OF_LCM = ("LCMScheduler", "TCDScheduler")
+"""The schedulers with the spacing "lcm"."""
 PLAIN: dict[str, Any] = {
     "thresholding": False,
     "clip_sample": False,
@@ -79,6 +82,18 @@ class LCMScheduler(LCM):
 
 
 @dataclass(frozen=True)
+class TCDScheduler(TCD):
+    """TCD whose jumps end at whole timesteps: k = K t - 1 is rounded down."""
+
+    timesteps: int = 1000
+    """K."""
+
+    def beyond(self, s: Tensor) -> Tensor:
+        k = (self.timesteps * s - 1).round().float()
+        return ((torch.floor((1 - self.eta) * k) + 1) / self.timesteps).to(s)
+
+
+@dataclass(frozen=True)
 class DEISScheduler(DEIS):
     """DEIS whose last step is a jump, as diffusers' is below 15 steps (lower_order_final)."""
 
@@ -111,7 +126,7 @@ def sampler_of(checkpoint: StableDiffusion) -> dict[str, str]:
     if name not in COMPARABLE:
         raise ValueError(f"no solver here is known to do what {name} does; known are {', '.join(COMPARABLE)}")
     solver = COMPARABLE[name]
-    return {"solver": solver, "grid": "lcm" if solver == "lcm" else checkpoint.pipe.scheduler.config.timestep_spacing}
+    return {"solver": solver, "grid": "lcm" if name in OF_LCM else checkpoint.pipe.scheduler.config.timestep_spacing}
 
 
 def like_scheduler(
@@ -126,7 +141,7 @@ def like_scheduler(
     - DDIM's ends at the table's first level, not at 0, where the configuration says set_alpha_to_one = false.
     - Those of Euler and Heun start from sigma times the noise, not from the noise, at "trailing" and "linspace".
     - A scheduler that works in NSR replaces a last 0 of the table by 2^-24. Heun's has no zero terminal SNR.
-    - LCM's has a boundary condition.
+    - LCM's has a boundary condition. TCD's jumps to whole timesteps, and ends at the table's first level.
     - PNDM's averages what the network predicts, and one step is a jump. Below 15 steps the last one of DEIS is a jump.
 
     D: the model, a student or the checkpoint's own, on a table. `ValueError` where a solver has no scheduler, where the
@@ -152,9 +167,9 @@ def like_scheduler(
     own_name = type(checkpoint.pipe.scheduler).__name__
     # Euler's has no eta
     name = names[0] if own_name not in names or (own_name == "EulerDiscreteScheduler" and made.stochastic) else own_name
-    if (name == "LCMScheduler") != (spacing == "lcm"):
+    if (name in OF_LCM) != (spacing == "lcm"):
         raise ValueError(
-            f"the spacing of {name} is {'lcm' if name == 'LCMScheduler' else ', '.join(SPACINGS[:-1])}, not {spacing}"
+            f"the spacing of {name} is {'lcm' if name in OF_LCM else ', '.join(SPACINGS[:-1])}, not {spacing}"
         )
     own = {} if spacing == "lcm" else {"timestep_spacing": spacing}
     kind = getattr(diffusers, name)
@@ -183,7 +198,8 @@ def like_scheduler(
         if name.startswith(("Heun", "Euler")):  # it walks in z = x/alpha
             noise_scale = float(scheduler.init_noise_sigma * table.alpha(ts[0]))
     else:
-        end = 0.0 if name == "LCMScheduler" or getattr(scheduler, "final_alpha_cumprod", 1.0) == 1 else 1 / K
+        to_data = name == "LCMScheduler" or getattr(scheduler, "final_alpha_cumprod", 1.0) == 1
+        end = 0.0 if to_data and name != "TCDScheduler" else 1 / K
         ts = torch.cat([(k + 1) / K, torch.tensor([end], dtype=torch.float64)])
         if ts[-1] == ts[-2]:
             ts = ts[:-1]  # it ends where it stands, by a step of no length
@@ -204,6 +220,8 @@ def like_scheduler(
     net.table, net.rounded = table, bool((k == k.round()).all())
     if isinstance(made, LCM):
         made = LCMScheduler(timesteps=K, scaling=scheduler.config.timestep_scaling)
+    elif isinstance(made, TCD):
+        made = TCDScheduler(made.eta, timesteps=K)
     elif isinstance(made, DEIS) and steps < 15:
         made = DEISScheduler(made.q, last=float(ts[-2:].mean()))
     elif isinstance(made, PLMS):

@@ -17,6 +17,7 @@ from .parallel.picard import Picard
 from .plms import PLMS
 from .reference import reference
 from .registry import DEFAULT_SOLVER, PARALLEL, SOLVERS, Entry, solver_by_name
+from .tcd import TCD
 from .trajectory import Trajectory
 from .unipc import UniPC
 
@@ -30,6 +31,7 @@ __all__ = [
     "PARALLEL",
     "PLMS",
     "SOLVERS",
+    "TCD",
     "AdamsBashforth",
     "Anderson",
     "Broyden",

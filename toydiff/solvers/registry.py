@@ -28,6 +28,7 @@ from .ddpm import DDPM_ENTRIES
 from .euler import EULER_MARUYAMA_ENTRIES
 from .dpm import SDE_DPM_ENTRIES
 from .lcm import LCM_ENTRIES
+from .tcd import TCD_ENTRIES
 from .parallel.picard import PICARD_ENTRIES
 from .parallel.anderson import ANDERSON_ENTRIES
 from .parallel.parareal import PARAREAL_ENTRIES
