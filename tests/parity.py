@@ -10,6 +10,7 @@ import real_layouts
 import torch
 
 from toydiff.adapters.checkpoint import StableDiffusion
+from toydiff.adapters.names import COMPARABLE
 from toydiff.adapters.sampling import sample_images
 
 SIDES = {
@@ -18,7 +19,12 @@ SIDES = {
     "unipc2": "UniPCMultistepScheduler",
     "heun": "HeunDiscreteScheduler",
     "lcm": "LCMScheduler",
+    "plms": "PNDMScheduler",
+    "deis2": "DEISMultistepScheduler",
+    "tcd": "TCDScheduler",
+    "ddpm": "EulerAncestralDiscreteScheduler",
 }
+"""The first scheduler of each solver (`toydiff.adapters.names.COMPARABLE`)."""
 SPACINGS = ("trailing", "leading", "linspace")
 STEPS = (1, 4, 20)
 PERTURBED = 6
@@ -44,10 +50,10 @@ class Gap:
 
 
 def spacings_of(solver):
-    return ("lcm",) if solver == "lcm" else SPACINGS
+    return ("lcm",) if solver in ("lcm", "tcd") else SPACINGS
 
 
-def theirs(pipe, solver, spacing, steps, prompt="a cat", perturbed=None, seed=0, guidance_scale=3.0, **options):
+def theirs(pipe, scheduler, spacing, steps, prompt="a cat", perturbed=None, seed=0, guidance_scale=3.0, **options):
     """The latents of their pipeline with the scheduler that their documentation would make. perturbed: which of the
     perturbed starts, or None."""
     before = pipe.scheduler
@@ -59,7 +65,7 @@ def theirs(pipe, solver, spacing, steps, prompt="a cat", perturbed=None, seed=0,
         up = {0: chance >= 0, 1: chance < 0}.get(perturbed, chance < 0.5)
         start = torch.nextafter(start, torch.where(up, torch.inf, -torch.inf))
     try:
-        pipe.scheduler = getattr(diffusers, SIDES[solver]).from_config(before.config, **own)
+        pipe.scheduler = getattr(diffusers, scheduler).from_config(before.config, **own)
         return pipe(
             prompt,
             num_inference_steps=steps,
@@ -75,11 +81,13 @@ def theirs(pipe, solver, spacing, steps, prompt="a cat", perturbed=None, seed=0,
         pipe.scheduler = before
 
 
-def compare(folder, pipe, solver, spacing, steps) -> Gap | str:
-    """A row of the table, or what this library says where it refuses."""
+def compare(folder, pipe, solver, spacing, steps, scheduler=None) -> Gap | str:
+    """A row of the table, or what this library says where it refuses. scheduler: theirs, which replaces the
+    checkpoint's unless it is its own; None is the solver's first, and replaces nothing."""
+    own = scheduler == type(pipe.scheduler).__name__
     try:
         ours = sample_images(
-            StableDiffusion.load(folder),
+            StableDiffusion.load(folder, scheduler=None if own else scheduler),
             "a cat",
             steps=steps,
             solver=solver,
@@ -90,20 +98,22 @@ def compare(folder, pipe, solver, spacing, steps) -> Gap | str:
         ).latents
     except ValueError as error:
         return str(error)
-    want = theirs(pipe, solver, spacing, steps)
-    others = torch.stack([theirs(pipe, solver, spacing, steps, perturbed=k) for k in range(PERTURBED)])
+    name = scheduler or SIDES[solver]
+    options = {"eta": 0.3} if solver == "tcd" else {}  # the pipeline's own default is 0
+    want = theirs(pipe, name, spacing, steps, **options)
+    others = torch.stack([theirs(pipe, name, spacing, steps, perturbed=k, **options) for k in range(PERTURBED)])
     return Gap(*(float(x.abs().max()) for x in (ours - want, others - want, want)))
 
 
 def table(folder, names=real_layouts.NAMES):
-    """All rows, (layout, solver, spacing, steps, result); the checkpoints are written into the folder."""
+    """All rows, (layout, scheduler, spacing, steps, result); the checkpoints are written into the folder."""
     for name in names:
         at = real_layouts.save(folder / name, name)
         pipe = real_layouts.pipeline(at)
         if name == "lcm":  # its own pipeline takes no scheduler but LCM's
             pipe = diffusers.StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
             pipe.set_progress_bar_config(disable=True)
-        for solver in SIDES:
+        for scheduler, solver in COMPARABLE.items():
             for spacing in spacings_of(solver):
                 for steps in STEPS:
-                    yield name, solver, spacing, steps, compare(at, pipe, solver, spacing, steps)
+                    yield name, scheduler, spacing, steps, compare(at, pipe, solver, spacing, steps, scheduler)

@@ -108,7 +108,7 @@ OF_THE_SOLVER = [
 def add_solver(package):
     (package / "solvers" / "midpoint.py").write_text(MIDPOINT)
     line = "from .midpoint import MIDPOINT_ENTRIES"
-    add_line(package / "solvers" / "registry.py", line, after="from .lcm import LCM_ENTRIES")
+    add_line(package / "solvers" / "registry.py", line, after="from .tcd import TCD_ENTRIES")
 
 
 @pytest.mark.slow

@@ -9,7 +9,16 @@ of help or a wrong word should not wait for it.
 TYPE_CHECKING = False  # as `typing` has it, which takes a while to import
 if TYPE_CHECKING:
     from . import mixtures
-    from .denoisers import Conditioned, Counted, Denoiser, Guided, NetDenoiser, Rescheduled
+    from .denoisers import (
+        Conditioned,
+        Counted,
+        Denoiser,
+        GuidanceInterval,
+        GuidanceRescale,
+        Guided,
+        NetDenoiser,
+        Rescheduled,
+    )
     from .grids import GRIDS, time_grid
     from .mixtures import MIXTURES, Empirical, GaussianMixture, mixture
     from .prediction import KINDS, Prediction, chord, jump
@@ -20,7 +29,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "denoisers": ("Conditioned", "Counted", "Denoiser", "Guided", "NetDenoiser", "Rescheduled"),
+    "denoisers": (
+        "Conditioned",
+        "Counted",
+        "Denoiser",
+        "GuidanceInterval",
+        "GuidanceRescale",
+        "Guided",
+        "NetDenoiser",
+        "Rescheduled",
+    ),
     "grids": ("GRIDS", "time_grid"),
     "mixtures": ("MIXTURES", "Empirical", "GaussianMixture", "mixture"),
     "prediction": ("KINDS", "Prediction", "chord", "jump"),
@@ -45,6 +63,8 @@ __all__ = [
     "Denoiser",
     "Empirical",
     "GaussianMixture",
+    "GuidanceInterval",
+    "GuidanceRescale",
     "Guided",
     "Linear",
     "NetDenoiser",

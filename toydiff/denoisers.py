@@ -157,6 +157,10 @@ class Denoiser(nn.Module):
         one_call = self.scale_conditioned or (passes_on and any(inside.scale_conditioned for inside in self._inside()))
         return self.calls * (1 if one_call else 2)
 
+    def calls_at_time(self, t: Tensor | float, guidance_scale: Tensor | float = 1.0) -> int:
+        """`calls_at` at the time t, () or (B,), where that makes a difference (`GuidanceInterval`)."""
+        return self.calls_at(guidance_scale)
+
     def _inside(self) -> "list[Denoiser]":
         """The denoisers that this one is wrapped around."""
         return [child for child in self.children() if isinstance(child, Denoiser)]
@@ -360,6 +364,10 @@ class Wrapper(Denoiser):
     def calls_at(self, guidance_scale: Tensor | float = 1.0) -> int:
         return self.denoiser.calls_at(guidance_scale)
 
+    def calls_at_time(self, t: Tensor | float, guidance_scale: Tensor | float = 1.0) -> int:
+        same = type(self).calls_at is Wrapper.calls_at  # it costs what the denoiser inside does
+        return self.denoiser.calls_at_time(t, guidance_scale) if same else self.calls_at(guidance_scale)
+
 
 class Guided(Wrapper):
     """A denoiser with classifier-free guidance built in: Guided(D, g)(x, t, cond) is D(x, t, cond, g).
@@ -398,6 +406,76 @@ class Guided(Wrapper):
                 f"{written(guidance_scale)} as well"
             )
         return self.denoiser(x, t, cond, self.guidance_scale)
+
+    def calls_at_time(self, t: Tensor | float, guidance_scale: Tensor | float = 1.0) -> int:
+        return self.denoiser.calls_at_time(t, self.guidance_scale)
+
+
+class GuidanceInterval(Wrapper):
+    """A denoiser that is guided between two times only: g where low <= t <= high, and 1 elsewhere (arXiv 2404.07724,
+    eq. 6).
+
+    Guidance with much noise costs variety, and with little noise changes next to nothing; outside of the interval the
+    second call is saved. A time stands for its noise level on the denoiser's schedule. `ValueError` unless
+    0 <= low < high <= 1.
+    """
+
+    def __init__(self, denoiser: Denoiser, low: float, high: float):
+        super().__init__(denoiser)
+        self.low, self.high = check_number(low, "low"), check_number(high, "high")
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(
+                f"guidance acts between two times in [0, 1], the lower first, got {self.low:g}, {self.high:g}"
+            )
+
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
+    ) -> Prediction:
+        return self.denoiser(x, t, cond, self._scale(t, guidance_scale))
+
+    def calls_at_time(self, t: Tensor | float, guidance_scale: Tensor | float = 1.0) -> int:
+        return self.denoiser.calls_at_time(t, self._scale(torch.as_tensor(t), guidance_scale))
+
+    def _scale(self, t: Tensor, guidance_scale: Tensor | float) -> Tensor | float:
+        """The guidance scale at times t, () or (B,)."""
+        # the last digit of a time in float32 does not matter
+        inside = (t >= self.low - 1e-6) & (t <= self.high + 1e-6)
+        if bool(inside.all()):
+            return guidance_scale
+        if not bool(inside.any()):
+            return 1.0
+        return torch.where(inside, torch.as_tensor(guidance_scale).to(t), 1.0)
+
+
+class GuidanceRescale(Wrapper):
+    """Guidance whose result is scaled back to the size of the conditional prediction (arXiv 2305.08891, sec. 3.4).
+
+    y = phi (std(y_cond)/std(y_g)) y_g + (1 - phi) y_g, with y_g the guided prediction, and std over the coordinates of
+    each sample, of which there must be two. y is of the kind that the model predicts, as published. phi = `rescale` in
+    [0, 1]; 0 is off. `ValueError` for a model that has the guidance scale as an input.
+    """
+
+    def __init__(self, denoiser: Denoiser, rescale: float):
+        super().__init__(denoiser)
+        self.rescale = check_number(rescale, "rescale")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale must lie in [0, 1], got {self.rescale:g}")
+        if denoiser.scale_conditioned:
+            raise ValueError("this model has the guidance scale as an input: it makes no prediction to be rescaled")
+
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
+    ) -> Prediction:
+        given = self.denoiser(x, t, cond)
+        if type(guidance_scale) is float and guidance_scale == 1:
+            return given
+        y, y_cond = guide(self.denoiser(x, t, None), given, guidance_scale).read(self.kind), given.read(self.kind)
+        if y[0].numel() < 2:
+            raise ValueError("guidance is rescaled by the spread of a sample's coordinates, and here there is one only")
+        std, std_cond = (expand(each.flatten(1).std(1), x) for each in (y, y_cond))
+        ratio = std_cond / torch.where(std > 0, std, torch.inf)
+        y = self.rescale * ratio * y + (1 - self.rescale) * y
+        return Prediction.of(self.kind, y, x, t, self.schedule)
 
 
 @dataclass
@@ -446,8 +524,8 @@ class Conditioned(Wrapper):
             off = not isinstance(guidance_scale, Tensor) and guidance_scale in (None, 1)
             if cond is not None or not off:
                 raise ValueError("the condition and the guidance scale are bound already; call it as D(x, t)")
-        denoiser, cond, guidance_scale, calls, spent = self._bound
-        spent.nfe += calls
+        denoiser, cond, guidance_scale, _, spent = self._bound
+        spent.nfe += denoiser.calls_at_time(t, guidance_scale)
         spent.rounds += 1
         p = denoiser(x, t, cond, guidance_scale)
         return Prediction(p.x, t if isinstance(t, Tensor) else p.t, p.x0, p.eps, self.schedule)
@@ -469,6 +547,10 @@ class Rescheduled(Wrapper):
     ) -> Prediction:
         p = self.denoiser(*self._own(x, t), cond, guidance_scale)
         return Prediction.of("x0", p.x0, x, t, self.schedule)
+
+    def calls_at_time(self, t: Tensor | float, guidance_scale: Tensor | float = 1.0) -> int:
+        t_own = self.denoiser.schedule.t_of_lam(self.schedule.lam(torch.as_tensor(t)))
+        return self.denoiser.calls_at_time(t_own, guidance_scale)
 
     def _own(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The state and time at which the model itself is evaluated."""
@@ -498,6 +580,6 @@ class Counted(Wrapper):
     def forward(
         self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
     ) -> Prediction:
-        self.spent.nfe += self.denoiser.calls_at(guidance_scale)
+        self.spent.nfe += self.denoiser.calls_at_time(t, guidance_scale)
         self.spent.rounds += 1
         return self.denoiser(x, t, cond, guidance_scale)

@@ -297,13 +297,13 @@ def parity_table(layouts: Sequence[str]) -> bool:
     start changes in theirs; whether no difference is above 1e-4 and that floor."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, solver, spacing, steps, row in parity.table(Path(folder), layouts):
+        for name, scheduler, spacing, steps, row in parity.table(Path(folder), layouts):
             if isinstance(row, str):
-                print(f"{name:10} {solver:8} {spacing:9} {steps:3}  refused: {row}")
+                print(f"{name:10} {scheduler:31} {spacing:9} {steps:3}  refused: {row}")
                 continue
             rows.append(row)
             print(
-                f"{name:10} {solver:8} {spacing:9} {steps:3}  difference {row.gap:.1e}, floor {row.floor:.1e}, "
+                f"{name:10} {scheduler:31} {spacing:9} {steps:3}  difference {row.gap:.1e}, floor {row.floor:.1e}, "
                 f"size of latents {row.size:.1e}{'' if row.same else '  ABOVE 1e-4 AND THE FLOOR'}",
                 flush=True,
             )

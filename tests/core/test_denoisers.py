@@ -5,7 +5,22 @@ import torch
 from cases import ALL_SCHEDULES, M1, R2, RING, Spy, close, draw, f64, inner, normal
 from torch import nn
 
-from toydiff import KINDS, SOLVERS, Conditioned, Counted, Denoiser, Guided, NetDenoiser, Rescheduled, Schedule, solve
+from toydiff import (
+    KINDS,
+    SOLVERS,
+    VP,
+    Conditioned,
+    Counted,
+    Denoiser,
+    GaussianMixture,
+    GuidanceInterval,
+    GuidanceRescale,
+    Guided,
+    NetDenoiser,
+    Rescheduled,
+    Schedule,
+    solve,
+)
 
 LABELS = torch.tensor([0, 3])
 
@@ -237,3 +252,67 @@ def test_wrappers_are_modules_that_keep_schedule_and_kind():
         assert wrapped.schedule is D.schedule
         assert len(list(wrapped.parameters())) == 2
     assert isinstance(Rescheduled(D, ALL_SCHEDULES["linear"]).schedule, Schedule)
+
+
+# ---- guidance on an interval, and rescaled
+
+THREE = torch.tensor([0, 3, 5])
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm3", "lcm"])
+def test_guidance_on_an_interval_is_three_walks(solver):
+    D = RING.denoiser(VP())
+    x, ts = normal(3, 2), f64([1.0, 0.8, 0.6, 0.4, 0.2, 0.05])
+    whole = solve(GuidanceInterval(D, 0.3, 0.65), x, ts=ts, solver=solver, cond=THREE, guidance_scale=3.0, generator=0)
+    at, rng, nfe = x, torch.Generator().manual_seed(0), 0
+    for i, g in enumerate((1.0, 1.0, 3.0, 3.0, 1.0)):
+        if solver in ("heun", "dpm3") and i in (1, 3):
+            at = whole.xs[i + 1]  # a step whose calls lie on both sides
+            continue
+        step = solve(D, at, ts=ts[i : i + 2], solver=solver, cond=THREE, guidance_scale=g, generator=rng)
+        close(step.end, whole.xs[i + 1], 1e-12)
+        at, nfe = step.end, nfe + step.nfe
+    assert whole.nfe == nfe or solver in ("heun", "dpm3")
+
+
+def test_an_interval_for_each_sample_and_what_it_costs():
+    D = RING.denoiser(VP())
+    inside, x = GuidanceInterval(D, 0.3, 0.6), normal(3, 2)
+    t = f64([0.2, 0.5, 0.6])
+    p = inside(x, t, THREE, 4.0)
+    close(
+        p.x0, torch.cat([D(x[i : i + 1], t[i], THREE[i : i + 1], g).x0 for i, g in enumerate((1.0, 4.0, 4.0))]), 1e-12
+    )
+    settings = {"cond": THREE, "guidance_scale": 4.0, "grid": "uniform"}
+    walk = solve(inside, x, 10, solver="ddim", **settings)
+    assert walk.nfe == 10 + 4  # at 0.6, 0.5, 0.4 and 0.3
+    for wrapped in (Counted(inside), Rescheduled(inside, VP())):
+        assert solve(wrapped, x, 10, solver="ddim", **settings).nfe == walk.nfe
+    assert solve(Guided(inside, 4.0), x, 10, solver="ddim", cond=THREE, grid="uniform").nfe == walk.nfe
+    swept = solve(inside, x, 10, solver="picard:tolerance=none,window=1,at_once=3", **settings)
+    close(swept.end, walk.end, 1e-9)
+    with pytest.raises(ValueError, match=r"the lower first, got 0\.6, 0\.3"):
+        GuidanceInterval(D, 0.6, 0.3)
+
+
+@pytest.mark.parametrize("kind", ["eps", "v", "x0"])
+def test_rescaled_guidance_has_the_size_of_the_conditional_prediction(kind):
+    D = RING.denoiser(VP())
+    D.kind = kind
+    x, without, given = normal(3, 2), D(normal(3, 2), 0.6), D(normal(3, 2), 0.6, THREE)
+    y_0, y_1 = without.read(kind), given.read(kind)
+    y = y_0 + 5 * (y_1 - y_0)
+    for i, row in enumerate(GuidanceRescale(D, 1.0)(x, 0.6, THREE, 5.0).read(kind)):
+        assert float(row.std()) == pytest.approx(float(y_1[i].std()), rel=1e-9)
+        half = GuidanceRescale(D, 0.5)(x, 0.6, THREE, 5.0).read(kind)[i]
+        close(half, 0.5 * (float(y_1[i].std()) / float(y[i].std()) + 1) * y[i], 1e-9)
+    assert torch.equal(GuidanceRescale(D, 0.7)(x, 0.6, THREE).x0, given.x0)
+    close(GuidanceRescale(D, 0.0)(x, 0.6, THREE, 5.0).x0, D(x, 0.6, THREE, 5.0).x0, 1e-12)
+    both = GuidanceInterval(GuidanceRescale(D, 0.7), 0.5, 1.0)
+    path = solve(both, x, 4, cond=THREE, guidance_scale=3.0, solver="ddim", grid="uniform")
+    assert path.nfe == 4 + 3
+    with pytest.raises(ValueError, match="rescale must lie in"):
+        GuidanceRescale(D, 1.5)
+    line = GaussianMixture([[-1.0], [1.0]], std=0.5, labels=[0, 1]).denoiser(VP())
+    with pytest.raises(ValueError, match="here there is one only"):
+        GuidanceRescale(line, 0.5)(normal(3, 1), 0.5, torch.zeros(3, dtype=torch.long), 2.0)

@@ -4,7 +4,9 @@ import re
 
 import pytest
 import real_layouts
+import tiny_sd
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from toydiff.adapters.checkpoint import StableDiffusion
@@ -239,3 +241,49 @@ def test_the_names_of_sdxls_original_code(sdxl, tmp_path, name, layer, dora):
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory):
     return real_layouts.save(tmp_path_factory.mktemp("layouts") / "sdxl", "sdxl")
+
+
+# ---- several, each with its strength
+
+
+def test_strengths_are_those_of_set_adapters(checkpoints, tmp_path):
+    tiny_sd.silent()
+    of_text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer"
+    first = peft(Q) | {f"{of_text}.down.weight": DOWN, f"{of_text}.up.weight": UP}
+    second = peft(K, random(3, 16, seed=3), random(16, 3, seed=4)) | peft(Q, UP.T, DOWN.T)
+    folder = tmp_path / "two:1.5"  # a name that looks like a strength
+    folder.mkdir()
+    for file, tensors in {tmp_path / "one": first, folder / "two": second}.items():
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, file.with_suffix(".safetensors"))
+    given = [f"{tmp_path / 'one.safetensors'}:0.8", f"{folder}:-0.5"]
+    checkpoint = StableDiffusion.load(checkpoints["sd"], lora=given)
+    assert checkpoint.about["lora"] == given
+
+    pipe = StableDiffusionPipeline.from_pretrained(checkpoints["sd"])
+    pipe.load_lora_weights(tmp_path, weight_name="one.safetensors", adapter_name="one")
+    pipe.load_lora_weights(folder, weight_name="two.safetensors", adapter_name="two")
+    pipe.set_adapters(["one", "two"], [0.8, -0.5])
+    pipe.fuse_lora(adapter_names=["one", "two"])
+    pipe.unload_lora_weights()
+    for part in ("unet", "text_encoder"):
+        theirs = getattr(pipe, part).state_dict()
+        for name, value in getattr(checkpoint.pipe, part).state_dict().items():
+            same(value, theirs[name])
+    whole = StableDiffusion.load(checkpoints["sd"], lora=folder)
+    same(
+        weight(whole, K) - weight(StableDiffusion.load(checkpoints["sd"]), K),
+        random(16, 3, seed=4) @ random(3, 16, seed=3),
+    )
+
+
+@pytest.mark.parametrize(("strength", "line"), [("nan", "is a finite number"), ("0.8x", "there is no LoRA at")])
+def test_strengths_that_are_none(checkpoints, tmp_path, strength, line):
+    save_file(kohya(Q), tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=line):
+        StableDiffusion.load(checkpoints["sd"], lora=f"{tmp_path / 'lora.safetensors'}:{strength}")
+
+
+def test_a_dora_has_no_strength(checkpoints, tmp_path):
+    save_file(kohya(Q, dora_scale=torch.ones(16, 1)), tmp_path / "dora.safetensors")
+    with pytest.raises(ValueError, match="it has no strength but 1"):
+        StableDiffusion.load(checkpoints["sd"], lora=f"{tmp_path / 'dora.safetensors'}:0.5")

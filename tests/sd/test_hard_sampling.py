@@ -20,7 +20,8 @@ def layouts(tmp_path_factory):
     """Folders by layout, with diffusers' own pipelines of them."""
     tiny_sd.silent()
     folders = {
-        name: real_layouts.save(tmp_path_factory.mktemp("layouts") / name, name) for name in ("sd15", "zsnr", "sdxl")
+        name: real_layouts.save(tmp_path_factory.mktemp("layouts") / name, name)
+        for name in ("sd15", "sd21", "zsnr", "sdxl", "sdxl-turbo")
     }
     return {name: (folder, real_layouts.pipeline(folder)) for name, folder in folders.items()}
 
@@ -47,6 +48,54 @@ def layouts(tmp_path_factory):
 def test_the_latents_of_diffusers_on_published_layouts(layouts, name, solver, spacing, steps):
     found = parity.compare(*layouts[name], solver, spacing, steps)
     assert found.same, found
+
+
+@pytest.mark.parametrize(
+    ("name", "solver", "spacing", "steps", "scheduler"),
+    [
+        ("sdxl", "ddim", "leading", 4, "EulerDiscreteScheduler"),  # its own
+        ("sdxl", "ddim", "trailing", 4, "DDIMScheduler"),
+        ("sd15", "ddim", "linspace", 20, "EulerDiscreteScheduler"),
+        ("sd21", "ddim", "trailing", 4, "EulerDiscreteScheduler"),
+        ("zsnr", "ddim", "trailing", 4, "EulerDiscreteScheduler"),
+        ("sdxl-turbo", "ddpm", "trailing", 1, "EulerAncestralDiscreteScheduler"),  # its own
+        ("sdxl-turbo", "ddpm", "trailing", 4, "EulerAncestralDiscreteScheduler"),
+        ("sd15", "ddpm", "leading", 4, "EulerAncestralDiscreteScheduler"),
+        ("sd21", "ddpm", "linspace", 4, "EulerAncestralDiscreteScheduler"),
+        ("sd15", "tcd", "lcm", 4, "TCDScheduler"),
+        ("sd21", "tcd", "lcm", 20, "TCDScheduler"),
+        ("sdxl", "tcd", "lcm", 1, "TCDScheduler"),
+        ("sdxl-turbo", "tcd", "lcm", 4, "TCDScheduler"),
+        ("sd15", "plms", "leading", 1, "PNDMScheduler"),  # its own
+        ("sd15", "plms", "leading", 20, "PNDMScheduler"),
+        ("sd21", "plms", "trailing", 4, "PNDMScheduler"),
+        ("sdxl", "plms", "leading", 4, "PNDMScheduler"),
+        ("sd15", "deis2", "trailing", 1, "DEISMultistepScheduler"),
+        ("sd15", "deis2", "leading", 20, "DEISMultistepScheduler"),
+        ("sd21", "deis2", "linspace", 4, "DEISMultistepScheduler"),
+        ("sdxl-turbo", "deis2", "trailing", 4, "DEISMultistepScheduler"),
+    ],
+)
+def test_the_scheduler_of_a_checkpoint_or_another_one(layouts, name, solver, spacing, steps, scheduler):
+    found = parity.compare(*layouts[name], solver, spacing, steps, scheduler)
+    assert found.same, found
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_eta_of_tcd(layouts, eta):
+    folder, pipe = layouts["sd21"]
+    settings = {"steps": 4, "grid": "lcm", "guidance_scale": 3.0, "size": 64, "decode": False}
+    ours = sample_images(StableDiffusion.load(folder), "a cat", solver=f"tcd:eta={eta}", **settings).latents
+    assert float((ours - parity.theirs(pipe, "TCDScheduler", "lcm", 4, eta=eta)).abs().max()) < 1e-4
+
+
+def test_euler_has_no_eta(layouts):
+    folder, pipe = layouts["sdxl"]
+    assert type(pipe.scheduler).__name__ == "EulerDiscreteScheduler"
+    settings = {"steps": 4, "grid": "leading", "guidance_scale": 3.0, "size": 64, "decode": False}
+    ours = sample_images(StableDiffusion.load(folder), "a cat", solver="ddim:eta=0.5", **settings).latents
+    want = parity.theirs(pipe, "DDIMScheduler", "leading", 4, eta=0.5)
+    assert float((ours - want).abs().max()) < 1e-4
 
 
 def test_a_spacing_is_that_of_the_run_whatever_the_configuration_lacks(layouts):

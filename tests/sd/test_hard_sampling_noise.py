@@ -61,14 +61,24 @@ def test_an_image_does_not_depend_on_its_batch(sd, solver):
     )
 
 
-@pytest.mark.parametrize("solver", ["lcm", "dpm++2m"])
+def test_pndm_from_a_picture_is_no_walk(sd, photo, monkeypatch):
+    pndm = diffusers.PNDMScheduler.from_config(sd.pipe.scheduler.config, skip_prk_steps=True)
+    monkeypatch.setattr(sd.pipe, "scheduler", pndm)
+    with pytest.raises(ValueError, match="diffusers' PNDM repeats its second timestep"):
+        sample_images(sd, "a cat", image=photo, solver="plms", grid="leading")
+    assert sample_images(sd, "a cat", image=photo, solver="plms", **FEW).trajectory.rounds == 3
+
+
+@pytest.mark.parametrize("solver", ["lcm", "dpm++2m", "ddpm"])
 def test_diffusers_with_a_generator_for_each_image(checkpoints, sd, solver):
     tiny_sd.silent()
     pipe = diffusers.DiffusionPipeline.from_pretrained(checkpoints["sd"])
     pipe.set_progress_bar_config(disable=True)
     spacing = "lcm" if solver == "lcm" else "trailing"
-    own = {} if solver == "lcm" else {"timestep_spacing": spacing}
-    pipe.scheduler = getattr(diffusers, parity.SIDES[solver]).from_config(pipe.scheduler.config, **own)
+    own = {} if spacing == "lcm" else {"timestep_spacing": spacing}
+    pipe.scheduler = getattr(diffusers, parity.SIDES[solver.partition(":")[0]]).from_config(
+        pipe.scheduler.config, **own
+    )
     ours = {"steps": 3, "solver": solver, "grid": spacing, "decode": False, "guidance_scale": 3.0}
     for seed, theirs in ((5, generators(5, 6)), (torch.Generator().manual_seed(5), *generators(5))):
         want = pipe(
@@ -122,6 +132,9 @@ def photo():
         ("sd-v", "ddim", "trailing", 5, 1.0),
         ("xl", "dpm++2m", "leading", 4, 0.3),
         ("sd", "heun", "trailing", 3, 1.0),
+        ("sd", "ddpm", "trailing", 5, 0.5),
+        ("sd", "deis2", "trailing", 5, 0.8),
+        ("sd", "tcd:eta=0", "lcm", 4, 0.6),
     ],
 )
 def test_the_img2img_of_diffusers(checkpoints, photo, kind, solver, spacing, steps, strength):
@@ -129,8 +142,10 @@ def test_the_img2img_of_diffusers(checkpoints, photo, kind, solver, spacing, ste
     made = diffusers.StableDiffusionXLImg2ImgPipeline if kind == "xl" else diffusers.StableDiffusionImg2ImgPipeline
     pipe = made.from_pretrained(checkpoints[kind])
     pipe.set_progress_bar_config(disable=True)
-    own = {} if solver == "lcm" else {"timestep_spacing": spacing}
-    pipe.scheduler = getattr(diffusers, parity.SIDES[solver]).from_config(pipe.scheduler.config, **own)
+    own = {} if spacing == "lcm" else {"timestep_spacing": spacing}
+    pipe.scheduler = getattr(diffusers, parity.SIDES[solver.partition(":")[0]]).from_config(
+        pipe.scheduler.config, **own
+    )
     checkpoint = StableDiffusion.load(checkpoints[kind])
     for seed, theirs in ((3, generators(3, 4)), (torch.Generator().manual_seed(3), *generators(3))):
         pictures = torch.stack([photo, photo]) if isinstance(theirs, torch.Generator) else photo

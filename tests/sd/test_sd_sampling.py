@@ -199,7 +199,9 @@ def test_a_solver_without_a_scheduler_has_no_spacing(checkpoints):
     words = {
         word for entry in SOLVERS.values() for word in entry.elsewhere.get("diffusers", "").replace(",", "").split()
     }
-    assert set(COMPARABLE) == set(SIDES.values()) <= words
+    assert set(SIDES.items()) <= {(solver, scheduler) for scheduler, solver in COMPARABLE.items()}
+    assert set(COMPARABLE) <= words
+    assert set(COMPARABLE.values()) <= set(SOLVERS)
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,21 @@ def test_deis_ends_in_lower_order_below_15_steps(order):
         same_steps(theirs, DEIS(2), [8])
 
 
+def test_plms():
+    """Its second call is a trial at the end of the first step, which the next call repeats."""
+    other = scheduler("PNDM", 20, timestep_spacing="trailing", skip_prk_steps=True, set_alpha_to_one=True)
+    S = Tabulated(other.alphas_cumprod.double())
+    ts = torch.cat([(other.timesteps[[0, *range(2, 21)]].double() + 1) / 1000, torch.zeros(1, dtype=torch.float64)])
+    D, x = MIXTURE.denoiser(S), MIXTURE.marginal(S, ts[0]).sample(16, 0, dtype=torch.float64)
+    y, xs = x, []
+    for timestep in other.timesteps:
+        y = other.step(D(y, (timestep.double() + 1) / 1000).eps, timestep, y, return_dict=False)[0]
+        xs.append(y)
+    ours = solve(D, x, ts=ts, solver="plms")
+    assert ours.nfe == len(other.timesteps) == 21
+    assert gap(ours.xs[1:], torch.stack(xs[1:])) < CLOSE
+
+
 def every(walked, k):
     """Of a singlestep scheduler only every k-th state is one; those between are its inner nodes."""
     keep = [*range(0, walked.calls, k), walked.calls]

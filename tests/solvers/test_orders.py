@@ -95,6 +95,19 @@ def test_the_angle_form_keeps_its_order_from_pure_noise_to_data(name, on):
     assert fitted_order(steps, [(end - exact).norm() for end in ends]) > solver.order - 0.15
 
 
+def test_plms_has_its_coefficients_order_on_steps_equal_in_nsr_only():
+    D, x, exact = problem(0.0)
+    first, last = (float(D.schedule.nsr(t)) for t in warped_grid(D.schedule, 1, 0.0))
+    ends = [
+        solve(
+            D, x, ts=D.schedule.t_of_lam(-torch.linspace(first, last, N + 1, dtype=torch.float64).log()), solver="plms"
+        )
+        for N in STEPS
+    ]
+    assert fitted_order(STEPS, [(path.end - exact).norm() for path in ends]) > 3.5
+    assert measured(SOLVERS["plms"].solver) == pytest.approx(2, abs=0.15)
+
+
 # ---- exactness: a multistep formula of order q integrates a polynomial of degree q - 1 exactly, on any steps
 
 

@@ -451,3 +451,21 @@ def test_infinite_rates_are_said():
 def test_guidance_zero_is_unconditional_and_needs_no_condition():
     D, x = RING.denoiser(ALL_SCHEDULES["vp"]), normal(4, 2)
     assert torch.equal(solve(D, x, 4, guidance_scale=0).end, solve(D, x, 4).end)
+
+
+def test_tcd_lies_between_ddim_and_consistency_sampling(schedule):
+    D, x = R2.denoiser(schedule), draw(R2, schedule, 1.0, 4)
+    for tcd, other in (("tcd:eta=0", "ddim"), ("tcd:eta=1", "lcm")):
+        ours, theirs = (solve(D, x, 5, solver=name, generator=3) for name in (tcd, other))
+        close(ours.xs, theirs.xs, 1e-9)
+        assert ours.nfe == theirs.nfe
+
+
+def test_tcd_keeps_the_law_of_a_model_whose_jumps_are_exact():
+    """For one data point every jump ends on the ODE: whatever eta, x_s has the moments of p_s."""
+    schedule = ALL_SCHEDULES["cosine"]
+    D = Empirical(f64([[0.5, -1.0]])).denoiser(schedule)
+    path = solve(D, normal(20000, 2), ts=f64([1.0, 0.8, 0.5, 0.2]), solver="tcd:eta=0.6", generator=1)
+    alpha, sigma = (float(each) for each in schedule.alpha_sigma(path.ts[-1]))
+    close(path.end.mean(0), alpha * f64([0.5, -1.0]), 0.02)
+    close(path.end.std(0), sigma * f64([1.0, 1.0]), 0.02)

@@ -21,6 +21,7 @@ from ..denoisers import LambdaDenoiser
 from ..schedules import Linear, Schedule, Tabulated
 from ..support.checks import check_count, check_finite, check_state, shape, unknown
 from .images import stamps
+from .lora import with_strength
 from .quiet import one_line, quietly
 from .reading import NETWORKS, read, whole
 from .text import Encoded, Prompts
@@ -118,6 +119,8 @@ class StableDiffusion:
         config: str | Path | None = None,
         lora: Sequence[str] = (),
         unet: str | Path | None = None,
+        scheduler: str | None = None,
+        prediction_type: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ) -> "StableDiffusion":
@@ -125,9 +128,11 @@ class StableDiffusion:
 
         config: for a single file, what the file holds: a folder in diffusers' layout, of which its JSON and tokenizers
         suffice, or a hub id. With None, diffusers guesses, and reads the hub. lora: files or folders of LoRAs, which
-        are added to the weights for good, in this order. unet: a folder with another UNet, which replaces the
-        checkpoint's. local_only: never use the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run
-        code.
+        are added to the weights for good, in this order; "style.safetensors:0.8" adds 0.8 times its change. unet: a
+        folder with another UNet, which replaces the checkpoint's. scheduler: the class of a scheduler of diffusers, one
+        of `names.COMPARABLE`, in place of the checkpoint's, with the same configuration. prediction_type: what the UNet
+        predicts, one of `names.PREDICTION_TYPES`, in place of what that configuration says. local_only: never use the
+        hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
 
         The checkpoint is on the processor, in float32. In one process the same arguments give the same object, as long
         as it is in use and its files are unchanged: `to` moves it for all its users, and they have its prompts in
@@ -138,11 +143,13 @@ class StableDiffusion:
         about: dict[str, Any] = {
             "model": whole(model),
             "config": None if config is None else whole(config),
-            "lora": [whole(one) for one in lora],
+            "lora": [_whole_lora(one) for one in lora],
             "unet": None if unet is None else whole(unet),
             "local_only": bool(local_only),
             "unsafe": bool(unsafe),
         }
+        about |= {} if scheduler is None else {"scheduler": scheduler}
+        about |= {} if prediction_type is None else {"prediction_type": prediction_type}
         key = json.dumps([{name: value for name, value in about.items() if name != "local_only"}, _state(about)])
         loaded = _LOADED.get(key)
         if loaded is None:
@@ -345,9 +352,16 @@ def too_long(pipe: "DiffusionPipeline", text: str) -> str | None:
     return None
 
 
+def _whole_lora(lora: str | Path) -> str:
+    """A LoRA's absolute path, or hub id, with its strength behind a colon where that is not 1."""
+    place, strength = with_strength(lora)
+    return whole(place) if strength == 1 else f"{whole(place)}:{strength!r}"
+
+
 def _state(about: dict[str, Any]) -> list:
     """The state of the files that a checkpoint is read from; of a hub id nothing, since its files do not change."""
-    given = (*(about.get(name) for name in ("model", "config", "unet")), *about.get("lora", ()))
+    loras = (with_strength(one)[0] for one in about.get("lora", ()))
+    given = (*(about.get(name) for name in ("model", "config", "unet")), *loras)
     places = [Path(one) for one in given if one is not None]
     files = [place for place in places if place.is_file()]
     for place in places:

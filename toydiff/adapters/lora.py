@@ -4,6 +4,7 @@ diffusers and peft find the layers that a file's names mean. What they injected 
 tensor: a layer that was left out is an error, and every layer's scale is the one that the file says.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,23 @@ class Layer:
         return 1.0 if self.alpha is None else self.alpha / len(self.down[0])
 
 
-def add_lora(pipe: "DiffusionPipeline", file: Path, lora: str, unsafe: bool) -> None:
-    """Add the LoRA of a file to the weights of the UNet and the text encoders.
+def with_strength(lora: str | Path) -> tuple[str, float]:
+    """(place, strength) of "place:strength", as "style.safetensors:0.8"; the strength is 1 where none is written. What
+    there is a file or folder of this name of is a place."""
+    place, colon, strength = str(lora).rpartition(":")
+    if not colon or Path(lora).exists():
+        return str(lora), 1.0
+    try:
+        number = float(strength)
+    except ValueError:
+        return str(lora), 1.0
+    if not math.isfinite(number):
+        raise ValueError(f"the strength of a LoRA is a finite number, got {strength!r} of {place!r}")
+    return place, number
+
+
+def add_lora(pipe: "DiffusionPipeline", file: Path, lora: str, unsafe: bool, strength: float = 1.0) -> None:
+    """Add `strength` times the LoRA of a file to the weights of the UNet and the text encoders.
 
     lora: how it is called in messages. `ValueError` where the file cannot be read, is not a LoRA, or has a layer that
     this checkpoint has not; the pipeline is then of no use.
@@ -54,12 +70,14 @@ def add_lora(pipe: "DiffusionPipeline", file: Path, lora: str, unsafe: bool) -> 
     try:
         tensors = read_tensors(file, unsafe)
         layers = _layers(tensors)
+        if strength != 1 and any(layer.dora is not None for layer in layers.values()):
+            raise ValueError("it is a DoRA, whose magnitudes replace those of the weights: it has no strength but 1")
         _inject(pipe, file, _renamed(pipe, tensors, layers), unsafe)
         places = _places(pipe, layers)
         for name, place in places.items():
             if layers[name].kohya or layers[name].alpha is not None:
                 place.scaling[ADAPTER] = layers[name].scale
-        pipe.fuse_lora(adapter_names=[ADAPTER])
+        pipe.fuse_lora(adapter_names=[ADAPTER], lora_scale=strength)
         for name, place in places.items():
             _decompose(place.get_base_layer().weight, layers[name].dora, name)
         pipe.unload_lora_weights()

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..support.checks import unknown
 from . import hub, layout
-from .lora import add_lora
+from .lora import add_lora, with_strength
+from .names import COMPARABLE, PREDICTION_TYPES
 from .quiet import naming, one_line, quietly
 from .weights import check_weights, metadata_of, read_tensors
 
@@ -35,7 +36,14 @@ def whole(path: str | Path) -> str:
 
 
 def read(
-    model: str, config: str | None, lora: Sequence[str], unet: str | None, local_only: bool, unsafe: bool
+    model: str,
+    config: str | None,
+    lora: Sequence[str],
+    unet: str | None,
+    local_only: bool,
+    unsafe: bool,
+    scheduler: str | None = None,
+    prediction_type: str | None = None,
 ) -> "DiffusionPipeline":
     """The pipeline of a checkpoint, in float32 on the processor. The arguments, and the errors, are those of
     `StableDiffusion.load`."""
@@ -46,6 +54,10 @@ def read(
         import transformers  # noqa: F401
     except ImportError:
         raise ValueError(INSTALL) from None
+    if scheduler is not None and scheduler not in COMPARABLE:
+        raise unknown("scheduler", scheduler, COMPARABLE)
+    if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
+        raise unknown("prediction type", prediction_type, PREDICTION_TYPES)
     path, ignored = Path(model), False
     if config is not None and path.suffix not in SINGLE:
         raise ValueError("a configuration (--config) is for a single file; a folder has its own")
@@ -61,8 +73,9 @@ def read(
         _fits(pipe, model)
         for one in lora:
             _add_lora(pipe, one, local_only, unsafe)
-        for student in (unet, *lora):
+        for student in (unet, *(with_strength(one)[0] for one in lora)):
             _follow_scheduler(pipe, student)
+        _override(pipe, model, scheduler, prediction_type)
         for name in NETWORKS:
             if (network := getattr(pipe, name, None)) is not None:
                 check_weights(network, f"the {name} of {model!r}")
@@ -361,8 +374,9 @@ def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: 
 
 
 def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bool) -> None:
-    """Add a LoRA to the weights for good: LCM-LoRA, PCM-LoRA, or one that `toydiff export` wrote. `ValueError` if it is
-    not there or does not fit."""
+    """Add a LoRA to the weights for good, with the strength behind its place, if there is one: LCM-LoRA, PCM-LoRA, or
+    one that `toydiff export` wrote. `ValueError` if it is not there or does not fit."""
+    lora, strength = with_strength(lora)
     path = Path(lora)
     if not path.exists() and not hub.is_id(lora):
         raise ValueError(f"there is no LoRA at {lora!r}")
@@ -379,7 +393,7 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
             path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
         except ValueError as error:
             raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
-    add_lora(pipe, path, lora, unsafe)
+    add_lora(pipe, path, lora, unsafe, strength)
 
 
 def _lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
@@ -407,3 +421,17 @@ def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
             pipe.register_modules(scheduler=layout.scheduler_class(name).from_pretrained(folder))
     except ValueError as error:
         raise ValueError(f"the scheduler of the student {student!r} cannot be read: {error}") from None
+
+
+def _override(pipe: "DiffusionPipeline", model: str, scheduler: str | None, prediction_type: str | None) -> None:
+    """Give the pipeline another scheduler of the same configuration, or its own another kind of prediction."""
+    if scheduler is None and prediction_type is None:
+        return
+    theirs, own = pipe.scheduler, {} if prediction_type is None else {"prediction_type": prediction_type}
+    if "FlowMatch" in type(theirs).__name__ or theirs.config.get("use_flow_sigmas"):
+        raise ValueError(f"{model!r} is a flow: its scheduler and what it predicts cannot be overridden")
+    kind = type(theirs) if scheduler is None else layout.scheduler_class(scheduler)
+    try:
+        pipe.register_modules(scheduler=kind.from_config(theirs.config, **own))
+    except Exception as error:  # of several kinds: the settings contradict one another, or need another package
+        raise ValueError(f"{kind.__name__} cannot have the configuration of {model!r}: {one_line(error)}") from None

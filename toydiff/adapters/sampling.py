@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..denoisers import Denoiser, LambdaDenoiser
+from ..denoisers import Denoiser, GuidanceInterval, GuidanceRescale, LambdaDenoiser
 from ..grids import DEFAULT_GRID, GRIDS, time_grid
 from ..schedules import Tabulated, as_time
 from ..solvers import Trajectory, solve
 from ..solvers.parallel import ParallelSolver
+from ..solvers.plms import PLMS
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
@@ -63,6 +64,8 @@ def sample_images(
     grid: str = "uniform",
     ts: Tensor | None = None,
     guidance_scale: float = 7.5,
+    guidance_rescale: float = 0.0,
+    guidance_interval: tuple[float, float] | None = None,
     negative_prompt: str | None = None,
     size: int | tuple[int, int] | None = None,
     image: Tensor | None = None,
@@ -81,7 +84,9 @@ def sample_images(
     (`schedulers.SPACINGS`). With a spacing the sampler is diffusers' scheduler (`schedulers.like_scheduler`), and the
     same settings give the same images. ts: times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off;
     it goes to `denoiser`. Below 1 guidance goes from the prediction without a prompt only part of the way; diffusers
-    turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. size: of an image, (height,
+    turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. guidance_rescale: in [0, 1],
+    how far a guided prediction is scaled back (`denoisers.GuidanceRescale`). guidance_interval: (low, high), the times
+    between which there is guidance (`denoisers.GuidanceInterval`); None is everywhere. size: of an image, (height,
     width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own.
 
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
@@ -99,7 +104,8 @@ def sample_images(
     image) pairs in one call. rounded: whole timesteps; spacings have them anyway. cut: a prompt that is too long loses
     its end, instead of a `ValueError`. decode: also make the images, not only latents. keep: as `solve` has it.
     progress: show bars. `ValueError` for bad input, and for settings without effect: a negative prompt where guidance
-    is off or is an input of the model, and guidance_scale = 0, which leaves the prompt out.
+    is off or is an input of the model, rescaling or an interval where guidance is off, and guidance_scale = 0, which
+    leaves the prompt out.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts:
@@ -140,11 +146,17 @@ def sample_images(
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
     if image is not None and ts is not None and of_steps:
         ts = _last_part(ts, steps, STRENGTH if strength is None else strength)
+        if grid in SPACINGS and isinstance(how, PLMS) and len(ts) <= steps:
+            raise ValueError(
+                "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
+                "than those of the state: no walk over a grid does that; take another solver, or a grid of the library"
+            )
     cond = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
     if negative_prompt is not None:
         check_text(negative_prompt, "the negative prompt")
         if not cut and (lost := checkpoint.too_long(negative_prompt)):
             raise ValueError(f"of the negative prompt: {lost}")
+    guided = _guided(D, guidance_scale, guidance_rescale, guidance_interval)
     net.rounded, net.negative = rounded, negative_prompt
     rng = _streams(seed, len(cond))
     if image is None or ts is None:
@@ -159,7 +171,7 @@ def sample_images(
     for i in range(0, len(cond), batch):
         part = slice(i, i + batch)
         path = solve(
-            D,
+            guided,
             x[part].to(checkpoint.device),
             steps,
             ts=ts,
@@ -194,6 +206,14 @@ def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_promp
         )
     if negative_prompt is not None and guidance_scale == 1:
         raise ValueError("the negative prompt has no effect at guidance scale 1, where guidance is off; leave it out")
+
+
+def _guided(D: Denoiser, scale: float, rescale: float, interval: tuple[float, float] | None) -> Denoiser:
+    """The denoiser with these settings of guidance; `ValueError` where they have no effect."""
+    if scale == 1 and (rescale != 0 or interval is not None):
+        raise ValueError("to rescale guidance, or to give it an interval, has no effect at scale 1, where it is off")
+    D = D if rescale == 0 else GuidanceRescale(D, rescale)
+    return D if interval is None else GuidanceInterval(D, *interval)
 
 
 def _last_part(ts: Tensor, steps: int, strength: float) -> Tensor:

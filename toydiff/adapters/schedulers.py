@@ -6,7 +6,6 @@ scheduler's `timestep_spacing` gives that scheduler's timesteps, and so the same
 """
 
 import inspect
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,31 +14,33 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..prediction import Prediction
+from ..prediction import Prediction, jump
 from ..schedules import Tabulated, expand
 from ..solvers.base import Solver
+from ..solvers.ddim import DDIM
+from ..solvers.deis import DEIS
 from ..solvers.lcm import LCM
-from ..solvers.registry import SOLVERS, solver_by_name
+from ..solvers.plms import PLMS
+from ..solvers.registry import solver_by_name
+from ..solvers.tcd import TCD
 from .checkpoint import StableDiffusion, table_of
+from .names import COMPARABLE
 from .quiet import one_line, quietly
 from .unet import network_of
 
 SPACINGS = ("trailing", "leading", "linspace", "lcm")
-"""Each `timestep_spacing` of diffusers' schedulers, and "lcm" for the timesteps that LCM's scheduler chooses."""
-COMPARABLE = (
-    "DDIMScheduler",
-    "HeunDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "LCMScheduler",
-)
-"""The schedulers that a solver can be compared with."""
+"""Each `timestep_spacing` of diffusers' schedulers, and "lcm" for the timesteps that those of LCM and TCD choose."""
+OF_LCM = ("LCMScheduler", "TCDScheduler")
+"""The schedulers with the spacing "lcm"."""
 PLAIN: dict[str, Any] = {
     "thresholding": False,
     "clip_sample": False,
-    "algorithm_type": "dpmsolver++",
+    "algorithm_type": ("dpmsolver++", "deis"),
     "solver_order": 2,
-    "solver_type": "midpoint",
+    "solver_type": ("midpoint", "bh2", "logrho"),
+    "skip_prk_steps": True,
+    "interpolation_type": "linear",
+    "timestep_type": "discrete",
     "final_sigmas_type": "zero",
     "disable_corrector": [],
     "predict_x0": True,
@@ -50,7 +51,7 @@ PLAIN: dict[str, Any] = {
     "use_lu_lambdas": False,
     "use_flow_sigmas": False,
 }
-"""With these settings a scheduler is the algorithm that its paper prints, and the solver here."""
+"""With these settings, or one of a tuple, a scheduler is the algorithm that its paper prints, and the solver here."""
 SIGMA_DATA = 0.5
 """The sigma_data of LCM's boundary condition."""
 
@@ -81,6 +82,31 @@ class LCMScheduler(LCM):
 
 
 @dataclass(frozen=True)
+class TCDScheduler(TCD):
+    """TCD whose jumps end at whole timesteps: k = K t - 1 is rounded down."""
+
+    timesteps: int = 1000
+    """K."""
+
+    def beyond(self, s: Tensor) -> Tensor:
+        k = (self.timesteps * s - 1).round().float()
+        return ((torch.floor((1 - self.eta) * k) + 1) / self.timesteps).to(s)
+
+
+@dataclass(frozen=True)
+class DEISScheduler(DEIS):
+    """DEIS whose last step is a jump, as diffusers' is below 15 steps (lower_order_final)."""
+
+    last: float = 0.0
+    """Steps to a time at or below this one are jumps."""
+
+    def advance(
+        self, D: Denoiser, p: Prediction, s: Tensor, past: Sequence[Prediction], noise: Tensor | None
+    ) -> Tensor:
+        return jump(p, s) if float(s) <= self.last else super().advance(D, p, s, past, noise)
+
+
+@dataclass(frozen=True)
 class AsScheduled:
     """How a scheduler samples."""
 
@@ -93,18 +119,30 @@ class AsScheduled:
     """The start is standard normal noise times this."""
 
 
+def sampler_of(checkpoint: StableDiffusion) -> dict[str, str]:
+    """The solver and the grid, by name, that do what the checkpoint's own scheduler does; `ValueError` where none is
+    known."""
+    name = type(checkpoint.pipe.scheduler).__name__
+    if name not in COMPARABLE:
+        raise ValueError(f"no solver here is known to do what {name} does; known are {', '.join(COMPARABLE)}")
+    solver = COMPARABLE[name]
+    return {"solver": solver, "grid": "lcm" if name in OF_LCM else checkpoint.pipe.scheduler.config.timestep_spacing}
+
+
 def like_scheduler(
     checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, spacing: str
 ) -> AsScheduled:
     """How diffusers' scheduler of a solver samples with a spacing, one of `SPACINGS`.
 
-    The rest of its configuration is that of the checkpoint's scheduler. Timesteps, levels, table and scale of the noise
+    Where several schedulers do what the solver does (`COMPARABLE`), it is the checkpoint's own, and else the first. The
+    rest of its configuration is that of the checkpoint's scheduler. Timesteps, levels, table and scale of the noise
     are read from the scheduler itself. So its peculiarities are kept:
 
     - DDIM's ends at the table's first level, not at 0, where the configuration says set_alpha_to_one = false.
-    - Heun's starts from sigma times the noise, not from the noise, at "trailing" and "linspace".
+    - Those of Euler and Heun start from sigma times the noise, not from the noise, at "trailing" and "linspace".
     - A scheduler that works in NSR replaces a last 0 of the table by 2^-24. Heun's has no zero terminal SNR.
-    - LCM's has a boundary condition.
+    - LCM's has a boundary condition. TCD's jumps to whole timesteps, and ends at the table's first level.
+    - PNDM's averages what the network predicts, and one step is a jump. Below 15 steps the last one of DEIS is a jump.
 
     D: the model, a student or the checkpoint's own, on a table. `ValueError` where a solver has no scheduler, where the
     configuration has a setting that this scheduler follows and the solver here lacks, or where the scheduler does not
@@ -117,16 +155,21 @@ def like_scheduler(
             f"the spacing {spacing!r} is of a table's timesteps, and this model is on {D.schedule!r}; "
             "take one of the library's own grids"
         )
-    entry = SOLVERS[solver.partition(":")[0]]
-    name = re.split(r"[ ,]", entry.elsewhere.get("diffusers", ""))[0]
-    if name not in COMPARABLE:
+    made, noise_scale = solver_by_name(solver), 1.0
+    assert isinstance(made, Solver)  # `SOLVERS` holds no parallel ones
+    word = solver.partition(":")[0]
+    names = [name for name, ours in COMPARABLE.items() if ours == word]
+    if not names:
         raise ValueError(
             f"the spacing {spacing!r} is that of a scheduler of diffusers, and none is known that does what "
-            f"{entry.name} does; take one of the library's own grids"
+            f"{word} does; take one of the library's own grids"
         )
-    if (name == "LCMScheduler") != (spacing == "lcm"):
+    own_name = type(checkpoint.pipe.scheduler).__name__
+    # Euler's has no eta
+    name = names[0] if own_name not in names or (own_name == "EulerDiscreteScheduler" and made.stochastic) else own_name
+    if (name in OF_LCM) != (spacing == "lcm"):
         raise ValueError(
-            f"the spacing of {name} is {'lcm' if name == 'LCMScheduler' else ', '.join(SPACINGS[:-1])}, not {spacing}"
+            f"the spacing of {name} is {'lcm' if name in OF_LCM else ', '.join(SPACINGS[:-1])}, not {spacing}"
         )
     own = {} if spacing == "lcm" else {"timestep_spacing": spacing}
     kind = getattr(diffusers, name)
@@ -139,29 +182,31 @@ def like_scheduler(
             raise ValueError(f"{name} cannot make {steps} steps: {one_line(error)}") from None
     known = inspect.signature(kind.__init__).parameters  # a configuration also keeps the settings of other classes
     for key, plain in PLAIN.items():
-        value = scheduler.config[key] if key in known else plain
-        if value != plain and (value or plain) and not (key == "solver_type" and value == "bh2"):
+        if key not in known:
+            continue
+        value = scheduler.config[key]
+        allowed = plain if isinstance(plain, tuple) else (plain,)
+        if value not in allowed and (value or plain):
             raise ValueError(
                 f"the checkpoint's scheduler configuration asks {name} for {key} = {value!r}, "
-                f"which {entry.name} does not do; take one of the library's own grids"
+                f"which {word} does not do; take one of the library's own grids"
             )
     table, K = table_of(scheduler), checkpoint.timesteps
     k = torch.unique_consecutive(scheduler.timesteps.double())
-    made, noise_scale = solver_by_name(solver), 1.0
-    assert isinstance(made, Solver)  # `SOLVERS` holds no parallel ones
     if hasattr(scheduler, "sigmas"):
         ts = table.t_of_lam(-torch.log(torch.unique_consecutive(scheduler.sigmas.double())))
         if name.startswith(("Heun", "Euler")):  # it walks in z = x/alpha
             noise_scale = float(scheduler.init_noise_sigma * table.alpha(ts[0]))
     else:
-        end = 0.0 if name == "LCMScheduler" or getattr(scheduler, "final_alpha_cumprod", 1.0) == 1 else 1 / K
+        to_data = name == "LCMScheduler" or getattr(scheduler, "final_alpha_cumprod", 1.0) == 1
+        end = 0.0 if to_data and name != "TCDScheduler" else 1 / K
         ts = torch.cat([(k + 1) / K, torch.tensor([end], dtype=torch.float64)])
         if ts[-1] == ts[-2]:
             ts = ts[:-1]  # it ends where it stands, by a step of no length
-        if name == "DDIMScheduler" and not bool((-k.diff() == K // steps).all()):
+        if name in ("DDIMScheduler", "PNDMScheduler") and not bool((-k.diff() == K // steps).all()):
             raise ValueError(
-                f"diffusers' DDIM goes down by {K // steps} timesteps a step whatever its timesteps are, "
-                f"and at {spacing!r} those of {steps} steps are others: no walk over a grid does that; "
+                f"diffusers' {name.removesuffix('Scheduler')} goes down by {K // steps} timesteps a step whatever its "
+                f"timesteps are, and at {spacing!r} those of {steps} steps are others: no walk over a grid does that; "
                 "take leading, or trailing with a number of steps that divides the table"
             )
     if len(k) < steps:
@@ -175,4 +220,10 @@ def like_scheduler(
     net.table, net.rounded = table, bool((k == k.round()).all())
     if isinstance(made, LCM):
         made = LCMScheduler(timesteps=K, scaling=scheduler.config.timestep_scaling)
+    elif isinstance(made, TCD):
+        made = TCDScheduler(made.eta, timesteps=K)
+    elif isinstance(made, DEIS) and steps < 15:
+        made = DEISScheduler(made.q, last=float(ts[-2:].mean()))
+    elif isinstance(made, PLMS):
+        made = DDIM() if steps == 1 else PLMS(D.kind)
     return AsScheduled(LambdaDenoiser(net, table, D.kind), made, ts, noise_scale)

@@ -26,9 +26,17 @@ built in, and their default is 1."""
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
 
-TO_LOAD = ("checkpoint", "config", "lora", "unet", "local_only", "unsafe_weights")
+TO_LOAD = ("checkpoint", "config", "lora", "unet", "scheduler", "prediction_type", "local_only", "unsafe_weights")
 TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
-TO_SAMPLE = ("prompt", "negative_prompt", "round_timesteps", "image", "strength")
+TO_SAMPLE = (
+    "prompt",
+    "negative_prompt",
+    "guidance_rescale",
+    "guidance_interval",
+    "round_timesteps",
+    "image",
+    "strength",
+)
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
 """The options that only checkpoints have, by their names in the parsed arguments."""
 
@@ -43,6 +51,14 @@ def size_of(text: str) -> int | tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def interval(text: str) -> tuple[float, float]:
+    """The type of the argument of --guidance-interval: 0.2,0.8."""
+    ends = [finite(part) for part in text.split(",")]
+    if len(ends) != 2:
+        raise argparse.ArgumentTypeError(f"must be two times, A,B, got {text!r}")
+    return ends[0], ends[1]
 
 
 def add_unsafe(parser: "Parser | Group") -> None:
@@ -73,16 +89,27 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
     )
     group.add_argument(
         "--lora",
-        metavar="PATH",
+        metavar="PATH[:STRENGTH]",
         type=place,
         action="append",
-        help="add a LoRA to the weights; may be given again",
+        help="add a LoRA to the weights, style.safetensors:0.8 for 0.8 times its change; may be given again",
     )
     group.add_argument(
         "--unet",
         metavar="PATH",
         type=place,
         help="another UNet in place of the checkpoint's",
+    )
+    group.add_argument(
+        "--scheduler",
+        metavar="NAME",
+        help="a scheduler of diffusers in place of the checkpoint's, with the same configuration; without --solver and "
+        "--grid images are made as it makes them",
+    )
+    group.add_argument(
+        "--prediction-type",
+        metavar="TYPE",
+        help="what the UNet predicts, where the checkpoint's configuration is wrong: epsilon, v_prediction or sample",
     )
     group.add_argument(
         "--local-only",
@@ -126,6 +153,18 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             "--negative-prompt",
             metavar="TEXT",
             help="what guidance leads away from; needs guidance that is not 1",
+        )
+        group.add_argument(
+            "--guidance-rescale",
+            metavar="R",
+            type=finite,
+            help="scale guided predictions back to the size of those with the prompt, by R from 0 to 1 (default: 0)",
+        )
+        group.add_argument(
+            "--guidance-interval",
+            metavar="A,B",
+            type=interval,
+            help="guide between the times A < B only, 0 being data and 1 noise (default: everywhere)",
         )
         group.add_argument(
             "--image",
@@ -213,6 +252,8 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
         "config": args.config,
         "lora": tuple(args.lora or ()),
         "unet": args.unet,
+        "scheduler": args.scheduler,
+        "prediction_type": args.prediction_type,
         "local_only": bool(args.local_only),
         "unsafe": bool(args.unsafe_weights),
         "size": args.size,
@@ -254,9 +295,10 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from ..adapters.images import read_image
     from ..adapters.reading import whole as whole_path
     from ..adapters.sampling import STRENGTH, sample_images
+    from ..adapters.schedulers import sampler_of
     from ..grids import DEFAULT_GRID
     from ..runs import to_device
-    from ..solvers.registry import is_learned
+    from ..solvers.registry import PARALLEL, is_learned
 
     out = sample_file(args.out, args.json)
     if not args.prompt:
@@ -266,13 +308,20 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     if model is None:
         the_problem = problem_of(args)
         sampler: Mapping[str, Any] = {"solver": "dpm++2m", "grid": "uniform", "steps": [20]}
+        if args.scheduler is not None:
+            sampler = {**sampler, **sampler_of(the_problem.checkpoint)}
+            if args.solver is not None and args.solver.partition(":")[0] not in (sampler["solver"], *PARALLEL):
+                raise ValueError(
+                    f"--scheduler {args.scheduler} is the solver {sampler['solver']} here, "
+                    f"and --solver names {args.solver}; leave one of them out"
+                )
         guidance_scale = GUIDANCE_SCALE
     else:
         for name in TO_LOAD:
             if getattr(args, name) is not None and name != "unsafe_weights":
                 raise ValueError(
-                    "a run knows its own checkpoint; --model, --config, --lora, --unet and --local-only are for "
-                    "sampling one without a run"
+                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --scheduler, "
+                    "--prediction-type and --local-only are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
         guidance_scale = GUIDANCE_SCALE if D.scale_conditioned else 1.0
@@ -291,11 +340,15 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "n": args.n or 1,
         "seed": args.seed,
         "guidance_scale": guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        "guidance_rescale": args.guidance_rescale or 0.0,
+        "guidance_interval": args.guidance_interval,
         "size": list(size) if isinstance(size, tuple) else [size, size],
         "round_timesteps": bool(args.round_timesteps),
         "dtype": str(args.dtype or "default"),
         "lora": args.lora or [],
         "unet": args.unet,
+        "scheduler": args.scheduler,
+        "prediction_type": args.prediction_type,
         "safety": UNFILTERED,
         "image": None if args.image is None else whole_path(args.image),
         "strength": STRENGTH if args.image is not None and args.strength is None else args.strength,
@@ -309,6 +362,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         solver=settings["solver"],
         grid=settings["grid"],
         guidance_scale=settings["guidance_scale"],
+        guidance_rescale=settings["guidance_rescale"],
+        guidance_interval=args.guidance_interval,
         negative_prompt=args.negative_prompt,
         size=tuple(settings["size"]),
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),

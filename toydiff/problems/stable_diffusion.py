@@ -33,9 +33,9 @@ PAIRS = {"n": 1000, "solver": "dpm++2m", "grid": "lambda", "steps": 25, "guidanc
 class StableDiffusionProblem(CheckpointProblem):
     """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), and its labels stand for prompts.
 
-    model: a path or hub id, which `StableDiffusion.load` takes together with config, lora, unet, local_only and unsafe;
-    or a loaded `StableDiffusion`. size: of images, (height, width) in pixels, or the side of a square; None is the
-    checkpoint's own.
+    model: a path or hub id, which `StableDiffusion.load` takes together with config, lora, unet, scheduler,
+    prediction_type, local_only and unsafe; or a loaded `StableDiffusion`. size: of images, (height, width) in pixels,
+    or the side of a square; None is the checkpoint's own.
 
     prompts: texts, or a file with one prompt a line. data: a folder of pictures with captions
     (`adapters.images.image_folder`), or a folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs'
@@ -72,6 +72,8 @@ class StableDiffusionProblem(CheckpointProblem):
         config: str | None = None,
         lora: Sequence[str] = (),
         unet: str | None = None,
+        scheduler: str | None = None,
+        prediction_type: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ):
@@ -89,7 +91,16 @@ class StableDiffusionProblem(CheckpointProblem):
         self.checkpoint = (
             model
             if isinstance(model, StableDiffusion)
-            else StableDiffusion.load(model, config=config, lora=lora, unet=unet, local_only=local_only, unsafe=unsafe)
+            else StableDiffusion.load(
+                model,
+                config=config,
+                lora=lora,
+                unet=unet,
+                scheduler=scheduler,
+                prediction_type=prediction_type,
+                local_only=local_only,
+                unsafe=unsafe,
+            )
         )
         self.name = f"sd:{self.checkpoint.source}"
         about = self.checkpoint.about

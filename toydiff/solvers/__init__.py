@@ -14,8 +14,10 @@ from .parallel import ParallelSolver
 from .parallel.anderson import Anderson, Broyden
 from .parallel.parareal import Parareal, parareal_rounds
 from .parallel.picard import Picard
+from .plms import PLMS
 from .reference import reference
 from .registry import DEFAULT_SOLVER, PARALLEL, SOLVERS, Entry, solver_by_name
+from .tcd import TCD
 from .trajectory import Trajectory
 from .unipc import UniPC
 
@@ -27,7 +29,9 @@ __all__ = [
     "DEIS",
     "NOISE",
     "PARALLEL",
+    "PLMS",
     "SOLVERS",
+    "TCD",
     "AdamsBashforth",
     "Anderson",
     "Broyden",

@@ -154,7 +154,7 @@ class _Points:
     ) -> tuple[Tensor, Tensor, int]:
         """(states, predicted x_0, calls that waited for one another) of steps from xs (n, B, ...)."""
         B, run = len(self.x), self.run
-        evaluated = longest = 0
+        spent = longest = 0
         point, sample = torch.arange(len(xs)).repeat_interleave(B), torch.arange(B).repeat(len(xs))
         rows, states, x0s = xs.flatten(0, 1), torch.empty_like(xs), torch.empty_like(xs)
         starts_, stops_ = torch.tensor(starts)[point], torch.tensor(stops)[point]
@@ -167,9 +167,9 @@ class _Points:
             with self.schedule.at(starts_[part], stops_[part]) as (t, s):
                 state, p = solver.step(D, rows[part], t, s, (), None if noise is None else noise[part])
             states.flatten(0, 1)[part], x0s.flatten(0, 1)[part] = state, p.x0
-            evaluated += D.spent.rounds * len(t)
+            spent += D.spent.nfe * len(t)
             longest = max(longest, D.spent.rounds)
-        run.spent.nfe += run.calls * -(-evaluated // max(B, 1))
+        run.spent.nfe += -(-spent // max(B, 1))
         return states, x0s, longest
 
     def spend(self, nfe: int, rounds: int) -> None:

@@ -21,12 +21,14 @@ from .heun import HEUN_ENTRIES
 from .dpm import DPM_ENTRIES
 from .unipc import UNIPC_ENTRIES
 from .deis import DEIS_ENTRIES
+from .plms import PLMS_ENTRIES
 from .adams import ADAMS_ENTRIES
 from .guarded import GUARDED_ENTRIES
 from .ddpm import DDPM_ENTRIES
 from .euler import EULER_MARUYAMA_ENTRIES
 from .dpm import SDE_DPM_ENTRIES
 from .lcm import LCM_ENTRIES
+from .tcd import TCD_ENTRIES
 from .parallel.picard import PICARD_ENTRIES
 from .parallel.anderson import ANDERSON_ENTRIES
 from .parallel.parareal import PARAREAL_ENTRIES
