@@ -21,10 +21,11 @@ from tiny import TinyDigits, TinyMixture
 from toydiff import Linear, runs
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.export import export, merged
+from toydiff.adapters.families.base import guidance_embedding
 from toydiff.adapters.images import image_folder, read_image
+from toydiff.adapters.network import CheckpointNetwork
 from toydiff.adapters.sampling import sample_images
 from toydiff.adapters.text import prompt_id
-from toydiff.adapters.unet import CheckpointUNet, guidance_embedding
 from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
 from toydiff.denoisers import NO_CLASS
@@ -254,9 +255,9 @@ def test_a_whole_unet_of_a_lora_is_the_same_student(sd, tmp_path):
         for c, D in ((sd.checkpoint, model.denoiser), (back, None))
     )
     torch.testing.assert_close(a.images, b.images, rtol=0, atol=1e-4)
-    before = everything(sd.checkpoint.unet)
+    before = everything(sd.checkpoint.network)
     merged(model.denoiser.net)
-    assert all(torch.equal(p, before[name]) for name, p in everything(sd.checkpoint.unet).items())
+    assert all(torch.equal(p, before[name]) for name, p in everything(sd.checkpoint.network).items())
 
 
 @pytest.mark.slow
@@ -282,7 +283,7 @@ def test_a_student_of_a_student(sd, tmp_path):
 @pytest.mark.slow
 def test_copies_share_what_is_not_trained(sd, tmp_path):
     student = sd.student(start=sd.teacher)
-    net, base = student.net, sd.checkpoint.unet
+    net, base = student.net, sd.checkpoint.network
     average, copied = EMA(student, 0.9), copy.deepcopy(student)
     shared = {id(p) for p in base.parameters()}
     own = [p for p in net.unet.parameters() if id(p) not in shared]
@@ -734,5 +735,5 @@ def test_labels_are_dropped_to_the_negative_prompt(sd):
     none = torch.full((2,), NO_CLASS)
     assert torch.equal(D(x, 0.5, none).eps, D(x, 0.5, None).eps)
     assert not torch.equal(D(x, 0.5, sd.eval_labels(2)).eps, D(x, 0.5, None).eps)
-    assert isinstance(D.net, CheckpointUNet)
+    assert isinstance(D.net, CheckpointNetwork)
     assert len(set(sd.eval_labels(6).tolist())) == 3

@@ -17,9 +17,9 @@ from ..solvers.parallel import ParallelSolver
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
-from .schedulers import SPACINGS, like_scheduler
+from .network import network_of
+from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
 from .text import check_text
-from .unet import network_of
 
 STRENGTH = 0.8
 """How much of the way from noise is walked where an image is to start from: diffusers' default."""
@@ -79,7 +79,8 @@ def sample_images(
 
     denoiser: a student; None is the checkpoint itself. grid: a name in `GRIDS`, or a spacing of diffusers' schedulers
     (`schedulers.SPACINGS`). With a spacing the sampler is diffusers' scheduler (`schedulers.like_scheduler`), and the
-    same settings give the same images. ts: times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off;
+    same settings give the same images; "shifted" is the grid of a flow's scheduler, for any solver, and with ddim it
+    gives the same images. ts: times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off;
     it goes to `denoiser`. Below 1 guidance goes from the prediction without a prompt only part of the way; diffusers
     turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. size: of an image, (height,
     width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own.
@@ -108,8 +109,8 @@ def sample_images(
     check_count(at_once, "at_once")
     D = checkpoint.denoiser() if denoiser is None else _another(denoiser)
     net = network_of(D)
-    theirs, ours = net.checkpoint.unet.config, checkpoint.unet.config
-    if any(theirs.get(key) != ours.get(key) for key in ("in_channels", "cross_attention_dim", "addition_embed_type")):
+    theirs, ours, family = net.checkpoint.network.config, checkpoint.network.config, checkpoint.family
+    if net.family is not family or any(theirs.get(key) != ours.get(key) for key in family.fitting):
         raise ValueError(f"the denoiser is one of {net.checkpoint!r}, and does not fit {checkpoint!r}")
     check_guidance_has_effect(D, check_number(guidance_scale, "guidance_scale"), negative_prompt)
     if strength is not None and (image is None or ts is not None):
@@ -127,6 +128,9 @@ def sample_images(
             raise ValueError(
                 "a learned solver walks its own times from noise: it takes no image and no whole timesteps"
             )
+    elif grid == SHIFTED:
+        pixels = size if image is None or size is not None else (image.shape[-2], image.shape[-1])
+        ts = shifted_times(checkpoint, D, solver, steps, checkpoint.latent_shape(pixels))
     elif grid in SPACINGS:
         word = solver.partition(":")[0]
         one_step = "ddim" if word in PARALLEL else solver

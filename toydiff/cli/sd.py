@@ -82,7 +82,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--unet",
         metavar="PATH",
         type=place,
-        help="another UNet in place of the checkpoint's",
+        help="another UNet, or transformer, in place of the checkpoint's",
     )
     group.add_argument(
         "--local-only",
@@ -143,7 +143,8 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             action="store_true",
             default=None,
             help="evaluate the model at whole timesteps, as it was trained; "
-            "the grids trailing, leading, linspace and lcm, those of diffusers' schedulers, do so anyway",
+            "the grids trailing, leading, linspace and lcm, those of diffusers' schedulers, do so anyway; "
+            "the grid shifted is that of a flow's scheduler, whose timesteps are fractions",
         )
     if training:
         group.add_argument(
@@ -265,7 +266,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     D: Denoiser | None = None
     if model is None:
         the_problem = problem_of(args)
-        sampler: Mapping[str, Any] = {"solver": "dpm++2m", "grid": "uniform", "steps": [20]}
+        usual, spacing = the_problem.checkpoint.family.walk
+        sampler: Mapping[str, Any] = {"solver": usual, "grid": spacing, "steps": [20]}
         guidance_scale = GUIDANCE_SCALE
     else:
         for name in TO_LOAD:
@@ -394,7 +396,7 @@ def export(args: argparse.Namespace) -> None:
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     made = write(model.denoiser, model.about, args.out, whole=args.whole)
     row = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(made).items()}
-    what = {"lora": "a LoRA", "unet": "a UNet"}[made.what]
+    what = {"lora": "a LoRA", "unet": "a UNet", "transformer": "a transformer"}[made.what]
     report(json_to, row, f"wrote {what} and {made.scheduler} to {made.folder}; with diffusers alone:\n\n{made.code}")
 
 
@@ -417,7 +419,7 @@ def export_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="write the whole UNet, even if a LoRA would do",
+        help="write the whole network, even if a LoRA would do",
     )
     add_unsafe(parser)
     add_json(parser)

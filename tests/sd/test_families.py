@@ -1,0 +1,296 @@
+"""Families of checkpoints beside those with a UNet, on tiny ones in the published layouts. The oracles are diffusers'
+own pipelines, schedulers and networks.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_families
+import tiny_sd
+import torch
+
+from toydiff import Linear
+from toydiff.adapters.checkpoint import StableDiffusion
+from toydiff.adapters.families import FAMILIES, SUPPORTED
+from toydiff.adapters.sampling import sample_images
+from toydiff.cli import command as cli
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+PROMPTS = ["a cat", "Two dogs"]
+PERTURBED = 4
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Tiny checkpoints by kind."""
+    tiny_sd.silent()
+    place = tmp_path_factory.mktemp("families")
+    return {kind: tiny_families.save(place / kind, kind) for kind in tiny_families.KINDS}
+
+
+@pytest.fixture(scope="module")
+def pipes(folders):
+    """What diffusers itself makes of them."""
+    return {kind: tiny_families.pipeline(folder) for kind, folder in folders.items()}
+
+
+@pytest.fixture
+def broken(folders, tmp_path):
+    """A checkpoint of one's own to break: a copy of SD3's."""
+    return Path(shutil.copytree(folders["sd3"], tmp_path / "broken"))
+
+
+def change(file, **keys):
+    """Change keys of a JSON file."""
+    Path(file).write_text(json.dumps(json.loads(Path(file).read_text()) | keys))
+
+
+def said(*args, **settings):
+    """The one line that a checkpoint is refused with."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        StableDiffusion.load(*args, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def starts(shape=(16, 8, 8), seed=5):
+    """The noise of two images, as both libraries draw it."""
+    return torch.cat([torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed + k)) for k in range(2)])
+
+
+def theirs(pipe, steps, guidance_scale, start=None, **settings):
+    return pipe(
+        PROMPTS,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        latents=starts() if start is None else start,
+        output_type="latent",
+        **settings,
+    ).images
+
+
+# ---- text to image
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+@pytest.mark.parametrize("steps", [1, 4, 20])
+@pytest.mark.parametrize("kind", tiny_families.KINDS)
+def test_the_same_latents_and_images_as_diffusers(folders, pipes, kind, steps, guidance_scale):
+    ours = sample_images(
+        StableDiffusion.load(folders[kind]),
+        PROMPTS,
+        steps=steps,
+        solver="ddim",
+        grid="shifted",
+        guidance_scale=guidance_scale,
+        seed=5,
+    )
+    want = theirs(pipes[kind], steps, guidance_scale)
+    floor = 0.0
+    for k in range(PERTURBED):  # a start that is one rounding away
+        up = torch.rand(want.shape, generator=torch.Generator().manual_seed(k)) < 0.5
+        start = torch.nextafter(starts(), torch.where(up, torch.inf, -torch.inf))
+        floor = max(floor, float((theirs(pipes[kind], steps, guidance_scale, start) - want).abs().max()))
+    gap = float((ours.latents - want).abs().max())
+    assert gap <= max(1e-4, floor), (gap, floor)
+    vae = pipes[kind].vae
+    with torch.no_grad():
+        image = vae.decode(want / vae.config.scaling_factor + vae.config.shift_factor)[0]
+    assert float((ours.images - (image / 2 + 0.5).clamp(0, 1)).abs().max()) <= 1 / 255
+    assert ours.trajectory.nfe == steps * (1 if guidance_scale == 1 else 2)
+
+
+def test_a_negative_prompt_and_another_size(folders, pipes):
+    settings = {"guidance_scale": 3.0, "negative_prompt": "ugly"}
+    ours = sample_images(
+        StableDiffusion.load(folders["sd3"]),
+        PROMPTS,
+        steps=2,
+        solver="ddim",
+        grid="shifted",
+        size=(64, 96),
+        seed=5,
+        decode=False,
+        **settings,
+    )
+    want = pipes["sd3"](
+        PROMPTS,
+        num_inference_steps=2,
+        latents=starts((16, 8, 12)),
+        output_type="latent",
+        height=64,
+        width=96,
+        guidance_scale=3.0,
+        negative_prompt=["ugly"] * 2,
+    ).images
+    torch.testing.assert_close(ours.latents, want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("steps", [1, 4, 28])
+def test_the_timesteps_and_sigmas_of_the_scheduler(broken, steps, dynamic):
+    change(broken / "scheduler" / "scheduler_config.json", **tiny_families.DYNAMIC | {"use_dynamic_shifting": dynamic})
+    checkpoint, pipe = StableDiffusion.load(broken), tiny_families.pipeline(broken)
+    seen = {"ours": [], "theirs": []}
+    for name, network in (("ours", checkpoint.network), ("theirs", pipe.transformer)):
+        network.register_forward_pre_hook(
+            lambda module, args, named, name=name: seen[name].append(named["timestep"]), with_kwargs=True
+        )
+    made = sample_images(checkpoint, PROMPTS, steps=steps, solver="ddim", grid="shifted", guidance_scale=1.0, seed=5)
+    theirs(pipe, steps, 1.0)
+    assert torch.equal(torch.stack(seen["ours"]), torch.stack(seen["theirs"]))
+    assert float(seen["ours"][0][0]) == 1000
+    assert torch.equal(made.trajectory.ts, pipe.scheduler.sigmas.double())
+    assert isinstance(checkpoint.schedule, Linear)
+    assert checkpoint.kind == "velocity"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["picard:tolerance=none", "parareal:tolerance=none"])
+def test_parallel_samplers_are_the_sequential_walk(folders, solver):
+    checkpoint = StableDiffusion.load(folders["sd35"])
+    settings = {"steps": 12, "guidance_scale": 5.0, "seed": 4, "decode": False, "grid": "shifted"}
+    walk = sample_images(checkpoint, PROMPTS, solver="ddim", **settings)
+    swept = sample_images(checkpoint, PROMPTS, solver=solver, at_once=6, **settings)
+    torch.testing.assert_close(swept.latents, walk.latents, rtol=0, atol=1e-4)
+    assert swept.trajectory.nfe >= walk.trajectory.nfe
+
+
+@pytest.mark.parametrize("solver", ["dpm++2m", "heun", "lcm", "guarded"])
+def test_other_solvers_walk_the_shifted_grid(folders, solver):
+    made = sample_images(StableDiffusion.load(folders["sd3"]), "a", steps=3, solver=solver, grid="shifted")
+    assert bool(torch.isfinite(made.images).all())
+
+
+def test_what_the_shifted_grid_refuses(checkpoints, broken):
+    with pytest.raises(ValueError, match="the spacing 'shifted' is of a flow"):
+        sample_images(StableDiffusion.load(checkpoints["sd"]), "a", solver="ddim", grid="shifted")
+    with pytest.raises(ValueError, match="the spacing 'trailing' is of a table's timesteps"):
+        sample_images(StableDiffusion.load(broken), "a", solver="ddim", grid="trailing")
+    change(broken / "scheduler" / "scheduler_config.json", stochastic_sampling=True)
+    with pytest.raises(ValueError, match="asks for stochastic_sampling = True, which ddim does not do"):
+        sample_images(StableDiffusion.load(broken), "a", solver="ddim", grid="shifted")
+
+
+# ---- prompts and latents
+
+
+@pytest.mark.parametrize("kind", ["sd3", "sd3-without-t5"])
+def test_prompts_and_latents_are_the_pipelines(folders, pipes, kind):
+    checkpoint, pipe = StableDiffusion.load(folders[kind]), pipes[kind]
+    like = torch.zeros(2, 16, 8, 8)
+    found = checkpoint.prompts.rows(checkpoint.prompts.add(PROMPTS), like)
+    with torch.no_grad():
+        parts = pipe.encode_prompt(PROMPTS, None, None)
+    none = checkpoint.prompts.rows(None, like)
+    for ours, want, empty, theirs_empty in zip(found, parts[::2], none, parts[1::2], strict=True):
+        torch.testing.assert_close(ours, want, rtol=0, atol=1e-5)
+        torch.testing.assert_close(empty, theirs_empty, rtol=0, atol=1e-5)
+    assert found.hidden.shape == (2, 77 + 256, 40)
+    assert bool(found.hidden[:, 77:].any()) == (kind == "sd3")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    mean, std = checkpoint.encode(images)
+    with torch.no_grad():
+        law = pipe.vae.encode(2 * images - 1).latent_dist
+    config = pipe.vae.config
+    torch.testing.assert_close(mean, (law.mean - config.shift_factor) * config.scaling_factor, rtol=0, atol=1e-5)
+    torch.testing.assert_close(std, law.std * config.scaling_factor, rtol=0, atol=1e-5)
+
+
+def test_t5_reads_what_clip_does_not(folders):
+    words = "a" * 100
+    assert StableDiffusion.load(folders["sd3"]).too_long(words) is None
+    assert "the text encoder reads 255" in StableDiffusion.load(folders["sd3"]).too_long("a" * 300)
+    assert "the text encoder reads 75" in StableDiffusion.load(folders["sd3-without-t5"]).too_long(words)
+
+
+def test_sizes_are_whole_patches(folders):
+    checkpoint = StableDiffusion.load(folders["sd3"])
+    assert checkpoint.latent_shape() == (16, 8, 8)
+    assert checkpoint.latent_shape((64, 96)) == (16, 8, 12)
+    with pytest.raises(ValueError, match="multiples of 16 here, got 72 x 64"):
+        checkpoint.latent_shape((72, 64))
+    with pytest.raises(ValueError, match="192 at most for this checkpoint, got 208 x 64"):
+        checkpoint.latent_shape((208, 64))
+
+
+def test_the_command_samples_it(folders, tmp_path, capsys):
+    out = tmp_path / "sheet.npz"
+    words = ["sample", "--problem", "sd", "--model", folders["sd3"], "--prompt", "a cat", "--steps", "2", "--seed", "5"]
+    assert cli.main([*words, "--guidance-scale", "5", "--out", str(out)]) == 0, capsys.readouterr().err
+    made = np.load(out)
+    want = sample_images(
+        StableDiffusion.load(folders["sd3"]),
+        "a cat",
+        steps=2,
+        solver="ddim",
+        grid="shifted",
+        guidance_scale=5.0,
+        seed=5,
+    )
+    assert np.array_equal(made["latents"], want.latents.numpy())
+
+
+# ---- what is refused before weights are read
+
+
+def test_a_foreign_pipeline_is_refused_with_the_families(broken):
+    change(broken / "model_index.json", _class_name="PixArtSigmaPipeline")
+    shutil.rmtree(broken / "transformer")
+    line = said(broken)
+    assert "is a PixArtSigmaPipeline" in line
+    assert SUPPORTED in line
+    assert all(family.title in line for family in FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("component", "is_now", "line"),
+    [
+        ("transformer", ["diffusers", "FluxTransformer2DModel"], "is a FluxTransformer2DModel, not a SD3Transformer"),
+        ("transformer", ["evil", "Evil"], "of 'evil', which is not known here"),
+        ("text_encoder_3", ["transformers", "AutoModel"], "is a AutoModel, not a T5EncoderModel"),
+        ("tokenizer_3", ["evil", "T5TokenizerFast"], "of 'evil', which is not known here"),
+        ("text_encoder", ["transformers", "CLIPTextModel"], "not a CLIPTextModelWithProjection"),
+        ("unet", ["diffusers", "UNet2DConditionModel"], "a component 'unet'"),
+        ("text_encoder_3", [None, None], "lacks the component 'text_encoder_3'"),
+    ],
+)
+def test_components_of_other_classes_are_refused(broken, component, is_now, line):
+    change(broken / "model_index.json", **{component: is_now})
+    shutil.rmtree(broken / "vae")  # before any weight is read
+    (broken / "vae").mkdir()
+    assert line in said(broken)
+
+
+def test_code_and_pickles_of_the_new_components_are_refused(broken):
+    (broken / "text_encoder_3" / "evil.py").write_text("open('ran', 'w')")
+    assert "is code, which is not run" in said(broken)
+    (broken / "text_encoder_3" / "evil.py").unlink()
+    change(broken / "transformer" / "config.json", auto_map={"AutoModel": "someone/evil--evil.Evil"})
+    assert "names code of its own (auto_map)" in said(broken)
+    change(broken / "transformer" / "config.json", auto_map=None)
+    change(broken / "transformer" / "config.json", num_layers=10**6)
+    assert "num_layers = 1000000; 256 is the most" in said(broken)
+    change(broken / "transformer" / "config.json", num_layers=2)
+    [file] = (broken / "transformer").glob("*.safetensors")
+    file.rename(file.with_suffix(".bin"))
+    assert "only pickles (.bin), which can run code" in said(broken)
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "line"),
+    [
+        ("transformer", {"pooled_projection_dim": 24}, "24 numbers of a whole prompt, and its text encoders give 28"),
+        ("transformer", {"joint_attention_dim": 48}, "reads 48 numbers a token"),
+        ("transformer", {"sample_size": "big"}, "sample_size"),
+        ("vae", {"shift_factor": "much"}, "shift_factor 'much', which is no number"),
+        ("vae", {"latent_channels": 4}, "vae"),
+    ],
+)
+def test_parts_that_do_not_fit(broken, file, keys, line):
+    change(broken / file / "config.json", **keys)
+    assert line in said(broken)
