@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_families
-import tiny_sd
 import torch
+from diffusers import SD3Transformer2DModel
 
 from toydiff import Linear
 from toydiff.adapters.checkpoint import StableDiffusion
@@ -24,23 +24,15 @@ PERTURBED = 4
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Tiny checkpoints by kind."""
-    tiny_sd.silent()
-    place = tmp_path_factory.mktemp("families")
-    return {kind: tiny_families.save(place / kind, kind) for kind in tiny_families.KINDS}
-
-
-@pytest.fixture(scope="module")
-def pipes(folders):
+def pipes(families):
     """What diffusers itself makes of them."""
-    return {kind: tiny_families.pipeline(folder) for kind, folder in folders.items()}
+    return {kind: tiny_families.pipeline(folder) for kind, folder in families.items()}
 
 
 @pytest.fixture
-def broken(folders, tmp_path):
+def broken(families, tmp_path):
     """A checkpoint of one's own to break: a copy of SD3's."""
-    return Path(shutil.copytree(folders["sd3"], tmp_path / "broken"))
+    return Path(shutil.copytree(families["sd3"], tmp_path / "broken"))
 
 
 def change(file, **keys):
@@ -79,9 +71,9 @@ def theirs(pipe, steps, guidance_scale, start=None, **settings):
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
 @pytest.mark.parametrize("steps", [1, 4, 20])
 @pytest.mark.parametrize("kind", tiny_families.KINDS)
-def test_the_same_latents_and_images_as_diffusers(folders, pipes, kind, steps, guidance_scale):
+def test_the_same_latents_and_images_as_diffusers(families, pipes, kind, steps, guidance_scale):
     ours = sample_images(
-        StableDiffusion.load(folders[kind]),
+        StableDiffusion.load(families[kind]),
         PROMPTS,
         steps=steps,
         solver="ddim",
@@ -104,10 +96,10 @@ def test_the_same_latents_and_images_as_diffusers(folders, pipes, kind, steps, g
     assert ours.trajectory.nfe == steps * (1 if guidance_scale == 1 else 2)
 
 
-def test_a_negative_prompt_and_another_size(folders, pipes):
+def test_a_negative_prompt_and_another_size(families, pipes):
     settings = {"guidance_scale": 3.0, "negative_prompt": "ugly"}
     ours = sample_images(
-        StableDiffusion.load(folders["sd3"]),
+        StableDiffusion.load(families["sd3"]),
         PROMPTS,
         steps=2,
         solver="ddim",
@@ -151,8 +143,8 @@ def test_the_timesteps_and_sigmas_of_the_scheduler(broken, steps, dynamic):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["picard:tolerance=none", "parareal:tolerance=none"])
-def test_parallel_samplers_are_the_sequential_walk(folders, solver):
-    checkpoint = StableDiffusion.load(folders["sd35"])
+def test_parallel_samplers_are_the_sequential_walk(families, solver):
+    checkpoint = StableDiffusion.load(families["sd35"])
     settings = {"steps": 12, "guidance_scale": 5.0, "seed": 4, "decode": False, "grid": "shifted"}
     walk = sample_images(checkpoint, PROMPTS, solver="ddim", **settings)
     swept = sample_images(checkpoint, PROMPTS, solver=solver, at_once=6, **settings)
@@ -161,8 +153,8 @@ def test_parallel_samplers_are_the_sequential_walk(folders, solver):
 
 
 @pytest.mark.parametrize("solver", ["dpm++2m", "heun", "lcm", "guarded"])
-def test_other_solvers_walk_the_shifted_grid(folders, solver):
-    made = sample_images(StableDiffusion.load(folders["sd3"]), "a", steps=3, solver=solver, grid="shifted")
+def test_other_solvers_walk_the_shifted_grid(families, solver):
+    made = sample_images(StableDiffusion.load(families["sd3"]), "a", steps=3, solver=solver, grid="shifted")
     assert bool(torch.isfinite(made.images).all())
 
 
@@ -180,8 +172,8 @@ def test_what_the_shifted_grid_refuses(checkpoints, broken):
 
 
 @pytest.mark.parametrize("kind", ["sd3", "sd3-without-t5"])
-def test_prompts_and_latents_are_the_pipelines(folders, pipes, kind):
-    checkpoint, pipe = StableDiffusion.load(folders[kind]), pipes[kind]
+def test_prompts_and_latents_are_the_pipelines(families, pipes, kind):
+    checkpoint, pipe = StableDiffusion.load(families[kind]), pipes[kind]
     like = torch.zeros(2, 16, 8, 8)
     found = checkpoint.prompts.rows(checkpoint.prompts.add(PROMPTS), like)
     with torch.no_grad():
@@ -201,15 +193,15 @@ def test_prompts_and_latents_are_the_pipelines(folders, pipes, kind):
     torch.testing.assert_close(std, law.std * config.scaling_factor, rtol=0, atol=1e-5)
 
 
-def test_t5_reads_what_clip_does_not(folders):
+def test_t5_reads_what_clip_does_not(families):
     words = "a" * 100
-    assert StableDiffusion.load(folders["sd3"]).too_long(words) is None
-    assert "the text encoder reads 255" in StableDiffusion.load(folders["sd3"]).too_long("a" * 300)
-    assert "the text encoder reads 75" in StableDiffusion.load(folders["sd3-without-t5"]).too_long(words)
+    assert StableDiffusion.load(families["sd3"]).too_long(words) is None
+    assert "the text encoder reads 255" in StableDiffusion.load(families["sd3"]).too_long("a" * 300)
+    assert "the text encoder reads 75" in StableDiffusion.load(families["sd3-without-t5"]).too_long(words)
 
 
-def test_sizes_are_whole_patches(folders):
-    checkpoint = StableDiffusion.load(folders["sd3"])
+def test_sizes_are_whole_patches(families):
+    checkpoint = StableDiffusion.load(families["sd3"])
     assert checkpoint.latent_shape() == (16, 8, 8)
     assert checkpoint.latent_shape((64, 96)) == (16, 8, 12)
     with pytest.raises(ValueError, match="multiples of 16 here, got 72 x 64"):
@@ -218,13 +210,25 @@ def test_sizes_are_whole_patches(folders):
         checkpoint.latent_shape((208, 64))
 
 
-def test_the_command_samples_it(folders, tmp_path, capsys):
+def test_the_command_samples_it(families, tmp_path, capsys):
     out = tmp_path / "sheet.npz"
-    words = ["sample", "--problem", "sd", "--model", folders["sd3"], "--prompt", "a cat", "--steps", "2", "--seed", "5"]
+    words = [
+        "sample",
+        "--problem",
+        "sd",
+        "--model",
+        families["sd3"],
+        "--prompt",
+        "a cat",
+        "--steps",
+        "2",
+        "--seed",
+        "5",
+    ]
     assert cli.main([*words, "--guidance-scale", "5", "--out", str(out)]) == 0, capsys.readouterr().err
     made = np.load(out)
     want = sample_images(
-        StableDiffusion.load(folders["sd3"]),
+        StableDiffusion.load(families["sd3"]),
         "a cat",
         steps=2,
         solver="ddim",
@@ -282,15 +286,20 @@ def test_code_and_pickles_of_the_new_components_are_refused(broken):
 
 
 @pytest.mark.parametrize(
-    ("file", "keys", "line"),
+    ("changes", "line"),
     [
-        ("transformer", {"pooled_projection_dim": 24}, "24 numbers of a whole prompt, and its text encoders give 28"),
-        ("transformer", {"joint_attention_dim": 48}, "reads 48 numbers a token"),
-        ("transformer", {"sample_size": "big"}, "sample_size"),
-        ("vae", {"shift_factor": "much"}, "shift_factor 'much', which is no number"),
-        ("vae", {"latent_channels": 4}, "vae"),
+        ({"pooled_projection_dim": 24}, "reads 24 numbers of a whole prompt, and its text encoders give 28"),
+        ({"joint_attention_dim": 48}, "reads 48 numbers a token, and its text encoders give 32 and 40"),
+        ({"sample_size": -8}, "has the sample_size -8, which is no size of latents"),
+        ({"in_channels": 32}, "takes 32 channels where a latent has 16"),
     ],
 )
-def test_parts_that_do_not_fit(broken, file, keys, line):
-    change(broken / file / "config.json", **keys)
+def test_a_transformer_that_does_not_fit(broken, changes, line):
+    settings = {k: v for k, v in tiny_families.MMDIT.items() if not k.startswith("_")}
+    SD3Transformer2DModel(**settings | changes).save_pretrained(broken / "transformer")
     assert line in said(broken)
+
+
+def test_a_shift_that_is_no_number(broken):
+    change(broken / "vae" / "config.json", shift_factor="much")
+    assert "has the shift_factor 'much', which is no number" in said(broken)

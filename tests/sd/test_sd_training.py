@@ -62,6 +62,18 @@ def sd_without_data(checkpoints):
     return problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["a cat", "a dog"], "rank": 4})
 
 
+@pytest.fixture
+def sd3(families, pictures):
+    """A fresh problem on SD3's tiny checkpoint, with pictures."""
+    return problem(f"sd:{families['sd3']}", settings={"data": str(pictures), "rank": 4})
+
+
+@pytest.fixture
+def sd3_without_data(families):
+    """As `sd3`, with prompts alone."""
+    return problem(f"sd:{families['sd3']}", settings={"prompts": ["a cat", "a dog"], "rank": 4})
+
+
 def everything(module):
     """All tensors of a network, the shared ones too."""
     return {name: p.detach().clone() for name, p in module.named_parameters()}
@@ -86,6 +98,17 @@ Two where the one is meant for one step and the other for four.
 """
 
 
+EXPORTED_OF_A_FLOW = {
+    ("Linear", "velocity", False, "dpm++2m"): ["flow-matching"],
+    ("Linear", "velocity", True, "dpm++2m"): [],
+    ("Linear", "velocity", False, "ddim"): ["rectified-flow"],
+    ("PiecewiseLinear", "velocity", False, "ddim"): ["perflow"],
+    ("Linear", "velocity", False, "lcm"): ["cd", "dmd2"],
+    ("Linear", "velocity", True, "lcm"): [],
+}
+"""The same of a student of SD3. diffusers' transformer does not take the scale."""
+
+
 def exported(D, about):
     return type(D.schedule).__name__, D.kind, D.scale_conditioned, about["sampler"]["solver"]
 
@@ -100,9 +123,11 @@ def trained(method, on, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("on", ["mixture", "digits", pytest.param("sd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sd3"))]
+)
 def test_every_method_on_every_problem(on, method, request, monkeypatch):
-    prompts = "sd" if METHODS[method].data else "sd_without_data"
+    prompts = on if METHODS[method].data else f"{on}_without_data"
     the_problem = {"mixture": TinyMixture, "digits": TinyDigits}.get(on, lambda: request.getfixturevalue(prompts))()
     teacher = the_problem.teacher
     before = everything(teacher)
@@ -123,9 +148,9 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
     assert everything(model.denoiser).keys() == student.keys() == start.keys()
     changed = [name for name in student if not torch.equal(student[name], start[name])]
     assert changed
-    if on == "sd":
+    if on in ("sd", "sd3"):
         assert all(".lora_" in name or "cond_proj" in name for name in changed)
-        assert exported(model.denoiser, model.about) in EXPORTED
+        assert exported(model.denoiser, model.about) in {"sd": EXPORTED, "sd3": EXPORTED_OF_A_FLOW}[on]
 
 
 @pytest.mark.slow
@@ -173,7 +198,11 @@ def test_a_student_in_plain_diffusers_makes_our_images(sd, checkpoints, tmp_path
     assert float((again.images - ours.images).abs().max()) <= 1 / 255
 
 
-def by_its_own_code(code, guidance_scale):
+EACH = "[torch.Generator().manual_seed(3 + k) for k in range(2)]"
+"""A stream of noise for each of two images."""
+
+
+def by_its_own_code(code, guidance_scale, generator=EACH):
     """Run the Python that an export prints, with our prompts and seed."""
     *lines, last = code.splitlines()
     last = last.replace('"a photograph of an astronaut riding a horse"', repr(tiny_sd.PROMPTS[:2])).replace(
@@ -182,11 +211,65 @@ def by_its_own_code(code, guidance_scale):
     last = last.replace("guidance_scale=7.5", f"guidance_scale={guidance_scale}")
     last = last.replace(
         "guidance_scale=",
-        'generator=[torch.Generator().manual_seed(3 + k) for k in range(2)], output_type="pt", guidance_scale=',
+        f'generator={generator}, output_type="pt", guidance_scale=',
     )
     found = {"torch": torch}
     exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
     return found["image"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("method", [method for methods in EXPORTED_OF_A_FLOW.values() for method in methods])
+def test_a_student_of_sd3_in_plain_diffusers_makes_our_images(sd3, tmp_path, method, whole):
+    run, _ = trained(method, sd3, out=tmp_path / "run", changes={"lr": 1e-2})
+    model = run.finish()
+    loaded = runs.load(tmp_path / "run").denoiser
+    assert all(torch.equal(p, everything(model.denoiser)[name]) for name, p in everything(loaded).items())
+    made = export(model.denoiser, model.about, tmp_path / "student", whole=whole)
+    assert made.what == ("transformer" if whole else "lora")
+    solver, steps = model.about["sampler"]["solver"], max(made.steps)
+    settings = {"steps": steps, "guidance_scale": 1.0, "grid": "uniform"}
+    settings["solver"] = solver if solver == "lcm" else "ddim"
+
+    def images(checkpoint, **more):
+        rng = torch.Generator().manual_seed(3)
+        return sample_images(checkpoint, tiny_sd.PROMPTS[:2], seed=rng, **settings, **more).images
+
+    ours = images(sd3.checkpoint, denoiser=loaded)
+    torch.manual_seed(3)  # their pipeline draws the noise of the steps from the global stream
+    theirs = by_its_own_code(made.code, 1.0, "torch.default_generator")
+    assert float((ours - theirs).abs().max()) <= 1 / 255
+    assert float((images(sd3.checkpoint) - theirs).abs().max()) > 2 / 255
+    # what leaves by one door comes in by the other
+    parts = {"unet": made.folder} if whole else {"lora": [made.folder]}
+    assert float((images(StableDiffusion.load(sd3.checkpoint.source, **parts)) - ours).abs().max()) <= 1 / 255
+
+
+@pytest.mark.slow
+def test_a_student_of_sd3_that_takes_the_scale_stays_here(sd3, tmp_path):
+    run, _ = trained("lcm", sd3, out=tmp_path / "run", changes={"lr": 1e-2})
+    model = run.finish()
+    D, x, t, cond = model.denoiser, torch.randn(2, 16, 8, 8), torch.tensor([0.4, 0.8]), sd3.eval_labels(2)
+    assert not torch.equal(D(x, t, cond, 5.0).x0, D(x, t, cond, 2.0).x0)
+    assert torch.equal(runs.load(tmp_path / "run").denoiser(x, t, cond, 5.0).x0, D(x, t, cond, 5.0).x0)
+    with pytest.raises(ValueError, match="SD3Transformer2DModel has none"):
+        export(D, model.about, tmp_path / "student")
+
+
+@pytest.mark.slow
+def test_a_run_on_sd3_that_is_stopped_is_continued_bit_for_bit(sd3, tmp_path):
+    def run(name, stop=None, resume=False):
+        changes = FEW | SMALL["cd"] | {"updates": 4}
+        made = runs.train("cd", sd3, changes=changes, out=tmp_path / name, every=1, resume=resume, watch=0)
+        for record in made:
+            if record.step == stop:
+                return None
+        return made.finish().denoiser.state_dict()
+
+    whole, _ = run("whole"), run("parts", stop=2)
+    parts = run("parts", resume=True)
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
 @pytest.mark.slow
