@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, FluxTransformer2DModel, SD3Transformer2DModel
 from real_layouts import TEXT
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from toydiff.adapters import tiny
 
@@ -29,6 +36,10 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "sd3": FLOW | {"_diffusers_version": "0.29.0.dev0"},
     # stabilityai/stable-diffusion-3.5-medium
     "sd35": FLOW | DYNAMIC | {"_diffusers_version": "0.31.0.dev0"},
+    # black-forest-labs/FLUX.1-dev
+    "flux-dev": FLOW | DYNAMIC | {"_diffusers_version": "0.30.0.dev0", "use_dynamic_shifting": True},
+    # black-forest-labs/FLUX.1-schnell
+    "flux-schnell": FLOW | DYNAMIC | {"_diffusers_version": "0.30.0.dev0", "shift": 1.0},
 }
 SCHEDULERS["sd3-without-t5"] = SCHEDULERS["sd3"]
 KINDS = tuple(SCHEDULERS)
@@ -59,6 +70,22 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
 }
 TRANSFORMERS["sd3-without-t5"] = TRANSFORMERS["sd3"]
 
+FLUX = {
+    "_class_name": "FluxTransformer2DModel",
+    "_diffusers_version": "0.30.0.dev0",
+    "attention_head_dim": 8,  # 128
+    "axes_dims_rope": [2, 2, 4],  # 16, 56, 56, which the published ones do not say
+    "guidance_embeds": True,
+    "in_channels": 64,
+    "joint_attention_dim": 40,  # 4096
+    "num_attention_heads": 2,  # 24
+    "num_layers": 2,  # 19
+    "num_single_layers": 2,  # 38
+    "patch_size": 1,
+    "pooled_projection_dim": 16,  # 768
+}
+TRANSFORMERS |= {"flux-dev": FLUX, "flux-schnell": FLUX | {"guidance_embeds": False}}
+
 VAE = {
     "_class_name": "AutoencoderKL",
     "_diffusers_version": "0.29.0.dev0",
@@ -80,6 +107,9 @@ VAE = {
     "use_post_quant_conv": False,
     "use_quant_conv": False,
 }
+VAES = dict.fromkeys(TRANSFORMERS, VAE) | {
+    kind: VAE | {"scaling_factor": 0.3611, "shift_factor": 0.1159} for kind in ("flux-dev", "flux-schnell")
+}
 CLIP = {
     "text_encoder": {"hidden_size": 16, "projection_dim": 12},
     "text_encoder_2": {"hidden_size": 16, "projection_dim": 16},
@@ -87,12 +117,12 @@ CLIP = {
 """768 and 768; 1280 and 1280."""
 
 
-def _t5(folder: Path, width: int) -> None:
+def _t5(folder: Path, number: int, width: int) -> None:
     """A T5 encoder of two layers, and a tokenizer whose pieces are the printable characters."""
     letters = string.ascii_lowercase + string.ascii_uppercase + string.digits + string.punctuation
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in letters)]
     words = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
-    words.save_pretrained(folder / "tokenizer_3")
+    words.save_pretrained(folder / f"tokenizer_{number}")
     config = T5Config(
         vocab_size=len(words),
         d_model=width,
@@ -104,16 +134,16 @@ def _t5(folder: Path, width: int) -> None:
         is_encoder_decoder=False,
         tie_word_embeddings=False,
     )
-    T5EncoderModel(config).save_pretrained(folder / "text_encoder_3")
+    T5EncoderModel(config).save_pretrained(folder / f"text_encoder_{number}")
 
 
-def _clip(folder: Path, name: str) -> None:
+def _clip(folder: Path, name: str, kind: type = CLIPTextModelWithProjection) -> None:
     words = tiny.tokenizer(folder / name.replace("text_encoder", "tokenizer"))
     words.save_pretrained(folder / name.replace("text_encoder", "tokenizer"))
     given = {k: v for k, v in TEXT.items() if k not in ("architectures", "torch_dtype", "model_type")} | CLIP[name]
     end = len(words) - 1
     given |= {"vocab_size": len(words), "eos_token_id": end, "bos_token_id": end - 1, "pad_token_id": end}
-    CLIPTextModelWithProjection(CLIPTextConfig(**given)).save_pretrained(folder / name)
+    kind(CLIPTextConfig(**given)).save_pretrained(folder / name)
 
 
 def _made(kind: type, settings: dict[str, Any], folder: Path) -> None:
@@ -127,40 +157,54 @@ def save(folder: Path | str, kind: str, seed: int = 0) -> str:
     """Write the checkpoint of this kind, one of `KINDS`, with weights drawn from the seed; return its folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    third = kind != "sd3-without-t5"
+    flux, third = kind.startswith("flux"), kind in ("sd3", "sd35")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _made(SD3Transformer2DModel, TRANSFORMERS[kind], folder / "transformer")
-        _made(AutoencoderKL, VAE, folder / "vae")
-        for name in CLIP:
-            _clip(folder, name)
+        transformer = FluxTransformer2DModel if flux else SD3Transformer2DModel
+        _made(transformer, TRANSFORMERS[kind], folder / "transformer")
+        _made(AutoencoderKL, VAES[kind], folder / "vae")
+        if flux:
+            _clip(folder, "text_encoder", CLIPTextModel)
+            _t5(folder, 2, FLUX["joint_attention_dim"])
+        else:
+            for name in CLIP:
+                _clip(folder, name)
         if third:
-            _t5(folder, MMDIT["joint_attention_dim"])
+            _t5(folder, 3, MMDIT["joint_attention_dim"])
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULERS[kind]))
     parts: dict[str, Any] = {
-        "_class_name": "StableDiffusion3Pipeline",
+        "_class_name": "FluxPipeline" if flux else "StableDiffusion3Pipeline",
         "_diffusers_version": SCHEDULERS[kind]["_diffusers_version"],
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
-        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-        "text_encoder_3": ["transformers", "T5EncoderModel"] if third else [None, None],
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "tokenizer_2": ["transformers", "CLIPTokenizer"],
-        "tokenizer_3": ["transformers", "T5TokenizerFast"] if third else [None, None],
-        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "transformer": ["diffusers", transformer.__name__],
         "vae": ["diffusers", "AutoencoderKL"],
     }
+    if flux:
+        parts |= {
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "text_encoder_2": ["transformers", "T5EncoderModel"],
+            "tokenizer_2": ["transformers", "T5TokenizerFast"],
+        }
+    else:
+        parts |= {
+            "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "text_encoder_3": ["transformers", "T5EncoderModel"] if third else [None, None],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "tokenizer_3": ["transformers", "T5TokenizerFast"] if third else [None, None],
+        }
     if kind == "sd35":
         parts |= {"feature_extractor": [None, None], "image_encoder": [None, None]}
     (folder / "model_index.json").write_text(json.dumps(parts, indent=2))
     return str(folder)
 
 
-def pipeline(folder: Path | str) -> StableDiffusion3Pipeline:
+def pipeline(folder: Path | str) -> DiffusionPipeline:
     """What diffusers itself makes of the folder."""
     parts = json.loads((Path(folder) / "model_index.json").read_text())
     absent = {name: None for name, part in parts.items() if part == [None, None]}
-    made = StableDiffusion3Pipeline.from_pretrained(folder, **absent)
+    made = DiffusionPipeline.from_pretrained(folder, **absent)
     made.set_progress_bar_config(disable=True)
     return made

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_families
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import FluxPipeline, SD3Transformer2DModel
 
 from toydiff import Linear
 from toydiff.adapters.checkpoint import StableDiffusion
@@ -54,14 +54,22 @@ def starts(shape=(16, 8, 8), seed=5):
 
 
 def theirs(pipe, steps, guidance_scale, start=None, **settings):
-    return pipe(
+    """Their pipeline's latents, (2, 16, h, w). FLUX.1-schnell is guided by what they call true_cfg_scale."""
+    start = starts() if start is None else start
+    settings = {"guidance_scale": guidance_scale} | settings
+    flux, (_, channels, h, w) = isinstance(pipe, FluxPipeline), start.shape
+    if flux and not pipe.transformer.config.guidance_embeds and guidance_scale != 1:
+        settings = {"true_cfg_scale": settings.pop("guidance_scale"), "negative_prompt": [""] * 2} | settings
+    made = pipe(
         PROMPTS,
         num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        latents=starts() if start is None else start,
+        latents=pipe._pack_latents(start, 2, channels, h, w) if flux else start,
         output_type="latent",
+        height=8 * h,
+        width=8 * w,
         **settings,
     ).images
+    return pipe._unpack_latents(made, 8 * h, 8 * w, 8) if flux else made
 
 
 # ---- text to image
@@ -79,6 +87,7 @@ def test_the_same_latents_and_images_as_diffusers(families, pipes, kind, steps, 
         solver="ddim",
         grid="shifted",
         guidance_scale=guidance_scale,
+        size=64,
         seed=5,
     )
     want = theirs(pipes[kind], steps, guidance_scale)
@@ -93,49 +102,48 @@ def test_the_same_latents_and_images_as_diffusers(families, pipes, kind, steps, 
     with torch.no_grad():
         image = vae.decode(want / vae.config.scaling_factor + vae.config.shift_factor)[0]
     assert float((ours.images - (image / 2 + 0.5).clamp(0, 1)).abs().max()) <= 1 / 255
-    assert ours.trajectory.nfe == steps * (1 if guidance_scale == 1 else 2)
+    assert ours.trajectory.nfe == steps * (1 if guidance_scale == 1 or kind == "flux-dev" else 2)
 
 
-def test_a_negative_prompt_and_another_size(families, pipes):
-    settings = {"guidance_scale": 3.0, "negative_prompt": "ugly"}
+@pytest.mark.parametrize("kind", ["sd3", "flux-dev", "flux-schnell"])
+def test_a_negative_prompt_and_another_size(families, pipes, kind):
+    """FLUX.1-dev takes none beside the guidance scale."""
+    settings = {} if kind == "flux-dev" else {"negative_prompt": "ugly"}
     ours = sample_images(
-        StableDiffusion.load(families["sd3"]),
+        StableDiffusion.load(families[kind]),
         PROMPTS,
         steps=2,
         solver="ddim",
         grid="shifted",
         size=(64, 96),
+        guidance_scale=3.0,
         seed=5,
         decode=False,
         **settings,
     )
-    want = pipes["sd3"](
-        PROMPTS,
-        num_inference_steps=2,
-        latents=starts((16, 8, 12)),
-        output_type="latent",
-        height=64,
-        width=96,
-        guidance_scale=3.0,
-        negative_prompt=["ugly"] * 2,
-    ).images
+    their_settings = {name: [text] * 2 for name, text in settings.items()}
+    want = theirs(pipes[kind], 2, 3.0, starts((16, 8, 12)), **their_settings)
     torch.testing.assert_close(ours.latents, want, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("steps", [1, 4, 28])
-def test_the_timesteps_and_sigmas_of_the_scheduler(broken, steps, dynamic):
-    change(broken / "scheduler" / "scheduler_config.json", **tiny_families.DYNAMIC | {"use_dynamic_shifting": dynamic})
-    checkpoint, pipe = StableDiffusion.load(broken), tiny_families.pipeline(broken)
+@pytest.mark.parametrize("kind", ["sd3", "flux-schnell"])
+def test_the_timesteps_and_sigmas_of_the_scheduler(families, tmp_path, kind, steps, dynamic):
+    folder = Path(shutil.copytree(families[kind], tmp_path / "own"))
+    change(folder / "scheduler" / "scheduler_config.json", **tiny_families.DYNAMIC | {"use_dynamic_shifting": dynamic})
+    checkpoint, pipe = StableDiffusion.load(folder), tiny_families.pipeline(folder)
     seen = {"ours": [], "theirs": []}
     for name, network in (("ours", checkpoint.network), ("theirs", pipe.transformer)):
         network.register_forward_pre_hook(
             lambda module, args, named, name=name: seen[name].append(named["timestep"]), with_kwargs=True
         )
-    made = sample_images(checkpoint, PROMPTS, steps=steps, solver="ddim", grid="shifted", guidance_scale=1.0, seed=5)
+    made = sample_images(
+        checkpoint, PROMPTS, steps=steps, solver="ddim", grid="shifted", guidance_scale=1.0, size=64, seed=5
+    )
     theirs(pipe, steps, 1.0)
     assert torch.equal(torch.stack(seen["ours"]), torch.stack(seen["theirs"]))
-    assert float(seen["ours"][0][0]) == 1000
+    assert float(seen["ours"][0][0]) == (1000 if kind == "sd3" else 1)  # FLUX takes it over 1000
     assert torch.equal(made.trajectory.ts, pipe.scheduler.sigmas.double())
     assert isinstance(checkpoint.schedule, Linear)
     assert checkpoint.kind == "velocity"
@@ -143,9 +151,10 @@ def test_the_timesteps_and_sigmas_of_the_scheduler(broken, steps, dynamic):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["picard:tolerance=none", "parareal:tolerance=none"])
-def test_parallel_samplers_are_the_sequential_walk(families, solver):
-    checkpoint = StableDiffusion.load(families["sd35"])
-    settings = {"steps": 12, "guidance_scale": 5.0, "seed": 4, "decode": False, "grid": "shifted"}
+@pytest.mark.parametrize("kind", ["sd35", "flux-dev"])
+def test_parallel_samplers_are_the_sequential_walk(families, kind, solver):
+    checkpoint = StableDiffusion.load(families[kind])
+    settings = {"steps": 12, "guidance_scale": 5.0, "seed": 4, "decode": False, "grid": "shifted", "size": 64}
     walk = sample_images(checkpoint, PROMPTS, solver="ddim", **settings)
     swept = sample_images(checkpoint, PROMPTS, solver=solver, at_once=6, **settings)
     torch.testing.assert_close(swept.latents, walk.latents, rtol=0, atol=1e-4)
@@ -171,19 +180,22 @@ def test_what_the_shifted_grid_refuses(checkpoints, broken):
 # ---- prompts and latents
 
 
-@pytest.mark.parametrize("kind", ["sd3", "sd3-without-t5"])
+@pytest.mark.parametrize("kind", ["sd3", "sd3-without-t5", "flux-dev"])
 def test_prompts_and_latents_are_the_pipelines(families, pipes, kind):
     checkpoint, pipe = StableDiffusion.load(families[kind]), pipes[kind]
-    like = torch.zeros(2, 16, 8, 8)
+    like, flux = torch.zeros(2, 16, 8, 8), isinstance(pipe, FluxPipeline)
+
+    def encoded(prompts):
+        with torch.no_grad():
+            return pipe.encode_prompt(prompts, None)[:2] if flux else pipe.encode_prompt(prompts, None, None)[::2]
+
     found = checkpoint.prompts.rows(checkpoint.prompts.add(PROMPTS), like)
-    with torch.no_grad():
-        parts = pipe.encode_prompt(PROMPTS, None, None)
-    none = checkpoint.prompts.rows(None, like)
-    for ours, want, empty, theirs_empty in zip(found, parts[::2], none, parts[1::2], strict=True):
+    for ours, want in zip(found, encoded(PROMPTS), strict=True):
         torch.testing.assert_close(ours, want, rtol=0, atol=1e-5)
-        torch.testing.assert_close(empty, theirs_empty, rtol=0, atol=1e-5)
-    assert found.hidden.shape == (2, 77 + 256, 40)
-    assert bool(found.hidden[:, 77:].any()) == (kind == "sd3")
+    for ours, want in zip(checkpoint.prompts.rows(None, like), encoded([""]), strict=True):
+        torch.testing.assert_close(ours, want.expand_as(ours), rtol=0, atol=1e-5)
+    assert found.hidden.shape == (2, 512 if flux else 77 + 256, 40)
+    assert bool(found.hidden[:, 77:].any()) == (kind != "sd3-without-t5")
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     mean, std = checkpoint.encode(images)
     with torch.no_grad():
@@ -197,6 +209,7 @@ def test_t5_reads_what_clip_does_not(families):
     words = "a" * 100
     assert StableDiffusion.load(families["sd3"]).too_long(words) is None
     assert "the text encoder reads 255" in StableDiffusion.load(families["sd3"]).too_long("a" * 300)
+    assert "the text encoder reads 511" in StableDiffusion.load(families["flux-dev"]).too_long("a" * 600)
     assert "the text encoder reads 75" in StableDiffusion.load(families["sd3-without-t5"]).too_long(words)
 
 
@@ -208,35 +221,20 @@ def test_sizes_are_whole_patches(families):
         checkpoint.latent_shape((72, 64))
     with pytest.raises(ValueError, match="192 at most for this checkpoint, got 208 x 64"):
         checkpoint.latent_shape((208, 64))
+    flux = StableDiffusion.load(families["flux-dev"])
+    assert flux.latent_shape() == (16, 128, 128)
+    with pytest.raises(ValueError, match="multiples of 16 here, got 72 x 64"):
+        flux.latent_shape((72, 64))
 
 
-def test_the_command_samples_it(families, tmp_path, capsys):
+@pytest.mark.parametrize(("kind", "guidance_scale"), [("sd3", 7.0), ("flux-dev", 3.5), ("flux-schnell", 1.0)])
+def test_the_command_samples_it(families, tmp_path, capsys, kind, guidance_scale):
     out = tmp_path / "sheet.npz"
-    words = [
-        "sample",
-        "--problem",
-        "sd",
-        "--model",
-        families["sd3"],
-        "--prompt",
-        "a cat",
-        "--steps",
-        "2",
-        "--seed",
-        "5",
-    ]
-    assert cli.main([*words, "--guidance-scale", "5", "--out", str(out)]) == 0, capsys.readouterr().err
-    made = np.load(out)
-    want = sample_images(
-        StableDiffusion.load(families["sd3"]),
-        "a cat",
-        steps=2,
-        solver="ddim",
-        grid="shifted",
-        guidance_scale=5.0,
-        seed=5,
-    )
-    assert np.array_equal(made["latents"], want.latents.numpy())
+    words = ["sample", "--problem", "sd", "--model", families[kind], "--prompt", "a cat", "--steps", "2", "--seed", "5"]
+    assert cli.main([*words, "--size", "64", "--out", str(out)]) == 0, capsys.readouterr().err
+    settings = {"steps": 2, "solver": "ddim", "grid": "shifted", "guidance_scale": guidance_scale, "size": 64}
+    want = sample_images(StableDiffusion.load(families[kind]), "a cat", seed=5, **settings)
+    assert np.array_equal(np.load(out)["latents"], want.latents.numpy())
 
 
 # ---- what is refused before weights are read

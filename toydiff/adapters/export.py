@@ -77,7 +77,7 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
         raise ValueError(
             f"this student has the guidance scale as an input, and diffusers' {family.network_class} has none"
         )
-    as_lora = net.trained == "lora" and not net.guided and not whole and not base["lora"] and base["unet"] is None
+    as_lora = net.is_lora and not whole and not base["lora"] and base["unet"] is None
     code = usage(
         D,
         folder,

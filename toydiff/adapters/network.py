@@ -96,6 +96,12 @@ class CheckpointNetwork(nn.Module):
         return cls(checkpoint, checkpoint.network, guided=guided, flow=checkpoint.flow, shared=checkpoint.weight_names)
 
     @property
+    def is_lora(self) -> bool:
+        """Whether all weights of its own are a LoRA's."""
+        own = [name for name, _ in self.network.named_parameters() if name not in self._shared]
+        return bool(own) and all(".lora_" in name for name in own)
+
+    @property
     def family(self) -> Family:
         """The checkpoint's family."""
         return self.checkpoint.family
@@ -235,7 +241,7 @@ class CheckpointNetwork(nn.Module):
                 if name not in new._shared:  # an optimizer's small steps vanish in half precision
                     p.data = p.data.float()
         if guided or new.guided:
-            new._shared -= {self.family.add_guidance(new.network)}
+            new._shared -= set(self.family.add_guidance(new.network))
             new.guided = True
         new.flow = flow
         for name, p in new.network.named_parameters():

@@ -16,13 +16,11 @@ from .terminal import MOST_SAMPLES, Group, Parser, finite, place, report, sample
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
     from ..denoisers import Denoiser
+    from ..problems import Problem
     from ..problems.stable_diffusion import StableDiffusionProblem
     from ..runs import Model
 
 KIND = "sd"
-GUIDANCE_SCALE = 7.5
-"""The default for a checkpoint, and for a student that has the guidance scale as an input. Other students have guidance
-built in, and their default is 1."""
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
 
@@ -244,6 +242,16 @@ def prepare(
     the_problem.checkpoint.to(device, dtype)
 
 
+def usual_guidance(the_problem: "Problem") -> float:
+    """The default guidance scale for a checkpoint, and for a student that has it as an input; 1 for other problems.
+    Other students have guidance built in, and their default is 1 as well."""
+    from ..problems.stable_diffusion import StableDiffusionProblem
+
+    if not isinstance(the_problem, StableDiffusionProblem):
+        return 1.0
+    return the_problem.checkpoint.family.usual_guidance(the_problem.checkpoint.network)
+
+
 # ---- sample
 
 
@@ -268,7 +276,6 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         the_problem = problem_of(args)
         usual, spacing = the_problem.checkpoint.family.walk
         sampler: Mapping[str, Any] = {"solver": usual, "grid": spacing, "steps": [20]}
-        guidance_scale = GUIDANCE_SCALE
     else:
         for name in TO_LOAD:
             if getattr(args, name) is not None and name != "unsafe_weights":
@@ -277,7 +284,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     "sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-        guidance_scale = GUIDANCE_SCALE if D.scale_conditioned else 1.0
+    guidance_scale = usual_guidance(the_problem) if D is None or D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)

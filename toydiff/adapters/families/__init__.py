@@ -5,10 +5,11 @@ here.
 """
 
 from .base import Family
+from .flux import Flux
 from .sd3 import SD3
 from .unets import UNets
 
-FAMILIES: tuple[Family, ...] = (UNets(), SD3())
+FAMILIES: tuple[Family, ...] = (UNets(), SD3(), Flux())
 
 SUPPORTED = "this adapter takes " + " and ".join(family.title for family in FAMILIES)
 

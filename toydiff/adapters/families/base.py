@@ -153,9 +153,13 @@ class Family:
         """Whether the guidance scale is an input of the network."""
         raise NotImplementedError
 
-    def add_guidance(self, network: Any) -> str:
-        """Make the guidance scale an input that does nothing yet, or, where it is one already, make a copy of its
-        weights. Its layer is trained in float32. Returns the name of the layer's weight."""
+    def add_guidance(self, network: Any) -> tuple[str, ...]:
+        """Make the guidance scale an input that does nothing yet, or, where it is one already, what the family trains
+        of it a copy. Returns the names of the weights that are trained, in float32."""
+        raise NotImplementedError
+
+    def usual_guidance(self, network: Any) -> float:
+        """The guidance scale that the checkpoint's own pipeline takes where none is given."""
         raise NotImplementedError
 
     def levels(self, network: Any) -> list[nn.Module]:
@@ -180,18 +184,6 @@ class Family:
         """The scheduler that walks over the grid `uniform` of a flow as its pipeline calls it. noised: each step noises
         x_0 again, as the solver lcm does, and else it is Euler's. `ValueError` where there is none."""
         raise NotImplementedError
-
-
-def shift_of(pipe: "DiffusionPipeline", latent: tuple[int, int, int]) -> dict[str, float]:
-    """The argument mu of `set_timesteps`, where a flow's scheduler is shifted by the size of the image: it rises
-    linearly from base_shift to max_shift with the number of patches (arXiv 2403.03206, sec. 5.3.2)."""
-    config, patch = pipe.scheduler.config, getattr(pipe, "patch_size", 2)
-    if not config.get("use_dynamic_shifting"):
-        return {}
-    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    tokens = (latent[1] // patch) * (latent[2] // patch)
-    return {"mu": base + (most - base) / (high - low) * (tokens - low)}
 
 
 class Exact(nn.Linear):

@@ -1,7 +1,6 @@
 """SD3 and SD3.5: a transformer that reads an image's patches and a prompt's tokens in one attention (arXiv 2403.03206),
 a flow on the linear schedule, and three text encoders, of which T5 may be absent."""
 
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,11 @@ from torch import Tensor, nn
 
 from ..quiet import quietly
 from ..text import Encoded
-from .base import (
-    GUIDANCE_WIDTH,
-    TOKENIZERS,
-    VAES,
-    Family,
-    guidance_embedding,
-    guidance_layer,
-    named,
-    shift_of,
-)
+from .base import GUIDANCE_WIDTH, TOKENIZERS, VAES, guidance_embedding, guidance_layer, named
+from .flows import T5_CLASSES, T5_TOKENIZERS, Flow, check_shift
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, SchedulerMixin
+    from diffusers import DiffusionPipeline
 
 T5 = "text_encoder_3"
 T5_READS = 256
@@ -48,7 +39,7 @@ class TimeTextScale(nn.Module):
         return self.timestep_embedder(self.time_proj(timestep).to(text), scale) + self.text_embedder(text)
 
 
-class SD3(Family):
+class SD3(Flow):
     title = "SD3 and SD3.5 (StableDiffusion3Pipeline)"
     part = "transformer"
     network_class = "SD3Transformer2DModel"
@@ -65,10 +56,10 @@ class SD3(Family):
             "vae": VAES,
             "text_encoder": ("CLIPTextModelWithProjection",),
             "text_encoder_2": ("CLIPTextModelWithProjection",),
-            "text_encoder_3": ("T5EncoderModel",),
+            "text_encoder_3": T5_CLASSES,
             "tokenizer": TOKENIZERS,
             "tokenizer_2": TOKENIZERS,
-            "tokenizer_3": ("T5Tokenizer", "T5TokenizerFast"),
+            "tokenizer_3": T5_TOKENIZERS,
         }
     )
     lora_layers = (
@@ -78,10 +69,7 @@ class SD3(Family):
     """The attentions and feed-forward layers of both streams, and the last layer."""
     lora_parts = ("transformer", "text_encoder", "text_encoder_2")
     fitting = ("in_channels", "patch_size", "joint_attention_dim", "pooled_projection_dim")
-    last_timestep = 1000
     takes_guidance = False
-    single_files = False
-    walk = ("ddim", "shifted")
 
     # ---- what it consists of
 
@@ -110,11 +98,10 @@ class SD3(Family):
                 f"the transformer of {model!r} reads {config.joint_attention_dim} numbers a token, and its text "
                 f"encoders give {width} and {t5}"
             )
-        size, shift = config.sample_size, pipe.vae.config.get("shift_factor")
+        size = config.sample_size
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"the transformer of {model!r} has the sample_size {size!r}, which is no size of latents")
-        if shift is not None and not (isinstance(shift, int | float) and math.isfinite(shift)):
-            raise ValueError(f"the vae of {model!r} has the shift_factor {shift!r}, which is no number")
+        check_shift(pipe, model)
 
     # ---- prompts
 
@@ -146,11 +133,6 @@ class SD3(Family):
     def most_places(self, network: Any) -> int:
         return network.config.pos_embed_max_size * network.config.patch_size
 
-    def moments(self, vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-        config = vae.config
-        shift = like.new_tensor(config.get("shift_factor") or 0.0, dtype=torch.float32)
-        return shift, 1 / like.new_tensor(config.scaling_factor, dtype=torch.float32)
-
     # ---- the network
 
     def dtype(self, network: Any) -> torch.dtype:
@@ -174,31 +156,12 @@ class SD3(Family):
     def sees_guidance(self, network: Any) -> bool:
         return isinstance(network.time_text_embed, TimeTextScale)
 
-    def add_guidance(self, network: Any) -> str:
+    def add_guidance(self, network: Any) -> tuple[str, ...]:
         if not self.sees_guidance(network):
             network.time_text_embed = TimeTextScale(network.time_text_embed)
         embedder = network.time_text_embed.timestep_embedder
         embedder.cond_proj = guidance_layer(getattr(embedder, "cond_proj", None), embedder.linear_1.weight)
-        return "time_text_embed.timestep_embedder.cond_proj.weight"
+        return ("time_text_embed.timestep_embedder.cond_proj.weight",)
 
-    def levels(self, network: Any) -> list[nn.Module]:
-        """Three blocks, at a quarter, a half and three quarters of the depth."""
-        blocks = network.transformer_blocks
-        return [blocks[i] for i in sorted({len(blocks) * k // 4 for k in (1, 2, 3)})]
-
-    def feature_width(self, network: Any) -> int:
-        return len(self.levels(network)) * network.inner_dim
-
-    def feature(self, out: Tensor | tuple) -> Tensor:
-        """The mean over the image's tokens, which a block gives after those of the prompt."""
-        return out[1].float().mean(1)
-
-    # ---- schedulers
-
-    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, int, int]) -> dict[str, Any]:
-        return {"num_inference_steps": steps} | shift_of(pipe, latent)
-
-    def flow_scheduler(self, *, noised: bool) -> "SchedulerMixin":
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
-        return FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=noised)
+    def usual_guidance(self, network: Any) -> float:
+        return 7.0

@@ -169,11 +169,14 @@ class UNets(Family):
     def sees_guidance(self, network: Any) -> bool:
         return network.config.time_cond_proj_dim is not None
 
-    def add_guidance(self, network: Any) -> str:
+    def add_guidance(self, network: Any) -> tuple[str, ...]:
         embedding = network.time_embedding
         embedding.cond_proj = guidance_layer(embedding.cond_proj, embedding.linear_1.weight)
         network.register_to_config(time_cond_proj_dim=embedding.cond_proj.in_features)
-        return "time_embedding.cond_proj.weight"
+        return ("time_embedding.cond_proj.weight",)
+
+    def usual_guidance(self, network: Any) -> float:
+        return 7.5
 
     def levels(self, network: Any) -> list[nn.Module]:
         """The blocks on the way down, and the middle one, which small UNets lack."""
