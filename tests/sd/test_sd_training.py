@@ -74,6 +74,19 @@ def sd3_without_data(families):
     return problem(f"sd:{families['sd3']}", settings={"prompts": ["a cat", "a dog"], "rank": 4})
 
 
+@pytest.fixture
+def flux(families, pictures):
+    """A fresh problem on FLUX.1-schnell's tiny checkpoint, with pictures."""
+    return problem(f"sd:{families['flux-schnell']}", settings={"data": str(pictures), "rank": 4, "size": 64})
+
+
+@pytest.fixture
+def flux_without_data(families):
+    """As `flux`, with prompts alone."""
+    settings = {"prompts": ["a cat", "a dog"], "rank": 4, "size": 64}
+    return problem(f"sd:{families['flux-schnell']}", settings=settings)
+
+
 def everything(module):
     """All tensors of a network, the shared ones too."""
     return {name: p.detach().clone() for name, p in module.named_parameters()}
@@ -106,7 +119,7 @@ EXPORTED_OF_A_FLOW = {
     ("Linear", "velocity", False, "lcm"): ["cd", "dmd2"],
     ("Linear", "velocity", True, "lcm"): [],
 }
-"""The same of a student of SD3. diffusers' transformer does not take the scale."""
+"""The same of a student of SD3 or FLUX.1-schnell. diffusers' SD3 does not take the scale."""
 
 
 def exported(D, about):
@@ -124,7 +137,7 @@ def trained(method, on, **options):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sd3"))]
+    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sd3", "flux"))]
 )
 def test_every_method_on_every_problem(on, method, request, monkeypatch):
     prompts = on if METHODS[method].data else f"{on}_without_data"
@@ -148,9 +161,9 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
     assert everything(model.denoiser).keys() == student.keys() == start.keys()
     changed = [name for name in student if not torch.equal(student[name], start[name])]
     assert changed
-    if on in ("sd", "sd3"):
-        assert all(".lora_" in name or "cond_proj" in name for name in changed)
-        assert exported(model.denoiser, model.about) in {"sd": EXPORTED, "sd3": EXPORTED_OF_A_FLOW}[on]
+    if on in ("sd", "sd3", "flux"):
+        assert all(".lora_" in name or "cond_proj" in name or "guidance_embedder" in name for name in changed)
+        assert exported(model.denoiser, model.about) in (EXPORTED if on == "sd" else EXPORTED_OF_A_FLOW)
 
 
 @pytest.mark.slow
@@ -219,31 +232,43 @@ def by_its_own_code(code, guidance_scale, generator=EACH):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("method", [method for methods in EXPORTED_OF_A_FLOW.values() for method in methods])
-def test_a_student_of_sd3_in_plain_diffusers_makes_our_images(sd3, tmp_path, method, whole):
-    run, _ = trained(method, sd3, out=tmp_path / "run", changes={"lr": 1e-2})
+@pytest.mark.parametrize(
+    ("kind", "method", "whole"),
+    [
+        *(("sd3", method, whole) for m in EXPORTED_OF_A_FLOW.values() for method in m for whole in (False, True)),
+        ("flux-schnell", "dmd2", False),
+        ("flux-schnell", "rectified-flow", True),
+        ("flux-schnell", "lcm", True),
+        ("flux-dev", "cd", False),
+        ("flux-dev", "lcm", False),
+    ],
+)
+def test_a_student_of_a_flow_in_plain_diffusers_makes_our_images(families, pictures, tmp_path, kind, method, whole):
+    on = problem(f"sd:{families[kind]}", settings={"data": str(pictures), "rank": 4, "size": 64})
+    run, _ = trained(method, on, out=tmp_path / "run", changes={"lr": 1e-2})
     model = run.finish()
     loaded = runs.load(tmp_path / "run").denoiser
     assert all(torch.equal(p, everything(model.denoiser)[name]) for name, p in everything(loaded).items())
     made = export(model.denoiser, model.about, tmp_path / "student", whole=whole)
     assert made.what == ("transformer" if whole else "lora")
-    solver, steps = model.about["sampler"]["solver"], max(made.steps)
-    settings = {"steps": steps, "guidance_scale": 1.0, "grid": "uniform"}
+    solver, steps, code = model.about["sampler"]["solver"], max(made.steps), made.code
+    if kind != "sd3" and solver == "lcm":  # they draw the noise of FLUX's steps packed, in another order
+        steps, code = 1, made.code.replace(f"linspace(1, 0, {steps},", "linspace(1, 0, 1,")
+    settings = {"steps": steps, "guidance_scale": PLAIN.get(method, 1.0), "grid": "uniform", "size": 64}
     settings["solver"] = solver if solver == "lcm" else "ddim"
 
     def images(checkpoint, **more):
         rng = torch.Generator().manual_seed(3)
         return sample_images(checkpoint, tiny_sd.PROMPTS[:2], seed=rng, **settings, **more).images
 
-    ours = images(sd3.checkpoint, denoiser=loaded)
+    ours = images(on.checkpoint, denoiser=loaded)
     torch.manual_seed(3)  # their pipeline draws the noise of the steps from the global stream
-    theirs = by_its_own_code(made.code, 1.0, "torch.default_generator")
+    theirs = by_its_own_code(code, PLAIN.get(method, 1.0), "torch.default_generator, height=64, width=64")
     assert float((ours - theirs).abs().max()) <= 1 / 255
-    assert float((images(sd3.checkpoint) - theirs).abs().max()) > 2 / 255
+    assert float((images(on.checkpoint) - theirs).abs().max()) > 2 / 255
     # what leaves by one door comes in by the other
     parts = {"unet": made.folder} if whole else {"lora": [made.folder]}
-    assert float((images(StableDiffusion.load(sd3.checkpoint.source, **parts)) - ours).abs().max()) <= 1 / 255
+    assert float((images(StableDiffusion.load(on.checkpoint.source, **parts)) - ours).abs().max()) <= 1 / 255
 
 
 @pytest.mark.slow

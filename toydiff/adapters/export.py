@@ -58,7 +58,8 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
     then.
 
     With these weights diffusers makes the same images as `sample_images` does for the same seed. That holds at whole
-    timesteps, and at the numbers of steps that the method is meant for.
+    timesteps, and at the numbers of steps that the method is meant for. Where a flow is noised again at each step,
+    diffusers draws that noise from torch's global stream, and FLUX's in another order: images are alike in law only.
     """
     if not isinstance(D, LambdaDenoiser) or not isinstance(D.net, CheckpointNetwork):
         raise ValueError(
