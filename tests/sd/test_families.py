@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import tiny_families
 import torch
-from diffusers import FluxPipeline, SD3Transformer2DModel
+from diffusers import (
+    FluxImg2ImgPipeline,
+    FluxPipeline,
+    SD3Transformer2DModel,
+    StableDiffusion3Img2ImgPipeline,
+)
 
 from toydiff import Linear
 from toydiff.adapters.checkpoint import StableDiffusion
@@ -177,6 +182,39 @@ def test_what_the_shifted_grid_refuses(checkpoints, broken):
         sample_images(StableDiffusion.load(broken), "a", solver="ddim", grid="shifted")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sd3", "flux-schnell"])
+@pytest.mark.parametrize(("steps", "strength"), [(5, 0.5), (4, 0.75), (3, 1.0)])
+def test_an_image_to_start_from(families, pipes, kind, steps, strength):
+    flux, image = kind.startswith("flux"), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    made = (FluxImg2ImgPipeline if flux else StableDiffusion3Img2ImgPipeline)(**pipes[kind].components)
+    made.set_progress_bar_config(disable=True)
+    want = made(
+        "a cat",
+        image=image,
+        height=64,
+        width=64,
+        num_inference_steps=steps,
+        strength=strength,
+        guidance_scale=1.0,
+        generator=[torch.Generator().manual_seed(7)],
+        output_type="latent",
+    ).images
+    want = made._unpack_latents(want, 64, 64, 8) if flux else want
+    ours = sample_images(
+        StableDiffusion.load(families[kind]),
+        "a cat",
+        image=image,
+        strength=strength,
+        steps=steps,
+        solver="ddim",
+        grid="shifted",
+        guidance_scale=1.0,
+        seed=7,
+    )
+    torch.testing.assert_close(ours.latents, want, rtol=0, atol=1e-4)
+
+
 # ---- prompts and latents
 
 
@@ -203,6 +241,15 @@ def test_prompts_and_latents_are_the_pipelines(families, pipes, kind):
     config = pipe.vae.config
     torch.testing.assert_close(mean, (law.mean - config.shift_factor) * config.scaling_factor, rtol=0, atol=1e-5)
     torch.testing.assert_close(std, law.std * config.scaling_factor, rtol=0, atol=1e-5)
+
+
+def test_what_half_precision_rounds_is_read_again(broken):
+    """The embedding of SD3's positions, too, which is no parameter."""
+    checkpoint, settings = StableDiffusion.load(broken), {"steps": 2, "grid": "shifted", "solver": "ddim"}
+    whole = sample_images(checkpoint, "a cat", **settings).latents
+    half = sample_images(checkpoint.to(dtype="bfloat16"), "a cat", **settings).latents
+    assert 1e-4 < float((half - whole).abs().max()) < 0.5
+    assert torch.equal(sample_images(checkpoint.to(dtype="float32"), "a cat", **settings).latents, whole)
 
 
 def test_t5_reads_what_clip_does_not(families):
@@ -258,6 +305,7 @@ def test_a_foreign_pipeline_is_refused_with_the_families(broken):
         ("tokenizer_3", ["evil", "T5TokenizerFast"], "of 'evil', which is not known here"),
         ("text_encoder", ["transformers", "CLIPTextModel"], "not a CLIPTextModelWithProjection"),
         ("unet", ["diffusers", "UNet2DConditionModel"], "a component 'unet'"),
+        ("_class_name", "FluxPipeline", "is a SD3Transformer2DModel, not a FluxTransformer2DModel"),
         ("text_encoder_3", [None, None], "lacks the component 'text_encoder_3'"),
     ],
 )

@@ -199,8 +199,8 @@ class StableDiffusion:
         for name in self.family.networks:
             ours, theirs = getattr(self.pipe, name, None), getattr(pipe, name, None)
             if ours is not None and theirs is not None:
-                fresh = dict(theirs.named_parameters())
-                for key, weight in ours.named_parameters():
+                fresh = {**dict(theirs.named_parameters()), **dict(theirs.named_buffers())}
+                for key, weight in [*ours.named_parameters(), *ours.named_buffers()]:
                     weight.data = fresh[key].data.to(weight.device)
 
     @property

@@ -17,6 +17,7 @@ from ..solvers.parallel import ParallelSolver
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
+from .families import Family
 from .network import network_of
 from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
 from .text import check_text
@@ -87,7 +88,8 @@ def sample_images(
 
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
     latent and noise the state at the first time is mixed. strength: in (0, 1], 0.8 where it is not given: of the N
-    steps only the last int(N strength) are taken, as diffusers does. ts may begin below t = 1 with an image only, and
+    steps only the last int(N strength) are taken, or, of a flow with a transformer, all but int(N - N strength), as
+    diffusers does. ts may begin below t = 1 with an image only, and
     takes no strength.
 
     seed: of the noise, which is drawn on the processor: of the start and then of the steps; with an image of its latent
@@ -143,7 +145,7 @@ def sample_images(
         ts = time_grid(D.schedule, steps, grid, data_std=D.data_std, guidance_scale=guidance_scale)
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
     if image is not None and ts is not None and of_steps:
-        ts = _last_part(ts, steps, STRENGTH if strength is None else strength)
+        ts = _last_part(ts, checkpoint.family, steps, STRENGTH if strength is None else strength)
     cond = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
     if negative_prompt is not None:
         check_text(negative_prompt, "the negative prompt")
@@ -200,11 +202,11 @@ def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_promp
         raise ValueError("the negative prompt has no effect at guidance scale 1, where guidance is off; leave it out")
 
 
-def _last_part(ts: Tensor, steps: int, strength: float) -> Tensor:
-    """The times of the last int(N strength) of N steps; `ValueError` for none."""
+def _last_part(ts: Tensor, family: Family, steps: int, strength: float) -> Tensor:
+    """The times of the last steps that `strength` leaves of N; `ValueError` for none."""
     if not 0 < check_number(strength, "strength") <= 1:
         raise ValueError(f"strength must be in (0, 1], got {strength:g}")
-    ts = ts[steps - int(steps * strength) :]
+    ts = ts[family.skipped(steps, strength) :]
     if len(ts) < 2:
         raise ValueError(f"strength {strength:g} of {steps} step(s) leaves no step; give more steps, or a higher one")
     return ts

@@ -176,6 +176,10 @@ class Family:
 
     # ---- schedulers
 
+    def skipped(self, steps: int, strength: float) -> int:
+        """How many of the steps the family's img2img pipeline leaves out."""
+        return steps - int(steps * strength)
+
     def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, int, int]) -> dict[str, Any]:
         """The arguments with which the pipeline calls `set_timesteps` of a flow's scheduler, for a latent (C, h, w)."""
         return {"num_inference_steps": steps}

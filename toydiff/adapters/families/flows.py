@@ -46,6 +46,10 @@ class Flow(Family):
 
     # ---- schedulers
 
+    def skipped(self, steps: int, strength: float) -> int:
+        """Rounded down; with a UNet it is the number of steps taken that is."""
+        return int(max(steps - steps * strength, 0))
+
     def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, int, int]) -> dict[str, Any]:
         return {"num_inference_steps": steps} | shift_of(pipe, latent)
 
