@@ -67,6 +67,21 @@ def repository(hub, checkpoints):
     return Path(shutil.copytree(checkpoints["sd"], hub.there / "org" / "sd"))
 
 
+@pytest.mark.parametrize("kind", ["sd3", "flux-dev"])
+def test_what_is_fetched_of_a_transformer(hub, families, kind):
+    """All encoders are among it, and neither code nor a single file beside them."""
+    there = Path(shutil.copytree(families[kind], hub.there / "org" / kind))
+    (there / "whole.safetensors").write_bytes(b"not to be fetched")
+    (there / "transformer" / "evil.py").write_text("raise SystemExit")
+    checkpoint = StableDiffusion.load(f"org/{kind}")
+    own = StableDiffusion.load(families[kind])
+    assert all(
+        torch.equal(a, b) for a, b in zip(checkpoint.network.parameters(), own.network.parameters(), strict=True)
+    )
+    assert {name.partition("/")[0] for name in hub.fetched} == {*own.family.classes, "scheduler", "model_index.json"}
+    assert not [name for name in hub.fetched if name.endswith((".py", "whole.safetensors"))]
+
+
 def said(*args, **settings):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         StableDiffusion.load(*args, **settings)
