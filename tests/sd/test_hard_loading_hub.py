@@ -118,7 +118,7 @@ def test_only_what_is_used_is_fetched(hub, repository, checkpoints):
 @pytest.mark.parametrize(
     ("index", "line"),
     [
-        ({"_class_name": "FluxPipeline"}, "'org/sd' is a FluxPipeline; this adapter takes"),
+        ({"_class_name": "PixArtSigmaPipeline"}, "'org/sd' is a PixArtSigmaPipeline; this adapter takes"),
         ({"_class_name": "StableDiffusionUpscalePipeline"}, "is a StableDiffusionUpscalePipeline"),
         ({"unet": ["evil", "Evil"]}, "of 'evil', which is not known here"),
         ({"_class_name": ["pipeline", "Evil"]}, "does not say which pipeline"),

@@ -215,8 +215,8 @@ def test_a_wrong_place(tmp_path, checkpoints):
     assert "not what it should be in JSON" in said(tmp_path)
     (tmp_path / "model_index.json").write_text("[1]")
     assert "not what it should be in JSON" in said(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline", "transformer": ["diffusers", "X"]}')
-    assert "is a FluxPipeline; this adapter takes" in said(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "PixArtSigmaPipeline", "transformer": ["a", "X"]}')
+    assert "is a PixArtSigmaPipeline; this adapter takes" in said(tmp_path)
 
 
 @pytest.mark.parametrize("offline", [True, False])

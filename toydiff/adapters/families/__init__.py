@@ -11,7 +11,7 @@ from .unets import UNets
 
 FAMILIES: tuple[Family, ...] = (UNets(), SD3(), Flux())
 
-SUPPORTED = "this adapter takes " + " and ".join(family.title for family in FAMILIES)
+SUPPORTED = "this adapter takes " + ", ".join(family.title for family in FAMILIES)
 
 __all__ = ["FAMILIES", "SUPPORTED", "Family", "family_of"]
 

@@ -25,7 +25,7 @@ XL = (
 
 
 class UNets(Family):
-    title = "those with a UNet (SD 1.x, SD 2.x, SDXL)"
+    title = "SD 1.x, SD 2.x and SDXL (StableDiffusionPipeline, StableDiffusionXLPipeline)"
     part = "unet"
     network_class = "UNet2DConditionModel"
     pipelines = (
