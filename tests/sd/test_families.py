@@ -16,6 +16,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Img2ImgPipeline,
 )
+from safetensors.torch import load_file, save_file
 
 from toydiff import Linear
 from toydiff.adapters.checkpoint import StableDiffusion
@@ -344,6 +345,18 @@ def test_a_transformer_that_does_not_fit(broken, changes, line):
     settings = {k: v for k, v in tiny_families.MMDIT.items() if not k.startswith("_")}
     SD3Transformer2DModel(**settings | changes).save_pretrained(broken / "transformer")
     assert line in said(broken)
+
+
+def test_another_transformer(families, broken, tmp_path):
+    [weights] = (broken / "transformer").glob("*.safetensors")
+    tensors = load_file(weights)
+    tensors["proj_out.bias"] = tensors["proj_out.bias"] + 1
+    save_file(tensors, weights)
+    made = StableDiffusion.load(families["sd3"], unet=broken)
+    assert torch.equal(made.network.proj_out.bias, tensors["proj_out.bias"])
+    line = said(families["sd3"], unet=families["flux-dev"])
+    assert "it is a FluxTransformer2DModel, and a SD3Transformer2DModel is needed" in line
+    assert "there is no transformer at" in said(families["sd3"], unet="nowhere")
 
 
 def test_a_shift_that_is_no_number(broken):

@@ -329,6 +329,9 @@ def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_o
     try:
         folder = (path / part if inside else path) if path.exists() else hub.network(unet, family, local_only, unsafe)
         layout.refuse_scripts(folder)
+        kind = layout.settings_of(folder / "config.json").get("_class_name", family.network_class)
+        if kind != family.network_class:
+            raise ValueError(f"it is a {str(kind)[:80]}, and a {family.network_class} is needed")
         found = _network(folder, family.network_class, unsafe)
     except ValueError as error:
         raise ValueError(f"the {what} {unet!r} cannot be read: {error}") from None
