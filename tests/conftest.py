@@ -74,6 +74,16 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """Folders of tiny checkpoints of other families by kind, made once: `tiny_families.KINDS`."""
+    import tiny_families
+    import tiny_sd
+
+    tiny_sd.silent()
+    return {kind: tiny_families.save(tmp_path_factory.mktemp("families") / kind, kind) for kind in tiny_families.KINDS}
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """A folder of eight small images with captions, as training on a checkpoint takes them."""
     import numpy as np

@@ -91,7 +91,7 @@ print(
 )
 
 evaluated = {}
-hook = checkpoint.unet.register_forward_pre_hook(
+hook = checkpoint.network.register_forward_pre_hook(
     lambda module, args, given: evaluated.setdefault("timesteps", []).append(float(given["timestep"][0])),
     with_kwargs=True,
 )
@@ -270,7 +270,8 @@ before = [miss(on.teacher, N) for N in (1, 2, 4, 8)]
 losses = [record.loss for record in run]
 student = run.finish().denoiser
 after = [miss(student, N) for N in (1, 2, 4, 8)]
-trained = sum(p.numel() for p in student.net.unet.parameters()) - sum(p.numel() for p in checkpoint.unet.parameters())
+trained, frozen = (sum(p.numel() for p in net.parameters()) for net in (student.net, checkpoint.network))
+trained -= frozen
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 axes[0].plot(losses, color="#0072B2")
 axes[0].set(xlabel="update", ylabel="loss", title=f"the loss of a LoRA of {trained:,} weights")

@@ -177,7 +177,8 @@ XL = {
 def counts() -> None:
     """Weights of UNets and of a LoRA of rank 64, and an update's passes: a backward pass counts two, features half."""
     from toydiff import runs
-    from toydiff.adapters.unet import CheckpointUNet, _lora_config
+    from toydiff.adapters.families import FAMILIES
+    from toydiff.adapters.network import CheckpointNetwork, _lora_config
     from toydiff.catalog import METHODS
     from toydiff.problems.pairs import Pairs
     from toydiff.problems.stable_diffusion import StableDiffusionProblem
@@ -186,7 +187,7 @@ def counts() -> None:
         with torch.device("meta"):
             unet = UNet2DConditionModel(**config)
             weights = sum(p.numel() for p in unet.parameters())
-            unet.add_adapter(_lora_config(64))
+            unet.add_adapter(_lora_config(FAMILIES[0], 64))
         print(
             f"{name:7} {weights / 1e6:7.0f} M weights, a LoRA of rank 64 "
             f"{sum(p.numel() for p in unet.parameters()) / 1e6 - weights / 1e6:5.0f} M"
@@ -194,14 +195,14 @@ def counts() -> None:
     spent, batch = [], 4
 
     def counted(name: str, passes: float) -> None:
-        original = getattr(CheckpointUNet, name)
+        original = getattr(CheckpointNetwork, name)
 
         def call(self, x, *args, **settings):
             out = original(self, x, *args, **settings)
             spent.append(passes * (3 if out.requires_grad else 1) * len(x) / batch)
             return out
 
-        setattr(CheckpointUNet, name, call)
+        setattr(CheckpointNetwork, name, call)
 
     counted("forward", 1.0)
     counted("features", 0.5)
@@ -268,7 +269,7 @@ def driver(args: argparse.Namespace) -> bool:
             ).latents
 
         # seconds of this thread's processor, which other work on the machine does not lengthen
-        clocks = (Clock(unet, "cpu", time.thread_time) for unet in (checkpoint.unet, pipe.unet))
+        clocks = (Clock(unet, "cpu", time.thread_time) for unet in (checkpoint.network, pipe.unet))
         sides = dict(zip(("ours", "theirs"), zip(clocks, (ours, theirs), strict=True), strict=True))
         found = {name: [] for name in sides}
         for number in range(args.rounds + 1):

@@ -123,7 +123,7 @@ def test_pickles_are_read_only_where_that_is_allowed(broken):
     want = load_file(file)["conv_in.weight"]
     file.unlink()
     assert "only pickles (.bin), which can run code" in said(broken)
-    assert torch.equal(StableDiffusion.load(broken, unsafe=True).unet.conv_in.weight, want)
+    assert torch.equal(StableDiffusion.load(broken, unsafe=True).network.conv_in.weight, want)
     assert "only pickles" in said(broken)  # though it is in memory
 
 
@@ -136,7 +136,8 @@ def test_real_layouts(tmp_path, name):
     folder = real_layouts.save(tmp_path / name, name)
     checkpoint = StableDiffusion.load(folder)
     assert checkpoint.kind == ("v" if name in ("sd20", "sd21", "zsnr") else "eps")
-    assert checkpoint.xl == (name in real_layouts.XL)
+    xl = name in real_layouts.XL
+    assert hasattr(checkpoint.pipe, "text_encoder_2") == xl
     assert checkpoint.denoiser().scale_conditioned == (name == "lcm")
     assert (float(checkpoint.schedule.alpha(torch.tensor([1.0]))) == 0) == (name == "zsnr")
     pixels = 8 * real_layouts.UNETS[name]["sample_size"]
@@ -150,15 +151,13 @@ def test_real_layouts(tmp_path, name):
             torch.ones(1, 4, 8, 8),
             10,
             parts[0][:1],
-            added_cond_kwargs={"text_embeds": parts[2][:1], "time_ids": torch.zeros(1, 6)} if checkpoint.xl else None,
+            added_cond_kwargs={"text_embeds": parts[2][:1], "time_ids": torch.zeros(1, 6)} if xl else None,
         )[0]
-        ours = checkpoint.unet(
+        ours = checkpoint.network(
             torch.ones(1, 4, 8, 8),
             10,
             found.hidden[:1],
-            added_cond_kwargs={"text_embeds": found.pooled[:1], "time_ids": torch.zeros(1, 6)}
-            if checkpoint.xl
-            else None,
+            added_cond_kwargs={"text_embeds": found.pooled[:1], "time_ids": torch.zeros(1, 6)} if xl else None,
         )[0]
     torch.testing.assert_close(found.hidden, parts[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(ours, want, rtol=0, atol=1e-5)
@@ -184,7 +183,6 @@ def test_real_layouts(tmp_path, name):
         ("StableDiffusionInstructPix2PixPipeline", {}),
         ("FlaxStableDiffusionPipeline", {"unet": ["diffusers", "FlaxUNet2DConditionModel"]}),
         ("OnnxStableDiffusionPipeline", {"unet": ["diffusers", "OnnxRuntimeModel"]}),
-        ("StableDiffusion3Pipeline", {"transformer": ["diffusers", "SD3Transformer2DModel"]}),
         ("KandinskyPipeline", {}),
         ("DDPMPipeline", {}),
         ("StableDiffusionXLImg2ImgPipeline", {"requires_aesthetics_score": True, "text_encoder": [None, None]}),
@@ -262,7 +260,7 @@ def test_variants_and_shards(broken, variant, shard):
     assert (len(files) > 1) == (shard == "150KB")
     again = StableDiffusion.load(broken)
     assert again is not whole
-    assert again.unet.dtype == torch.float32
+    assert again.network.dtype == torch.float32
     for part in ("unet", "vae", "text_encoder"):
         old, new = (getattr(checkpoint.pipe, part).state_dict() for checkpoint in (whole, again))
         assert all(torch.equal(old[key], new[key]) for key in old)
@@ -290,7 +288,7 @@ def test_which_weights_are_taken():
 
 
 def test_a_shard_that_is_missing(broken):
-    network = StableDiffusion.load(broken).unet
+    network = StableDiffusion.load(broken).network
     for file in (broken / "unet").glob("*.safetensors"):
         file.unlink()
     network.save_pretrained(broken / "unet", variant="fp16", max_shard_size="150KB")
@@ -385,7 +383,7 @@ def test_a_dropped_checkpoint_is_freed_at_once(checkpoints, tmp_path, single, ki
         sample_images(checkpoint, "a fox", steps=1, size=16)
         D = checkpoint.denoiser()
         D.net.to_train("lora", 2)
-        weights = [weakref.ref(checkpoint), weakref.ref(checkpoint.unet.conv_in.weight), weakref.ref(checkpoint.vae)]
+        weights = [weakref.ref(checkpoint), weakref.ref(checkpoint.network.conv_in.weight), weakref.ref(checkpoint.vae)]
         del checkpoint
         assert weights[0]() is not None  # the denoiser needs it
         del D
@@ -403,7 +401,7 @@ def test_a_changed_file_is_read_anew(broken, tmp_path):
     save_file(tensors, file)
     new = StableDiffusion.load(broken)
     assert new is not old
-    assert torch.equal(new.unet.conv_in.bias, tensors["conv_in.bias"])
+    assert torch.equal(new.network.conv_in.bias, tensors["conv_in.bias"])
     change(broken / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
     assert StableDiffusion.load(broken).kind == "v"
     old.to(dtype="bfloat16")
@@ -416,16 +414,16 @@ def test_bfloat16_and_back_gives_the_files_weights(checkpoints, tmp_path):
     checkpoint = StableDiffusion.load(folder)
     D, prompt = checkpoint.denoiser(), "a fox"
     student = D.net.to_train("lora", 2)
-    before = {key: value.clone() for key, value in checkpoint.unet.state_dict().items()}
+    before = {key: value.clone() for key, value in checkpoint.network.state_dict().items()}
     words = checkpoint.prompts.rows(checkpoint.prompts.add([prompt]), torch.zeros(1, 4, 8, 8))
     checkpoint.to(dtype="bfloat16")
-    assert not torch.equal(checkpoint.unet.conv_in.weight.float(), before["conv_in.weight"])
+    assert not torch.equal(checkpoint.network.conv_in.weight.float(), before["conv_in.weight"])
     checkpoint.to(dtype="float32")
-    assert all(torch.equal(before[key], value) for key, value in checkpoint.unet.state_dict().items())
+    assert all(torch.equal(before[key], value) for key, value in checkpoint.network.state_dict().items())
     again = checkpoint.prompts.rows(checkpoint.prompts.add([prompt]), torch.zeros(1, 4, 8, 8))
     assert torch.equal(words.hidden, again.hidden)
     shared = student.unet.get_submodule("mid_block.resnets.0.norm1").weight  # a student sees them, too
-    assert shared is checkpoint.unet.get_submodule("mid_block.resnets.0.norm1").weight
+    assert shared is checkpoint.network.get_submodule("mid_block.resnets.0.norm1").weight
 
 
 # ---- broken files (R5, R8)

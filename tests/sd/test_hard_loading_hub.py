@@ -67,6 +67,21 @@ def repository(hub, checkpoints):
     return Path(shutil.copytree(checkpoints["sd"], hub.there / "org" / "sd"))
 
 
+@pytest.mark.parametrize("kind", ["sd3", "flux-dev"])
+def test_what_is_fetched_of_a_transformer(hub, families, kind):
+    """All encoders are among it, and neither code nor a single file beside them."""
+    there = Path(shutil.copytree(families[kind], hub.there / "org" / kind))
+    (there / "whole.safetensors").write_bytes(b"not to be fetched")
+    (there / "transformer" / "evil.py").write_text("raise SystemExit")
+    checkpoint = StableDiffusion.load(f"org/{kind}")
+    own = StableDiffusion.load(families[kind])
+    assert all(
+        torch.equal(a, b) for a, b in zip(checkpoint.network.parameters(), own.network.parameters(), strict=True)
+    )
+    assert {name.partition("/")[0] for name in hub.fetched} == {*own.family.classes, "scheduler", "model_index.json"}
+    assert not [name for name in hub.fetched if name.endswith((".py", "whole.safetensors"))]
+
+
 def said(*args, **settings):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         StableDiffusion.load(*args, **settings)
@@ -87,7 +102,9 @@ def test_only_what_is_used_is_fetched(hub, repository, checkpoints):
         (repository / extra).parent.mkdir(exist_ok=True)
         (repository / extra).write_bytes(b"a gigabyte")
     checkpoint = StableDiffusion.load("org/sd")
-    assert torch.equal(checkpoint.unet.conv_in.weight, StableDiffusion.load(checkpoints["sd"]).unet.conv_in.weight)
+    assert torch.equal(
+        checkpoint.network.conv_in.weight, StableDiffusion.load(checkpoints["sd"]).network.conv_in.weight
+    )
     assert hub.fetched[0] == "model_index.json"
     assert not [name for name in hub.fetched if not name.endswith((".json", ".txt", ".safetensors")) or "fp16" in name]
     assert not [name for name in hub.fetched if "safety" in name]
@@ -101,7 +118,7 @@ def test_only_what_is_used_is_fetched(hub, repository, checkpoints):
 @pytest.mark.parametrize(
     ("index", "line"),
     [
-        ({"_class_name": "FluxPipeline"}, "'org/sd' is a FluxPipeline; this adapter takes"),
+        ({"_class_name": "PixArtSigmaPipeline"}, "'org/sd' is a PixArtSigmaPipeline; this adapter takes"),
         ({"_class_name": "StableDiffusionUpscalePipeline"}, "is a StableDiffusionUpscalePipeline"),
         ({"unet": ["evil", "Evil"]}, "of 'evil', which is not known here"),
         ({"_class_name": ["pipeline", "Evil"]}, "does not say which pipeline"),
@@ -140,7 +157,7 @@ def test_a_repository_in_half_precision_only(hub, repository, checkpoints, shard
         getattr(whole.pipe, part).save_pretrained(
             repository / part, variant="fp16", max_shard_size="150KB" if shards else "10GB"
         )
-    assert torch.equal(StableDiffusion.load("org/sd").unet.conv_in.weight, whole.unet.conv_in.weight)
+    assert torch.equal(StableDiffusion.load("org/sd").network.conv_in.weight, whole.network.conv_in.weight)
 
 
 def test_what_is_no_checkpoint(hub, repository):
@@ -155,14 +172,14 @@ def test_a_unet_and_a_lora_of_the_hub(hub, checkpoints, tmp_path):
     other = tiny_sd.pipeline(tmp_path / "words", "sd", seed=7).unet
     other.save_pretrained(hub.there / "org" / "unet")
     made = StableDiffusion.load(checkpoints["sd"], unet="org/unet")
-    assert torch.equal(made.unet.conv_in.weight, other.conv_in.weight)
+    assert torch.equal(made.network.conv_in.weight, other.conv_in.weight)
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     (hub.there / "org" / "lora").mkdir()
     (hub.there / "org" / "lora" / "README.md").write_text("a LoRA")
     tensors = {f"unet.{name}.lora_A.weight": torch.ones(1, 16), f"unet.{name}.lora_B.weight": torch.ones(16, 1)}
     save_file(tensors, hub.there / "org" / "lora" / "pytorch_lora_weights.safetensors")
     base, made = (StableDiffusion.load(checkpoints["sd"], lora=lora) for lora in ([], "org/lora"))
-    torch.testing.assert_close(made.unet.get_submodule(name).weight, base.unet.get_submodule(name).weight + 1)
+    torch.testing.assert_close(made.network.get_submodule(name).weight, base.network.get_submodule(name).weight + 1)
     assert "README.md" not in hub.fetched
     assert "cannot be read" in said(checkpoints["sd"], unet="org/nothing")
     assert "org/nothing" in said(checkpoints["sd"], lora="org/nothing")

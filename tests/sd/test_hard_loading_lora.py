@@ -65,7 +65,7 @@ def plain(checkpoints):
 
 
 def weight(checkpoint, layer=Q):
-    return checkpoint.unet.get_submodule(layer).weight
+    return checkpoint.network.get_submodule(layer).weight
 
 
 def same(ours, want):

@@ -141,7 +141,7 @@ def test_the_batch_changes_nothing(checkpoints):
 def test_whole_timesteps_differ_from_fractions_and_are_whole(checkpoints):
     checkpoint = StableDiffusion.load(checkpoints["sd-v"])
     timesteps = []
-    hook = checkpoint.unet.register_forward_pre_hook(
+    hook = checkpoint.network.register_forward_pre_hook(
         lambda module, args, named: timesteps.append(named["timestep"]), with_kwargs=True
     )
     try:
@@ -170,7 +170,7 @@ def test_whole_timesteps_differ_from_fractions_and_are_whole(checkpoints):
 def test_parallel_samplers_are_the_sequential_walk(checkpoints, kind, solver):
     checkpoint = StableDiffusion.load(checkpoints[kind])
     largest = []
-    hook = checkpoint.unet.register_forward_pre_hook(
+    hook = checkpoint.network.register_forward_pre_hook(
         lambda module, args, named: largest.append(len(named["sample"])), with_kwargs=True
     )
     settings = {"steps": 12, "guidance_scale": 3.0, "seed": 4, "decode": False, "grid": "uniform"}

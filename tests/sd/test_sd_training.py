@@ -21,10 +21,11 @@ from tiny import TinyDigits, TinyMixture
 from toydiff import Linear, runs
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.export import export, merged
+from toydiff.adapters.families.base import guidance_embedding
 from toydiff.adapters.images import image_folder, read_image
+from toydiff.adapters.network import CheckpointNetwork
 from toydiff.adapters.sampling import sample_images
 from toydiff.adapters.text import prompt_id
-from toydiff.adapters.unet import CheckpointUNet, guidance_embedding
 from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
 from toydiff.denoisers import NO_CLASS
@@ -61,6 +62,31 @@ def sd_without_data(checkpoints):
     return problem(f"sd:{checkpoints['sd']}", settings={"prompts": ["a cat", "a dog"], "rank": 4})
 
 
+@pytest.fixture
+def sd3(families, pictures):
+    """A fresh problem on SD3's tiny checkpoint, with pictures."""
+    return problem(f"sd:{families['sd3']}", settings={"data": str(pictures), "rank": 4})
+
+
+@pytest.fixture
+def sd3_without_data(families):
+    """As `sd3`, with prompts alone."""
+    return problem(f"sd:{families['sd3']}", settings={"prompts": ["a cat", "a dog"], "rank": 4})
+
+
+@pytest.fixture
+def flux(families, pictures):
+    """A fresh problem on FLUX.1-schnell's tiny checkpoint, with pictures."""
+    return problem(f"sd:{families['flux-schnell']}", settings={"data": str(pictures), "rank": 4, "size": 64})
+
+
+@pytest.fixture
+def flux_without_data(families):
+    """As `flux`, with prompts alone."""
+    settings = {"prompts": ["a cat", "a dog"], "rank": 4, "size": 64}
+    return problem(f"sd:{families['flux-schnell']}", settings=settings)
+
+
 def everything(module):
     """All tensors of a network, the shared ones too."""
     return {name: p.detach().clone() for name, p in module.named_parameters()}
@@ -85,6 +111,17 @@ Two where the one is meant for one step and the other for four.
 """
 
 
+EXPORTED_OF_A_FLOW = {
+    ("Linear", "velocity", False, "dpm++2m"): ["flow-matching"],
+    ("Linear", "velocity", True, "dpm++2m"): [],
+    ("Linear", "velocity", False, "ddim"): ["rectified-flow"],
+    ("PiecewiseLinear", "velocity", False, "ddim"): ["perflow"],
+    ("Linear", "velocity", False, "lcm"): ["cd", "dmd2"],
+    ("Linear", "velocity", True, "lcm"): [],
+}
+"""The same of a student of SD3 or FLUX.1-schnell. diffusers' SD3 does not take the scale."""
+
+
 def exported(D, about):
     return type(D.schedule).__name__, D.kind, D.scale_conditioned, about["sampler"]["solver"]
 
@@ -99,9 +136,11 @@ def trained(method, on, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("on", ["mixture", "digits", pytest.param("sd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sd3", "flux"))]
+)
 def test_every_method_on_every_problem(on, method, request, monkeypatch):
-    prompts = "sd" if METHODS[method].data else "sd_without_data"
+    prompts = on if METHODS[method].data else f"{on}_without_data"
     the_problem = {"mixture": TinyMixture, "digits": TinyDigits}.get(on, lambda: request.getfixturevalue(prompts))()
     teacher = the_problem.teacher
     before = everything(teacher)
@@ -122,9 +161,9 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
     assert everything(model.denoiser).keys() == student.keys() == start.keys()
     changed = [name for name in student if not torch.equal(student[name], start[name])]
     assert changed
-    if on == "sd":
-        assert all(".lora_" in name or "cond_proj" in name for name in changed)
-        assert exported(model.denoiser, model.about) in EXPORTED
+    if on in ("sd", "sd3", "flux"):
+        assert all(".lora_" in name or "cond_proj" in name or "guidance_embedder" in name for name in changed)
+        assert exported(model.denoiser, model.about) in (EXPORTED if on == "sd" else EXPORTED_OF_A_FLOW)
 
 
 @pytest.mark.slow
@@ -172,7 +211,11 @@ def test_a_student_in_plain_diffusers_makes_our_images(sd, checkpoints, tmp_path
     assert float((again.images - ours.images).abs().max()) <= 1 / 255
 
 
-def by_its_own_code(code, guidance_scale):
+EACH = "[torch.Generator().manual_seed(3 + k) for k in range(2)]"
+"""A stream of noise for each of two images."""
+
+
+def by_its_own_code(code, guidance_scale, generator=EACH):
     """Run the Python that an export prints, with our prompts and seed."""
     *lines, last = code.splitlines()
     last = last.replace('"a photograph of an astronaut riding a horse"', repr(tiny_sd.PROMPTS[:2])).replace(
@@ -181,11 +224,77 @@ def by_its_own_code(code, guidance_scale):
     last = last.replace("guidance_scale=7.5", f"guidance_scale={guidance_scale}")
     last = last.replace(
         "guidance_scale=",
-        'generator=[torch.Generator().manual_seed(3 + k) for k in range(2)], output_type="pt", guidance_scale=',
+        f'generator={generator}, output_type="pt", guidance_scale=',
     )
     found = {"torch": torch}
     exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
     return found["image"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "method", "whole"),
+    [
+        *(("sd3", method, whole) for m in EXPORTED_OF_A_FLOW.values() for method in m for whole in (False, True)),
+        ("flux-schnell", "dmd2", False),
+        ("flux-schnell", "rectified-flow", True),
+        ("flux-schnell", "lcm", True),
+        ("flux-dev", "cd", False),
+        ("flux-dev", "lcm", False),
+    ],
+)
+def test_a_student_of_a_flow_in_plain_diffusers_makes_our_images(families, pictures, tmp_path, kind, method, whole):
+    on = problem(f"sd:{families[kind]}", settings={"data": str(pictures), "rank": 4, "size": 64})
+    run, _ = trained(method, on, out=tmp_path / "run", changes={"lr": 1e-2})
+    model = run.finish()
+    loaded = runs.load(tmp_path / "run").denoiser
+    assert all(torch.equal(p, everything(model.denoiser)[name]) for name, p in everything(loaded).items())
+    made = export(model.denoiser, model.about, tmp_path / "student", whole=whole)
+    assert made.what == ("transformer" if whole else "lora")
+    solver, steps, code = model.about["sampler"]["solver"], max(made.steps), made.code
+    if kind != "sd3" and solver == "lcm":  # they draw the noise of FLUX's steps packed, in another order
+        steps, code = 1, made.code.replace(f"linspace(1, 0, {steps},", "linspace(1, 0, 1,")
+    settings = {"steps": steps, "guidance_scale": PLAIN.get(method, 1.0), "grid": "uniform", "size": 64}
+    settings["solver"] = solver if solver == "lcm" else "ddim"
+
+    def images(checkpoint, **more):
+        rng = torch.Generator().manual_seed(3)
+        return sample_images(checkpoint, tiny_sd.PROMPTS[:2], seed=rng, **settings, **more).images
+
+    ours = images(on.checkpoint, denoiser=loaded)
+    torch.manual_seed(3)  # their pipeline draws the noise of the steps from the global stream
+    theirs = by_its_own_code(code, PLAIN.get(method, 1.0), "torch.default_generator, height=64, width=64")
+    assert float((ours - theirs).abs().max()) <= 1 / 255
+    assert float((images(on.checkpoint) - theirs).abs().max()) > 2 / 255
+    # what leaves by one door comes in by the other
+    parts = {"unet": made.folder} if whole else {"lora": [made.folder]}
+    assert float((images(StableDiffusion.load(on.checkpoint.source, **parts)) - ours).abs().max()) <= 1 / 255
+
+
+@pytest.mark.slow
+def test_a_student_of_sd3_that_takes_the_scale_stays_here(sd3, tmp_path):
+    run, _ = trained("lcm", sd3, out=tmp_path / "run", changes={"lr": 1e-2})
+    model = run.finish()
+    D, x, t, cond = model.denoiser, torch.randn(2, 16, 8, 8), torch.tensor([0.4, 0.8]), sd3.eval_labels(2)
+    assert not torch.equal(D(x, t, cond, 5.0).x0, D(x, t, cond, 2.0).x0)
+    assert torch.equal(runs.load(tmp_path / "run").denoiser(x, t, cond, 5.0).x0, D(x, t, cond, 5.0).x0)
+    with pytest.raises(ValueError, match="SD3Transformer2DModel has none"):
+        export(D, model.about, tmp_path / "student")
+
+
+@pytest.mark.slow
+def test_a_run_on_sd3_that_is_stopped_is_continued_bit_for_bit(sd3, tmp_path):
+    def run(name, stop=None, resume=False):
+        changes = FEW | SMALL["cd"] | {"updates": 4}
+        made = runs.train("cd", sd3, changes=changes, out=tmp_path / name, every=1, resume=resume, watch=0)
+        for record in made:
+            if record.step == stop:
+                return None
+        return made.finish().denoiser.state_dict()
+
+    whole, _ = run("whole"), run("parts", stop=2)
+    parts = run("parts", resume=True)
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
 @pytest.mark.slow
@@ -254,9 +363,9 @@ def test_a_whole_unet_of_a_lora_is_the_same_student(sd, tmp_path):
         for c, D in ((sd.checkpoint, model.denoiser), (back, None))
     )
     torch.testing.assert_close(a.images, b.images, rtol=0, atol=1e-4)
-    before = everything(sd.checkpoint.unet)
+    before = everything(sd.checkpoint.network)
     merged(model.denoiser.net)
-    assert all(torch.equal(p, before[name]) for name, p in everything(sd.checkpoint.unet).items())
+    assert all(torch.equal(p, before[name]) for name, p in everything(sd.checkpoint.network).items())
 
 
 @pytest.mark.slow
@@ -282,7 +391,7 @@ def test_a_student_of_a_student(sd, tmp_path):
 @pytest.mark.slow
 def test_copies_share_what_is_not_trained(sd, tmp_path):
     student = sd.student(start=sd.teacher)
-    net, base = student.net, sd.checkpoint.unet
+    net, base = student.net, sd.checkpoint.network
     average, copied = EMA(student, 0.9), copy.deepcopy(student)
     shared = {id(p) for p in base.parameters()}
     own = [p for p in net.unet.parameters() if id(p) not in shared]
@@ -734,5 +843,5 @@ def test_labels_are_dropped_to_the_negative_prompt(sd):
     none = torch.full((2,), NO_CLASS)
     assert torch.equal(D(x, 0.5, none).eps, D(x, 0.5, None).eps)
     assert not torch.equal(D(x, 0.5, sd.eval_labels(2)).eps, D(x, 0.5, None).eps)
-    assert isinstance(D.net, CheckpointUNet)
+    assert isinstance(D.net, CheckpointNetwork)
     assert len(set(sd.eval_labels(6).tolist())) == 3

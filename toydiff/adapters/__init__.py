@@ -3,7 +3,8 @@ here is imported before it is used.
 
 - `reading` reads the files of a Stable Diffusion checkpoint.
 - `checkpoint` gives the checkpoint in this library's terms: a schedule, a denoiser, prompts, latents.
-- `unet` is the network behind `LambdaDenoiser`.
+- `families` says what differs between SD 1 and 2, SDXL, SD3 and FLUX.1.
+- `network` is the UNet or transformer behind `LambdaDenoiser`.
 - `text` encodes prompts, and `images` encodes pictures to train on.
 - `sampling` makes images, and `schedulers` makes them as diffusers' schedulers do.
 - `export` writes students for diffusers.

@@ -1,9 +1,9 @@
 """A Stable Diffusion checkpoint in this library's terms: a schedule from its table, a kind from its prediction type, a
 denoiser, prompts, latents.
 
-It takes SD 1.x and 2.x (eps and v prediction, zero terminal SNR) and SDXL, from a folder in diffusers' layout, a hub
-id, or a single .safetensors file. diffusers and transformers read the files and hold the networks. This library decides
-what the networks are evaluated at, and when.
+It takes the families of `families`, from a folder in diffusers' layout or a hub id, and those with a UNet from a single
+.safetensors file, too. diffusers and transformers read the files and hold the networks. This library decides what the
+networks are evaluated at, and when.
 """
 
 import functools
@@ -20,12 +20,13 @@ from tqdm import tqdm
 from ..denoisers import LambdaDenoiser
 from ..schedules import Linear, Schedule, Tabulated
 from ..support.checks import check_count, check_finite, check_state, shape, unknown
+from .families import SUPPORTED, Family, family_of
 from .images import stamps
 from .lora import with_strength
+from .network import CheckpointNetwork
 from .quiet import one_line, quietly
-from .reading import NETWORKS, read, whole
+from .reading import read, whole
 from .text import Encoded, Prompts
-from .unet import CheckpointUNet
 from .weights import check_weights
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AT_ONCE = 8
-"""The default of how many images go through the VAE, or latents through the UNet, in one call."""
+"""The default of how many images go through the VAE, or latents through the network, in one call."""
 
 UNFILTERED = "the checkpoint's safety checker is not loaded: images are not filtered"
 """What is printed wherever images are made."""
@@ -61,16 +62,21 @@ _LOADED: "weakref.WeakValueDictionary[str, StableDiffusion]" = weakref.WeakValue
 class StableDiffusion:
     """A checkpoint in memory, as `load` makes it.
 
-    `unet` and `vae` are diffusers' modules, frozen, and `pipe` is the pipeline that holds them. `schedule` and `kind`
-    say how the UNet was trained; `table` is the checkpoint's schedule of K = `timesteps` levels. `weight_names`
-    are those of the UNet's weights. `prompts` encodes prompts. `scale` is how many pixels one place of a latent is
-    wide, `channels` a latent's channels, and `resolution` (height, width), in pixels, the size of image that it was
-    trained at. `about` holds the arguments of `load`.
+    `network`, a UNet or a transformer, and `vae` are diffusers' modules, frozen, and `pipe` is the pipeline that holds
+    them; `family` says how they are called. `schedule` and `kind` say how the network was trained; `table` is the
+    checkpoint's schedule of K = `timesteps` levels. `weight_names` are those of the network's weights. `prompts`
+    encodes prompts. `scale` is how many pixels one place of a latent is wide, `channels` a latent's channels, and
+    `resolution` (height, width), in pixels, the size of image that it was trained at. `about` holds the arguments of
+    `load`.
     """
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
         self.pipe, self.about, self._files = pipe, about, _state(about)
-        self.unet, self.vae = pipe.unet, pipe.vae
+        family = family_of(type(pipe).__name__)
+        if family is None:
+            raise ValueError(f"{about['model']!r} is a {type(pipe).__name__}; {SUPPORTED}")
+        self.family: Family = family
+        self.network, self.vae = getattr(pipe, family.part), pipe.vae
         for module in self._modules():
             module.eval().requires_grad_(False)
         config = pipe.scheduler.config
@@ -86,25 +92,25 @@ class StableDiffusion:
         except ValueError as error:
             raise ValueError(f"the scheduler of {self.source!r} gives no schedule: {error}") from None
         self.timesteps = len(self.table)
-        self.weight_names = frozenset(name for name, _ in self.unet.named_parameters())
+        self.weight_names = frozenset(name for name, _ in self.network.named_parameters())
         self.schedule: Schedule = Linear() if self.flow else self.table
         blocks = self.vae.config.get("block_out_channels") or self.vae.config.encoder_block_out_channels
         self.scale = 2 ** (len(blocks) - 1)
         self.channels = int(self.vae.config.latent_channels)
-        if self.unet.config.in_channels != self.channels:
+        if family.channels(self.network) != self.channels:
             raise ValueError(
-                f"the UNet of {self.source!r} takes {self.unet.config.in_channels} channels "
+                f"the {family.part} of {self.source!r} takes {family.channels(self.network)} channels "
                 f"where a latent has {self.channels}: "
                 "checkpoints for inpainting, depth or editing are not supported"
             )
-        self.xl = getattr(pipe, "text_encoder_2", None) is not None
-        sample = self.unet.config.sample_size or (128 if self.xl else 64)
-        height, width = (sample, sample) if isinstance(sample, int) else sample
+        height, width = family.places(pipe)
         self.resolution = height * self.scale, width * self.scale
         # they hold the pipeline and not this object, so that it is freed as soon as it is dropped
-        self.too_long: Callable[[str], str | None] = functools.partial(too_long, pipe)
+        self.too_long: Callable[[str], str | None] = functools.partial(too_long, pipe, family)
         """too_long(prompt): the message for a prompt that has more tokens than a text encoder reads, or None."""
-        self.prompts = Prompts(functools.partial(encode_text, pipe), self.too_long, functools.partial(_encoders, pipe))
+        self.prompts = Prompts(
+            functools.partial(encode_text, pipe, family), self.too_long, functools.partial(_encoders, pipe, family)
+        )
 
     @property
     def source(self) -> str:
@@ -129,10 +135,10 @@ class StableDiffusion:
         config: for a single file, what the file holds: a folder in diffusers' layout, of which its JSON and tokenizers
         suffice, or a hub id. With None, diffusers guesses, and reads the hub. lora: files or folders of LoRAs, which
         are added to the weights for good, in this order; "style.safetensors:0.8" adds 0.8 times its change. unet: a
-        folder with another UNet, which replaces the checkpoint's. scheduler: the class of a scheduler of diffusers, one
-        of `names.COMPARABLE`, in place of the checkpoint's, with the same configuration. prediction_type: what the UNet
-        predicts, one of `names.PREDICTION_TYPES`, in place of what that configuration says. local_only: never use the
-        hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
+        folder with another UNet, or transformer, which replaces the checkpoint's. scheduler: the class of a scheduler
+        of diffusers, one of `names.COMPARABLE`, in place of the checkpoint's, with the same configuration.
+        prediction_type: what the UNet predicts, one of `names.PREDICTION_TYPES`, in place of what that configuration
+        says. local_only: never use the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
 
         The checkpoint is on the processor, in float32. In one process the same arguments give the same object, as long
         as it is in use and its files are unchanged: `to` moves it for all its users, and they have its prompts in
@@ -157,7 +163,7 @@ class StableDiffusion:
         return loaded
 
     def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
-        """Move the networks to a device, and the UNet and the text encoders to a dtype. The VAE stays in float32.
+        """Move the networks to a device, and the network and the text encoders to a dtype. The VAE stays in float32.
 
         None changes nothing. Weights that a narrower dtype has rounded are read again for another one. `ValueError`
         for float16 on the processor, for a device or dtype that there is not, for weights that a narrower dtype cannot
@@ -173,12 +179,12 @@ class StableDiffusion:
         if isinstance(dtype, str) and dtype not in DTYPES:
             raise unknown("dtype", dtype, DTYPES)
         precision: torch.dtype = (
-            self.unet.dtype if dtype is None else DTYPES[dtype] if isinstance(dtype, str) else dtype
+            self.network.dtype if dtype is None else DTYPES[dtype] if isinstance(dtype, str) else dtype
         )
         if device.type == "cpu" and precision == torch.float16:
             raise ValueError("float16 is too slow and too narrow on the processor; use float32 or bfloat16 there")
-        another = precision != self.unet.dtype
-        if another and self.unet.dtype in (torch.float16, torch.bfloat16):
+        another = precision != self.network.dtype
+        if another and self.network.dtype in (torch.float16, torch.bfloat16):
             self._read_again()
         with quietly():
             for module in self._modules():
@@ -197,43 +203,50 @@ class StableDiffusion:
                 "it was made without any; load it anew"
             )
         pipe = read(**self.about)
-        for name in NETWORKS:
+        for name in self.family.networks:
             ours, theirs = getattr(self.pipe, name, None), getattr(pipe, name, None)
             if ours is not None and theirs is not None:
-                fresh = dict(theirs.named_parameters())
-                for key, weight in ours.named_parameters():
+                fresh = {**dict(theirs.named_parameters()), **dict(theirs.named_buffers())}
+                for key, weight in [*ours.named_parameters(), *ours.named_buffers()]:
                     weight.data = fresh[key].data.to(weight.device)
 
     @property
     def device(self) -> torch.device:
-        """Where the UNet is."""
-        return next(self.unet.parameters()).device
+        """Where the network is."""
+        return next(self.network.parameters()).device
 
     def denoiser(self, *, rounded: bool = False, negative_prompt: str | None = None) -> LambdaDenoiser:
         """The checkpoint's model as a frozen denoiser. Its cond (B,) are labels that `prompts.add` gives.
 
-        rounded: the UNet gets whole timesteps, as in its training and in diffusers; a solver of high order then loses
-        its order. negative_prompt: the prompt that stands for no label, in guidance; None is no prompt.
+        rounded: the network gets whole timesteps, as in its training and in diffusers; a solver of high order then
+        loses its order. negative_prompt: the prompt that stands for no label, in guidance; None is no prompt.
         """
-        net = CheckpointUNet.of(self)
+        net = CheckpointNetwork.of(self)
         net.rounded, net.negative = rounded, negative_prompt
         D = LambdaDenoiser(net, self.schedule, self.kind)
-        D.training = net.training = False  # the UNet is so since it was loaded; eval() would walk through all of it
+        D.training = net.training = False  # the network is so since it was loaded; eval() would walk through all of it
         return D
 
     def latent_shape(self, size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
         """The shape (channels, H, W) of the latent of an image.
 
         size: of the image in pixels, (height, width) or the side of a square; None for the checkpoint's own.
-        `ValueError` for a size that is not positive whole numbers, or that is no multiple of `scale` (8 for SD).
+        `ValueError` for a size that is not positive whole numbers, that is no multiple of what the family has (8 for
+        SD, 16 for SD3), or that is larger than the network takes.
         """
         if not isinstance(size, int | tuple | None) or (isinstance(size, tuple) and len(size) != 2):
             raise ValueError(f"a size is a number of pixels, or (height, width), got {size!r}")
         height, width = (size, size) if isinstance(size, int) else self.resolution if size is None else size
+        multiple = self.scale * self.family.multiple(self.network)
+        most = self.scale * self.family.most_places(self.network)
         for side in (check_count(height, "height"), check_count(width, "width")):
-            if side % self.scale:
+            if side % multiple:
                 raise ValueError(
-                    f"the height and width of an image must be multiples of {self.scale} here, got {height} x {width}"
+                    f"the height and width of an image must be multiples of {multiple} here, got {height} x {width}"
+                )
+            if side > most:
+                raise ValueError(
+                    f"the height and width of an image are {most} at most for this checkpoint, got {height} x {width}"
                 )
         return self.channels, height // self.scale, width // self.scale
 
@@ -249,7 +262,7 @@ class StableDiffusion:
         check_count(at_once, "at_once")
         if latents.ndim != 4 or latents.shape[1] != self.channels or not len(latents):
             raise ValueError(f"latents have shape (n, {self.channels}, H, W) with n >= 1, got {shape(latents)}")
-        shift, factor = self._moments(latents)
+        shift, factor = self.family.moments(self.vae, latents)
         images = []
         for part in tqdm(latents.split(at_once), desc="decode", unit="batch", disable=not progress):
             z = (part.to(self.device, torch.float32) * factor.to(self.device)) + shift.to(self.device)
@@ -276,20 +289,11 @@ class StableDiffusion:
         for part in images.split(at_once):
             law = self.vae.encode(2 * part.to(self.device, torch.float32) - 1, return_dict=False)[0]
             mean, std = (law, torch.zeros_like(law)) if isinstance(law, Tensor) else (law.mean, law.std)
-            shift, factor = self._moments(mean)
+            shift, factor = self.family.moments(self.vae, mean)
             means.append(((mean - shift) / factor).cpu())
             stds.append((std / factor).cpu())
         check_finite(torch.cat([*means, *stds]), f"what the VAE of {self.source!r} made of images")
         return torch.cat(means), torch.cat(stds)
-
-    def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(shift, factor): a latent z of the UNet is factor z + shift for the VAE."""
-        config = self.vae.config
-        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-        if mean is None or std is None:
-            mean, std = [0.0] * self.channels, [1.0] * self.channels
-        column = functools.partial(torch.tensor, dtype=torch.float32, device=like.device)
-        return column(mean).view(1, -1, 1, 1), column(std).view(1, -1, 1, 1) / self.vae.config.scaling_factor
 
     def stamp(self, *parts: str) -> list:
         """What the weights of some components were read from, and the state of those files: where this is the same,
@@ -298,55 +302,45 @@ class StableDiffusion:
         files = (
             [place] if place.is_file() else sorted(p for part in parts for p in (place / part).glob("*") if p.is_file())
         )
-        return [self.about, str(self.unet.dtype), stamps(files)]
+        return [self.about, str(self.network.dtype), stamps(files)]
 
     def _modules(self) -> list[torch.nn.Module]:
-        parts = (getattr(self.pipe, name, None) for name in ("unet", "vae", "text_encoder", "text_encoder_2"))
+        parts = (getattr(self.pipe, name, None) for name in self.family.networks)
         return [part for part in parts if part is not None]
 
     def __repr__(self) -> str:
         height, width = self.resolution
-        return f"StableDiffusion({self.source!r}, {'XL, ' if self.xl else ''}{self.kind}, {height} x {width} px)"
+        return f"StableDiffusion({self.source!r}, {type(self.pipe).__name__}, {self.kind}, {height} x {width} px)"
 
 
-def encode_text(pipe: "DiffusionPipeline", texts: Sequence[str] | None) -> Encoded:
-    """Prompts as the pipeline's own encoders have them. None stands for no prompt: the empty one, or zeros where the
-    configuration of an SDXL checkpoint says so."""
-    words, device = [""] if texts is None else list(texts), pipe.unet.device
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), quietly():
-        if getattr(pipe, "text_encoder_2", None) is None:
-            found, _ = pipe.encode_prompt(words, device, 1, False)
-            return Encoded(found, None)
-        found, _, pooled, _ = pipe.encode_prompt(words, device=device, do_classifier_free_guidance=False)
-        if texts is None and pipe.config.force_zeros_for_empty_prompt:
-            return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
-        return Encoded(found, pooled)
+def encode_text(pipe: "DiffusionPipeline", family: Family, texts: Sequence[str] | None) -> Encoded:
+    """Prompts as the pipeline's own encoders have them. None stands for no prompt."""
+    device = pipe.vae.device
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        return family.encode(pipe, texts)
 
 
-def _encoders(pipe: "DiffusionPipeline") -> list[tuple[int, int]]:
+def _encoders(pipe: "DiffusionPipeline", family: Family) -> list[tuple[int, int]]:
     """The weights of the text encoders, by identity and version."""
-    parts = (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2"))
+    parts = (getattr(pipe, name, None) for name in family.encoders)
     weights = [p for part in parts if part is not None for p in part.parameters()]
     return [(id(p), 0 if p.is_inference() else p._version) for p in weights]
 
 
-def too_long(pipe: "DiffusionPipeline", text: str) -> str | None:
-    """The message for a prompt that has more tokens than a text encoder of the pipeline reads; None for any other.
-    `ValueError` for a token that the encoder has not."""
-    for name, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
-        tokenizer = getattr(pipe, name, None)
-        if tokenizer is None:
-            continue
+def too_long(pipe: "DiffusionPipeline", family: Family, text: str) -> str | None:
+    """The message for a prompt that has more tokens than a text encoder of the pipeline reads, of those that must read
+    it all (`Family.loses`); None for any other. `ValueError` for a token that an encoder has not."""
+    for name, encoder, most in family.readers(pipe):
+        tokenizer = getattr(pipe, name)
         with quietly():
             ids = tokenizer(text).input_ids
         words = getattr(pipe, encoder).config.vocab_size
         if max(ids, default=0) >= words:
             raise ValueError(f"the prompt has a token that is none of the {words} of the checkpoint's {encoder}")
-        most = tokenizer.model_max_length
-        if len(ids) > most:
-            lost = tokenizer.decode(ids[most - 1 : -1]).strip()
+        if len(ids) > most and name in family.loses(pipe):
+            lost, marks = tokenizer.decode(ids[most - 1 : -1]).strip(), tokenizer.num_special_tokens_to_add()
             return (
-                f"the prompt has {len(ids) - 2} tokens and the text encoder reads {most - 2}: "
+                f"the prompt has {len(ids) - marks} tokens and the text encoder reads {most - marks}: "
                 f"{lost[:80]!r} would be lost; shorten it, or allow the cut (--cut-prompts)"
             )
     return None
@@ -381,10 +375,10 @@ def table_of(scheduler: object) -> Tabulated:
     return Tabulated(scheduler.alphas_cumprod.double())
 
 
-def unet_from(
+def network_from(
     checkpoint: dict, trained: str, rank: int, guided: bool, flow: bool, rounded: bool = False
-) -> CheckpointUNet:
+) -> CheckpointNetwork:
     """A network from its `config`. The weights that were trained are still to be loaded."""
-    net = CheckpointUNet.of(StableDiffusion.load(**checkpoint)).to_train(trained, rank, guided=guided, flow=flow)
+    net = CheckpointNetwork.of(StableDiffusion.load(**checkpoint)).to_train(trained, rank, guided=guided, flow=flow)
     net.rounded = rounded
     return net

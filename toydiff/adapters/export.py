@@ -1,4 +1,5 @@
-"""Students for diffusers: a LoRA or a UNet, the scheduler that samples it, and the lines of Python that load both."""
+"""Students for diffusers: a LoRA or a whole network, the scheduler that samples it, and the lines of Python that load
+both."""
 
 import copy
 import inspect
@@ -17,12 +18,14 @@ from ..support.files import check_folder, writable_folder, write_json, write_tex
 from ..training.checkpoints import versions
 from . import hub, layout
 from .checkpoint import KINDS, table_of
+from .families import Family
+from .families.base import named
+from .network import Checkpoint, CheckpointNetwork, network_of
 from .quiet import one_line, quietly
-from .reading import EXPORTED, NETWORKS, SINGLE
-from .unet import Checkpoint, CheckpointUNet, network_of
+from .reading import EXPORTED, SINGLE
 
 if TYPE_CHECKING:
-    from diffusers import SchedulerMixin, UNet2DConditionModel
+    from diffusers import SchedulerMixin
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 SCHEDULERS = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler", "dpm++2m": "DPMSolverMultistepScheduler"}
@@ -37,7 +40,7 @@ class Exported:
 
     folder: Path
     what: str
-    """"lora" or "unet"."""
+    """"lora", or the network's part: "unet" or "transformer"."""
     scheduler: str
     """The name of the scheduler's class."""
     steps: tuple[int, ...]
@@ -49,14 +52,16 @@ class Exported:
 def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: bool = False) -> Exported:
     """Write a student for diffusers, with its scheduler, into a folder that is empty or is still to be made.
 
-    A LoRA is written where the student is no more than that, and else its UNet. whole: the UNet in any case. about:
-    what is known of the student (`runs.Model.about`). `ValueError` if D is no student of a checkpoint, if no scheduler
-    has its schedule, or if the folder is in use or cannot be written; nothing is left there then.
+    A LoRA is written where the student is no more than that, and else its network. whole: the network in any case.
+    about: what is known of the student (`runs.Model.about`). `ValueError` if D is no student of a checkpoint, if
+    diffusers has no such network or scheduler, or if the folder is in use or cannot be written; nothing is left there
+    then.
 
     With these weights diffusers makes the same images as `sample_images` does for the same seed. That holds at whole
-    timesteps, and at the numbers of steps that the method is meant for.
+    timesteps, and at the numbers of steps that the method is meant for. Where a flow is noised again at each step,
+    diffusers draws that noise from torch's global stream, and FLUX's in another order: images are alike in law only.
     """
-    if not isinstance(D, LambdaDenoiser) or not isinstance(D.net, CheckpointUNet):
+    if not isinstance(D, LambdaDenoiser) or not isinstance(D.net, CheckpointNetwork):
         raise ValueError(
             "only students of Stable Diffusion checkpoints are exported; this one's network is one of toydiff"
         )
@@ -68,26 +73,31 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
         raise ValueError(f"the folder {str(folder)!r} is not empty; choose another one")
     scheduler = scheduler_of(D, str(about["sampler"]["solver"]), steps)
     base = net.checkpoint.about
-    as_lora = net.trained == "lora" and not net.guided and not whole and not base["lora"] and base["unet"] is None
+    family = net.family
+    if net.guided and not family.takes_guidance:
+        raise ValueError(
+            f"this student has the guidance scale as an input, and diffusers' {family.network_class} has none"
+        )
+    as_lora = net.is_lora and not whole and not base["lora"] and base["unet"] is None
     code = usage(
         D,
         folder,
-        "lora" if as_lora else "unet",
+        "lora" if as_lora else family.part,
         type(scheduler).__name__,
         steps,
         guidance=1.0 if not net.guided else 7.5,
     )
-    unet = None if as_lora else merged(net)
+    network = None if as_lora else merged(net)
     made = [place for place in folder.parents if not place.exists()]
     try:
         writable_folder(folder.parent)
         # into a folder beside it, which gets its name once it is whole
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-", suffix=".part") as name, quietly():
             part = Path(name)
-            if unet is None:
+            if network is None:
                 _save_lora(net, part)
             else:
-                unet.save_pretrained(part / "unet", safe_serialization=True)
+                network.save_pretrained(part / family.part, safe_serialization=True)
             scheduler.save_pretrained(part / "scheduler")
             write_text(part / "README.md", _readme(f"{about['method']} on {base['model']}", code))
             write_json(
@@ -103,7 +113,7 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
             if place.is_dir():
                 place.rmdir()
         raise ValueError(f"the student cannot be written into {str(folder)!r}: {one_line(error)}") from None
-    return Exported(folder, "lora" if as_lora else "unet", type(scheduler).__name__, steps, code)
+    return Exported(folder, "lora" if as_lora else family.part, type(scheduler).__name__, steps, code)
 
 
 def _readme(title: str, code: str) -> str:
@@ -114,22 +124,22 @@ def _readme(title: str, code: str) -> str:
     return f"# {title}\n\nMade by toydiff. To use it:\n\n{fence}python\n{code}{fence}\n"
 
 
-def _save_lora(net: CheckpointUNet, folder: Path) -> None:
+def _save_lora(net: CheckpointNetwork, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
-    layers: dict[str, Tensor] = {k: v.detach().cpu().float() for k, v in get_peft_model_state_dict(net.unet).items()}
+    layers: dict[str, Tensor] = {k: v.detach().cpu().float() for k, v in get_peft_model_state_dict(net.network).items()}
     type(net.checkpoint.pipe).save_lora_weights(
-        folder, unet_lora_layers=layers, weight_name=LORA_FILE, safe_serialization=True
+        folder, **{f"{net.family.part}_lora_layers": layers}, weight_name=LORA_FILE, safe_serialization=True
     )
 
 
-def merged(net: CheckpointUNet) -> "UNet2DConditionModel":
-    """A copy of the student's UNet for diffusers, in float32 on the processor. A LoRA is added to its weights."""
-    unet = copy.deepcopy(net.unet).cpu().float()
+def merged(net: CheckpointNetwork) -> Any:
+    """A copy of the student's network for diffusers, in float32 on the processor. A LoRA is added to its weights."""
+    network = copy.deepcopy(net.network).cpu().float()
     if net.trained == "lora":
-        unet.fuse_lora()
-        unet.unload_lora()
-    return unet
+        network.fuse_lora()
+        network.unload_lora()
+    return network
 
 
 def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "SchedulerMixin":
@@ -141,23 +151,10 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
     import diffusers
 
     checkpoint, schedule = network_of(D).checkpoint, D.schedule
-    if isinstance(schedule, Linear) and D.kind == "velocity":
-        if solver == "lcm":
-            raise ValueError(
-                "no scheduler of diffusers that these pipelines take noises a flow again, as the solver lcm does; "
-                "train on the checkpoint's own schedule"
-            )
-        # FlowMatchEulerDiscreteScheduler lacks what these pipelines ask of a scheduler; UniPC of order 1 without its
-        # corrector is Euler's step
-        return diffusers.UniPCMultistepScheduler(
-            solver_order=1,
-            disable_corrector=list(range(1000)),
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-            final_sigmas_type="zero",
-        )
-    names = {kind: name for name, kind in KINDS.items()}
     table = schedule.base if isinstance(schedule, PiecewiseLinear) else schedule
+    if isinstance(table, Linear) and D.kind == "velocity":
+        return checkpoint.family.flow_scheduler(noised=solver == "lcm")
+    names = {kind: name for name, kind in KINDS.items()}
     if not isinstance(table, Tabulated) or not table.equals(checkpoint.table):
         raise ValueError(
             f"no scheduler of diffusers has the schedule {schedule!r}; "
@@ -199,20 +196,23 @@ def _arguments(checkpoint: Checkpoint, single: bool) -> str:
     else:
         at = Path(checkpoint.source)
         folder = at if at.is_dir() else hub.checkpoint(checkpoint.source, True, about["unsafe"])
-        if variant := _variant(folder, about["unsafe"]):
+        if variant := _variant(checkpoint.family, folder, about["unsafe"]):
             arguments += [f"variant={variant!r}", "torch_dtype=torch.float32"]  # else the text encoder stays in half
     index = folder / "model_index.json"
-    named = layout.named(layout.read_json(index)) if index.is_file() else layout.NOT_LOADED
+    there = named(layout.read_json(index)) if index.is_file() else layout.NOT_LOADED
     taken = inspect.signature(type(checkpoint.pipe).__init__).parameters
     for name in layout.NOT_LOADED:
-        if name in named and name in taken and not (folder / name).is_dir():  # it was not downloaded
+        if name in there and name in taken and not (folder / name).is_dir():  # it was not downloaded
+            arguments.append(f"{name}=None")
+    for name in checkpoint.family.texts:
+        if index.is_file() and name in taken and name not in there:  # it is none of the checkpoint's
             arguments.append(f"{name}=None")
     return "".join(f", {argument}" for argument in arguments)
 
 
-def _variant(folder: Path, unsafe: bool) -> str | None:
+def _variant(family: Family, folder: Path, unsafe: bool) -> str | None:
     """The variant ("fp16") of the weights in a checkpoint's folder, where a network has no others."""
-    for name in NETWORKS:
+    for name in family.networks:
         files = [file.name for file in (folder / name).glob("*")]
         if files and (variant := layout.choose(files, name, unsafe)[0]):
             return variant
@@ -222,25 +222,28 @@ def _variant(folder: Path, unsafe: bool) -> str | None:
 def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tuple[int, ...], guidance: float) -> str:
     """The Python that makes an image with diffusers alone.
 
-    folder: of the student; what: "lora" or "unet"; scheduler: the name of its class; guidance: the guidance scale.
+    folder: of the student; what: "lora", or the network's part; scheduler: the name of its class; guidance: the
+    guidance scale.
     """
     checkpoint, place = network_of(D).checkpoint, str(folder)
+    part, network = checkpoint.family.part, checkpoint.family.network_class
     pipeline = type(checkpoint.pipe).__name__
     single = Path(checkpoint.source).suffix in SINGLE
     arguments = _arguments(checkpoint, single)
     n = max(steps)
-    flow = isinstance(D.schedule, Linear)
+    schedule = D.schedule.base if isinstance(D.schedule, PiecewiseLinear) else D.schedule
+    flow = isinstance(schedule, Linear)
     lines = [
         *(["import numpy as np"] if flow else ()),
         *(["import torch"] if "torch." in arguments else ()),
-        f"from diffusers import {pipeline}, {scheduler}" + (", UNet2DConditionModel" if what == "unet" else ""),
+        f"from diffusers import {pipeline}, {scheduler}" + ("" if what == "lora" else f", {network}"),
         "",
         f"pipe = {pipeline}.{'from_single_file' if single else 'from_pretrained'}({checkpoint.source!r}{arguments})",
     ]
     if what == "lora":
         lines.append(f"pipe.load_lora_weights({place!r}, weight_name={LORA_FILE!r})")
     else:
-        lines.append(f'pipe.unet = UNet2DConditionModel.from_pretrained({place!r}, subfolder="unet")')
+        lines.append(f'pipe.{part} = {network}.from_pretrained({place!r}, subfolder="{part}")')
     lines.append(f'pipe.scheduler = {scheduler}.from_pretrained({place!r}, subfolder="scheduler")')
     walk = f"num_inference_steps={n}"
     if flow:

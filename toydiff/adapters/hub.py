@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import layout
+from .families import FAMILIES, Family
 from .quiet import one_line
 
 WORDS = (
@@ -73,7 +74,8 @@ def checkpoint(model: str, local_only: bool, unsafe: bool) -> Path:
         there = names(model, local_only)
         index = file(model, "model_index.json", local_only) if "model_index.json" in there else None
     except ValueError as error:
-        wanted = [f"{name}/*" for name in (*layout.NEEDED, *layout.SECOND)]
+        every = dict.fromkeys(name for family in FAMILIES for name in (*family.classes, "scheduler"))
+        wanted = [f"{name}/*" for name in every]
         why = "the hub is not to be used" if offline(local_only) else "the hub was not reached, or does not have it"
         raise ValueError(
             f"the checkpoint {model!r} is neither a folder here nor in the hub's cache, and {why} ({error}); where "
@@ -85,12 +87,12 @@ def checkpoint(model: str, local_only: bool, unsafe: bool) -> Path:
             f"{model!r} is no checkpoint in diffusers' layout: it has no model_index.json; for a single file, fetch it "
             "and give the file, for a LoRA --lora, for a UNet alone --unet"
         )
-    parts = layout.parts_of(index.parent, model)
+    family, parts = layout.parts_of(index.parent, model)
     wanted = ["model_index.json"]
-    for name in layout.needed(parts):
+    for name in family.needed(parts):
         own = [one.removeprefix(f"{name}/") for one in there if one.startswith(f"{name}/")]
         wanted += [f"{name}/{one}" for one in own if one in (*WORDS, *SETTINGS)]
-        if name in layout.CLASSES and not name.startswith("tokenizer"):
+        if name in family.networks:
             wanted += [f"{name}/{one}" for one in _weights(own, name, unsafe, repr(model))]
     for one in wanted:
         index = file(model, one, local_only)
@@ -111,15 +113,15 @@ def _root(path: Path, name: str) -> Path:
     return path.parents[name.count("/")]
 
 
-def unet(model: str, local_only: bool, unsafe: bool) -> Path:
-    """The folder of a UNet alone."""
+def network(model: str, family: Family, local_only: bool, unsafe: bool) -> Path:
+    """The folder of a network alone, a UNet or a transformer."""
     there = names(model, local_only)
-    inside = "" if "config.json" in there else "unet/"
+    inside = "" if "config.json" in there else f"{family.part}/"
     own = [one.removeprefix(inside) for one in there if one.startswith(inside) and "/" not in one.removeprefix(inside)]
     if "config.json" not in own:
         raise ValueError("it has no config.json")
     path = file(model, inside + "config.json", local_only)
-    for one in _weights(own, "unet", unsafe, repr(model)):
+    for one in _weights(own, family.part, unsafe, repr(model)):
         file(model, inside + one, local_only)
     return path.parent
 
@@ -130,8 +132,8 @@ def configuration(model: str, local_only: bool, of: str = "") -> Path:
     try:
         there = names(model, local_only)
         index = file(model, "model_index.json", local_only)
-        parts = layout.parts_of(index.parent, model)
-        for name in layout.needed(parts):
+        family, parts = layout.parts_of(index.parent, model)
+        for name in family.needed(parts):
             for one in there:
                 if one.rpartition("/")[0] == name and one.rpartition("/")[2] in (*WORDS, *SETTINGS):
                     file(model, one, local_only)

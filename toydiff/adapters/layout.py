@@ -11,45 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ..support.checks import unknown
+from .families import SUPPORTED, Family, family_of
+from .families.base import named
 
-SECOND = ("text_encoder_2", "tokenizer_2")
-NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder", "controlnet")
-SUPPORTED = "this adapter takes checkpoints with a UNet: SD 1.x, SD 2.x and SDXL"
-
 LIBRARIES = ("diffusers", "transformers")
-ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
-TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-CLASSES: dict[str, tuple[str, ...]] = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL", "AutoencoderTiny"),
-    "text_encoder": ENCODERS,
-    "text_encoder_2": ENCODERS,
-    "tokenizer": TOKENIZERS,
-    "tokenizer_2": TOKENIZERS,
-}
-"""The classes that a component may have. A scheduler may be any of diffusers'."""
-PIPELINES = {
-    "StableDiffusionPipeline": False,
-    "StableDiffusionImg2ImgPipeline": False,
-    "StableDiffusionControlNetPipeline": False,
-    "StableDiffusionControlNetImg2ImgPipeline": False,
-    "StableDiffusionPAGPipeline": False,
-    "LatentConsistencyModelPipeline": False,
-    "LatentConsistencyModelImg2ImgPipeline": False,
-    "StableDiffusionXLPipeline": True,
-    "StableDiffusionXLImg2ImgPipeline": True,
-    "StableDiffusionXLControlNetPipeline": True,
-    "StableDiffusionXLControlNetImg2ImgPipeline": True,
-    "StableDiffusionXLPAGPipeline": True,
-}
-"""The pipelines whose networks are those of SD 1.x and 2.x, or (True) of SDXL."""
 
 CODE = ("auto_map", "trust_remote_code", "custom_pipeline", "custom_pipelines", "custom_components")
 """Keys by which a configuration names code of its own."""
 MOST = {
     "num_train_timesteps": 100_000,
     "num_hidden_layers": 256,
+    "num_layers": 256,
+    "num_decoder_layers": 256,
+    "pos_embed_max_size": 1024,
     "layers_per_block": 64,
     "transformer_layers_per_block": 256,
     "mid_block_layers": 64,
@@ -80,18 +55,19 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def parts_of(folder: Path | str, model: str) -> dict[str, Any]:
-    """What the checkpoint is made of, by the model_index.json in the folder; its `_class_name` is one of `PIPELINES`.
+def parts_of(folder: Path | str, model: str) -> tuple[Family, dict[str, Any]]:
+    """The family of a checkpoint, and what it is made of, by the model_index.json in its folder.
 
-    model: how the checkpoint is called in messages. `ValueError` for another kind of checkpoint, for a component that
-    is not one of the known ones, or for code of its own.
+    model: how the checkpoint is called in messages. `ValueError` for a pipeline of no family, for a component that is
+    not one of the known ones, or for code of its own.
     """
     parts = read_json(Path(folder) / "model_index.json")
     kind = parts.get("_class_name")
     refuse_code(parts, f"the model_index.json of {model!r}")
     if not isinstance(kind, str):
         raise ValueError(f"the model_index.json of {model!r} does not say which pipeline it is of: {kind!r}")
-    if kind not in PIPELINES:
+    family = family_of(kind)
+    if family is None:
         raise ValueError(f"{model!r} is a {kind[:80]}; {SUPPORTED}, and their plain pipelines")
     for name, class_ in parts.items():
         if not isinstance(class_, list):
@@ -109,27 +85,19 @@ def parts_of(folder: Path | str, model: str) -> dict[str, Any]:
             )
         if name in NOT_LOADED:
             continue
-        if name not in (*CLASSES, "scheduler"):
+        if name not in (*family.classes, "scheduler"):
             raise ValueError(f"{model!r} has a component {name!r} ({word}) that is not known here; {SUPPORTED}")
         if word is None or (name == "scheduler" and not is_scheduler(word)):
             raise ValueError(f"the scheduler of {model!r} is a {word}, which is none of diffusers'")
-        if word not in CLASSES.get(name, (word,)):
-            raise ValueError(f"the {name} of {model!r} is a {word}, not a {' or '.join(CLASSES[name])}; {SUPPORTED}")
-    if "unet" not in named(parts):
-        raise ValueError(f"{model!r} is a {kind} without a UNet; {SUPPORTED}")
-    if parts.get("requires_aesthetics_score"):
-        raise ValueError(f"{model!r} is a {kind} that takes an aesthetic score, a refiner of images; {SUPPORTED}")
-    return parts
-
-
-def named(parts: dict[str, Any]) -> list[str]:
-    """The components that a checkpoint has."""
-    return [name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None]
-
-
-def needed(parts: dict[str, Any]) -> list[str]:
-    """The components that it must have."""
-    return [*NEEDED, *(name for name in SECOND if name in named(parts) or PIPELINES[parts["_class_name"]])]
+        if word not in family.classes.get(name, (word,)):
+            raise ValueError(
+                f"the {name} of {model!r} is a {word}, not a {' or '.join(family.classes[name])}; {SUPPORTED}"
+            )
+    if family.part not in named(parts):
+        raise ValueError(f"{model!r} is a {kind} without a {family.part}; {SUPPORTED}")
+    if task := family.other_task(parts):
+        raise ValueError(f"{model!r} is a {kind} that {task}; {SUPPORTED}")
+    return family, parts
 
 
 def is_scheduler(name: str) -> bool:

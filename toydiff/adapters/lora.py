@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .families import Family
 from .weights import read_tensors
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ def with_strength(lora: str | Path) -> tuple[str, float]:
     return place, number
 
 
-def add_lora(pipe: "DiffusionPipeline", file: Path, lora: str, unsafe: bool, strength: float = 1.0) -> None:
-    """Add `strength` times the LoRA of a file to the weights of the UNet and the text encoders.
+def add_lora(
+    pipe: "DiffusionPipeline", family: Family, file: Path, lora: str, unsafe: bool, strength: float = 1.0
+) -> None:
+    """Add `strength` times the LoRA of a file to the weights of the network and the text encoders.
 
     lora: how it is called in messages. `ValueError` where the file cannot be read, is not a LoRA, or has a layer that
     this checkpoint has not; the pipeline is then of no use.
@@ -72,8 +75,8 @@ def add_lora(pipe: "DiffusionPipeline", file: Path, lora: str, unsafe: bool, str
         layers = _layers(tensors)
         if strength != 1 and any(layer.dora is not None for layer in layers.values()):
             raise ValueError("it is a DoRA, whose magnitudes replace those of the weights: it has no strength but 1")
-        _inject(pipe, file, _renamed(pipe, tensors, layers), unsafe)
-        places = _places(pipe, layers)
+        _inject(pipe, file, _renamed(pipe, family, tensors, layers), unsafe)
+        places = _places(pipe, family, layers)
         for name, place in places.items():
             if layers[name].kohya or layers[name].alpha is not None:
                 place.scaling[ADAPTER] = layers[name].scale
@@ -123,22 +126,24 @@ def _layers(tensors: dict[str, Tensor]) -> dict[str, Layer]:
     return found
 
 
-def _networks(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
-    parts = {name: getattr(pipe, name, None) for name in ("unet", "text_encoder", "text_encoder_2")}
+def _networks(pipe: "DiffusionPipeline", family: Family) -> dict[str, nn.Module]:
+    parts = {name: getattr(pipe, name, None) for name in family.lora_parts}
     return {name: network for name, network in parts.items() if network is not None}
 
 
 def _renamed(
-    pipe: "DiffusionPipeline", tensors: dict[str, Tensor], layers: dict[str, Layer]
+    pipe: "DiffusionPipeline", family: Family, tensors: dict[str, Tensor], layers: dict[str, Layer]
 ) -> dict[str, Tensor] | None:
     """The factors by names that diffusers knows, where all names are kohya's of diffusers' layers. Elsewhere the file's
     own without `dora_scale`, of which peft has another kind; None for the file as it is."""
-    prefixes = {"unet": ("lora_unet_",), "text_encoder": ("lora_te_", "lora_te1_"), "text_encoder_2": ("lora_te2_",)}
+    prefixes = {"text_encoder": ("lora_te_", "lora_te1_"), "text_encoder_2": ("lora_te2_",)}
     there: dict[str, str] = {}
-    for part, network in _networks(pipe).items():
+    for part, network in _networks(pipe, family).items():
         for name, _ in network.named_modules():
-            full = name if part == "unet" or name.startswith("text_model.") else f"text_model.{name}"
-            there |= {prefix + full.replace(".", "_"): f"{part}.{full}" for prefix in prefixes[part]}
+            inside = not part.startswith("text_encoder") or name.startswith("text_model.")
+            full = name if inside else f"text_model.{name}"
+            for prefix in prefixes.get(part, (f"lora_{part}_",)):
+                there[prefix + full.replace(".", "_")] = f"{part}.{full}"
     lost = [name for name in layers if name not in there]
     if all(layer.kohya for layer in layers.values()) and not any(word in name for name in lost for word in ORIGINAL):
         if lost:
@@ -155,7 +160,9 @@ def _renamed(
 
 def _sides(layer: str) -> tuple[str, str]:
     """What the factors are called: of text encoders, diffusers knows all layers by its own names only."""
-    return ("lora_A", "lora_B") if layer.startswith("unet.") else ("lora_linear_layer.down", "lora_linear_layer.up")
+    if layer.startswith("text_encoder"):
+        return "lora_linear_layer.down", "lora_linear_layer.up"
+    return "lora_A", "lora_B"
 
 
 def _inject(pipe: "DiffusionPipeline", file: Path, tensors: dict[str, Tensor] | None, unsafe: bool) -> None:
@@ -182,14 +189,14 @@ def _print_of(*factors: Tensor) -> tuple[bytes, ...]:
     return tuple(factor.detach().float().cpu().contiguous().numpy().tobytes() for factor in factors)
 
 
-def _places(pipe: "DiffusionPipeline", layers: dict[str, Layer]) -> dict[str, Any]:
+def _places(pipe: "DiffusionPipeline", family: Family, layers: dict[str, Layer]) -> dict[str, Any]:
     """The layers of the networks, peft's, that those of the file were injected into.
 
     They are found by their numbers, and where those are the same by their names. `ValueError` where one was not
     injected.
     """
     injected: dict[tuple[bytes, ...], dict[str, Any]] = {}
-    for network in _networks(pipe).values():
+    for network in _networks(pipe, family).values():
         module: Any
         for place, module in network.named_modules():
             if ADAPTER in getattr(module, "lora_A", ()):

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from ..support.checks import unknown
 from . import hub, layout
+from .families import Family
+from .families.base import named
+from .families.unets import XL
 from .lora import add_lora, with_strength
 from .names import COMPARABLE, PREDICTION_TYPES
 from .quiet import naming, one_line, quietly
 from .weights import check_weights, metadata_of, read_tensors
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, UNet2DConditionModel
+    from diffusers import DiffusionPipeline
 
-NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 SINGLE = (".safetensors", ".ckpt")
 EXPORTED = "toydiff.json"
 """A folder with this file was written by `toydiff export`."""
@@ -63,20 +65,20 @@ def read(
         raise ValueError("a configuration (--config) is for a single file; a folder has its own")
     with quietly():
         if path.suffix in SINGLE and not path.is_dir():
-            pipe = _from_file(path, config, local_only, unsafe)
+            family, pipe = _from_file(path, config, local_only, unsafe)
         else:
             folder = path if path.is_dir() else hub.checkpoint(model, local_only, unsafe)
-            pipe, ignored = _from_folder(folder, model, unsafe)
+            family, pipe, ignored = _from_folder(folder, model, unsafe)
         pipe.set_progress_bar_config(disable=True)
         if unet is not None:
-            pipe.register_modules(unet=_other_unet(pipe, unet, local_only, unsafe))
-        _fits(pipe, model)
+            pipe.register_modules(**{family.part: _other_network(pipe, family, unet, local_only, unsafe)})
+        _fits(pipe, family, model)
         for one in lora:
-            _add_lora(pipe, one, local_only, unsafe)
+            _add_lora(pipe, family, one, local_only, unsafe)
         for student in (unet, *(with_strength(one)[0] for one in lora)):
             _follow_scheduler(pipe, student)
         _override(pipe, model, scheduler, prediction_type)
-        for name in NETWORKS:
+        for name in family.networks:
             if (network := getattr(pipe, name, None)) is not None:
                 check_weights(network, f"the {name} of {model!r}")
     if ignored:
@@ -84,25 +86,26 @@ def read(
     return pipe
 
 
-def _from_folder(path: Path, model: str, unsafe: bool) -> "tuple[DiffusionPipeline, bool]":
-    """The pipeline of a folder, and whether it has a ControlNet, which is not read. model: its name in messages."""
+def _from_folder(path: Path, model: str, unsafe: bool) -> "tuple[Family, DiffusionPipeline, bool]":
+    """The family and the pipeline of a folder, and whether it has a ControlNet, which is not read. model: its name in
+    messages."""
     if not (path / "model_index.json").exists():
         single = next(path.glob("*.safetensors"), None)
         hint = ""
         if (path / "config.json").exists():
-            hint = "; a UNet alone goes on top of a whole checkpoint, with --unet"
-        elif (path / "unet").is_dir():
-            hint = "; it has a unet folder, but a checkpoint also says in model_index.json what it is made of"
+            hint = "; a UNet or transformer alone goes on top of a whole checkpoint, with --unet"
+        elif (path / "unet").is_dir() or (path / "transformer").is_dir():
+            hint = "; it has a network's folder, but a checkpoint also says in model_index.json what it is made of"
         elif single is not None:
             hint = f"; for a single file give the file itself, {str(single)!r}, for a LoRA --lora"
         raise ValueError(
             f"the folder {model!r} is not a checkpoint in diffusers' layout: it has no model_index.json{hint}"
         )
-    parts = layout.parts_of(path, model)
+    family, parts = layout.parts_of(path, model)
     layout.refuse_scripts(path)
-    needed = layout.needed(parts)
+    needed = family.needed(parts)
     for name in needed:
-        if name not in layout.named(parts) or not (path / name).is_dir():
+        if name not in named(parts) or not (path / name).is_dir():
             raise ValueError(
                 f"the checkpoint {model!r} lacks the component {name!r}; needed are {', '.join(needed)}, a folder each"
             )
@@ -111,25 +114,15 @@ def _from_folder(path: Path, model: str, unsafe: bool) -> "tuple[DiffusionPipeli
         ):
             raise ValueError(f"the {name} of {model!r} has no vocabulary: neither tokenizer.json nor vocab.json")
     try:
-        made = {name: _component(path / name, parts[name][1], unsafe) for name in needed}
+        made = {name: _component(path / name, parts[name][1], family, unsafe) for name in needed}
     except ValueError as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
-    return _pipeline(parts, made), "controlnet" in layout.named(parts)
+    return family, family.pipeline(parts, made), "controlnet" in named(parts)
 
 
-def _pipeline(parts: dict[str, Any], made: dict[str, Any]) -> "DiffusionPipeline":
-    """The plain pipeline of these components, whichever pipeline the checkpoint was saved by."""
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-
-    if layout.PIPELINES[parts["_class_name"]]:
-        zeros = bool(parts.get("force_zeros_for_empty_prompt", True))
-        return StableDiffusionXLPipeline(**made, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
-    return StableDiffusionPipeline(**made, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-
-
-def _component(folder: Path, class_: str, unsafe: bool) -> Any:
+def _component(folder: Path, class_: str, family: Family, unsafe: bool) -> Any:
     """A component of a checkpoint, from its folder. `ValueError`, naming the folder, for whatever is wrong."""
-    if folder.name in NETWORKS:
+    if folder.name in family.networks:
         return _network(folder, class_, unsafe)
     tokenizer = folder.name.startswith("tokenizer")
     file = folder / ("tokenizer_config.json" if tokenizer else "scheduler_config.json")
@@ -173,47 +166,24 @@ def _network(folder: Path, class_: str, unsafe: bool) -> Any:
     return made
 
 
-def _fits(pipe: "DiffusionPipeline", model: str) -> None:
-    """`ValueError` where the UNet wants what the other components do not give."""
-    config = pipe.unet.config
-    encoders = [e for e in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if e is not None]
-    xl = len(encoders) == 2
-    for key, what in (("num_class_embeds", "class labels"), ("class_embed_type", "class labels or image embeddings")):
-        if config.get(key) is not None:
-            raise ValueError(f"the unet of {model!r} takes {what} ({key} = {config[key]!r}); {layout.SUPPORTED}")
-    if config.get("encoder_hid_dim_type") is not None or config.get("addition_embed_type") != (
-        "text_time" if xl else None
-    ):
-        raise ValueError(
-            f"the unet of {model!r} has another condition than the prompt (addition_embed_type = "
-            f"{config.get('addition_embed_type')!r}, encoder_hid_dim_type = {config.get('encoder_hid_dim_type')!r}); "
-            f"{layout.SUPPORTED}"
-        )
-    width = sum(encoder.config.hidden_size for encoder in encoders)
-    wants = config.cross_attention_dim
-    if any(one != width for one in (wants if isinstance(wants, list | tuple) else [wants])):
-        raise ValueError(f"the unet of {model!r} reads {wants} numbers a token, and its text encoders give {width}")
-    size, factor = config.sample_size, pipe.vae.config.scaling_factor
-    for side in size if isinstance(size, list | tuple) and len(size) == 2 else [size]:
-        if side is not None and (not isinstance(side, int) or side < 1):
-            raise ValueError(f"the unet of {model!r} has the sample_size {size!r}, which is no size of latents")
+def _fits(pipe: "DiffusionPipeline", family: Family, model: str) -> None:
+    """`ValueError` where a component wants what the others do not give."""
+    family.check_fit(pipe, model)
+    factor = pipe.vae.config.scaling_factor
     if not isinstance(factor, int | float) or not 0 < factor < float("inf"):
         raise ValueError(f"the vae of {model!r} has the scaling_factor {factor!r}, which is no positive number")
-    for name in ("tokenizer", "tokenizer_2"):
-        tokenizer = getattr(pipe, name, None)
-        if tokenizer is not None:
-            reads = encoders[name == "tokenizer_2"].config
-            if max([*tokenizer("").input_ids, tokenizer.pad_token_id or 0]) >= reads.vocab_size:
-                raise ValueError(
-                    f"the {name} of {model!r} has tokens beyond the {reads.vocab_size} of its text encoder"
-                )
-            tokenizer.model_max_length = min(tokenizer.model_max_length, reads.max_position_embeddings)
+    for name, encoder, _ in family.readers(pipe):
+        tokenizer, reads = getattr(pipe, name), getattr(pipe, encoder).config
+        if max([*tokenizer("").input_ids, tokenizer.pad_token_id or 0]) >= reads.vocab_size:
+            raise ValueError(f"the {name} of {model!r} has tokens beyond the {reads.vocab_size} of its text encoder")
+        if (most := getattr(reads, "max_position_embeddings", None)) is not None:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, most)
 
 
 # ---- single files
 
 
-def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "DiffusionPipeline":
+def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "tuple[Family, DiffusionPipeline]":
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     if path.suffix != ".safetensors" and not unsafe:
@@ -229,20 +199,20 @@ def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -
         raise ValueError(f"{error}; it cannot be read as a checkpoint") from None
     with tempfile.TemporaryDirectory() as temporary:
         plain = Path(temporary)
-        parts = _configuration(path, config, tensors, local_only, plain)
+        family, parts = _configuration(path, config, tensors, local_only, plain)
         try:
-            pipe = _convert(path, tensors, parts, plain)
+            pipe = _convert(path, tensors, family, parts, plain)
             _say_kind(pipe, tensors, says)
         except ValueError as error:
             raise ValueError(f"the file {str(path)!r} cannot be read as a checkpoint: {error}") from None
-    return pipe
+    return family, pipe
 
 
 def _configuration(
     path: Path, config: str | None, tensors: dict[str, Tensor], local_only: bool, into: Path
-) -> dict[str, Any]:
-    """What the model_index.json says that a single file holds. The JSON files and the words of the tokenizers are
-    copied into the folder, so that neither weights nor code beside them are used."""
+) -> tuple[Family, dict[str, Any]]:
+    """The family of a single file, and what the model_index.json says that it holds. The JSON files and the words of
+    the tokenizers are copied into the folder, so that neither weights nor code beside them are used."""
     if config is None:
         folder = hub.configuration(_usual(tensors), local_only, f"the file {str(path)!r}")
     elif Path(config).is_dir():
@@ -250,15 +220,20 @@ def _configuration(
     else:
         folder = hub.configuration(config, local_only)
     name = str(config or folder)
-    parts = layout.parts_of(folder, name)
-    for part in ("", *layout.needed(parts)):
+    family, parts = layout.parts_of(folder, name)
+    if not family.single_files:
+        raise ValueError(
+            f"the file {str(path)!r} is of a {parts['_class_name']} by its configuration, and only checkpoints with a "
+            "UNet are read from single files; give a folder in diffusers' layout"
+        )
+    for part in ("", *family.needed(parts)):
         (into / part).mkdir(exist_ok=True)
         for pattern in JSON_FILES:
             for file in (folder / part).glob(pattern):
                 shutil.copyfile(file, into / part / file.name)
         for file in (into / part).glob("*config.json"):
             layout.settings_of(file)
-    return parts
+    return family, parts
 
 
 def _usual(tensors: dict[str, Tensor]) -> str:
@@ -270,7 +245,9 @@ def _usual(tensors: dict[str, Tensor]) -> str:
     return "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
-def _convert(path: Path, tensors: dict[str, Tensor], parts: dict[str, Any], plain: Path) -> "DiffusionPipeline":
+def _convert(
+    path: Path, tensors: dict[str, Tensor], family: Family, parts: dict[str, Any], plain: Path
+) -> "DiffusionPipeline":
     """The pipeline of a single file. `ValueError` where it lacks a weight of what the configuration says."""
     from accelerate import init_empty_weights
     from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
@@ -294,7 +271,7 @@ def _convert(path: Path, tensors: dict[str, Tensor], parts: dict[str, Any], plai
             missing = [one_line(error)]
         if missing:
             raise ValueError(f"it lacks weights of the {name} of its configuration, {missing[0]} for one")
-    kind = StableDiffusionXLPipeline if layout.PIPELINES[parts["_class_name"]] else StableDiffusionPipeline
+    kind = StableDiffusionXLPipeline if parts["_class_name"] in XL else StableDiffusionPipeline
     extra = {"feature_extractor": None, "image_encoder": None}
     if kind is StableDiffusionPipeline:
         extra["safety_checker"] = None
@@ -302,7 +279,7 @@ def _convert(path: Path, tensors: dict[str, Tensor], parts: dict[str, Any], plai
         pipe = kind.from_single_file(
             str(path), config=str(plain), local_files_only=True, torch_dtype=torch.float32, **extra
         )
-    for name in NETWORKS:
+    for name in family.networks:
         if (network := getattr(pipe, name, None)) is not None:
             check_weights(network, f"its {name}")
     return pipe
@@ -349,31 +326,36 @@ def _say_kind(pipe: Any, tensors: dict[str, Tensor], says: dict[str, str]) -> No
 # ---- what is added
 
 
-def _other_unet(pipe: "DiffusionPipeline", unet: str, local_only: bool, unsafe: bool) -> "UNet2DConditionModel":
-    """A UNet alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export` wrote."""
-    path = Path(unet)
-    inside = not (path / "config.json").exists() and (path / "unet" / "config.json").exists()
+def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_only: bool, unsafe: bool) -> Any:
+    """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export`
+    wrote."""
+    path, part = Path(unet), family.part
+    what = "UNet" if part == "unet" else part
+    inside = not (path / "config.json").exists() and (path / part / "config.json").exists()
     if path.exists() and not inside and not (path / "config.json").exists():
         raise ValueError(
-            f"{unet!r} holds no UNet: a folder with config.json and weights is needed, "
-            "or one with such a folder named unet"
+            f"{unet!r} holds no {what}: a folder with config.json and weights is needed, "
+            f"or one with such a folder named {part}"
         )
     if not path.exists() and not hub.is_id(unet):
-        raise ValueError(f"there is no UNet at {unet!r}")
+        raise ValueError(f"there is no {what} at {unet!r}")
     try:
-        folder = (path / "unet" if inside else path) if path.exists() else hub.unet(unet, local_only, unsafe)
+        folder = (path / part if inside else path) if path.exists() else hub.network(unet, family, local_only, unsafe)
         layout.refuse_scripts(folder)
-        found = _network(folder, "UNet2DConditionModel", unsafe)
+        kind = layout.settings_of(folder / "config.json").get("_class_name", family.network_class)
+        if kind != family.network_class:
+            raise ValueError(f"it is a {str(kind)[:80]}, and a {family.network_class} is needed")
+        found = _network(folder, family.network_class, unsafe)
     except ValueError as error:
-        raise ValueError(f"the UNet {unet!r} cannot be read: {error}") from None
-    for name in ("in_channels", "cross_attention_dim", "addition_embed_type"):
-        theirs, ours = found.config.get(name), pipe.unet.config.get(name)
+        raise ValueError(f"the {what} {unet!r} cannot be read: {error}") from None
+    for name in family.fitting:
+        theirs, ours = found.config.get(name), getattr(pipe, part).config.get(name)
         if theirs != ours:
-            raise ValueError(f"the UNet {unet!r} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
+            raise ValueError(f"the {what} {unet!r} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
     return found
 
 
-def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bool) -> None:
+def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: bool, unsafe: bool) -> None:
     """Add a LoRA to the weights for good, with the strength behind its place, if there is one: LCM-LoRA, PCM-LoRA, or
     one that `toydiff export` wrote. `ValueError` if it is not there or does not fit."""
     lora, strength = with_strength(lora)
@@ -393,7 +375,7 @@ def _add_lora(pipe: "DiffusionPipeline", lora: str, local_only: bool, unsafe: bo
             path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
         except ValueError as error:
             raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
-    add_lora(pipe, path, lora, unsafe, strength)
+    add_lora(pipe, family, path, lora, unsafe, strength)
 
 
 def _lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:

@@ -18,9 +18,10 @@ from ..solvers.plms import PLMS
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
-from .schedulers import SPACINGS, like_scheduler
+from .families import Family
+from .network import network_of
+from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
 from .text import check_text
-from .unet import network_of
 
 STRENGTH = 0.8
 """How much of the way from noise is walked where an image is to start from: diffusers' default."""
@@ -82,7 +83,8 @@ def sample_images(
 
     denoiser: a student; None is the checkpoint itself. grid: a name in `GRIDS`, or a spacing of diffusers' schedulers
     (`schedulers.SPACINGS`). With a spacing the sampler is diffusers' scheduler (`schedulers.like_scheduler`), and the
-    same settings give the same images. ts: times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off;
+    same settings give the same images; "shifted" is the grid of a flow's scheduler, for any solver, and with ddim it
+    gives the same images. ts: times (N+1,), which override `steps` and `grid`. guidance_scale: 1 is off;
     it goes to `denoiser`. Below 1 guidance goes from the prediction without a prompt only part of the way; diffusers
     turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. guidance_rescale: in [0, 1],
     how far a guided prediction is scaled back (`denoisers.GuidanceRescale`). guidance_interval: (low, high), the times
@@ -91,7 +93,8 @@ def sample_images(
 
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
     latent and noise the state at the first time is mixed. strength: in (0, 1], 0.8 where it is not given: of the N
-    steps only the last int(N strength) are taken, as diffusers does. ts may begin below t = 1 with an image only, and
+    steps only the last int(N strength) are taken, or, of a flow with a transformer, all but int(N - N strength), as
+    diffusers does. ts may begin below t = 1 with an image only, and
     takes no strength.
 
     seed: of the noise, which is drawn on the processor: of the start and then of the steps; with an image of its latent
@@ -114,8 +117,8 @@ def sample_images(
     check_count(at_once, "at_once")
     D = checkpoint.denoiser() if denoiser is None else _another(denoiser)
     net = network_of(D)
-    theirs, ours = net.checkpoint.unet.config, checkpoint.unet.config
-    if any(theirs.get(key) != ours.get(key) for key in ("in_channels", "cross_attention_dim", "addition_embed_type")):
+    theirs, ours, family = net.checkpoint.network.config, checkpoint.network.config, checkpoint.family
+    if net.family is not family or any(theirs.get(key) != ours.get(key) for key in family.fitting):
         raise ValueError(f"the denoiser is one of {net.checkpoint!r}, and does not fit {checkpoint!r}")
     check_guidance_has_effect(D, check_number(guidance_scale, "guidance_scale"), negative_prompt)
     if strength is not None and (image is None or ts is not None):
@@ -133,6 +136,9 @@ def sample_images(
             raise ValueError(
                 "a learned solver walks its own times from noise: it takes no image and no whole timesteps"
             )
+    elif grid == SHIFTED:
+        pixels = size if image is None or size is not None else (image.shape[-2], image.shape[-1])
+        ts = shifted_times(checkpoint, D, solver, steps, checkpoint.latent_shape(pixels))
     elif grid in SPACINGS:
         word = solver.partition(":")[0]
         one_step = "ddim" if word in PARALLEL else solver
@@ -145,7 +151,7 @@ def sample_images(
         ts = time_grid(D.schedule, steps, grid, data_std=D.data_std, guidance_scale=guidance_scale)
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
     if image is not None and ts is not None and of_steps:
-        ts = _last_part(ts, steps, STRENGTH if strength is None else strength)
+        ts = _last_part(ts, checkpoint.family, steps, STRENGTH if strength is None else strength)
         if grid in SPACINGS and isinstance(how, PLMS) and len(ts) <= steps:
             raise ValueError(
                 "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
@@ -216,11 +222,11 @@ def _guided(D: Denoiser, scale: float, rescale: float, interval: tuple[float, fl
     return D if interval is None else GuidanceInterval(D, *interval)
 
 
-def _last_part(ts: Tensor, steps: int, strength: float) -> Tensor:
-    """The times of the last int(N strength) of N steps; `ValueError` for none."""
+def _last_part(ts: Tensor, family: Family, steps: int, strength: float) -> Tensor:
+    """The times of the last steps that `strength` leaves of N; `ValueError` for none."""
     if not 0 < check_number(strength, "strength") <= 1:
         raise ValueError(f"strength must be in (0, 1], got {strength:g}")
-    ts = ts[steps - int(steps * strength) :]
+    ts = ts[family.skipped(steps, strength) :]
     if len(ts) < 2:
         raise ValueError(f"strength {strength:g} of {steps} step(s) leaves no step; give more steps, or a higher one")
     return ts

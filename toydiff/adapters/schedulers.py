@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..prediction import Prediction, jump
-from ..schedules import Tabulated, expand
+from ..schedules import Linear, Tabulated, expand
 from ..solvers.base import Solver
 from ..solvers.ddim import DDIM
 from ..solvers.deis import DEIS
@@ -25,11 +25,13 @@ from ..solvers.registry import solver_by_name
 from ..solvers.tcd import TCD
 from .checkpoint import StableDiffusion, table_of
 from .names import COMPARABLE
+from .network import network_of
 from .quiet import one_line, quietly
-from .unet import network_of
 
-SPACINGS = ("trailing", "leading", "linspace", "lcm")
-"""Each `timestep_spacing` of diffusers' schedulers, and "lcm" for the timesteps that those of LCM and TCD choose."""
+SHIFTED = "shifted"
+SPACINGS = ("trailing", "leading", "linspace", "lcm", SHIFTED)
+"""Each `timestep_spacing` of diffusers' schedulers; "lcm" for the timesteps that those of LCM and TCD choose; and
+"shifted" for those of a flow's own scheduler (`shifted_times`)."""
 OF_LCM = ("LCMScheduler", "TCDScheduler")
 """The schedulers with the spacing "lcm"."""
 PLAIN: dict[str, Any] = {
@@ -169,7 +171,7 @@ def like_scheduler(
     name = names[0] if own_name not in names or (own_name == "EulerDiscreteScheduler" and made.stochastic) else own_name
     if (name in OF_LCM) != (spacing == "lcm"):
         raise ValueError(
-            f"the spacing of {name} is {'lcm' if name in OF_LCM else ', '.join(SPACINGS[:-1])}, not {spacing}"
+            f"the spacing of {name} is {'lcm' if name in OF_LCM else ', '.join(SPACINGS[:3])}, not {spacing}"
         )
     own = {} if spacing == "lcm" else {"timestep_spacing": spacing}
     kind = getattr(diffusers, name)
@@ -227,3 +229,41 @@ def like_scheduler(
     elif isinstance(made, PLMS):
         made = DDIM() if steps == 1 else PLMS(D.kind)
     return AsScheduled(LambdaDenoiser(net, table, D.kind), made, ts, noise_scale)
+
+
+def shifted_times(
+    checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, latent: tuple[int, int, int]
+) -> Tensor:
+    """The times (steps + 1,) of a flow's own scheduler, FlowMatchEulerDiscreteScheduler, for a latent (C, h, w): its
+    sigmas, with 0 at the end. It is the grid of any solver; ddim's steps on it are those of the scheduler.
+
+    With its setting `shift` m, an even sigma becomes m sigma / (1 + (m - 1) sigma), or, with use_dynamic_shifting, that
+    for m = exp(mu), where mu goes by the size of the image (`Family.steps`). `ValueError` where the model or the
+    checkpoint is no flow, or where the scheduler does something else than Euler's steps towards data.
+    """
+    import diffusers
+
+    theirs = checkpoint.pipe.scheduler
+    if not isinstance(D.schedule, Linear):
+        raise ValueError(
+            f"the spacing {SHIFTED!r} is of a flow, and this model is on {D.schedule!r}; take another grid"
+        )
+    if not type(theirs).__name__.startswith("FlowMatch"):
+        raise ValueError(
+            f"the spacing {SHIFTED!r} is that of FlowMatchEulerDiscreteScheduler, and the checkpoint has "
+            f"{type(theirs).__name__}; take one of the library's own grids"
+        )
+    with quietly():
+        try:
+            scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(theirs.config)
+            scheduler.set_timesteps(**checkpoint.family.steps(checkpoint.pipe, steps, latent))
+        except Exception as error:  # of several kinds: the settings contradict one another, or need another package
+            raise ValueError(f"{type(theirs).__name__} cannot make {steps} steps: {one_line(error)}") from None
+    word = solver.partition(":")[0]
+    for key, wrong in (("invert_sigmas", True), ("stochastic_sampling", word == "ddim")):
+        if wrong and scheduler.config[key]:
+            raise ValueError(
+                f"the checkpoint's scheduler configuration asks for {key} = {scheduler.config[key]!r}, "
+                f"which {word} does not do; take one of the library's own grids"
+            )
+    return scheduler.sigmas.double()

@@ -16,13 +16,11 @@ from .terminal import MOST_SAMPLES, Group, Parser, finite, place, report, sample
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
     from ..denoisers import Denoiser
+    from ..problems import Problem
     from ..problems.stable_diffusion import StableDiffusionProblem
     from ..runs import Model
 
 KIND = "sd"
-GUIDANCE_SCALE = 7.5
-"""The default for a checkpoint, and for a student that has the guidance scale as an input. Other students have guidance
-built in, and their default is 1."""
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
 
@@ -98,7 +96,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--unet",
         metavar="PATH",
         type=place,
-        help="another UNet in place of the checkpoint's",
+        help="another UNet, or transformer, in place of the checkpoint's",
     )
     group.add_argument(
         "--scheduler",
@@ -182,7 +180,8 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             action="store_true",
             default=None,
             help="evaluate the model at whole timesteps, as it was trained; "
-            "the grids trailing, leading, linspace and lcm, those of diffusers' schedulers, do so anyway",
+            "the grids trailing, leading, linspace and lcm, those of diffusers' schedulers, do so anyway; "
+            "the grid shifted is that of a flow's scheduler, whose timesteps are fractions",
         )
     if training:
         group.add_argument(
@@ -284,6 +283,16 @@ def prepare(
     the_problem.checkpoint.to(device, dtype)
 
 
+def usual_guidance(the_problem: "Problem") -> float:
+    """The default guidance scale for a checkpoint, and for a student that has it as an input; 1 for other problems.
+    Other students have guidance built in, and their default is 1 as well."""
+    from ..problems.stable_diffusion import StableDiffusionProblem
+
+    if not isinstance(the_problem, StableDiffusionProblem):
+        return 1.0
+    return the_problem.checkpoint.family.usual_guidance(the_problem.checkpoint.network)
+
+
 # ---- sample
 
 
@@ -307,7 +316,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     D: Denoiser | None = None
     if model is None:
         the_problem = problem_of(args)
-        sampler: Mapping[str, Any] = {"solver": "dpm++2m", "grid": "uniform", "steps": [20]}
+        usual, spacing = the_problem.checkpoint.family.walk
+        sampler: Mapping[str, Any] = {"solver": usual, "grid": spacing, "steps": [20]}
         if args.scheduler is not None:
             sampler = {**sampler, **sampler_of(the_problem.checkpoint)}
             if args.solver is not None and args.solver.partition(":")[0] not in (sampler["solver"], *PARALLEL):
@@ -315,7 +325,6 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     f"--scheduler {args.scheduler} is the solver {sampler['solver']} here, "
                     f"and --solver names {args.solver}; leave one of them out"
                 )
-        guidance_scale = GUIDANCE_SCALE
     else:
         for name in TO_LOAD:
             if getattr(args, name) is not None and name != "unsafe_weights":
@@ -324,7 +333,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     "--prediction-type and --local-only are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-        guidance_scale = GUIDANCE_SCALE if D.scale_conditioned else 1.0
+    guidance_scale = usual_guidance(the_problem) if D is None or D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
@@ -449,7 +458,7 @@ def export(args: argparse.Namespace) -> None:
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     made = write(model.denoiser, model.about, args.out, whole=args.whole)
     row = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(made).items()}
-    what = {"lora": "a LoRA", "unet": "a UNet"}[made.what]
+    what = {"lora": "a LoRA", "unet": "a UNet", "transformer": "a transformer"}[made.what]
     report(json_to, row, f"wrote {what} and {made.scheduler} to {made.folder}; with diffusers alone:\n\n{made.code}")
 
 
@@ -472,7 +481,7 @@ def export_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="write the whole UNet, even if a LoRA would do",
+        help="write the whole network, even if a LoRA would do",
     )
     add_unsafe(parser)
     add_json(parser)

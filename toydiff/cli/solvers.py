@@ -46,7 +46,7 @@ def learn(args: argparse.Namespace) -> None:
     from ..solvers.learning import learn_solver
 
     name, the_problem, D = opened(args)
-    usual = cli_sd.GUIDANCE_SCALE if cli_sd.is_checkpoint(the_problem.name) and args.model_run is None else 1.0
+    usual = cli_sd.usual_guidance(the_problem) if args.model_run is None else 1.0
     g = usual if args.guidance_scale is None else args.guidance_scale
     x, cond = noises(the_problem, D, args.n, g, args.seed)
     found = None

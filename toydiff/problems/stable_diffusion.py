@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ..adapters.checkpoint import AT_ONCE, StableDiffusion
 from ..adapters.images import encoded, image_folder, read_text
+from ..adapters.network import TRAINED, CheckpointNetwork, network_of
 from ..adapters.reading import whole
 from ..adapters.text import check_text, text_of
-from ..adapters.unet import TRAINED, CheckpointUNet, network_of
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
 from ..schedules import Linear, Schedule
@@ -144,20 +144,20 @@ class StableDiffusionProblem(CheckpointProblem):
 
     def inputs(self) -> dict:
         fingerprint = hashlib.sha256("\0".join(self.texts()).encode()).hexdigest()
-        dtype = self.checkpoint.unet.dtype
+        dtype = self.checkpoint.network.dtype
         # "asked" is how run folders and folders of pairs name the fingerprint of the prompts
         return {"asked": fingerprint} | ({} if dtype == torch.float32 else {"dtype": str(dtype)})
 
     def _add(self, texts: Sequence[str]) -> Tensor:
-        key = json.dumps(self.checkpoint.stamp("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+        key = json.dumps(self.checkpoint.stamp(*self.checkpoint.family.texts))
         return self.checkpoint.prompts.add(texts, cut=self.cut, cache=self.cache, key=key, progress=self.progress)
 
     def to(self, device: torch.device, *models: Denoiser) -> None:
         self.checkpoint.to(device)
         for D in models:
             # what was made of another checkpoint, or of this one with something added, has text encoders of its own
-            if isinstance(D, LambdaDenoiser) and isinstance(D.net, CheckpointUNet):
-                D.net.checkpoint.to(device, self.checkpoint.unet.dtype)
+            if isinstance(D, LambdaDenoiser) and isinstance(D.net, CheckpointNetwork):
+                D.net.checkpoint.to(device, self.checkpoint.network.dtype)
 
     def ready(self) -> None:
         _ = self._latents
@@ -230,9 +230,12 @@ class StableDiffusionProblem(CheckpointProblem):
         return self.ids[torch.arange(n) % len(self.ids)]
 
     def network(self, *, guided: bool = False) -> nn.Module:
-        """A UNet of the checkpoint's size with fresh weights. All of them are trained."""
-        unet = type(self.checkpoint.unet).from_config(self.checkpoint.unet.config)
-        net = CheckpointUNet(self.checkpoint, unet, trained="full", guided=unet.config.time_cond_proj_dim is not None)
+        """A network of the checkpoint's size with fresh weights. All of them are trained."""
+        fresh, family = (
+            type(self.checkpoint.network).from_config(self.checkpoint.network.config),
+            self.checkpoint.family,
+        )
+        net = CheckpointNetwork(self.checkpoint, fresh, trained="full", guided=family.sees_guidance(fresh))
         return net.to_train("full", guided=guided)
 
     def student(
@@ -245,16 +248,21 @@ class StableDiffusionProblem(CheckpointProblem):
     ) -> LambdaDenoiser:
         """A trainable denoiser that starts as `start`, or else as the checkpoint.
 
-        It trains a LoRA on the UNet, or all weights (`trained`). On the linear schedule it is a flow model as diffusers
-        has them (InstaFlow): it sees x itself and the timestep 1000 t. On every other schedule its timestep is that of
-        the same noise level in the checkpoint's own table.
+        It trains a LoRA on the network, or all weights (`trained`). On the linear schedule, or of a flow, it is a flow
+        model as diffusers has them (InstaFlow): it sees x over alpha + sigma, x itself on the linear schedule, and the
+        timestep 1000 t of the linear schedule's time of this noise level. Elsewhere its timestep is that of the same
+        noise level in the checkpoint's own table.
         """
         schedule = self.schedule if schedule is None else schedule
         net = start.net if isinstance(start, LambdaDenoiser) else None
-        if not isinstance(net, CheckpointUNet):
+        if not isinstance(net, CheckpointNetwork):
             net = network_of(self.teacher)
         made = net.to_train(
-            self.trained, self.rank, guided=guided, flow=isinstance(schedule, Linear), checkpointing=self.checkpointing
+            self.trained,
+            self.rank,
+            guided=guided,
+            flow=self.checkpoint.flow or isinstance(schedule, Linear),
+            checkpointing=self.checkpointing,
         )
         made.rounded = False
         return LambdaDenoiser(made.train(), schedule, kind)

@@ -13,9 +13,9 @@ def make_net(name: str, config: dict) -> nn.Module:
     """A fresh network by its name and arguments. `ValueError` for an unknown name or argument."""
     try:
         if name == DIFFUSERS:
-            from ..adapters.checkpoint import unet_from  # an extra, and what it needs is not needed here
+            from ..adapters.checkpoint import network_from  # an extra, and what it needs is not needed here
 
-            return unet_from(**config)
+            return network_from(**config)
         if name not in NETS:
             raise unknown("network", name, [*NETS, DIFFUSERS])
         return NETS[name](**config)
