@@ -504,8 +504,8 @@ class Conditioned(Wrapper):
         super().__init__(denoiser, schedule)
         self.cond, self.guidance_scale, self.spent = cond, guidance_scale, Spent()
         # together, since every step reads them, and attributes that are modules are slow to find
-        self._bound = denoiser, cond, guidance_scale, denoiser.calls_at(guidance_scale), self.spent
-        self._same_always = type(denoiser).calls_at_time is Denoiser.calls_at_time
+        always = type(denoiser).calls_at_time is Denoiser.calls_at_time  # the same number of calls
+        self._bound = denoiser, cond, guidance_scale, denoiser.calls_at(guidance_scale), always, self.spent
 
     @property
     def guided_by(self) -> float:
@@ -525,8 +525,8 @@ class Conditioned(Wrapper):
             off = not isinstance(guidance_scale, Tensor) and guidance_scale in (None, 1)
             if cond is not None or not off:
                 raise ValueError("the condition and the guidance scale are bound already; call it as D(x, t)")
-        denoiser, cond, guidance_scale, calls, spent = self._bound
-        spent.nfe += calls if self._same_always else denoiser.calls_at_time(t, guidance_scale)
+        denoiser, cond, guidance_scale, calls, always, spent = self._bound
+        spent.nfe += calls if always else denoiser.calls_at_time(t, guidance_scale)
         spent.rounds += 1
         p = denoiser(x, t, cond, guidance_scale)
         return Prediction(p.x, t if isinstance(t, Tensor) else p.t, p.x0, p.eps, self.schedule)

@@ -161,7 +161,7 @@ class Prediction:
         check_batch_of_times(t, x)
         alpha, sigma = schedule.alpha_sigma(t)
         a_x, s_x = expand(alpha, x), expand(sigma, x)
-        name, sigma_data = _known(kind)
+        name, sigma_data = _parsed(kind) if type(kind) is str else _known(kind)
         if name == "x0":
             y = y if sigma_data == 1 else sigma_data * y
             # eps = (x - alpha x0)/sigma; the clean end carries no noise to speak of
