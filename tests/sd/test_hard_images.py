@@ -255,6 +255,27 @@ def test_two_captions_of_one_picture(tmp_path):
         image_folder(tmp_path)
 
 
+def test_captions_in_a_table(tmp_path):
+    """metadata.csv, and the column or key "caption", as data sets on the hub have them."""
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "in" / f"{name}.png")
+    rows(tmp_path, {"file_name": "in/c.png", "caption": "third", "text": None})
+    table = tmp_path / "metadata.csv"
+    table.write_text('file_name,caption,width\r\nin/a.png,"a fox, red\nand ""quick""",8\r\n\r\nin/b.png,,8\r\n')
+    assert [text for _, text in image_folder(tmp_path)] == ['a fox, red\nand "quick"', "", "third"]
+    for wrong, said in {
+        "file_name,words\nin/a.png,x\n": r"line 2 of '.*metadata.csv' is not like .*; a caption is text or caption",
+        "file_name,text,caption\nin/a.png,x,y\n": "line 2 of .* is not like",
+        "in/a.png,x\n": r"no caption|is not like",
+        'file_name,text\nin/a.png,"x\n': "line 2 of .* cannot be read as CSV",
+        "file_name,text\nin/z.png,x\n": "no caption|there is no such picture",
+        "file_name,text\nin/c.png,x\n": "has described already",
+    }.items():
+        table.write_text(wrong)
+        with pytest.raises(ValueError, match=said):
+            image_folder(tmp_path)
+
+
 def test_links_are_followed_once(tmp_path):
     outside, folder = tmp_path / "outside", tmp_path / "folder"
     picture(outside / "b.png")

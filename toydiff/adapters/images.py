@@ -1,12 +1,13 @@
 """Pictures to train on, a folder of images with captions, which are encoded once into latents; and pictures to look at,
 sheets of images with their settings inside."""
 
+import csv
 import hashlib
 import io
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,7 +30,10 @@ OTHERS = (
     ".raw .dng .cr2 .cr3 .nef .arw"
 )
 """Pictures too, which are not read. They are refused, so that none is left out in silence."""
-CAPTIONS = "metadata.jsonl"
+CAPTIONS = ("metadata.jsonl", "metadata.csv")
+"""The files in which a folder of images says their captions."""
+TEXTS = ("text", "caption")
+"""How they call a caption: one of these."""
 SHARD = 64
 """Images that are encoded together, and kept in one file."""
 GAP = 4
@@ -61,10 +65,10 @@ def read_text(path: Path) -> str:
 def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
     """The images in a folder and in the folders inside it, sorted, each with its caption. Links are followed.
 
-    A caption is the "text" of the line of metadata.jsonl that has the image's "file_name", or else the content of a
-    .txt file of the image's name. Only files whose name begins with a dot, and what is no picture by its name, are
-    left out. `ValueError` if there is no image, for one without a caption or with two, for a line without its image,
-    and for a picture of a format that is not read.
+    A caption is the "text" or "caption" of the line of metadata.jsonl, or of metadata.csv, that has the image's
+    "file_name"; or else the content of a .txt file of the image's name. Only files whose name begins with a dot, and
+    what is no picture by its name, are left out. `ValueError` if there is no image, for one without a caption or with
+    two, for a line without its image, and for a picture of a format that is not read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -79,7 +83,7 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
             )
     if not found:
         raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
-    said = _captions(path for path in files if path.name == CAPTIONS)
+    said = _captions(path for path in files if path.name in CAPTIONS)
     captioned = []
     for path in found:
         if not path.is_file():
@@ -93,7 +97,7 @@ def image_folder(folder: Path | str) -> list[tuple[Path, str]]:
             text = own if text is None else text
         if text is None:
             raise ValueError(
-                f"the image {str(path)!r} has no caption: give it a line in {CAPTIONS}, or a file {beside.name}; "
+                f"the image {str(path)!r} has no caption: give it a line in {CAPTIONS[0]}, or a file {beside.name}; "
                 "an empty one is allowed"
             )
         captioned.append((path, text))
@@ -137,26 +141,41 @@ def _place(path: Path) -> str:
 
 
 def _captions(indices: Iterable[Path]) -> dict[str, tuple[str, str]]:
-    """By an image's `_place`, its caption in files metadata.jsonl, and the words for that line."""
+    """By an image's `_place`, its caption in files `CAPTIONS`, and the words for that line."""
     said: dict[str, tuple[str, str]] = {}
     for index in indices:
-        for number, row in enumerate(read_text(index).split("\n"), 1):
-            if not row.strip():
-                continue
+        for number, row in _rows(index):
             line = f"line {number} of {str(index)!r}"
             try:
-                about = json.loads(row)
-                name, text = about["file_name"], about["text"]
+                about = row if isinstance(row, dict) else json.loads(row)
+                name, [text] = about["file_name"], [about[key] for key in TEXTS if about.get(key) is not None]
                 if not isinstance(text, str):
                     raise TypeError
                 place = _place(index.parent / name)
-            except (ValueError, KeyError, TypeError, RecursionError, OSError):
-                raise ValueError(f'{line} is not like {{"file_name": "a.png", "text": "a caption"}}') from None
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
+                like = '{"file_name": "a.png", "text": "a caption"}'
+                if index.suffix == ".csv":
+                    like = 'a.png,"a caption" below the names file_name,text'
+                raise ValueError(f"{line} is not like {like}; a caption is {' or '.join(TEXTS)}") from None
             check_text(text, f"the caption in {line}")
             if place in said:
                 raise ValueError(f"{line} is of {name!r}, which {said[place][1]} has described already")
             said[place] = text, line
     return said
+
+
+def _rows(index: Path) -> Iterator[tuple[int, str | dict]]:
+    """The rows of a file of captions that are not empty, each with the number of its line."""
+    text = read_text(index)
+    if index.suffix == ".csv":
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        try:
+            for row in rows:
+                yield rows.line_num, row
+        except csv.Error as error:
+            raise ValueError(f"line {rows.reader.line_num} of {str(index)!r} cannot be read as CSV: {error}") from None
+    else:
+        yield from ((number, row) for number, row in enumerate(text.split("\n"), 1) if row.strip())
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:

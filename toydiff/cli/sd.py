@@ -194,7 +194,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             "--data",
             metavar="DIR",
             type=place,
-            help="images with captions (metadata.jsonl, or a .txt file each), or what `toydiff pairs` wrote",
+            help="images with captions (metadata.jsonl or .csv, or a .txt file each), or what `toydiff pairs` wrote",
         )
         group.add_argument(
             "--rank",
