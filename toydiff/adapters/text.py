@@ -22,9 +22,9 @@ AT_ONCE = 32
 """Prompts that are encoded in one call, and kept in one file."""
 REMEMBERED = 4
 """Batches of encoded prompts that are kept on the device."""
-IN_FULL = 4096
-"""So many prompts are kept as they were encoded, a quarter of a megabyte each for SD 1.x. Further ones, as in training,
-are kept in half precision."""
+IN_FULL = 2**30
+"""So many bytes of prompts are kept as they were encoded: some 4,500 prompts of SD 1.x, and 200 of SD3 with T5. Further
+ones, as in training, are kept in half precision."""
 
 
 class Encoded(NamedTuple):
@@ -86,6 +86,7 @@ class Prompts:
         self._encode, self._too_long, self._state = encode, too_long, state
         self._encoded_by = state()
         self._rows: dict[int | str | None, Encoded] = {}
+        self._bytes = 0
         self._cut: dict[int, str] = {}
         self._last: list[tuple[Tensor, tuple, Encoded]] = []
 
@@ -114,7 +115,8 @@ class Prompts:
         for i in tqdm(range(0, len(new), AT_ONCE), desc="prompts", unit="batch", disable=not progress):
             part = new[i : i + AT_ONCE]
             for text, row in zip(part, self._read(part, cache, key), strict=True):
-                self._rows[prompt_id(text)] = row if len(self._rows) < IN_FULL else _halved(row)
+                self._bytes += row.hidden.nbytes
+                self._rows[prompt_id(text)] = row if self._bytes <= IN_FULL else _halved(row)
         TEXTS.update((prompt_id(text), text) for text in new)
         return torch.tensor([prompt_id(text) for text in texts], dtype=torch.long)
 
@@ -174,7 +176,7 @@ class Prompts:
         changed; a prompt is then encoded again when it is needed."""
         self._last = []
         if all_:
-            self._rows = {}
+            self._rows, self._bytes = {}, 0
 
 
 def _halved(row: Encoded) -> Encoded:
