@@ -13,6 +13,7 @@ from ..denoisers import Denoiser, GuidanceInterval, GuidanceRescale, LambdaDenoi
 from ..grids import DEFAULT_GRID, GRIDS, time_grid
 from ..schedules import Tabulated, as_time
 from ..solvers import Solver, Trajectory, solve
+from ..solvers.driver import Callback
 from ..solvers.heun import Heun
 from ..solvers.parallel import ParallelSolver
 from ..solvers.plms import PLMS
@@ -84,6 +85,7 @@ def sample_images(
     decode: bool = True,
     keep: str = "end",
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Images:
     """`each` images of every prompt: all of the first prompt, then all of the next.
 
@@ -116,9 +118,12 @@ def sample_images(
     at_once: latents in one network call, twice as many with guidance; a parallel sampler evaluates so many (point,
     image) pairs in one call. rounded: whole timesteps; spacings have them anyway. cut: a prompt that is too long loses
     its end, instead of a `ValueError`. decode: also make the images, not only latents. keep: as `solve` has it.
-    progress: show bars. `ValueError` for bad input, and for settings without effect: a negative prompt where guidance
-    is off or is an input of the model, rescaling or an interval where guidance is off, and guidance_scale = 0, which
-    leaves the prompt out.
+    progress: show bars. callback: f(i, t, x0), called after step i, counted from 0, with the time at which it began and
+    the x_0 that was predicted there, of latents (B, C, h, w); once for each batch of `at_once` images, and not with a
+    parallel sampler (`ValueError`).
+
+    `ValueError` for bad input, and for settings without effect: a negative prompt where guidance is off or is an input
+    of the model, rescaling or an interval where guidance is off, and guidance_scale = 0, which leaves the prompt out.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts:
@@ -212,6 +217,7 @@ def sample_images(
             generator=rng if isinstance(rng, torch.Generator) else rng[part],
             keep=keep,
             progress=progress,
+            callback=callback,
         )
         parts.append(path)
         ends.append(path.end.cpu())
