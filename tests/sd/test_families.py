@@ -12,9 +12,11 @@ import tiny_families
 import torch
 from diffusers import (
     FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
     FluxPipeline,
     SD3Transformer2DModel,
     StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
 )
 from safetensors.torch import load_file, save_file
 
@@ -212,6 +214,41 @@ def test_an_image_to_start_from(families, pipes, kind, steps, strength):
         grid="shifted",
         guidance_scale=1.0,
         seed=7,
+    )
+    torch.testing.assert_close(ours.latents, want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sd3", "flux-schnell"])
+@pytest.mark.parametrize(("steps", "strength"), [(4, 0.75), (3, 1.0)])
+def test_a_part_of_an_image(families, pipes, kind, steps, strength):
+    flux, rng = kind.startswith("flux"), torch.Generator().manual_seed(2)
+    image, mask = torch.rand(1, 3, 64, 64, generator=rng), torch.zeros(1, 1, 64, 64)
+    mask[..., 16:, :40] = 1
+    made = (FluxInpaintPipeline if flux else StableDiffusion3InpaintPipeline)(**pipes[kind].components)
+    made.set_progress_bar_config(disable=True)
+    settings = {"image": image, "strength": strength, "guidance_scale": 1.0}
+    want = made(
+        "a cat",
+        mask_image=mask,
+        height=64,
+        width=64,
+        num_inference_steps=steps,
+        generator=[torch.Generator().manual_seed(7)],
+        output_type="latent",
+        **settings,
+    ).images
+    want = made._unpack_latents(want, 64, 64, 8) if flux else want
+    ours = sample_images(
+        StableDiffusion.load(families[kind]),
+        "a cat",
+        mask=mask,
+        steps=steps,
+        solver="ddim",
+        grid="shifted",
+        seed=7,
+        decode=False,
+        **settings,
     )
     torch.testing.assert_close(ours.latents, want, rtol=0, atol=1e-4)
 

@@ -6,7 +6,8 @@ here is imported before it is used.
 - `families` says what differs between SD 1 and 2, SDXL, SD3 and FLUX.1.
 - `network` is the UNet or transformer behind `LambdaDenoiser`.
 - `text` encodes prompts, and `images` encodes pictures to train on.
-- `sampling` makes images, and `schedulers` makes them as diffusers' schedulers do.
+- `sampling` makes images, and `schedulers` makes them as diffusers' schedulers do;
+  `inpainting` makes a part of an image anew.
 - `export` writes students for diffusers.
 - `tiny` makes a checkpoint of random weights to try all of this on.
 """

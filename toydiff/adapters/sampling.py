@@ -12,19 +12,25 @@ from torch import Tensor
 from ..denoisers import Denoiser, GuidanceInterval, GuidanceRescale, LambdaDenoiser
 from ..grids import DEFAULT_GRID, GRIDS, time_grid
 from ..schedules import Tabulated, as_time
-from ..solvers import Trajectory, solve
+from ..solvers import Solver, Trajectory, solve
+from ..solvers.driver import Callback
+from ..solvers.heun import Heun
 from ..solvers.parallel import ParallelSolver
 from ..solvers.plms import PLMS
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
 from .families import Family
+from .inpainting import Inpainting, latent_mask
 from .network import network_of
 from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
 from .text import check_text
 
-STRENGTH = 0.8
-"""How much of the way from noise is walked where an image is to start from: diffusers' default."""
+
+def usual_strength(mask: object) -> float:
+    """How much of the way from noise is walked where an image is to start from, with a mask or None: diffusers'
+    defaults."""
+    return 0.8 if mask is None else 1.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ def sample_images(
     negative_prompt: str | None = None,
     size: int | tuple[int, int] | None = None,
     image: Tensor | None = None,
+    mask: Tensor | None = None,
     strength: float | None = None,
     seed: int | torch.Generator | Sequence[int | torch.Generator] = 0,
     at_once: int = AT_ONCE,
@@ -78,6 +85,7 @@ def sample_images(
     decode: bool = True,
     keep: str = "end",
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Images:
     """`each` images of every prompt: all of the first prompt, then all of the next.
 
@@ -94,8 +102,12 @@ def sample_images(
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
     latent and noise the state at the first time is mixed. strength: in (0, 1], 0.8 where it is not given: of the N
     steps only the last int(N strength) are taken, or, of a flow with a transformer, all but int(N - N strength), as
-    diffusers does. ts may begin below t = 1 with an image only, and
-    takes no strength.
+    diffusers does. ts may begin below t = 1 with an image only, and takes no strength.
+
+    mask: of the image (inpainting), (1, H, W), or one for each image that is made, (n, 1, H, W), in [0, 1]: where it is
+    at least 1/2, the image is made anew, and elsewhere the latent of the image is kept (`inpainting.Inpainting`).
+    strength is 1 then where it is not given, and of strength 1 the start is noise alone. `ValueError` for a parallel
+    sampler, and on a spacing for solvers that evaluate the model twice in a step.
 
     seed: of the noise, which is drawn on the processor: of the start and then of the steps; with an image of its latent
     first. Image k of all has a stream of its own, torch.Generator().manual_seed(seed + k), so it is the same whatever
@@ -106,9 +118,12 @@ def sample_images(
     at_once: latents in one network call, twice as many with guidance; a parallel sampler evaluates so many (point,
     image) pairs in one call. rounded: whole timesteps; spacings have them anyway. cut: a prompt that is too long loses
     its end, instead of a `ValueError`. decode: also make the images, not only latents. keep: as `solve` has it.
-    progress: show bars. `ValueError` for bad input, and for settings without effect: a negative prompt where guidance
-    is off or is an input of the model, rescaling or an interval where guidance is off, and guidance_scale = 0, which
-    leaves the prompt out.
+    progress: show bars. callback: f(i, t, x0), called after step i, counted from 0, with the time at which it began and
+    the x_0 that was predicted there, of latents (B, C, h, w); once for each batch of `at_once` images, and not with a
+    parallel sampler (`ValueError`).
+
+    `ValueError` for bad input, and for settings without effect: a negative prompt where guidance is off or is an input
+    of the model, rescaling or an interval where guidance is off, and guidance_scale = 0, which leaves the prompt out.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts:
@@ -123,7 +138,11 @@ def sample_images(
     check_guidance_has_effect(D, check_number(guidance_scale, "guidance_scale"), negative_prompt)
     if strength is not None and (image is None or ts is not None):
         raise ValueError("strength says how many of the steps are taken from an image on: it needs image, and no ts")
+    if mask is not None and image is None:
+        raise ValueError("a mask says what of an image is made anew: it needs image")
     how, scale, of_steps = solver_by_name(solver), 1.0, ts is None
+    if mask is not None and isinstance(how, ParallelSolver):
+        raise ValueError(f"a parallel sampler takes no mask; take a sequential solver, not {solver.partition(':')[0]}")
     if ts is not None:
         check_grid(ts := as_time(ts))
         if image is None and ts[0] < 1:
@@ -145,13 +164,19 @@ def sample_images(
         scheduled = like_scheduler(checkpoint, D, one_step, steps, grid)
         D, ts, scale = scheduled.denoiser, scheduled.ts, scheduled.noise_scale
         how, rounded = how if word in PARALLEL else scheduled.solver, net.rounded
+        if mask is not None and isinstance(how, Heun | PLMS):
+            raise ValueError(
+                f"diffusers puts the image back after each of the two calls of a step of {word}, "
+                "and this library after the step; take another solver, or a grid of the library"
+            )
     else:
         if grid not in GRIDS:
             raise unknown("time grid", grid, [*GRIDS, *SPACINGS])
         ts = time_grid(D.schedule, steps, grid, data_std=D.data_std, guidance_scale=guidance_scale)
         ts = whole_times(ts, checkpoint.timesteps) if rounded and isinstance(D.schedule, Tabulated) else ts
     if image is not None and ts is not None and of_steps:
-        ts = _last_part(ts, checkpoint.family, steps, STRENGTH if strength is None else strength)
+        strength = usual_strength(mask) if strength is None else strength
+        ts = _last_part(ts, checkpoint.family, steps, strength)
         if grid in SPACINGS and isinstance(how, PLMS) and len(ts) <= steps:
             raise ValueError(
                 "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
@@ -168,7 +193,12 @@ def sample_images(
     if image is None or ts is None:
         x = scale * _noise((len(cond), *checkpoint.latent_shape(size)), rng)
     else:
-        x = _noised(checkpoint, D, image, size, ts[0], len(cond), rng, at_once)
+        z, noise = _encoded(checkpoint, image, size, len(cond), rng, at_once, masked=mask is not None)
+        x = scale * noise if mask is not None and strength == 1 else D.schedule.mix(z, noise, ts[0].to(z))
+        if mask is not None:
+            anew = latent_mask(mask, len(cond), (image.shape[-2], image.shape[-1]), (z.shape[-2], z.shape[-1]))
+            assert isinstance(how, Solver)  # parallel ones were refused
+            how = Inpainting(how, anew, z, noise, last=float(ts[-2:].mean()))
     batch = at_once
     if isinstance(how, ParallelSolver):
         assert dataclasses.is_dataclass(how)  # all those with a name are
@@ -181,12 +211,13 @@ def sample_images(
             x[part].to(checkpoint.device),
             steps,
             ts=ts,
-            solver=how,
+            solver=how.part(part, checkpoint.device) if isinstance(how, Inpainting) else how,
             cond=cond[part],
             guidance_scale=guidance_scale,
             generator=rng if isinstance(rng, torch.Generator) else rng[part],
             keep=keep,
             progress=progress,
+            callback=callback,
         )
         parts.append(path)
         ends.append(path.end.cpu())
@@ -260,17 +291,16 @@ def _noise(shape: tuple[int, ...], rng: Streams) -> Tensor:
     return torch.cat([torch.randn(1, *shape[1:], generator=one, device=one.device).cpu() for one in rng])
 
 
-def _noised(
+def _encoded(
     checkpoint: StableDiffusion,
-    D: Denoiser,
     image: Tensor,
     size: int | tuple[int, int] | None,
-    t: Tensor,
     n: int,
     rng: Streams,
     at_once: int,
-) -> Tensor:
-    """The states at time t of n latents of an image, or of n images."""
+    masked: bool,
+) -> tuple[Tensor, Tensor]:
+    """The n latents of an image, or of n images, and noise for each."""
     check_state(image, "image")
     image = image[None] if image.ndim == 3 else image
     if image.ndim != 4 or image.shape[1] != 3 or len(image) not in (1, n):
@@ -287,7 +317,10 @@ def _noised(
     if bool(std.any()):  # the small VAE of TAESD gives a latent, not a distribution: nothing is drawn then
         mean = mean + std * _noise(tuple(mean.shape), rng)
     z = mean.expand(n, -1, -1, -1).contiguous()
-    return D.schedule.mix(z, _noise(tuple(z.shape), rng), t.to(z))
+    noise = _noise(tuple(z.shape), rng)
+    if masked and bool(std.any()):  # here diffusers draws a latent of what is kept, for models that take it as input
+        _noise(tuple(mean.shape), rng)
+    return z, noise
 
 
 def _another(D: Denoiser) -> LambdaDenoiser:

@@ -33,6 +33,7 @@ TO_SAMPLE = (
     "guidance_interval",
     "round_timesteps",
     "image",
+    "mask",
     "strength",
 )
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
@@ -170,10 +171,16 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             help="start from this picture (img2img), scaled and cut to --size",
         )
         group.add_argument(
+            "--mask",
+            metavar="FILE",
+            help="with --image: make only what is white in this picture anew (inpainting), scaled and cut to --size",
+        )
+        group.add_argument(
             "--strength",
             metavar="S",
             type=finite,
-            help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8)",
+            help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8, "
+            "and 1 with --mask)",
         )
         group.add_argument(
             "--round-timesteps",
@@ -303,7 +310,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from ..adapters.checkpoint import UNFILTERED
     from ..adapters.images import read_image
     from ..adapters.reading import whole as whole_path
-    from ..adapters.sampling import STRENGTH, sample_images
+    from ..adapters.sampling import sample_images, usual_strength
     from ..adapters.schedulers import sampler_of
     from ..grids import DEFAULT_GRID
     from ..runs import to_device
@@ -360,7 +367,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "prediction_type": args.prediction_type,
         "safety": UNFILTERED,
         "image": None if args.image is None else whole_path(args.image),
-        "strength": STRENGTH if args.image is not None and args.strength is None else args.strength,
+        "mask": None if args.mask is None else whole_path(args.mask),
+        "strength": usual_strength(args.mask) if args.image is not None and args.strength is None else args.strength,
     }
     made = sample_images(
         the_problem.checkpoint,
@@ -376,6 +384,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         negative_prompt=args.negative_prompt,
         size=tuple(settings["size"]),
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
+        mask=None if args.mask is None else read_image(Path(args.mask), tuple(settings["size"])).mean(0, keepdim=True),
         strength=settings["strength"],
         seed=args.seed,
         rounded=settings["round_timesteps"],

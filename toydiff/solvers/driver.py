@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Any
@@ -27,6 +27,9 @@ from .trajectory import Trajectory
 
 Noise = torch.Generator | Sequence[torch.Generator] | None
 """Where noise comes from: one stream for the batch, one for each sample, or torch's global one."""
+Callback = Callable[[int, float, Tensor], object]
+"""What is called with (i, t, x_0) after a step: its number from 0, the time at which it began, and the x_0 (B, ...)
+that was predicted there. What it returns is not used."""
 
 
 class _OnGrid(Schedule):
@@ -240,6 +243,7 @@ def solve(
     generator: torch.Generator | int | Sequence[torch.Generator] | None = None,
     keep: str = "path",
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Trajectory:
     """Sample: walk x (B, ...) from the first time of a grid to its last, normally from noise at t = 1 to data at t = 0.
 
@@ -254,7 +258,8 @@ def solve(
     - generator: a torch.Generator or a seed, for stochastic solvers; or a list of B generators, one a sample, whose
       noise then does not depend on the batch that it is in;
     - keep: "path" for all states; "end" for the last only, so that memory does not grow with N;
-    - progress: whether to show a bar.
+    - progress: whether to show a bar;
+    - callback: what is called with (i, t, x_0) after each step of a sequential solver (`Callback`).
 
     A parallel solver ("picard", "anderson", "broyden", "parareal") improves the whole path sweep by sweep and returns
     the sweeps as well: fewer rounds, more calls. It computes the path of a one-step solver: ddim, unless its settings
@@ -299,6 +304,11 @@ def solve(
 
     began = time.perf_counter()
     if isinstance(solver, ParallelSolver):
+        if callback is not None:
+            raise ValueError(
+                f"a callback is called after each sequential step, and {type(solver).__name__} takes all steps "
+                "together; take a sequential solver"
+            )
         solver.check_steps(len(ts) - 1)
         points = _Points(run, schedule, x, solver.at_once, rng)
         try:
@@ -309,12 +319,22 @@ def solve(
             raise
     else:
         with schedule.ahead():
-            path = _walked(_walk(run, solver, x, schedule.times, rng), x, len(ts) - 1, keep, progress)
+            walk = _walk(run, solver, x, schedule.times, rng)
+            path = _walked(walk if callback is None else _reported(walk, ts, callback), x, len(ts) - 1, keep, progress)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(path["xs"][-1]).all()):
         check_weights(D)
         raise unstable(solver, len(ts) - 1, x)
     return Trajectory(ts, nfe=run.spent.nfe, rounds=run.spent.rounds, seconds=seconds, **path)
+
+
+def _reported(
+    walk: Iterator[tuple[Tensor, Prediction]], ts: Tensor, callback: Callback
+) -> Iterator[tuple[Tensor, Prediction]]:
+    """The same walk, whose every step is reported to the callback."""
+    for i, (t, (x, prediction)) in enumerate(zip(ts[:-1].tolist(), walk, strict=True)):
+        callback(i, t, prediction.x0)
+        yield x, prediction
 
 
 def _walked(walk: Iterator[tuple[Tensor, Prediction]], x: Tensor, steps: int, keep: str, progress: bool) -> dict:
