@@ -302,6 +302,7 @@ MODEL = [
     ["--config", "{place}"],
     ["--lora", "{place}"],
     ["--unet", "{place}"],
+    ["--vae", "{place}"],
     ["--size", "{number}"],
     ["--size", "8x{number}"],
     ["--at-once", "{number}"],

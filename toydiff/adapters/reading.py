@@ -49,6 +49,7 @@ def read(
     unsafe: bool,
     scheduler: str | None = None,
     prediction_type: str | None = None,
+    vae: str | None = None,
 ) -> "DiffusionPipeline":
     """The pipeline of a checkpoint, in float32 on the processor. The arguments, and the errors, are those of
     `StableDiffusion.load`."""
@@ -69,6 +70,8 @@ def read(
         pipe.set_progress_bar_config(disable=True)
         if unet is not None:
             pipe.register_modules(**{family.part: _other_network(pipe, family, unet, local_only, unsafe)})
+        if vae is not None:
+            pipe.register_modules(vae=_other_vae(pipe, family, vae, local_only, unsafe))
         _fits(pipe, family, model)
         for one in lora:
             _add_lora(pipe, family, one, local_only, unsafe)
@@ -457,30 +460,56 @@ def _say_kind(pipe: Any, tensors: dict[str, Tensor], says: dict[str, str]) -> No
 def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_only: bool, unsafe: bool) -> Any:
     """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export`
     wrote."""
-    path, part = Path(unet), family.part
-    what = "UNet" if part == "unet" else part
-    inside = not (path / "config.json").exists() and (path / part / "config.json").exists()
-    if path.exists() and not inside and not (path / "config.json").exists():
-        raise ValueError(
-            f"{unet!r} holds no {what}: a folder with config.json and weights is needed, "
-            f"or one with such a folder named {part}"
-        )
-    if not path.exists() and not hub.is_id(unet):
-        raise ValueError(f"there is no {what} at {unet!r}")
-    try:
-        folder = (path / part if inside else path) if path.exists() else hub.network(unet, family, local_only, unsafe)
-        layout.refuse_scripts(folder)
-        kind = layout.settings_of(folder / "config.json").get("_class_name", family.network_class)
-        if kind != family.network_class:
-            raise ValueError(f"it is a {str(kind)[:80]}, and a {family.network_class} is needed")
-        found = _network(folder, family.network_class, unsafe)
-    except ValueError as error:
-        raise ValueError(f"the {what} {unet!r} cannot be read: {error}") from None
+    part = family.part
+    found, what = _other(family, part, "UNet" if part == "unet" else part, unet, local_only, unsafe)
     for name in family.fitting:
         theirs, ours = found.config.get(name), getattr(pipe, part).config.get(name)
         if theirs != ours:
-            raise ValueError(f"the {what} {unet!r} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
+            raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
     return found
+
+
+def _other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
+    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, or,
+    in the same class, scaled or shifted otherwise."""
+    found, what = _other(family, "vae", "VAE", vae, local_only, unsafe)
+    for name, theirs, ours in zip(("channels", "scale"), latents_of(found), latents_of(pipe.vae), strict=True):
+        if theirs != ours:
+            raise ValueError(f"{what} does not fit this checkpoint: the {name} of its latents is {theirs}, not {ours}")
+    same = ("scaling_factor", "shift_factor", "latents_mean", "latents_std") if type(found) is type(pipe.vae) else ()
+    for name in same:
+        theirs, ours = found.config.get(name), pipe.vae.config.get(name)
+        if theirs != ours:
+            raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
+    return found
+
+
+def latents_of(vae: Any) -> tuple[int, int]:
+    """(channels, scale) of a VAE's latents, whose places are `scale` pixels wide."""
+    blocks = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
+    return int(vae.config.latent_channels), 2 ** (len(blocks) - 1)
+
+
+def _other(family: Family, part: str, what: str, place: str, local_only: bool, unsafe: bool) -> tuple[Any, str]:
+    """A component alone, from its folder, a folder with one of its name, or a hub id; and how messages call it."""
+    path, classes = Path(place), family.classes[part]
+    inside = not (path / "config.json").exists() and (path / part / "config.json").exists()
+    if path.exists() and not inside and not (path / "config.json").exists():
+        raise ValueError(
+            f"{place!r} holds no {what}: a folder with config.json and weights is needed, "
+            f"or one with such a folder named {part}"
+        )
+    if not path.exists() and not hub.is_id(place):
+        raise ValueError(f"there is no {what} at {place!r}")
+    try:
+        folder = (path / part if inside else path) if path.exists() else hub.network(place, part, local_only, unsafe)
+        layout.refuse_scripts(folder)
+        kind = layout.settings_of(folder / "config.json").get("_class_name", classes[0])
+        if kind not in classes:
+            raise ValueError(f"it is a {str(kind)[:80]}, and a {' or '.join(classes)} is needed")
+        return _network(folder, kind, unsafe), f"the {what} {place!r}"
+    except ValueError as error:
+        raise ValueError(f"the {what} {place!r} cannot be read: {error}") from None
 
 
 def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: bool, unsafe: bool) -> None:
