@@ -8,6 +8,7 @@ import tiny_sd
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, DiffusionPipeline
 
+from toydiff import runs
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.cli import command as cli
 
@@ -62,6 +63,25 @@ def test_it_is_recorded_and_its_files_are_watched(vaes, checkpoints):
     small().save_pretrained(vaes["taesd"])
     assert one.stamp("vae") != before
     assert StableDiffusion.load(**one.about) is not one
+
+
+@pytest.mark.parametrize("name", ["kl", "taesd"])
+def test_a_run_and_its_export_have_it(name, vaes, checkpoints, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    words = ["train", "vsd", "--problem", "sd", "--model", checkpoints["sd"], "--vae", vaes[name], "--rank", 2]
+    words += ["--prompts", tmp_path / "prompts.txt", "--updates", 1, "--batch", 2, "--out", tmp_path / "run"]
+    assert cli.main([str(word) for word in words]) == 0
+    model = runs.load(tmp_path / "run")
+    assert model.about["settings"]["vae"] == str(vaes[name])
+    ours = model.denoiser.net.checkpoint.vae
+    capsys.readouterr()
+    assert cli.main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "student")]) == 0
+    code = capsys.readouterr().out.partition("alone:")[2].partition("image = ")[0]
+    found = {}
+    exec(code, found)
+    assert type(found["pipe"].vae) is type(ours)
+    for key, value in found["pipe"].vae.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[key])
 
 
 @pytest.mark.parametrize(
