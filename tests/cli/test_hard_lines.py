@@ -302,6 +302,7 @@ MODEL = [
     ["--config", "{place}"],
     ["--lora", "{place}"],
     ["--unet", "{place}"],
+    ["--vae", "{place}"],
     ["--size", "{number}"],
     ["--size", "8x{number}"],
     ["--at-once", "{number}"],
@@ -436,6 +437,7 @@ COMMANDS = {
         False,
     ),
     "export": (["{run}", "--out", "new"], [["--out", "{place}"], ["--whole"], ["--json", "{place}"]], False),
+    "doctor": (["--model", "{place}"], [["--config", "{place}"], ["--json", "{place}"]], False),
     "zoo": (
         [],
         [["build", "{name}"], ["{name}"], ["--work", "{place}"], ["--out", "{place}"], ["--json", "{place}"]],
@@ -473,7 +475,7 @@ def lines(seed, count):
         return rng.choice(POOLS[pool]) if pool not in FITTING or rng.random() < 0.3 else rng.choice(FITTING[pool])
 
     for _ in range(count):
-        name = rng.choices(list(COMMANDS), [1, 1, 1, 3, 5, 5, 4, 5, 4, 1, 1, 1])[0]
+        name = rng.choices(list(COMMANDS), [1, 1, 1, 3, 5, 5, 4, 5, 4, 1, 2, 1, 1])[0]
         needed, options, wrong = COMMANDS[name]
         words = [value(w[1:-1]) if w.startswith("{") else w for w in needed]
         for option in rng.sample(options, min(len(options), rng.choice([0, 1, 1, 1, 1, 2]))):

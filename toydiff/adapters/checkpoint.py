@@ -25,7 +25,7 @@ from .images import stamps
 from .lora import with_strength
 from .network import CheckpointNetwork
 from .quiet import one_line, quietly
-from .reading import read, whole
+from .reading import latents_of, read, whole
 from .text import Encoded, Prompts
 from .weights import check_weights
 
@@ -94,9 +94,7 @@ class StableDiffusion:
         self.timesteps = len(self.table)
         self.weight_names = frozenset(name for name, _ in self.network.named_parameters())
         self.schedule: Schedule = Linear() if self.flow else self.table
-        blocks = self.vae.config.get("block_out_channels") or self.vae.config.encoder_block_out_channels
-        self.scale = 2 ** (len(blocks) - 1)
-        self.channels = int(self.vae.config.latent_channels)
+        self.channels, self.scale = latents_of(self.vae)
         if family.channels(self.network) != self.channels:
             raise ValueError(
                 f"the {family.part} of {self.source!r} takes {family.channels(self.network)} channels "
@@ -127,6 +125,7 @@ class StableDiffusion:
         unet: str | Path | None = None,
         scheduler: str | None = None,
         prediction_type: str | None = None,
+        vae: str | Path | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ) -> "StableDiffusion":
@@ -138,7 +137,8 @@ class StableDiffusion:
         folder with another UNet, or transformer, which replaces the checkpoint's. scheduler: the class of a scheduler
         of diffusers, one of `names.COMPARABLE`, in place of the checkpoint's, with the same configuration.
         prediction_type: what the UNet predicts, one of `names.PREDICTION_TYPES`, in place of what that configuration
-        says. local_only: never use the hub. unsafe: also read pickled weights (.bin, .ckpt), which can run code.
+        says. vae: a folder with another VAE, whose latents are of the same shape. local_only: never use the hub.
+        unsafe: also read pickled weights (.bin, .ckpt), which can run code.
 
         The checkpoint is on the processor, in float32. In one process the same arguments give the same object, as long
         as it is in use and its files are unchanged: `to` moves it for all its users, and they have its prompts in
@@ -156,6 +156,7 @@ class StableDiffusion:
         }
         about |= {} if scheduler is None else {"scheduler": scheduler}
         about |= {} if prediction_type is None else {"prediction_type": prediction_type}
+        about |= {} if vae is None else {"vae": whole(vae)}
         key = json.dumps([{name: value for name, value in about.items() if name != "local_only"}, _state(about)])
         loaded = _LOADED.get(key)
         if loaded is None:
@@ -299,9 +300,11 @@ class StableDiffusion:
         """What the weights of some components were read from, and the state of those files: where this is the same,
         the weights count as unchanged."""
         place = Path(self.source)
-        files = (
-            [place] if place.is_file() else sorted(p for part in parts for p in (place / part).glob("*") if p.is_file())
-        )
+        folders = [place / part for part in parts]
+        if "vae" in parts and "vae" in self.about:
+            folders += [Path(self.about["vae"]), Path(self.about["vae"]) / "vae"]
+        files = sorted(p for folder in folders for p in folder.glob("*") if p.is_file())
+        files += [place] if place.is_file() else []
         return [self.about, str(self.network.dtype), stamps(files)]
 
     def _modules(self) -> list[torch.nn.Module]:
@@ -355,7 +358,7 @@ def _whole_lora(lora: str | Path) -> str:
 def _state(about: dict[str, Any]) -> list:
     """The state of the files that a checkpoint is read from; of a hub id nothing, since its files do not change."""
     loras = (with_strength(one)[0] for one in about.get("lora", ()))
-    given = (*(about.get(name) for name in ("model", "config", "unet")), *loras)
+    given = (*(about.get(name) for name in ("model", "config", "unet", "vae")), *loras)
     places = [Path(one) for one in given if one is not None]
     files = [place for place in places if place.is_file()]
     for place in places:

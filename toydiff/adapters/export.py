@@ -230,13 +230,15 @@ def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tup
     pipeline = type(checkpoint.pipe).__name__
     single = Path(checkpoint.source).suffix in SINGLE
     arguments = _arguments(checkpoint, single)
+    names, vae = [] if what == "lora" else [network], checkpoint.about.get("vae")
+    names += [] if vae is None else [type(checkpoint.pipe.vae).__name__]
     n = max(steps)
     schedule = D.schedule.base if isinstance(D.schedule, PiecewiseLinear) else D.schedule
     flow = isinstance(schedule, Linear)
     lines = [
         *(["import numpy as np"] if flow else ()),
         *(["import torch"] if "torch." in arguments else ()),
-        f"from diffusers import {pipeline}, {scheduler}" + ("" if what == "lora" else f", {network}"),
+        f"from diffusers import {', '.join([pipeline, scheduler, *names])}",
         "",
         f"pipe = {pipeline}.{'from_single_file' if single else 'from_pretrained'}({checkpoint.source!r}{arguments})",
     ]
@@ -244,6 +246,10 @@ def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tup
         lines.append(f"pipe.load_lora_weights({place!r}, weight_name={LORA_FILE!r})")
     else:
         lines.append(f'pipe.{part} = {network}.from_pretrained({place!r}, subfolder="{part}")')
+    if vae is not None:
+        inside = not (Path(vae) / "config.json").exists() and (Path(vae) / "vae").is_dir()
+        subfolder = ', subfolder="vae"' if inside else ""
+        lines.append(f"pipe.vae = {names[-1]}.from_pretrained({vae!r}{subfolder})")
     lines.append(f'pipe.scheduler = {scheduler}.from_pretrained({place!r}, subfolder="scheduler")')
     walk = f"num_inference_steps={n}"
     if flow:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import layout
-from .families import FAMILIES, Family
+from .families import FAMILIES
 from .quiet import one_line
 
 WORDS = (
@@ -113,15 +113,15 @@ def _root(path: Path, name: str) -> Path:
     return path.parents[name.count("/")]
 
 
-def network(model: str, family: Family, local_only: bool, unsafe: bool) -> Path:
-    """The folder of a network alone, a UNet or a transformer."""
+def network(model: str, part: str, local_only: bool, unsafe: bool) -> Path:
+    """The folder of a component alone: a UNet, a transformer, or a VAE."""
     there = names(model, local_only)
-    inside = "" if "config.json" in there else f"{family.part}/"
+    inside = "" if "config.json" in there else f"{part}/"
     own = [one.removeprefix(inside) for one in there if one.startswith(inside) and "/" not in one.removeprefix(inside)]
     if "config.json" not in own:
         raise ValueError("it has no config.json")
     path = file(model, inside + "config.json", local_only)
-    for one in _weights(own, family.part, unsafe, repr(model)):
+    for one in _weights(own, part, unsafe, repr(model)):
         file(model, inside + one, local_only)
     return path.parent
 

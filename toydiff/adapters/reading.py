@@ -1,10 +1,12 @@
 """Reading a checkpoint's files by diffusers and transformers, whole or not at all. Whatever is wrong is a `ValueError`
 of one line."""
 
+import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from .families.unets import XL
 from .lora import add_lora, with_strength
 from .names import COMPARABLE, PREDICTION_TYPES
 from .quiet import naming, one_line, quietly
-from .weights import check_weights, metadata_of, read_tensors
+from .weights import Header, check_weights, header_of, metadata_of, read_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 SINGLE = (".safetensors", ".ckpt")
 EXPORTED = "toydiff.json"
 """A folder with this file was written by `toydiff export`."""
+FOR_FILES = "a configuration (--config) is for a single file; a folder has its own"
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
 JSON_FILES = ("*.json", "*.txt")
 """What says how a checkpoint is built: the configurations, and the words of the tokenizers."""
@@ -46,32 +49,29 @@ def read(
     unsafe: bool,
     scheduler: str | None = None,
     prediction_type: str | None = None,
+    vae: str | None = None,
 ) -> "DiffusionPipeline":
     """The pipeline of a checkpoint, in float32 on the processor. The arguments, and the errors, are those of
     `StableDiffusion.load`."""
-    try:
-        import accelerate  # noqa: F401
-        import diffusers  # noqa: F401
-        import peft  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError:
-        raise ValueError(INSTALL) from None
+    _check_packages()
     if scheduler is not None and scheduler not in COMPARABLE:
         raise unknown("scheduler", scheduler, COMPARABLE)
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
         raise unknown("prediction type", prediction_type, PREDICTION_TYPES)
     path, ignored = Path(model), False
     if config is not None and path.suffix not in SINGLE:
-        raise ValueError("a configuration (--config) is for a single file; a folder has its own")
+        raise ValueError(FOR_FILES)
     with quietly():
         if path.suffix in SINGLE and not path.is_dir():
             family, pipe = _from_file(path, config, local_only, unsafe)
         else:
             folder = path if path.is_dir() else hub.checkpoint(model, local_only, unsafe)
-            family, pipe, ignored = _from_folder(folder, model, unsafe)
+            family, pipe, ignored = _from_folder(folder, model, unsafe, _network)
         pipe.set_progress_bar_config(disable=True)
         if unet is not None:
             pipe.register_modules(**{family.part: _other_network(pipe, family, unet, local_only, unsafe)})
+        if vae is not None:
+            pipe.register_modules(vae=_other_vae(pipe, family, vae, local_only, unsafe))
         _fits(pipe, family, model)
         for one in lora:
             _add_lora(pipe, family, one, local_only, unsafe)
@@ -86,9 +86,48 @@ def read(
     return pipe
 
 
-def _from_folder(path: Path, model: str, unsafe: bool) -> "tuple[Family, DiffusionPipeline, bool]":
+def outline(model: str, config: str | None) -> "tuple[DiffusionPipeline, dict[str, Header]]":
+    """The pipeline of a checkpoint without its weights, whose networks are on the device "meta", and the headers of the
+    files of weights, by component; of a single file by what it calls its parts.
+
+    model, config: a folder, or a single .safetensors file and the folder that says what it holds. JSON files,
+    tokenizers and headers are read, and no weight. The errors are those of `read`, but for what only values tell.
+    """
+    _check_packages()
+    path = Path(model)
+    held: dict[str, Header] = {}
+
+    def network(folder: Path, class_: str, unsafe: bool) -> Any:
+        made, held[folder.name] = _outlined(folder, class_)
+        return made
+
+    with quietly():
+        if path.is_dir():
+            if config is not None:
+                raise ValueError(FOR_FILES)
+            family, pipe, _ = _from_folder(path, model, False, network)
+        else:
+            family, pipe, held = _outlined_file(path, config)
+        _fits(pipe, family, model)
+    return pipe, held
+
+
+def _check_packages() -> None:
+    """`ValueError` where a package of the extra `sd` is missing."""
+    try:
+        import accelerate  # noqa: F401
+        import diffusers  # noqa: F401
+        import peft  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError:
+        raise ValueError(INSTALL) from None
+
+
+def _from_folder(
+    path: Path, model: str, unsafe: bool, network: Callable[[Path, str, bool], Any]
+) -> "tuple[Family, DiffusionPipeline, bool]":
     """The family and the pipeline of a folder, and whether it has a ControlNet, which is not read. model: its name in
-    messages."""
+    messages. network(folder, class, unsafe) makes a network, as `_network` does."""
     if not (path / "model_index.json").exists():
         single = next(path.glob("*.safetensors"), None)
         hint = ""
@@ -114,16 +153,18 @@ def _from_folder(path: Path, model: str, unsafe: bool) -> "tuple[Family, Diffusi
         ):
             raise ValueError(f"the {name} of {model!r} has no vocabulary: neither tokenizer.json nor vocab.json")
     try:
-        made = {name: _component(path / name, parts[name][1], family, unsafe) for name in needed}
+        made = {name: _component(path / name, parts[name][1], family, unsafe, network) for name in needed}
     except ValueError as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
     return family, family.pipeline(parts, made), "controlnet" in named(parts)
 
 
-def _component(folder: Path, class_: str, family: Family, unsafe: bool) -> Any:
+def _component(
+    folder: Path, class_: str, family: Family, unsafe: bool, network: Callable[[Path, str, bool], Any]
+) -> Any:
     """A component of a checkpoint, from its folder. `ValueError`, naming the folder, for whatever is wrong."""
     if folder.name in family.networks:
-        return _network(folder, class_, unsafe)
+        return network(folder, class_, unsafe)
     tokenizer = folder.name.startswith("tokenizer")
     file = folder / ("tokenizer_config.json" if tokenizer else "scheduler_config.json")
     if file.exists() or not tokenizer:
@@ -157,13 +198,52 @@ def _network(folder: Path, class_: str, unsafe: bool) -> Any:
             use_safetensors=files[0].endswith(".safetensors"),
             torch_dtype=torch.float32,
         )
-    missing = sorted(info["missing_keys"])
-    if missing:
+    _refuse_missing(info["missing_keys"], folder.name)
+    return made
+
+
+def _refuse_missing(missing: Iterable[str], component: str) -> None:
+    """`ValueError` where there are weights that a component lacks."""
+    if names := sorted(missing):
         raise ValueError(
-            f"its {folder.name} lacks {len(missing)} weights, {missing[0]!r} for one: "
+            f"its {component} lacks {len(names)} weights, {names[0]!r} for one: "
             "they are of another model, or of another version"
         )
-    return made
+
+
+def _empty(folder: Path, class_: str) -> Any:
+    """A network of the configuration in a folder, on the device "meta"."""
+    import diffusers
+    import transformers
+
+    layout.settings_of(folder / "config.json")
+    text = folder.name.startswith("text")
+    kind = getattr(transformers if text else diffusers, class_)
+    with naming(folder), torch.device("meta"):
+        if text:
+            return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+        return kind.from_config(kind.load_config(folder))
+
+
+def _outlined(folder: Path, class_: str) -> tuple[Any, Header]:
+    """A network without its weights, and the header of its files. `ValueError` where they lack weights: a name that
+    they have not, and no tensor of this size under an older name either."""
+    made = _empty(folder, class_)
+    held: Header = {}
+    _, files = layout.choose((file.name for file in folder.iterdir()), folder.name, False)
+    for file in files:
+        held |= header_of(folder / file)
+    wanted = {name: tuple(value.shape) for name, value in made.named_parameters()}
+    absent = [name for name, size in wanted.items() if name not in held or held[name][1] != size]
+    older = Counter(math.prod(size) for name, (_, size) in held.items() if wanted.get(name) != size)
+    missing = []
+    for name in absent:
+        size = math.prod(wanted[name])
+        if not older[size]:
+            missing.append(name)
+        older[size] -= older[size] > 0
+    _refuse_missing(missing, folder.name)
+    return made, held
 
 
 def _fits(pipe: "DiffusionPipeline", family: Family, model: str) -> None:
@@ -183,13 +263,18 @@ def _fits(pipe: "DiffusionPipeline", family: Family, model: str) -> None:
 # ---- single files
 
 
-def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "tuple[Family, DiffusionPipeline]":
+def check_single(path: Path, unsafe: bool) -> None:
+    """`ValueError` where there is no such file, or where it is a pickle, which is not to be read."""
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     if path.suffix != ".safetensors" and not unsafe:
         raise ValueError(
             f"{str(path)!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)"
         )
+
+
+def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "tuple[Family, DiffusionPipeline]":
+    check_single(path, unsafe)
     if config is not None and Path(config).is_dir() and not (Path(config) / "model_index.json").exists():
         raise ValueError(f"the folder {config!r} says nothing of a checkpoint: it has no model_index.json")
     try:
@@ -214,7 +299,7 @@ def _configuration(
     """The family of a single file, and what the model_index.json says that it holds. The JSON files and the words of
     the tokenizers are copied into the folder, so that neither weights nor code beside them are used."""
     if config is None:
-        folder = hub.configuration(_usual(tensors), local_only, f"the file {str(path)!r}")
+        folder = hub.configuration(usual_configuration(tensors), local_only, f"the file {str(path)!r}")
     elif Path(config).is_dir():
         folder = Path(config)
     else:
@@ -236,11 +321,11 @@ def _configuration(
     return family, parts
 
 
-def _usual(tensors: dict[str, Tensor]) -> str:
-    """The hub id of the checkpoint whose configuration a file of this kind usually has."""
-    if any(key.startswith("conditioner.embedders.1") for key in tensors):
+def usual_configuration(names: Collection[str]) -> str:
+    """The hub id of the checkpoint whose configuration a single file whose tensors have these names usually has."""
+    if any(key.startswith("conditioner.embedders.1") for key in names):
         return "stabilityai/stable-diffusion-xl-base-1.0"
-    if any(key.startswith("cond_stage_model.model") for key in tensors):
+    if any(key.startswith("cond_stage_model.model") for key in names):
         return "stabilityai/stable-diffusion-2-1"
     return "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
@@ -249,8 +334,27 @@ def _convert(
     path: Path, tensors: dict[str, Tensor], family: Family, parts: dict[str, Any], plain: Path
 ) -> "DiffusionPipeline":
     """The pipeline of a single file. `ValueError` where it lacks a weight of what the configuration says."""
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    _check_converted(tensors, parts, plain)
+    kind = StableDiffusionXLPipeline if parts["_class_name"] in XL else StableDiffusionPipeline
+    extra = {"feature_extractor": None, "image_encoder": None}
+    if kind is StableDiffusionPipeline:
+        extra["safety_checker"] = None
+    with naming(path, what="it"):
+        pipe = kind.from_single_file(
+            str(path), config=str(plain), local_files_only=True, torch_dtype=torch.float32, **extra
+        )
+    for name in family.networks:
+        if (network := getattr(pipe, name, None)) is not None:
+            check_weights(network, f"its {name}")
+    return pipe
+
+
+def _check_converted(tensors: dict[str, Tensor], parts: dict[str, Any], plain: Path) -> None:
+    """`ValueError` where a single file lacks a weight of the UNet or the VAE that its configuration says."""
     from accelerate import init_empty_weights
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
     if parts["vae"][1] != "AutoencoderKL":
@@ -271,18 +375,45 @@ def _convert(
             missing = [one_line(error)]
         if missing:
             raise ValueError(f"it lacks weights of the {name} of its configuration, {missing[0]} for one")
-    kind = StableDiffusionXLPipeline if parts["_class_name"] in XL else StableDiffusionPipeline
-    extra = {"feature_extractor": None, "image_encoder": None}
-    if kind is StableDiffusionPipeline:
-        extra["safety_checker"] = None
-    with naming(path, what="it"):
-        pipe = kind.from_single_file(
-            str(path), config=str(plain), local_files_only=True, torch_dtype=torch.float32, **extra
-        )
-    for name in family.networks:
-        if (network := getattr(pipe, name, None)) is not None:
-            check_weights(network, f"its {name}")
-    return pipe
+
+
+def _outlined_file(path: Path, config: str | None) -> "tuple[Family, DiffusionPipeline, dict[str, Header]]":
+    """The family and the pipeline of a single file without its weights, and its header, by the parts of `parted`."""
+    check_single(path, False)
+    header = header_of(path)
+    tensors = {name: torch.empty(size, device="meta") for name, (_, size) in header.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        plain = Path(temporary)
+        family, parts = _configuration(path, config, tensors, True, plain)
+        try:
+            _check_converted(tensors, parts, plain)
+            made = {
+                name: _component(
+                    plain / name, parts[name][1], family, False, lambda folder, class_, _: _empty(folder, class_)
+                )
+                for name in family.needed(parts)
+            }
+            pipe = family.pipeline(parts, made)
+            _say_kind(pipe, tensors, metadata_of(path))
+        except ValueError as error:
+            raise ValueError(f"the file {str(path)!r} cannot be read as a checkpoint: {error}") from None
+    return family, pipe, parted(header)
+
+
+PREFIXES: dict[str, str | tuple[str, ...]] = {
+    "unet": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+    "text encoders": ("cond_stage_model.", "conditioner."),
+}
+"""How the names in a single file begin, by its parts."""
+
+
+def parted(header: Header) -> dict[str, Header]:
+    """The header of a single file by its parts, as `PREFIXES` calls them."""
+    return {
+        part: {name: value for name, value in header.items() if name.startswith(prefix)}
+        for part, prefix in PREFIXES.items()
+    }
 
 
 SAID = {
@@ -329,30 +460,56 @@ def _say_kind(pipe: Any, tensors: dict[str, Tensor], says: dict[str, str]) -> No
 def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_only: bool, unsafe: bool) -> Any:
     """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export`
     wrote."""
-    path, part = Path(unet), family.part
-    what = "UNet" if part == "unet" else part
-    inside = not (path / "config.json").exists() and (path / part / "config.json").exists()
-    if path.exists() and not inside and not (path / "config.json").exists():
-        raise ValueError(
-            f"{unet!r} holds no {what}: a folder with config.json and weights is needed, "
-            f"or one with such a folder named {part}"
-        )
-    if not path.exists() and not hub.is_id(unet):
-        raise ValueError(f"there is no {what} at {unet!r}")
-    try:
-        folder = (path / part if inside else path) if path.exists() else hub.network(unet, family, local_only, unsafe)
-        layout.refuse_scripts(folder)
-        kind = layout.settings_of(folder / "config.json").get("_class_name", family.network_class)
-        if kind != family.network_class:
-            raise ValueError(f"it is a {str(kind)[:80]}, and a {family.network_class} is needed")
-        found = _network(folder, family.network_class, unsafe)
-    except ValueError as error:
-        raise ValueError(f"the {what} {unet!r} cannot be read: {error}") from None
+    part = family.part
+    found, what = _other(family, part, "UNet" if part == "unet" else part, unet, local_only, unsafe)
     for name in family.fitting:
         theirs, ours = found.config.get(name), getattr(pipe, part).config.get(name)
         if theirs != ours:
-            raise ValueError(f"the {what} {unet!r} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
+            raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
     return found
+
+
+def _other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
+    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, or,
+    in the same class, scaled or shifted otherwise."""
+    found, what = _other(family, "vae", "VAE", vae, local_only, unsafe)
+    for name, theirs, ours in zip(("channels", "scale"), latents_of(found), latents_of(pipe.vae), strict=True):
+        if theirs != ours:
+            raise ValueError(f"{what} does not fit this checkpoint: the {name} of its latents is {theirs}, not {ours}")
+    same = ("scaling_factor", "shift_factor", "latents_mean", "latents_std") if type(found) is type(pipe.vae) else ()
+    for name in same:
+        theirs, ours = found.config.get(name), pipe.vae.config.get(name)
+        if theirs != ours:
+            raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
+    return found
+
+
+def latents_of(vae: Any) -> tuple[int, int]:
+    """(channels, scale) of a VAE's latents, whose places are `scale` pixels wide."""
+    blocks = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
+    return int(vae.config.latent_channels), 2 ** (len(blocks) - 1)
+
+
+def _other(family: Family, part: str, what: str, place: str, local_only: bool, unsafe: bool) -> tuple[Any, str]:
+    """A component alone, from its folder, a folder with one of its name, or a hub id; and how messages call it."""
+    path, classes = Path(place), family.classes[part]
+    inside = not (path / "config.json").exists() and (path / part / "config.json").exists()
+    if path.exists() and not inside and not (path / "config.json").exists():
+        raise ValueError(
+            f"{place!r} holds no {what}: a folder with config.json and weights is needed, "
+            f"or one with such a folder named {part}"
+        )
+    if not path.exists() and not hub.is_id(place):
+        raise ValueError(f"there is no {what} at {place!r}")
+    try:
+        folder = (path / part if inside else path) if path.exists() else hub.network(place, part, local_only, unsafe)
+        layout.refuse_scripts(folder)
+        kind = layout.settings_of(folder / "config.json").get("_class_name", classes[0])
+        if kind not in classes:
+            raise ValueError(f"it is a {str(kind)[:80]}, and a {' or '.join(classes)} is needed")
+        return _network(folder, kind, unsafe), f"the {what} {place!r}"
+    except ValueError as error:
+        raise ValueError(f"the {what} {place!r} cannot be read: {error}") from None
 
 
 def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: bool, unsafe: bool) -> None:

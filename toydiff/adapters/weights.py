@@ -35,6 +35,22 @@ def read_tensors(file: Path, unsafe: bool) -> dict[str, Tensor]:
         ) from None
 
 
+Header = dict[str, tuple[str, tuple[int, ...]]]
+"""What a file of weights says that it holds: the dtype, as safetensors calls it, and the shape of each tensor."""
+
+
+def header_of(file: Path) -> Header:
+    """The header of a .safetensors file; `ValueError` where it cannot be read."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+    except Exception as error:
+        raise _not_readable(file, error) from None
+
+
 def metadata_of(file: Path) -> dict[str, str]:
     """The text fields of a .safetensors file; `ValueError` where its header cannot be read."""
     from safetensors import safe_open
@@ -43,7 +59,11 @@ def metadata_of(file: Path) -> dict[str, str]:
         with safe_open(file, "pt") as opened:
             return opened.metadata() or {}
     except Exception as error:
-        raise ValueError(f"{str(file)!r} is truncated or is not a safetensors file ({one_line(error)[:120]})") from None
+        raise _not_readable(file, error) from None
+
+
+def _not_readable(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"{str(file)!r} is truncated or is not a safetensors file ({one_line(error)[:120]})")
 
 
 def check_weights(network: nn.Module, what: str) -> None:

@@ -20,6 +20,7 @@ from .. import __version__
 from ..support.files import writable_folder, write_bytes
 from ..support.words import printable, quoted, shortened, unknown
 from . import app as cli_app
+from . import doctor as cli_doctor
 from . import sd as cli_sd
 from . import solvers as cli_solvers
 from . import training as cli_training
@@ -74,6 +75,7 @@ examples:
   toydiff evaluate run --steps 1,2,4      distance to true samples, beside its floor
   toydiff sample run --steps 1 --out run.png
   toydiff sample --problem sd --model PATH --prompt "a red fox" --solver dpm++2m --steps 20 --out fox.png
+  toydiff doctor --model PATH             what a Stable Diffusion checkpoint is, and what it takes
   toydiff zoo                             the bundled weights, and what they measured
 """
 
@@ -762,6 +764,11 @@ COMMANDS = {
         "write a student of a Stable Diffusion checkpoint for diffusers",
         cli_sd.export_arguments,
     ),
+    "doctor": Command(
+        cli_doctor.run,
+        "what a Stable Diffusion checkpoint is, what is missing and what runs, without loading it",
+        cli_doctor.arguments,
+    ),
     "app": Command(
         cli_app.run,
         "the lessons as pages in a browser: figures, sliders, code",
@@ -801,6 +808,10 @@ MORE = {
         "The search begins with the default solver, or --solver, and ends when it improves no more on noises that it\n"
         "does not learn from. Then: toydiff sample MODEL --solver learned:FILE --steps N. The file says for which\n"
         "model, schedule, steps and guidance scale it is, and another is refused. --problem sd needs --model."
+    ),
+    "doctor": (
+        "It reads JSON and the headers of .safetensors files: no weight is loaded, and no code of the folder runs.\n"
+        "What could not be loaded is refused with the same reason. A value that is not finite is not seen."
     ),
     **cli_training.MORE,
 }

@@ -24,7 +24,17 @@ KIND = "sd"
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
 
-TO_LOAD = ("checkpoint", "config", "lora", "unet", "scheduler", "prediction_type", "local_only", "unsafe_weights")
+TO_LOAD = (
+    "checkpoint",
+    "config",
+    "lora",
+    "unet",
+    "vae",
+    "scheduler",
+    "prediction_type",
+    "local_only",
+    "unsafe_weights",
+)
 TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
 TO_SAMPLE = (
     "prompt",
@@ -98,6 +108,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         metavar="PATH",
         type=place,
         help="another UNet, or transformer, in place of the checkpoint's",
+    )
+    group.add_argument(
+        "--vae",
+        metavar="PATH",
+        type=place,
+        help="another VAE in place of the checkpoint's, AutoencoderKL or AutoencoderTiny, for the same latents",
     )
     group.add_argument(
         "--scheduler",
@@ -258,6 +274,7 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
         "config": args.config,
         "lora": tuple(args.lora or ()),
         "unet": args.unet,
+        "vae": args.vae,
         "scheduler": args.scheduler,
         "prediction_type": args.prediction_type,
         "local_only": bool(args.local_only),
@@ -336,7 +353,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         for name in TO_LOAD:
             if getattr(args, name) is not None and name != "unsafe_weights":
                 raise ValueError(
-                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --scheduler, "
+                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --vae, --scheduler, "
                     "--prediction-type and --local-only are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
@@ -363,6 +380,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "dtype": str(args.dtype or "default"),
         "lora": args.lora or [],
         "unet": args.unet,
+        "vae": args.vae,
         "scheduler": args.scheduler,
         "prediction_type": args.prediction_type,
         "safety": UNFILTERED,

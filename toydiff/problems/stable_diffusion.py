@@ -34,8 +34,8 @@ class StableDiffusionProblem(CheckpointProblem):
     """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), and its labels stand for prompts.
 
     model: a path or hub id, which `StableDiffusion.load` takes together with config, lora, unet, scheduler,
-    prediction_type, local_only and unsafe; or a loaded `StableDiffusion`. size: of images, (height, width) in pixels,
-    or the side of a square; None is the checkpoint's own.
+    prediction_type, vae, local_only and unsafe; or a loaded `StableDiffusion`. size: of images, (height, width) in
+    pixels, or the side of a square; None is the checkpoint's own.
 
     prompts: texts, or a file with one prompt a line. data: a folder of pictures with captions
     (`adapters.images.image_folder`), or a folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs'
@@ -74,6 +74,7 @@ class StableDiffusionProblem(CheckpointProblem):
         unet: str | None = None,
         scheduler: str | None = None,
         prediction_type: str | None = None,
+        vae: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ):
@@ -98,6 +99,7 @@ class StableDiffusionProblem(CheckpointProblem):
                 unet=unet,
                 scheduler=scheduler,
                 prediction_type=prediction_type,
+                vae=vae,
                 local_only=local_only,
                 unsafe=unsafe,
             )

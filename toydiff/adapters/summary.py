@@ -1,0 +1,128 @@
+"""What a checkpoint is, what runs on it and what memory that takes, from its JSON and the headers of its weights."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import StableDiffusion
+from .families.base import named
+from .layout import NOT_LOADED, parts_of
+from .names import COMPARABLE
+from .network import CheckpointNetwork
+from .quiet import quietly
+from .reading import SINGLE, check_single, outline, parted, usual_configuration, whole
+from .schedulers import OF_LCM, SHIFTED, SPACINGS, like_scheduler, sampler_of, shifted_times
+from .weights import Header, header_of
+
+STEPS = 20
+"""Steps for which the spacings are tried."""
+RANK = 64
+COPIES = 5
+"""Of each weight of a LoRA that is trained, in float32: itself, its gradient, Adam's two moments, the average."""
+BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+"""Bytes of a number by safetensors' name of its dtype; of any other 1."""
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def summary(model: str, config: str | None = None) -> dict[str, Any]:
+    """What a checkpoint is, for a table or as JSON. No weight is loaded, and the hub is not used.
+
+    model: a folder in diffusers' layout, or a single .safetensors file. config: for a single file, the folder with the
+    JSON and the tokenizers of its kind; without it, only what its header says is there. `ValueError` in the words of
+    `StableDiffusion.load` where that would refuse the files; values that are not finite are not seen.
+
+    Memory is in bytes: that of the weights alone, without activations. An image holds the network and the text encoders
+    in a dtype, and the VAE in float32. An update holds the same, and `COPIES` times a LoRA of rank `RANK` in float32.
+    """
+    path = Path(model)
+    if not path.exists() or not (path.is_dir() or path.suffix in SINGLE):
+        raise ValueError(f"there is no checkpoint at {model!r}: neither a folder, nor a .safetensors file")
+    if config is None and path.is_file():
+        return _of_header(path)
+    pipe, held = outline(model, config)
+    checkpoint = StableDiffusion(pipe, {"model": whole(model)})
+    family, scheduler = checkpoint.family, type(pipe.scheduler).__name__
+    counts = {
+        name: sum(p.numel() for p in getattr(pipe, name).parameters())
+        for name in family.networks
+        if getattr(pipe, name, None) is not None
+    }
+    with quietly():
+        lora = CheckpointNetwork.of(checkpoint).to_train("lora", RANK)
+    trained = sum(p.numel() for p in lora.parameters() if p.requires_grad)
+    rest = sum(counts.values()) - counts["vae"]
+    image = {dtype: size * rest + 4 * counts["vae"] for dtype, size in (("float32", 4), ("float16", 2))}
+    spacings, refused = _spacings(checkpoint)
+    return {
+        "model": checkpoint.source,
+        "family": family.title,
+        "pipeline": type(pipe).__name__,
+        "scheduler": scheduler,
+        "predicts": checkpoint.kind,
+        "timesteps": checkpoint.timesteps,
+        "flow": checkpoint.flow,
+        "resolution": list(checkpoint.resolution),
+        "latent": list(checkpoint.latent_shape()),
+        "parameters": counts,
+        "weights": _on_disk(held),
+        "missing": [name for name in family.classes if name in pipe.components and pipe.components[name] is None],
+        "left_out": [name for name in NOT_LOADED if path.is_dir() and name in named(parts_of(path, model)[1])],
+        "usual": dict(zip(("solver", "grid"), family.walk, strict=True)),
+        "like_scheduler": sampler_of(checkpoint) if scheduler in COMPARABLE else None,
+        "spacings": spacings,
+        "refused_spacings": refused,
+        "memory": {
+            "image": image,
+            "lora_update": {"bfloat16": image["float16"] + 4 * COPIES * trained},
+            "lora_parameters": trained,
+            "lora_rank": RANK,
+        },
+    }
+
+
+def _of_header(path: Path) -> dict[str, Any]:
+    """What the header of a single file says. `ValueError` where it holds no UNet."""
+    check_single(path, False)
+    header = header_of(path)
+    held = parted(header)
+    if not held["unet"]:
+        raise ValueError(
+            f"the file {str(path)!r} cannot be read as a checkpoint: it has no weights of a UNet "
+            "(model.diffusion_model); a LoRA goes on top of a checkpoint, with --lora"
+        )
+    like = usual_configuration(header)
+    return {"model": whole(path), "like": like, "weights": _on_disk(held), "missing": ["config"]}
+
+
+def _on_disk(held: dict[str, Header]) -> dict[str, dict[str, Any]]:
+    """By component, how many numbers its files hold, in which dtypes, and how many bytes these are."""
+    found = {}
+    for part, header in held.items():
+        by_dtype: Counter[str] = Counter()
+        for dtype, size in header.values():
+            by_dtype[dtype] += math.prod(size)
+        found[part] = {
+            "numbers": sum(by_dtype.values()),
+            "dtypes": [DTYPES.get(dtype, dtype) for dtype, _ in by_dtype.most_common()],
+            "bytes": sum(BYTES.get(dtype, 1) * count for dtype, count in by_dtype.items()),
+        }
+    return found
+
+
+def _spacings(checkpoint: StableDiffusion) -> tuple[dict[str, str], dict[str, str]]:
+    """The solver that is tried on each spacing of its kind, a flow's or a table's, where it runs, and else the reason
+    why it does not."""
+    solver, D = checkpoint.family.walk[0], checkpoint.denoiser()
+    runs, refused = {}, {}
+    for spacing in (one for one in SPACINGS if (one == SHIFTED) == checkpoint.flow):
+        word = COMPARABLE[OF_LCM[0]] if spacing == "lcm" else solver
+        try:
+            if spacing == SHIFTED:
+                shifted_times(checkpoint, D, word, STEPS, checkpoint.latent_shape())
+            else:
+                like_scheduler(checkpoint, D, word, STEPS, spacing)
+            runs[spacing] = word
+        except ValueError as error:
+            refused[spacing] = str(error)
+    return runs, refused

@@ -1,0 +1,73 @@
+"""`toydiff doctor`: what a Stable Diffusion checkpoint is, what is missing and what runs, before anything is loaded."""
+
+import argparse
+from collections.abc import Mapping
+
+from .terminal import Parser, add_json, output_file, place, report, table
+
+MISSING_CONFIG = "--config: a folder with the JSON and the tokenizers of its kind, those of {like} by its names"
+
+
+def arguments(parser: Parser) -> None:
+    """The options of `toydiff doctor`."""
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        type=place,
+        required=True,
+        help="the checkpoint: a folder in diffusers' layout, or a .safetensors file",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        type=place,
+        help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look at a checkpoint, and print what it is."""
+    json_to = output_file(args.json)
+    from ..adapters.summary import summary
+
+    found = summary(args.model, args.config)
+    report(json_to, found, text(found))
+
+
+def text(found: Mapping) -> str:
+    """What was found, for people."""
+    rows = [
+        (name, f"{held['numbers']:,}", ", ".join(held["dtypes"]), _size(held["bytes"]))
+        for name, held in found["weights"].items()
+    ]
+    files = table(("part", "numbers", "dtype", "on disk"), rows, right=(1, 3))
+    if "like" in found:
+        return (
+            f"{found['model']}: a single file with a UNet, in the layout of {found['like']}\n\n{files}\n\n"
+            f"missing: {MISSING_CONFIG.format(like=found['like'])}"
+        )
+    height, width = found["resolution"]
+    schedule = "a flow, on the linear schedule" if found["flow"] else f"a table of {found['timesteps']} noise levels"
+    memory, usual, own = found["memory"], found["usual"], found["like_scheduler"]
+    image = ", ".join(f"{_size(size)} in {dtype}" for dtype, size in memory["image"].items())
+    update = ", ".join(f"{_size(size)} in {dtype}" for dtype, size in memory["lora_update"].items())
+    lines = [
+        f"{found['model']}: {found['pipeline']}",
+        f"family: {found['family']}",
+        f"predicts {found['predicts']}, {schedule}; scheduler {found['scheduler']}; {height} x {width} pixels",
+        f"\n{files}\n",
+        f"missing: {', '.join(found['missing']) or 'nothing'}",
+        f"left out: {', '.join(found['left_out']) or 'nothing'}",
+        f"runs: --solver {usual['solver']} --grid {usual['grid']} is usual"
+        + (f"; as its scheduler, --solver {own['solver']} --grid {own['grid']}" if own else ""),
+        "spacings: " + (", ".join(f"{grid} ({solver})" for grid, solver in found["spacings"].items()) or "none"),
+        *(f"not {spacing}: {why}" for spacing, why in found["refused_spacings"].items()),
+        f"memory for an image: {image}; for a LoRA update of rank {memory['lora_rank']}: {update}",
+        "  (an estimate: weights times bytes, without activations)",
+    ]
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
