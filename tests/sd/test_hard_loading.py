@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
-from toydiff.adapters import layout, text
+from toydiff.adapters import layout
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.sampling import sample_images
 
@@ -560,17 +560,3 @@ def test_the_lowest_version_of_diffusers_that_is_allowed():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     for extra in ("sd", "dev"):
         assert "diffusers>=0.38" in project["optional-dependencies"][extra]  # before, it ran what a checkpoint names
-
-
-def test_many_prompts_take_half_the_memory(checkpoints, monkeypatch):
-    monkeypatch.setattr(text, "IN_FULL", 10_000)
-    prompts = StableDiffusion.load(checkpoints["sd"]).prompts
-    prompts.forget(all_=True)
-    words = [f"a fox {k}" for k in range(12)]
-    prompts.add(words)
-    kept = [prompts.rows(prompts.add([word]), torch.zeros(1, 4, 8, 8)).hidden for word in words]
-    exact = [bool((row == row.half().float()).all()) for row in kept]
-    assert not exact[0]
-    assert exact[-1]
-    assert exact == sorted(exact)
-    prompts.forget(all_=True)

@@ -321,7 +321,7 @@ def test_many_prompts_are_kept_in_half_precision(tmp_path, monkeypatch, kind):
     texts = ["one", "two", "three", "four"]
     whole = checkpoint.prompts.rows(checkpoint.prompts.add(texts), like)
     checkpoint.prompts.forget(all_=True)
-    monkeypatch.setattr("toydiff.adapters.text.IN_FULL", 2)
+    monkeypatch.setattr("toydiff.adapters.text.IN_FULL", 2 * whole.hidden[0].nbytes)
     mixed = checkpoint.prompts.rows(checkpoint.prompts.add(texts), like)
     assert torch.equal(mixed.hidden[:2], whole.hidden[:2])
     assert not torch.equal(mixed.hidden[2:], whole.hidden[2:])
