@@ -175,6 +175,17 @@ def test_the_points_of_a_data_set_are_met_exactly():
     assert torch.cdist(path.end, points).min(1).values.median() < 1e-9
 
 
+@pytest.mark.parametrize("steps", [5, 10])
+def test_a_settled_sample_ends_on_its_point_however_stiff_the_pull_was(steps):
+    """No step to clean data is cut, though many samples have k > 1 there."""
+    S = ALL_SCHEDULES["vp"]
+    D = Empirical(torch.tensor([[-3.0], [3.0]])).denoiser(S)
+    path = solve(D, S.prior((2000, 1), 0, dtype=torch.float64), steps)
+    settled = sizes(path.x0s[-1], path.x0s[-2]) < 1e-9
+    assert settled.sum() > 1000
+    assert sizes(path.end, path.x0s[-1])[settled].max() < 1e-8
+
+
 def test_it_costs_no_more_calls_and_bad_settings_are_refused():
     D = toydiff.mixture("ring").denoiser(ALL_SCHEDULES["vp"])
     x = torch.zeros(3, 2)

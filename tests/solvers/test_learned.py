@@ -8,8 +8,8 @@ import pytest
 import torch
 from cases import ALL_SCHEDULES, draw
 
-from toydiff import GaussianMixture, mixtures, runs, solve
-from toydiff.denoisers import LambdaDenoiser
+from toydiff import GaussianMixture, Tabulated, mixtures, runs, solve
+from toydiff.denoisers import Guided, LambdaDenoiser
 from toydiff.nets import MLP
 from toydiff.solvers import DEFAULT_SOLVER, solver_by_name
 from toydiff.solvers.learned import Learned, LearnedTimes, bundled, write_solver
@@ -221,6 +221,37 @@ def test_a_step_is_its_formula():
     p = D(x, 1.0)
     F = (sigma[0] * p.x0 / d - d * alpha[0] * p.eps) / size[0]
     assert (after - before - size[1] * (0.2 * x / size[0] - 0.3 * F)).abs().max() < 1e-12
+
+
+def test_the_last_digit_of_a_table_is_no_other_schedule(tmp_path):
+    """Levels are exponentials of logarithms, which processors round in different ways; what is refused is one short
+    line."""
+    on = Tabulated(torch.linspace(0.99, 0.01, 50, dtype=torch.float64))
+    D, solver = start(3, on)
+    table = [level * (1 + 1e-15) for level in solver.about["schedule"]["alphas_bar"]]
+    assert table != solver.about["schedule"]["alphas_bar"]
+    x = torch.zeros(2, 2)
+    moved = dataclasses.replace(solver, about={**solver.about, "schedule": {"alphas_bar": table}})
+    moved.about["schedule"].update({k: v for k, v in solver.about["schedule"].items() if k != "alphas_bar"})
+    solve(D, x, 3, solver=moved)
+    moved.about["schedule"]["alphas_bar"][7] *= 1.001
+    with pytest.raises(ValueError, match="on the schedule") as error:
+        solve(D, x, 3, solver=moved)
+    assert len(str(error.value)) < 400
+
+
+def test_guidance_that_is_bound_counts():
+    D, x, cond = RING.denoiser(S), draw(RING, S, 1.0, 8), torch.arange(8)
+    search = learn_solver(Guided(D, 4.0), x, 3, cond=cond, truth_steps=20)
+    solver = next(search).solver
+    assert solver.about["guidance_scale"] == 4
+    ends = [
+        solve(model, x, 3, solver=solver, cond=cond, guidance_scale=g).end for model, g in ((Guided(D, 4.0), 1), (D, 4))
+    ]
+    assert (ends[0] - ends[1]).abs().max() < 1e-12
+    for model, g in ((D, 1.0), (Guided(D, 3.0), 1.0)):
+        with pytest.raises(ValueError, match="learned for guidance scale 4"):
+            solve(model, x, 3, solver=solver, cond=cond, guidance_scale=g)
 
 
 # ---- the solvers that come with the library

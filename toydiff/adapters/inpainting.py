@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..prediction import Prediction
-from ..solvers.base import Solver
+from ..solvers.base import Around
 from ..support.checks import check_finite, shape
 
 
 @dataclass(frozen=True)
-class Inpainting(Solver):
+class Inpainting(Around):
     """A solver whose every step ends with x_s = m x_s + (1 - m)(alpha(s) z + sigma(s) eps).
 
     z is the image's own latent, and eps the noise from which the walk began. The last step ends with m x + (1 - m) z,
@@ -22,7 +22,6 @@ class Inpainting(Solver):
     StableDiffusionInpaintPipeline.)
     """
 
-    solver: Solver
     mask: Tensor
     """m, (B, 1, h, w), 0 or 1: 1 is made anew."""
     z: Tensor
@@ -32,22 +31,6 @@ class Inpainting(Solver):
     last: float
     """Steps to a time at or below this one end with z."""
 
-    @property
-    def order(self) -> int:
-        return self.solver.order
-
-    @property
-    def nfe_per_step(self) -> int:
-        return self.solver.nfe_per_step
-
-    @property
-    def memory(self) -> int:
-        return self.solver.memory
-
-    @property
-    def stochastic(self) -> bool:
-        return self.solver.stochastic
-
     def part(self, rows: slice, device: torch.device | str) -> "Inpainting":
         """The same for some of the samples."""
         own = {name: getattr(self, name)[rows].to(device) for name in ("mask", "z", "eps")}
@@ -56,7 +39,7 @@ class Inpainting(Solver):
     def step(
         self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
     ) -> tuple[Tensor, Prediction]:
-        x, p = self.solver.step(D, x, t, s, past, noise)
+        x, p = super().step(D, x, t, s, past, noise)
         kept = self.z if float(s) <= self.last else D.schedule.mix(self.z, self.eps, s)
         return torch.where(self.mask > 0, x, kept), p
 

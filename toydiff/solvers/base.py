@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -95,3 +96,31 @@ class InnerStep(Solver):
     ) -> Tensor:
         """x at s from the prediction p at (x, t), both at finite lambda."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Around(Solver):
+    """A solver around another one, whose step, order and cost it has unless a subclass says otherwise."""
+
+    solver: Solver
+
+    @property
+    def order(self) -> int:
+        return self.solver.order
+
+    @property
+    def nfe_per_step(self) -> int:
+        return self.solver.nfe_per_step
+
+    @property
+    def memory(self) -> int:
+        return self.solver.memory
+
+    @property
+    def stochastic(self) -> bool:
+        return self.solver.stochastic
+
+    def step(
+        self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
+    ) -> tuple[Tensor, Prediction]:
+        return self.solver.step(D, x, t, s, past, noise)

@@ -27,8 +27,9 @@ from ..schedules import combine, schedule_config
 from ..support.checks import check_grid, unknown
 from ..support.forms import check_form, count, number, word
 from ..support.sealed import VERSION, contradicts, read_index, write_index
+from ..support.words import quoted
 from .adams import Angle
-from .base import Solver
+from .base import Around, Solver
 from .guarded import Guarded
 
 FORMAT = "toydiff-solver"
@@ -93,29 +94,11 @@ class Learned(Guarded):
 
 
 @dataclass(frozen=True)
-class LearnedTimes(Solver):
+class LearnedTimes(Around):
     """Any solver of the registry on learned times, (N + 1,)."""
 
-    solver: Solver
     times: tuple[float, ...]
     about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def order(self) -> int:
-        return self.solver.order
-
-    @property
-    def nfe_per_step(self) -> int:
-        return self.solver.nfe_per_step
-
-    @property
-    def memory(self) -> int:
-        return self.solver.memory
-
-    def step(
-        self, D: Denoiser, x: Tensor, t: Tensor, s: Tensor, past: Sequence[Prediction] = (), noise: Tensor | None = None
-    ) -> tuple[Tensor, Prediction]:
-        return self.solver.step(D, x, t, s, past, noise)
 
 
 def check_for(solver: Learned | LearnedTimes, D: Denoiser, guidance_scale: Tensor | float) -> None:
@@ -124,21 +107,25 @@ def check_for(solver: Learned | LearnedTimes, D: Denoiser, guidance_scale: Tenso
     if not about:
         return
     name = about["learned_on"]
-    if about["schedule"] != schedule_config(D.schedule):
-        raise ValueError(
-            f"this solver was learned for {name} on the schedule {about['schedule']}, not on {D.schedule!r}"
-        )
+    if not _same(about["schedule"], schedule_config(D.schedule)):
+        own_schedule = quoted(str(about["schedule"]))
+        raise ValueError(f"this solver was learned for {name} on the schedule {own_schedule}, not on {D.schedule!r}")
     if contradicts(about.get("content"), D.content()):
         raise ValueError(f"this solver was learned for another model ({name}): learn one for this model")
     if abs(about["data_std"] - D.data_std) > 1e-6 * D.data_std:
         raise ValueError(f"this solver was learned for data_std = {about['data_std']:g}, the model's is {D.data_std:g}")
-    given, own = torch.as_tensor(guidance_scale, dtype=torch.float64), about["guidance_scale"]
+    given, own = torch.as_tensor(in_force(D, guidance_scale), dtype=torch.float64), about["guidance_scale"]
     others = given[(given - own).abs() > 1e-6]
     if others.numel():
         raise ValueError(
             f"this solver was learned for guidance scale {own:g}, and {float(others.flatten()[0]):g} is given: "
             "learn one for it"
         )
+
+
+def in_force(D: Denoiser, guidance_scale: Tensor | float) -> Tensor | float:
+    """The guidance scale of a walk: the one that is bound in the denoiser (`Guided`), or else the one given."""
+    return guidance_scale if D.guided_by == 1 else D.guided_by
 
 
 def _same(one: Mapping, other: Mapping) -> bool:

@@ -32,7 +32,7 @@ from ..prediction import Prediction
 from ..schedules import schedule_config
 from ..support.checks import check_count, check_positive, check_state
 from .driver import solve
-from .learned import Learned, LearnedTimes
+from .learned import Learned, LearnedTimes, in_force
 from .parallel import ParallelSolver
 from .registry import DEFAULT_SOLVER, solver_by_name
 
@@ -96,7 +96,7 @@ def learn_solver(
     about: dict[str, Any] = {
         "schedule": schedule_config(D.schedule),
         "data_std": D.data_std,
-        "guidance_scale": float(guidance_scale),
+        "guidance_scale": float(in_force(D, guidance_scale)),
         "learned_on": name,
         "content": D.content(),
     }
