@@ -121,7 +121,7 @@ def updates(args: argparse.Namespace, checkpoint: StableDiffusion) -> list[dict]
             trained="full" if args.full else "lora",
         )
         latents = torch.randn(8, *on.shape)
-        on.__dict__["_latents"] = latents, None, on.ids.expand(8)
+        on.__dict__["_latents"] = lambda i, of=latents: (of[i], None), on.ids.expand(8)
         pairs = Pairs(torch.randn_like(latents), latents, on.ids.expand(8), {"problem": on.name, "nfe": 1})
         if args.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -209,7 +209,7 @@ def counts() -> None:
     with tempfile.TemporaryDirectory() as folder:
         on = StableDiffusionProblem(tiny_sd.save(folder), prompts=[PROMPT], rank=2)
     latents = torch.randn(8, *on.shape, generator=torch.Generator().manual_seed(0))
-    on.__dict__["_latents"] = latents, None, on.ids.expand(8)
+    on.__dict__["_latents"] = lambda i: (latents[i], None), on.ids.expand(8)
     pairs = Pairs(latents.roll(1), latents, on.ids.expand(8), {"problem": on.name, "nfe": 1})
     for method, card in METHODS.items():
         spent.clear()

@@ -46,7 +46,7 @@ TO_SAMPLE = (
     "mask",
     "strength",
 )
-TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
+TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache", "skip_bad")
 """The options that only checkpoints have, by their names in the parsed arguments."""
 
 
@@ -215,9 +215,16 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         )
         group.add_argument(
             "--data",
-            metavar="DIR",
+            metavar="PATH",
             type=place,
-            help="images with captions (metadata.jsonl or .csv, or a .txt file each), or what `toydiff pairs` wrote",
+            help="a folder of images with captions (metadata.jsonl, .csv or .parquet, or a .txt file each), tar shards "
+            "or parquet files ('shards/{000..099}.tar'), or what `toydiff pairs` wrote",
+        )
+        group.add_argument(
+            "--skip-bad",
+            action="store_true",
+            default=None,
+            help="leave out pictures that cannot be read or have no caption, and count them",
         )
         group.add_argument(
             "--rank",
@@ -290,6 +297,7 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
             "trained": "full" if args.full else "lora",
             "checkpointing": bool(args.gradient_checkpointing),
             "cache": args.cache or cache,
+            "skip_bad": bool(args.skip_bad),
         }
         settings |= {} if args.rank is None else {"rank": args.rank}
     made = StableDiffusionProblem(model, **settings)
@@ -305,6 +313,23 @@ def prepare(
     if training and dtype == "float16":
         raise ValueError("gradients underflow in float16; train with --dtype bfloat16 or float32")
     the_problem.checkpoint.to(device, dtype)
+
+
+def skipped(the_problem: "Problem") -> dict[str, int]:
+    """How many bad pictures were left out, where that was allowed (--skip-bad), for a row of JSON."""
+    from ..problems.stable_diffusion import StableDiffusionProblem
+
+    allowed = isinstance(the_problem, StableDiffusionProblem) and the_problem.settings().get("skip_bad")
+    return {"skipped": len(the_problem.skipped)} if allowed else {}  # type: ignore[attr-defined]
+
+
+def skipped_text(the_problem: "Problem") -> str:
+    """The same, for people, with what is wrong with the first of them."""
+    count = skipped(the_problem).get("skipped")
+    if count is None:
+        return ""
+    first = f"; the first: {the_problem.skipped[0]}" if count else ""  # type: ignore[attr-defined]
+    return f"\n{count} bad picture{'s were' if count != 1 else ' was'} left out{first}"
 
 
 def usual_guidance(the_problem: "Problem") -> float:
