@@ -6,7 +6,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -84,8 +84,8 @@ def stamps(paths: Sequence[Path]) -> list[list]:
     return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
 
-class Latents:
-    """Mean and standard deviation of the latents of pictures, in half precision. They are memory-mapped."""
+class Kept:
+    """What was computed of pictures: rows by name, memory-mapped."""
 
     def __init__(self, store: Store, places: np.ndarray, kept: Sequence[int], folder: object = None):
         self._store, self._places, self._folder = store, places, folder
@@ -95,10 +95,50 @@ class Latents:
     def __len__(self) -> int:
         return len(self._places)
 
-    def rows(self, i: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents i (n,), (n, C, h, w) each."""
-        found = self._store.rows(self._places[i.numpy()])
-        return found["mean"], found["std"]
+    def rows(self, i: Tensor) -> dict[str, Tensor]:
+        """The rows of the pictures i (n,) of those that were kept, (n, ...) by name."""
+        return self._store.rows(self._places[i.numpy()])
+
+
+def computed(
+    compute: Callable[[Tensor], dict[str, Tensor]],
+    name: str,
+    made_by: object,
+    pictures: Sequence[Picture],
+    size: tuple[int, int],
+    *,
+    cache: Path | None = None,
+    progress: bool = False,
+    bad: list[str] | None = None,
+) -> Kept:
+    """What `compute` makes of pictures: tensors (n, ...) by name of images (n, 3, H, W) in [0, 1].
+
+    name, made_by: of what is computed, and what it depends on beside the pictures, as JSON. size: (height, width) in
+    pixels. cache: a folder that keeps the rows for the next run; what an interrupted run has computed is not computed
+    again. None is a temporary folder. progress: show a bar. bad: gets what is wrong with each picture that cannot be
+    read; with None the first such is a `ValueError`.
+    """
+    folder = None
+    if cache is None:
+        folder = tempfile.TemporaryDirectory(prefix="toydiff-")
+        cache = Path(folder.name)
+    store = Store(cache / f"{name}-{digest([READ_AS, made_by, list(size)]).hex()[:24]}")
+    keys = np.array([int.from_bytes(digest(_stamp(one))[:8], "big") >> 1 for one in pictures], np.int64)
+    missing = np.flatnonzero(store.places(keys) < 0)
+    for i in tqdm(range(0, len(missing), SHARD), desc="encode", unit="shard", disable=not progress):
+        read: dict[int, Tensor] = {}
+        for k in missing[i : i + SHARD].tolist():
+            try:
+                read[k] = read_image(pictures[k], size)
+            except ValueError as error:
+                leave_out(str(error), bad)
+        if read:
+            store.add(keys[list(read)], compute(torch.stack(list(read.values()))))
+    places = store.places(keys)
+    kept = np.flatnonzero(places >= 0)
+    if not len(kept):
+        raise ValueError(f"none of the {len(pictures)} pictures can be read; the first: {(bad or ['none'])[0]}")
+    return Kept(store, places[kept], kept.tolist(), folder)
 
 
 def encoded(
@@ -110,39 +150,23 @@ def encoded(
     at_once: int = 8,
     progress: bool = False,
     bad: list[str] | None = None,
-) -> Latents:
-    """The latents of pictures.
+) -> Kept:
+    """The latents of pictures: rows `mean` and `std` (C, h, w), in half precision.
 
-    size: (height, width) in pixels. cache: a folder that keeps the latents for the next run; what an interrupted run
-    has encoded is not encoded again. None is a temporary folder. at_once: images in one call. progress: show a bar.
-    bad: gets what is wrong with each picture that cannot be read; with None the first such is a `ValueError`.
+    at_once: images in one call. The other arguments are those of `computed`.
     """
-    folder = None
-    if cache is None:
-        folder = tempfile.TemporaryDirectory(prefix="toydiff-")
-        cache = Path(folder.name)
-    name = _digest([READ_AS, checkpoint.stamp("vae"), list(size)]).hex()[:24]
-    store = Store(cache / f"latents-{name}")
-    keys = np.array([int.from_bytes(_digest(_stamp(one))[:8], "big") >> 1 for one in pictures], np.int64)
-    missing = np.flatnonzero(store.places(keys) < 0)
-    for i in tqdm(range(0, len(missing), SHARD), desc="encode", unit="shard", disable=not progress):
-        read: dict[int, Tensor] = {}
-        for k in missing[i : i + SHARD].tolist():
-            try:
-                read[k] = read_image(pictures[k], size)
-            except ValueError as error:
-                leave_out(str(error), bad)
-        if read:
-            mean, std = checkpoint.encode(torch.stack(list(read.values())), at_once=at_once)
-            store.add(keys[list(read)], {"mean": mean.half(), "std": std.half()})
-    places = store.places(keys)
-    kept = np.flatnonzero(places >= 0)
-    if not len(kept):
-        raise ValueError(f"none of the {len(pictures)} pictures can be read; the first: {(bad or ['none'])[0]}")
-    return Latents(store, places[kept], kept.tolist(), folder)
+
+    def compute(images: Tensor) -> dict[str, Tensor]:
+        mean, std = checkpoint.encode(images, at_once=at_once)
+        return {"mean": mean.half(), "std": std.half()}
+
+    return computed(
+        compute, "latents", checkpoint.stamp("vae"), pictures, size, cache=cache, progress=progress, bad=bad
+    )
 
 
-def _digest(made_of: object) -> bytes:
+def digest(made_of: object) -> bytes:
+    """The SHA-256 of something that can be written as JSON."""
     return hashlib.sha256(json.dumps(made_of).encode()).digest()
 
 

@@ -345,22 +345,17 @@ def usual_guidance(the_problem: "Problem") -> float:
 # ---- sample
 
 
-def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
-    """Make images with a checkpoint, or, given a model, with a student of one."""
+def chosen(
+    args: argparse.Namespace, model: "Model | None"
+) -> "tuple[StableDiffusionProblem, Denoiser | None, Mapping[str, Any], float]":
+    """What the options of a command that samples choose, on its device: the problem, the student or None, its usual
+    solver, grid and steps, and the usual guidance scale. model: a run's; None is the checkpoint of the options."""
     import torch
 
-    from ..adapters.checkpoint import UNFILTERED
-    from ..adapters.images import read_image
-    from ..adapters.reading import whole as whole_path
-    from ..adapters.sampling import sample_images, usual_strength
     from ..adapters.schedulers import sampler_of
-    from ..grids import DEFAULT_GRID
     from ..runs import to_device
-    from ..solvers.registry import PARALLEL, is_learned
+    from ..solvers.registry import PARALLEL
 
-    out = sample_file(args.out, args.json)
-    if not args.prompt:
-        raise ValueError("give at least one --prompt; it may be empty")
     device = usable(args.device or "cpu")
     D: Denoiser | None = None
     if model is None:
@@ -386,6 +381,22 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
+    return the_problem, D, sampler, guidance_scale
+
+
+def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
+    """Make images with a checkpoint, or, given a model, with a student of one."""
+    from ..adapters.checkpoint import UNFILTERED
+    from ..adapters.images import read_image
+    from ..adapters.reading import whole as whole_path
+    from ..adapters.sampling import sample_images, usual_strength
+    from ..grids import DEFAULT_GRID
+    from ..solvers.registry import is_learned
+
+    out = sample_file(args.out, args.json)
+    if not args.prompt:
+        raise ValueError("give at least one --prompt; it may be empty")
+    the_problem, D, sampler, guidance_scale = chosen(args, model)
     size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
     settings: dict[str, Any] = {
         "model": the_problem.checkpoint.source if model is None else args.model,

@@ -204,7 +204,12 @@ class StableDiffusionProblem(CheckpointProblem):
                 progress=self.progress,
                 bad=self._bad,
             )
-            return found.rows, self._add([self._images[k][1] for k in found.kept])
+
+            def rows(i: Tensor) -> tuple[Tensor, Tensor]:
+                row = found.rows(i)
+                return row["mean"], row["std"]
+
+            return rows, self._add([self._images[k][1] for k in found.kept])
         if self._pairs is not None:
             from .pairs import load_pairs
 
