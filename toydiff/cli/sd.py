@@ -333,13 +333,21 @@ def skipped_text(the_problem: "Problem") -> str:
 
 
 def usual_guidance(the_problem: "Problem") -> float:
-    """The default guidance scale for a checkpoint, and for a student that has it as an input; 1 for other problems.
-    Other students have guidance built in, and their default is 1 as well."""
+    """The default guidance scale for a checkpoint; 1 for other problems."""
     from ..problems.stable_diffusion import StableDiffusionProblem
 
     if not isinstance(the_problem, StableDiffusionProblem):
         return 1.0
     return the_problem.checkpoint.family.usual_guidance(the_problem.checkpoint.network)
+
+
+def usual_of_student(D: "Denoiser") -> float:
+    """The default guidance scale for a student that was trained with many, an input of its network. Others have
+    guidance built in; where the scale is an input all the same, as of FLUX.1-dev, their run says which they had."""
+    from ..adapters.network import network_of
+
+    net = network_of(D)
+    return net.family.usual_guidance(net.network)
 
 
 # ---- sample
@@ -377,7 +385,10 @@ def chosen(
                     "--prediction-type and --local-only are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-    guidance_scale = usual_guidance(the_problem) if D is None or D.scale_conditioned else 1.0
+    if D is None:
+        guidance_scale = usual_guidance(the_problem)
+    else:
+        guidance_scale = sampler.get("guidance_scale", usual_of_student(D)) if D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
