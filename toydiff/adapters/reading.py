@@ -298,6 +298,7 @@ def _configuration(
 ) -> tuple[Family, dict[str, Any]]:
     """The family of a single file, and what the model_index.json says that it holds. The JSON files and the words of
     the tokenizers are copied into the folder, so that neither weights nor code beside them are used."""
+    refuse_transformer(path, tensors)
     if config is None:
         folder = hub.configuration(usual_configuration(tensors), local_only, f"the file {str(path)!r}")
     elif Path(config).is_dir():
@@ -319,6 +320,20 @@ def _configuration(
         for file in (into / part).glob("*config.json"):
             layout.settings_of(file)
     return family, parts
+
+
+TRANSFORMERS = {"joint_blocks.": "SD3 or SD3.5", "double_blocks.": "FLUX.1"}
+"""Layers that only transformers have, by their names in single files, and of what."""
+
+
+def refuse_transformer(path: Path, names: Collection[str]) -> None:
+    """`ValueError` for a single file that holds a transformer, by the names of its tensors."""
+    for layer, of in TRANSFORMERS.items():
+        if any(layer in key for key in names):
+            raise ValueError(
+                f"the file {str(path)!r} holds a transformer of {of}, and only checkpoints with a UNet are read from "
+                "single files; give a folder in diffusers' layout, or a hub id"
+            )
 
 
 def usual_configuration(names: Collection[str]) -> str:
@@ -526,16 +541,16 @@ def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: 
         )
     if path.is_dir():
         names = [file.name for file in path.iterdir()]
-        path = path / _lora_file(names, f"the folder {lora!r}", unsafe)
+        path = path / lora_file(names, f"the folder {lora!r}", unsafe)
     elif not path.exists():
         try:
-            path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
+            path = hub.file(lora, lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
         except ValueError as error:
             raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
     add_lora(pipe, family, path, lora, unsafe, strength)
 
 
-def _lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
+def lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
     """Which of the files in a folder is the LoRA."""
     usual = "pytorch_lora_weights.safetensors"
     found = [name for name in names if name.endswith(".safetensors")]
