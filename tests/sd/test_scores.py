@@ -157,6 +157,7 @@ def test_what_is_refused(checkpoints, data, clip, inception, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("\n")
     prompts = ["--prompts", tmp_path / "p.txt"]
     for words, said in (
+        ([*on[:-1], "", *prompts, "--clip", clip], "--out must name a folder"),
         ([*on, *prompts], "name the network to measure with"),
         ([*on, "--clip", clip], "give --data, pictures with captions, or --prompts"),
         ([*on, *prompts, "--features", clip], "FID compares with real images"),

@@ -108,7 +108,7 @@ def _braces(pattern: str) -> list[str]:
     if numbers:
         first, last = int(numbers[1]), int(numbers[2])
         if not 0 <= last - first < MOST_FILES:
-            raise ValueError(f"the pattern {pattern!r} counts from {first} to {last}")
+            raise ValueError(f"the pattern {pattern!r} counts from {first} to {last}: up, to {MOST_FILES:,} files")
         words = [f"{k:0{len(numbers[1])}d}" for k in range(first, last + 1)]
     else:
         words = hit[1].split(",")

@@ -36,6 +36,8 @@ MORE = (
 def run(args: argparse.Namespace) -> None:
     """Make images and measure them."""
     json_to = output_file(args.json)
+    if not args.out:
+        raise ValueError("--out must name a folder, got ''")
     if (args.model is None) == (args.problem is None):
         raise ValueError("give a run or a checkpoint (--problem sd --model PATH), one of the two")
     if args.problem is not None and not cli_sd.is_checkpoint(args.problem):
@@ -52,7 +54,9 @@ def run(args: argparse.Namespace) -> None:
     from ..adapters.pictures import pictures, read_text
     from ..adapters.sampling import sample_images
     from ..adapters.scores import Clip, network, score
+    from ..grids import DEFAULT_GRID
     from ..runs import load
+    from ..solvers.registry import is_learned
     from ..training.checkpoints import read_run
 
     device, unsafe = usable(args.device or "cpu"), bool(args.unsafe_weights)
@@ -75,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     settings = {
         "model": checkpoint.source if model is None else args.model,
         "solver": args.solver or sampler["solver"],
-        "grid": args.grid or sampler["grid"],
+        "grid": args.grid or (DEFAULT_GRID if is_learned(args.solver or "") else sampler["grid"]),
         "steps": args.steps or max(sampler["steps"]),
         "guidance_scale": usual if args.guidance_scale is None else args.guidance_scale,
         "size": list(size),
