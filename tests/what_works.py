@@ -53,7 +53,12 @@ FEATURES = [
     Feature("`--guidance-rescale`, `--guidance-interval`", "rescaled", {"flux-dev": "guidance"}),
     Feature("`--vae`", "another_vae"),
     Feature("`--unet`: another network", "another_network"),
-    Feature("a single `.safetensors` file", "single", dict.fromkeys(FLOWS, "from single files"), untested=("xl",)),
+    Feature(
+        "a single `.safetensors` file",
+        "single",
+        dict.fromkeys(("flux-dev", "flux-schnell"), "from single files"),
+        untested=("xl",),
+    ),
     Feature("a student with a LoRA; its export; `--lora`", "lora"),
     Feature("a student of all weights; its export", "whole"),
     Feature("a student that has the guidance scale as an input (`lcm`, `guided`)", "guided"),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import sd3_file
 import tiny_sd
 import torch
 from safetensors.torch import save_file
@@ -97,12 +98,15 @@ def another_network(on):
 
 
 def single(on):
-    file = on.out / "one.safetensors"
-    if (Path(on.folder) / "unet").exists():
-        tiny_sd.single_file(on.folder, file)
+    file, folder = on.out / "one.safetensors", on.folder
+    if "StableDiffusion3" in (Path(folder) / "model_index.json").read_text():
+        folder = sd3_file.save(on.out / "folder")
+        sd3_file.single_file(folder, file)
+    elif (Path(folder) / "unet").exists():
+        tiny_sd.single_file(folder, file)
     else:
         save_file({"x": torch.zeros(1)}, file)
-    StableDiffusion.load(file, config=on.folder, local_only=True)
+    StableDiffusion.load(file, config=folder, local_only=True)
 
 
 def lora(on):

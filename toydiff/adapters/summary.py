@@ -19,7 +19,7 @@ from .reading import (
     lora_file,
     outline,
     parted,
-    refuse_transformer,
+    refuse_flux,
     usual_configuration,
     whole,
 )
@@ -138,9 +138,9 @@ def lora_summary(path: Path, header: Header) -> dict[str, Any]:
 
 def _of_header(path: Path, header: Header) -> dict[str, Any]:
     """What the header of a single file says. `ValueError` where it holds no UNet."""
-    refuse_transformer(path, header)
+    refuse_flux(path, header)
     held = parted(header)
-    if not held["unet"]:
+    if not (held.get("unet") or held.get("transformer")):
         raise ValueError(
             f"the file {str(path)!r} cannot be read as a checkpoint: it has no weights of a UNet "
             "(model.diffusion_model), and none of a LoRA"

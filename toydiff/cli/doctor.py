@@ -52,7 +52,7 @@ def text(found: Mapping) -> str:
         )
     if "like" in found:
         return (
-            f"{found['model']}: a single file with a UNet, in the layout of {found['like']}\n\n{files}\n\n"
+            f"{found['model']}: a single file, in the layout of {found['like']}\n\n{files}\n\n"
             f"missing: {MISSING_CONFIG.format(like=found['like'])}"
         )
     height, width = found["resolution"]
