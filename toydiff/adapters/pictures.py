@@ -85,7 +85,7 @@ def _named(data: str) -> list[Path]:
     """The files that a name or a pattern of names stands for."""
     if not is_pattern(data):
         if not Path(data).exists():
-            raise ValueError(f"there is no folder of images, tar shard or parquet file at {data!r}")
+            raise ValueError(f"there is no folder of images at {data!r}, and no tar shard or parquet file")
         return [Path(data)]
     found = []
     for name in _braces(data):
