@@ -296,6 +296,11 @@ class StableDiffusion:
         check_finite(torch.cat([*means, *stds]), f"what the VAE of {self.source!r} made of images")
         return torch.cat(means), torch.cat(stds)
 
+    @property
+    def files(self) -> list:
+        """Path, size and time of the last change of the files that it was read from; nothing of a hub id's."""
+        return self._files
+
     def stamp(self, *parts: str) -> list:
         """What the weights of some components were read from, and the state of those files: where this is the same,
         the weights count as unchanged."""

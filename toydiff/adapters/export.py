@@ -85,7 +85,7 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
         "lora" if as_lora else family.part,
         type(scheduler).__name__,
         steps,
-        guidance=1.0 if not net.guided else 7.5,
+        guidance=about["sampler"].get("guidance_scale", family.usual_guidance(net.network)) if net.guided else 1.0,
     )
     network = None if as_lora else merged(net)
     made = [place for place in folder.parents if not place.exists()]

@@ -298,6 +298,7 @@ def _configuration(
 ) -> tuple[Family, dict[str, Any]]:
     """The family of a single file, and what the model_index.json says that it holds. The JSON files and the words of
     the tokenizers are copied into the folder, so that neither weights nor code beside them are used."""
+    refuse_flux(path, tensors)
     if config is None:
         folder = hub.configuration(usual_configuration(tensors), local_only, f"the file {str(path)!r}")
     elif Path(config).is_dir():
@@ -308,8 +309,8 @@ def _configuration(
     family, parts = layout.parts_of(folder, name)
     if not family.single_files:
         raise ValueError(
-            f"the file {str(path)!r} is of a {parts['_class_name']} by its configuration, and only checkpoints with a "
-            "UNet are read from single files; give a folder in diffusers' layout"
+            f"the file {str(path)!r} is of a {parts['_class_name']} by its configuration, which is not read from "
+            "single files; give a folder in diffusers' layout"
         )
     for part in ("", *family.needed(parts)):
         (into / part).mkdir(exist_ok=True)
@@ -321,10 +322,26 @@ def _configuration(
     return family, parts
 
 
+OF_SD3, OF_FLUX = "joint_blocks.", "double_blocks."
+"""What the names of the layers of these transformers hold in single files."""
+
+
+def refuse_flux(path: Path, names: Collection[str]) -> None:
+    """`ValueError` for a single file of FLUX.1, by the names of its tensors: diffusers converts the published sizes
+    alone, and takes the text encoders from elsewhere."""
+    if any(OF_FLUX in key for key in names):
+        raise ValueError(
+            f"the file {str(path)!r} holds a transformer of FLUX.1, which is not read from single files; "
+            "give a folder in diffusers' layout, or a hub id"
+        )
+
+
 def usual_configuration(names: Collection[str]) -> str:
     """The hub id of the checkpoint whose configuration a single file whose tensors have these names usually has."""
     if any(key.startswith("conditioner.embedders.1") for key in names):
         return "stabilityai/stable-diffusion-xl-base-1.0"
+    if any(OF_SD3 in key for key in names):
+        return "stabilityai/stable-diffusion-3-medium-diffusers"
     if any(key.startswith("cond_stage_model.model") for key in names):
         return "stabilityai/stable-diffusion-2-1"
     return "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -334,11 +351,14 @@ def _convert(
     path: Path, tensors: dict[str, Tensor], family: Family, parts: dict[str, Any], plain: Path
 ) -> "DiffusionPipeline":
     """The pipeline of a single file. `ValueError` where it lacks a weight of what the configuration says."""
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
     _check_converted(tensors, parts, plain)
-    kind = StableDiffusionXLPipeline if parts["_class_name"] in XL else StableDiffusionPipeline
+    kind: Any = StableDiffusionXLPipeline if parts["_class_name"] in XL else StableDiffusionPipeline
     extra = {"feature_extractor": None, "image_encoder": None}
+    if "transformer" in parts:
+        kind = StableDiffusion3Pipeline
+        extra |= {name: None for name in family.classes if name not in family.needed(parts)}  # T5, where it is absent
     if kind is StableDiffusionPipeline:
         extra["safety_checker"] = None
     with naming(path, what="it"):
@@ -352,15 +372,21 @@ def _convert(
 
 
 def _check_converted(tensors: dict[str, Tensor], parts: dict[str, Any], plain: Path) -> None:
-    """`ValueError` where a single file lacks a weight of the UNet or the VAE that its configuration says."""
+    """`ValueError` where a single file lacks a weight of the network or the VAE that its configuration says."""
     from accelerate import init_empty_weights
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+    from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import (
+        convert_ldm_unet_checkpoint,
+        convert_ldm_vae_checkpoint,
+        convert_sd3_transformer_checkpoint_to_diffusers,
+    )
 
     if parts["vae"][1] != "AutoencoderKL":
         raise ValueError(f"its configuration has a {parts['vae'][1]}, and a single file an AutoencoderKL")
-    converters = (
-        ("unet", UNet2DConditionModel, convert_ldm_unet_checkpoint),
+    converters: tuple[tuple[str, Any, Any], ...] = (
+        ("transformer", SD3Transformer2DModel, convert_sd3_transformer_checkpoint_to_diffusers)
+        if "transformer" in parts
+        else ("unet", UNet2DConditionModel, convert_ldm_unet_checkpoint),
         ("vae", AutoencoderKL, convert_ldm_vae_checkpoint),
     )
     for name, kind, convert in converters:
@@ -403,15 +429,17 @@ def _outlined_file(path: Path, config: str | None) -> "tuple[Family, DiffusionPi
 PREFIXES: dict[str, str | tuple[str, ...]] = {
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
-    "text encoders": ("cond_stage_model.", "conditioner."),
+    "text encoders": ("cond_stage_model.", "conditioner.", "text_encoders."),
 }
 """How the names in a single file begin, by its parts."""
 
 
 def parted(header: Header) -> dict[str, Header]:
-    """The header of a single file by its parts, as `PREFIXES` calls them."""
+    """The header of a single file by its parts, as `PREFIXES` calls them; SD3's network is a transformer."""
     return {
-        part: {name: value for name, value in header.items() if name.startswith(prefix)}
+        "transformer" if part == "unet" and any(OF_SD3 in name for name in header) else part: {
+            name: value for name, value in header.items() if name.startswith(prefix)
+        }
         for part, prefix in PREFIXES.items()
     }
 
@@ -526,16 +554,16 @@ def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: 
         )
     if path.is_dir():
         names = [file.name for file in path.iterdir()]
-        path = path / _lora_file(names, f"the folder {lora!r}", unsafe)
+        path = path / lora_file(names, f"the folder {lora!r}", unsafe)
     elif not path.exists():
         try:
-            path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
+            path = hub.file(lora, lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
         except ValueError as error:
             raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
     add_lora(pipe, family, path, lora, unsafe, strength)
 
 
-def _lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
+def lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
     """Which of the files in a folder is the LoRA."""
     usual = "pytorch_lora_weights.safetensors"
     found = [name for name in names if name.endswith(".safetensors")]

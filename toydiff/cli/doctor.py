@@ -1,4 +1,5 @@
-"""`toydiff doctor`: what a Stable Diffusion checkpoint is, what is missing and what runs, before anything is loaded."""
+"""`toydiff doctor`: what a Stable Diffusion checkpoint or LoRA is, what is missing and what runs, before anything is
+loaded."""
 
 import argparse
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ def arguments(parser: Parser) -> None:
         metavar="PATH",
         type=place,
         required=True,
-        help="the checkpoint: a folder in diffusers' layout, or a .safetensors file",
+        help="the checkpoint: a folder in diffusers' layout, or a .safetensors file; or a LoRA",
     )
     parser.add_argument(
         "--config",
@@ -42,9 +43,16 @@ def text(found: Mapping) -> str:
         for name, held in found["weights"].items()
     ]
     files = table(("part", "numbers", "dtype", "on disk"), rows, right=(1, 3))
+    if "lora" in found:
+        parts = ", ".join(f"{count} layers of the {part}" for part, count in found["layers"].items() if count)
+        ranks = ", ".join(f"{rank} ({count} layers)" for rank, count in found["ranks"].items())
+        return (
+            f"{found['model']}: a {'DoRA' if found['dora'] else 'LoRA'} for {found['lora']}\n\n{files}\n\n"
+            f"changes {parts}; rank {ranks}\nadd it to a checkpoint with --lora"
+        )
     if "like" in found:
         return (
-            f"{found['model']}: a single file with a UNet, in the layout of {found['like']}\n\n{files}\n\n"
+            f"{found['model']}: a single file, in the layout of {found['like']}\n\n{files}\n\n"
             f"missing: {MISSING_CONFIG.format(like=found['like'])}"
         )
     height, width = found["resolution"]

@@ -46,7 +46,7 @@ TO_SAMPLE = (
     "mask",
     "strength",
 )
-TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
+TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache", "skip_bad")
 """The options that only checkpoints have, by their names in the parsed arguments."""
 
 
@@ -215,9 +215,16 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         )
         group.add_argument(
             "--data",
-            metavar="DIR",
+            metavar="PATH",
             type=place,
-            help="images with captions (metadata.jsonl or .csv, or a .txt file each), or what `toydiff pairs` wrote",
+            help="a folder of images with captions (metadata.jsonl, .csv or .parquet, or a .txt file each), tar shards "
+            "or parquet files ('shards/{000..099}.tar'), or what `toydiff pairs` wrote",
+        )
+        group.add_argument(
+            "--skip-bad",
+            action="store_true",
+            default=None,
+            help="leave out pictures that cannot be read or have no caption, and count them",
         )
         group.add_argument(
             "--rank",
@@ -290,6 +297,7 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
             "trained": "full" if args.full else "lora",
             "checkpointing": bool(args.gradient_checkpointing),
             "cache": args.cache or cache,
+            "skip_bad": bool(args.skip_bad),
         }
         settings |= {} if args.rank is None else {"rank": args.rank}
     made = StableDiffusionProblem(model, **settings)
@@ -307,9 +315,25 @@ def prepare(
     the_problem.checkpoint.to(device, dtype)
 
 
+def skipped(the_problem: "Problem") -> dict[str, int]:
+    """How many bad pictures were left out, where that was allowed (--skip-bad), for a row of JSON."""
+    from ..problems.stable_diffusion import StableDiffusionProblem
+
+    allowed = isinstance(the_problem, StableDiffusionProblem) and the_problem.settings().get("skip_bad")
+    return {"skipped": len(the_problem.skipped)} if allowed else {}  # type: ignore[attr-defined]
+
+
+def skipped_text(the_problem: "Problem") -> str:
+    """The same, for people, with what is wrong with the first of them."""
+    count = skipped(the_problem).get("skipped")
+    if count is None:
+        return ""
+    first = f"; the first: {the_problem.skipped[0]}" if count else ""  # type: ignore[attr-defined]
+    return f"\n{count} bad picture{'s were' if count != 1 else ' was'} left out{first}"
+
+
 def usual_guidance(the_problem: "Problem") -> float:
-    """The default guidance scale for a checkpoint, and for a student that has it as an input; 1 for other problems.
-    Other students have guidance built in, and their default is 1 as well."""
+    """The default guidance scale for a checkpoint; 1 for other problems."""
     from ..problems.stable_diffusion import StableDiffusionProblem
 
     if not isinstance(the_problem, StableDiffusionProblem):
@@ -317,25 +341,29 @@ def usual_guidance(the_problem: "Problem") -> float:
     return the_problem.checkpoint.family.usual_guidance(the_problem.checkpoint.network)
 
 
+def usual_of_student(D: "Denoiser") -> float:
+    """The default guidance scale for a student that was trained with many, an input of its network. Others have
+    guidance built in; where the scale is an input all the same, as of FLUX.1-dev, their run says which they had."""
+    from ..adapters.network import network_of
+
+    net = network_of(D)
+    return net.family.usual_guidance(net.network)
+
+
 # ---- sample
 
 
-def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
-    """Make images with a checkpoint, or, given a model, with a student of one."""
+def chosen(
+    args: argparse.Namespace, model: "Model | None"
+) -> "tuple[StableDiffusionProblem, Denoiser | None, Mapping[str, Any], float]":
+    """What the options of a command that samples choose, on its device: the problem, the student or None, its usual
+    solver, grid and steps, and the usual guidance scale. model: a run's; None is the checkpoint of the options."""
     import torch
 
-    from ..adapters.checkpoint import UNFILTERED
-    from ..adapters.images import read_image
-    from ..adapters.reading import whole as whole_path
-    from ..adapters.sampling import sample_images, usual_strength
     from ..adapters.schedulers import sampler_of
-    from ..grids import DEFAULT_GRID
     from ..runs import to_device
-    from ..solvers.registry import PARALLEL, is_learned
+    from ..solvers.registry import PARALLEL
 
-    out = sample_file(args.out, args.json)
-    if not args.prompt:
-        raise ValueError("give at least one --prompt; it may be empty")
     device = usable(args.device or "cpu")
     D: Denoiser | None = None
     if model is None:
@@ -357,10 +385,29 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     "--prediction-type and --local-only are for sampling one without a run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-    guidance_scale = usual_guidance(the_problem) if D is None or D.scale_conditioned else 1.0
+    if D is None:
+        guidance_scale = usual_guidance(the_problem)
+    else:
+        guidance_scale = sampler.get("guidance_scale", usual_of_student(D)) if D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
+    return the_problem, D, sampler, guidance_scale
+
+
+def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
+    """Make images with a checkpoint, or, given a model, with a student of one."""
+    from ..adapters.checkpoint import UNFILTERED
+    from ..adapters.images import read_image
+    from ..adapters.reading import whole as whole_path
+    from ..adapters.sampling import sample_images, usual_strength
+    from ..grids import DEFAULT_GRID
+    from ..solvers.registry import is_learned
+
+    out = sample_file(args.out, args.json)
+    if not args.prompt:
+        raise ValueError("give at least one --prompt; it may be empty")
+    the_problem, D, sampler, guidance_scale = chosen(args, model)
     size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
     settings: dict[str, Any] = {
         "model": the_problem.checkpoint.source if model is None else args.model,

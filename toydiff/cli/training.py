@@ -138,8 +138,9 @@ def train(args: argparse.Namespace) -> None:
             "loss": index["history"][-1][1],
             "folder": args.out,
             **best_of(index.get("measured", ())),
+            **cli_sd.skipped(run.problem),
         }
-        report(json_to, row, train_text(row, updates))
+        report(json_to, row, train_text(row, updates) + cli_sd.skipped_text(run.problem))
     if accelerator is not None:
         accelerator.end_training()
 
@@ -392,12 +393,14 @@ def pairs(args: argparse.Namespace) -> None:
         "teacher_calls": made.teacher_calls,
         "seconds": time.perf_counter() - began,
         "folder": args.out,
+        **cli_sd.skipped(the_problem),
     }
     report(
         json_to,
         row,
         f"{row['n']} pairs of {row['problem']} in {row['folder']}: {row['solver']}, {row['steps']} steps, "
-        f"{row['nfe']} network calls each (NFE), {row['teacher_calls']:,} in all, {row['seconds']:.3g} s",
+        f"{row['nfe']} network calls each (NFE), {row['teacher_calls']:,} in all, {row['seconds']:.3g} s"
+        + cli_sd.skipped_text(the_problem),
     )
 
 

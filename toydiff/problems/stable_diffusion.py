@@ -4,7 +4,7 @@ data."""
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.checkpoint import AT_ONCE, StableDiffusion
-from ..adapters.images import encoded, image_folder, read_text
+from ..adapters.images import encoded
 from ..adapters.network import TRAINED, CheckpointNetwork, network_of
+from ..adapters.pictures import is_pattern, pictures, read_text
 from ..adapters.reading import whole
 from ..adapters.text import check_text, text_of
 from ..denoisers import Denoiser, LambdaDenoiser
@@ -37,10 +38,10 @@ class StableDiffusionProblem(CheckpointProblem):
     prediction_type, vae, local_only and unsafe; or a loaded `StableDiffusion`. size: of images, (height, width) in
     pixels, or the side of a square; None is the checkpoint's own.
 
-    prompts: texts, or a file with one prompt a line. data: a folder of pictures with captions
-    (`adapters.images.image_folder`), or a folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs'
-    samples, are the data then, and their captions or prompts are prompts too. A method that trains without data needs
-    prompts only.
+    prompts: texts, or a file with one prompt a line. data: pictures with captions (`adapters.pictures.pictures`), or a
+    folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs' samples, are the data then, and their
+    captions or prompts are prompts too. A method that trains without data needs prompts only. skip_bad: pictures that
+    cannot be read, or have no caption, are left out; `skipped` says why each was.
 
     trained: which weights a student trains: "lora", a change of low rank `rank`, or "full", all of them. checkpointing:
     a student's activations are computed twice instead of kept in memory. at_once: latents in one call while sampling.
@@ -69,6 +70,7 @@ class StableDiffusionProblem(CheckpointProblem):
         at_once: int = AT_ONCE,
         cache: str | Path | None = None,
         cut: bool = False,
+        skip_bad: bool = False,
         config: str | None = None,
         lora: Sequence[str] = (),
         unet: str | None = None,
@@ -88,7 +90,12 @@ class StableDiffusionProblem(CheckpointProblem):
         self.cache = None if cache is None else Path(cache)
         self._texts = self._given(prompts)
         self._pairs = data if data is not None and (Path(data) / pairs.INDEX).exists() else None
-        self._images = None if data is None or self._pairs is not None else image_folder(data)
+        if skip_bad and (data is None or self._pairs is not None):
+            raise ValueError("bad pictures can be skipped where there are pictures (--data); here are none")
+        self.skipped: list[str] = []
+        """What is wrong with each picture that was left out."""
+        self._bad = self.skipped if skip_bad else None
+        self._images = None if data is None or self._pairs is not None else pictures(data, self._bad)
         self.checkpoint = (
             model
             if isinstance(model, StableDiffusion)
@@ -108,12 +115,13 @@ class StableDiffusionProblem(CheckpointProblem):
         about = self.checkpoint.about
         self._settings = {
             "prompts": whole(prompts) if isinstance(prompts, str | Path) else list(prompts),
-            "data": None if data is None else whole(data),
+            "data": None if data is None else str(Path(data).absolute()) if is_pattern(data) else whole(data),
             "size": size if size is None or isinstance(size, int) else list(size),
             "trained": trained,
             "rank": rank,
             "checkpointing": self.checkpointing,
             "cut": self.cut,
+            **({"skip_bad": True} if skip_bad else {}),
             **{key: about[key] for key in about if key != "model"},
         }
         self.schedule = self.checkpoint.schedule
@@ -182,30 +190,36 @@ class StableDiffusionProblem(CheckpointProblem):
         return self.checkpoint.denoiser()
 
     @functools.cached_property
-    def _latents(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        """(mean, std or None, labels) of the data."""
+    def _latents(self) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor | None]], Tensor]:
+        """(rows, labels) of the data: rows(i) are mean and standard deviation, or None, of the latents i (n,)."""
         _ = self.ids  # all prompts are encoded, those of the data among them
         if self._images is not None:
             height, width = (side * self.checkpoint.scale for side in self.shape[1:])
-            mean, std = encoded(
+            found = encoded(
                 self.checkpoint,
-                [path for path, _ in self._images],
+                [picture for picture, _ in self._images],
                 (height, width),
                 cache=self.cache,
                 at_once=self.sizes.at_once,
                 progress=self.progress,
+                bad=self._bad,
             )
-            return mean, std, self._add([caption for _, caption in self._images])
+
+            def rows(i: Tensor) -> tuple[Tensor, Tensor]:
+                row = found.rows(i)
+                return row["mean"], row["std"]
+
+            return rows, self._add([self._images[k][1] for k in found.kept])
         if self._pairs is not None:
             from .pairs import load_pairs
 
-            found = load_pairs(self._pairs)
-            if found.x0.shape[1:] != self.shape:
-                raise ValueError(f"the pairs have latents {shape(found.x0[0])}, and this problem {self.shape}")
-            return found.x0, None, _labels(found)
+            held = load_pairs(self._pairs)
+            if held.x0.shape[1:] != self.shape:
+                raise ValueError(f"the pairs have latents {shape(held.x0[0])}, and this problem {self.shape}")
+            return lambda i: (held.x0[i], None), _labels(held)
         raise ValueError(
-            f"this method trains on data, and {self.name} was given none: give a folder of images with captions, "
-            "or of pairs, samples of the teacher (--data)"
+            f"this method trains on data, and {self.name} was given none: give pictures with captions, "
+            "or a folder of pairs, samples of the teacher (--data)"
         )
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor]:
@@ -215,11 +229,12 @@ class StableDiffusionProblem(CheckpointProblem):
         pairs are latents as they are.
         """
         rng = as_generator(generator)
-        mean, std, labels = self._latents
-        i = torch.randint(len(mean), (n,), generator=rng)
-        latents = mean[i].float()
+        rows, labels = self._latents
+        i = torch.randint(len(labels), (n,), generator=rng)
+        mean, std = rows(i)
+        latents = mean.float()
         if std is not None:
-            latents = latents + std[i].float() * torch.randn(latents.shape, generator=rng)
+            latents = latents + std.float() * torch.randn(latents.shape, generator=rng)
         return latents, labels[i]
 
     def data_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:

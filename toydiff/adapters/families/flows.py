@@ -20,7 +20,6 @@ class Flow(Family):
     """A family on the linear schedule: its network predicts the velocity dx/dt = eps - x_0 at the timestep 1000 t."""
 
     last_timestep = 1000
-    single_files = False
     walk = ("ddim", "shifted")
 
     # ---- latents

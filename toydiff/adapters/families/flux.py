@@ -48,6 +48,7 @@ class Flux(Flow):
     lora_parts = ("transformer", "text_encoder")
     fitting = ("in_channels", "joint_attention_dim", "pooled_projection_dim")
     takes_guidance = True
+    single_files = False
 
     # ---- what it consists of
 
