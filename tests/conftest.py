@@ -84,6 +84,25 @@ def families(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Folders of tiny checkpoints that make clips, in the published layouts: `tiny_families.save_clips`."""
+    import tiny_families
+    import tiny_sd
+
+    tiny_sd.silent()
+    return tiny_families.save_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def animatediff(tmp_path_factory):
+    """A folder of the library's own tiny checkpoint that makes clips."""
+    import tiny_sd
+
+    tiny_sd.silent()
+    return tiny_sd.save(tmp_path_factory.mktemp("animatediff"), "animatediff")
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """A folder of eight small images with captions, as training on a checkpoint takes them."""
     import numpy as np

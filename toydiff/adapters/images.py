@@ -202,6 +202,34 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
+def read_clip(path: Path, size: tuple[int, int], frames: int) -> Tensor:
+    """A clip (F, 3, H, W) in [0, 1] from an animated picture (GIF, WebP, PNG), of size = (height, width).
+
+    Of its n frames, F = `frames` are taken, evenly from the first to the last; each is scaled until it covers the size,
+    and its middle is cut out. `ValueError` if the file cannot be read, or holds fewer frames.
+    """
+    from PIL import Image, ImageOps
+
+    height, width = size
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage that does not matter
+            with Image.open(path) as file:
+                n = getattr(file, "n_frames", 1)
+                if n < frames:
+                    raise ValueError(f"it holds {n} frame(s), and a clip has {frames} here (--frames)")
+                taken = []
+                for k in np.linspace(0, n - 1, frames).round().astype(int).tolist():
+                    file.seek(k)
+                    image = ImageOps.fit(_on_white(file.copy()), (width, height), Image.Resampling.LANCZOS)
+                    taken.append(torch.from_numpy(np.array(image)))
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds: decoders meet damaged files where they do not expect them
+        raise ValueError(f"{str(path)!r} cannot be read as a clip: {one_line(error)[:120]}") from None
+    return torch.stack(taken).permute(0, 3, 1, 2).float() / 255
+
+
 def _on_white(image: "Image") -> "Image":
     """A picture in RGB, of 8 bits, on a white ground."""
     from PIL import Image
@@ -229,30 +257,35 @@ def encoded(
     paths: Sequence[Path],
     size: tuple[int, int],
     *,
+    frames: int | None = None,
     cache: Path | None = None,
     at_once: int = 8,
     progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of images, (n, C, h, w) each, in half precision.
 
-    paths: of the images; size: (height, width) in pixels. cache: a folder that keeps the latents, shard by shard, for
+    paths: of the images; size: (height, width) in pixels. frames: the images are clips, of which so many frames are
+    read, and the latents are (n, C, F, h, w). cache: a folder that keeps the latents, shard by shard, for
     the next run. at_once: images in one call. progress: show a bar.
     """
     means, stds = [], []
-    for i in tqdm(range(0, len(paths), SHARD), desc="encode", unit="shard", disable=not progress):
-        part = paths[i : i + SHARD]
+    shard = SHARD if frames is None else max(1, SHARD // frames)
+    for i in tqdm(range(0, len(paths), shard), desc="encode", unit="shard", disable=not progress):
+        part = paths[i : i + shard]
         file = None
         if cache is not None:
-            made_of = json.dumps([READ_AS, checkpoint.stamp("vae"), list(size), stamps(part)])
+            how = [READ_AS, checkpoint.stamp("vae"), list(size), *([] if frames is None else [frames])]
+            made_of = json.dumps([*how, stamps(part)])
             key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
             file = check_folder(cache) / f"latents-{key}.safetensors"
         if file is not None and file.exists():
             found = read_tensors(file)
             mean, std = found["mean"], found["std"]
         else:
+            read = [read_image(path, size) if frames is None else read_clip(path, size, frames) for path in part]
             mean, std = (
                 part.half().contiguous()  # as they come from a file: a layout decides how a convolution rounds
-                for part in checkpoint.encode(torch.stack([read_image(path, size) for path in part]), at_once=at_once)
+                for part in checkpoint.encode(torch.stack(read), at_once=at_once)
             )
             if file is not None:
                 writable_folder(file.parent)  # made with what comes into it: a refusal leaves no folder
@@ -263,22 +296,29 @@ def encoded(
 
 
 def as_bytes(images: Tensor) -> np.ndarray:
-    """Images (n, 3, H, W) in [0, 1] as bytes (n, H, W, 3), rounded as diffusers rounds them."""
-    return (images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    """Images (..., 3, H, W) in [0, 1] as bytes (..., H, W, 3), rounded as diffusers rounds them."""
+    return (images.movedim(-3, -1).numpy() * 255).round().astype(np.uint8)
 
 
-def sheet_png(images: np.ndarray, columns: int, settings: dict) -> bytes:
-    """A PNG of images (n, H, W, 3) in rows of `columns`. The PNG's text field `toydiff` holds the settings as JSON."""
-    from PIL import Image, PngImagePlugin
+def sheet(images: np.ndarray, columns: int) -> "Image":
+    """Images (n, H, W, 3) in rows of `columns`."""
+    from PIL import Image
 
     n, height, width, _ = images.shape
     rows = -(-n // columns)
     gap = GAP if n > 1 else 0
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    whole = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
     for i, image in enumerate(images):
-        sheet.paste(Image.fromarray(image), ((i % columns) * (width + gap), (i // columns) * (height + gap)))
+        whole.paste(Image.fromarray(image), ((i % columns) * (width + gap), (i // columns) * (height + gap)))
+    return whole
+
+
+def sheet_png(images: np.ndarray, columns: int, settings: dict) -> bytes:
+    """A PNG of images (n, H, W, 3) in rows of `columns`. The PNG's text field `toydiff` holds the settings as JSON."""
+    from PIL import PngImagePlugin
+
     info = PngImagePlugin.PngInfo()
     info.add_itxt("toydiff", json.dumps(settings))
     out = io.BytesIO()
-    sheet.save(out, "PNG", pnginfo=info)
+    sheet(images, columns).save(out, "PNG", pnginfo=info)
     return out.getvalue()

@@ -31,18 +31,22 @@ PAIRS = {"n": 1000, "solver": "dpm++2m", "grid": "lambda", "steps": 25, "guidanc
 
 
 class StableDiffusionProblem(CheckpointProblem):
-    """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), and its labels stand for prompts.
+    """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), or (n, C, F, H, W) of clips, and its
+    labels stand for prompts.
 
     model: a path or hub id, which `StableDiffusion.load` takes together with config, lora, unet, scheduler,
-    prediction_type, vae, local_only and unsafe; or a loaded `StableDiffusion`. size: of images, (height, width) in
-    pixels, or the side of a square; None is the checkpoint's own.
+    prediction_type, vae, motion_adapter, beta_schedule, local_only and unsafe; or a loaded `StableDiffusion`. size: of
+    images, (height, width) in pixels, or the side of a square; None is the checkpoint's own. frames: F of a clip, where
+    the checkpoint makes clips; None is 16, or as many as it can. The data of clips are animated pictures, GIF, WebP or
+    PNG.
 
     prompts: texts, or a file with one prompt a line. data: a folder of pictures with captions
     (`adapters.images.image_folder`), or a folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs'
     samples, are the data then, and their captions or prompts are prompts too. A method that trains without data needs
     prompts only.
 
-    trained: which weights a student trains: "lora", a change of low rank `rank`, or "full", all of them. checkpointing:
+    trained: which weights a student trains: "lora", a change of low rank `rank`; "motion", the layers between the
+    frames of a clip; or "full", all of them. checkpointing:
     a student's activations are computed twice instead of kept in memory. at_once: latents in one call while sampling.
     cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one
     line for what does not fit.
@@ -63,6 +67,7 @@ class StableDiffusionProblem(CheckpointProblem):
         prompts: str | Path | Sequence[str] = (),
         data: str | Path | None = None,
         size: int | Sequence[int] | None = None,
+        frames: int | None = None,
         trained: str = "lora",
         rank: int = 64,
         checkpointing: bool = False,
@@ -75,6 +80,8 @@ class StableDiffusionProblem(CheckpointProblem):
         scheduler: str | None = None,
         prediction_type: str | None = None,
         vae: str | None = None,
+        motion_adapter: str | None = None,
+        beta_schedule: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ):
@@ -100,6 +107,8 @@ class StableDiffusionProblem(CheckpointProblem):
                 scheduler=scheduler,
                 prediction_type=prediction_type,
                 vae=vae,
+                motion_adapter=motion_adapter,
+                beta_schedule=beta_schedule,
                 local_only=local_only,
                 unsafe=unsafe,
             )
@@ -110,6 +119,7 @@ class StableDiffusionProblem(CheckpointProblem):
             "prompts": whole(prompts) if isinstance(prompts, str | Path) else list(prompts),
             "data": None if data is None else whole(data),
             "size": size if size is None or isinstance(size, int) else list(size),
+            **({} if frames is None else {"frames": frames}),
             "trained": trained,
             "rank": rank,
             "checkpointing": self.checkpointing,
@@ -117,7 +127,9 @@ class StableDiffusionProblem(CheckpointProblem):
             **{key: about[key] for key in about if key != "model"},
         }
         self.schedule = self.checkpoint.schedule
-        self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
+        self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size, frames)
+        if trained == "motion" and not self.checkpoint.family.clips:
+            raise ValueError("this checkpoint makes images: it has no layers between frames to train")
         self.distance_name = None if data is None else "sliced Wasserstein distance of latents"
         self._floors: dict[int, Spread] = {}
         if self._pairs is not None:
@@ -186,11 +198,12 @@ class StableDiffusionProblem(CheckpointProblem):
         """(mean, std or None, labels) of the data."""
         _ = self.ids  # all prompts are encoded, those of the data among them
         if self._images is not None:
-            height, width = (side * self.checkpoint.scale for side in self.shape[1:])
+            height, width = (side * self.checkpoint.scale for side in self.shape[-2:])
             mean, std = encoded(
                 self.checkpoint,
                 [path for path, _ in self._images],
                 (height, width),
+                frames=self.shape[1] if self.checkpoint.family.clips else None,
                 cache=self.cache,
                 at_once=self.sizes.at_once,
                 progress=self.progress,
@@ -209,7 +222,7 @@ class StableDiffusionProblem(CheckpointProblem):
         )
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor]:
-        """n latents (n, C, H, W) and the labels (n,) of their prompts.
+        """n latents (n, *shape) and the labels (n,) of their prompts.
 
         The latents of an image are drawn from the normal distribution that the VAE's encoder gives it. The samples of
         pairs are latents as they are.
