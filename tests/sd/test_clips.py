@@ -11,6 +11,7 @@ import tiny_families
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, MotionAdapter, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import save_file
 
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.families import SUPPORTED
@@ -51,7 +52,7 @@ def theirs(pipe, steps, guidance_scale=7.5, start=None, **settings):
     start = starts() if start is None else start
     settings = {"generator": [torch.Generator().manual_seed(5 + k) for k in range(2)]} | settings
     if guidance_scale > 1:
-        settings["negative_prompt"] = ["ugly"] * 2
+        settings = {"negative_prompt": ["ugly"] * 2} | settings
     made = pipe(
         PROMPTS,
         num_frames=start.shape[2],
@@ -352,3 +353,81 @@ def test_a_video(command, animatediff, tmp_path):
     made = imageio.imread(tmp_path / "a.mp4", plugin="FFMPEG")
     assert made.shape == (5, 64, 132, 3)
     assert imageio.immeta(tmp_path / "a.mp4", plugin="FFMPEG")["fps"] == 10
+
+
+# ---- LoRAs
+
+
+def factors(unet, layers, rank=4):
+    """Random factors of a LoRA, (down, up), by layer, of those whose names end so."""
+    rng, found = torch.Generator().manual_seed(9), {}
+    for name, module in unet.named_modules():
+        if name.endswith(layers):
+            n, m, *kernel = module.weight.shape
+            down = torch.randn(rank, m, *kernel, generator=rng) / (m * rank) ** 0.5
+            found[name] = down, torch.randn(n, rank, *[1] * len(kernel), generator=rng) / (4 * rank)
+    return found
+
+
+def by_kohya(changes):
+    """As the spatial LoRA of AnimateLCM is written, which holds layers of SD's UNet alone."""
+    tensors = {}
+    for name, (down, up) in changes.items():
+        layer = "lora_unet_" + name.replace(".", "_")
+        tensors |= {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
+        tensors[f"{layer}.alpha"] = torch.tensor(2.0)
+    return tensors
+
+
+def by_diffusers(changes):
+    """As AnimateDiff's motion LoRAs are written."""
+    pairs = {name: dict(zip(("down", "up"), both, strict=True)) for name, both in changes.items()}
+    return {f"unet.{name}.lora.{side}.weight": value for name, two in pairs.items() for side, value in two.items()}
+
+
+def by_peft(changes):
+    """As `save_lora_weights` and `toydiff export` write them."""
+    pairs = {name: dict(zip("AB", both, strict=True)) for name, both in changes.items()}
+    return {f"unet.{name}.lora_{side}.weight": value for name, two in pairs.items() for side, value in two.items()}
+
+
+@pytest.mark.parametrize("strength", ["", ":0.8"])
+@pytest.mark.parametrize("layout", ["saved", "v1-5"])
+@pytest.mark.parametrize("write", [by_kohya, by_diffusers, by_peft])
+def test_a_lora_is_that_of_its_pipeline(clips, tmp_path, write, layout, strength):
+    adapter = None if layout == "saved" else clips[layout]
+    folder = clips["saved" if adapter is None else "sd15"]
+    pipe = tiny_families.pipeline_of_clips(folder, adapter)
+    of_motion = write is by_diffusers
+    # with a LoRA on proj_in between frames their own pipeline fails: it names the layer's argument
+    changes = factors(pipe.unet, ("to_q", "to_v", "ff.net.2", *(() if of_motion else ("proj_in", "conv1"))))
+    changes = {name: both for name, both in changes.items() if (".motion_modules." in name) == of_motion}
+    save_file({name: value.contiguous() for name, value in write(changes).items()}, tmp_path / "one.safetensors")
+    plain = StableDiffusion.load(folder, motion_adapter=adapter)
+    lora = f"{tmp_path / 'one.safetensors'}{strength}"
+    checkpoint = StableDiffusion.load(folder, motion_adapter=adapter, lora=[lora])
+    pipe.load_lora_weights(tmp_path, weight_name="one.safetensors", adapter_name="one")
+    pipe.set_adapters(["one"], [float(strength[1:] or 1)])
+    hidden = checkpoint.prompts.rows(checkpoint.prompts.add(PROMPTS), starts()).hidden
+    given = starts(), torch.tensor(500), hidden.repeat_interleave(8, 0)
+    with torch.no_grad():
+        want = pipe.unet(*given).sample
+        found, before = (one.network(*given).sample for one in (checkpoint, plain))
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-4)
+    assert float((before - found).abs().max()) > 0.01
+    made = sample_images(checkpoint, PROMPTS, frames=8, size=64, steps=2, solver="ddim", grid="leading", seed=5)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    with torch.no_grad():
+        video = pipe.decode_latents(theirs(pipe, 2, negative_prompt=[""] * 2))
+    assert float((made.images - (video / 2 + 0.5).clamp(0, 1).transpose(1, 2)).abs().max()) <= 1 / 255
+
+
+def test_a_lora_of_layers_that_are_not_there(clips, tmp_path):
+    """A motion LoRA on SD 1.5 without a motion adapter, and on a middle block that has no layers between frames."""
+    unet = tiny_families.pipeline_of_clips(clips["saved"]).unet
+    changes = {n: both for n, both in factors(unet, ("to_q",)).items() if "motion_modules" in n}
+    save_file(by_diffusers(changes), tmp_path / "motion.safetensors")
+    assert "LoRA" in said(clips["sd15"], lora=[tmp_path / "motion.safetensors"])
+    line = said(clips["sd15"], motion_adapter=clips["v1-5"], lora=[tmp_path / "motion.safetensors"])
+    assert "2 of its" in line
+    assert "mid_block" in line

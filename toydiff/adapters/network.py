@@ -300,4 +300,10 @@ def _shared_is_there(net: CheckpointNetwork, keys: Any) -> None:
 def _lora_config(family: Family, rank: int) -> "LoraConfig":
     from peft import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(family.lora_layers))
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        init_lora_weights="gaussian",
+        target_modules=list(family.lora_layers),
+        exclude_modules=family.no_lora,
+    )

@@ -50,6 +50,8 @@ class AnimateDiff(UNets):
         }
     )
     lora_parts = ("unet", "text_encoder")
+    no_lora = r".*\.motion_modules\.\d+\.proj_(in|out)"
+    """diffusers calls these with their argument's name, which peft's layers have not."""
     single_files = False
     clips = True
 

@@ -48,6 +48,8 @@ class Family:
     diffusers'."""
     lora_layers: tuple[str, ...]
     """The layers that get a LoRA."""
+    no_lora: str | None = None
+    """Those of them that get none: a regular expression of whole names."""
     lora_parts: tuple[str, ...]
     """The components that diffusers adds a LoRA to."""
     fitting: tuple[str, ...]
