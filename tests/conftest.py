@@ -103,6 +103,21 @@ def animatediff(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def moving(tmp_path_factory):
+    """A folder of four small clips with captions, GIFs of six frames."""
+    import numpy as np
+    import tiny_sd
+    from PIL import Image
+
+    folder, rng = tmp_path_factory.mktemp("moving"), np.random.default_rng(0)
+    for i in range(4):
+        first, *rest = (Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)) for _ in range(6))
+        first.save(folder / f"{i}.gif", save_all=True, append_images=rest)
+        (folder / f"{i}.txt").write_text(tiny_sd.PROMPTS[i % 3])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """A folder of eight small images with captions, as training on a checkpoint takes them."""
     import numpy as np

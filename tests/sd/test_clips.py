@@ -8,15 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_families
+import tiny_sd
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, MotionAdapter, UNet2DConditionModel
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
+from toydiff import runs
 from toydiff.adapters.checkpoint import StableDiffusion
+from toydiff.adapters.export import export
 from toydiff.adapters.families import SUPPORTED
 from toydiff.adapters.sampling import sample_images
+from toydiff.adapters.text import text_of
+from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
+from toydiff.problems import problem
+from toydiff.problems.pairs import Recipe, make_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 PROMPTS = ["a cat", "Two dogs"]
@@ -431,3 +438,162 @@ def test_a_lora_of_layers_that_are_not_there(clips, tmp_path):
     line = said(clips["sd15"], motion_adapter=clips["v1-5"], lora=[tmp_path / "motion.safetensors"])
     assert "2 of its" in line
     assert "mid_block" in line
+
+
+# ---- training
+
+
+FEW = {"updates": 2, "batch": 2, "warmup": 0, "ema": 0.0, "lr": 1e-2}
+
+
+def student(method, source, out, **settings):
+    """A run of two updates on clips of 4 frames, and its problem."""
+    on = problem(f"sd:{source}", settings={"rank": 4, "frames": 4} | settings)
+    pairs = (
+        make_pairs(on, on.teacher, Recipe(n=4, steps=2, solver="ddim")) if METHODS[method].needs == "pairs" else None
+    )
+    run = runs.train(method, on, changes=FEW, pairs=pairs, watch=0, out=out)
+    losses = [value for record in run for value in record.losses.values()]
+    assert torch.isfinite(torch.tensor(losses)).all()
+    return on, run.finish()
+
+
+def test_clips_of_a_folder(moving, animatediff, tmp_path):
+    """Four of six frames, from the first to the last; the middle is cut out."""
+    on = problem(f"sd:{animatediff}", settings={"data": str(moving), "frames": 4, "cache": str(tmp_path)})
+    latents, labels = on.data(200, 0)
+    assert latents.shape == (200, 4, 4, 8, 8)
+    mean = on._latents[0].float()
+    with Image.open(moving / "1.gif") as file:
+        frames = []
+        for k in (0, 2, 3, 5):
+            file.seek(k)
+            frames.append(ImageOps.fit(file.convert("RGB"), (16, 16), Image.Resampling.LANCZOS))
+    images = torch.stack([torch.from_numpy(np.array(frame)).permute(2, 0, 1) / 255 for frame in frames])
+    want, _ = on.checkpoint.encode(images[None])
+    torch.testing.assert_close(mean[1:2], want, rtol=0, atol=5e-3)  # kept in half precision
+    assert [text_of(int(id_)) for id_ in on._latents[2]] == [*tiny_sd.PROMPTS, tiny_sd.PROMPTS[0]]
+    assert set(labels.tolist()) == set(on.ids.tolist())
+    assert len(list(tmp_path.glob("latents-*"))) == 1
+    with pytest.raises(ValueError, match=r"it holds 6 frame\(s\), and a clip has 7 here"):
+        problem(f"sd:{animatediff}", settings={"data": str(moving), "frames": 7}).data(1)
+
+
+@pytest.mark.parametrize("method", ["cd", "lcm", "vsd", "rectified-diffusion"])
+def test_only_the_layers_between_frames_are_trained(animatediff, moving, tmp_path, method):
+    """Stage 2 of AnimateLCM. Teacher, target and fake model share all other weights with the student."""
+    settings = {"data": str(moving)} if METHODS[method].data else {"prompts": ["a cat", "a dog"]}
+    on, model = student(method, animatediff, tmp_path / "run", trained="motion", **settings)
+    ours, before = model.denoiser.net.network, on.checkpoint.network
+    frozen = dict(before.named_parameters())
+    own = {name for name, p in ours.named_parameters() if p is not frozen.get(name)} - {GUIDANCE}
+    assert own == {name for name, _ in before.named_parameters() if "motion_modules" in name}
+    assert any(not torch.equal(ours.get_parameter(name), before.get_parameter(name)) for name in own)
+    loaded = runs.load(tmp_path / "run").denoiser.net.network
+    assert same(loaded, ours)
+
+
+GUIDANCE = "time_embedding.cond_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def layouts(animatediff, tmp_path_factory):
+    """By layout, a folder and the settings with which a problem on it makes clips."""
+    plain = tiny_sd.save(tmp_path_factory.mktemp("plain"), "sd", block_out_channels=(32, 32))
+    return {"saved": (animatediff, {}), "apart": (plain, {"motion_adapter": f"{animatediff}/motion_adapter"})}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("layout", ["saved", "apart"])
+def test_a_motion_adapter_in_plain_diffusers(layouts, tmp_path, layout, lora):
+    """The student's layers between frames leave as diffusers' MotionAdapter, and go with an SD folder and the spatial
+    LoRA that was there."""
+    folder, base = layouts[layout]
+    if lora:
+        unet = StableDiffusion.load(folder, **base).network
+        changes = {n: both for n, both in factors(unet, ("to_q", "proj_in")).items() if "motion" not in n}
+        save_file(by_kohya(changes), tmp_path / "one.safetensors")
+        base = base | {"lora": [f"{tmp_path / 'one.safetensors'}:0.5"]}
+    on, model = student("vsd", folder, tmp_path / "run", trained="motion", prompts=["a cat"], **base)
+    made = export(model.denoiser, model.about, tmp_path / "student")
+    assert made.what == "motion_adapter"
+    files = {file.name for file in (tmp_path / "student" / "motion_adapter").iterdir()}
+    assert files == {"config.json", "diffusion_pytorch_model.safetensors"}
+    how = {"frames": 4, "steps": max(made.steps), "seed": 5, "solver": "lcm", "guidance_scale": 1.0, "rounded": True}
+    how |= {"grid": "uniform"}
+    ours = sample_images(on.checkpoint, PROMPTS, denoiser=model.denoiser, **how)
+    torch.testing.assert_close(by_its_own_code(made.code, "latent"), ours.latents, rtol=0, atol=1e-4)
+    # what leaves by one door comes in by the other
+    back = StableDiffusion.load(folder, **base | {"motion_adapter": tmp_path / "student"})
+    torch.testing.assert_close(sample_images(back, PROMPTS, **how).latents, ours.latents, rtol=0, atol=1e-4)
+    plain = sample_images(on.checkpoint, PROMPTS, **how)
+    assert float((plain.latents - ours.latents).abs().max()) > 1e-2
+
+
+def by_its_own_code(code, output_type):
+    """Run the Python that an export prints, with our prompts and seed."""
+    *lines, last = code.splitlines()
+    assert "num_frames=4" in last
+    last = last.replace('"a photograph of an astronaut riding a horse"', repr(PROMPTS)).replace(".frames[0]", ".frames")
+    each = "[torch.Generator().manual_seed(5 + k) for k in range(2)]"
+    last = last.replace("guidance_scale=", f'generator={each}, output_type="{output_type}", guidance_scale=')
+    found = {"torch": torch}
+    exec("\n".join([*lines, "pipe.set_progress_bar_config(disable=True)", last]), found)
+    return found["clip"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "method", "trained"),
+    [
+        *(("saved", method, "lora") for method in ("vsd", "rectified-diffusion", "rectified-flow")),
+        ("saved", "vsd", "full"),
+        ("apart", "vsd", "lora"),
+        ("apart", "rectified-flow", "full"),
+    ],
+)
+def test_a_student_in_plain_diffusers_makes_our_clips(layouts, tmp_path, layout, method, trained):
+    folder, base = layouts[layout]
+    on, model = student(method, folder, tmp_path / "run", trained=trained, prompts=["a cat"], **base)
+    made = export(model.denoiser, model.about, tmp_path / "student")
+    assert made.what == ("lora" if trained == "lora" else "unet")
+    how = {"frames": 4, "seed": 5, "guidance_scale": 1.0, "grid": "uniform", "steps": max(made.steps)}
+    how |= {"solver": model.about["sampler"]["solver"], "rounded": True}
+    ours = sample_images(on.checkpoint, PROMPTS, denoiser=model.denoiser, **how)
+    theirs = by_its_own_code(made.code, "pt")
+    assert float((theirs - ours.images).abs().max()) <= 1 / 255
+    without = sample_images(on.checkpoint, PROMPTS, **how | {"solver": "ddim"})
+    assert float((without.images - theirs).abs().max()) > 2 / 255
+    parts = {"lora": [made.folder]} if trained == "lora" else {"unet": made.folder}
+    back = StableDiffusion.load(folder, **base, **parts)
+    assert float((sample_images(back, PROMPTS, **how).images - ours.images).abs().max()) <= 1 / 255
+
+
+def test_what_training_refuses(command, animatediff, checkpoints, moving, tmp_path):
+    words = ["train", "cd", "--problem", "sd", "--out", tmp_path / "run", "--data", moving, "--model"]
+    for more, line in (
+        ([checkpoints["sd"], "--motion-only"], "it has no layers between frames to train"),
+        ([animatediff, "--motion-only", "--full"], "give one of the two"),
+        ([animatediff, "--frames", 40], "32 frames at most"),
+        ([animatediff, "--frames", 7], "it holds 6 frame(s), and a clip has 7 here"),
+    ):
+        code, _, err = command(*words, *more)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert line in err
+
+
+def test_a_student_that_takes_the_scale_stays_here(animatediff, moving, tmp_path):
+    _, model = student("lcm", animatediff, tmp_path / "run", data=str(moving))
+    with pytest.raises(ValueError, match="AnimateDiffPipeline gives it none"):
+        export(model.denoiser, model.about, tmp_path / "student")
+
+
+def test_train_sample_and_export_by_command(command, animatediff, moving, tmp_path):
+    words = ["train", "cd", "--problem", "sd", "--model", animatediff, "--data", moving, "--frames", 4, "--motion-only"]
+    code, _, err = command(*words, "--updates", 2, "--batch", 2, "--out", tmp_path / "run")
+    assert code == 0, err
+    code, out, err = command("sample", tmp_path / "run", "--prompt", "a cat", "--out", tmp_path / "a.gif")
+    assert code == 0, err
+    assert "1 4-frame clip of 1 prompt" in out
+    code, out, err = command("export", tmp_path / "run", "--out", tmp_path / "student")
+    assert code == 0, err
+    assert "wrote a motion adapter and LCMScheduler" in out

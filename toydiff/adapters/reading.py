@@ -86,7 +86,7 @@ def read(
         _fits(pipe, family, model)
         for one in lora:
             _add_lora(pipe, family, one, local_only, unsafe)
-        for student in (unet, *(with_strength(one)[0] for one in lora)):
+        for student in (unet, motion_adapter, *(with_strength(one)[0] for one in lora)):
             _follow_scheduler(pipe, student)
         _override(pipe, model, scheduler, prediction_type=prediction_type, beta_schedule=beta_schedule)
         for name in family.networks:

@@ -52,6 +52,8 @@ class AnimateDiff(UNets):
     lora_parts = ("unet", "text_encoder")
     no_lora = r".*\.motion_modules\.\d+\.proj_(in|out)"
     """diffusers calls these with their argument's name, which peft's layers have not."""
+    takes_guidance = False
+    takes_sigmas = False
     single_files = False
     clips = True
 

@@ -57,10 +57,12 @@ class Family:
     last_timestep: float
     """The largest timestep that the network of a flow gets: 1000 t, but no more than this."""
     takes_guidance: bool
-    """Whether diffusers has this network with the guidance scale as an input."""
+    """Whether diffusers has this network with the guidance scale as an input, and a pipeline that gives it one."""
     single_files: bool
     """Whether its checkpoints are read from single .safetensors files."""
 
+    takes_sigmas: bool = True
+    """Whether the pipeline is told the sigmas of a flow."""
     clips: bool = False
     """Whether a sample is a clip of F frames, and not an image."""
 
