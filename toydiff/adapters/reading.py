@@ -168,9 +168,10 @@ def _from_folder(path: Path, model: str, unsafe: bool, network: Making) -> "tupl
             raise ValueError(f"the {name} of {model!r} has no vocabulary: neither tokenizer.json nor vocab.json")
     try:
         made = {name: _component(path / name, parts[name][1], family, unsafe, network) for name in needed}
+        pipe = family.pipeline(parts, made)
     except ValueError as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
-    return family, family.pipeline(parts, made), "controlnet" in named(parts)
+    return family, pipe, "controlnet" in named(parts)
 
 
 def _component(folder: Path, class_: str, family: Family, unsafe: bool, network: Making) -> Any:

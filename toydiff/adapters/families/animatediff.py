@@ -111,14 +111,14 @@ def with_motion(unet: Any, adapter: Any) -> Any:
     for theirs, ours in SHARED.items():
         has, wants = (_each(config[name], blocks) for config, name in ((adapter.config, theirs), (unet.config, ours)))
         if has != wants:
-            raise ValueError(f"the motion adapter does not fit the unet: its {theirs} is {has}, not {wants}")
+            raise ValueError(f"the motion adapter's {theirs} is {has}, and the unet's {ours} {wants}")
     try:
         if unet.device.type == "meta":
             with torch.device("meta"):
                 return UNetMotionModel.from_unet2d(unet, adapter, load_weights=False)
         return UNetMotionModel.from_unet2d(unet, adapter)
     except Exception as error:  # of several kinds: the two differ in some setting
-        raise ValueError(f"the motion adapter does not fit the unet: {one_line(error)[:200]}") from None
+        raise ValueError(f"the motion adapter's layers are not the unet's: {one_line(error)[:200]}") from None
 
 
 def _each(value: Any, blocks: int) -> list:
