@@ -245,11 +245,11 @@ def test_frames_are_bounded(clips, two):
     [
         (
             {"block_out_channels": [32, 32, 32, 64]},
-            "block_out_channels is [32, 32, 32, 64], and the unet's block_out_channels [32, 32, 32, 32]",
+            "s block_out_channels is [32, 32, 32, 64], and the unet's",
         ),
         (
             {"motion_layers_per_block": 2},
-            "motion_layers_per_block is [2, 2, 2, 2], and the unet's layers_per_block [1, 1, 1, 1]",
+            "is [2, 2, 2, 2], and the unet's layers_per_block [1, 1, 1, 1]",
         ),
         ({"block_out_channels": [32, 32]}, "block_out_channels is [32, 32], and the unet's"),
     ],
