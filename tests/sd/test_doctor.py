@@ -104,6 +104,37 @@ def test_it_says_what_runs(checkpoints, families, found, doctor):
     assert "--solver ddim --grid shifted" in said
 
 
+@pytest.mark.parametrize("layout", ["saved", "v1-5"])
+def test_it_knows_both_layouts_of_clips(layout, clips, found, doctor):
+    adapter = [] if layout == "saved" else ["--motion-adapter", clips[layout]]
+    folder = clips["saved" if layout == "saved" else "sd15"]
+    row = found(folder, *adapter)
+    pipe = tiny_families.pipeline_of_clips(folder, None if layout == "saved" else clips[layout])
+    assert (row["pipeline"], row["scheduler"]) == ("AnimateDiffPipeline", type(pipe.scheduler).__name__)
+    assert row["parameters"] == {name: parameters(getattr(pipe, name)) for name in ("unet", "vae", "text_encoder")}
+    most = 32 if layout == "saved" else 24
+    assert (row["latent"], row["most_frames"]) == ([4, 16, 64, 64], most)
+    assert (row["missing"], "motion_adapter" in row["left_out"]) == ([], layout == "saved")
+    assert ("motion_adapter" in row["weights"]) == (layout != "saved")
+    assert f"clips of 16 frames, {most} at most" in doctor(folder, *adapter)[1]
+    checkpoint = StableDiffusion.load(folder, **({} if layout == "saved" else {"motion_adapter": clips[layout]}))
+    assert row["like_scheduler"]["solver"] == {"saved": "ddim", "v1-5": "plms"}[layout]
+    lora = checkpoint.denoiser().net.to_train("lora", 64)
+    assert row["memory"]["lora_parameters"] == sum(p.numel() for p in lora.parameters() if p.requires_grad)
+
+
+def test_a_motion_adapter_that_is_none(checkpoints, clips, doctor):
+    for folder, adapter, line in (
+        (clips["sd15"], clips["sd15"], "holds no motion adapter"),
+        (clips["sd15"], "nowhere", "there is no motion adapter at 'nowhere'"),
+        (checkpoints["sd"], clips["v1-5"], "does not fit this checkpoint"),
+        (checkpoints["xl"], clips["v1-5"], "a motion adapter is for SD 1.x, SD 2.x and AnimateDiff"),
+    ):
+        code, out, err = doctor(folder, "--motion-adapter", adapter)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert line in err
+
+
 def test_a_spacing_that_the_scheduler_refuses_is_told_with_the_reason(broken, found, doctor):
     file = broken / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"use_karras_sigmas": True}))

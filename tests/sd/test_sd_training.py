@@ -88,11 +88,25 @@ def flux_without_data(families):
     return problem(f"sd:{families['flux-schnell']}", settings=settings)
 
 
+@pytest.fixture
+def clips(animatediff, moving):
+    """A fresh problem on AnimateDiff's tiny checkpoint, with clips."""
+    return problem(f"sd:{animatediff}", settings={"data": str(moving), "rank": 4, "frames": 4})
+
+
+@pytest.fixture
+def clips_without_data(animatediff):
+    """As `clips`, with prompts alone."""
+    return problem(f"sd:{animatediff}", settings={"prompts": ["a cat", "a dog"], "rank": 4, "frames": 4})
+
+
 def everything(module):
     """All tensors of a network, the shared ones too."""
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
+CHECKPOINTS = ("sd", "sd3", "flux", "clips")
+"""The problems on a checkpoint, one a family."""
 PLAIN = {"guided": 3.0, "lcm": 3.0}
 """Students that are conditioned on the guidance scale."""
 
@@ -138,7 +152,7 @@ def trained(method, on, **options):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sd3", "flux"))]
+    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in CHECKPOINTS)]
 )
 def test_every_method_on_every_problem(on, method, request, monkeypatch):
     prompts = on if METHODS[method].data else f"{on}_without_data"
@@ -162,9 +176,9 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
     assert everything(model.denoiser).keys() == student.keys() == start.keys()
     changed = [name for name in student if not torch.equal(student[name], start[name])]
     assert changed
-    if on in ("sd", "sd3", "flux"):
+    if on in CHECKPOINTS:
         assert all(".lora_" in name or "cond_proj" in name or "guidance_embedder" in name for name in changed)
-        assert exported(model.denoiser, model.about) in (EXPORTED if on == "sd" else EXPORTED_OF_A_FLOW)
+        assert exported(model.denoiser, model.about) in (EXPORTED if on in ("sd", "clips") else EXPORTED_OF_A_FLOW)
 
 
 @pytest.mark.slow

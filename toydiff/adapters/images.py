@@ -62,6 +62,34 @@ def read_image(path: Picture, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
+def read_clip(path: Picture, size: tuple[int, int], frames: int) -> Tensor:
+    """A clip (F, 3, H, W) in [0, 1] from an animated picture (GIF, WebP, PNG), of size = (height, width).
+
+    Of its n frames, F = `frames` are taken, evenly from the first to the last; each is scaled until it covers the size,
+    and its middle is cut out. `ValueError` if the file cannot be read, or holds fewer frames.
+    """
+    from PIL import Image, ImageOps
+
+    height, width = size
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage that does not matter
+            with Image.open(opened(path)) as file:
+                n = getattr(file, "n_frames", 1)
+                if n < frames:
+                    raise ValueError(f"it holds {n} frame(s), and a clip has {frames} here (--frames)")
+                taken = []
+                for k in np.linspace(0, n - 1, frames).round().astype(int).tolist():
+                    file.seek(k)
+                    image = ImageOps.fit(_on_white(file.copy()), (width, height), Image.Resampling.LANCZOS)
+                    taken.append(torch.from_numpy(np.array(image)))
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds: decoders meet damaged files where they do not expect them
+        raise ValueError(f"{str(path)!r} cannot be read as a clip: {one_line(error)[:120]}") from None
+    return torch.stack(taken).permute(0, 3, 1, 2).float() / 255
+
+
 def _on_white(image: "Image") -> "Image":
     """A picture in RGB, of 8 bits, on a white ground."""
     from PIL import Image
@@ -107,29 +135,32 @@ def computed(
     pictures: Sequence[Picture],
     size: tuple[int, int],
     *,
+    frames: int | None = None,
     cache: Path | None = None,
     progress: bool = False,
     bad: list[str] | None = None,
 ) -> Kept:
-    """What `compute` makes of pictures: tensors (n, ...) by name of images (n, 3, H, W) in [0, 1].
+    """What `compute` makes of pictures: tensors (n, ...) by name of images (n, 3, H, W) in [0, 1], or of clips (n, F,
+    3, H, W).
 
     name, made_by: of what is computed, and what it depends on beside the pictures, as JSON. size: (height, width) in
-    pixels. cache: a folder that keeps the rows for the next run; what an interrupted run has computed is not computed
-    again. None is a temporary folder. progress: show a bar. bad: gets what is wrong with each picture that cannot be
-    read; with None the first such is a `ValueError`.
+    pixels. frames: F, where the pictures are clips. cache: a folder that keeps the rows for the next run; what an
+    interrupted run has computed is not computed again. None is a temporary folder. progress: show a bar. bad: gets what
+    is wrong with each picture that cannot be read; with None the first such is a `ValueError`.
     """
     folder = None
     if cache is None:
         folder = tempfile.TemporaryDirectory(prefix="toydiff-")
         cache = Path(folder.name)
-    store = Store(cache / f"{name}-{digest([READ_AS, made_by, list(size)]).hex()[:24]}")
+    how, shard = ([], SHARD) if frames is None else ([frames], max(1, SHARD // frames))
+    store = Store(cache / f"{name}-{digest([READ_AS, made_by, list(size), *how]).hex()[:24]}")
     keys = np.array([int.from_bytes(digest(_stamp(one))[:8], "big") >> 1 for one in pictures], np.int64)
     missing = np.flatnonzero(store.places(keys) < 0)
-    for i in tqdm(range(0, len(missing), SHARD), desc="encode", unit="shard", disable=not progress):
+    for i in tqdm(range(0, len(missing), shard), desc="encode", unit="shard", disable=not progress):
         read: dict[int, Tensor] = {}
-        for k in missing[i : i + SHARD].tolist():
+        for k in missing[i : i + shard].tolist():
             try:
-                read[k] = read_image(pictures[k], size)
+                read[k] = read_image(pictures[k], size) if frames is None else read_clip(pictures[k], size, frames)
             except ValueError as error:
                 leave_out(str(error), bad)
         if read:
@@ -146,6 +177,7 @@ def encoded(
     pictures: Sequence[Picture],
     size: tuple[int, int],
     *,
+    frames: int | None = None,
     cache: Path | None = None,
     at_once: int = 8,
     progress: bool = False,
@@ -153,7 +185,8 @@ def encoded(
 ) -> Kept:
     """The latents of pictures: rows `mean` and `std` (C, h, w), in half precision.
 
-    at_once: images in one call. The other arguments are those of `computed`.
+    at_once: images in one call. frames: the pictures are clips, of which so many frames are read, and the latents are
+    (C, F, h, w). The other arguments are those of `computed`.
     """
 
     def compute(images: Tensor) -> dict[str, Tensor]:
@@ -161,7 +194,15 @@ def encoded(
         return {"mean": mean.half(), "std": std.half()}
 
     return computed(
-        compute, "latents", checkpoint.stamp("vae"), pictures, size, cache=cache, progress=progress, bad=bad
+        compute,
+        "latents",
+        checkpoint.stamp("vae"),
+        pictures,
+        size,
+        frames=frames,
+        cache=cache,
+        progress=progress,
+        bad=bad,
     )
 
 
@@ -176,22 +217,29 @@ def _stamp(picture: Picture) -> list:
 
 
 def as_bytes(images: Tensor) -> np.ndarray:
-    """Images (n, 3, H, W) in [0, 1] as bytes (n, H, W, 3), rounded as diffusers rounds them."""
-    return (images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    """Images (..., 3, H, W) in [0, 1] as bytes (..., H, W, 3), rounded as diffusers rounds them."""
+    return (images.movedim(-3, -1).numpy() * 255).round().astype(np.uint8)
 
 
-def sheet_png(images: np.ndarray, columns: int, settings: dict) -> bytes:
-    """A PNG of images (n, H, W, 3) in rows of `columns`. The PNG's text field `toydiff` holds the settings as JSON."""
-    from PIL import Image, PngImagePlugin
+def sheet(images: np.ndarray, columns: int) -> "Image":
+    """Images (n, H, W, 3) in rows of `columns`."""
+    from PIL import Image
 
     n, height, width, _ = images.shape
     rows = -(-n // columns)
     gap = GAP if n > 1 else 0
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    whole = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
     for i, image in enumerate(images):
-        sheet.paste(Image.fromarray(image), ((i % columns) * (width + gap), (i // columns) * (height + gap)))
+        whole.paste(Image.fromarray(image), ((i % columns) * (width + gap), (i // columns) * (height + gap)))
+    return whole
+
+
+def sheet_png(images: np.ndarray, columns: int, settings: dict) -> bytes:
+    """A PNG of images (n, H, W, 3) in rows of `columns`. The PNG's text field `toydiff` holds the settings as JSON."""
+    from PIL import PngImagePlugin
+
     info = PngImagePlugin.PngInfo()
     info.add_itxt("toydiff", json.dumps(settings))
     out = io.BytesIO()
-    sheet.save(out, "PNG", pnginfo=info)
+    sheet(images, columns).save(out, "PNG", pnginfo=info)
     return out.getvalue()

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ..support.checks import unknown
 from . import hub, layout
-from .families import Family
+from .families import Family, family_of
+from .families.animatediff import ADAPTER, ANIMATED, NEEDED, AnimateDiff
 from .families.base import named
 from .families.unets import XL
 from .lora import add_lora, with_strength
-from .names import COMPARABLE, PREDICTION_TYPES
+from .names import BETA_SCHEDULES, COMPARABLE, PREDICTION_TYPES
 from .quiet import naming, one_line, quietly
 from .weights import Header, check_weights, header_of, metadata_of, read_tensors
 
@@ -33,6 +34,10 @@ FOR_FILES = "a configuration (--config) is for a single file; a folder has its o
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
 JSON_FILES = ("*.json", "*.txt")
 """What says how a checkpoint is built: the configurations, and the words of the tokenizers."""
+
+
+Making = Callable[[Path, str, bool], Any]
+"""What makes a network of a folder, the name of its class, and whether pickles may be read."""
 
 
 def whole(path: str | Path) -> str:
@@ -50,6 +55,8 @@ def read(
     scheduler: str | None = None,
     prediction_type: str | None = None,
     vae: str | None = None,
+    motion_adapter: str | None = None,
+    beta_schedule: str | None = None,
 ) -> "DiffusionPipeline":
     """The pipeline of a checkpoint, in float32 on the processor. The arguments, and the errors, are those of
     `StableDiffusion.load`."""
@@ -58,6 +65,8 @@ def read(
         raise unknown("scheduler", scheduler, COMPARABLE)
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
         raise unknown("prediction type", prediction_type, PREDICTION_TYPES)
+    if beta_schedule is not None and beta_schedule not in BETA_SCHEDULES:
+        raise unknown("beta schedule", beta_schedule, BETA_SCHEDULES)
     path, ignored = Path(model), False
     if config is not None and path.suffix not in SINGLE:
         raise ValueError(FOR_FILES)
@@ -67,6 +76,8 @@ def read(
         else:
             folder = path if path.is_dir() else hub.checkpoint(model, local_only, unsafe)
             family, pipe, ignored = _from_folder(folder, model, unsafe, _network)
+        if motion_adapter is not None:
+            family, pipe = _animated(pipe, motion_adapter, local_only, unsafe)
         pipe.set_progress_bar_config(disable=True)
         if unet is not None:
             pipe.register_modules(**{family.part: _other_network(pipe, family, unet, local_only, unsafe)})
@@ -75,9 +86,9 @@ def read(
         _fits(pipe, family, model)
         for one in lora:
             _add_lora(pipe, family, one, local_only, unsafe)
-        for student in (unet, *(with_strength(one)[0] for one in lora)):
+        for student in (unet, motion_adapter, *(with_strength(one)[0] for one in lora)):
             _follow_scheduler(pipe, student)
-        _override(pipe, model, scheduler, prediction_type)
+        _override(pipe, model, scheduler, prediction_type=prediction_type, beta_schedule=beta_schedule)
         for name in family.networks:
             if (network := getattr(pipe, name, None)) is not None:
                 check_weights(network, f"the {name} of {model!r}")
@@ -86,19 +97,22 @@ def read(
     return pipe
 
 
-def outline(model: str, config: str | None) -> "tuple[DiffusionPipeline, dict[str, Header]]":
+def outline(
+    model: str, config: str | None, motion_adapter: str | None = None
+) -> "tuple[DiffusionPipeline, dict[str, Header]]":
     """The pipeline of a checkpoint without its weights, whose networks are on the device "meta", and the headers of the
     files of weights, by component; of a single file by what it calls its parts.
 
-    model, config: a folder, or a single .safetensors file and the folder that says what it holds. JSON files,
-    tokenizers and headers are read, and no weight. The errors are those of `read`, but for what only values tell.
+    model, config: a folder, or a single .safetensors file and the folder that says what it holds. motion_adapter: the
+    folder of one. JSON files, tokenizers and headers are read, and no weight. The errors are those of `read`, but for
+    what only values tell.
     """
     _check_packages()
     path = Path(model)
     held: dict[str, Header] = {}
 
     def network(folder: Path, class_: str, unsafe: bool) -> Any:
-        made, held[folder.name] = _outlined(folder, class_)
+        made, held[ADAPTER if class_ == "MotionAdapter" else folder.name] = _outlined(folder, class_)
         return made
 
     with quietly():
@@ -108,6 +122,8 @@ def outline(model: str, config: str | None) -> "tuple[DiffusionPipeline, dict[st
             family, pipe, _ = _from_folder(path, model, False, network)
         else:
             family, pipe, held = _outlined_file(path, config)
+        if motion_adapter is not None:
+            family, pipe = _animated(pipe, motion_adapter, True, False, network)
         _fits(pipe, family, model)
     return pipe, held
 
@@ -123,9 +139,7 @@ def _check_packages() -> None:
         raise ValueError(INSTALL) from None
 
 
-def _from_folder(
-    path: Path, model: str, unsafe: bool, network: Callable[[Path, str, bool], Any]
-) -> "tuple[Family, DiffusionPipeline, bool]":
+def _from_folder(path: Path, model: str, unsafe: bool, network: Making) -> "tuple[Family, DiffusionPipeline, bool]":
     """The family and the pipeline of a folder, and whether it has a ControlNet, which is not read. model: its name in
     messages. network(folder, class, unsafe) makes a network, as `_network` does."""
     if not (path / "model_index.json").exists():
@@ -154,14 +168,13 @@ def _from_folder(
             raise ValueError(f"the {name} of {model!r} has no vocabulary: neither tokenizer.json nor vocab.json")
     try:
         made = {name: _component(path / name, parts[name][1], family, unsafe, network) for name in needed}
+        pipe = family.pipeline(parts, made)
     except ValueError as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
-    return family, family.pipeline(parts, made), "controlnet" in named(parts)
+    return family, pipe, "controlnet" in named(parts)
 
 
-def _component(
-    folder: Path, class_: str, family: Family, unsafe: bool, network: Callable[[Path, str, bool], Any]
-) -> Any:
+def _component(folder: Path, class_: str, family: Family, unsafe: bool, network: Making) -> Any:
     """A component of a checkpoint, from its folder. `ValueError`, naming the folder, for whatever is wrong."""
     if folder.name in family.networks:
         return network(folder, class_, unsafe)
@@ -188,7 +201,7 @@ def _network(folder: Path, class_: str, unsafe: bool) -> Any:
     for file in files:
         if file.endswith(".safetensors"):
             metadata_of(folder / file)
-    kind = getattr(transformers if folder.name.startswith("text") else diffusers, class_)
+    kind = getattr(diffusers if hasattr(diffusers, class_) else transformers, class_)
     with naming(folder):
         made, info = kind.from_pretrained(
             folder,
@@ -217,7 +230,7 @@ def _empty(folder: Path, class_: str) -> Any:
     import transformers
 
     layout.settings_of(folder / "config.json")
-    text = folder.name.startswith("text")
+    text = not hasattr(diffusers, class_)
     kind = getattr(transformers if text else diffusers, class_)
     with naming(folder), torch.device("meta"):
         if text:
@@ -494,7 +507,25 @@ def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_o
         theirs, ours = found.config.get(name), getattr(pipe, part).config.get(name)
         if theirs != ours:
             raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
-    return found
+    return family.fitted(found, getattr(pipe, part))
+
+
+def _animated(
+    pipe: "DiffusionPipeline", adapter: str, local_only: bool, unsafe: bool, network: Making | None = None
+) -> "tuple[Family, DiffusionPipeline]":
+    """The pipeline with the layers between frames of a motion adapter, in place of its own if there are any, and its
+    family. `ValueError` for pipelines of other families than SD 1.x and 2.x, and where the two do not fit."""
+    if type(pipe).__name__ not in ANIMATED:
+        raise ValueError(
+            f"a motion adapter is for SD 1.x, SD 2.x and AnimateDiff, and this checkpoint is a {type(pipe).__name__}"
+        )
+    family = family_of(AnimateDiff.pipelines[0])
+    assert family is not None  # it is one of `FAMILIES`
+    found, what = _other(family, ADAPTER, "motion adapter", adapter, local_only, unsafe, network)
+    try:
+        return family, family.pipeline({}, {name: pipe.components[name] for name in NEEDED} | {ADAPTER: found})
+    except ValueError as error:
+        raise ValueError(f"{what} does not fit this checkpoint: {error}") from None
 
 
 def _other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
@@ -518,8 +549,11 @@ def latents_of(vae: Any) -> tuple[int, int]:
     return int(vae.config.latent_channels), 2 ** (len(blocks) - 1)
 
 
-def _other(family: Family, part: str, what: str, place: str, local_only: bool, unsafe: bool) -> tuple[Any, str]:
-    """A component alone, from its folder, a folder with one of its name, or a hub id; and how messages call it."""
+def _other(
+    family: Family, part: str, what: str, place: str, local_only: bool, unsafe: bool, network: Making | None = None
+) -> tuple[Any, str]:
+    """A component alone, from its folder, a folder with one of its name, or a hub id; and how messages call it.
+    network makes it; None is `_network`."""
     path, classes = Path(place), family.classes[part]
     inside = not (path / "config.json").exists() and (path / part / "config.json").exists()
     if path.exists() and not inside and not (path / "config.json").exists():
@@ -535,7 +569,7 @@ def _other(family: Family, part: str, what: str, place: str, local_only: bool, u
         kind = layout.settings_of(folder / "config.json").get("_class_name", classes[0])
         if kind not in classes:
             raise ValueError(f"it is a {str(kind)[:80]}, and a {' or '.join(classes)} is needed")
-        return _network(folder, kind, unsafe), f"the {what} {place!r}"
+        return (network or _network)(folder, kind, unsafe), f"the {what} {place!r}"
     except ValueError as error:
         raise ValueError(f"the {what} {place!r} cannot be read: {error}") from None
 
@@ -590,11 +624,14 @@ def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
         raise ValueError(f"the scheduler of the student {student!r} cannot be read: {error}") from None
 
 
-def _override(pipe: "DiffusionPipeline", model: str, scheduler: str | None, prediction_type: str | None) -> None:
-    """Give the pipeline another scheduler of the same configuration, or its own another kind of prediction."""
-    if scheduler is None and prediction_type is None:
+def _override(pipe: "DiffusionPipeline", model: str, scheduler: str | None, **own: str | None) -> None:
+    """Give the pipeline another scheduler of the same configuration, or its own other settings: `own` that are not
+    None."""
+    own = {name: value for name, value in own.items() if value is not None}
+    own |= {"trained_betas": None} if "beta_schedule" in own else {}
+    if scheduler is None and not own:
         return
-    theirs, own = pipe.scheduler, {} if prediction_type is None else {"prediction_type": prediction_type}
+    theirs = pipe.scheduler
     if "FlowMatch" in type(theirs).__name__ or theirs.config.get("use_flow_sigmas"):
         raise ValueError(f"{model!r} is a flow: its scheduler and what it predicts cannot be overridden")
     kind = type(theirs) if scheduler is None else layout.scheduler_class(scheduler)

@@ -38,9 +38,9 @@ class Images:
     """What `sample_images` made, and what it cost."""
 
     images: Tensor | None
-    """(n, 3, H, W) in [0, 1]; None where the latents were not decoded."""
+    """(n, 3, H, W) in [0, 1], of clips (n, F, 3, H, W); None where the latents were not decoded."""
     latents: Tensor
-    """(n, C, h, w)."""
+    """(n, C, h, w), of clips (n, C, F, h, w)."""
     cond: Tensor
     """The labels of their prompts, (n,)."""
     trajectory: Trajectory
@@ -75,6 +75,7 @@ def sample_images(
     guidance_interval: tuple[float, float] | None = None,
     negative_prompt: str | None = None,
     size: int | tuple[int, int] | None = None,
+    frames: int | None = None,
     image: Tensor | None = None,
     mask: Tensor | None = None,
     strength: float | None = None,
@@ -97,7 +98,9 @@ def sample_images(
     turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. guidance_rescale: in [0, 1],
     how far a guided prediction is scaled back (`denoisers.GuidanceRescale`). guidance_interval: (low, high), the times
     between which there is guidance (`denoisers.GuidanceInterval`); None is everywhere. size: of an image, (height,
-    width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own.
+    width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own. frames: of a clip,
+    where the checkpoint makes clips (AnimateDiff); None is 16, or as many as it can. A clip is made from noise: it
+    takes no image.
 
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
     latent and noise the state at the first time is mixed. strength: in (0, 1], 0.8 where it is not given: of the N
@@ -140,6 +143,8 @@ def sample_images(
         raise ValueError("strength says how many of the steps are taken from an image on: it needs image, and no ts")
     if mask is not None and image is None:
         raise ValueError("a mask says what of an image is made anew: it needs image")
+    if image is not None and checkpoint.family.clips:
+        raise ValueError("this checkpoint makes clips, from noise: it takes no image to start from")
     how, scale, of_steps = solver_by_name(solver), 1.0, ts is None
     if mask is not None and isinstance(how, ParallelSolver):
         raise ValueError(f"a parallel sampler takes no mask; take a sequential solver, not {solver.partition(':')[0]}")
@@ -191,8 +196,9 @@ def sample_images(
     net.rounded, net.negative = rounded, negative_prompt
     rng = _streams(seed, len(cond))
     if image is None or ts is None:
-        x = scale * _noise((len(cond), *checkpoint.latent_shape(size)), rng)
+        x = scale * _noise((len(cond), *checkpoint.latent_shape(size, frames)), rng)
     else:
+        checkpoint.latent_shape(size, frames)
         z, noise = _encoded(checkpoint, image, size, len(cond), rng, at_once, masked=mask is not None)
         x = scale * noise if mask is not None and strength == 1 else D.schedule.mix(z, noise, ts[0].to(z))
         if mask is not None:

@@ -36,13 +36,14 @@ BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def summary(model: str, config: str | None = None) -> dict[str, Any]:
+def summary(model: str, config: str | None = None, motion_adapter: str | None = None) -> dict[str, Any]:
     """What a checkpoint is, for a table or as JSON. No weight is loaded, and the hub is not used.
 
     model: a folder in diffusers' layout, or a single .safetensors file. config: for a single file, the folder with the
-    JSON and the tokenizers of its kind; without it, only what its header says is there. A LoRA, a file or its folder,
-    gets a row of its own (`lora_summary`). `ValueError` in the words of `StableDiffusion.load` where that would refuse
-    the files; values that are not finite are not seen.
+    JSON and the tokenizers of its kind; without it, only what its header says is there. motion_adapter: the folder of
+    one, with which the checkpoint makes clips. A LoRA, a file or its folder, gets a row of its own (`lora_summary`).
+    `ValueError` in the words of `StableDiffusion.load` where that would refuse the files; values that are not finite
+    are not seen.
 
     Memory is in bytes: that of the weights alone, without activations. An image holds the network and the text encoders
     in a dtype, and the VAE in float32. An update holds the same, and `COPIES` times a LoRA of rank `RANK` in float32.
@@ -55,10 +56,14 @@ def summary(model: str, config: str | None = None) -> dict[str, Any]:
         if path.is_dir() and not (path / "model_index.json").exists() and any(path.glob("*lora*.safetensors")):
             file = path / lora_file([one.name for one in path.iterdir()], f"the folder {model!r}", False)
         if file.is_file():
+            if motion_adapter is not None:
+                raise ValueError(
+                    "whether a motion adapter fits is told by --config: a folder with the JSON of the file's kind"
+                )
             check_single(file, False)
             header = header_of(file)
             return lora_summary(file, header) if any(map(FACTOR.fullmatch, header)) else _of_header(file, header)
-    pipe, held = outline(model, config)
+    pipe, held = outline(model, config, None if motion_adapter is None else whole(motion_adapter))
     checkpoint = StableDiffusion(pipe, {"model": whole(model)})
     family, scheduler = checkpoint.family, type(pipe.scheduler).__name__
     counts = {
@@ -82,10 +87,11 @@ def summary(model: str, config: str | None = None) -> dict[str, Any]:
         "flow": checkpoint.flow,
         "resolution": list(checkpoint.resolution),
         "latent": list(checkpoint.latent_shape()),
+        "most_frames": family.most_frames(checkpoint.network) if family.clips else None,
         "parameters": counts,
         "weights": _on_disk(held),
-        "missing": [name for name in family.classes if name in pipe.components and pipe.components[name] is None],
-        "left_out": [name for name in NOT_LOADED if path.is_dir() and name in named(parts_of(path, model)[1])],
+        "missing": [name for name in family.texts if name in pipe.components and pipe.components[name] is None],
+        "left_out": _left_out(path, model),
         "usual": dict(zip(("solver", "grid"), family.walk, strict=True)),
         "like_scheduler": sampler_of(checkpoint) if scheduler in COMPARABLE else None,
         "spacings": spacings,
@@ -147,6 +153,16 @@ def _of_header(path: Path, header: Header) -> dict[str, Any]:
         )
     like = usual_configuration(header)
     return {"model": whole(path), "like": like, "weights": _on_disk(held), "missing": ["config"]}
+
+
+def _left_out(path: Path, model: str) -> list[str]:
+    """The components of a folder that are not read: those that no image needs, and a motion adapter whose weights are
+    in the UNet too."""
+    if not path.is_dir():
+        return []
+    family, parts = parts_of(path, model)
+    needed = family.needed(parts)
+    return [name for name in (*NOT_LOADED, *family.classes) if name in named(parts) and name not in needed]
 
 
 def _on_disk(held: dict[str, Header]) -> dict[str, dict[str, Any]]:

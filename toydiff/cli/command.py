@@ -628,7 +628,7 @@ def _sample_arguments(parser: Parser) -> None:
         metavar="FILE",
         type=place,
         required=True,
-        help="FILE.png for a picture, or FILE.npz for the arrays",
+        help="FILE.png for a picture, or FILE.npz for the arrays; of clips also FILE.gif or FILE.mp4",
     )
     parser.add_argument(
         "--problem",

@@ -24,6 +24,12 @@ def arguments(parser: Parser) -> None:
         type=place,
         help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind",
     )
+    parser.add_argument(
+        "--motion-adapter",
+        metavar="PATH",
+        type=place,
+        help="a folder of layers between frames, with which a checkpoint of SD makes clips",
+    )
     add_json(parser)
 
 
@@ -32,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     from ..adapters.summary import summary
 
-    found = summary(args.model, args.config)
+    found = summary(args.model, args.config, args.motion_adapter)
     report(json_to, found, text(found))
 
 
@@ -60,10 +66,12 @@ def text(found: Mapping) -> str:
     memory, usual, own = found["memory"], found["usual"], found["like_scheduler"]
     image = ", ".join(f"{_size(size)} in {dtype}" for dtype, size in memory["image"].items())
     update = ", ".join(f"{_size(size)} in {dtype}" for dtype, size in memory["lora_update"].items())
+    most = found["most_frames"]
+    clips = "" if most is None else f"; clips of {found['latent'][1]} frames, {most} at most"
     lines = [
         f"{found['model']}: {found['pipeline']}",
         f"family: {found['family']}",
-        f"predicts {found['predicts']}, {schedule}; scheduler {found['scheduler']}; {height} x {width} pixels",
+        f"predicts {found['predicts']}, {schedule}; scheduler {found['scheduler']}; {height} x {width} pixels{clips}",
         f"\n{files}\n",
         f"missing: {', '.join(found['missing']) or 'nothing'}",
         f"left out: {', '.join(found['left_out']) or 'nothing'}",

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..support.files import write_bytes
 from ..support.words import unknown
-from .terminal import MOST_SAMPLES, Group, Parser, finite, place, report, sample_file, show_progress, usable, whole
+from .terminal import (
+    MOST_SAMPLES,
+    SUFFIXES,
+    Group,
+    Parser,
+    finite,
+    place,
+    report,
+    sample_file,
+    show_progress,
+    usable,
+    whole,
+)
 
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
@@ -23,6 +35,10 @@ if TYPE_CHECKING:
 KIND = "sd"
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
+MOST_FPS = 50
+"""GIF counts hundredths of a second, and viewers show no frame for less than two."""
+MOVING = (".gif", ".mp4")
+"""The files in which clips move."""
 
 TO_LOAD = (
     "checkpoint",
@@ -30,12 +46,14 @@ TO_LOAD = (
     "lora",
     "unet",
     "vae",
+    "motion_adapter",
     "scheduler",
     "prediction_type",
+    "beta_schedule",
     "local_only",
     "unsafe_weights",
 )
-TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
+TO_RUN = ("size", "frames", "at_once", "dtype", "cut_prompts")
 TO_SAMPLE = (
     "prompt",
     "negative_prompt",
@@ -45,8 +63,9 @@ TO_SAMPLE = (
     "image",
     "mask",
     "strength",
+    "fps",
 )
-TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache", "skip_bad")
+TO_TRAIN = ("prompts", "data", "rank", "full", "motion_only", "gradient_checkpointing", "cache", "skip_bad")
 """The options that only checkpoints have, by their names in the parsed arguments."""
 
 
@@ -116,6 +135,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         help="another VAE in place of the checkpoint's, AutoencoderKL or AutoencoderTiny, for the same latents",
     )
     group.add_argument(
+        "--motion-adapter",
+        metavar="PATH",
+        type=place,
+        help="layers between frames (diffusers' MotionAdapter), with which a checkpoint of SD makes clips",
+    )
+    group.add_argument(
         "--scheduler",
         metavar="NAME",
         help="a scheduler of diffusers in place of the checkpoint's, with the same configuration; without --solver and "
@@ -125,6 +150,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--prediction-type",
         metavar="TYPE",
         help="what the UNet predicts, where the checkpoint's configuration is wrong: epsilon, v_prediction or sample",
+    )
+    group.add_argument(
+        "--beta-schedule",
+        metavar="NAME",
+        help="the checkpoint's table of noise levels, where its configuration has another: linear (as AnimateDiff was "
+        "trained), scaled_linear or squaredcos_cap_v2",
     )
     group.add_argument(
         "--local-only",
@@ -138,6 +169,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         metavar="N or HxW",
         type=size_of,
         help="size of an image in pixels (default: the checkpoint's own)",
+    )
+    group.add_argument(
+        "--frames",
+        metavar="N",
+        type=whole(1, MOST_SAMPLES),
+        help="frames of a clip, where the checkpoint makes clips (default: 16)",
     )
     group.add_argument(
         "--at-once",
@@ -199,6 +236,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             "and 1 with --mask)",
         )
         group.add_argument(
+            "--fps",
+            metavar="N",
+            type=whole(1, MOST_FPS),
+            help="frames a second of a clip in a .gif or .mp4 (default: 8)",
+        )
+        group.add_argument(
             "--round-timesteps",
             action="store_true",
             default=None,
@@ -217,8 +260,8 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             "--data",
             metavar="PATH",
             type=place,
-            help="a folder of images with captions (metadata.jsonl, .csv or .parquet, or a .txt file each), tar shards "
-            "or parquet files ('shards/{000..099}.tar'), or what `toydiff pairs` wrote",
+            help="a folder of images with captions (metadata.jsonl, .csv or .parquet, or a .txt file each; animated "
+            "ones for clips), tar shards or parquet files ('shards/{000..099}.tar'), or what `toydiff pairs` wrote",
         )
         group.add_argument(
             "--skip-bad",
@@ -237,6 +280,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             action="store_true",
             default=None,
             help="train all weights, not a LoRA",
+        )
+        group.add_argument(
+            "--motion-only",
+            action="store_true",
+            default=None,
+            help="train the layers between the frames of a clip, not a LoRA",
         )
         group.add_argument(
             "--gradient-checkpointing",
@@ -282,19 +331,24 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
         "lora": tuple(args.lora or ()),
         "unet": args.unet,
         "vae": args.vae,
+        "motion_adapter": args.motion_adapter,
         "scheduler": args.scheduler,
         "prediction_type": args.prediction_type,
+        "beta_schedule": args.beta_schedule,
         "local_only": bool(args.local_only),
         "unsafe": bool(args.unsafe_weights),
         "size": args.size,
+        "frames": args.frames,
         "cut": bool(args.cut_prompts),
     }
     settings |= {} if args.at_once is None else {"at_once": args.at_once}
     if hasattr(args, "prompts"):
+        if args.full and args.motion_only:
+            raise ValueError("--full trains all weights, and --motion-only some of them: give one of the two")
         settings |= {
             "prompts": args.prompts or (),
             "data": args.data,
-            "trained": "full" if args.full else "lora",
+            "trained": "full" if args.full else "motion" if args.motion_only else "lora",
             "checkpointing": bool(args.gradient_checkpointing),
             "cache": args.cache or cache,
             "skip_bad": bool(args.skip_bad),
@@ -381,8 +435,9 @@ def chosen(
         for name in TO_LOAD:
             if getattr(args, name) is not None and name != "unsafe_weights":
                 raise ValueError(
-                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --vae, --scheduler, "
-                    "--prediction-type and --local-only are for sampling one without a run"
+                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --vae, --motion-adapter, "
+                    "--scheduler, --prediction-type, --beta-schedule and --local-only are for sampling one without a "
+                    "run"
                 )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
     if D is None:
@@ -398,17 +453,25 @@ def chosen(
 def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     """Make images with a checkpoint, or, given a model, with a student of one."""
     from ..adapters.checkpoint import UNFILTERED
+    from ..adapters.clips import FPS, check_video
     from ..adapters.images import read_image
     from ..adapters.reading import whole as whole_path
     from ..adapters.sampling import sample_images, usual_strength
     from ..grids import DEFAULT_GRID
     from ..solvers.registry import is_learned
 
-    out = sample_file(args.out, args.json)
+    out = sample_file(args.out, args.json, (*SUFFIXES, *MOVING))
+    if out.suffix == ".mp4":
+        check_video()
+    if args.fps is not None and out.suffix not in MOVING:
+        raise ValueError(f"--fps is for clips that move ({', '.join(MOVING)}), and --out is {args.out!r}")
     if not args.prompt:
         raise ValueError("give at least one --prompt; it may be empty")
     the_problem, D, sampler, guidance_scale = chosen(args, model)
-    size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
+    size = args.size or tuple(side * the_problem.checkpoint.scale for side in the_problem.shape[-2:])
+    clips = the_problem.checkpoint.family.clips
+    if out.suffix in MOVING and not clips:
+        raise ValueError(f"{out.suffix} is for clips, and this checkpoint makes images: --out must end in .png or .npz")
     settings: dict[str, Any] = {
         "model": the_problem.checkpoint.source if model is None else args.model,
         "problem": the_problem.name,
@@ -423,13 +486,16 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "guidance_rescale": args.guidance_rescale or 0.0,
         "guidance_interval": args.guidance_interval,
         "size": list(size) if isinstance(size, tuple) else [size, size],
+        "frames": args.frames or (the_problem.shape[1] if clips else None),
         "round_timesteps": bool(args.round_timesteps),
         "dtype": str(args.dtype or "default"),
         "lora": args.lora or [],
         "unet": args.unet,
         "vae": args.vae,
+        "motion_adapter": args.motion_adapter,
         "scheduler": args.scheduler,
         "prediction_type": args.prediction_type,
+        "beta_schedule": args.beta_schedule,
         "safety": UNFILTERED,
         "image": None if args.image is None else whole_path(args.image),
         "mask": None if args.mask is None else whole_path(args.mask),
@@ -448,6 +514,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         guidance_interval=args.guidance_interval,
         negative_prompt=args.negative_prompt,
         size=tuple(settings["size"]),
+        frames=settings["frames"],
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
         mask=None if args.mask is None else read_image(Path(args.mask), tuple(settings["size"])).mean(0, keepdim=True),
         strength=settings["strength"],
@@ -457,7 +524,11 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         progress=show_progress(),
         **({} if args.at_once is None else {"at_once": args.at_once}),
     )
-    write_bytes(out, as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings))
+    if out.suffix in MOVING:
+        made_of = as_moving(made, settings, out.suffix, args.fps or FPS)
+    else:
+        made_of = as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings)
+    write_bytes(out, made_of)
     path = made.trajectory
     row = settings | {"nfe": path.nfe, "rounds": path.rounds, "seconds": path.seconds}
     report(args.json, row, text(row, out))
@@ -476,6 +547,7 @@ def problem_of_run(model: "Model", *, with_data: bool = True) -> "StableDiffusio
 def text(row: Mapping, out: Path) -> str:
     """What was made, for people."""
     prompts, g = len(row["prompts"]), row["guidance_scale"]
+    what = "image" if row["frames"] is None else f"{row['frames']}-frame clip"
     below = (
         f"guidance {g:g} goes {'part of the way to' if g > 0 else 'away from'} the prompt; diffusers turns it off "
         "below 1: --guidance-scale 1\n"
@@ -483,7 +555,7 @@ def text(row: Mapping, out: Path) -> str:
         else ""
     )
     return (
-        f"{row['n'] * prompts} image{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
+        f"{row['n'] * prompts} {what}{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
         f"by {row['solver']}, {row['steps']} steps: "
         f"{row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
         f"{below}{row['safety']}\nwrote {out}"
@@ -491,17 +563,35 @@ def text(row: Mapping, out: Path) -> str:
 
 
 def as_png(made: "Images", settings: Mapping) -> bytes:
-    """A PNG of the images, a row for each prompt. Its text field `toydiff` holds the settings as JSON."""
+    """A PNG of the images, a row for each prompt, or of clips as film strips, a row for each clip. Its text field
+    `toydiff` holds the settings as JSON."""
     from ..adapters.images import as_bytes, sheet_png
 
     assert made.images is not None  # they were decoded
-    columns = settings["n"] if len(settings["prompts"]) > 1 else min(settings["n"], 8)
-    return sheet_png(as_bytes(made.images), columns, dict(settings))
+    images = as_bytes(made.images)
+    if settings["frames"] is not None:
+        return sheet_png(images.reshape(-1, *images.shape[2:]), settings["frames"], dict(settings))
+    return sheet_png(images, _columns(settings), dict(settings))
+
+
+def as_moving(made: "Images", settings: Mapping, suffix: str, fps: int) -> bytes:
+    """A GIF or MP4 of the clips, a row for each prompt. Its comment holds the settings as JSON."""
+    from ..adapters.clips import gif, mp4
+    from ..adapters.images import as_bytes
+
+    assert made.images is not None  # they were decoded
+    write = gif if suffix == ".gif" else mp4
+    return write(as_bytes(made.images), _columns(settings), dict(settings), fps)
+
+
+def _columns(settings: Mapping) -> int:
+    return settings["n"] if len(settings["prompts"]) > 1 else min(settings["n"], 8)
 
 
 def as_npz(made: "Images", settings: Mapping) -> bytes:
     """A file of the arrays `images` (n, H, W, 3), bytes, `latents` (n, C, h, w), `ts` (N+1,), and `settings`, JSON
-    text. It holds no time of day, so one seed gives one file."""
+    text. Of clips `images` is (n, F, H, W, 3) and `latents` (n, C, F, h, w). It holds no time of day, so one seed
+    gives one file."""
     import numpy as np
 
     from ..adapters.images import as_bytes
@@ -532,7 +622,12 @@ def export(args: argparse.Namespace) -> None:
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     made = write(model.denoiser, model.about, args.out, whole=args.whole)
     row = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(made).items()}
-    what = {"lora": "a LoRA", "unet": "a UNet", "transformer": "a transformer"}[made.what]
+    what = {
+        "lora": "a LoRA",
+        "unet": "a UNet",
+        "transformer": "a transformer",
+        "motion_adapter": "a motion adapter",
+    }[made.what]
     report(json_to, row, f"wrote {what} and {made.scheduler} to {made.folder}; with diffusers alone:\n\n{made.code}")
 
 

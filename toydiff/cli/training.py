@@ -18,6 +18,7 @@ from .terminal import (
     DEVICES,
     MOST_SAMPLES,
     MOST_STEPS,
+    SUFFIXES,
     Parser,
     add_device,
     add_json,
@@ -460,7 +461,7 @@ def pairs_arguments(parser: Parser) -> None:
 
 def sample(args: argparse.Namespace) -> None:
     """`toydiff sample RUN`: sample a trained model. Without RUN, `command.sample` samples a mixture."""
-    out = sample_file(args.out, args.json)
+    sample_file(args.out, args.json, (*SUFFIXES, *cli_sd.MOVING))
     from .. import runs
     from ..grids import DEFAULT_GRID
     from ..solvers.registry import is_learned
@@ -471,6 +472,7 @@ def sample(args: argparse.Namespace) -> None:
             raise ValueError("--label is for classes; a student of a checkpoint has prompts: give --prompt")
         cli_sd.sample(args, model)
         return
+    out = sample_file(args.out, args.json)
     cli_sd.refuse(args, f"and {args.model!r} is of the problem {model.about['problem']}")
     args.guidance_scale = 1.0 if args.guidance_scale is None else args.guidance_scale
     model.denoiser.to(usable(args.device or "cpu"))

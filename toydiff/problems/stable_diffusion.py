@@ -32,18 +32,22 @@ PAIRS = {"n": 1000, "solver": "dpm++2m", "grid": "lambda", "steps": 25, "guidanc
 
 
 class StableDiffusionProblem(CheckpointProblem):
-    """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), and its labels stand for prompts.
+    """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), or (n, C, F, H, W) of clips, and its
+    labels stand for prompts.
 
     model: a path or hub id, which `StableDiffusion.load` takes together with config, lora, unet, scheduler,
-    prediction_type, vae, local_only and unsafe; or a loaded `StableDiffusion`. size: of images, (height, width) in
-    pixels, or the side of a square; None is the checkpoint's own.
+    prediction_type, vae, motion_adapter, beta_schedule, local_only and unsafe; or a loaded `StableDiffusion`. size: of
+    images, (height, width) in pixels, or the side of a square; None is the checkpoint's own. frames: F of a clip, where
+    the checkpoint makes clips; None is 16, or as many as it can. The data of clips are animated pictures, GIF, WebP or
+    PNG.
 
     prompts: texts, or a file with one prompt a line. data: pictures with captions (`adapters.pictures.pictures`), or a
     folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs' samples, are the data then, and their
     captions or prompts are prompts too. A method that trains without data needs prompts only. skip_bad: pictures that
     cannot be read, or have no caption, are left out; `skipped` says why each was.
 
-    trained: which weights a student trains: "lora", a change of low rank `rank`, or "full", all of them. checkpointing:
+    trained: which weights a student trains: "lora", a change of low rank `rank`; "motion", the layers between the
+    frames of a clip; or "full", all of them. checkpointing:
     a student's activations are computed twice instead of kept in memory. at_once: latents in one call while sampling.
     cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one
     line for what does not fit.
@@ -64,6 +68,7 @@ class StableDiffusionProblem(CheckpointProblem):
         prompts: str | Path | Sequence[str] = (),
         data: str | Path | None = None,
         size: int | Sequence[int] | None = None,
+        frames: int | None = None,
         trained: str = "lora",
         rank: int = 64,
         checkpointing: bool = False,
@@ -77,6 +82,8 @@ class StableDiffusionProblem(CheckpointProblem):
         scheduler: str | None = None,
         prediction_type: str | None = None,
         vae: str | None = None,
+        motion_adapter: str | None = None,
+        beta_schedule: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ):
@@ -107,6 +114,8 @@ class StableDiffusionProblem(CheckpointProblem):
                 scheduler=scheduler,
                 prediction_type=prediction_type,
                 vae=vae,
+                motion_adapter=motion_adapter,
+                beta_schedule=beta_schedule,
                 local_only=local_only,
                 unsafe=unsafe,
             )
@@ -117,6 +126,7 @@ class StableDiffusionProblem(CheckpointProblem):
             "prompts": whole(prompts) if isinstance(prompts, str | Path) else list(prompts),
             "data": None if data is None else str(Path(data).absolute()) if is_pattern(data) else whole(data),
             "size": size if size is None or isinstance(size, int) else list(size),
+            **({} if frames is None else {"frames": frames}),
             "trained": trained,
             "rank": rank,
             "checkpointing": self.checkpointing,
@@ -125,7 +135,9 @@ class StableDiffusionProblem(CheckpointProblem):
             **{key: about[key] for key in about if key != "model"},
         }
         self.schedule = self.checkpoint.schedule
-        self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
+        self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size, frames)
+        if trained == "motion" and not self.checkpoint.family.clips:
+            raise ValueError("this checkpoint makes images: it has no layers between frames to train")
         self.distance_name = None if data is None else "sliced Wasserstein distance of latents"
         self._floors: dict[int, Spread] = {}
         if self._pairs is not None:
@@ -194,11 +206,12 @@ class StableDiffusionProblem(CheckpointProblem):
         """(rows, labels) of the data: rows(i) are mean and standard deviation, or None, of the latents i (n,)."""
         _ = self.ids  # all prompts are encoded, those of the data among them
         if self._images is not None:
-            height, width = (side * self.checkpoint.scale for side in self.shape[1:])
+            height, width = (side * self.checkpoint.scale for side in self.shape[-2:])
             found = encoded(
                 self.checkpoint,
                 [picture for picture, _ in self._images],
                 (height, width),
+                frames=self.shape[1] if self.checkpoint.family.clips else None,
                 cache=self.cache,
                 at_once=self.sizes.at_once,
                 progress=self.progress,
@@ -223,7 +236,7 @@ class StableDiffusionProblem(CheckpointProblem):
         )
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor]:
-        """n latents (n, C, H, W) and the labels (n,) of their prompts.
+        """n latents (n, *shape) and the labels (n,) of their prompts.
 
         The latents of an image are drawn from the normal distribution that the VAE's encoder gives it. The samples of
         pairs are latents as they are.

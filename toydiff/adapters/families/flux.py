@@ -150,7 +150,7 @@ class Flux(Flow):
 
     # ---- schedulers
 
-    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, int, int]) -> dict[str, Any]:
+    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, ...]) -> dict[str, Any]:
         """Unlike SD3's, the pipeline gives the scheduler its sigmas, from 1 to 1/steps."""
         return {"sigmas": np.linspace(1.0, 1 / steps, steps)} | shift_of(pipe, latent)
 

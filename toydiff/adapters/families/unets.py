@@ -28,7 +28,7 @@ class UNets(Family):
     title = "SD 1.x, SD 2.x and SDXL (StableDiffusionPipeline, StableDiffusionXLPipeline)"
     part = "unet"
     network_class = "UNet2DConditionModel"
-    pipelines = (
+    pipelines: tuple[str, ...] = (
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionControlNetPipeline",
@@ -65,7 +65,7 @@ class UNets(Family):
         "time_emb_proj",
     )
     """As in LCM-LoRA (arXiv 2311.05556) and PCM."""
-    lora_parts = ("unet", "text_encoder", "text_encoder_2")
+    lora_parts: tuple[str, ...] = ("unet", "text_encoder", "text_encoder_2")
     fitting = ("in_channels", "cross_attention_dim", "addition_embed_type")
     last_timestep = 999
     takes_guidance = True
@@ -158,7 +158,7 @@ class UNets(Family):
     ) -> Tensor:
         inputs: dict[str, Any] = {"sample": x, "timestep": timestep, "encoder_hidden_states": text.hidden}
         if text.pooled is not None:
-            height, width = (side * scale for side in x.shape[2:])
+            height, width = (side * scale for side in x.shape[-2:])
             # original size, corner of the crop, target size
             size = x.new_tensor([height, width, 0, 0, height, width])
             inputs["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": size.expand(len(x), -1)}
