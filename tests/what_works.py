@@ -12,6 +12,7 @@ COLUMNS = {
     "sd3": "SD3, SD3.5",
     "flux-dev": "FLUX.1-dev",
     "flux-schnell": "FLUX.1-schnell",
+    "animatediff": "AnimateDiff",
 }
 """Kinds of tiny checkpoints (tiny_sd.KINDS, tiny_families.KINDS), and what each stands for."""
 KINDS_OF = {"UNets": ("sd", "xl"), "SD3": ("sd3",), "Flux": ("flux-dev", "flux-schnell")}
@@ -45,10 +46,10 @@ FEATURES = [
     Feature(
         "the grid `shifted`",
         "shifted",
-        dict.fromkeys(("sd", "xl"), "is of a flow"),
+        dict.fromkeys(("sd", "xl", "animatediff"), "is of a flow"),
     ),
-    Feature("`--image`, `--strength`", "from_image"),
-    Feature("`--mask`", "inpainted"),
+    Feature("`--image`, `--strength`", "from_image", {"animatediff": "takes no image"}),
+    Feature("`--mask`", "inpainted", {"animatediff": "takes no image"}),
     Feature("`--negative-prompt`", "negative", {"flux-dev": "has the guidance scale as an input"}),
     Feature("`--guidance-rescale`, `--guidance-interval`", "rescaled", {"flux-dev": "guidance"}),
     Feature("`--vae`", "another_vae"),
@@ -57,12 +58,16 @@ FEATURES = [
         "a single `.safetensors` file",
         "single",
         dict.fromkeys(("flux-dev", "flux-schnell"), "from single files"),
-        untested=("xl",),
+        untested=("xl", "animatediff"),
     ),
     Feature("a student with a LoRA; its export; `--lora`", "lora"),
     Feature("a student of all weights; its export", "whole"),
     Feature("a student that has the guidance scale as an input (`lcm`, `guided`)", "guided"),
-    Feature("its export", "guided_export", {"sd3": "SD3Transformer2DModel has none"}),
+    Feature(
+        "its export",
+        "guided_export",
+        {"sd3": "SD3Transformer2DModel has none", "animatediff": "UNetMotionModel has none"},
+    ),
     Feature("`toydiff doctor`", "doctor"),
 ]
 

@@ -23,8 +23,8 @@ FEW = {"updates": 1, "batch": 2, "warmup": 0}
 
 
 @pytest.fixture(scope="module")
-def folders(checkpoints, families):
-    return checkpoints | families
+def folders(checkpoints, families, animatediff):
+    return checkpoints | families | {"animatediff": animatediff}
 
 
 class Subject:
@@ -32,20 +32,21 @@ class Subject:
 
     def __init__(self, folder, pictures, out):
         self.folder, self.pictures, self.out = folder, pictures, out
+        clips = (Path(folder) / "motion_adapter").exists()
+        self.frames = {"frames": 4} if clips else {}
         self.size = 64 if (Path(folder) / "transformer").exists() else 16
 
     def made(self, **settings):
         """Latents that are finite, of a changed setting."""
-        found = {"steps": 2, "size": self.size, "decode": False, "guidance_scale": 2.0} | settings
+        found = {"steps": 2, "size": self.size, "decode": False, "guidance_scale": 2.0} | self.frames | settings
         parts = found.pop("parts", {})
         latents = sample_images(StableDiffusion.load(self.folder, **parts), "a cat", **found).latents
         assert bool(torch.isfinite(latents).all())
         return latents
 
     def trained(self, method, **settings):
-        on = problem(
-            f"sd:{self.folder}", settings={"data": str(self.pictures), "rank": 2, "size": self.size} | settings
-        )
+        how = {"data": str(self.pictures), "rank": 2, "size": self.size} | self.frames | settings
+        on = problem(f"sd:{self.folder}", settings=how)
         return runs.train(method, on, changes=FEW, out=self.out / "run", watch=0).finish()
 
     def exported(self, model):
@@ -143,8 +144,9 @@ def test_every_family_has_a_column(folders):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", columns())
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.check)
-def test_it_works_or_is_refused(folders, pictures, tmp_path, feature, kind):
-    on, check = Subject(folders[kind], pictures, tmp_path), globals()[feature.check]
+def test_it_works_or_is_refused(folders, pictures, moving, tmp_path, feature, kind):
+    data = moving if kind == "animatediff" else pictures
+    on, check = Subject(folders[kind], data, tmp_path), globals()[feature.check]
     if kind in feature.untested:
         pytest.skip("the table says that it is not tested")
     if kind not in feature.refused:
