@@ -134,7 +134,8 @@ class StableDiffusion:
         config: for a single file, what the file holds: a folder in diffusers' layout, of which its JSON and tokenizers
         suffice, or a hub id. With None, diffusers guesses, and reads the hub. lora: files or folders of LoRAs, which
         are added to the weights for good, in this order; "style.safetensors:0.8" adds 0.8 times its change. unet: a
-        folder with another UNet, or transformer, which replaces the checkpoint's. scheduler: the class of a scheduler
+        folder or a .safetensors file with another UNet, or transformer, which replaces the checkpoint's; a file has its
+        weights alone, and the checkpoint's configuration. scheduler: the class of a scheduler
         of diffusers, one of `names.COMPARABLE`, in place of the checkpoint's, with the same configuration.
         prediction_type: what the UNet predicts, one of `names.PREDICTION_TYPES`, in place of what that configuration
         says. vae: a folder with another VAE, whose latents are of the same shape. local_only: never use the hub.

@@ -20,6 +20,7 @@ from .families.base import named
 from .families.unets import XL
 from .lora import add_lora, with_strength
 from .names import COMPARABLE, PREDICTION_TYPES
+from .network_file import load_network_file
 from .quiet import naming, one_line, quietly
 from .weights import Header, check_weights, header_of, metadata_of, read_tensors
 
@@ -458,15 +459,28 @@ def _say_kind(pipe: Any, tensors: dict[str, Tensor], says: dict[str, str]) -> No
 
 
 def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_only: bool, unsafe: bool) -> Any:
-    """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export`
-    wrote."""
+    """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, one that `toydiff export`
+    wrote, or the weights of one in a file, as those of SDXL-Lightning, for the checkpoint's own configuration."""
     part = family.part
-    found, what = _other(family, part, "UNet" if part == "unet" else part, unet, local_only, unsafe)
+    path, network = Path(unet), getattr(pipe, part)
+    if path.is_file() or path.suffix in SINGLE:
+        try:
+            check_single(path, unsafe)
+            load_network_file(network, family, path, unsafe)
+        except ValueError as error:
+            raise ValueError(f"the {_called(part)} {unet!r} cannot be read: {error}") from None
+        return network
+    found, what = _other(family, part, _called(part), unet, local_only, unsafe)
     for name in family.fitting:
-        theirs, ours = found.config.get(name), getattr(pipe, part).config.get(name)
+        theirs, ours = found.config.get(name), network.config.get(name)
         if theirs != ours:
             raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
     return found
+
+
+def _called(part: str) -> str:
+    """How messages call a family's network."""
+    return "UNet" if part == "unet" else part
 
 
 def _other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:

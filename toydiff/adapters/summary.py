@@ -89,7 +89,7 @@ def _of_header(path: Path) -> dict[str, Any]:
     if not held["unet"]:
         raise ValueError(
             f"the file {str(path)!r} cannot be read as a checkpoint: it has no weights of a UNet "
-            "(model.diffusion_model); a LoRA goes on top of a checkpoint, with --lora"
+            "(model.diffusion_model); on top of a checkpoint go a LoRA, with --lora, and a UNet alone, with --unet"
         )
     like = usual_configuration(header)
     return {"model": whole(path), "like": like, "weights": _on_disk(held), "missing": ["config"]}

@@ -107,7 +107,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--unet",
         metavar="PATH",
         type=place,
-        help="another UNet, or transformer, in place of the checkpoint's",
+        help="another UNet, or transformer, in place of the checkpoint's: a folder, or a .safetensors file of weights",
     )
     group.add_argument(
         "--vae",
