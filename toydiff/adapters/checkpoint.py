@@ -65,9 +65,9 @@ class StableDiffusion:
     `network`, a UNet or a transformer, and `vae` are diffusers' modules, frozen, and `pipe` is the pipeline that holds
     them; `family` says how they are called. `schedule` and `kind` say how the network was trained; `table` is the
     checkpoint's schedule of K = `timesteps` levels. `weight_names` are those of the network's weights. `prompts`
-    encodes prompts. `scale` is how many pixels one place of a latent is wide, `channels` a latent's channels, and
-    `resolution` (height, width), in pixels, the size of image that it was trained at. `about` holds the arguments of
-    `load`.
+    encodes prompts. `takes_mask` is whether the network is one made for inpainting. `scale` is how many pixels one
+    place of a latent is wide, `channels` a latent's channels, and `resolution` (height, width), in pixels, the size of
+    image that it was trained at. `about` holds the arguments of `load`.
     """
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
@@ -99,8 +99,9 @@ class StableDiffusion:
             raise ValueError(
                 f"the {family.part} of {self.source!r} takes {family.channels(self.network)} channels "
                 f"where a latent has {self.channels}: "
-                "checkpoints for inpainting, depth or editing are not supported"
+                "checkpoints for depth, editing or upscaling are not supported"
             )
+        self.takes_mask = family.takes_mask(self.network)
         height, width = family.places(pipe)
         self.resolution = height * self.scale, width * self.scale
         # they hold the pipeline and not this object, so that it is freed as soon as it is dropped

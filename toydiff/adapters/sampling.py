@@ -18,12 +18,13 @@ from ..solvers.heun import Heun
 from ..solvers.parallel import ParallelSolver
 from ..solvers.plms import PLMS
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
-from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
+from ..support.checks import check_count, check_grid, check_number, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
 from .families import Family
-from .inpainting import Inpainting, latent_mask
-from .network import network_of
+from .inpainting import Inpainting
+from .network import needs_mask, network_of
 from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
+from .starts import from_image, noise_of, streams
 from .text import check_text
 
 
@@ -106,8 +107,10 @@ def sample_images(
 
     mask: of the image (inpainting), (1, H, W), or one for each image that is made, (n, 1, H, W), in [0, 1]: where it is
     at least 1/2, the image is made anew, and elsewhere the latent of the image is kept (`inpainting.Inpainting`).
-    strength is 1 then where it is not given, and of strength 1 the start is noise alone. `ValueError` for a parallel
-    sampler, and on a spacing for solvers that evaluate the model twice in a step.
+    strength is 1 then where it is not given, and of strength 1 the start is noise alone. A model made for inpainting
+    (`StableDiffusion.takes_mask`) needs a mask, sees it and the latent of the image without what is masked, and makes
+    the whole latent. `ValueError` for a parallel sampler, and for any other model on a spacing with solvers that
+    evaluate the model twice in a step.
 
     seed: of the noise, which is drawn on the processor: of the start and then of the steps; with an image of its latent
     first. Image k of all has a stream of its own, torch.Generator().manual_seed(seed + k), so it is the same whatever
@@ -140,6 +143,9 @@ def sample_images(
         raise ValueError("strength says how many of the steps are taken from an image on: it needs image, and no ts")
     if mask is not None and image is None:
         raise ValueError("a mask says what of an image is made anew: it needs image")
+    sees_mask = checkpoint.takes_mask
+    if sees_mask and mask is None:
+        raise ValueError(needs_mask(checkpoint.source))
     how, scale, of_steps = solver_by_name(solver), 1.0, ts is None
     if mask is not None and isinstance(how, ParallelSolver):
         raise ValueError(f"a parallel sampler takes no mask; take a sequential solver, not {solver.partition(':')[0]}")
@@ -164,7 +170,7 @@ def sample_images(
         scheduled = like_scheduler(checkpoint, D, one_step, steps, grid)
         D, ts, scale = scheduled.denoiser, scheduled.ts, scheduled.noise_scale
         how, rounded = how if word in PARALLEL else scheduled.solver, net.rounded
-        if mask is not None and isinstance(how, Heun | PLMS):
+        if mask is not None and not sees_mask and isinstance(how, Heun | PLMS):
             raise ValueError(
                 f"diffusers puts the image back after each of the two calls of a step of {word}, "
                 "and this library after the step; take another solver, or a grid of the library"
@@ -189,16 +195,17 @@ def sample_images(
             raise ValueError(f"of the negative prompt: {lost}")
     guided = _guided(D, guidance_scale, guidance_rescale, guidance_interval)
     net.rounded, net.negative = rounded, negative_prompt
-    rng = _streams(seed, len(cond))
+    rng, kept = streams(seed, len(cond)), None
     if image is None or ts is None:
-        x = scale * _noise((len(cond), *checkpoint.latent_shape(size)), rng)
+        x = scale * noise_of((len(cond), *checkpoint.latent_shape(size)), rng)
     else:
-        z, noise = _encoded(checkpoint, image, size, len(cond), rng, at_once, masked=mask is not None)
-        x = scale * noise if mask is not None and strength == 1 else D.schedule.mix(z, noise, ts[0].to(z))
-        if mask is not None:
-            anew = latent_mask(mask, len(cond), (image.shape[-2], image.shape[-1]), (z.shape[-2], z.shape[-1]))
+        from_noise = mask is not None and strength == 1
+        start = from_image(checkpoint, image, mask, size, len(cond), rng, at_once, from_noise)
+        z, kept = start.z, start.kept
+        x = scale * start.noise if z is None or from_noise else D.schedule.mix(z, start.noise, ts[0].to(z))
+        if start.anew is not None and z is not None and kept is None:
             assert isinstance(how, Solver)  # parallel ones were refused
-            how = Inpainting(how, anew, z, noise, last=float(ts[-2:].mean()))
+            how = Inpainting(how, start.anew, z, start.noise, last=float(ts[-2:].mean()))
     batch = at_once
     if isinstance(how, ParallelSolver):
         assert dataclasses.is_dataclass(how)  # all those with a name are
@@ -206,6 +213,7 @@ def sample_images(
     ends, parts = [], []
     for i in range(0, len(cond), batch):
         part = slice(i, i + batch)
+        net.kept = None if kept is None else kept[part].to(checkpoint.device)
         path = solve(
             guided,
             x[part].to(checkpoint.device),
@@ -261,66 +269,6 @@ def _last_part(ts: Tensor, family: Family, steps: int, strength: float) -> Tenso
     if len(ts) < 2:
         raise ValueError(f"strength {strength:g} of {steps} step(s) leaves no step; give more steps, or a higher one")
     return ts
-
-
-Streams = torch.Generator | list[torch.Generator]
-"""One stream of noise for all images, or one for each."""
-
-
-def _streams(seed: int | torch.Generator | Sequence[int | torch.Generator], n: int) -> Streams:
-    """The streams of `seed` of n images; see `sample_images`."""
-    if isinstance(seed, torch.Generator):
-        return seed
-    if isinstance(seed, Sequence) and not isinstance(seed, str):
-        if len(seed) != n:
-            raise ValueError(f"there are {len(seed)} seeds for {n} image(s); give one for each")
-        seeds = list(seed)
-    else:
-        first = check_count(seed, "seed", 0)
-        seeds = [first + k for k in range(n)]
-    for one in seeds:
-        if not isinstance(one, torch.Generator) and check_count(one, "seed", 0) >= 2**63:
-            raise ValueError(f"seed must be below 2^63, and image k has seed + k; got {one}")
-    return [one if isinstance(one, torch.Generator) else torch.Generator().manual_seed(int(one)) for one in seeds]
-
-
-def _noise(shape: tuple[int, ...], rng: Streams) -> Tensor:
-    """Standard normal noise for n images, shape = (n, C, h, w)."""
-    if isinstance(rng, torch.Generator):
-        return torch.randn(shape, generator=rng, device=rng.device).cpu()
-    return torch.cat([torch.randn(1, *shape[1:], generator=one, device=one.device).cpu() for one in rng])
-
-
-def _encoded(
-    checkpoint: StableDiffusion,
-    image: Tensor,
-    size: int | tuple[int, int] | None,
-    n: int,
-    rng: Streams,
-    at_once: int,
-    masked: bool,
-) -> tuple[Tensor, Tensor]:
-    """The n latents of an image, or of n images, and noise for each."""
-    check_state(image, "image")
-    image = image[None] if image.ndim == 3 else image
-    if image.ndim != 4 or image.shape[1] != 3 or len(image) not in (1, n):
-        raise ValueError(f"image must be (3, H, W), or ({n}, 3, H, W) for as many images, got {shape(image)}")
-    check_finite(image, "image")
-    if image.min() < 0 or image.max() > 1:
-        raise ValueError(f"image must lie in [0, 1], got {float(image.min()):g} to {float(image.max()):g}")
-    own = int(image.shape[2]), int(image.shape[3])
-    if checkpoint.latent_shape(own) != checkpoint.latent_shape(own if size is None else size):
-        raise ValueError(f"image is {own[0]} x {own[1]} pixels, and size is {size}; leave size out, or scale the image")
-    mean, std = checkpoint.encode(image, at_once=at_once)
-    if not isinstance(rng, torch.Generator):
-        mean, std = mean.expand(n, -1, -1, -1), std.expand(n, -1, -1, -1)
-    if bool(std.any()):  # the small VAE of TAESD gives a latent, not a distribution: nothing is drawn then
-        mean = mean + std * _noise(tuple(mean.shape), rng)
-    z = mean.expand(n, -1, -1, -1).contiguous()
-    noise = _noise(tuple(z.shape), rng)
-    if masked and bool(std.any()):  # here diffusers draws a latent of what is kept, for models that take it as input
-        _noise(tuple(mean.shape), rng)
-    return z, noise
 
 
 def _another(D: Denoiser) -> LambdaDenoiser:

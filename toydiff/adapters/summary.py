@@ -62,6 +62,7 @@ def summary(model: str, config: str | None = None) -> dict[str, Any]:
         "predicts": checkpoint.kind,
         "timesteps": checkpoint.timesteps,
         "flow": checkpoint.flow,
+        "takes_mask": checkpoint.takes_mask,
         "resolution": list(checkpoint.resolution),
         "latent": list(checkpoint.latent_shape()),
         "parameters": counts,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..adapters.checkpoint import AT_ONCE, StableDiffusion
 from ..adapters.images import encoded, image_folder, read_text
-from ..adapters.network import TRAINED, CheckpointNetwork, network_of
+from ..adapters.network import TRAINED, CheckpointNetwork, needs_mask, network_of
 from ..adapters.reading import whole
 from ..adapters.text import check_text, text_of
 from ..denoisers import Denoiser, LambdaDenoiser
@@ -162,7 +162,12 @@ class StableDiffusionProblem(CheckpointProblem):
                 D.net.checkpoint.to(device, self.checkpoint.network.dtype)
 
     def ready(self) -> None:
+        self._check_trains()
         _ = self._latents
+
+    def _check_trains(self) -> None:
+        if self.checkpoint.takes_mask:
+            raise ValueError(needs_mask(self.checkpoint.source))
 
     def settings(self) -> dict:
         return self._settings
@@ -178,7 +183,8 @@ class StableDiffusionProblem(CheckpointProblem):
 
     @functools.cached_property
     def teacher(self) -> LambdaDenoiser:  # type: ignore[override]  # an attribute, made when it is first needed
-        """The checkpoint's own model."""
+        """The checkpoint's own model. `ValueError` for one that is made for inpainting."""
+        self._check_trains()
         return self.checkpoint.denoiser()
 
     @functools.cached_property

@@ -119,6 +119,11 @@ class Family:
         """C of the latents that a network takes."""
         return int(network.config.in_channels)
 
+    def takes_mask(self, network: Any) -> bool:
+        """Whether a mask and the latent of what it leaves are inputs of the network, behind the latent: a model made
+        for inpainting."""
+        return False
+
     def places(self, pipe: "DiffusionPipeline") -> tuple[int, int]:
         """(h, w) of the latents that a checkpoint was trained at."""
         raise NotImplementedError

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 XL = (
     "StableDiffusionXLPipeline",
     "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLControlNetPipeline",
     "StableDiffusionXLControlNetImg2ImgPipeline",
     "StableDiffusionXLPAGPipeline",
@@ -31,6 +32,7 @@ class UNets(Family):
     pipelines = (
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
         "StableDiffusionControlNetPipeline",
         "StableDiffusionControlNetImg2ImgPipeline",
         "StableDiffusionPAGPipeline",
@@ -135,6 +137,14 @@ class UNets(Family):
         return Encoded(found, pooled)
 
     # ---- latents
+
+    def channels(self, network: Any) -> int:
+        """A model made for inpainting has 2 C + 1."""
+        wide = int(network.config.in_channels)
+        return wide // 2 if self.takes_mask(network) else wide
+
+    def takes_mask(self, network: Any) -> bool:
+        return int(network.config.in_channels) == 2 * int(network.config.out_channels) + 1
 
     def places(self, pipe: "DiffusionPipeline") -> tuple[int, int]:
         xl = getattr(pipe, "text_encoder_2", None) is not None
