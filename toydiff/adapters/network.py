@@ -17,7 +17,7 @@ from ..nets import DIFFUSERS
 from ..schedules import Coefficient, Tabulated, expand
 from ..support.checks import check_count, shape, unknown
 from .families import Family
-from .text import Prompts
+from .text import Prompts, without
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -173,6 +173,10 @@ class CheckpointNetwork(nn.Module):
         if family.takes_mask(network):
             like = torch.cat([like, self._kept(like)], 1)
         return family.predict(network, like, timestep, text, self.checkpoint.scale, guidance_scale)
+
+    def without(self, cond: Tensor) -> Tensor:
+        """The labels (B,) that stand for no prompt beside these; see `text.Terms`."""
+        return without(cond)
 
     def _kept(self, x: Tensor) -> Tensor:
         """`kept` for the latents of a batch."""

@@ -25,7 +25,7 @@ from .inpainting import Inpainting
 from .network import needs_mask, network_of
 from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
 from .starts import from_image, noise_of, streams
-from .text import check_text
+from .text import Terms, check_text, label_of
 
 
 def usual_strength(mask: object) -> float:
@@ -74,7 +74,7 @@ def sample_images(
     guidance_scale: float = 7.5,
     guidance_rescale: float = 0.0,
     guidance_interval: tuple[float, float] | None = None,
-    negative_prompt: str | None = None,
+    negative_prompt: str | Sequence[str] | None = None,
     size: int | tuple[int, int] | None = None,
     image: Tensor | None = None,
     mask: Tensor | None = None,
@@ -97,7 +97,8 @@ def sample_images(
     it goes to `denoiser`. Below 1 guidance goes from the prediction without a prompt only part of the way; diffusers
     turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. guidance_rescale: in [0, 1],
     how far a guided prediction is scaled back (`denoisers.GuidanceRescale`). guidance_interval: (low, high), the times
-    between which there is guidance (`denoisers.GuidanceInterval`); None is everywhere. size: of an image, (height,
+    between which there is guidance (`denoisers.GuidanceInterval`); None is everywhere. negative_prompt: what guidance
+    leads away from, one for all prompts or one for each; None is no prompt. size: of an image, (height,
     width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own.
 
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
@@ -188,13 +189,20 @@ def sample_images(
                 "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
                 "than those of the state: no walk over a grid does that; take another solver, or a grid of the library"
             )
-    cond = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
-    if negative_prompt is not None:
-        check_text(negative_prompt, "the negative prompt")
-        if not cut and (lost := checkpoint.too_long(negative_prompt)):
-            raise ValueError(f"of the negative prompt: {lost}")
+    labels, negative = net.checkpoint.prompts.add(prompts, cut=cut), None
+    if isinstance(negative_prompt, str):
+        negative = _negative(checkpoint, negative_prompt, cut)
+    elif negative_prompt is not None:
+        if len(negative_prompt) != len(prompts):
+            raise ValueError(
+                f"there are {len(negative_prompt)} negative prompts for {len(prompts)} prompt(s); give one for all, or "
+                "one for each"
+            )
+        pairs = zip(prompts, negative_prompt, strict=True)
+        labels = torch.tensor([label_of(Terms(text, _negative(checkpoint, of, cut))) for text, of in pairs])
+    cond = labels.repeat_interleave(each)
     guided = _guided(D, guidance_scale, guidance_rescale, guidance_interval)
-    net.rounded, net.negative = rounded, negative_prompt
+    net.rounded, net.negative = rounded, negative
     rng, kept = streams(seed, len(cond)), None
     if image is None or ts is None:
         x = scale * noise_of((len(cond), *checkpoint.latent_shape(size)), rng)
@@ -237,7 +245,15 @@ def sample_images(
     return Images(images, latents, cond, first)
 
 
-def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_prompt: str | None) -> None:
+def _negative(checkpoint: StableDiffusion, text: str, cut: bool) -> str:
+    """The negative prompt itself; `ValueError` where it is no text, or is too long and not to be cut."""
+    check_text(text, "the negative prompt")
+    if not cut and (lost := checkpoint.too_long(text)):
+        raise ValueError(f"of the negative prompt: {lost}")
+    return text
+
+
+def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_prompt: str | Sequence[str] | None) -> None:
     """`ValueError` for settings of guidance that leave out what was given: the prompt, or the negative prompt."""
     if guidance_scale == 0 and not D.scale_conditioned:
         raise ValueError(

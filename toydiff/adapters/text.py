@@ -68,6 +68,37 @@ def text_of(id_: int) -> str:
     return TEXTS[id_]
 
 
+class Terms(NamedTuple):
+    """What a label stands for where that is more than a prompt."""
+
+    prompt: str | None
+    """None is what the checkpoint gets without a prompt."""
+    negative: str | None
+    """What guidance leads away from, beside this prompt; None as for `prompt`."""
+
+    @property
+    def without(self) -> "Terms":
+        """What guidance leads away from."""
+        return self._replace(prompt=self.negative)
+
+
+TERMS: dict[int, Terms] = {}
+"""What is behind the labels that this process has given for more than a prompt."""
+
+
+def label_of(terms: Terms) -> int:
+    """The label of these terms: 63 bits as of a prompt."""
+    id_ = prompt_id("\0" + repr(tuple(terms)))
+    TERMS[id_] = terms
+    return id_
+
+
+def without(cond: Tensor) -> Tensor:
+    """The labels (B,) of what guidance leads away from, beside each of the labels (B,)."""
+    ids = [label_of(TERMS[id_].without) if id_ in TERMS else NO_CLASS for id_ in cond.tolist()]
+    return torch.tensor(ids, dtype=cond.dtype, device=cond.device)
+
+
 class Prompts:
     """The prompts of a checkpoint, encoded.
 
@@ -85,7 +116,7 @@ class Prompts:
     ):
         self._encode, self._too_long, self._state = encode, too_long, state
         self._encoded_by = state()
-        self._rows: dict[int | str | None, Encoded] = {}
+        self._rows: dict[int | None, Encoded] = {}
         self._bytes = 0
         self._cut: dict[int, str] = {}
         self._last: list[tuple[Tensor, tuple, Encoded]] = []
@@ -164,10 +195,16 @@ class Prompts:
         return encoded
 
     def _row(self, id_: int, negative: str | None) -> Encoded:
-        key = negative if id_ == NO_CLASS else id_
+        if id_ in TERMS:
+            text = TERMS[id_].prompt
+        elif id_ == NO_CLASS:
+            text = negative
+        elif id_ in self._rows:
+            return self._rows[id_]
+        else:  # added to another checkpoint, or encoded before this one was moved
+            text = text_of(id_)
+        key = None if text is None else prompt_id(text)
         if key not in self._rows:
-            # added to another checkpoint, or encoded before this one was moved
-            text = negative if id_ == NO_CLASS else text_of(id_)
             self._rows[key] = _apart(self._encode(None if text is None else [text]))[0]
         return self._rows[key]
 

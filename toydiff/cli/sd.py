@@ -167,7 +167,9 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--negative-prompt",
             metavar="TEXT",
-            help="what guidance leads away from; needs guidance that is not 1",
+            action="append",
+            help="what guidance leads away from; needs guidance that is not 1; once for all prompts, or as often as "
+            "--prompt, one for each",
         )
         group.add_argument(
             "--guidance-rescale",
@@ -361,12 +363,14 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
+    negatives = args.negative_prompt or [None]
+    negative = negatives[0] if len(negatives) == 1 else negatives
     size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
     settings: dict[str, Any] = {
         "model": the_problem.checkpoint.source if model is None else args.model,
         "problem": the_problem.name,
         "prompts": args.prompt,
-        "negative_prompt": args.negative_prompt,
+        "negative_prompt": negative,
         "solver": args.solver or sampler["solver"],
         "grid": args.grid or (DEFAULT_GRID if is_learned(args.solver or "") else sampler["grid"]),
         "steps": args.steps or max(sampler["steps"]),
@@ -399,7 +403,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         guidance_scale=settings["guidance_scale"],
         guidance_rescale=settings["guidance_rescale"],
         guidance_interval=args.guidance_interval,
-        negative_prompt=args.negative_prompt,
+        negative_prompt=negative,
         size=tuple(settings["size"]),
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
         mask=None if args.mask is None else read_image(Path(args.mask), tuple(settings["size"])).mean(0, keepdim=True),
