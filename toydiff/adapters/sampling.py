@@ -24,7 +24,8 @@ from .families import Family
 from .inpainting import Inpainting
 from .network import needs_mask, network_of
 from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
-from .starts import from_image, noise_of, streams
+from .sizes import sizes_of_call
+from .starts import checked_image, from_image, noise_of, streams
 from .text import Terms, check_text, label_of
 
 
@@ -76,6 +77,9 @@ def sample_images(
     guidance_interval: tuple[float, float] | None = None,
     negative_prompt: str | Sequence[str] | None = None,
     size: int | tuple[int, int] | None = None,
+    original_size: tuple[int, int] | None = None,
+    crops_coords_top_left: tuple[int, int] | None = None,
+    target_size: tuple[int, int] | None = None,
     image: Tensor | None = None,
     mask: Tensor | None = None,
     strength: float | None = None,
@@ -99,7 +103,9 @@ def sample_images(
     how far a guided prediction is scaled back (`denoisers.GuidanceRescale`). guidance_interval: (low, high), the times
     between which there is guidance (`denoisers.GuidanceInterval`); None is everywhere. negative_prompt: what guidance
     leads away from, one for all prompts or one for each; None is no prompt. size: of an image, (height,
-    width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own.
+    width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own. original_size,
+    crops_coords_top_left, target_size: what SDXL sees beside a prompt, as the arguments of diffusers' pipeline
+    (`sizes.sizes_of_call`); `ValueError` for other checkpoints.
 
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
     latent and noise the state at the first time is mixed. strength: in (0, 1], 0.8 where it is not given: of the N
@@ -147,6 +153,7 @@ def sample_images(
     sees_mask = checkpoint.takes_mask
     if sees_mask and mask is None:
         raise ValueError(needs_mask(checkpoint.source))
+    image = None if image is None else checked_image(image, len(prompts) * each)
     how, scale, of_steps = solver_by_name(solver), 1.0, ts is None
     if mask is not None and isinstance(how, ParallelSolver):
         raise ValueError(f"a parallel sampler takes no mask; take a sequential solver, not {solver.partition(':')[0]}")
@@ -163,8 +170,8 @@ def sample_images(
                 "a learned solver walks its own times from noise: it takes no image and no whole timesteps"
             )
     elif grid == SHIFTED:
-        pixels = size if image is None or size is not None else (image.shape[-2], image.shape[-1])
-        ts = shifted_times(checkpoint, D, solver, steps, checkpoint.latent_shape(pixels))
+        latent = checkpoint.latent_shape(_pixels(checkpoint, image, size))
+        ts = shifted_times(checkpoint, D, solver, steps, latent)
     elif grid in SPACINGS:
         word = solver.partition(":")[0]
         one_step = "ddim" if word in PARALLEL else solver
@@ -189,20 +196,20 @@ def sample_images(
                 "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
                 "than those of the state: no walk over a grid does that; take another solver, or a grid of the library"
             )
-    labels, negative = net.checkpoint.prompts.add(prompts, cut=cut), None
-    if isinstance(negative_prompt, str):
-        negative = _negative(checkpoint, negative_prompt, cut)
-    elif negative_prompt is not None:
-        if len(negative_prompt) != len(prompts):
-            raise ValueError(
-                f"there are {len(negative_prompt)} negative prompts for {len(prompts)} prompt(s); give one for all, or "
-                "one for each"
-            )
-        pairs = zip(prompts, negative_prompt, strict=True)
-        labels = torch.tensor([label_of(Terms(text, _negative(checkpoint, of, cut))) for text, of in pairs])
-    cond = labels.repeat_interleave(each)
+    labels = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
+    negatives = _negatives(checkpoint, negative_prompt, len(prompts), cut)
+    pixels = _pixels(checkpoint, image, size)
+    sizes = sizes_of_call(original_size, crops_coords_top_left, target_size, pixels)
+    if sizes is not None and not family.takes_sizes(net.network):
+        raise ValueError(
+            f"{net.checkpoint.source!r} sees no sizes beside a prompt, as SDXL does: leave out original_size, "
+            "crops_coords_top_left and target_size (--original-size, --crop, --target-size)"
+        )
+    terms = [Terms(text, negative, sizes) for text, negative in zip(prompts, negatives, strict=True)]
+    plain = sizes is None and negative_prompt is None
+    cond = labels if plain else torch.tensor([label_of(one) for one in terms]).repeat_interleave(each)
     guided = _guided(D, guidance_scale, guidance_rescale, guidance_interval)
-    net.rounded, net.negative = rounded, negative
+    net.rounded, net.negative = rounded, None
     rng, kept = streams(seed, len(cond)), None
     if image is None or ts is None:
         x = scale * noise_of((len(cond), *checkpoint.latent_shape(size)), rng)
@@ -242,15 +249,34 @@ def sample_images(
         first = dataclasses.replace(first, xs=latents[None], x0s=latents.new_empty(0, *latents.shape))
     first = dataclasses.replace(first, seconds=sum(path.seconds for path in parts))
     images = checkpoint.decode(latents, at_once=at_once, progress=progress) if decode else None
-    return Images(images, latents, cond, first)
+    return Images(images, latents, labels, first)
 
 
-def _negative(checkpoint: StableDiffusion, text: str, cut: bool) -> str:
-    """The negative prompt itself; `ValueError` where it is no text, or is too long and not to be cut."""
-    check_text(text, "the negative prompt")
-    if not cut and (lost := checkpoint.too_long(text)):
-        raise ValueError(f"of the negative prompt: {lost}")
-    return text
+def _negatives(
+    checkpoint: StableDiffusion, given: str | Sequence[str] | None, n: int, cut: bool
+) -> Sequence[str | None]:
+    """The negative prompts of n prompts; `ValueError` for another number, for what is no text, and for one that is too
+    long and not to be cut."""
+    if given is None:
+        return [None] * n
+    texts = [given] * n if isinstance(given, str) else list(given)
+    if len(texts) != n:
+        raise ValueError(
+            f"there are {len(texts)} negative prompts for {n} prompt(s); give one for all, or one for each"
+        )
+    for text in texts:
+        check_text(text, "the negative prompt")
+        if not cut and (lost := checkpoint.too_long(text)):
+            raise ValueError(f"of the negative prompt: {lost}")
+    return texts
+
+
+def _pixels(checkpoint: StableDiffusion, image: Tensor | None, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of what is made."""
+    if size is None and image is not None:
+        return int(image.shape[-2]), int(image.shape[-1])
+    _, height, width = checkpoint.latent_shape(size)
+    return height * checkpoint.scale, width * checkpoint.scale
 
 
 def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_prompt: str | Sequence[str] | None) -> None:

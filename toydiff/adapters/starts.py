@@ -53,6 +53,18 @@ class ImageStart(NamedTuple):
     masked."""
 
 
+def checked_image(image: Tensor, n: int) -> Tensor:
+    """An image as (1, 3, H, W), or n images (n, 3, H, W). `ValueError` for another shape, or numbers outside [0, 1]."""
+    check_state(image, "image")
+    image = image[None] if image.ndim == 3 else image
+    if image.ndim != 4 or image.shape[1] != 3 or len(image) not in (1, n):
+        raise ValueError(f"image must be (3, H, W), or ({n}, 3, H, W) for as many images, got {shape(image)}")
+    check_finite(image, "image")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(f"image must lie in [0, 1], got {float(image.min()):g} to {float(image.max()):g}")
+    return image
+
+
 def from_image(
     checkpoint: StableDiffusion,
     image: Tensor,
@@ -63,19 +75,12 @@ def from_image(
     at_once: int,
     from_noise: bool,
 ) -> ImageStart:
-    """The start of n images from an image (3, H, W), or from n of them. The draws are those of diffusers' pipelines, in
-    their order: of the image's latent, of noise, of the latent of what is kept.
+    """The start of n images from an image (1, 3, H, W), or from n of them. The draws are those of diffusers' pipelines,
+    in their order: of the image's latent, of noise, of the latent of what is kept.
 
     from_noise: the walk begins in noise alone. The other arguments, and the errors, are those of
     `sampling.sample_images`.
     """
-    check_state(image, "image")
-    image = image[None] if image.ndim == 3 else image
-    if image.ndim != 4 or image.shape[1] != 3 or len(image) not in (1, n):
-        raise ValueError(f"image must be (3, H, W), or ({n}, 3, H, W) for as many images, got {shape(image)}")
-    check_finite(image, "image")
-    if image.min() < 0 or image.max() > 1:
-        raise ValueError(f"image must lie in [0, 1], got {float(image.min()):g} to {float(image.max()):g}")
     own = int(image.shape[2]), int(image.shape[3])
     latent = checkpoint.latent_shape(own)
     if latent != checkpoint.latent_shape(own if size is None else size):

@@ -17,6 +17,7 @@ from ..denoisers import NO_CLASS
 from ..support.checks import check_batch_of_times
 from ..support.files import check_folder, writable_folder, write_bytes
 from ..training.checkpoints import read_tensors, tensor_bytes
+from .sizes import Six
 
 AT_ONCE = 32
 """Prompts that are encoded in one call, and kept in one file."""
@@ -34,6 +35,9 @@ class Encoded(NamedTuple):
     """(n, tokens, width), what cross-attention reads."""
     pooled: Tensor | None
     """(n, width), SDXL's vector of the whole prompt; None for other checkpoints."""
+    sizes: Tensor | None = None
+    """(n, 6), what SDXL sees beside a prompt (`sizes`), -1 in a row of which nothing is said; None where it is of
+    none."""
 
 
 def check_text(text: str, what: str = "the prompt") -> str:
@@ -75,6 +79,8 @@ class Terms(NamedTuple):
     """None is what the checkpoint gets without a prompt."""
     negative: str | None
     """What guidance leads away from, beside this prompt; None as for `prompt`."""
+    sizes: Six | None = None
+    """What SDXL sees beside the prompt; None is the size of the image that is made."""
 
     @property
     def without(self) -> "Terms":
@@ -82,6 +88,7 @@ class Terms(NamedTuple):
         return self._replace(prompt=self.negative)
 
 
+NO_SIZES = (-1,) * 6
 TERMS: dict[int, Terms] = {}
 """What is behind the labels that this process has given for more than a prompt."""
 
@@ -184,12 +191,15 @@ class Prompts:
         for known, how, encoded in self._last:  # a sampler has the same labels at every step
             if how == wanted and torch.equal(known, cond):
                 return encoded
-        rows = [self._row(id_, negative) for id_ in cond.expand(len(like)).tolist()]
+        ids = cond.expand(len(like)).tolist()
+        rows = [self._row(id_, negative) for id_ in ids]
+        sizes = [terms.sizes if (terms := TERMS.get(id_)) else None for id_ in ids]
         with torch.inference_mode(False):  # what is kept may be needed in training
             pooled = [row.pooled.to(like.dtype) for row in rows if row.pooled is not None]
             encoded = Encoded(
                 torch.stack([row.hidden.to(like.dtype) for row in rows]).to(like.device),
                 torch.stack(pooled).to(like.device) if pooled else None,
+                like.new_tensor([six or NO_SIZES for six in sizes]) if any(sizes) else None,
             )
             self._last = [*self._last[1 - REMEMBERED :], (cond.clone(), wanted, encoded)]
         return encoded

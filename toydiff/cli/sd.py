@@ -45,6 +45,9 @@ TO_SAMPLE = (
     "image",
     "mask",
     "strength",
+    "original_size",
+    "crop",
+    "target_size",
 )
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
 """The options that only checkpoints have, by their names in the parsed arguments."""
@@ -60,6 +63,15 @@ def size_of(text: str) -> int | tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def two(text: str) -> tuple[int, int]:
+    """The type of the arguments of --original-size, --crop and --target-size: 768,512, vertical first."""
+    read = whole(0, 2**20)
+    numbers = [read(part) for part in text.split(",")]
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"must be two numbers of pixels, vertical and horizontal, got {text!r}")
+    return numbers[0], numbers[1]
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -200,6 +212,16 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8, "
             "and 1 with --mask)",
         )
+        for option, metavar, what in (
+            (
+                "--original-size",
+                "H,W",
+                "the size of the picture that it is as if cut from (default: the image's)",
+            ),
+            ("--crop", "Y,X", "the corner in that picture where it is as if cut out (default: 0,0)"),
+            ("--target-size", "H,W", "the size that it is as if cut to (default: the image's)"),
+        ):
+            group.add_argument(option, metavar=metavar, type=two, help=f"SDXL sees sizes beside a prompt: {what}")
         group.add_argument(
             "--round-timesteps",
             action="store_true",
@@ -380,6 +402,9 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "guidance_rescale": args.guidance_rescale or 0.0,
         "guidance_interval": args.guidance_interval,
         "size": list(size) if isinstance(size, tuple) else [size, size],
+        "original_size": args.original_size,
+        "crop": args.crop,
+        "target_size": args.target_size,
         "round_timesteps": bool(args.round_timesteps),
         "dtype": str(args.dtype or "default"),
         "lora": args.lora or [],
@@ -405,6 +430,9 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         guidance_interval=args.guidance_interval,
         negative_prompt=negative,
         size=tuple(settings["size"]),
+        original_size=args.original_size,
+        crops_coords_top_left=args.crop,
+        target_size=args.target_size,
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
         mask=None if args.mask is None else read_image(Path(args.mask), tuple(settings["size"])).mean(0, keepdim=True),
         strength=settings["strength"],

@@ -15,7 +15,8 @@ from ..adapters.checkpoint import AT_ONCE, StableDiffusion
 from ..adapters.images import encoded, image_folder, read_text
 from ..adapters.network import TRAINED, CheckpointNetwork, needs_mask, network_of
 from ..adapters.reading import whole
-from ..adapters.text import check_text, text_of
+from ..adapters.sizes import sizes_of_picture
+from ..adapters.text import Terms, check_text, label_of, text_of
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
 from ..schedules import Linear, Schedule
@@ -46,6 +47,9 @@ class StableDiffusionProblem(CheckpointProblem):
     a student's activations are computed twice instead of kept in memory. at_once: latents in one call while sampling.
     cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one
     line for what does not fit.
+
+    A UNet that sees sizes beside a prompt, SDXL's, is trained with those of each picture and of what was cut out of it
+    (`adapters.sizes`). Where a method drops the prompt, it sees the size of the image alone.
 
     Samples are measured by the sliced Wasserstein distance of their latents to those of the data. It shows a collapse
     or a gross error. It does not measure the quality of images.
@@ -201,7 +205,11 @@ class StableDiffusionProblem(CheckpointProblem):
                 at_once=self.sizes.at_once,
                 progress=self.progress,
             )
-            return mean, std, self._add([caption for _, caption in self._images])
+            labels = self._add([caption for _, caption in self._images])
+            if self.checkpoint.family.takes_sizes(self.checkpoint.network):
+                terms = (Terms(text, None, sizes_of_picture(path, (height, width))) for path, text in self._images)
+                labels = torch.tensor([label_of(one) for one in terms])
+            return mean, std, labels
         if self._pairs is not None:
             from .pairs import load_pairs
 

@@ -113,6 +113,10 @@ class Family:
         """The tokenizers of those encoders that must read all of a prompt: where one does not, it is too long."""
         return [name for name, _, _ in self.readers(pipe)]
 
+    def takes_sizes(self, network: Any) -> bool:
+        """Whether the network sees sizes beside a prompt (`adapters.sizes`)."""
+        return False
+
     # ---- latents
 
     def channels(self, network: Any) -> int:

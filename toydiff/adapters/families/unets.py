@@ -136,6 +136,9 @@ class UNets(Family):
             return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
         return Encoded(found, pooled)
 
+    def takes_sizes(self, network: Any) -> bool:
+        return network.config.addition_embed_type == "text_time"
+
     # ---- latents
 
     def channels(self, network: Any) -> int:
@@ -170,8 +173,10 @@ class UNets(Family):
         if text.pooled is not None:
             height, width = (side * scale for side in x.shape[2:])
             # original size, corner of the crop, target size
-            size = x.new_tensor([height, width, 0, 0, height, width])
-            inputs["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": size.expand(len(x), -1)}
+            sizes = x.new_tensor([height, width, 0, 0, height, width]).expand(len(x), -1)
+            if text.sizes is not None:
+                sizes = torch.where(text.sizes < 0, sizes, text.sizes)
+            inputs["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": sizes}
         if guidance is not None:
             inputs["timestep_cond"] = guidance_embedding(guidance, network.config.time_cond_proj_dim).to(x)
         return network(**inputs, return_dict=False)[0]
