@@ -318,11 +318,15 @@ class StableDiffusion:
         return f"StableDiffusion({self.source!r}, {type(self.pipe).__name__}, {self.kind}, {height} x {width} px)"
 
 
-def encode_text(pipe: "DiffusionPipeline", family: Family, texts: Sequence[str] | None) -> Encoded:
-    """Prompts as the pipeline's own encoders have them. None stands for no prompt."""
+def encode_text(pipe: "DiffusionPipeline", family: Family, texts: Sequence[str] | None, parts: int = 1) -> Encoded:
+    """Prompts as the pipeline's own encoders have them, or one prompt by parts. None stands for no prompt."""
     device = pipe.vae.device
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        return family.encode(pipe, texts)
+        return (
+            family.encode(pipe, texts)
+            if parts == 1
+            else family.encode_parts(pipe, None if texts is None else texts[0], parts)
+        )
 
 
 def _encoders(pipe: "DiffusionPipeline", family: Family) -> list[tuple[int, int]]:

@@ -87,6 +87,7 @@ def sample_images(
     at_once: int = AT_ONCE,
     rounded: bool = False,
     cut: bool = False,
+    by_parts: bool = False,
     decode: bool = True,
     keep: str = "end",
     progress: bool = False,
@@ -127,10 +128,11 @@ def sample_images(
 
     at_once: latents in one network call, twice as many with guidance; a parallel sampler evaluates so many (point,
     image) pairs in one call. rounded: whole timesteps; spacings have them anyway. cut: a prompt that is too long loses
-    its end, instead of a `ValueError`. decode: also make the images, not only latents. keep: as `solve` has it.
-    progress: show bars. callback: f(i, t, x0), called after step i, counted from 0, with the time at which it began and
-    the x_0 that was predicted there, of latents (B, C, h, w); once for each batch of `at_once` images, and not with a
-    parallel sampler (`ValueError`).
+    its end, instead of a `ValueError`. by_parts: it is read part by part instead, by SD and SDXL
+    (`families.parts.encoded`), and what guidance leads away from has as many parts. decode: also make the images, not
+    only latents. keep: as `solve` has it. progress: show bars. callback: f(i, t, x0), called after step i, counted from
+    0, with the time at which it began and the x_0 that was predicted there, of latents (B, C, h, w); once for each
+    batch of `at_once` images, and not with a parallel sampler (`ValueError`).
 
     `ValueError` for bad input, and for settings without effect: a negative prompt where guidance is off or is an input
     of the model, rescaling or an interval where guidance is off, and guidance_scale = 0, which leaves the prompt out.
@@ -196,8 +198,10 @@ def sample_images(
                 "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
                 "than those of the state: no walk over a grid does that; take another solver, or a grid of the library"
             )
-    labels = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
-    negatives = _negatives(checkpoint, negative_prompt, len(prompts), cut)
+    if cut and by_parts:
+        raise ValueError("a prompt that is too long is either cut or read by parts (--cut-prompts, --prompt-parts)")
+    labels = net.checkpoint.prompts.add(prompts, cut=cut or by_parts).repeat_interleave(each)
+    negatives = _negatives(checkpoint, negative_prompt, len(prompts), cut or by_parts)
     pixels = _pixels(checkpoint, image, size)
     sizes = sizes_of_call(original_size, crops_coords_top_left, target_size, pixels)
     if sizes is not None and not family.takes_sizes(net.network):
@@ -206,7 +210,11 @@ def sample_images(
             "crops_coords_top_left and target_size (--original-size, --crop, --target-size)"
         )
     terms = [Terms(text, negative, sizes) for text, negative in zip(prompts, negatives, strict=True)]
-    plain = sizes is None and negative_prompt is None
+    if by_parts:
+        pipe = net.checkpoint.pipe
+        numbers = [max(family.parts(pipe, text or "") for text in (one.prompt, one.negative)) for one in terms]
+        terms = [one._replace(parts=number) for one, number in zip(terms, numbers, strict=True)]
+    plain = sizes is None and negative_prompt is None and not by_parts
     cond = labels if plain else torch.tensor([label_of(one) for one in terms]).repeat_interleave(each)
     guided = _guided(D, guidance_scale, guidance_rescale, guidance_interval)
     net.rounded, net.negative = rounded, None
@@ -226,8 +234,8 @@ def sample_images(
         assert dataclasses.is_dataclass(how)  # all those with a name are
         how, batch = dataclasses.replace(how, at_once=min(how.at_once, at_once)), len(cond)
     ends, parts = [], []
-    for i in range(0, len(cond), batch):
-        part = slice(i, i + batch)
+    lengths = [one.parts for one in terms for _ in range(each)]
+    for part in _batches(lengths, batch):
         net.kept = None if kept is None else kept[part].to(checkpoint.device)
         path = solve(
             guided,
@@ -269,6 +277,16 @@ def _negatives(
         if not cut and (lost := checkpoint.too_long(text)):
             raise ValueError(f"of the negative prompt: {lost}")
     return texts
+
+
+def _batches(lengths: Sequence[int], most: int) -> list[slice]:
+    """Neighbours that go into one call, `most` of them: those whose prompts are of the same length."""
+    found, first = [], 0
+    for i in range(1, len(lengths) + 1):
+        if i == len(lengths) or i - first == most or lengths[i] != lengths[first]:
+            found.append(slice(first, i))
+            first = i
+    return found
 
 
 def _pixels(checkpoint: StableDiffusion, image: Tensor | None, size: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -81,6 +81,8 @@ class Terms(NamedTuple):
     """What guidance leads away from, beside this prompt; None as for `prompt`."""
     sizes: Six | None = None
     """What SDXL sees beside the prompt; None is the size of the image that is made."""
+    parts: int = 1
+    """In how many parts both prompts are read."""
 
     @property
     def without(self) -> "Terms":
@@ -109,7 +111,8 @@ def without(cond: Tensor) -> Tensor:
 class Prompts:
     """The prompts of a checkpoint, encoded.
 
-    encode(texts) gives `Encoded`; encode(None) gives one row, which the model gets where there is no prompt.
+    encode(texts) gives `Encoded`; encode(None) gives one row, which the model gets where there is no prompt;
+    encode([text], n) or encode(None, n) gives one by n parts.
     too_long(text) gives what is wrong with a prompt of too many tokens, or None. state() changes when an encoder is
     replaced or its weights are changed in place; it is looked at when prompts are added, and all are then encoded
     anew. What goes around autograd, such as `weight.data.mul_(2)`, leaves no trace: call `forget(all_=True)`.
@@ -117,13 +120,13 @@ class Prompts:
 
     def __init__(
         self,
-        encode: Callable[[Sequence[str] | None], Encoded],
+        encode: Callable[..., Encoded],
         too_long: Callable[[str], str | None],
         state: Callable[[], object] = lambda: None,
     ):
         self._encode, self._too_long, self._state = encode, too_long, state
         self._encoded_by = state()
-        self._rows: dict[int | None, Encoded] = {}
+        self._rows: dict[int | tuple[int | None, int] | None, Encoded] = {}
         self._bytes = 0
         self._cut: dict[int, str] = {}
         self._last: list[tuple[Tensor, tuple, Encoded]] = []
@@ -205,17 +208,20 @@ class Prompts:
         return encoded
 
     def _row(self, id_: int, negative: str | None) -> Encoded:
+        parts = 1
         if id_ in TERMS:
-            text = TERMS[id_].prompt
+            text, parts = TERMS[id_].prompt, TERMS[id_].parts
         elif id_ == NO_CLASS:
             text = negative
         elif id_ in self._rows:
             return self._rows[id_]
         else:  # added to another checkpoint, or encoded before this one was moved
             text = text_of(id_)
-        key = None if text is None else prompt_id(text)
+        label = None if text is None else prompt_id(text)
+        key = label if parts == 1 else (label, parts)
         if key not in self._rows:
-            self._rows[key] = _apart(self._encode(None if text is None else [text]))[0]
+            several = () if parts == 1 else (parts,)
+            self._rows[key] = _apart(self._encode(None if text is None else [text], *several))[0]
         return self._rows[key]
 
     def forget(self, *, all_: bool = False) -> None:

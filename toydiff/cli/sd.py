@@ -39,6 +39,7 @@ TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
 TO_SAMPLE = (
     "prompt",
     "negative_prompt",
+    "prompt_parts",
     "guidance_rescale",
     "guidance_interval",
     "round_timesteps",
@@ -182,6 +183,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             action="append",
             help="what guidance leads away from; needs guidance that is not 1; once for all prompts, or as often as "
             "--prompt, one for each",
+        )
+        group.add_argument(
+            "--prompt-parts",
+            action="store_true",
+            default=None,
+            help="read a prompt that is too long by parts, of as many tokens as the encoder reads (SD and SDXL)",
         )
         group.add_argument(
             "--guidance-rescale",
@@ -393,6 +400,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "problem": the_problem.name,
         "prompts": args.prompt,
         "negative_prompt": negative,
+        "prompt_parts": bool(args.prompt_parts),
         "solver": args.solver or sampler["solver"],
         "grid": args.grid or (DEFAULT_GRID if is_learned(args.solver or "") else sampler["grid"]),
         "steps": args.steps or max(sampler["steps"]),
@@ -439,6 +447,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         seed=args.seed,
         rounded=settings["round_timesteps"],
         cut=bool(args.cut_prompts),
+        by_parts=bool(args.prompt_parts),
         progress=show_progress(),
         **({} if args.at_once is None else {"at_once": args.at_once}),
     )

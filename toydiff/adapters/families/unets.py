@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..quiet import quietly
 from ..text import Encoded
+from . import parts
 from .base import ENCODERS, TOKENIZERS, VAES, Family, guidance_embedding, guidance_layer, named
 
 if TYPE_CHECKING:
@@ -135,6 +136,20 @@ class UNets(Family):
         if texts is None and pipe.config.force_zeros_for_empty_prompt:
             return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
         return Encoded(found, pooled)
+
+    def parts(self, pipe: "DiffusionPipeline", text: str) -> int:
+        return parts.count([getattr(pipe, name) for name, _, _ in self.readers(pipe)], text)
+
+    def encode_parts(self, pipe: "DiffusionPipeline", text: str | None, n: int) -> Encoded:
+        readers = self.readers(pipe)
+        tokenizers, encoders = (
+            [getattr(pipe, name) for name, _, _ in readers],
+            [getattr(pipe, of) for _, of, _ in readers],
+        )
+        found = parts.encoded(tokenizers, encoders, text or "", n)
+        if text is None and found.pooled is not None and pipe.config.force_zeros_for_empty_prompt:
+            return Encoded(torch.zeros_like(found.hidden), torch.zeros_like(found.pooled))
+        return found
 
     def takes_sizes(self, network: Any) -> bool:
         return network.config.addition_embed_type == "text_time"
