@@ -72,6 +72,7 @@ class StableDiffusion:
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
         self.pipe, self.about, self._files = pipe, about, _state(about)
+        self._offloaded_from: torch.device | None = None
         family = family_of(type(pipe).__name__)
         if family is None:
             raise ValueError(f"{about['model']!r} is a {type(pipe).__name__}; {SUPPORTED}")
@@ -165,12 +166,19 @@ class StableDiffusion:
             loaded = _LOADED[key] = cls(read(**about), about)
         return loaded
 
-    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        *,
+        offload: bool = False,
+    ) -> "StableDiffusion":
         """Move the networks to a device, and the network and the text encoders to a dtype. The VAE stays in float32.
 
-        None changes nothing. Weights that a narrower dtype has rounded are read again for another one. `ValueError`
-        for float16 on the processor, for a device or dtype that there is not, for weights that a narrower dtype cannot
-        hold, or where the files to be read again have changed.
+        None changes nothing. offload: a network is on the device while it is used only, and else on the processor, by
+        diffusers' enable_model_cpu_offload; the next call of `to` ends that. Weights that a narrower dtype has rounded
+        are read again for another one. `ValueError` for float16 or offload on the processor, for a device or dtype that
+        there is not, for weights that a narrower dtype cannot hold, or where the files to be read again have changed.
         """
         try:
             device = self.device if device is None else torch.device(device)
@@ -186,12 +194,23 @@ class StableDiffusion:
         )
         if device.type == "cpu" and precision == torch.float16:
             raise ValueError("float16 is too slow and too narrow on the processor; use float32 or bfloat16 there")
+        if device.type == "cpu" and offload:
+            raise ValueError(
+                "offload keeps the networks on the processor that another device is not using, and the device is the "
+                "processor already; leave it out (--cpu-offload), or take another device"
+            )
         another = precision != self.network.dtype
         if another and self.network.dtype in (torch.float16, torch.bfloat16):
             self._read_again()
         with quietly():
+            if self._offloaded_from is not None:
+                self.pipe.remove_all_hooks()
+            self._offloaded_from = device if offload else None
             for module in self._modules():
-                module.to(device=device, dtype=torch.float32 if module is self.vae else precision)
+                place = "cpu" if offload else device
+                module.to(device=place, dtype=torch.float32 if module is self.vae else precision)
+            if offload:
+                self._offload(device)
         self.prompts.forget(all_=another)
         if another and precision == torch.float16:
             for module in self._modules():
@@ -213,10 +232,23 @@ class StableDiffusion:
                 for key, weight in [*ours.named_parameters(), *ours.named_buffers()]:
                     weight.data = fresh[key].data.to(weight.device)
 
+    def _offload(self, device: torch.device) -> None:
+        self._offloaded_from = device
+        self.pipe.enable_model_cpu_offload(device=device)
+
+    def switch_vae(self, *, tiling: bool = False, slicing: bool = False) -> None:
+        """Let the VAE work on an image tile by tile, which bounds its memory and changes images a little, and on one
+        image after the other: diffusers' own switches, enable_tiling and enable_slicing. False is off. `ValueError`
+        for tiles that diffusers' AutoencoderTiny does not have."""
+        if tiling and (fits := getattr(self.vae, "spatial_scale_factor", self.scale)) != self.scale:
+            raise ValueError(f"the tiles of AutoencoderTiny are of latents {fits} times smaller than an image")
+        for name, on in (("tiling", tiling), ("slicing", slicing)):
+            getattr(self.vae, f"{'enable' if on else 'disable'}_{name}")()
+
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
+        """Where the network computes."""
+        return self._offloaded_from or next(self.network.parameters()).device
 
     def denoiser(self, *, rounded: bool = False, negative_prompt: str | None = None) -> LambdaDenoiser:
         """The checkpoint's model as a frozen denoiser. Its cond (B,) are labels that `prompts.add` gives.

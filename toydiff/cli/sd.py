@@ -49,6 +49,9 @@ TO_SAMPLE = (
     "original_size",
     "crop",
     "target_size",
+    "cpu_offload",
+    "vae_tiling",
+    "vae_slicing",
 )
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
 """The options that only checkpoints have, by their names in the parsed arguments."""
@@ -229,6 +232,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             ("--target-size", "H,W", "the size that it is as if cut to (default: the image's)"),
         ):
             group.add_argument(option, metavar=metavar, type=two, help=f"SDXL sees sizes beside a prompt: {what}")
+        for option, what in (
+            ("--cpu-offload", "keep each network on the processor while it is not used; needs --device cuda or mps"),
+            ("--vae-tiling", "decode an image tile by tile, for less memory; the tiles change it a little"),
+            ("--vae-slicing", "decode one image after the other, for less memory"),
+        ):
+            group.add_argument(option, action="store_true", default=None, help=what)
         group.add_argument(
             "--round-timesteps",
             action="store_true",
@@ -335,7 +344,7 @@ def prepare(
     dtype = args.dtype or ("float16" if device == "cuda" and not training else "float32")
     if training and dtype == "float16":
         raise ValueError("gradients underflow in float16; train with --dtype bfloat16 or float32")
-    the_problem.checkpoint.to(device, dtype)
+    the_problem.checkpoint.to(device, dtype, offload=bool(getattr(args, "cpu_offload", False)))
 
 
 def usual_guidance(the_problem: "Problem") -> float:
@@ -387,11 +396,17 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     "a run knows its own checkpoint; --model, --config, --lora, --unet, --vae, --scheduler, "
                     "--prediction-type and --local-only are for sampling one without a run"
                 )
+        if args.cpu_offload:
+            raise ValueError(
+                "--cpu-offload is for sampling a checkpoint without a run; export the run, and give it as --lora or "
+                "--unet"
+            )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
     guidance_scale = usual_guidance(the_problem) if D is None or D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
+    the_problem.checkpoint.switch_vae(tiling=bool(args.vae_tiling), slicing=bool(args.vae_slicing))
     negatives = args.negative_prompt or [None]
     negative = negatives[0] if len(negatives) == 1 else negatives
     size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
@@ -415,6 +430,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "target_size": args.target_size,
         "round_timesteps": bool(args.round_timesteps),
         "dtype": str(args.dtype or "default"),
+        "vae_tiling": bool(args.vae_tiling),
+        "vae_slicing": bool(args.vae_slicing),
         "lora": args.lora or [],
         "unet": args.unet,
         "vae": args.vae,
