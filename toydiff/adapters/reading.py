@@ -72,7 +72,7 @@ def read(
         if unet is not None:
             pipe.register_modules(**{family.part: _other_network(pipe, family, unet, local_only, unsafe)})
         if vae is not None:
-            pipe.register_modules(vae=_other_vae(pipe, family, vae, local_only, unsafe))
+            pipe.register_modules(vae=other_vae(pipe, family, vae, local_only, unsafe))
         _fits(pipe, family, model)
         for one in lora:
             _add_lora(pipe, family, one, local_only, unsafe)
@@ -483,14 +483,19 @@ def _called(part: str) -> str:
     return "UNet" if part == "unet" else part
 
 
-def _other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
-    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, or,
-    in the same class, scaled or shifted otherwise."""
+def other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
+    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, in
+    the same class scaled or shifted otherwise, or, in another one, without the checkpoint's own mean."""
     found, what = _other(family, "vae", "VAE", vae, local_only, unsafe)
     for name, theirs, ours in zip(("channels", "scale"), latents_of(found), latents_of(pipe.vae), strict=True):
         if theirs != ours:
             raise ValueError(f"{what} does not fit this checkpoint: the {name} of its latents is {theirs}, not {ours}")
     same = ("scaling_factor", "shift_factor", "latents_mean", "latents_std") if type(found) is type(pipe.vae) else ()
+    if not same and any(pipe.vae.config.get(name) is not None for name in ("latents_mean", "latents_std")):
+        raise ValueError(
+            f"{what} does not fit this checkpoint, whose VAE has a mean of its latents (latents_mean): "
+            f"a {type(found).__name__} knows none"
+        )
     for name in same:
         theirs, ours = found.config.get(name), pipe.vae.config.get(name)
         if theirs != ours:

@@ -52,6 +52,8 @@ TO_SAMPLE = (
     "cpu_offload",
     "vae_tiling",
     "vae_slicing",
+    "preview",
+    "preview_dir",
 )
 TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
 """The options that only checkpoints have, by their names in the parsed arguments."""
@@ -232,6 +234,18 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             ("--target-size", "H,W", "the size that it is as if cut to (default: the image's)"),
         ):
             group.add_argument(option, metavar=metavar, type=two, help=f"SDXL sees sizes beside a prompt: {what}")
+        group.add_argument(
+            "--preview",
+            metavar="PATH",
+            type=place,
+            help="write what is predicted after each step as a picture, decoded by this AutoencoderTiny (TAESD)",
+        )
+        group.add_argument(
+            "--preview-dir",
+            metavar="DIR",
+            type=place,
+            help="with --preview: the folder of its pictures, BATCH-STEP.png; empty, or made where missing",
+        )
         for option, what in (
             ("--cpu-offload", "keep each network on the processor while it is not used; needs --device cuda or mps"),
             ("--vae-tiling", "decode an image tile by tile, for less memory; the tiles change it a little"),
@@ -366,6 +380,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
 
     from ..adapters.checkpoint import UNFILTERED
     from ..adapters.images import read_image
+    from ..adapters.preview import Preview
     from ..adapters.reading import whole as whole_path
     from ..adapters.sampling import sample_images, usual_strength
     from ..adapters.schedulers import sampler_of
@@ -374,6 +389,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from ..solvers.registry import PARALLEL, is_learned
 
     out = sample_file(args.out, args.json)
+    if (args.preview is None) != (args.preview_dir is None):
+        raise ValueError("--preview names a TAESD, and --preview-dir the folder of its pictures: give both, or neither")
     if not args.prompt:
         raise ValueError("give at least one --prompt; it may be empty")
     device = usable(args.device or "cpu")
@@ -442,6 +459,15 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "mask": None if args.mask is None else whole_path(args.mask),
         "strength": usual_strength(args.mask) if args.image is not None and args.strength is None else args.strength,
     }
+    preview = None
+    if args.preview is not None:
+        preview = Preview(
+            the_problem.checkpoint,
+            args.preview,
+            args.preview_dir,
+            local_only=bool(args.local_only),
+            unsafe=bool(args.unsafe_weights),
+        )
     made = sample_images(
         the_problem.checkpoint,
         args.prompt,
@@ -466,6 +492,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         cut=bool(args.cut_prompts),
         by_parts=bool(args.prompt_parts),
         progress=show_progress(),
+        callback=preview,
         **({} if args.at_once is None else {"at_once": args.at_once}),
     )
     write_bytes(out, as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings))
