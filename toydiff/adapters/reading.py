@@ -463,7 +463,7 @@ def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_o
     wrote, or the weights of one in a file, as those of SDXL-Lightning, for the checkpoint's own configuration."""
     part = family.part
     path, network = Path(unet), getattr(pipe, part)
-    if path.is_file() or path.suffix in SINGLE:
+    if path.is_file() or (path.suffix in SINGLE and not path.is_dir()):
         try:
             check_single(path, unsafe)
             load_network_file(network, family, path, unsafe)

@@ -22,9 +22,9 @@ from ..support.checks import check_count, check_grid, check_number, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
 from .families import Family
 from .inpainting import Inpainting
-from .network import needs_mask, network_of
+from .network import CheckpointNetwork, needs_mask, network_of
 from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
-from .sizes import sizes_of_call
+from .sizes import Six, sizes_of_call
 from .starts import checked_image, from_image, noise_of, streams
 from .text import Terms, check_text, label_of
 
@@ -202,18 +202,8 @@ def sample_images(
         raise ValueError("a prompt that is too long is either cut or read by parts (--cut-prompts, --prompt-parts)")
     labels = net.checkpoint.prompts.add(prompts, cut=cut or by_parts).repeat_interleave(each)
     negatives = _negatives(checkpoint, negative_prompt, len(prompts), cut or by_parts)
-    pixels = _pixels(checkpoint, image, size)
-    sizes = sizes_of_call(original_size, crops_coords_top_left, target_size, pixels)
-    if sizes is not None and not family.takes_sizes(net.network):
-        raise ValueError(
-            f"{net.checkpoint.source!r} sees no sizes beside a prompt, as SDXL does: leave out original_size, "
-            "crops_coords_top_left and target_size (--original-size, --crop, --target-size)"
-        )
-    terms = [Terms(text, negative, sizes) for text, negative in zip(prompts, negatives, strict=True)]
-    if by_parts:
-        pipe = net.checkpoint.pipe
-        numbers = [max(family.parts(pipe, text or "") for text in (one.prompt, one.negative)) for one in terms]
-        terms = [one._replace(parts=number) for one, number in zip(terms, numbers, strict=True)]
+    sizes = sizes_of_call(original_size, crops_coords_top_left, target_size, _pixels(checkpoint, image, size))
+    terms = _terms(net, prompts, negatives, sizes, by_parts)
     plain = sizes is None and negative_prompt is None and not by_parts
     cond = labels if plain else torch.tensor([label_of(one) for one in terms]).repeat_interleave(each)
     guided = _guided(D, guidance_scale, guidance_rescale, guidance_interval)
@@ -255,7 +245,8 @@ def sample_images(
     latents, first = torch.cat(ends), parts[0]
     if keep == "end":
         first = dataclasses.replace(first, xs=latents[None], x0s=latents.new_empty(0, *latents.shape))
-    first = dataclasses.replace(first, seconds=sum(path.seconds for path in parts))
+    nfe, rounds = max(path.nfe for path in parts), max(path.rounds for path in parts)
+    first = dataclasses.replace(first, nfe=nfe, rounds=rounds, seconds=sum(path.seconds for path in parts))
     images = checkpoint.decode(latents, at_once=at_once, progress=progress) if decode else None
     return Images(images, latents, labels, first)
 
@@ -277,6 +268,23 @@ def _negatives(
         if not cut and (lost := checkpoint.too_long(text)):
             raise ValueError(f"of the negative prompt: {lost}")
     return texts
+
+
+def _terms(
+    net: CheckpointNetwork, prompts: Sequence[str], negatives: Sequence[str | None], sizes: Six | None, by_parts: bool
+) -> list[Terms]:
+    """What stands beside each prompt; `ValueError` for what the network does not see."""
+    family, pipe = net.family, net.checkpoint.pipe
+    if sizes is not None and not family.takes_sizes(net.network):
+        raise ValueError(
+            f"{net.checkpoint.source!r} sees no sizes beside a prompt, as SDXL does: leave out original_size, "
+            "crops_coords_top_left and target_size (--original-size, --crop, --target-size)"
+        )
+    terms = [Terms(text, negative, sizes) for text, negative in zip(prompts, negatives, strict=True)]
+    if not by_parts:
+        return terms
+    numbers = [max(family.parts(pipe, text or "") for text in (one.prompt, one.negative)) for one in terms]
+    return [one._replace(parts=number) for one, number in zip(terms, numbers, strict=True)]
 
 
 def _batches(lengths: Sequence[int], most: int) -> list[slice]:
