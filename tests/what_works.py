@@ -51,6 +51,18 @@ FEATURES = [
     Feature("`--image`, `--strength`", "from_image", {"animatediff": "takes no image"}),
     Feature("`--mask`", "inpainted", {"animatediff": "takes no image"}),
     Feature("`--negative-prompt`", "negative", {"flux-dev": "has the guidance scale as an input"}),
+    Feature(
+        "prompts longer than CLIP reads, `--prompt-parts`",
+        "parts",
+        dict.fromkeys(("sd3", "flux-dev", "flux-schnell"), "by SD 1.x, SD 2.x and SDXL only"),
+    ),
+    Feature(
+        "`--original-size`, `--crop`, `--target-size`",
+        "sizes",
+        dict.fromkeys(("sd", "sd3", "flux-dev", "flux-schnell", "animatediff"), "sees no sizes"),
+    ),
+    Feature("`--vae-tiling`, `--vae-slicing`", "switched"),
+    Feature("`--frames`: clips", "frames", dict.fromkeys(("sd", "xl", "sd3", "flux-dev", "flux-schnell"), "of clips")),
     Feature("`--guidance-rescale`, `--guidance-interval`", "rescaled", {"flux-dev": "guidance"}),
     Feature("`--vae`", "another_vae"),
     Feature("`--unet`: another network", "another_network"),

@@ -173,7 +173,7 @@ def changed(file, **keys):
         ),
         cut,
         without_a_weight,
-        changed("model_index.json", _class_name="StableDiffusionInpaintPipeline"),
+        changed("model_index.json", _class_name="StableDiffusionUpscalePipeline"),
         changed("model_index.json", unet=["mine", "Network"]),
         changed("vae/config.json", scaling_factor=-1),
         changed("scheduler/scheduler_config.json", prediction_type="noise"),

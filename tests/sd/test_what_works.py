@@ -86,6 +86,32 @@ def negative(on):
     assert not torch.equal(on.made(negative_prompt="ugly"), on.made())
 
 
+def parts(on):
+    long = "a cat on a mat " * 30
+    checkpoint = StableDiffusion.load(on.folder)
+    made = {"steps": 1, "size": on.size, "decode": False, "guidance_scale": 1.0} | on.frames
+    assert not torch.equal(
+        sample_images(checkpoint, long, by_parts=True, **made).latents,
+        sample_images(checkpoint, long, cut=True, **made).latents,
+    )
+
+
+def sizes(on):
+    on.made(original_size=(64, 64), crops_coords_top_left=(0, 8), target_size=(32, 32))
+
+
+def switched(on):
+    checkpoint = StableDiffusion.load(on.folder)
+    made = {"steps": 1, "size": on.size, "guidance_scale": 1.0} | on.frames
+    whole = sample_images(checkpoint, "a cat", **made).images
+    checkpoint.switch_vae(slicing=True, tiling=True)
+    assert (sample_images(checkpoint, "a cat", **made).images - whole).abs().max() <= 1 / 255  # one tile
+
+
+def frames(on):
+    assert on.made(frames=3).shape[2] == 3
+
+
 def rescaled(on):
     on.made(guidance_rescale=0.7, guidance_interval=(0.2, 0.8))
 

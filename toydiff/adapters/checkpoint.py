@@ -68,13 +68,14 @@ class StableDiffusion:
     `network`, a UNet or a transformer, and `vae` are diffusers' modules, frozen, and `pipe` is the pipeline that holds
     them; `family` says how they are called. `schedule` and `kind` say how the network was trained; `table` is the
     checkpoint's schedule of K = `timesteps` levels. `weight_names` are those of the network's weights. `prompts`
-    encodes prompts. `scale` is how many pixels one place of a latent is wide, `channels` a latent's channels, and
-    `resolution` (height, width), in pixels, the size of image that it was trained at. `about` holds the arguments of
-    `load`.
+    encodes prompts. `takes_mask` is whether the network is one made for inpainting. `scale` is how many pixels one
+    place of a latent is wide, `channels` a latent's channels, and `resolution` (height, width), in pixels, the size of
+    image that it was trained at. `about` holds the arguments of `load`.
     """
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
         self.pipe, self.about, self._files = pipe, about, _state(about)
+        self._offloaded_from: torch.device | None = None
         family = family_of(type(pipe).__name__)
         if family is None:
             raise ValueError(f"{about['model']!r} is a {type(pipe).__name__}; {SUPPORTED}")
@@ -102,8 +103,9 @@ class StableDiffusion:
             raise ValueError(
                 f"the {family.part} of {self.source!r} takes {family.channels(self.network)} channels "
                 f"where a latent has {self.channels}: "
-                "checkpoints for inpainting, depth or editing are not supported"
+                "checkpoints for depth, editing or upscaling are not supported"
             )
+        self.takes_mask = family.takes_mask(self.network)
         height, width = family.places(pipe)
         self.resolution = height * self.scale, width * self.scale
         # they hold the pipeline and not this object, so that it is freed as soon as it is dropped
@@ -139,7 +141,8 @@ class StableDiffusion:
         config: for a single file, what the file holds: a folder in diffusers' layout, of which its JSON and tokenizers
         suffice, or a hub id. With None, diffusers guesses, and reads the hub. lora: files or folders of LoRAs, which
         are added to the weights for good, in this order; "style.safetensors:0.8" adds 0.8 times its change. unet: a
-        folder with another UNet, or transformer, which replaces the checkpoint's. scheduler: the class of a scheduler
+        folder or a .safetensors file with another UNet, or transformer, which replaces the checkpoint's; a file has its
+        weights alone, and the checkpoint's configuration. scheduler: the class of a scheduler
         of diffusers, one of `names.COMPARABLE`, in place of the checkpoint's, with the same configuration.
         prediction_type: what the UNet predicts, one of `names.PREDICTION_TYPES`, in place of what that configuration
         says. vae: a folder with another VAE, whose latents are of the same shape. motion_adapter: a folder or hub id of
@@ -173,12 +176,19 @@ class StableDiffusion:
             loaded = _LOADED[key] = cls(read(**about), about)
         return loaded
 
-    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        *,
+        offload: bool = False,
+    ) -> "StableDiffusion":
         """Move the networks to a device, and the network and the text encoders to a dtype. The VAE stays in float32.
 
-        None changes nothing. Weights that a narrower dtype has rounded are read again for another one. `ValueError`
-        for float16 on the processor, for a device or dtype that there is not, for weights that a narrower dtype cannot
-        hold, or where the files to be read again have changed.
+        None changes nothing. offload: a network is on the device while it is used only, and else on the processor, by
+        diffusers' enable_model_cpu_offload; the next call of `to` ends that. Weights that a narrower dtype has rounded
+        are read again for another one. `ValueError` for float16 or offload on the processor, for a device or dtype that
+        there is not, for weights that a narrower dtype cannot hold, or where the files to be read again have changed.
         """
         try:
             device = self.device if device is None else torch.device(device)
@@ -194,12 +204,23 @@ class StableDiffusion:
         )
         if device.type == "cpu" and precision == torch.float16:
             raise ValueError("float16 is too slow and too narrow on the processor; use float32 or bfloat16 there")
+        if device.type == "cpu" and offload:
+            raise ValueError(
+                "offload keeps the networks on the processor that another device is not using, and the device is the "
+                "processor already; leave it out (--cpu-offload), or take another device"
+            )
         another = precision != self.network.dtype
         if another and self.network.dtype in (torch.float16, torch.bfloat16):
             self._read_again()
         with quietly():
+            if self._offloaded_from is not None:
+                self.pipe.remove_all_hooks()
+            self._offloaded_from = device if offload else None
             for module in self._modules():
-                module.to(device=device, dtype=torch.float32 if module is self.vae else precision)
+                place = "cpu" if offload else device
+                module.to(device=place, dtype=torch.float32 if module is self.vae else precision)
+            if offload:
+                self._offload(device)
         self.prompts.forget(all_=another)
         if another and precision == torch.float16:
             for module in self._modules():
@@ -221,10 +242,23 @@ class StableDiffusion:
                 for key, weight in [*ours.named_parameters(), *ours.named_buffers()]:
                     weight.data = fresh[key].data.to(weight.device)
 
+    def _offload(self, device: torch.device) -> None:
+        self._offloaded_from = device
+        self.pipe.enable_model_cpu_offload(device=device)
+
+    def switch_vae(self, *, tiling: bool = False, slicing: bool = False) -> None:
+        """Let the VAE work on an image tile by tile, which bounds its memory and changes images a little, and on one
+        image after the other: diffusers' own switches, enable_tiling and enable_slicing. False is off. `ValueError`
+        for tiles that diffusers' AutoencoderTiny does not have."""
+        if tiling and (fits := getattr(self.vae, "spatial_scale_factor", self.scale)) != self.scale:
+            raise ValueError(f"the tiles of AutoencoderTiny are of latents {fits} times smaller than an image")
+        for name, on in (("tiling", tiling), ("slicing", slicing)):
+            getattr(self.vae, f"{'enable' if on else 'disable'}_{name}")()
+
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
+        """Where the network computes."""
+        return self._offloaded_from or next(self.network.parameters()).device
 
     def denoiser(self, *, rounded: bool = False, negative_prompt: str | None = None) -> LambdaDenoiser:
         """The checkpoint's model as a frozen denoiser. Its cond (B,) are labels that `prompts.add` gives.
@@ -367,11 +401,15 @@ class StableDiffusion:
         return f"StableDiffusion({self.source!r}, {type(self.pipe).__name__}, {self.kind}, {height} x {width} px)"
 
 
-def encode_text(pipe: "DiffusionPipeline", family: Family, texts: Sequence[str] | None) -> Encoded:
-    """Prompts as the pipeline's own encoders have them. None stands for no prompt."""
+def encode_text(pipe: "DiffusionPipeline", family: Family, texts: Sequence[str] | None, parts: int = 1) -> Encoded:
+    """Prompts as the pipeline's own encoders have them, or one prompt by parts. None stands for no prompt."""
     device = pipe.vae.device
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        return family.encode(pipe, texts)
+        return (
+            family.encode(pipe, texts)
+            if parts == 1
+            else family.encode_parts(pipe, None if texts is None else texts[0], parts)
+        )
 
 
 def _encoders(pipe: "DiffusionPipeline", family: Family) -> list[tuple[int, int]]:

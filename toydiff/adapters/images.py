@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .quiet import one_line
 from .shards import Picture, leave_out, opened
+from .sizes import Six
 from .store import Store
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ GAP = 4
 """Pixels between the images of a sheet."""
 READ_AS = 2
 """Grows when `read_image` gives other pixels for a file: latents that were kept then count no more."""
+
+TURNED = 0x0112
+"""The field of a photo that says how it is to be turned."""
+SIDEWAYS = (5, 6, 7, 8)
+"""Its values where height and width change places."""
 
 
 class Encoder(Protocol):
@@ -88,6 +94,24 @@ def read_clip(path: Picture, size: tuple[int, int], frames: int) -> Tensor:
     except Exception as error:  # of many kinds: decoders meet damaged files where they do not expect them
         raise ValueError(f"{str(path)!r} cannot be read as a clip: {one_line(error)[:120]}") from None
     return torch.stack(taken).permute(0, 3, 1, 2).float() / 255
+
+
+def sizes_of_picture(path: Picture, size: tuple[int, int]) -> Six:
+    """The six numbers of a picture that `read_image` scales and cuts to size = (height, width). Its header is
+    read; a corner is a whole number of pixels. `ValueError` for a file that is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(opened(path)) as file:
+            width, height = file.size
+            turned = file.getexif().get(TURNED, 1)
+    except Exception as error:  # of many kinds: decoders meet damaged files where they do not expect them
+        raise ValueError(f"{str(path)!r} cannot be read as an image: {one_line(error)[:120]}") from None
+    if turned in SIDEWAYS:
+        width, height = height, width
+    scale = max(size[0] / height, size[1] / width)
+    top, left = (round((own * scale - cut) / 2) for own, cut in zip((height, width), size, strict=True))
+    return height, width, top, left, size[0], size[1]
 
 
 def _on_white(image: "Image") -> "Image":

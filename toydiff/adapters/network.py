@@ -17,7 +17,7 @@ from ..nets import DIFFUSERS
 from ..schedules import Coefficient, Tabulated, expand
 from ..support.checks import check_count, shape, unknown
 from .families import Family
-from .text import Prompts
+from .text import Prompts, without
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -59,7 +59,9 @@ class CheckpointNetwork(nn.Module):
     trained: one of `TRAINED`; rank: of a LoRA. guided: the guidance scale is an input of the module. flow: the network
     is on the linear schedule, as flow models of diffusers are, and the module gets x itself and the timestep 1000 t, at
     most the family's `last_timestep`. shared: the names of the module's weights that are the checkpoint's own.
-    `negative` is the prompt that stands for no label; None is what the checkpoint uses for no prompt.
+    `negative` is the prompt that stands for no label; None is what the checkpoint uses for no prompt. `kept`
+    (B, 1 + C, H, W), which a model made for inpainting needs, is the mask of B images, 1 where they are made anew, and
+    the latent of what is left of each; it is called with these images, or with them several times over.
     """
 
     name = DIFFUSERS
@@ -87,6 +89,7 @@ class CheckpointNetwork(nn.Module):
         self.trained, self.rank, self.guided, self.flow = trained, rank, guided, flow
         self.rounded, self.table = False, checkpoint.table
         self.negative: str | None = None
+        self.kept: Tensor | None = None
         self._shared = shared
         self.register_load_state_dict_post_hook(_shared_is_there)
 
@@ -170,7 +173,19 @@ class CheckpointNetwork(nn.Module):
             raise ValueError("this network does not see a guidance scale; make it with guided=True")
         if self.guided and guidance_scale is None:
             guidance_scale = x.new_ones(len(x))
+        if family.takes_mask(network):
+            like = torch.cat([like, self._kept(like)], 1)
         return family.predict(network, like, timestep, text, self.checkpoint.scale, guidance_scale)
+
+    def without(self, cond: Tensor) -> Tensor:
+        """The labels (B,) that stand for no prompt beside these; see `text.Terms`."""
+        return without(cond)
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """`kept` for the latents of a batch."""
+        if self.kept is None:
+            raise ValueError(needs_mask(self.checkpoint.source))
+        return self.kept.to(x).repeat(len(x) // len(self.kept), 1, 1, 1)
 
     def _timestep(self, x: Tensor, lam: Coefficient) -> Tensor:
         """k, (B,). Of a number it is computed in Python: small tensors are slow."""
@@ -278,6 +293,14 @@ class CheckpointNetwork(nn.Module):
 def _flow_time(lam: float) -> float:
     """The time of a lambda on the linear schedule."""
     return 1 / (1 + math.exp(min(lam, 700.0)))
+
+
+def needs_mask(source: str) -> str:
+    """What is said of a model made for inpainting where no mask is given, or where it cannot be."""
+    return (
+        f"{source!r} is made for inpainting: it makes images with an image and a mask only (--image, --mask), and is "
+        "not trained here"
+    )
 
 
 class _Enough(Exception):

@@ -21,6 +21,7 @@ from .families.base import named
 from .families.unets import XL
 from .lora import add_lora, with_strength
 from .names import BETA_SCHEDULES, COMPARABLE, PREDICTION_TYPES
+from .network_file import load_network_file
 from .quiet import naming, one_line, quietly
 from .weights import Header, check_weights, header_of, metadata_of, read_tensors
 
@@ -82,7 +83,7 @@ def read(
         if unet is not None:
             pipe.register_modules(**{family.part: _other_network(pipe, family, unet, local_only, unsafe)})
         if vae is not None:
-            pipe.register_modules(vae=_other_vae(pipe, family, vae, local_only, unsafe))
+            pipe.register_modules(vae=other_vae(pipe, family, vae, local_only, unsafe))
         _fits(pipe, family, model)
         for one in lora:
             _add_lora(pipe, family, one, local_only, unsafe)
@@ -499,12 +500,20 @@ def _say_kind(pipe: Any, tensors: dict[str, Tensor], says: dict[str, str]) -> No
 
 
 def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_only: bool, unsafe: bool) -> Any:
-    """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export`
-    wrote."""
+    """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, one that `toydiff export`
+    wrote, or the weights of one in a file, as those of SDXL-Lightning, for the checkpoint's own configuration."""
     part = family.part
-    found, what = _other(family, part, "UNet" if part == "unet" else part, unet, local_only, unsafe)
+    path, network = Path(unet), getattr(pipe, part)
+    if path.is_file() or (path.suffix in SINGLE and not path.is_dir()):
+        try:
+            check_single(path, unsafe)
+            load_network_file(network, family, path, unsafe)
+        except ValueError as error:
+            raise ValueError(f"the {_called(part)} {unet!r} cannot be read: {error}") from None
+        return network
+    found, what = _other(family, part, _called(part), unet, local_only, unsafe)
     for name in family.fitting:
-        theirs, ours = found.config.get(name), getattr(pipe, part).config.get(name)
+        theirs, ours = found.config.get(name), network.config.get(name)
         if theirs != ours:
             raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
     return family.fitted(found, getattr(pipe, part))
@@ -528,14 +537,24 @@ def _animated(
         raise ValueError(f"{what} does not fit this checkpoint: {error}") from None
 
 
-def _other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
-    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, or,
-    in the same class, scaled or shifted otherwise."""
+def _called(part: str) -> str:
+    """How messages call a family's network."""
+    return "UNet" if part == "unet" else part
+
+
+def other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
+    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, in
+    the same class scaled or shifted otherwise, or, in another one, without the checkpoint's own mean."""
     found, what = _other(family, "vae", "VAE", vae, local_only, unsafe)
     for name, theirs, ours in zip(("channels", "scale"), latents_of(found), latents_of(pipe.vae), strict=True):
         if theirs != ours:
             raise ValueError(f"{what} does not fit this checkpoint: the {name} of its latents is {theirs}, not {ours}")
     same = ("scaling_factor", "shift_factor", "latents_mean", "latents_std") if type(found) is type(pipe.vae) else ()
+    if not same and any(pipe.vae.config.get(name) is not None for name in ("latents_mean", "latents_std")):
+        raise ValueError(
+            f"{what} does not fit this checkpoint, whose VAE has a mean of its latents (latents_mean): "
+            f"a {type(found).__name__} knows none"
+        )
     for name in same:
         theirs, ours = found.config.get(name), pipe.vae.config.get(name)
         if theirs != ours:

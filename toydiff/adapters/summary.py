@@ -85,6 +85,7 @@ def summary(model: str, config: str | None = None, motion_adapter: str | None = 
         "predicts": checkpoint.kind,
         "timesteps": checkpoint.timesteps,
         "flow": checkpoint.flow,
+        "takes_mask": checkpoint.takes_mask,
         "resolution": list(checkpoint.resolution),
         "latent": list(checkpoint.latent_shape()),
         "most_frames": family.most_frames(checkpoint.network) if family.clips else None,
@@ -149,7 +150,7 @@ def _of_header(path: Path, header: Header) -> dict[str, Any]:
     if not (held.get("unet") or held.get("transformer")):
         raise ValueError(
             f"the file {str(path)!r} cannot be read as a checkpoint: it has no weights of a UNet "
-            "(model.diffusion_model), and none of a LoRA"
+            "(model.diffusion_model), and none of a LoRA; on top of a checkpoint goes a UNet alone, with --unet"
         )
     like = usual_configuration(header)
     return {"model": whole(path), "like": like, "weights": _on_disk(held), "missing": ["config"]}

@@ -5,7 +5,7 @@ dropped for guidance, pairs on disk, batches split between processes.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..denoisers import NO_CLASS
 from ..support.checks import check_batch_of_times
+from .sizes import Six
 from .store import Store
 
 AT_ONCE = 32
@@ -34,6 +35,9 @@ class Encoded(NamedTuple):
     """(n, tokens, width), what cross-attention reads."""
     pooled: Tensor | None
     """(n, width), SDXL's vector of the whole prompt; None for other checkpoints."""
+    sizes: Tensor | None = None
+    """(n, 6), what SDXL sees beside a prompt (`sizes`), -1 in a row of which nothing is said; None where it is of
+    none."""
 
 
 def check_text(text: str, what: str = "the prompt") -> str:
@@ -68,10 +72,47 @@ def text_of(id_: int) -> str:
     return TEXTS[id_]
 
 
+class Terms(NamedTuple):
+    """What a label stands for where that is more than a prompt."""
+
+    prompt: str | None
+    """None is what the checkpoint gets without a prompt."""
+    negative: str | None
+    """What guidance leads away from, beside this prompt; None as for `prompt`."""
+    sizes: Six | None = None
+    """What SDXL sees beside the prompt; None is the size of the image that is made."""
+    parts: int = 1
+    """In how many parts both prompts are read."""
+
+    @property
+    def without(self) -> "Terms":
+        """What guidance leads away from."""
+        return self._replace(prompt=self.negative)
+
+
+NO_SIZES = (-1,) * 6
+TERMS: dict[int, Terms] = {}
+"""What is behind the labels that this process has given for more than a prompt."""
+
+
+def label_of(terms: Terms) -> int:
+    """The label of these terms: 63 bits as of a prompt."""
+    id_ = prompt_id("\0" + repr(tuple(terms)))
+    TERMS[id_] = terms
+    return id_
+
+
+def without(cond: Tensor) -> Tensor:
+    """The labels (B,) of what guidance leads away from, beside each of the labels (B,)."""
+    ids = [label_of(TERMS[id_].without) if id_ in TERMS else NO_CLASS for id_ in cond.tolist()]
+    return torch.tensor(ids, dtype=cond.dtype, device=cond.device)
+
+
 class Prompts:
     """The prompts of a checkpoint, encoded.
 
-    encode(texts) gives `Encoded`; encode(None) gives one row, which the model gets where there is no prompt.
+    encode(texts) gives `Encoded`; encode(None) gives one row, which the model gets where there is no prompt;
+    encode([text], n) or encode(None, n) gives one by n parts.
     too_long(text) gives what is wrong with a prompt of too many tokens, or None. state() changes when an encoder is
     replaced or its weights are changed in place; it is looked at when prompts are added, and all are then encoded
     anew. What goes around autograd, such as `weight.data.mul_(2)`, leaves no trace: call `forget(all_=True)`.
@@ -79,13 +120,13 @@ class Prompts:
 
     def __init__(
         self,
-        encode: Callable[[Sequence[str] | None], Encoded],
+        encode: Callable[..., Encoded],
         too_long: Callable[[str], str | None],
         state: Callable[[], object] = lambda: None,
     ):
         self._encode, self._too_long, self._state = encode, too_long, state
         self._encoded_by = state()
-        self._rows: dict[int | str | None, Encoded] = {}
+        self._rows: dict[int | tuple[int | None, int] | None, Encoded] = {}
         self._stores: dict[tuple[Path, str], tuple[Store, Store]] = {}
         self._bytes = 0
         self._checked: set[int] = set()
@@ -176,24 +217,38 @@ class Prompts:
         for known, how, encoded in self._last:  # a sampler has the same labels at every step
             if how == wanted and torch.equal(known, cond):
                 return encoded
-        rows = [self._row(id_, negative) for id_ in cond.expand(len(like)).tolist()]
+        ids = cond.expand(len(like)).tolist()
+        rows = [self._row(id_, negative) for id_ in ids]
+        sizes = [terms.sizes if (terms := TERMS.get(id_)) else None for id_ in ids]
         with torch.inference_mode(False):  # what is kept may be needed in training
             pooled = [row.pooled.to(like.dtype) for row in rows if row.pooled is not None]
             encoded = Encoded(
                 torch.stack([row.hidden.to(like.dtype) for row in rows]).to(like.device),
                 torch.stack(pooled).to(like.device) if pooled else None,
+                like.new_tensor([six or NO_SIZES for six in sizes]) if any(sizes) else None,
             )
             self._last = [*self._last[1 - REMEMBERED :], (cond.clone(), wanted, encoded)]
         return encoded
 
     def _row(self, id_: int, negative: str | None) -> Encoded:
-        key = negative if id_ == NO_CLASS else id_
+        parts = 1
+        if id_ in TERMS:
+            text, parts = TERMS[id_].prompt, TERMS[id_].parts
+        elif id_ == NO_CLASS:
+            text = negative
+        elif id_ in self._rows:
+            return self._rows[id_]
+        elif (stored := self._stored(id_)) is not None:
+            return stored
+        else:  # added to another checkpoint, or encoded before this one was moved
+            text = text_of(id_)
+        label = None if text is None else prompt_id(text)
+        key = label if parts == 1 else (label, parts)
         if key not in self._rows and isinstance(key, int) and (stored := self._stored(key)) is not None:
             return stored
         if key not in self._rows:
-            # added to another checkpoint, or encoded before this one was moved
-            text = negative if id_ == NO_CLASS else text_of(id_)
-            self._rows[key] = _apart(self._encode(None if text is None else [text]))[0]
+            several = () if parts == 1 else (parts,)
+            self._rows[key] = _apart(self._encode(None if text is None else [text], *several))[0]
         return self._rows[key]
 
     def forget(self, *, all_: bool = False) -> None:

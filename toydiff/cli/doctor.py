@@ -72,6 +72,7 @@ def text(found: Mapping) -> str:
         f"{found['model']}: {found['pipeline']}",
         f"family: {found['family']}",
         f"predicts {found['predicts']}, {schedule}; scheduler {found['scheduler']}; {height} x {width} pixels{clips}",
+        *(["made for inpainting: it needs --image and --mask, and is not trained"] if found["takes_mask"] else ()),
         f"\n{files}\n",
         f"missing: {', '.join(found['missing']) or 'nothing'}",
         f"left out: {', '.join(found['left_out']) or 'nothing'}",

@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.model!r} is of the problem {model.about['problem']}, and makes no images of prompts")
     the_problem, D, sampler, usual = cli_sd.chosen(args, model)
     checkpoint = the_problem.checkpoint
+    if checkpoint.family.clips:
+        raise ValueError(f"toydiff score measures images, and the checkpoint {checkpoint.source!r} makes clips")
     places = the_problem.shape[1:] if args.size is None else checkpoint.latent_shape(args.size)[1:]
     size = (places[0] * checkpoint.scale, places[1] * checkpoint.scale)
     settings = {

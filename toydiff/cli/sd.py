@@ -57,6 +57,7 @@ TO_RUN = ("size", "frames", "at_once", "dtype", "cut_prompts")
 TO_SAMPLE = (
     "prompt",
     "negative_prompt",
+    "prompt_parts",
     "guidance_rescale",
     "guidance_interval",
     "round_timesteps",
@@ -64,6 +65,14 @@ TO_SAMPLE = (
     "mask",
     "strength",
     "fps",
+    "original_size",
+    "crop",
+    "target_size",
+    "cpu_offload",
+    "vae_tiling",
+    "vae_slicing",
+    "preview",
+    "preview_dir",
 )
 TO_TRAIN = ("prompts", "data", "rank", "full", "motion_only", "gradient_checkpointing", "cache", "skip_bad")
 """The options that only checkpoints have, by their names in the parsed arguments."""
@@ -79,6 +88,15 @@ def size_of(text: str) -> int | tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def two(text: str) -> tuple[int, int]:
+    """The type of the arguments of --original-size, --crop and --target-size: 768,512, vertical first."""
+    read = whole(0, 2**20)
+    numbers = [read(part) for part in text.split(",")]
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"must be two numbers of pixels, vertical and horizontal, got {text!r}")
+    return numbers[0], numbers[1]
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -126,7 +144,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--unet",
         metavar="PATH",
         type=place,
-        help="another UNet, or transformer, in place of the checkpoint's",
+        help="another UNet, or transformer, in place of the checkpoint's: a folder, or a .safetensors file of weights",
     )
     group.add_argument(
         "--vae",
@@ -204,7 +222,15 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--negative-prompt",
             metavar="TEXT",
-            help="what guidance leads away from; needs guidance that is not 1",
+            action="append",
+            help="what guidance leads away from; needs guidance that is not 1; once for all prompts, or as often as "
+            "--prompt, one for each",
+        )
+        group.add_argument(
+            "--prompt-parts",
+            action="store_true",
+            default=None,
+            help="read a prompt that is too long by parts, of as many tokens as the encoder reads (SD and SDXL)",
         )
         group.add_argument(
             "--guidance-rescale",
@@ -235,6 +261,34 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8, "
             "and 1 with --mask)",
         )
+        for option, metavar, what in (
+            (
+                "--original-size",
+                "H,W",
+                "the size of the picture that it is as if cut from (default: the image's)",
+            ),
+            ("--crop", "Y,X", "the corner in that picture where it is as if cut out (default: 0,0)"),
+            ("--target-size", "H,W", "the size that it is as if cut to (default: the image's)"),
+        ):
+            group.add_argument(option, metavar=metavar, type=two, help=f"SDXL sees sizes beside a prompt: {what}")
+        group.add_argument(
+            "--preview",
+            metavar="PATH",
+            type=place,
+            help="write what is predicted after each step as a picture, decoded by this AutoencoderTiny (TAESD)",
+        )
+        group.add_argument(
+            "--preview-dir",
+            metavar="DIR",
+            type=place,
+            help="with --preview: the folder of its pictures, BATCH-STEP.png; empty, or made where missing",
+        )
+        for option, what in (
+            ("--cpu-offload", "keep each network on the processor while it is not used; needs --device cuda or mps"),
+            ("--vae-tiling", "decode an image tile by tile, for less memory; the tiles change it a little"),
+            ("--vae-slicing", "decode one image after the other, for less memory"),
+        ):
+            group.add_argument(option, action="store_true", default=None, help=what)
         group.add_argument(
             "--fps",
             metavar="N",
@@ -366,7 +420,7 @@ def prepare(
     dtype = args.dtype or ("float16" if device == "cuda" and not training else "float32")
     if training and dtype == "float16":
         raise ValueError("gradients underflow in float16; train with --dtype bfloat16 or float32")
-    the_problem.checkpoint.to(device, dtype)
+    the_problem.checkpoint.to(device, dtype, offload=bool(getattr(args, "cpu_offload", False)))
 
 
 def skipped(the_problem: "Problem") -> dict[str, int]:
@@ -439,6 +493,11 @@ def chosen(
                     "--scheduler, --prediction-type, --beta-schedule and --local-only are for sampling one without a "
                     "run"
                 )
+        if getattr(args, "cpu_offload", None):
+            raise ValueError(
+                "--cpu-offload is for sampling a checkpoint without a run; export the run, and give it as --lora or "
+                "--unet"
+            )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
     if D is None:
         guidance_scale = usual_guidance(the_problem)
@@ -455,6 +514,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from ..adapters.checkpoint import UNFILTERED
     from ..adapters.clips import FPS, check_video
     from ..adapters.images import read_image
+    from ..adapters.preview import Preview
     from ..adapters.reading import whole as whole_path
     from ..adapters.sampling import sample_images, usual_strength
     from ..grids import DEFAULT_GRID
@@ -465,9 +525,14 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         check_video()
     if args.fps is not None and out.suffix not in MOVING:
         raise ValueError(f"--fps is for clips that move ({', '.join(MOVING)}), and --out is {args.out!r}")
+    if (args.preview is None) != (args.preview_dir is None):
+        raise ValueError("--preview names a TAESD, and --preview-dir the folder of its pictures: give both, or neither")
     if not args.prompt:
         raise ValueError("give at least one --prompt; it may be empty")
     the_problem, D, sampler, guidance_scale = chosen(args, model)
+    the_problem.checkpoint.switch_vae(tiling=bool(args.vae_tiling), slicing=bool(args.vae_slicing))
+    negatives = args.negative_prompt or [None]
+    negative = negatives[0] if len(negatives) == 1 else negatives
     size = args.size or tuple(side * the_problem.checkpoint.scale for side in the_problem.shape[-2:])
     clips = the_problem.checkpoint.family.clips
     if out.suffix in MOVING and not clips:
@@ -476,7 +541,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "model": the_problem.checkpoint.source if model is None else args.model,
         "problem": the_problem.name,
         "prompts": args.prompt,
-        "negative_prompt": args.negative_prompt,
+        "negative_prompt": negative,
+        "prompt_parts": bool(args.prompt_parts),
         "solver": args.solver or sampler["solver"],
         "grid": args.grid or (DEFAULT_GRID if is_learned(args.solver or "") else sampler["grid"]),
         "steps": args.steps or max(sampler["steps"]),
@@ -487,8 +553,13 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "guidance_interval": args.guidance_interval,
         "size": list(size) if isinstance(size, tuple) else [size, size],
         "frames": args.frames or (the_problem.shape[1] if clips else None),
+        "original_size": args.original_size,
+        "crop": args.crop,
+        "target_size": args.target_size,
         "round_timesteps": bool(args.round_timesteps),
         "dtype": str(args.dtype or "default"),
+        "vae_tiling": bool(args.vae_tiling),
+        "vae_slicing": bool(args.vae_slicing),
         "lora": args.lora or [],
         "unet": args.unet,
         "vae": args.vae,
@@ -501,6 +572,15 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "mask": None if args.mask is None else whole_path(args.mask),
         "strength": usual_strength(args.mask) if args.image is not None and args.strength is None else args.strength,
     }
+    preview = None
+    if args.preview is not None:
+        preview = Preview(
+            the_problem.checkpoint,
+            args.preview,
+            args.preview_dir,
+            local_only=bool(args.local_only),
+            unsafe=bool(args.unsafe_weights),
+        )
     made = sample_images(
         the_problem.checkpoint,
         args.prompt,
@@ -512,16 +592,21 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         guidance_scale=settings["guidance_scale"],
         guidance_rescale=settings["guidance_rescale"],
         guidance_interval=args.guidance_interval,
-        negative_prompt=args.negative_prompt,
+        negative_prompt=negative,
         size=tuple(settings["size"]),
         frames=settings["frames"],
+        original_size=args.original_size,
+        crops_coords_top_left=args.crop,
+        target_size=args.target_size,
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
         mask=None if args.mask is None else read_image(Path(args.mask), tuple(settings["size"])).mean(0, keepdim=True),
         strength=settings["strength"],
         seed=args.seed,
         rounded=settings["round_timesteps"],
         cut=bool(args.cut_prompts),
+        by_parts=bool(args.prompt_parts),
         progress=show_progress(),
+        callback=preview,
         **({} if args.at_once is None else {"at_once": args.at_once}),
     )
     if out.suffix in MOVING:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.checkpoint import AT_ONCE, StableDiffusion
-from ..adapters.images import encoded
-from ..adapters.network import TRAINED, CheckpointNetwork, network_of
+from ..adapters.images import encoded, sizes_of_picture
+from ..adapters.network import TRAINED, CheckpointNetwork, needs_mask, network_of
 from ..adapters.pictures import is_pattern, pictures, read_text
 from ..adapters.reading import whole
-from ..adapters.text import check_text, text_of
+from ..adapters.text import Terms, check_text, label_of, text_of
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
 from ..schedules import Linear, Schedule
@@ -51,6 +51,9 @@ class StableDiffusionProblem(CheckpointProblem):
     a student's activations are computed twice instead of kept in memory. at_once: latents in one call while sampling.
     cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one
     line for what does not fit.
+
+    A UNet that sees sizes beside a prompt, SDXL's, is trained with those of each picture and of what was cut out of it
+    (`adapters.sizes`). Where a method drops the prompt, it sees the size of the image alone.
 
     Samples are measured by the sliced Wasserstein distance of their latents to those of the data. It shows a collapse
     or a gross error. It does not measure the quality of images.
@@ -182,7 +185,12 @@ class StableDiffusionProblem(CheckpointProblem):
                 D.net.checkpoint.to(device, self.checkpoint.network.dtype)
 
     def ready(self) -> None:
+        self._check_trains()
         _ = self._latents
+
+    def _check_trains(self) -> None:
+        if self.checkpoint.takes_mask:
+            raise ValueError(needs_mask(self.checkpoint.source))
 
     def settings(self) -> dict:
         return self._settings
@@ -198,7 +206,8 @@ class StableDiffusionProblem(CheckpointProblem):
 
     @functools.cached_property
     def teacher(self) -> LambdaDenoiser:  # type: ignore[override]  # an attribute, made when it is first needed
-        """The checkpoint's own model."""
+        """The checkpoint's own model. `ValueError` for one that is made for inpainting."""
+        self._check_trains()
         return self.checkpoint.denoiser()
 
     @functools.cached_property
@@ -217,12 +226,17 @@ class StableDiffusionProblem(CheckpointProblem):
                 progress=self.progress,
                 bad=self._bad,
             )
+            kept = [self._images[k] for k in found.kept]
 
             def rows(i: Tensor) -> tuple[Tensor, Tensor]:
                 row = found.rows(i)
                 return row["mean"], row["std"]
 
-            return rows, self._add([self._images[k][1] for k in found.kept])
+            labels = self._add([caption for _, caption in kept])
+            if self.checkpoint.family.takes_sizes(self.checkpoint.network):
+                terms = (Terms(text, None, sizes_of_picture(path, (height, width))) for path, text in kept)
+                labels = torch.tensor([label_of(one) for one in terms])
+            return rows, labels
         if self._pairs is not None:
             from .pairs import load_pairs
 

@@ -124,11 +124,31 @@ class Family:
         """The tokenizers of those encoders that must read all of a prompt: where one does not, it is too long."""
         return [name for name, _, _ in self.readers(pipe)]
 
+    def parts(self, pipe: "DiffusionPipeline", text: str) -> int:
+        """How many parts a prompt has that is read by parts. `ValueError` where none is."""
+        raise ValueError(
+            f"prompts are read by parts by SD 1.x, SD 2.x and SDXL only; of {self.network_class} T5 reads long prompts "
+            "as they are"
+        )
+
+    def encode_parts(self, pipe: "DiffusionPipeline", text: str | None, n: int) -> Encoded:
+        """A prompt as n parts, one after the other; None stands for no prompt."""
+        raise NotImplementedError
+
+    def takes_sizes(self, network: Any) -> bool:
+        """Whether the network sees sizes beside a prompt (`adapters.sizes`)."""
+        return False
+
     # ---- latents
 
     def channels(self, network: Any) -> int:
         """C of the latents that a network takes."""
         return int(network.config.in_channels)
+
+    def takes_mask(self, network: Any) -> bool:
+        """Whether a mask and the latent of what it leaves are inputs of the network, behind the latent: a model made
+        for inpainting."""
+        return False
 
     def places(self, pipe: "DiffusionPipeline") -> tuple[int, int]:
         """(h, w) of the latents that a checkpoint was trained at."""
