@@ -14,6 +14,7 @@ from ..prediction import sigma_data_of, with_sigma_data
 from ..schedules import Schedule
 from ..solvers.registry import DEFAULT_SOLVER
 from ..support.checks import as_generator
+from ..training import Draws
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ class Problem:
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         """n training samples (n, *shape), and their labels (n,) or None where there are no classes."""
         raise NotImplementedError
+
+    def augmented(self, x0: Tensor, strength: float, draws: Draws) -> Tensor:
+        """Training samples (n, *shape), each changed a little into another that might be in the data. strength in (0,
+        1]: how much. `ValueError` where the problem knows no such changes."""
+        raise ValueError(f"the data of {self.name} cannot be augmented; set augment to 0")
 
     def network(self, *, guided: bool = False) -> nn.Module:
         """A fresh network of the size that this problem needs, such as `toydiff.nets.MLP`.

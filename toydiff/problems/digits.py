@@ -65,6 +65,14 @@ class DigitsProblem(Problem):
         i = torch.randint(len(self.digits.train), (n,), generator=as_generator(generator))
         return self.digits.train[i], self.digits.train_labels[i]
 
+    def augmented(self, x0: Tensor, strength: float, draws: Draws) -> Tensor:
+        """Digits shifted by up to 1 pixel, turned by up to 0.15 radians and scaled by up to 8 percent, at strength
+        1."""
+        n, far = len(x0), strength
+        shift = torch.stack([draws.uniform(n, -0.07 * far, 0.07 * far) for _ in range(2)], 1)
+        angle, scale = draws.uniform(n, -0.15 * far, 0.15 * far), draws.uniform(n, 1 - 0.08 * far, 1 + 0.08 * far)
+        return moved(x0, shift, angle, scale)
+
     def network(self, *, guided: bool = False) -> nn.Module:
         return UNet(classes=DIGIT_CLASSES, guided=guided)
 
