@@ -441,7 +441,15 @@ def test_evaluate_rows_are_the_librarys_and_the_table_shows_them(made, capsys):
     )
     for row, other in zip(rows, wanted, strict=True):
         assert tuple(row)[: len(ROW)] == ROW
-        assert set(row) - set(ROW) == {"floor_std", "fractions", "solver", "grid", "guidance_scale", "n"}
+        assert set(row) - set(ROW) == {
+            "distance_std",
+            "floor_std",
+            "fractions",
+            "solver",
+            "grid",
+            "guidance_scale",
+            "n",
+        }
         assert row | {"seconds": 0} == other | {"seconds": 0}
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in rows:
@@ -481,7 +489,7 @@ def test_samples_of_a_run_are_the_librarys(made, capsys):
         "guidance_scale": 1.0,
         "label": None,
     }
-    assert set(row) == set(ROW) | set(settings) | {"floor_std"}
+    assert set(row) == set(ROW) | set(settings) | {"distance_std", "floor_std"}
     assert (row["method"], row["updates"], row["nfe"], row["accuracy"]) == ("diffusion", 3, 2, None)
     assert row["distance"] == pytest.approx(problem("mixture").measure(path.end).distance)
     assert f"{row['distance']:.3g}" in capsys.readouterr().out

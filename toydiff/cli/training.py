@@ -519,6 +519,7 @@ def sample(args: argparse.Namespace) -> None:
         "teacher_calls": model.about["teacher_calls"],
         "seconds": path.seconds,
         **settings,
+        "distance_std": measured.distance_std,
         "floor_std": measured.floor_std,
     }
     data = as_npz(path, cond, settings) if out.suffix == ".npz" else as_png(the_problem, path, cond, law, row, settings)
@@ -678,9 +679,10 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | 
         [
             str(row["steps"]),
             str(row["nfe"]),
-            f"{row['distance']:.4g}",
+            f"{row['distance']:.4g}" + ("" if row["distance_std"] is None else f" ± {row['distance_std']:.1g}"),
             f"{row['floor']:.4g} ± {row['floor_std']:.1g}",
             f"{row['distance'] / row['floor']:.2f}",
+            f"{row['distance'] - row['floor']:.3g}",
             cell(row["accuracy"], ".1%"),
             f"{row['seconds']:.3g}",
         ]
@@ -688,12 +690,13 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | 
     ]
     guidance = "" if first["guidance_scale"] == 1 else f", guidance scale {first['guidance_scale']:g}"
     calls = f", {about['teacher_calls']:,} calls of the teacher" if about["teacher_calls"] else ""
-    head = ["steps", "NFE", "distance", "floor", "distance/floor", "accuracy", "s"]
+    head = ["steps", "NFE", "distance", "floor", "distance/floor", "excess", "accuracy", "s"]
     return (
         f"{first['method']} on {first['problem']}, after {about['updates']} updates{calls}\n"
         f"{first['n']} samples by {first['solver']} on the grid {first['grid']}{guidance}, seed {first['seed']}\n\n"
         f"{table(head, lines, range(len(head)))}\n\n"
-        f"distance: {distance_name} to true samples. floor: that of true samples among themselves."
+        f"distance: {distance_name} to true samples. floor: that of true samples among themselves. "
+        "excess: distance - floor."
     )
 
 

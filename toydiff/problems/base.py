@@ -33,6 +33,8 @@ class Measured:
     """The fraction of the samples at each mode, or of each requested class; None where there are no modes."""
     expected: tuple[float, ...] | None = None
     """What `fractions` should be; None where they are None."""
+    distance_std: float | None = None
+    """The standard deviation of the distance over the groups in which many samples are measured; None for one group."""
 
     @property
     def least_fraction(self) -> float | None:

@@ -2,6 +2,8 @@
 features."""
 
 import functools
+import math
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -28,7 +30,8 @@ class DigitsProblem(Problem):
 
     `source` and `seed` choose the digits and their split (`toydiff.problems.data.digits`). Samples are measured by the
     Fréchet distance of their classifier features to those of the training part. The floor is the distance of the
-    held-out part to the training part. Sampling and measuring "digits" need the package's own files only; training
+    held-out part to the training part. More samples than are held out are measured in groups of at most that number,
+    and the mean over the groups is taken. Sampling and measuring "digits" need the package's own files only; training
     reads the digits themselves, which another package carries.
     """
 
@@ -81,12 +84,15 @@ class DigitsProblem(Problem):
         if samples.shape[1:] != DIGIT_SHAPE:
             raise ValueError(f"digits have shape (n, 1, 28, 28), got {shape(samples)}")
         known = self._features
-        # a Fréchet distance is biased upwards by few samples: both sides of the comparison get the same number
-        samples = samples[: len(known.held_out)].float().cpu()
-        found, classes = known.net.features_of(samples)
-        lowest = known.floor(len(samples))
-        requested = self.eval_labels(len(samples)) if cond is None else cond[: len(samples)].cpu()
+        samples = samples.float().cpu()
+        requested = self.eval_labels(len(samples)) if cond is None else cond.cpu()
         assert requested is not None  # digits have classes
+        found, classes = known.net.features_of(samples)
+        # a Fréchet distance is biased upwards by few samples: both sides of the comparison get the same number, so that
+        # more samples than there are held-out digits are measured in groups
+        groups = found.tensor_split(math.ceil(len(found) / len(known.held_out)))
+        distances = [frechet_distance(group, known.reference) for group in groups]
+        lowest = known.floor(len(groups[0]))
         accuracy = None if cond is None else float((classes == requested).double().mean())
         got, due = (
             torch.bincount(which, minlength=DIGIT_CLASSES).double() / len(samples) for which in (classes, requested)
@@ -94,7 +100,13 @@ class DigitsProblem(Problem):
         wanted = due > 0
         fractions, expected = (tuple(values[wanted].tolist()) for values in (got, due))
         return Measured(
-            frechet_distance(found, known.reference), lowest.mean, lowest.std, accuracy, fractions, expected
+            statistics.mean(distances),
+            lowest.mean,
+            lowest.std,
+            accuracy,
+            fractions,
+            expected,
+            statistics.stdev(distances) if len(groups) > 1 else None,
         )
 
 

@@ -107,8 +107,8 @@ def evaluate(
     `Sizes.evaluated`, 8000 points or 1000 images. solver, grid, guidance_scale, seed and progress: as in `sample`.
 
     A row has the keys method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates, teacher_calls,
-    seconds, floor_std, fractions, solver, grid, guidance_scale and n. `fractions` is a list (`Measured.fractions`), or
-    None where there are no modes. The grid of a learned solver, which has its own times, is "learned".
+    seconds, distance_std, floor_std, fractions, solver, grid, guidance_scale and n. `distance_std` and `fractions`, a
+    list, are as in `Measured`, and may be None. The grid of a learned solver, which has its own times, is "learned".
     """
     n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]
@@ -141,6 +141,7 @@ def evaluate(
                 "updates": model.about["updates"],
                 "teacher_calls": model.about["teacher_calls"],
                 "seconds": path.seconds,
+                "distance_std": measured.distance_std,
                 "floor_std": measured.floor_std,
                 "fractions": None if measured.fractions is None else list(measured.fractions),
                 "solver": used,
