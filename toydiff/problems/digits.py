@@ -77,7 +77,7 @@ class DigitsProblem(Problem):
         return moved(x0, shift, angle, scale)
 
     def network(self, *, guided: bool = False) -> nn.Module:
-        return UNet(classes=DIGIT_CLASSES, guided=guided)
+        return UNet(widths=(16, 96), middle=2, attention=True, embedding=192, classes=DIGIT_CLASSES, guided=guided)
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
         check_finite(samples, "samples")
