@@ -79,7 +79,8 @@ MORE = {
     ),
     "zoo": (
         "`toydiff zoo` lists the bundled weights. `toydiff zoo build ID ...` trains and measures them again, and\n"
-        "`toydiff zoo build` all of them. The same command continues a build that was interrupted."
+        "`toydiff zoo build` all of them. The same command continues a build that was interrupted;\n"
+        "with --missing it leaves out what is done."
     ),
 }
 
@@ -756,8 +757,8 @@ def zoo(args: argparse.Namespace) -> None:
     if args.words and args.words[0] != "build":
         raise unknown("word after toydiff zoo", args.words[0], ("build",))
     if not args.words:
-        for option in ("work", "out"):
-            if getattr(args, option) is not None:
+        for option in ("work", "out", "missing", "device"):
+            if getattr(args, option):
                 raise ValueError(f"--{option} is for toydiff zoo build")
     from .. import weights
     from ..runs import zoo as library
@@ -778,7 +779,9 @@ def zoo(args: argparse.Namespace) -> None:
     work, out = writable_folder(work), writable_folder(out)
     built = []
     try:
-        for entry in library.build(ids or None, work, out, show_progress()):
+        for entry in library.build(
+            ids or None, work, out, show_progress(), missing=args.missing, device=usable(args.device or "cpu")
+        ):
             built.append(entry)
             if json_to != "-":
                 print(f"built {entry['id']}", flush=True)
@@ -802,10 +805,15 @@ def zoo_text(entries: Sequence[Mapping]) -> str:
                 cell(", ".join(f"{row['distance'] / row['floor']:.2f}" for row in rows) or None),
                 cell(", ".join(f"{value:.1%}" for value in accuracies) or None),
                 f"{entry['seconds']:.0f}",
+                "" if entry["passes_in_all"] is None else f"{entry['passes_in_all'] / 1e6:.1f}",
             ]
         )
-    head = ["id", "what", "size", "steps", "distance/floor", "accuracy", "s of training"]
-    return f"{table(head, lines, (2, 6))}\n\nBuild one again with: toydiff zoo build ID"
+    head = ["id", "what", "size", "steps", "distance/floor", "accuracy", "s of training", "million passes"]
+    return (
+        f"{table(head, lines, (2, 6, 7))}\n\n"
+        "passes: of the networks in training, a sample forwards 1 and backwards 2, with those of the pairs and of the "
+        "students that it began with.\nBuild one again with: toydiff zoo build ID"
+    )
 
 
 def zoo_arguments(parser: Parser) -> None:
@@ -827,6 +835,12 @@ def zoo_arguments(parser: Parser) -> None:
         type=place,
         help="folder of the weights and their JSON (default: that of the bundled ones)",
     )
+    parser.add_argument(
+        "--missing",
+        action="store_true",
+        help="build only what is not there, or was made by another recipe or of other weights than those there now",
+    )
+    add_device(parser)
     add_json(parser)
 
 
