@@ -592,13 +592,14 @@ ENTRY = {
     "title": "A student of x",
     "bytes": 1_234_567,
     "seconds": 61.4,
+    "passes_in_all": 2_500_000,
     "command": "toydiff zoo build x-student",
     "rows": [
         {"steps": 1, "distance": 3.0, "floor": 2.0, "accuracy": 0.5},
         {"steps": 4, "distance": 2.5, "floor": 2.0, "accuracy": None},
     ],
 }
-FEATURES = ENTRY | {"id": "x-features", "rows": [{"accuracy": 0.99, "floor": 1.0}]}
+FEATURES = ENTRY | {"id": "x-features", "passes_in_all": None, "rows": [{"accuracy": 0.99, "floor": 1.0}]}
 
 
 def test_zoo_lists_what_is_bundled(capsys, monkeypatch):
@@ -621,6 +622,7 @@ def test_zoo_lists_what_is_bundled(capsys, monkeypatch):
         "1.25",
         "50.0%",
         "61",
+        "2.5",
     ]
     [line] = [line for line in out.splitlines() if line.startswith("x-features")]
     assert line.split()[7:] == ["-", "-", "99.0%", "61"]
@@ -638,8 +640,8 @@ def test_zoo_lists_every_id_that_is_there(capsys):
 def test_zoo_build_hands_its_words_on(capsys, monkeypatch):
     called = []
 
-    def build(chosen, work, out, progress):
-        called.append((chosen, work, out, progress))
+    def build(chosen, work, out, progress, *, missing, device):
+        called.append((chosen, work, out, progress, missing, device))
         yield ENTRY
         if chosen is None:
             raise KeyboardInterrupt
@@ -647,12 +649,12 @@ def test_zoo_build_hands_its_words_on(capsys, monkeypatch):
     monkeypatch.setattr(toydiff.runs.zoo, "build", build)
     words = ["zoo", "build", "digits-features", "--work", "w", "digits-teacher", "--out", "o/o"]
     assert run(*words, "--json", "built.json") == 0
-    assert called == [(["digits-features", "digits-teacher"], Path("w"), Path("o/o"), False)]
+    assert called == [(["digits-features", "digits-teacher"], Path("w"), Path("o/o"), False, False, "cpu")]
     assert json.loads(Path("built.json").read_text()) == [ENTRY]
     assert Path("o/o").is_dir()
     assert "built x-student" in capsys.readouterr().out
-    assert run("zoo", "build", "--out", "o") == 130
-    assert called[1] == (None, Path("zoo"), Path("o"), False)
+    assert run("zoo", "build", "--missing", "--out", "o") == 130
+    assert called[1] == (None, Path("zoo"), Path("o"), False, True, "cpu")
     assert capsys.readouterr().err == "toydiff: interrupted; the same command continues\n"
 
 

@@ -86,7 +86,7 @@ CARD = Card(
         # the mean square in v weighs all noise levels alike, where that in eps leaves the modes' weights to chance;
         # points are sampled without a class
         "points": {"batch": 512, "lr": 2e-3, "updates": 3600, "kind": "v", "drop": 0.8},
-        "images": {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
+        "images": {"batch": 128, "lr": 3e-3, "updates": 9000, "kind": "v"},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "kind": ""},
     },
 )

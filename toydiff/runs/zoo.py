@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import runs, weights
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..problems import DigitsProblem, problem
 from ..problems.classifier import Classifier
 from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
@@ -23,6 +23,7 @@ from ..support.checks import unknown
 from ..support.locks import Lock
 from ..support.seeds import seeded
 from ..training import fit
+from ..weights.networks import make_net
 from .cost import passes_of_update
 
 GUIDANCE = 1.5
@@ -55,6 +56,8 @@ class WeightsRecipe:
     """The id of the weights that teach. A method that needs pairs has this teacher's."""
     start: str | None = None
     """The id of the weights to start with; None is the teacher's."""
+    network: Mapping[str, object] = field(default_factory=dict)
+    """The arguments of a fresh network (`UNet`) to start with, where it is not the problem's own."""
     changes: Mapping[str, object] = field(default_factory=dict)
     """Knobs that differ from the method's recipe."""
     steps: tuple[int, ...] = (1, 2, 4)
@@ -89,6 +92,16 @@ _RECIPES = [
     WeightsRecipe(
         id=TEACHER_ID,
         method="diffusion",
+        network={"widths": (32, 128)},
+        changes={"kind": "eps", "lr": 2e-3, "cycles": 2},
+        steps=(10, 25),
+        guidance_scale=GUIDANCE,
+        solvers=(None, "sde-dpm++2m"),
+    ),
+    WeightsRecipe(
+        id="digits-teacher-2",
+        method="diffusion",
+        changes={"updates": 20_000, "ema": 0.9995, "augment": 1.0},
         steps=(10, 25),
         guidance_scale=GUIDANCE,
         solvers=(None, "sde-dpm++2m"),
@@ -457,6 +470,10 @@ def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = Fal
     the_problem = problem(recipe.problem)
     teacher, pairs = None, None
     start = weights.load_denoiser(recipe.start, out) if recipe.start else None
+    if recipe.network:
+        with seeded(recipe.seed):
+            net = make_net("unet", dict(recipe.network, classes=the_problem.classes))
+        start = LambdaDenoiser(net, the_problem.schedule)
     if recipe.teacher:
         teacher = weights.load_denoiser(recipe.teacher, out)
         if runs.card(recipe.method).needs == "pairs":
