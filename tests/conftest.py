@@ -84,6 +84,40 @@ def families(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Folders of tiny checkpoints that make clips, in the published layouts: `tiny_families.save_clips`."""
+    import tiny_families
+    import tiny_sd
+
+    tiny_sd.silent()
+    return tiny_families.save_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def animatediff(tmp_path_factory):
+    """A folder of the library's own tiny checkpoint that makes clips."""
+    import tiny_sd
+
+    tiny_sd.silent()
+    return tiny_sd.save(tmp_path_factory.mktemp("animatediff"), "animatediff")
+
+
+@pytest.fixture(scope="session")
+def moving(tmp_path_factory):
+    """A folder of four small clips with captions, GIFs of six frames."""
+    import numpy as np
+    import tiny_sd
+    from PIL import Image
+
+    folder, rng = tmp_path_factory.mktemp("moving"), np.random.default_rng(0)
+    for i in range(4):
+        first, *rest = (Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)) for _ in range(6))
+        first.save(folder / f"{i}.gif", save_all=True, append_images=rest)
+        (folder / f"{i}.txt").write_text(tiny_sd.PROMPTS[i % 3])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """A folder of eight small images with captions, as training on a checkpoint takes them."""
     import numpy as np

@@ -375,8 +375,9 @@ _OLD_NAMES = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0."
 """The VAE's one attention layer has these in the files of 2022."""
 
 
-def save(folder: Path | str, name: str, seed: int = 0) -> Path:
-    """Write the checkpoint of this name, one of `NAMES`, with weights drawn from the seed; return its folder."""
+def save(folder: Path | str, name: str, seed: int = 0, **unet: Any) -> Path:
+    """Write the checkpoint of this name, one of `NAMES`, with weights drawn from the seed; return its folder. unet:
+    what is other of its UNet."""
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -390,8 +391,9 @@ def save(folder: Path | str, name: str, seed: int = 0) -> Path:
             _tokenizer(folder / "tokenizer_2", "!", "!")
             _text(folder / "text_encoder_2", TEXT_XL, words, positions=False)
         for part, kind, settings in (("unet", UNet2DConditionModel, UNETS), ("vae", AutoencoderKL, VAES)):
-            _write(folder / part / "config.json", settings[name])
-            given = {k: v for k, v in settings[name].items() if not k.startswith("_")}
+            own = settings[name] | (unet if part == "unet" else {})
+            _write(folder / part / "config.json", own)
+            given = {k: v for k, v in own.items() if not k.startswith("_")}
             weights = kind(**given).state_dict()
             if part == "vae" and name in ("sd14", "sd15", "sd20", "sd21", "sd21-base"):
                 for new, old in _OLD_NAMES.items():

@@ -9,8 +9,17 @@ import string
 from pathlib import Path
 from typing import Any
 
+import real_layouts
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import (
+    AnimateDiffPipeline,
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    FluxTransformer2DModel,
+    MotionAdapter,
+    SD3Transformer2DModel,
+)
 from real_layouts import TEXT
 from transformers import (
     CLIPTextConfig,
@@ -199,6 +208,57 @@ def save(folder: Path | str, kind: str, seed: int = 0) -> str:
         parts |= {"feature_extractor": [None, None], "image_encoder": [None, None]}
     (folder / "model_index.json").write_text(json.dumps(parts, indent=2))
     return str(folder)
+
+
+WIDTHS = [32, 32, 32, 32]  # 320, 640, 1280, 1280
+MOTION = {
+    # guoyww/animatediff-motion-adapter-v1-5-2
+    "v1-5-2": {
+        "_class_name": "MotionAdapter",
+        "_diffusers_version": "0.22.0.dev0",
+        "block_out_channels": WIDTHS,
+        "motion_layers_per_block": 1,  # 2
+        "motion_max_seq_length": 32,
+        "motion_mid_block_layers_per_block": 1,
+        "motion_norm_num_groups": 32,
+        "motion_num_attention_heads": 8,
+        "use_motion_mid_block": True,
+    },
+}
+# guoyww/animatediff-motion-adapter-v1-5
+MOTION["v1-5"] = MOTION["v1-5-2"] | {"motion_max_seq_length": 24, "use_motion_mid_block": False}
+DDIM = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False, "steps_offset": 1}
+"""AnimateDiff's own scheduler, as diffusers' guide has it."""
+
+
+def save_clips(folder: Path) -> dict[str, Path]:
+    """Folders by name: "sd15", with a UNet that motion adapters fit; the motion adapters of `MOTION`; and "saved", what
+    diffusers saves of the two and AnimateDiff's scheduler."""
+    found = {
+        "sd15": real_layouts.save(
+            folder / "sd15", "sd15", block_out_channels=WIDTHS, layers_per_block=1, norm_num_groups=32
+        )
+    }
+    for k, (name, settings) in enumerate(MOTION.items()):
+        found[name] = folder / name
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(k)
+            _made(MotionAdapter, settings, found[name])
+    pipe = pipeline_of_clips(found["sd15"], found["v1-5-2"])
+    pipe.scheduler = DDIMScheduler(**DDIM)
+    found["saved"] = folder / "saved"
+    pipe.save_pretrained(found["saved"])
+    return found
+
+
+def pipeline_of_clips(folder: Path, adapter: Path | None = None) -> AnimateDiffPipeline:
+    """What diffusers itself makes of the folder, and of a motion adapter where one is given."""
+    parts: dict[str, Any] = {"feature_extractor": None}
+    if adapter is not None:
+        parts["motion_adapter"] = MotionAdapter.from_pretrained(adapter)
+    made = AnimateDiffPipeline.from_pretrained(folder, **parts)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def pipeline(folder: Path | str) -> DiffusionPipeline:

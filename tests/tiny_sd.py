@@ -16,10 +16,7 @@ PROMPTS = ["a cat", "a small dog", "two red houses by the sea"]
 def single_file(folder, path):
     """What a folder of an SD 1.x checkpoint holds, in one file with the names of the original code (CompVis, LDM)."""
     pipe = StableDiffusionPipeline.from_pretrained(folder)
-    tensors = {}
-    levels = len(pipe.unet.config.block_out_channels)
-    for name, value in pipe.unet.state_dict().items():
-        tensors["model.diffusion_model." + _unet_name(name, levels, pipe.unet.config.layers_per_block)] = value
+    tensors = original_unet(pipe.unet)
     for name, value in pipe.vae.state_dict().items():
         new = _vae_name(name, len(pipe.vae.config.block_out_channels))
         kernel = ".attn_1." in new and new.endswith("weight") and value.ndim == 2
@@ -29,6 +26,15 @@ def single_file(folder, path):
         tensors["cond_stage_model.transformer." + name] = value
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, path)
     return str(path)
+
+
+def original_unet(network):
+    """The weights of a UNet of SD 1.x or SDXL with the names of the original code."""
+    levels, layers = len(network.config.block_out_channels), network.config.layers_per_block
+    return {
+        "model.diffusion_model." + _unet_name(name, levels, layers): value
+        for name, value in network.state_dict().items()
+    }
 
 
 _RESNET = {
@@ -45,6 +51,8 @@ def _unet_name(name, levels, layers):
     for old, new in {
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
+        "add_embedding.linear_1": "label_emb.0.0",
+        "add_embedding.linear_2": "label_emb.0.2",
         "conv_in": "input_blocks.0.0",
         "conv_norm_out": "out.0",
         "conv_out": "out.2",

@@ -77,6 +77,10 @@ class Denoiser(nn.Module):
             )
         self.schedule, self.kind = schedule, kind
 
+    def without(self, cond: Tensor | None) -> Tensor | None:
+        """What guidance leads away from beside a condition: None, no condition, unless a model has another."""
+        return None
+
     def __call__(
         self, x: Tensor, t: Tensor | float, cond: Tensor | None = None, guidance_scale: Tensor | float = 1.0
     ) -> Prediction:
@@ -93,7 +97,7 @@ class Denoiser(nn.Module):
         else:
             g = check_guidance(g, x)
             if isinstance(g, float) and g in (0, 1):
-                p = super().__call__(x, t, cond if g else None)
+                p = super().__call__(x, t, cond if g else self.without(cond))
             elif cond is None:
                 raise ValueError(f"guidance_scale = {written(g)} needs a condition to guide towards, but cond is None")
             elif _guidance_of(type(self).forward) is not NO_GUIDANCE:
@@ -104,7 +108,7 @@ class Denoiser(nn.Module):
                         f"{type(self).__name__} holds a model that is conditioned on the guidance scale, and would "
                         "guide it twice: write its forward(x, t, cond, guidance_scale) and pass the scale on"
                     )
-                p = guide(super().__call__(x, t, None), super().__call__(x, t, cond), g)
+                p = guide(super().__call__(x, t, self.without(cond)), super().__call__(x, t, cond), g)
         if not isinstance(p, Prediction):
             raise ValueError(
                 f"{type(self).__name__}.forward must return a Prediction, such as "
@@ -293,6 +297,11 @@ class LambdaDenoiser(NetDenoiser):
     def scale_conditioned(self) -> bool:
         return bool(getattr(self.net, "config", {}).get("guided", False))
 
+    def without(self, cond: Tensor | None) -> Tensor | None:
+        """What the network says, where it has a method of this name."""
+        said = getattr(self.net, "without", None)
+        return None if said is None or cond is None else said(cond)
+
     def forward(
         self, x: Tensor, t: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | float | None = None
     ) -> Prediction:
@@ -301,7 +310,7 @@ class LambdaDenoiser(NetDenoiser):
             y = self.net(*self._seen(x, t), cond, g)
             return Prediction.of(self.kind, y, x, t, self.schedule)
         if cond is None or not getattr(self.net, "batches_guidance", False):
-            return guide(self.forward(x, t, None), self.forward(x, t, cond), guidance_scale)
+            return guide(self.forward(x, t, self.without(cond)), self.forward(x, t, cond), guidance_scale)
         seen, lam = self._seen(x, t)
         doubled = lam if isinstance(lam, float) else lam.repeat(2)
         without, given = self.net(torch.cat([seen, seen]), doubled, self._doubled(cond), None).chunk(2)
@@ -310,8 +319,9 @@ class LambdaDenoiser(NetDenoiser):
         return Prediction.of(self.kind, without + scale * (given - without), x, t, self.schedule)
 
     def _doubled(self, cond: Tensor) -> Tensor:
-        """The conditions of a doubled batch: no label for its first half, cond for its second. The last result is
-        kept with a copy of cond, since a sampler needs it at every step, and made anew if either has changed."""
+        """The conditions of a doubled batch: no label for its first half (`without`), cond for its second. The last
+        result is kept with a copy of cond, since a sampler needs it at every step, and made anew if either has
+        changed."""
         if self._last_doubled is not None:
             own, doubled, version = self._last_doubled
             same = own.device == cond.device and own.dtype == cond.dtype and torch.equal(own, cond)
@@ -319,7 +329,8 @@ class LambdaDenoiser(NetDenoiser):
                 return doubled
         with torch.inference_mode(False):  # what is kept may be needed in training
             cond = cond if cond.requires_grad else cond.clone()
-            doubled = torch.cat([torch.full_like(cond, NO_CLASS), cond])
+            none = self.without(cond)
+            doubled = torch.cat([torch.full_like(cond, NO_CLASS) if none is None else none, cond])
             self._last_doubled = cond, doubled, doubled._version
         return doubled
 
@@ -352,6 +363,9 @@ class Wrapper(Denoiser):
         check_denoiser(denoiser)
         super().__init__(denoiser.schedule if schedule is None else schedule, denoiser.kind)
         self.denoiser = denoiser
+
+    def without(self, cond: Tensor | None) -> Tensor | None:
+        return self.denoiser.without(cond)
 
     @property
     def calls(self) -> int:
@@ -469,7 +483,8 @@ class GuidanceRescale(Wrapper):
         given = self.denoiser(x, t, cond)
         if type(guidance_scale) is float and guidance_scale == 1:
             return given
-        y, y_cond = guide(self.denoiser(x, t, None), given, guidance_scale).read(self.kind), given.read(self.kind)
+        none = self.denoiser(x, t, self.without(cond))
+        y, y_cond = guide(none, given, guidance_scale).read(self.kind), given.read(self.kind)
         if y[0].numel() < 2:
             raise ValueError("guidance is rescaled by the spread of a sample's coordinates, and here there is one only")
         std, std_cond = (expand(each.flatten(1).std(1), x) for each in (y, y_cond))

@@ -130,6 +130,16 @@ def methods() -> str:
     return table(["`toydiff train`", "method", "paper", "NFE", "distance", "floor"], rows)
 
 
+def families() -> str:
+    """What works with which family of checkpoints, as tests/sd/test_what_works.py tests it."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    try:
+        import what_works
+    finally:
+        sys.path.pop(0)
+    return table(["", *what_works.columns().values()], what_works.rows())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "names": names,
     "solvers": solvers,
@@ -137,6 +147,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "digits": lambda: bundled("digits"),
     "ring": lambda: bundled("ring"),
     "methods": methods,
+    "families": families,
 }
 
 PLACE = re.compile(r"(<!-- made by tutorials/readme\.py: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

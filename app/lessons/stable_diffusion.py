@@ -64,6 +64,8 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
             "random weights"
         )
     sd = checkpoint(model)
+    if sd.family.clips:
+        raise ValueError(f"{model!r} makes clips, and this page shows images; toydiff sample makes the clips")
     sd.prompts.forget(all_=True)  # those of earlier figures: an encoded prompt takes a quarter of a megabyte
     shown, rows, made = {}, [], []
     for side, solver in (("A", a), ("B", b)):

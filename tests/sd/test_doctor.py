@@ -1,6 +1,7 @@
 """`toydiff doctor`: what it says of a checkpoint is what diffusers and peft find in it, and no weight is loaded."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 import tiny_families
 import tiny_sd
 import torch
-from diffusers import DiffusionPipeline
-from peft import LoraConfig
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from toydiff.adapters.checkpoint import StableDiffusion
@@ -103,6 +104,37 @@ def test_it_says_what_runs(checkpoints, families, found, doctor):
     assert "--solver ddim --grid shifted" in said
 
 
+@pytest.mark.parametrize("layout", ["saved", "v1-5"])
+def test_it_knows_both_layouts_of_clips(layout, clips, found, doctor):
+    adapter = [] if layout == "saved" else ["--motion-adapter", clips[layout]]
+    folder = clips["saved" if layout == "saved" else "sd15"]
+    row = found(folder, *adapter)
+    pipe = tiny_families.pipeline_of_clips(folder, None if layout == "saved" else clips[layout])
+    assert (row["pipeline"], row["scheduler"]) == ("AnimateDiffPipeline", type(pipe.scheduler).__name__)
+    assert row["parameters"] == {name: parameters(getattr(pipe, name)) for name in ("unet", "vae", "text_encoder")}
+    most = 32 if layout == "saved" else 24
+    assert (row["latent"], row["most_frames"]) == ([4, 16, 64, 64], most)
+    assert (row["missing"], "motion_adapter" in row["left_out"]) == ([], layout == "saved")
+    assert ("motion_adapter" in row["weights"]) == (layout != "saved")
+    assert f"clips of 16 frames, {most} at most" in doctor(folder, *adapter)[1]
+    checkpoint = StableDiffusion.load(folder, **({} if layout == "saved" else {"motion_adapter": clips[layout]}))
+    assert row["like_scheduler"]["solver"] == {"saved": "ddim", "v1-5": "plms"}[layout]
+    lora = checkpoint.denoiser().net.to_train("lora", 64)
+    assert row["memory"]["lora_parameters"] == sum(p.numel() for p in lora.parameters() if p.requires_grad)
+
+
+def test_a_motion_adapter_that_is_none(checkpoints, clips, doctor):
+    for folder, adapter, line in (
+        (clips["sd15"], clips["sd15"], "holds no motion adapter"),
+        (clips["sd15"], "nowhere", "there is no motion adapter at 'nowhere'"),
+        (checkpoints["sd"], clips["v1-5"], "does not fit this checkpoint"),
+        (checkpoints["xl"], clips["v1-5"], "a motion adapter is for SD 1.x, SD 2.x and AnimateDiff"),
+    ):
+        code, out, err = doctor(folder, "--motion-adapter", adapter)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert line in err
+
+
 def test_a_spacing_that_the_scheduler_refuses_is_told_with_the_reason(broken, found, doctor):
     file = broken / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"use_karras_sigmas": True}))
@@ -141,7 +173,7 @@ def changed(file, **keys):
         ),
         cut,
         without_a_weight,
-        changed("model_index.json", _class_name="StableDiffusionInpaintPipeline"),
+        changed("model_index.json", _class_name="StableDiffusionUpscalePipeline"),
         changed("model_index.json", unet=["mine", "Network"]),
         changed("vae/config.json", scaling_factor=-1),
         changed("scheduler/scheduler_config.json", prediction_type="noise"),
@@ -178,13 +210,68 @@ def test_a_single_file(checkpoints, tmp_path, found, doctor):
     for key in ("pipeline", "predicts", "parameters", "memory", "spacings"):
         assert with_config[key] == whole[key]
     assert "--config" in doctor(file)[1]
-    tensors = {"lora_unet_mid.lora_down.weight": torch.zeros(2, 2)}
-    save_file(tensors, tmp_path / "lora.safetensors")
-    code, out, err = doctor(tmp_path / "lora.safetensors")
+    save_file({"x": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    code, out, err = doctor(tmp_path / "other.safetensors")
     assert (code, out) == (2, "")
-    assert "--lora" in err
+    assert "no weights of a UNet (model.diffusion_model), and none of a LoRA" in err
     (tmp_path / "old.ckpt").write_bytes(b"x")
     for name, word in (("old.ckpt", "pickle"), ("none", "no checkpoint"), ("none.safetensors", "no checkpoint")):
         code, out, err = doctor(tmp_path / name)
         assert (code, out) == (2, "")
         assert word in err
+
+
+@pytest.mark.parametrize(
+    ("layer", "width", "of"),
+    [
+        ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight", 768, "SD 1"),
+        ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight", 1024, "SD 2"),
+        ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight", 2048, "SDXL"),
+        ("transformer.transformer_blocks.0.attn.to_k.lora_A.weight", 24, "SD3 or SD3.5"),
+        ("transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight", 24, "FLUX.1"),
+        ("lora_unet_single_blocks_0_linear1.lora_down.weight", 24, "FLUX.1"),
+        ("lora_unet_mid_block_conv.lora_down.weight", 24, "unknown: it changes no cross-attention"),
+    ],
+)
+def test_for_what_a_lora_is(tmp_path, found, doctor, layer, width, of):
+    up = re.sub(r"(?<=lora[_.])down|lora_A", lambda side: {"down": "up", "lora_A": "lora_B"}[side[0]], layer)
+    text = "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_"
+    tensors = {
+        layer: torch.zeros(4, width),
+        up: torch.zeros(8, 4),
+        f"{text}down.weight": torch.zeros(2, 8),
+        f"{text}up.weight": torch.zeros(8, 2),
+        f"{text[:-6]}.dora_scale": torch.zeros(1, 8),
+    }
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    save_file(tensors, file)
+    for place in (file, tmp_path):
+        row = found(place)
+        assert (row["lora"], row["dora"]) == (of, True)
+        assert row["layers"] == {"network": 1, "text encoders": 1}
+        assert row["ranks"] == {"2": 1, "4": 1}
+    assert f"a DoRA for {of}" in doctor(file)[1]
+    save_file(tensors | {"lora_unet_x.hada_w1_a": torch.zeros(2, 2)}, file)
+    code, out, err = doctor(file)
+    assert (code, out) == (2, "")
+    assert "'lora_unet_x.hada_w1_a', which is no low-rank change of a layer" in err
+
+
+def test_a_lora_that_diffusers_wrote(checkpoints, tmp_path, found):
+    network = DiffusionPipeline.from_pretrained(checkpoints["sd"]).unet
+    layers = list(family_of("StableDiffusionPipeline").lora_layers)
+    network.add_adapter(LoraConfig(r=4, target_modules=layers))
+    StableDiffusionPipeline.save_lora_weights(tmp_path, get_peft_model_state_dict(network))
+    row = found(tmp_path)
+    assert row["layers"]["network"] == sum(name.endswith("lora_A.default") for name, _ in network.named_modules())
+    assert row["ranks"] == {"4": row["layers"]["network"]}
+    assert row["lora"] == f"a UNet that reads {network.config.cross_attention_dim} numbers a token"
+
+
+def test_a_single_file_of_flux_is_refused_by_its_name(tmp_path, doctor):
+    save_file({"double_blocks.0.x": torch.zeros(2)}, tmp_path / "one.safetensors")
+    with pytest.raises(
+        ValueError, match=r"holds a transformer of FLUX.1, which is not read from single files"
+    ) as error:
+        StableDiffusion.load(tmp_path / "one.safetensors", local_only=True)
+    assert doctor(tmp_path / "one.safetensors") == (2, "", f"toydiff: error: {error.value}\n")

@@ -266,9 +266,9 @@ def test_prompts_and_latents_are_the_pipelines(families, pipes, kind):
             return pipe.encode_prompt(prompts, None)[:2] if flux else pipe.encode_prompt(prompts, None, None)[::2]
 
     found = checkpoint.prompts.rows(checkpoint.prompts.add(PROMPTS), like)
-    for ours, want in zip(found, encoded(PROMPTS), strict=True):
+    for ours, want in zip(found[:2], encoded(PROMPTS), strict=True):
         torch.testing.assert_close(ours, want, rtol=0, atol=1e-5)
-    for ours, want in zip(checkpoint.prompts.rows(None, like), encoded([""]), strict=True):
+    for ours, want in zip(checkpoint.prompts.rows(None, like)[:2], encoded([""]), strict=True):
         torch.testing.assert_close(ours, want.expand_as(ours), rtol=0, atol=1e-5)
     assert found.hidden.shape == (2, 512 if flux else 77 + 256, 40)
     assert bool(found.hidden[:, 77:].any()) == (kind != "sd3-without-t5")

@@ -11,7 +11,8 @@ import tiny_sd
 import torch
 from PIL import Image
 
-from toydiff.adapters.images import OTHERS, SUFFIXES, image_folder, read_image
+from toydiff.adapters.images import read_image
+from toydiff.adapters.pictures import OTHERS, SUFFIXES, image_folder
 from toydiff.adapters.text import Encoded, Prompts, prompt_id
 from toydiff.cli import command as cli
 from toydiff.problems.stable_diffusion import StableDiffusionProblem

@@ -178,8 +178,6 @@ def test_real_layouts(tmp_path, name):
         ("StableDiffusionLatentUpscalePipeline", {}),
         ("StableUnCLIPPipeline", {"prior": ["diffusers", "PriorTransformer"]}),
         ("StableUnCLIPImg2ImgPipeline", {}),
-        ("StableDiffusionInpaintPipeline", {}),
-        ("StableDiffusionXLInpaintPipeline", {}),
         ("StableDiffusionInstructPix2PixPipeline", {}),
         ("FlaxStableDiffusionPipeline", {"unet": ["diffusers", "FlaxUNet2DConditionModel"]}),
         ("OnnxStableDiffusionPipeline", {"unet": ["diffusers", "OnnxRuntimeModel"]}),
@@ -202,7 +200,7 @@ def test_foreign_pipelines_are_refused_by_their_names(broken, kind, parts):
     [
         ({"num_class_embeds": 10}, "takes class labels (num_class_embeds = 10)"),
         ({"class_embed_type": "timestep"}, "class labels or image embeddings"),
-        ({"in_channels": 9}, "for inpainting, depth or editing"),
+        ({"in_channels": 8}, "for depth, editing or upscaling"),
         ({"cross_attention_dim": 24}, "reads 24 numbers a token, and its text encoders give 16"),
     ],
 )

@@ -82,6 +82,25 @@ def test_what_is_fetched_of_a_transformer(hub, families, kind):
     assert not [name for name in hub.fetched if name.endswith((".py", "whole.safetensors"))]
 
 
+def test_what_is_fetched_of_clips(hub, clips):
+    """What a saved pipeline's UNet holds is not fetched twice; a motion adapter alone is, and nothing beside it."""
+    shutil.copytree(clips["saved"], hub.there / "org" / "saved")
+    there = Path(shutil.copytree(clips["v1-5"], hub.there / "org" / "adapter"))
+    (there / "lora.safetensors").write_bytes(b"not to be fetched")
+    shutil.copytree(clips["sd15"], hub.there / "org" / "sd15")
+    own = StableDiffusion.load(clips["saved"]).network
+    assert torch.equal(StableDiffusion.load("org/saved").network.conv_in.weight, own.conv_in.weight)
+    assert not [name for name in hub.fetched if "motion_adapter" in name]
+    hub.fetched.clear()
+    made = StableDiffusion.load("org/sd15", motion_adapter="org/adapter")
+    want = StableDiffusion.load(clips["sd15"], motion_adapter=clips["v1-5"])
+    same = zip(made.network.parameters(), want.network.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    assert {name for name in hub.fetched if "/" not in name} == {
+        *("model_index.json", "config.json", "diffusion_pytorch_model.safetensors"),
+    }
+
+
 def said(*args, **settings):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         StableDiffusion.load(*args, **settings)

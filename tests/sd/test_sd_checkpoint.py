@@ -385,10 +385,10 @@ def test_an_unsupported_prediction_type(broken):
 
 @pytest.mark.slow
 def test_a_unet_of_another_task(broken, tmp_path):
-    tiny_sd.unet(in_channels=9).save_pretrained(tmp_path / "inpainting")
+    tiny_sd.unet(in_channels=8).save_pretrained(tmp_path / "editing")
     shutil.rmtree(broken / "unet")
-    shutil.copytree(tmp_path / "inpainting", broken / "unet")
-    assert "for inpainting, depth or editing are not supported" in said(broken)
+    shutil.copytree(tmp_path / "editing", broken / "unet")
+    assert "for depth, editing or upscaling are not supported" in said(broken)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ shared, continued, and taken elsewhere.
 import copy
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -22,8 +23,9 @@ from toydiff import Linear, runs
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.export import export, merged
 from toydiff.adapters.families.base import guidance_embedding
-from toydiff.adapters.images import image_folder, read_image
+from toydiff.adapters.images import read_image
 from toydiff.adapters.network import CheckpointNetwork
+from toydiff.adapters.pictures import image_folder
 from toydiff.adapters.sampling import sample_images
 from toydiff.adapters.text import prompt_id
 from toydiff.catalog import METHODS
@@ -33,7 +35,6 @@ from toydiff.problems import problem
 from toydiff.problems.pairs import Recipe, load_pairs, make_pairs, save_pairs
 from toydiff.problems.stable_diffusion import StableDiffusionProblem
 from toydiff.training import EMA
-from toydiff.training.checkpoints import read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 FEW = {"updates": 2, "batch": 4, "warmup": 0, "ema": 0.0}
@@ -87,11 +88,25 @@ def flux_without_data(families):
     return problem(f"sd:{families['flux-schnell']}", settings=settings)
 
 
+@pytest.fixture
+def clips(animatediff, moving):
+    """A fresh problem on AnimateDiff's tiny checkpoint, with clips."""
+    return problem(f"sd:{animatediff}", settings={"data": str(moving), "rank": 4, "frames": 4})
+
+
+@pytest.fixture
+def clips_without_data(animatediff):
+    """As `clips`, with prompts alone."""
+    return problem(f"sd:{animatediff}", settings={"prompts": ["a cat", "a dog"], "rank": 4, "frames": 4})
+
+
 def everything(module):
     """All tensors of a network, the shared ones too."""
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
+CHECKPOINTS = ("sd", "sd3", "flux", "clips")
+"""The problems on a checkpoint, one a family."""
 PLAIN = {"guided": 3.0, "lcm": 3.0}
 """Students that are conditioned on the guidance scale."""
 
@@ -137,7 +152,7 @@ def trained(method, on, **options):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sd3", "flux"))]
+    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in CHECKPOINTS)]
 )
 def test_every_method_on_every_problem(on, method, request, monkeypatch):
     prompts = on if METHODS[method].data else f"{on}_without_data"
@@ -161,9 +176,9 @@ def test_every_method_on_every_problem(on, method, request, monkeypatch):
     assert everything(model.denoiser).keys() == student.keys() == start.keys()
     changed = [name for name in student if not torch.equal(student[name], start[name])]
     assert changed
-    if on in ("sd", "sd3", "flux"):
+    if on in CHECKPOINTS:
         assert all(".lora_" in name or "cond_proj" in name or "guidance_embedder" in name for name in changed)
-        assert exported(model.denoiser, model.about) in (EXPORTED if on == "sd" else EXPORTED_OF_A_FLOW)
+        assert exported(model.denoiser, model.about) in (EXPORTED if on in ("sd", "clips") else EXPORTED_OF_A_FLOW)
 
 
 @pytest.mark.slow
@@ -221,7 +236,7 @@ def by_its_own_code(code, guidance_scale, generator=EACH):
     last = last.replace('"a photograph of an astronaut riding a horse"', repr(tiny_sd.PROMPTS[:2])).replace(
         ".images[0]", ".images"
     )
-    last = last.replace("guidance_scale=7.5", f"guidance_scale={guidance_scale}")
+    last = re.sub(r"guidance_scale=[\d.]+", f"guidance_scale={guidance_scale}", last)
     last = last.replace(
         "guidance_scale=",
         f'generator={generator}, output_type="pt", guidance_scale=',
@@ -269,6 +284,22 @@ def test_a_student_of_a_flow_in_plain_diffusers_makes_our_images(families, pictu
     # what leaves by one door comes in by the other
     parts = {"unet": made.folder} if whole else {"lora": [made.folder]}
     assert float((images(StableDiffusion.load(on.checkpoint.source, **parts)) - ours).abs().max()) <= 1 / 255
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "scale"), [("cd", 1.0), ("rectified-flow", 1.0), ("lcm", 3.5), ("guided", 3.5)])
+def test_a_student_is_sampled_with_the_guidance_that_it_was_trained_with(families, pictures, tmp_path, method, scale):
+    """The scale is an input of FLUX.1-dev: a student that was trained with one keeps it, in diffusers too."""
+    on = problem(f"sd:{families['flux-dev']}", settings={"data": str(pictures), "rank": 4, "size": 64})
+    run, _ = trained(method, on, out=tmp_path / "run", changes={"lr": 1e-2})
+    words = ["sample", str(tmp_path / "run"), "--prompt", "a cat", "--steps", "1", "--seed", "5"]
+    assert cli.main([*words, "--out", str(tmp_path / "a.npz")]) == 0
+    made = np.load(tmp_path / "a.npz")
+    assert json.loads(str(made["settings"]))["guidance_scale"] == scale
+    assert cli.main([*words, "--guidance-scale", str(scale), "--out", str(tmp_path / "b.npz")]) == 0
+    assert np.array_equal(made["latents"], np.load(tmp_path / "b.npz")["latents"])
+    model = run.finish()
+    assert f"guidance_scale={scale})" in export(model.denoiser, model.about, tmp_path / "student").code
 
 
 @pytest.mark.slow
@@ -516,7 +547,7 @@ def test_latents_and_prompts_are_encoded_once(checkpoints, pictures, tmp_path, m
     fresh = shutil.copytree(checkpoints["sd-v"], tmp_path / "fresh")  # whose prompts no other test has encoded
     first = problem(f"sd:{fresh}", settings=settings)
     a, labels = first.data(16, 0)
-    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()) == ["latents", "text"]
+    assert {path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()} == {"latents", "text"}
     assert set(labels.tolist()) <= set(first.ids.tolist())
     assert not torch.equal(a, first.data(16, 1)[0])
     second = problem(f"sd:{fresh}", settings=settings)
@@ -529,7 +560,7 @@ def test_latents_and_prompts_are_encoded_once(checkpoints, pictures, tmp_path, m
     # each latent is of its prompt's image
     rng = torch.Generator().manual_seed(0)
     i = torch.randint(8, (16,), generator=rng)
-    mean, std, _ = second._latents
+    mean, std = second._latents[0](torch.arange(8))
     assert labels.tolist() == [prompt_id(tiny_sd.PROMPTS[int(k) % 3]) for k in i]
     x = mean[i].float() + std[i].float() * torch.randn(a.shape, generator=rng)
     assert torch.equal(x, a)
@@ -544,16 +575,19 @@ def test_latents_and_prompts_are_encoded_once(checkpoints, pictures, tmp_path, m
         third.data(1, 0)
 
 
-def test_a_damaged_cache_is_an_error_and_prompts_from_it_are_the_same(checkpoints, tmp_path):
+def test_prompts_from_the_cache_are_the_encoders_own(checkpoints, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a blue bird\n\na green tree\n")
-    on = problem(f"sd:{checkpoints['xl']}", settings={"prompts": prompts, "cache": tmp_path / "cache"})
+    fresh = shutil.copytree(checkpoints["xl"], tmp_path / "fresh")
+    on = problem(f"sd:{fresh}", settings={"prompts": prompts, "cache": tmp_path / "cache"})
     rows = on.checkpoint.prompts.rows(on.ids, torch.zeros(2, 4, 8, 8))
     assert on.classes == 2
-    [file] = (tmp_path / "cache").iterdir()
-    held = read_tensors(file)
-    assert torch.equal(held["hidden"], rows.hidden)
-    assert torch.equal(held["pooled"], rows.pooled)
+    with torch.no_grad():
+        want = on.checkpoint.pipe.encode_prompt(
+            ["a blue bird", "a green tree"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+    torch.testing.assert_close(rows.hidden, want[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(rows.pooled, want[2], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

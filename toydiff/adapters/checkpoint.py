@@ -39,6 +39,9 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 AT_ONCE = 8
 """The default of how many images go through the VAE, or latents through the network, in one call."""
 
+FRAMES = 16
+"""The default of how many frames a clip has, where the network takes so many."""
+
 UNFILTERED = "the checkpoint's safety checker is not loaded: images are not filtered"
 """What is printed wherever images are made."""
 
@@ -65,13 +68,14 @@ class StableDiffusion:
     `network`, a UNet or a transformer, and `vae` are diffusers' modules, frozen, and `pipe` is the pipeline that holds
     them; `family` says how they are called. `schedule` and `kind` say how the network was trained; `table` is the
     checkpoint's schedule of K = `timesteps` levels. `weight_names` are those of the network's weights. `prompts`
-    encodes prompts. `scale` is how many pixels one place of a latent is wide, `channels` a latent's channels, and
-    `resolution` (height, width), in pixels, the size of image that it was trained at. `about` holds the arguments of
-    `load`.
+    encodes prompts. `takes_mask` is whether the network is one made for inpainting. `scale` is how many pixels one
+    place of a latent is wide, `channels` a latent's channels, and `resolution` (height, width), in pixels, the size of
+    image that it was trained at. `about` holds the arguments of `load`.
     """
 
     def __init__(self, pipe: "DiffusionPipeline", about: dict[str, Any]):
         self.pipe, self.about, self._files = pipe, about, _state(about)
+        self._offloaded_from: torch.device | None = None
         family = family_of(type(pipe).__name__)
         if family is None:
             raise ValueError(f"{about['model']!r} is a {type(pipe).__name__}; {SUPPORTED}")
@@ -99,8 +103,9 @@ class StableDiffusion:
             raise ValueError(
                 f"the {family.part} of {self.source!r} takes {family.channels(self.network)} channels "
                 f"where a latent has {self.channels}: "
-                "checkpoints for inpainting, depth or editing are not supported"
+                "checkpoints for depth, editing or upscaling are not supported"
             )
+        self.takes_mask = family.takes_mask(self.network)
         height, width = family.places(pipe)
         self.resolution = height * self.scale, width * self.scale
         # they hold the pipeline and not this object, so that it is freed as soon as it is dropped
@@ -126,6 +131,8 @@ class StableDiffusion:
         scheduler: str | None = None,
         prediction_type: str | None = None,
         vae: str | Path | None = None,
+        motion_adapter: str | Path | None = None,
+        beta_schedule: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ) -> "StableDiffusion":
@@ -134,11 +141,15 @@ class StableDiffusion:
         config: for a single file, what the file holds: a folder in diffusers' layout, of which its JSON and tokenizers
         suffice, or a hub id. With None, diffusers guesses, and reads the hub. lora: files or folders of LoRAs, which
         are added to the weights for good, in this order; "style.safetensors:0.8" adds 0.8 times its change. unet: a
-        folder with another UNet, or transformer, which replaces the checkpoint's. scheduler: the class of a scheduler
+        folder or a .safetensors file with another UNet, or transformer, which replaces the checkpoint's; a file has its
+        weights alone, and the checkpoint's configuration. scheduler: the class of a scheduler
         of diffusers, one of `names.COMPARABLE`, in place of the checkpoint's, with the same configuration.
         prediction_type: what the UNet predicts, one of `names.PREDICTION_TYPES`, in place of what that configuration
-        says. vae: a folder with another VAE, whose latents are of the same shape. local_only: never use the hub.
-        unsafe: also read pickled weights (.bin, .ckpt), which can run code.
+        says. vae: a folder with another VAE, whose latents are of the same shape. motion_adapter: a folder or hub id of
+        layers between frames (diffusers' MotionAdapter), with which a checkpoint of SD makes clips, or which take the
+        place of an AnimateDiff checkpoint's own. beta_schedule: of the table of noise levels, one of
+        `names.BETA_SCHEDULES`, in place of what the configuration says. local_only: never use the hub. unsafe: also
+        read pickled weights (.bin, .ckpt), which can run code.
 
         The checkpoint is on the processor, in float32. In one process the same arguments give the same object, as long
         as it is in use and its files are unchanged: `to` moves it for all its users, and they have its prompts in
@@ -157,18 +168,27 @@ class StableDiffusion:
         about |= {} if scheduler is None else {"scheduler": scheduler}
         about |= {} if prediction_type is None else {"prediction_type": prediction_type}
         about |= {} if vae is None else {"vae": whole(vae)}
+        about |= {} if motion_adapter is None else {"motion_adapter": whole(motion_adapter)}
+        about |= {} if beta_schedule is None else {"beta_schedule": beta_schedule}
         key = json.dumps([{name: value for name, value in about.items() if name != "local_only"}, _state(about)])
         loaded = _LOADED.get(key)
         if loaded is None:
             loaded = _LOADED[key] = cls(read(**about), about)
         return loaded
 
-    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "StableDiffusion":
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        *,
+        offload: bool = False,
+    ) -> "StableDiffusion":
         """Move the networks to a device, and the network and the text encoders to a dtype. The VAE stays in float32.
 
-        None changes nothing. Weights that a narrower dtype has rounded are read again for another one. `ValueError`
-        for float16 on the processor, for a device or dtype that there is not, for weights that a narrower dtype cannot
-        hold, or where the files to be read again have changed.
+        None changes nothing. offload: a network is on the device while it is used only, and else on the processor, by
+        diffusers' enable_model_cpu_offload; the next call of `to` ends that. Weights that a narrower dtype has rounded
+        are read again for another one. `ValueError` for float16 or offload on the processor, for a device or dtype that
+        there is not, for weights that a narrower dtype cannot hold, or where the files to be read again have changed.
         """
         try:
             device = self.device if device is None else torch.device(device)
@@ -184,12 +204,23 @@ class StableDiffusion:
         )
         if device.type == "cpu" and precision == torch.float16:
             raise ValueError("float16 is too slow and too narrow on the processor; use float32 or bfloat16 there")
+        if device.type == "cpu" and offload:
+            raise ValueError(
+                "offload keeps the networks on the processor that another device is not using, and the device is the "
+                "processor already; leave it out (--cpu-offload), or take another device"
+            )
         another = precision != self.network.dtype
         if another and self.network.dtype in (torch.float16, torch.bfloat16):
             self._read_again()
         with quietly():
+            if self._offloaded_from is not None:
+                self.pipe.remove_all_hooks()
+            self._offloaded_from = device if offload else None
             for module in self._modules():
-                module.to(device=device, dtype=torch.float32 if module is self.vae else precision)
+                place = "cpu" if offload else device
+                module.to(device=place, dtype=torch.float32 if module is self.vae else precision)
+            if offload:
+                self._offload(device)
         self.prompts.forget(all_=another)
         if another and precision == torch.float16:
             for module in self._modules():
@@ -211,10 +242,23 @@ class StableDiffusion:
                 for key, weight in [*ours.named_parameters(), *ours.named_buffers()]:
                     weight.data = fresh[key].data.to(weight.device)
 
+    def _offload(self, device: torch.device) -> None:
+        self._offloaded_from = device
+        self.pipe.enable_model_cpu_offload(device=device)
+
+    def switch_vae(self, *, tiling: bool = False, slicing: bool = False) -> None:
+        """Let the VAE work on an image tile by tile, which bounds its memory and changes images a little, and on one
+        image after the other: diffusers' own switches, enable_tiling and enable_slicing. False is off. `ValueError`
+        for tiles that diffusers' AutoencoderTiny does not have."""
+        if tiling and (fits := getattr(self.vae, "spatial_scale_factor", self.scale)) != self.scale:
+            raise ValueError(f"the tiles of AutoencoderTiny are of latents {fits} times smaller than an image")
+        for name, on in (("tiling", tiling), ("slicing", slicing)):
+            getattr(self.vae, f"{'enable' if on else 'disable'}_{name}")()
+
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
+        """Where the network computes."""
+        return self._offloaded_from or next(self.network.parameters()).device
 
     def denoiser(self, *, rounded: bool = False, negative_prompt: str | None = None) -> LambdaDenoiser:
         """The checkpoint's model as a frozen denoiser. Its cond (B,) are labels that `prompts.add` gives.
@@ -228,12 +272,13 @@ class StableDiffusion:
         D.training = net.training = False  # the network is so since it was loaded; eval() would walk through all of it
         return D
 
-    def latent_shape(self, size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
-        """The shape (channels, H, W) of the latent of an image.
+    def latent_shape(self, size: int | tuple[int, ...] | None = None, frames: int | None = None) -> tuple[int, ...]:
+        """The shape of a latent: (channels, H, W) of an image, (channels, F, H, W) of a clip.
 
-        size: of the image in pixels, (height, width) or the side of a square; None for the checkpoint's own.
-        `ValueError` for a size that is not positive whole numbers, that is no multiple of what the family has (8 for
-        SD, 16 for SD3), or that is larger than the network takes.
+        size: of the image in pixels, (height, width) or the side of a square; None for the checkpoint's own. frames: F;
+        None is `FRAMES`, or as many as the network takes. `ValueError` for a size that is not positive whole numbers,
+        that is no multiple of what the family has (8 for SD, 16 for SD3), or that is larger than the network takes, for
+        more frames than it takes, and for frames of an image.
         """
         if not isinstance(size, int | tuple | None) or (isinstance(size, tuple) and len(size) != 2):
             raise ValueError(f"a size is a number of pixels, or (height, width), got {size!r}")
@@ -249,20 +294,45 @@ class StableDiffusion:
                 raise ValueError(
                     f"the height and width of an image are {most} at most for this checkpoint, got {height} x {width}"
                 )
-        return self.channels, height // self.scale, width // self.scale
+        places = height // self.scale, width // self.scale
+        if self.family.clips:
+            return self.channels, self._frames(frames), *places
+        if frames is not None:
+            raise ValueError(
+                f"this checkpoint makes images, and frames are of clips ({frames} given): take one of AnimateDiff, or "
+                "a motion adapter (--motion-adapter)"
+            )
+        return self.channels, *places
+
+    def _frames(self, frames: int | None) -> int:
+        most = self.family.most_frames(self.network)
+        if frames is None:
+            return min(FRAMES, most)
+        if check_count(frames, "frames") > most:
+            raise ValueError(f"a clip of this checkpoint has {most} frames at most (max_seq_length), got {frames}")
+        return frames
 
     @_by_itself
     def decode(self, latents: Tensor, *, at_once: int = AT_ONCE, progress: bool = False) -> Tensor:
-        """Images (n, 3, H, W) in [0, 1], on the processor, of latents (n, C, H/scale, W/scale).
+        """Images (n, 3, H, W) in [0, 1], on the processor, of latents (n, C, H/scale, W/scale); clips (n, F, 3, H, W)
+        of latents (n, C, F, H/scale, W/scale).
 
-        at_once: latents in one call of the VAE. progress: show a bar. `ValueError` for another shape, or NaN in
-        what comes in or goes out.
+        at_once: latents, or frames, in one call of the VAE. progress: show a bar. `ValueError` for another shape, or
+        NaN in what comes in or goes out.
         """
         check_state(latents, "latents")
         check_finite(latents, "latents")
         check_count(at_once, "at_once")
-        if latents.ndim != 4 or latents.shape[1] != self.channels or not len(latents):
-            raise ValueError(f"latents have shape (n, {self.channels}, H, W) with n >= 1, got {shape(latents)}")
+        if latents.ndim != (5 if self.family.clips else 4) or latents.shape[1] != self.channels or not len(latents):
+            frames = "F, " if self.family.clips else ""
+            raise ValueError(f"latents have shape (n, {self.channels}, {frames}H, W) with n >= 1, got {shape(latents)}")
+        if self.family.clips:
+            n, latents = len(latents), latents.transpose(1, 2).flatten(0, 1)
+            return self._decoded(latents, at_once, progress).unflatten(0, (n, -1))
+        return self._decoded(latents, at_once, progress)
+
+    def _decoded(self, latents: Tensor, at_once: int, progress: bool) -> Tensor:
+        """Images (n, 3, H, W) of latents (n, C, h, w)."""
         shift, factor = self.family.moments(self.vae, latents)
         images = []
         for part in tqdm(latents.split(at_once), desc="decode", unit="batch", disable=not progress):
@@ -278,14 +348,24 @@ class StableDiffusion:
 
     @_by_itself
     def encode(self, images: Tensor, *, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, (n, C, H/scale, W/scale) each, of the latents of images (n, 3, H, W) in [0, 1].
+        """Mean and standard deviation, (n, C, H/scale, W/scale) each, of the latents of images (n, 3, H, W) in [0, 1];
+        (n, C, F, H/scale, W/scale) of clips (n, F, 3, H, W).
 
         Both are on the processor. The small VAE of TAESD (AutoencoderTiny) gives a latent, and so the deviation 0.
-        at_once: images in one call of the VAE. `ValueError` for another shape.
+        at_once: images, or frames, in one call of the VAE. `ValueError` for another shape.
         """
         check_state(images, "images")
+        if self.family.clips:
+            if images.ndim != 5 or images.shape[2] != 3:
+                raise ValueError(f"clips have shape (n, F, 3, H, W), got {shape(images)}")
+            mean, std = self._encoded(images.flatten(0, 1), at_once)
+            return tuple(part.unflatten(0, (len(images), -1)).transpose(1, 2) for part in (mean, std))
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images have shape (n, 3, H, W), got {shape(images)}")
+        return self._encoded(images, at_once)
+
+    def _encoded(self, images: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of images (n, 3, H, W)."""
         means, stds = [], []
         for part in images.split(at_once):
             law = self.vae.encode(2 * part.to(self.device, torch.float32) - 1, return_dict=False)[0]
@@ -295,6 +375,11 @@ class StableDiffusion:
             stds.append((std / factor).cpu())
         check_finite(torch.cat([*means, *stds]), f"what the VAE of {self.source!r} made of images")
         return torch.cat(means), torch.cat(stds)
+
+    @property
+    def files(self) -> list:
+        """Path, size and time of the last change of the files that it was read from; nothing of a hub id's."""
+        return self._files
 
     def stamp(self, *parts: str) -> list:
         """What the weights of some components were read from, and the state of those files: where this is the same,
@@ -316,11 +401,15 @@ class StableDiffusion:
         return f"StableDiffusion({self.source!r}, {type(self.pipe).__name__}, {self.kind}, {height} x {width} px)"
 
 
-def encode_text(pipe: "DiffusionPipeline", family: Family, texts: Sequence[str] | None) -> Encoded:
-    """Prompts as the pipeline's own encoders have them. None stands for no prompt."""
+def encode_text(pipe: "DiffusionPipeline", family: Family, texts: Sequence[str] | None, parts: int = 1) -> Encoded:
+    """Prompts as the pipeline's own encoders have them, or one prompt by parts. None stands for no prompt."""
     device = pipe.vae.device
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        return family.encode(pipe, texts)
+        return (
+            family.encode(pipe, texts)
+            if parts == 1
+            else family.encode_parts(pipe, None if texts is None else texts[0], parts)
+        )
 
 
 def _encoders(pipe: "DiffusionPipeline", family: Family) -> list[tuple[int, int]]:
@@ -358,7 +447,7 @@ def _whole_lora(lora: str | Path) -> str:
 def _state(about: dict[str, Any]) -> list:
     """The state of the files that a checkpoint is read from; of a hub id nothing, since its files do not change."""
     loras = (with_strength(one)[0] for one in about.get("lora", ()))
-    given = (*(about.get(name) for name in ("model", "config", "unet", "vae")), *loras)
+    given = (*(about.get(name) for name in ("model", "config", "unet", "vae", "motion_adapter")), *loras)
     places = [Path(one) for one in given if one is not None]
     files = [place for place in places if place.is_file()]
     for place in places:

@@ -1,5 +1,5 @@
-"""Students for diffusers: a LoRA or a whole network, the scheduler that samples it, and the lines of Python that load
-both."""
+"""Students for diffusers: a LoRA, a motion adapter or a whole network, the scheduler that samples it, and the lines of
+Python that load both."""
 
 import copy
 import inspect
@@ -17,9 +17,11 @@ from ..schedules import Linear, PiecewiseLinear, Tabulated
 from ..support.files import check_folder, writable_folder, write_json, write_text
 from ..training.checkpoints import versions
 from . import hub, layout
-from .checkpoint import KINDS, table_of
+from .checkpoint import FRAMES, KINDS, table_of
 from .families import Family
+from .families.animatediff import ADAPTER, PLAIN, motion_of
 from .families.base import named
+from .lora import with_strength
 from .network import Checkpoint, CheckpointNetwork, network_of
 from .quiet import one_line, quietly
 from .reading import EXPORTED, SINGLE
@@ -40,7 +42,7 @@ class Exported:
 
     folder: Path
     what: str
-    """"lora", or the network's part: "unet" or "transformer"."""
+    """"lora", "motion_adapter", or the network's part: "unet" or "transformer"."""
     scheduler: str
     """The name of the scheduler's class."""
     steps: tuple[int, ...]
@@ -52,7 +54,8 @@ class Exported:
 def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: bool = False) -> Exported:
     """Write a student for diffusers, with its scheduler, into a folder that is empty or is still to be made.
 
-    A LoRA is written where the student is no more than that, and else its network. whole: the network in any case.
+    A LoRA is written where the student is no more than that, a motion adapter where it is no more than the layers
+    between frames, and else its network. whole: the network in any case.
     about: what is known of the student (`runs.Model.about`). `ValueError` if D is no student of a checkpoint, if
     diffusers has no such network or scheduler, or if the folder is in use or cannot be written; nothing is left there
     then.
@@ -76,18 +79,24 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
     family = net.family
     if net.guided and not family.takes_guidance:
         raise ValueError(
-            f"this student has the guidance scale as an input, and diffusers' {family.network_class} has none"
+            f"this student has the guidance scale as an input, and diffusers' {family.network_class} has none, "
+            f"or {family.pipelines[0]} gives it none"
         )
-    as_lora = net.is_lora and not whole and not base["lora"] and base["unet"] is None
+    what = family.part
+    if net.is_lora and not whole and not base["lora"] and base["unet"] is None:
+        what = "lora"
+    elif net.trained == "motion" and not whole and not net.guided and base["unet"] is None:
+        what = ADAPTER
     code = usage(
         D,
         folder,
-        "lora" if as_lora else family.part,
+        what,
         type(scheduler).__name__,
         steps,
-        guidance=1.0 if not net.guided else 7.5,
+        guidance=about["sampler"].get("guidance_scale", family.usual_guidance(net.network)) if net.guided else 1.0,
+        frames=(about.get("settings") or {}).get("frames"),
     )
-    network = None if as_lora else merged(net)
+    network = None if what == "lora" else merged(net)
     made = [place for place in folder.parents if not place.exists()]
     try:
         writable_folder(folder.parent)
@@ -97,7 +106,8 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
             if network is None:
                 _save_lora(net, part)
             else:
-                network.save_pretrained(part / family.part, safe_serialization=True)
+                network = motion_of(network) if what == ADAPTER else network
+                network.save_pretrained(part / what, safe_serialization=True)
             scheduler.save_pretrained(part / "scheduler")
             write_text(part / "README.md", _readme(f"{about['method']} on {base['model']}", code))
             write_json(
@@ -113,7 +123,7 @@ def export(D: Denoiser, about: Mapping[str, Any], out: Path | str, *, whole: boo
             if place.is_dir():
                 place.rmdir()
         raise ValueError(f"the student cannot be written into {str(folder)!r}: {one_line(error)}") from None
-    return Exported(folder, "lora" if as_lora else family.part, type(scheduler).__name__, steps, code)
+    return Exported(folder, what, type(scheduler).__name__, steps, code)
 
 
 def _readme(title: str, code: str) -> str:
@@ -187,6 +197,12 @@ def scheduler_of(D: LambdaDenoiser, solver: str, steps: tuple[int, ...]) -> "Sch
     return made
 
 
+def _folder(checkpoint: Checkpoint) -> Path:
+    """The folder that a checkpoint was read from, in the hub's cache where it was named by an id."""
+    at = Path(checkpoint.source)
+    return at if at.is_dir() else hub.checkpoint(checkpoint.source, True, checkpoint.about["unsafe"])
+
+
 def _arguments(checkpoint: Checkpoint, single: bool) -> str:
     """How diffusers reads again what a checkpoint was read from: arguments, each after a comma."""
     about, arguments = checkpoint.about, []
@@ -194,8 +210,7 @@ def _arguments(checkpoint: Checkpoint, single: bool) -> str:
         folder = Path(about["config"] or "")
         arguments.append(f"config={about['config']!r}")
     else:
-        at = Path(checkpoint.source)
-        folder = at if at.is_dir() else hub.checkpoint(checkpoint.source, True, about["unsafe"])
+        folder = _folder(checkpoint)
         if variant := _variant(checkpoint.family, folder, about["unsafe"]):
             arguments += [f"variant={variant!r}", "torch_dtype=torch.float32"]  # else the text encoder stays in half
     index = folder / "model_index.json"
@@ -219,31 +234,48 @@ def _variant(family: Family, folder: Path, unsafe: bool) -> str | None:
     return None
 
 
-def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tuple[int, ...], guidance: float) -> str:
-    """The Python that makes an image with diffusers alone.
+def usage(
+    D: LambdaDenoiser,
+    folder: Path,
+    what: str,
+    scheduler: str,
+    steps: tuple[int, ...],
+    guidance: float,
+    frames: int | None = None,
+) -> str:
+    """The Python that makes an image, or a clip, with diffusers alone.
 
-    folder: of the student; what: "lora", or the network's part; scheduler: the name of its class; guidance: the
-    guidance scale.
+    folder: of the student; what: `Exported.what`; scheduler: the name of its class; guidance: the guidance scale;
+    frames: of a clip, None for the usual number.
     """
     checkpoint, place = network_of(D).checkpoint, str(folder)
-    part, network = checkpoint.family.part, checkpoint.family.network_class
+    family, about = checkpoint.family, checkpoint.about
+    part, network = family.part, family.network_class
     pipeline = type(checkpoint.pipe).__name__
     single = Path(checkpoint.source).suffix in SINGLE
     arguments = _arguments(checkpoint, single)
-    names, vae = [] if what == "lora" else [network], checkpoint.about.get("vae")
+    first, then, names = _motion(checkpoint, place if what == ADAPTER else None)
+    names += [network] if what == part else []
+    vae = about.get("vae")
     names += [] if vae is None else [type(checkpoint.pipe.vae).__name__]
     n = max(steps)
     schedule = D.schedule.base if isinstance(D.schedule, PiecewiseLinear) else D.schedule
     flow = isinstance(schedule, Linear)
+    sigmas = f"sigmas=np.linspace(1, 0, {n}, endpoint=False)"
     lines = [
+        *(["from functools import partial", ""] if flow and not family.takes_sigmas else ()),
         *(["import numpy as np"] if flow else ()),
         *(["import torch"] if "torch." in arguments else ()),
-        f"from diffusers import {', '.join([pipeline, scheduler, *names])}",
+        f"from diffusers import {', '.join([pipeline, scheduler, *dict.fromkeys(names)])}",
         "",
-        f"pipe = {pipeline}.{'from_single_file' if single else 'from_pretrained'}({checkpoint.source!r}{arguments})",
+        f"pipe = {pipeline}.{'from_single_file' if single else 'from_pretrained'}({checkpoint.source!r}"
+        f"{arguments}{first})",
+        *then,
     ]
     if what == "lora":
         lines.append(f"pipe.load_lora_weights({place!r}, weight_name={LORA_FILE!r})")
+    elif what == ADAPTER:
+        lines += _loras(about["lora"])
     else:
         lines.append(f'pipe.{part} = {network}.from_pretrained({place!r}, subfolder="{part}")')
     if vae is not None:
@@ -251,10 +283,43 @@ def usage(D: LambdaDenoiser, folder: Path, what: str, scheduler: str, steps: tup
         subfolder = ', subfolder="vae"' if inside else ""
         lines.append(f"pipe.vae = {names[-1]}.from_pretrained({vae!r}{subfolder})")
     lines.append(f'pipe.scheduler = {scheduler}.from_pretrained({place!r}, subfolder="scheduler")')
-    walk = f"num_inference_steps={n}"
-    if flow:
-        walk = f"sigmas=np.linspace(1, 0, {n}, endpoint=False)"
+    walk = sigmas if flow and family.takes_sigmas else f"num_inference_steps={n}"
+    if flow and not family.takes_sigmas:
+        lines.append(f"pipe.scheduler.set_timesteps = partial(pipe.scheduler.set_timesteps, {sigmas})")
+    name, found = ("image", "images") if not family.clips else ("clip", "frames")
+    many = f", num_frames={frames or min(FRAMES, family.most_frames(checkpoint.network))}" if family.clips else ""
     lines.append(
-        f'image = pipe("a photograph of an astronaut riding a horse", {walk}, guidance_scale={guidance}).images[0]'
+        f'{name} = pipe("a photograph of an astronaut riding a horse", {walk}, guidance_scale={guidance}{many})'
+        f".{found}[0]"
     )
     return "\n".join(lines) + "\n"
+
+
+def _motion(checkpoint: Checkpoint, student: str | None) -> tuple[str, list[str], list[str]]:
+    """How diffusers gets the layers between frames that are not in the checkpoint itself: an argument of the pipeline
+    after a comma, or lines that follow it, and the classes that they name. student: the folder of an export that holds
+    such layers."""
+    adapter = student or checkpoint.about.get(ADAPTER)
+    if adapter is None:
+        return "", [], []
+    inside = not (Path(adapter) / "config.json").exists() and (student or (Path(adapter) / ADAPTER).is_dir())
+    subfolder = f', subfolder="{ADAPTER}"' if inside else ""
+    made = f"MotionAdapter.from_pretrained({adapter!r}{subfolder})"
+    single = Path(checkpoint.source).suffix in SINGLE
+    if single or layout.read_json(_folder(checkpoint) / "model_index.json")["unet"][1] == PLAIN:
+        return f", {ADAPTER}={made}", [], ["MotionAdapter"]
+    lines = [f"pipe.unet = UNetMotionModel.from_unet2d(pipe.unet, {made})"]
+    return "", lines, ["MotionAdapter", "UNetMotionModel"]
+
+
+def _loras(loras: list[str]) -> list[str]:
+    """How diffusers adds the LoRAs of a checkpoint, with their strengths."""
+    lines, strengths = [], []
+    for k, lora in enumerate(loras):
+        place, strength = with_strength(lora)
+        path = Path(place)
+        where = f"{str(path.parent)!r}, weight_name={path.name!r}" if path.is_file() else repr(place)
+        lines.append(f'pipe.load_lora_weights({where}, adapter_name="{k}")')
+        strengths.append(strength)
+    names = [str(k) for k in range(len(loras))]
+    return [*lines, f"pipe.set_adapters({names}, {strengths})"] if loras else []

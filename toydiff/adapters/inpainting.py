@@ -1,4 +1,5 @@
-"""A part of an image made anew, by a model that knows nothing of masks: after each step the rest is put back."""
+"""A part of an image made anew: by a model that knows nothing of masks, where the rest is put back after each step, or
+by one that sees the mask and the rest of the image."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -68,3 +69,10 @@ def latent_mask(mask: Tensor, n: int, pixels: tuple[int, int], places: tuple[int
             "would be made anew; paint a larger part"
         )
     return anew
+
+
+def without_masked(image: Tensor, mask: Tensor) -> Tensor:
+    """Images (n, 3, H, W) in [0, 1] that are grey, 1/2, where a mask of theirs, as `latent_mask` takes it, is at least
+    1/2: what a model made for inpainting sees of an image. Either may be one for all."""
+    anew = mask.reshape(-1, 1, *image.shape[2:]).to(image) >= 0.5
+    return torch.where(anew, 0.5, image)

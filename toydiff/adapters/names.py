@@ -13,5 +13,7 @@ COMPARABLE = {
     "TCDScheduler": "tcd",
 }
 """The schedulers that a solver can be compared with, and that solver."""
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""How the noise levels of a scheduler's table rise, by the `beta_schedule` of its configuration."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 """What a UNet of a checkpoint may predict, by the `prediction_type` of a scheduler's configuration."""

@@ -17,16 +17,16 @@ from ..nets import DIFFUSERS
 from ..schedules import Coefficient, Tabulated, expand
 from ..support.checks import check_count, shape, unknown
 from .families import Family
-from .text import Prompts
+from .text import Prompts, without
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from peft import LoraConfig
 
 
-TRAINED = ("none", "lora", "full")
-"""Which weights of a network are its own, and not the checkpoint's: "none" of them, a low-rank change ("lora"), or all
-("full")."""
+TRAINED = ("none", "lora", "motion", "full")
+"""Which weights of a network are its own, and not the checkpoint's: "none" of them, a low-rank change ("lora"), the
+layers between the frames of a clip ("motion"), or all ("full")."""
 
 
 class Checkpoint(Protocol):
@@ -51,14 +51,17 @@ class Checkpoint(Protocol):
 class CheckpointNetwork(nn.Module):
     """The UNet or transformer of a checkpoint as a network of this library.
 
-    It takes x (B, C, H, W), latents over S = sqrt(alpha^2 + sigma^2), lam, (B,) or a number, and cond (B,), labels of
-    prompts, or None. diffusers' module, `network`, gets the timestep k = K t - 1, where t is the time at which the
+    It takes x, latents over S = sqrt(alpha^2 + sigma^2), (B, C, H, W), or (B, C, F, H, W) of clips of F frames; lam,
+    (B,) or a number; and cond (B,), labels of prompts, or None. diffusers' module, `network`, gets
+    the timestep k = K t - 1, where t is the time at which the
     checkpoint's own table, of K timesteps, has this lambda. k is a fraction in general; `rounded` makes it whole.
 
     trained: one of `TRAINED`; rank: of a LoRA. guided: the guidance scale is an input of the module. flow: the network
     is on the linear schedule, as flow models of diffusers are, and the module gets x itself and the timestep 1000 t, at
     most the family's `last_timestep`. shared: the names of the module's weights that are the checkpoint's own.
-    `negative` is the prompt that stands for no label; None is what the checkpoint uses for no prompt.
+    `negative` is the prompt that stands for no label; None is what the checkpoint uses for no prompt. `kept`
+    (B, 1 + C, H, W), which a model made for inpainting needs, is the mask of B images, 1 where they are made anew, and
+    the latent of what is left of each; it is called with these images, or with them several times over.
     """
 
     name = DIFFUSERS
@@ -86,6 +89,7 @@ class CheckpointNetwork(nn.Module):
         self.trained, self.rank, self.guided, self.flow = trained, rank, guided, flow
         self.rounded, self.table = False, checkpoint.table
         self.negative: str | None = None
+        self.kept: Tensor | None = None
         self._shared = shared
         self.register_load_state_dict_post_hook(_shared_is_there)
 
@@ -136,7 +140,7 @@ class CheckpointNetwork(nn.Module):
         return self.family.feature_width(self.network)
 
     def features(self, x: Tensor, lam: Coefficient, cond: Tensor | None = None) -> Tensor:
-        """The outputs of some blocks (`Family.levels`), averaged over the image: (B, feature_width)."""
+        """The outputs of some blocks (`Family.levels`), averaged over the image or clip: (B, feature_width)."""
         found: list[Tensor] = []
         levels = self.family.levels(self.network)
 
@@ -153,13 +157,15 @@ class CheckpointNetwork(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.cat(found, 1).to(x.dtype)
+        frames = torch.cat(found, 1)
+        return frames.unflatten(0, (len(x), -1)).mean(1).to(x.dtype)
 
     def _predict(self, x: Tensor, lam: Coefficient, cond: Tensor | None, guidance_scale: Tensor | None) -> Tensor:
         family, network = self.family, self.network
         channels = family.channels(network)
-        if x.ndim != 4 or x.shape[1] != channels:
-            raise ValueError(f"this network takes latents (B, {channels}, H, W), got {shape(x)}")
+        if x.ndim != (5 if family.clips else 4) or x.shape[1] != channels:
+            frames = "F, " if family.clips else ""
+            raise ValueError(f"this network takes latents (B, {channels}, {frames}H, W), got {shape(x)}")
         timestep, x = self._timestep(x, lam), self._state(x, lam)
         like = x.to(family.dtype(network))
         text = self.checkpoint.prompts.rows(cond, like, self.negative)
@@ -167,7 +173,19 @@ class CheckpointNetwork(nn.Module):
             raise ValueError("this network does not see a guidance scale; make it with guided=True")
         if self.guided and guidance_scale is None:
             guidance_scale = x.new_ones(len(x))
+        if family.takes_mask(network):
+            like = torch.cat([like, self._kept(like)], 1)
         return family.predict(network, like, timestep, text, self.checkpoint.scale, guidance_scale)
+
+    def without(self, cond: Tensor) -> Tensor:
+        """The labels (B,) that stand for no prompt beside these; see `text.Terms`."""
+        return without(cond)
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """`kept` for the latents of a batch."""
+        if self.kept is None:
+            raise ValueError(needs_mask(self.checkpoint.source))
+        return self.kept.to(x).repeat(len(x) // len(self.kept), 1, 1, 1)
 
     def _timestep(self, x: Tensor, lam: Coefficient) -> Tensor:
         """k, (B,). Of a number it is computed in Python: small tensors are slow."""
@@ -217,17 +235,18 @@ class CheckpointNetwork(nn.Module):
         """A trainable copy of this network that starts with its weights.
 
         trained: the weights that it trains, one of `TRAINED`; rank: of a LoRA. A LoRA that is there already keeps its
-        rank, and a network whose weights are all its own stays so. guided: the guidance scale is an input, which does
+        rank, a network whose weights are all its own stays so, and one that has layers between frames of its own gets
+        no LoRA. guided: the guidance scale is an input, which does
         nothing before it is trained. flow: see the class. checkpointing: activations are computed twice instead of kept
-        in memory. `ValueError` where all weights are to be trained of a network that has a LoRA.
+        in memory. `ValueError` where all weights, or those between frames, are to be trained of a network that has a
+        LoRA, and where there are none between frames.
         """
         new = copy.deepcopy(self)
+        if trained in ("full", "motion") and new.trained == "lora":
+            raise ValueError(
+                "these weights are a low-rank change (LoRA) of a checkpoint's; go on with a LoRA, or export them first"
+            )
         if trained == "full" or new.trained == "full":
-            if new.trained == "lora":
-                raise ValueError(
-                    "these weights are a low-rank change (LoRA) of a checkpoint's; "
-                    "go on with a LoRA, or export them first"
-                )
             new._own(new._shared)
             new.network.float()  # an optimizer's small steps vanish in half precision
             new.trained = "full"
@@ -240,6 +259,14 @@ class CheckpointNetwork(nn.Module):
             for name, p in new.network.named_parameters():
                 if name not in new._shared:  # an optimizer's small steps vanish in half precision
                     p.data = p.data.float()
+        elif trained == "motion" and new.trained == "none":
+            temporal = self.family.temporal(new.network)
+            if not temporal:
+                raise ValueError("this checkpoint makes images: it has no layers between frames to train")
+            new._own(frozenset(temporal))
+            for name in temporal:
+                new.network.get_parameter(name).data = new.network.get_parameter(name).data.float()
+            new.trained = "motion"
         if guided or new.guided:
             new._shared -= set(self.family.add_guidance(new.network))
             new.guided = True
@@ -268,6 +295,14 @@ def _flow_time(lam: float) -> float:
     return 1 / (1 + math.exp(min(lam, 700.0)))
 
 
+def needs_mask(source: str) -> str:
+    """What is said of a model made for inpainting where no mask is given, or where it cannot be."""
+    return (
+        f"{source!r} is made for inpainting: it makes images with an image and a mask only (--image, --mask), and is "
+        "not trained here"
+    )
+
+
 class _Enough(Exception):
     """Thrown through a network once its features are known: the rest of it is not needed."""
 
@@ -288,4 +323,10 @@ def _shared_is_there(net: CheckpointNetwork, keys: Any) -> None:
 def _lora_config(family: Family, rank: int) -> "LoraConfig":
     from peft import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(family.lora_layers))
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        init_lora_weights="gaussian",
+        target_modules=list(family.lora_layers),
+        exclude_modules=family.no_lora,
+    )

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from ..support.checks import unknown
 from . import hub, layout
-from .families import Family
+from .families import Family, family_of
+from .families.animatediff import ADAPTER, ANIMATED, NEEDED, AnimateDiff
 from .families.base import named
 from .families.unets import XL
 from .lora import add_lora, with_strength
-from .names import COMPARABLE, PREDICTION_TYPES
+from .names import BETA_SCHEDULES, COMPARABLE, PREDICTION_TYPES
+from .network_file import load_network_file
 from .quiet import naming, one_line, quietly
 from .weights import Header, check_weights, header_of, metadata_of, read_tensors
 
@@ -33,6 +35,10 @@ FOR_FILES = "a configuration (--config) is for a single file; a folder has its o
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
 JSON_FILES = ("*.json", "*.txt")
 """What says how a checkpoint is built: the configurations, and the words of the tokenizers."""
+
+
+Making = Callable[[Path, str, bool], Any]
+"""What makes a network of a folder, the name of its class, and whether pickles may be read."""
 
 
 def whole(path: str | Path) -> str:
@@ -50,6 +56,8 @@ def read(
     scheduler: str | None = None,
     prediction_type: str | None = None,
     vae: str | None = None,
+    motion_adapter: str | None = None,
+    beta_schedule: str | None = None,
 ) -> "DiffusionPipeline":
     """The pipeline of a checkpoint, in float32 on the processor. The arguments, and the errors, are those of
     `StableDiffusion.load`."""
@@ -58,6 +66,8 @@ def read(
         raise unknown("scheduler", scheduler, COMPARABLE)
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
         raise unknown("prediction type", prediction_type, PREDICTION_TYPES)
+    if beta_schedule is not None and beta_schedule not in BETA_SCHEDULES:
+        raise unknown("beta schedule", beta_schedule, BETA_SCHEDULES)
     path, ignored = Path(model), False
     if config is not None and path.suffix not in SINGLE:
         raise ValueError(FOR_FILES)
@@ -67,17 +77,19 @@ def read(
         else:
             folder = path if path.is_dir() else hub.checkpoint(model, local_only, unsafe)
             family, pipe, ignored = _from_folder(folder, model, unsafe, _network)
+        if motion_adapter is not None:
+            family, pipe = _animated(pipe, motion_adapter, local_only, unsafe)
         pipe.set_progress_bar_config(disable=True)
         if unet is not None:
             pipe.register_modules(**{family.part: _other_network(pipe, family, unet, local_only, unsafe)})
         if vae is not None:
-            pipe.register_modules(vae=_other_vae(pipe, family, vae, local_only, unsafe))
+            pipe.register_modules(vae=other_vae(pipe, family, vae, local_only, unsafe))
         _fits(pipe, family, model)
         for one in lora:
             _add_lora(pipe, family, one, local_only, unsafe)
-        for student in (unet, *(with_strength(one)[0] for one in lora)):
+        for student in (unet, motion_adapter, *(with_strength(one)[0] for one in lora)):
             _follow_scheduler(pipe, student)
-        _override(pipe, model, scheduler, prediction_type)
+        _override(pipe, model, scheduler, prediction_type=prediction_type, beta_schedule=beta_schedule)
         for name in family.networks:
             if (network := getattr(pipe, name, None)) is not None:
                 check_weights(network, f"the {name} of {model!r}")
@@ -86,19 +98,22 @@ def read(
     return pipe
 
 
-def outline(model: str, config: str | None) -> "tuple[DiffusionPipeline, dict[str, Header]]":
+def outline(
+    model: str, config: str | None, motion_adapter: str | None = None
+) -> "tuple[DiffusionPipeline, dict[str, Header]]":
     """The pipeline of a checkpoint without its weights, whose networks are on the device "meta", and the headers of the
     files of weights, by component; of a single file by what it calls its parts.
 
-    model, config: a folder, or a single .safetensors file and the folder that says what it holds. JSON files,
-    tokenizers and headers are read, and no weight. The errors are those of `read`, but for what only values tell.
+    model, config: a folder, or a single .safetensors file and the folder that says what it holds. motion_adapter: the
+    folder of one. JSON files, tokenizers and headers are read, and no weight. The errors are those of `read`, but for
+    what only values tell.
     """
     _check_packages()
     path = Path(model)
     held: dict[str, Header] = {}
 
     def network(folder: Path, class_: str, unsafe: bool) -> Any:
-        made, held[folder.name] = _outlined(folder, class_)
+        made, held[ADAPTER if class_ == "MotionAdapter" else folder.name] = _outlined(folder, class_)
         return made
 
     with quietly():
@@ -108,6 +123,8 @@ def outline(model: str, config: str | None) -> "tuple[DiffusionPipeline, dict[st
             family, pipe, _ = _from_folder(path, model, False, network)
         else:
             family, pipe, held = _outlined_file(path, config)
+        if motion_adapter is not None:
+            family, pipe = _animated(pipe, motion_adapter, True, False, network)
         _fits(pipe, family, model)
     return pipe, held
 
@@ -123,9 +140,7 @@ def _check_packages() -> None:
         raise ValueError(INSTALL) from None
 
 
-def _from_folder(
-    path: Path, model: str, unsafe: bool, network: Callable[[Path, str, bool], Any]
-) -> "tuple[Family, DiffusionPipeline, bool]":
+def _from_folder(path: Path, model: str, unsafe: bool, network: Making) -> "tuple[Family, DiffusionPipeline, bool]":
     """The family and the pipeline of a folder, and whether it has a ControlNet, which is not read. model: its name in
     messages. network(folder, class, unsafe) makes a network, as `_network` does."""
     if not (path / "model_index.json").exists():
@@ -154,14 +169,13 @@ def _from_folder(
             raise ValueError(f"the {name} of {model!r} has no vocabulary: neither tokenizer.json nor vocab.json")
     try:
         made = {name: _component(path / name, parts[name][1], family, unsafe, network) for name in needed}
+        pipe = family.pipeline(parts, made)
     except ValueError as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
-    return family, family.pipeline(parts, made), "controlnet" in named(parts)
+    return family, pipe, "controlnet" in named(parts)
 
 
-def _component(
-    folder: Path, class_: str, family: Family, unsafe: bool, network: Callable[[Path, str, bool], Any]
-) -> Any:
+def _component(folder: Path, class_: str, family: Family, unsafe: bool, network: Making) -> Any:
     """A component of a checkpoint, from its folder. `ValueError`, naming the folder, for whatever is wrong."""
     if folder.name in family.networks:
         return network(folder, class_, unsafe)
@@ -188,7 +202,7 @@ def _network(folder: Path, class_: str, unsafe: bool) -> Any:
     for file in files:
         if file.endswith(".safetensors"):
             metadata_of(folder / file)
-    kind = getattr(transformers if folder.name.startswith("text") else diffusers, class_)
+    kind = getattr(diffusers if hasattr(diffusers, class_) else transformers, class_)
     with naming(folder):
         made, info = kind.from_pretrained(
             folder,
@@ -217,7 +231,7 @@ def _empty(folder: Path, class_: str) -> Any:
     import transformers
 
     layout.settings_of(folder / "config.json")
-    text = folder.name.startswith("text")
+    text = not hasattr(diffusers, class_)
     kind = getattr(transformers if text else diffusers, class_)
     with naming(folder), torch.device("meta"):
         if text:
@@ -298,6 +312,7 @@ def _configuration(
 ) -> tuple[Family, dict[str, Any]]:
     """The family of a single file, and what the model_index.json says that it holds. The JSON files and the words of
     the tokenizers are copied into the folder, so that neither weights nor code beside them are used."""
+    refuse_flux(path, tensors)
     if config is None:
         folder = hub.configuration(usual_configuration(tensors), local_only, f"the file {str(path)!r}")
     elif Path(config).is_dir():
@@ -308,8 +323,8 @@ def _configuration(
     family, parts = layout.parts_of(folder, name)
     if not family.single_files:
         raise ValueError(
-            f"the file {str(path)!r} is of a {parts['_class_name']} by its configuration, and only checkpoints with a "
-            "UNet are read from single files; give a folder in diffusers' layout"
+            f"the file {str(path)!r} is of a {parts['_class_name']} by its configuration, which is not read from "
+            "single files; give a folder in diffusers' layout"
         )
     for part in ("", *family.needed(parts)):
         (into / part).mkdir(exist_ok=True)
@@ -321,10 +336,26 @@ def _configuration(
     return family, parts
 
 
+OF_SD3, OF_FLUX = "joint_blocks.", "double_blocks."
+"""What the names of the layers of these transformers hold in single files."""
+
+
+def refuse_flux(path: Path, names: Collection[str]) -> None:
+    """`ValueError` for a single file of FLUX.1, by the names of its tensors: diffusers converts the published sizes
+    alone, and takes the text encoders from elsewhere."""
+    if any(OF_FLUX in key for key in names):
+        raise ValueError(
+            f"the file {str(path)!r} holds a transformer of FLUX.1, which is not read from single files; "
+            "give a folder in diffusers' layout, or a hub id"
+        )
+
+
 def usual_configuration(names: Collection[str]) -> str:
     """The hub id of the checkpoint whose configuration a single file whose tensors have these names usually has."""
     if any(key.startswith("conditioner.embedders.1") for key in names):
         return "stabilityai/stable-diffusion-xl-base-1.0"
+    if any(OF_SD3 in key for key in names):
+        return "stabilityai/stable-diffusion-3-medium-diffusers"
     if any(key.startswith("cond_stage_model.model") for key in names):
         return "stabilityai/stable-diffusion-2-1"
     return "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -334,11 +365,14 @@ def _convert(
     path: Path, tensors: dict[str, Tensor], family: Family, parts: dict[str, Any], plain: Path
 ) -> "DiffusionPipeline":
     """The pipeline of a single file. `ValueError` where it lacks a weight of what the configuration says."""
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
     _check_converted(tensors, parts, plain)
-    kind = StableDiffusionXLPipeline if parts["_class_name"] in XL else StableDiffusionPipeline
+    kind: Any = StableDiffusionXLPipeline if parts["_class_name"] in XL else StableDiffusionPipeline
     extra = {"feature_extractor": None, "image_encoder": None}
+    if "transformer" in parts:
+        kind = StableDiffusion3Pipeline
+        extra |= {name: None for name in family.classes if name not in family.needed(parts)}  # T5, where it is absent
     if kind is StableDiffusionPipeline:
         extra["safety_checker"] = None
     with naming(path, what="it"):
@@ -352,15 +386,21 @@ def _convert(
 
 
 def _check_converted(tensors: dict[str, Tensor], parts: dict[str, Any], plain: Path) -> None:
-    """`ValueError` where a single file lacks a weight of the UNet or the VAE that its configuration says."""
+    """`ValueError` where a single file lacks a weight of the network or the VAE that its configuration says."""
     from accelerate import init_empty_weights
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+    from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import (
+        convert_ldm_unet_checkpoint,
+        convert_ldm_vae_checkpoint,
+        convert_sd3_transformer_checkpoint_to_diffusers,
+    )
 
     if parts["vae"][1] != "AutoencoderKL":
         raise ValueError(f"its configuration has a {parts['vae'][1]}, and a single file an AutoencoderKL")
-    converters = (
-        ("unet", UNet2DConditionModel, convert_ldm_unet_checkpoint),
+    converters: tuple[tuple[str, Any, Any], ...] = (
+        ("transformer", SD3Transformer2DModel, convert_sd3_transformer_checkpoint_to_diffusers)
+        if "transformer" in parts
+        else ("unet", UNet2DConditionModel, convert_ldm_unet_checkpoint),
         ("vae", AutoencoderKL, convert_ldm_vae_checkpoint),
     )
     for name, kind, convert in converters:
@@ -403,15 +443,17 @@ def _outlined_file(path: Path, config: str | None) -> "tuple[Family, DiffusionPi
 PREFIXES: dict[str, str | tuple[str, ...]] = {
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
-    "text encoders": ("cond_stage_model.", "conditioner."),
+    "text encoders": ("cond_stage_model.", "conditioner.", "text_encoders."),
 }
 """How the names in a single file begin, by its parts."""
 
 
 def parted(header: Header) -> dict[str, Header]:
-    """The header of a single file by its parts, as `PREFIXES` calls them."""
+    """The header of a single file by its parts, as `PREFIXES` calls them; SD3's network is a transformer."""
     return {
-        part: {name: value for name, value in header.items() if name.startswith(prefix)}
+        "transformer" if part == "unet" and any(OF_SD3 in name for name in header) else part: {
+            name: value for name, value in header.items() if name.startswith(prefix)
+        }
         for part, prefix in PREFIXES.items()
     }
 
@@ -458,25 +500,61 @@ def _say_kind(pipe: Any, tensors: dict[str, Tensor], says: dict[str, str]) -> No
 
 
 def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_only: bool, unsafe: bool) -> Any:
-    """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, or one that `toydiff export`
-    wrote."""
+    """A UNet or transformer alone: a published student of PeRFlow or Rectified Diffusion, one that `toydiff export`
+    wrote, or the weights of one in a file, as those of SDXL-Lightning, for the checkpoint's own configuration."""
     part = family.part
-    found, what = _other(family, part, "UNet" if part == "unet" else part, unet, local_only, unsafe)
+    path, network = Path(unet), getattr(pipe, part)
+    if path.is_file() or (path.suffix in SINGLE and not path.is_dir()):
+        try:
+            check_single(path, unsafe)
+            load_network_file(network, family, path, unsafe)
+        except ValueError as error:
+            raise ValueError(f"the {_called(part)} {unet!r} cannot be read: {error}") from None
+        return network
+    found, what = _other(family, part, _called(part), unet, local_only, unsafe)
     for name in family.fitting:
-        theirs, ours = found.config.get(name), getattr(pipe, part).config.get(name)
+        theirs, ours = found.config.get(name), network.config.get(name)
         if theirs != ours:
             raise ValueError(f"{what} does not fit this checkpoint: its {name} is {theirs}, not {ours}")
-    return found
+    return family.fitted(found, getattr(pipe, part))
 
 
-def _other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
-    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, or,
-    in the same class, scaled or shifted otherwise."""
+def _animated(
+    pipe: "DiffusionPipeline", adapter: str, local_only: bool, unsafe: bool, network: Making | None = None
+) -> "tuple[Family, DiffusionPipeline]":
+    """The pipeline with the layers between frames of a motion adapter, in place of its own if there are any, and its
+    family. `ValueError` for pipelines of other families than SD 1.x and 2.x, and where the two do not fit."""
+    if type(pipe).__name__ not in ANIMATED:
+        raise ValueError(
+            f"a motion adapter is for SD 1.x, SD 2.x and AnimateDiff, and this checkpoint is a {type(pipe).__name__}"
+        )
+    family = family_of(AnimateDiff.pipelines[0])
+    assert family is not None  # it is one of `FAMILIES`
+    found, what = _other(family, ADAPTER, "motion adapter", adapter, local_only, unsafe, network)
+    try:
+        return family, family.pipeline({}, {name: pipe.components[name] for name in NEEDED} | {ADAPTER: found})
+    except ValueError as error:
+        raise ValueError(f"{what} does not fit this checkpoint: {error}") from None
+
+
+def _called(part: str) -> str:
+    """How messages call a family's network."""
+    return "UNet" if part == "unet" else part
+
+
+def other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: bool, unsafe: bool) -> Any:
+    """A VAE alone. `ValueError` where its latents are others than those of the checkpoint's VAE: of another shape, in
+    the same class scaled or shifted otherwise, or, in another one, without the checkpoint's own mean."""
     found, what = _other(family, "vae", "VAE", vae, local_only, unsafe)
     for name, theirs, ours in zip(("channels", "scale"), latents_of(found), latents_of(pipe.vae), strict=True):
         if theirs != ours:
             raise ValueError(f"{what} does not fit this checkpoint: the {name} of its latents is {theirs}, not {ours}")
     same = ("scaling_factor", "shift_factor", "latents_mean", "latents_std") if type(found) is type(pipe.vae) else ()
+    if not same and any(pipe.vae.config.get(name) is not None for name in ("latents_mean", "latents_std")):
+        raise ValueError(
+            f"{what} does not fit this checkpoint, whose VAE has a mean of its latents (latents_mean): "
+            f"a {type(found).__name__} knows none"
+        )
     for name in same:
         theirs, ours = found.config.get(name), pipe.vae.config.get(name)
         if theirs != ours:
@@ -490,8 +568,11 @@ def latents_of(vae: Any) -> tuple[int, int]:
     return int(vae.config.latent_channels), 2 ** (len(blocks) - 1)
 
 
-def _other(family: Family, part: str, what: str, place: str, local_only: bool, unsafe: bool) -> tuple[Any, str]:
-    """A component alone, from its folder, a folder with one of its name, or a hub id; and how messages call it."""
+def _other(
+    family: Family, part: str, what: str, place: str, local_only: bool, unsafe: bool, network: Making | None = None
+) -> tuple[Any, str]:
+    """A component alone, from its folder, a folder with one of its name, or a hub id; and how messages call it.
+    network makes it; None is `_network`."""
     path, classes = Path(place), family.classes[part]
     inside = not (path / "config.json").exists() and (path / part / "config.json").exists()
     if path.exists() and not inside and not (path / "config.json").exists():
@@ -507,7 +588,7 @@ def _other(family: Family, part: str, what: str, place: str, local_only: bool, u
         kind = layout.settings_of(folder / "config.json").get("_class_name", classes[0])
         if kind not in classes:
             raise ValueError(f"it is a {str(kind)[:80]}, and a {' or '.join(classes)} is needed")
-        return _network(folder, kind, unsafe), f"the {what} {place!r}"
+        return (network or _network)(folder, kind, unsafe), f"the {what} {place!r}"
     except ValueError as error:
         raise ValueError(f"the {what} {place!r} cannot be read: {error}") from None
 
@@ -526,16 +607,16 @@ def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: 
         )
     if path.is_dir():
         names = [file.name for file in path.iterdir()]
-        path = path / _lora_file(names, f"the folder {lora!r}", unsafe)
+        path = path / lora_file(names, f"the folder {lora!r}", unsafe)
     elif not path.exists():
         try:
-            path = hub.file(lora, _lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
+            path = hub.file(lora, lora_file(hub.names(lora, local_only), "it", unsafe), local_only)
         except ValueError as error:
             raise ValueError(f"the LoRA {lora!r} cannot be had from the hub: {error}") from None
     add_lora(pipe, family, path, lora, unsafe, strength)
 
 
-def _lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
+def lora_file(names: Sequence[str], where: str, unsafe: bool) -> str:
     """Which of the files in a folder is the LoRA."""
     usual = "pytorch_lora_weights.safetensors"
     found = [name for name in names if name.endswith(".safetensors")]
@@ -562,11 +643,14 @@ def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
         raise ValueError(f"the scheduler of the student {student!r} cannot be read: {error}") from None
 
 
-def _override(pipe: "DiffusionPipeline", model: str, scheduler: str | None, prediction_type: str | None) -> None:
-    """Give the pipeline another scheduler of the same configuration, or its own another kind of prediction."""
-    if scheduler is None and prediction_type is None:
+def _override(pipe: "DiffusionPipeline", model: str, scheduler: str | None, **own: str | None) -> None:
+    """Give the pipeline another scheduler of the same configuration, or its own other settings: `own` that are not
+    None."""
+    own = {name: value for name, value in own.items() if value is not None}
+    own |= {"trained_betas": None} if "beta_schedule" in own else {}
+    if scheduler is None and not own:
         return
-    theirs, own = pipe.scheduler, {} if prediction_type is None else {"prediction_type": prediction_type}
+    theirs = pipe.scheduler
     if "FlowMatch" in type(theirs).__name__ or theirs.config.get("use_flow_sigmas"):
         raise ValueError(f"{model!r} is a flow: its scheduler and what it predicts cannot be overridden")
     kind = type(theirs) if scheduler is None else layout.scheduler_class(scheduler)

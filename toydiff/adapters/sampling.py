@@ -18,13 +18,15 @@ from ..solvers.heun import Heun
 from ..solvers.parallel import ParallelSolver
 from ..solvers.plms import PLMS
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
-from ..support.checks import check_count, check_finite, check_grid, check_number, check_state, shape, unknown
+from ..support.checks import check_count, check_grid, check_number, unknown
 from .checkpoint import AT_ONCE, StableDiffusion
 from .families import Family
-from .inpainting import Inpainting, latent_mask
-from .network import network_of
+from .inpainting import Inpainting
+from .network import CheckpointNetwork, needs_mask, network_of
 from .schedulers import SHIFTED, SPACINGS, like_scheduler, shifted_times
-from .text import check_text
+from .sizes import Six, sizes_of_call
+from .starts import checked_image, from_image, noise_of, streams
+from .text import Terms, check_text, label_of
 
 
 def usual_strength(mask: object) -> float:
@@ -38,9 +40,9 @@ class Images:
     """What `sample_images` made, and what it cost."""
 
     images: Tensor | None
-    """(n, 3, H, W) in [0, 1]; None where the latents were not decoded."""
+    """(n, 3, H, W) in [0, 1], of clips (n, F, 3, H, W); None where the latents were not decoded."""
     latents: Tensor
-    """(n, C, h, w)."""
+    """(n, C, h, w), of clips (n, C, F, h, w)."""
     cond: Tensor
     """The labels of their prompts, (n,)."""
     trajectory: Trajectory
@@ -73,8 +75,12 @@ def sample_images(
     guidance_scale: float = 7.5,
     guidance_rescale: float = 0.0,
     guidance_interval: tuple[float, float] | None = None,
-    negative_prompt: str | None = None,
+    negative_prompt: str | Sequence[str] | None = None,
     size: int | tuple[int, int] | None = None,
+    frames: int | None = None,
+    original_size: tuple[int, int] | None = None,
+    crops_coords_top_left: tuple[int, int] | None = None,
+    target_size: tuple[int, int] | None = None,
     image: Tensor | None = None,
     mask: Tensor | None = None,
     strength: float | None = None,
@@ -82,6 +88,7 @@ def sample_images(
     at_once: int = AT_ONCE,
     rounded: bool = False,
     cut: bool = False,
+    by_parts: bool = False,
     decode: bool = True,
     keep: str = "end",
     progress: bool = False,
@@ -96,8 +103,12 @@ def sample_images(
     it goes to `denoiser`. Below 1 guidance goes from the prediction without a prompt only part of the way; diffusers
     turns it off there, and guidance_scale=0.0 on the pages of its Turbo models is 1 here. guidance_rescale: in [0, 1],
     how far a guided prediction is scaled back (`denoisers.GuidanceRescale`). guidance_interval: (low, high), the times
-    between which there is guidance (`denoisers.GuidanceInterval`); None is everywhere. size: of an image, (height,
-    width) in pixels, or the side of a square; None is that of `image`, or the checkpoint's own.
+    between which there is guidance (`denoisers.GuidanceInterval`); None is everywhere. negative_prompt: what guidance
+    leads away from, one for all prompts or one for each; None is no prompt. size: of an image, (height, width) in
+    pixels, or the side of a square; None is that of `image`, or the checkpoint's own. frames: of a clip, where the
+    checkpoint makes clips (AnimateDiff); None is 16, or as many as it can. A clip is made from noise: it takes no
+    image. original_size, crops_coords_top_left, target_size: what SDXL sees beside a prompt, as the arguments of
+    diffusers' pipeline (`sizes.sizes_of_call`); `ValueError` for other checkpoints.
 
     image: to start from (img2img), (3, H, W), or one for each image that is made, (n, 3, H, W), in [0, 1]. Of its
     latent and noise the state at the first time is mixed. strength: in (0, 1], 0.8 where it is not given: of the N
@@ -106,8 +117,10 @@ def sample_images(
 
     mask: of the image (inpainting), (1, H, W), or one for each image that is made, (n, 1, H, W), in [0, 1]: where it is
     at least 1/2, the image is made anew, and elsewhere the latent of the image is kept (`inpainting.Inpainting`).
-    strength is 1 then where it is not given, and of strength 1 the start is noise alone. `ValueError` for a parallel
-    sampler, and on a spacing for solvers that evaluate the model twice in a step.
+    strength is 1 then where it is not given, and of strength 1 the start is noise alone. A model made for inpainting
+    (`StableDiffusion.takes_mask`) needs a mask, sees it and the latent of the image without what is masked, and makes
+    the whole latent. `ValueError` for a parallel sampler, and for any other model on a spacing with solvers that
+    evaluate the model twice in a step.
 
     seed: of the noise, which is drawn on the processor: of the start and then of the steps; with an image of its latent
     first. Image k of all has a stream of its own, torch.Generator().manual_seed(seed + k), so it is the same whatever
@@ -117,10 +130,11 @@ def sample_images(
 
     at_once: latents in one network call, twice as many with guidance; a parallel sampler evaluates so many (point,
     image) pairs in one call. rounded: whole timesteps; spacings have them anyway. cut: a prompt that is too long loses
-    its end, instead of a `ValueError`. decode: also make the images, not only latents. keep: as `solve` has it.
-    progress: show bars. callback: f(i, t, x0), called after step i, counted from 0, with the time at which it began and
-    the x_0 that was predicted there, of latents (B, C, h, w); once for each batch of `at_once` images, and not with a
-    parallel sampler (`ValueError`).
+    its end, instead of a `ValueError`. by_parts: it is read part by part instead, by SD and SDXL
+    (`families.parts.encoded`), and what guidance leads away from has as many parts. decode: also make the images, not
+    only latents. keep: as `solve` has it. progress: show bars. callback: f(i, t, x0), called after step i, counted from
+    0, with the time at which it began and the x_0 that was predicted there, of latents (B, C, h, w); once for each
+    batch of `at_once` images, and not with a parallel sampler (`ValueError`).
 
     `ValueError` for bad input, and for settings without effect: a negative prompt where guidance is off or is an input
     of the model, rescaling or an interval where guidance is off, and guidance_scale = 0, which leaves the prompt out.
@@ -140,6 +154,12 @@ def sample_images(
         raise ValueError("strength says how many of the steps are taken from an image on: it needs image, and no ts")
     if mask is not None and image is None:
         raise ValueError("a mask says what of an image is made anew: it needs image")
+    if image is not None and checkpoint.family.clips:
+        raise ValueError("this checkpoint makes clips, from noise: it takes no image to start from")
+    sees_mask = checkpoint.takes_mask
+    if sees_mask and mask is None:
+        raise ValueError(needs_mask(checkpoint.source))
+    image = None if image is None else checked_image(image, len(prompts) * each)
     how, scale, of_steps = solver_by_name(solver), 1.0, ts is None
     if mask is not None and isinstance(how, ParallelSolver):
         raise ValueError(f"a parallel sampler takes no mask; take a sequential solver, not {solver.partition(':')[0]}")
@@ -156,15 +176,15 @@ def sample_images(
                 "a learned solver walks its own times from noise: it takes no image and no whole timesteps"
             )
     elif grid == SHIFTED:
-        pixels = size if image is None or size is not None else (image.shape[-2], image.shape[-1])
-        ts = shifted_times(checkpoint, D, solver, steps, checkpoint.latent_shape(pixels))
+        latent = checkpoint.latent_shape(_pixels(checkpoint, image, size))
+        ts = shifted_times(checkpoint, D, solver, steps, latent)
     elif grid in SPACINGS:
         word = solver.partition(":")[0]
         one_step = "ddim" if word in PARALLEL else solver
         scheduled = like_scheduler(checkpoint, D, one_step, steps, grid)
         D, ts, scale = scheduled.denoiser, scheduled.ts, scheduled.noise_scale
         how, rounded = how if word in PARALLEL else scheduled.solver, net.rounded
-        if mask is not None and isinstance(how, Heun | PLMS):
+        if mask is not None and not sees_mask and isinstance(how, Heun | PLMS):
             raise ValueError(
                 f"diffusers puts the image back after each of the two calls of a step of {word}, "
                 "and this library after the step; take another solver, or a grid of the library"
@@ -182,30 +202,36 @@ def sample_images(
                 "diffusers' PNDM repeats its second timestep, and from an image on evaluates the model at other times "
                 "than those of the state: no walk over a grid does that; take another solver, or a grid of the library"
             )
-    cond = net.checkpoint.prompts.add(prompts, cut=cut).repeat_interleave(each)
-    if negative_prompt is not None:
-        check_text(negative_prompt, "the negative prompt")
-        if not cut and (lost := checkpoint.too_long(negative_prompt)):
-            raise ValueError(f"of the negative prompt: {lost}")
+    if cut and by_parts:
+        raise ValueError("a prompt that is too long is either cut or read by parts (--cut-prompts, --prompt-parts)")
+    labels = net.checkpoint.prompts.add(prompts, cut=cut or by_parts).repeat_interleave(each)
+    negatives = _negatives(checkpoint, negative_prompt, len(prompts), cut or by_parts)
+    sizes = sizes_of_call(original_size, crops_coords_top_left, target_size, _pixels(checkpoint, image, size))
+    terms = _terms(net, prompts, negatives, sizes, by_parts)
+    plain = sizes is None and negative_prompt is None and not by_parts
+    cond = labels if plain else torch.tensor([label_of(one) for one in terms]).repeat_interleave(each)
     guided = _guided(D, guidance_scale, guidance_rescale, guidance_interval)
-    net.rounded, net.negative = rounded, negative_prompt
-    rng = _streams(seed, len(cond))
+    net.rounded, net.negative = rounded, None
+    rng, kept = streams(seed, len(cond)), None
     if image is None or ts is None:
-        x = scale * _noise((len(cond), *checkpoint.latent_shape(size)), rng)
+        x = scale * noise_of((len(cond), *checkpoint.latent_shape(size, frames)), rng)
     else:
-        z, noise = _encoded(checkpoint, image, size, len(cond), rng, at_once, masked=mask is not None)
-        x = scale * noise if mask is not None and strength == 1 else D.schedule.mix(z, noise, ts[0].to(z))
-        if mask is not None:
-            anew = latent_mask(mask, len(cond), (image.shape[-2], image.shape[-1]), (z.shape[-2], z.shape[-1]))
+        checkpoint.latent_shape(size, frames)
+        from_noise = mask is not None and strength == 1
+        start = from_image(checkpoint, image, mask, size, len(cond), rng, at_once, from_noise)
+        z, kept = start.z, start.kept
+        x = scale * start.noise if z is None or from_noise else D.schedule.mix(z, start.noise, ts[0].to(z))
+        if start.anew is not None and z is not None and kept is None:
             assert isinstance(how, Solver)  # parallel ones were refused
-            how = Inpainting(how, anew, z, noise, last=float(ts[-2:].mean()))
+            how = Inpainting(how, start.anew, z, start.noise, last=float(ts[-2:].mean()))
     batch = at_once
     if isinstance(how, ParallelSolver):
         assert dataclasses.is_dataclass(how)  # all those with a name are
         how, batch = dataclasses.replace(how, at_once=min(how.at_once, at_once)), len(cond)
     ends, parts = [], []
-    for i in range(0, len(cond), batch):
-        part = slice(i, i + batch)
+    lengths = [one.parts for one in terms for _ in range(each)]
+    for part in _batches(lengths, batch):
+        net.kept = None if kept is None else kept[part].to(checkpoint.device)
         path = solve(
             guided,
             x[part].to(checkpoint.device),
@@ -224,12 +250,67 @@ def sample_images(
     latents, first = torch.cat(ends), parts[0]
     if keep == "end":
         first = dataclasses.replace(first, xs=latents[None], x0s=latents.new_empty(0, *latents.shape))
-    first = dataclasses.replace(first, seconds=sum(path.seconds for path in parts))
+    nfe, rounds = max(path.nfe for path in parts), max(path.rounds for path in parts)
+    first = dataclasses.replace(first, nfe=nfe, rounds=rounds, seconds=sum(path.seconds for path in parts))
     images = checkpoint.decode(latents, at_once=at_once, progress=progress) if decode else None
-    return Images(images, latents, cond, first)
+    return Images(images, latents, labels, first)
 
 
-def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_prompt: str | None) -> None:
+def _negatives(
+    checkpoint: StableDiffusion, given: str | Sequence[str] | None, n: int, cut: bool
+) -> Sequence[str | None]:
+    """The negative prompts of n prompts; `ValueError` for another number, for what is no text, and for one that is too
+    long and not to be cut."""
+    if given is None:
+        return [None] * n
+    texts = [given] * n if isinstance(given, str) else list(given)
+    if len(texts) != n:
+        raise ValueError(
+            f"there are {len(texts)} negative prompts for {n} prompt(s); give one for all, or one for each"
+        )
+    for text in texts:
+        check_text(text, "the negative prompt")
+        if not cut and (lost := checkpoint.too_long(text)):
+            raise ValueError(f"of the negative prompt: {lost}")
+    return texts
+
+
+def _terms(
+    net: CheckpointNetwork, prompts: Sequence[str], negatives: Sequence[str | None], sizes: Six | None, by_parts: bool
+) -> list[Terms]:
+    """What stands beside each prompt; `ValueError` for what the network does not see."""
+    family, pipe = net.family, net.checkpoint.pipe
+    if sizes is not None and not family.takes_sizes(net.network):
+        raise ValueError(
+            f"{net.checkpoint.source!r} sees no sizes beside a prompt, as SDXL does: leave out original_size, "
+            "crops_coords_top_left and target_size (--original-size, --crop, --target-size)"
+        )
+    terms = [Terms(text, negative, sizes) for text, negative in zip(prompts, negatives, strict=True)]
+    if not by_parts:
+        return terms
+    numbers = [max(family.parts(pipe, text or "") for text in (one.prompt, one.negative)) for one in terms]
+    return [one._replace(parts=number) for one, number in zip(terms, numbers, strict=True)]
+
+
+def _batches(lengths: Sequence[int], most: int) -> list[slice]:
+    """Neighbours that go into one call, `most` of them: those whose prompts are of the same length."""
+    found, first = [], 0
+    for i in range(1, len(lengths) + 1):
+        if i == len(lengths) or i - first == most or lengths[i] != lengths[first]:
+            found.append(slice(first, i))
+            first = i
+    return found
+
+
+def _pixels(checkpoint: StableDiffusion, image: Tensor | None, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of what is made."""
+    if size is None and image is not None:
+        return int(image.shape[-2]), int(image.shape[-1])
+    *_, height, width = checkpoint.latent_shape(size)
+    return height * checkpoint.scale, width * checkpoint.scale
+
+
+def check_guidance_has_effect(D: Denoiser, guidance_scale: float, negative_prompt: str | Sequence[str] | None) -> None:
     """`ValueError` for settings of guidance that leave out what was given: the prompt, or the negative prompt."""
     if guidance_scale == 0 and not D.scale_conditioned:
         raise ValueError(
@@ -261,66 +342,6 @@ def _last_part(ts: Tensor, family: Family, steps: int, strength: float) -> Tenso
     if len(ts) < 2:
         raise ValueError(f"strength {strength:g} of {steps} step(s) leaves no step; give more steps, or a higher one")
     return ts
-
-
-Streams = torch.Generator | list[torch.Generator]
-"""One stream of noise for all images, or one for each."""
-
-
-def _streams(seed: int | torch.Generator | Sequence[int | torch.Generator], n: int) -> Streams:
-    """The streams of `seed` of n images; see `sample_images`."""
-    if isinstance(seed, torch.Generator):
-        return seed
-    if isinstance(seed, Sequence) and not isinstance(seed, str):
-        if len(seed) != n:
-            raise ValueError(f"there are {len(seed)} seeds for {n} image(s); give one for each")
-        seeds = list(seed)
-    else:
-        first = check_count(seed, "seed", 0)
-        seeds = [first + k for k in range(n)]
-    for one in seeds:
-        if not isinstance(one, torch.Generator) and check_count(one, "seed", 0) >= 2**63:
-            raise ValueError(f"seed must be below 2^63, and image k has seed + k; got {one}")
-    return [one if isinstance(one, torch.Generator) else torch.Generator().manual_seed(int(one)) for one in seeds]
-
-
-def _noise(shape: tuple[int, ...], rng: Streams) -> Tensor:
-    """Standard normal noise for n images, shape = (n, C, h, w)."""
-    if isinstance(rng, torch.Generator):
-        return torch.randn(shape, generator=rng, device=rng.device).cpu()
-    return torch.cat([torch.randn(1, *shape[1:], generator=one, device=one.device).cpu() for one in rng])
-
-
-def _encoded(
-    checkpoint: StableDiffusion,
-    image: Tensor,
-    size: int | tuple[int, int] | None,
-    n: int,
-    rng: Streams,
-    at_once: int,
-    masked: bool,
-) -> tuple[Tensor, Tensor]:
-    """The n latents of an image, or of n images, and noise for each."""
-    check_state(image, "image")
-    image = image[None] if image.ndim == 3 else image
-    if image.ndim != 4 or image.shape[1] != 3 or len(image) not in (1, n):
-        raise ValueError(f"image must be (3, H, W), or ({n}, 3, H, W) for as many images, got {shape(image)}")
-    check_finite(image, "image")
-    if image.min() < 0 or image.max() > 1:
-        raise ValueError(f"image must lie in [0, 1], got {float(image.min()):g} to {float(image.max()):g}")
-    own = int(image.shape[2]), int(image.shape[3])
-    if checkpoint.latent_shape(own) != checkpoint.latent_shape(own if size is None else size):
-        raise ValueError(f"image is {own[0]} x {own[1]} pixels, and size is {size}; leave size out, or scale the image")
-    mean, std = checkpoint.encode(image, at_once=at_once)
-    if not isinstance(rng, torch.Generator):
-        mean, std = mean.expand(n, -1, -1, -1), std.expand(n, -1, -1, -1)
-    if bool(std.any()):  # the small VAE of TAESD gives a latent, not a distribution: nothing is drawn then
-        mean = mean + std * _noise(tuple(mean.shape), rng)
-    z = mean.expand(n, -1, -1, -1).contiguous()
-    noise = _noise(tuple(z.shape), rng)
-    if masked and bool(std.any()):  # here diffusers draws a latent of what is kept, for models that take it as input
-        _noise(tuple(mean.shape), rng)
-    return z, noise
 
 
 def _another(D: Denoiser) -> LambdaDenoiser:

@@ -232,7 +232,7 @@ def like_scheduler(
 
 
 def shifted_times(
-    checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, latent: tuple[int, int, int]
+    checkpoint: StableDiffusion, D: LambdaDenoiser, solver: str, steps: int, latent: tuple[int, ...]
 ) -> Tensor:
     """The times (steps + 1,) of a flow's own scheduler, FlowMatchEulerDiscreteScheduler, for a latent (C, h, w): its
     sigmas, with 0 at the end. It is the grid of any solver; ddim's steps on it are those of the scheduler.

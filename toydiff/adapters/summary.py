@@ -1,6 +1,7 @@
 """What a checkpoint is, what runs on it and what memory that takes, from its JSON and the headers of its weights."""
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,20 @@ from typing import Any
 from .checkpoint import StableDiffusion
 from .families.base import named
 from .layout import NOT_LOADED, parts_of
+from .lora import FACTOR, NUMBER, OTHER
 from .names import COMPARABLE
 from .network import CheckpointNetwork
 from .quiet import quietly
-from .reading import SINGLE, check_single, outline, parted, usual_configuration, whole
+from .reading import (
+    SINGLE,
+    check_single,
+    lora_file,
+    outline,
+    parted,
+    refuse_flux,
+    usual_configuration,
+    whole,
+)
 from .schedulers import OF_LCM, SHIFTED, SPACINGS, like_scheduler, sampler_of, shifted_times
 from .weights import Header, header_of
 
@@ -25,12 +36,14 @@ BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def summary(model: str, config: str | None = None) -> dict[str, Any]:
+def summary(model: str, config: str | None = None, motion_adapter: str | None = None) -> dict[str, Any]:
     """What a checkpoint is, for a table or as JSON. No weight is loaded, and the hub is not used.
 
     model: a folder in diffusers' layout, or a single .safetensors file. config: for a single file, the folder with the
-    JSON and the tokenizers of its kind; without it, only what its header says is there. `ValueError` in the words of
-    `StableDiffusion.load` where that would refuse the files; values that are not finite are not seen.
+    JSON and the tokenizers of its kind; without it, only what its header says is there. motion_adapter: the folder of
+    one, with which the checkpoint makes clips. A LoRA, a file or its folder, gets a row of its own (`lora_summary`).
+    `ValueError` in the words of `StableDiffusion.load` where that would refuse the files; values that are not finite
+    are not seen.
 
     Memory is in bytes: that of the weights alone, without activations. An image holds the network and the text encoders
     in a dtype, and the VAE in float32. An update holds the same, and `COPIES` times a LoRA of rank `RANK` in float32.
@@ -38,9 +51,19 @@ def summary(model: str, config: str | None = None) -> dict[str, Any]:
     path = Path(model)
     if not path.exists() or not (path.is_dir() or path.suffix in SINGLE):
         raise ValueError(f"there is no checkpoint at {model!r}: neither a folder, nor a .safetensors file")
-    if config is None and path.is_file():
-        return _of_header(path)
-    pipe, held = outline(model, config)
+    if config is None:
+        file = path
+        if path.is_dir() and not (path / "model_index.json").exists() and any(path.glob("*lora*.safetensors")):
+            file = path / lora_file([one.name for one in path.iterdir()], f"the folder {model!r}", False)
+        if file.is_file():
+            if motion_adapter is not None:
+                raise ValueError(
+                    "whether a motion adapter fits is told by --config: a folder with the JSON of the file's kind"
+                )
+            check_single(file, False)
+            header = header_of(file)
+            return lora_summary(file, header) if any(map(FACTOR.fullmatch, header)) else _of_header(file, header)
+    pipe, held = outline(model, config, None if motion_adapter is None else whole(motion_adapter))
     checkpoint = StableDiffusion(pipe, {"model": whole(model)})
     family, scheduler = checkpoint.family, type(pipe.scheduler).__name__
     counts = {
@@ -62,12 +85,14 @@ def summary(model: str, config: str | None = None) -> dict[str, Any]:
         "predicts": checkpoint.kind,
         "timesteps": checkpoint.timesteps,
         "flow": checkpoint.flow,
+        "takes_mask": checkpoint.takes_mask,
         "resolution": list(checkpoint.resolution),
         "latent": list(checkpoint.latent_shape()),
+        "most_frames": family.most_frames(checkpoint.network) if family.clips else None,
         "parameters": counts,
         "weights": _on_disk(held),
-        "missing": [name for name in family.classes if name in pipe.components and pipe.components[name] is None],
-        "left_out": [name for name in NOT_LOADED if path.is_dir() and name in named(parts_of(path, model)[1])],
+        "missing": [name for name in family.texts if name in pipe.components and pipe.components[name] is None],
+        "left_out": _left_out(path, model),
         "usual": dict(zip(("solver", "grid"), family.walk, strict=True)),
         "like_scheduler": sampler_of(checkpoint) if scheduler in COMPARABLE else None,
         "spacings": spacings,
@@ -81,18 +106,64 @@ def summary(model: str, config: str | None = None) -> dict[str, Any]:
     }
 
 
-def _of_header(path: Path) -> dict[str, Any]:
+WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}
+"""Checkpoints with a UNet by the width of what its cross-attention reads."""
+
+
+def lora_summary(path: Path, header: Header) -> dict[str, Any]:
+    """What the header of a LoRA says: for what it is, by the names and widths of its layers, how many layers of which
+    part it changes, and their ranks. `ValueError` for a change that is of another form."""
+    layers: dict[str, int] = {}
+    reads = set()
+    for name, (_, size) in header.items():
+        matched = FACTOR.fullmatch(name)
+        if matched and matched["side"].endswith(("down", "lora_A")) and len(size) > 1:
+            layers[matched["layer"]] = size[0]
+            if re.search(r"attn2[._](processor[._])?to_k", matched["layer"]):
+                reads.add(size[1])
+        elif not (matched or NUMBER.fullmatch(name) or OTHER.fullmatch(name)):
+            raise ValueError(
+                f"the LoRA {str(path)!r} cannot be read: it holds {name[:120]!r}, "
+                "which is no low-rank change of a layer"
+            )
+    if any("single_transformer_blocks" in name or "single_blocks" in name for name in layers):
+        of = "FLUX.1"
+    elif any("joint_blocks" in name or re.match(r"(lora_)?transformer[._]", name) for name in layers):
+        of = "SD3 or SD3.5"
+    else:
+        of = " or ".join(WIDTHS.get(width, f"a UNet that reads {width} numbers a token") for width in sorted(reads))
+    texts = sum(bool(re.match(r"(lora_te|text_encoder)", name)) for name in layers)
+    return {
+        "model": whole(path),
+        "lora": of or "unknown: it changes no cross-attention",
+        "layers": {"network": len(layers) - texts, "text encoders": texts},
+        "ranks": {str(rank): count for rank, count in sorted(Counter(layers.values()).items())},
+        "dora": any("dora_scale" in name or "lora_magnitude_vector" in name for name in header),
+        "weights": _on_disk({"LoRA": header}),
+    }
+
+
+def _of_header(path: Path, header: Header) -> dict[str, Any]:
     """What the header of a single file says. `ValueError` where it holds no UNet."""
-    check_single(path, False)
-    header = header_of(path)
+    refuse_flux(path, header)
     held = parted(header)
-    if not held["unet"]:
+    if not (held.get("unet") or held.get("transformer")):
         raise ValueError(
             f"the file {str(path)!r} cannot be read as a checkpoint: it has no weights of a UNet "
-            "(model.diffusion_model); a LoRA goes on top of a checkpoint, with --lora"
+            "(model.diffusion_model), and none of a LoRA; on top of a checkpoint goes a UNet alone, with --unet"
         )
     like = usual_configuration(header)
     return {"model": whole(path), "like": like, "weights": _on_disk(held), "missing": ["config"]}
+
+
+def _left_out(path: Path, model: str) -> list[str]:
+    """The components of a folder that are not read: those that no image needs, and a motion adapter whose weights are
+    in the UNet too."""
+    if not path.is_dir():
+        return []
+    family, parts = parts_of(path, model)
+    needed = family.needed(parts)
+    return [name for name in (*NOT_LOADED, *family.classes) if name in named(parts) and name not in needed]
 
 
 def _on_disk(held: dict[str, Header]) -> dict[str, dict[str, Any]]:

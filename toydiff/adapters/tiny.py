@@ -1,7 +1,7 @@
 """A Stable Diffusion checkpoint of some 100,000 random weights in the real layout, to try code on without gigabytes.
 
-`python -m toydiff.adapters.tiny FOLDER [sd | sd-v | xl]` writes one. Its images are noise. Its files, schedule,
-tokenizer and text encoders are read like those of a real checkpoint.
+`python -m toydiff.adapters.tiny FOLDER [sd | sd-v | xl | animatediff]` writes one. Its images are noise. Its files,
+schedule, tokenizer and text encoders are read like those of a real checkpoint.
 """
 
 import json
@@ -15,13 +15,16 @@ import torch
 from ..support.checks import unknown
 from ..support.files import check_folder
 from ..support.seeds import seeded
+from .layout import NOT_LOADED
 from .reading import quietly
 
 with quietly():  # both speak of a package for image processing that nothing here uses
     from diffusers import (
+        AnimateDiffPipeline,
         AutoencoderKL,
         DDIMScheduler,
         DiffusionPipeline,
+        MotionAdapter,
         StableDiffusionPipeline,
         StableDiffusionXLPipeline,
         UNet2DConditionModel,
@@ -50,6 +53,15 @@ SCHEDULERS = {"sd": _LEADING, "sd-v": _TRAILING, "xl": _LEADING}
 """The scheduler's settings by the kind of checkpoint: SD 1.x (eps), SD 2.x (v, zero terminal SNR), SDXL (two text
 encoders)."""
 KINDS = tuple(SCHEDULERS)
+CLIPS = "animatediff"
+"""The kind whose samples are clips."""
+LINEAR: dict[str, Any] = TABLE | {
+    "beta_schedule": "linear",
+    "clip_sample": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+"""The scheduler's settings of AnimateDiff."""
 WIDTHS, TEXT = (16, 32), 16
 """Channels of the UNet's two levels, and width of the text encoder."""
 
@@ -134,7 +146,7 @@ def pipeline(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: obj
     kind: one of `KINDS`. changes: to the UNet's configuration. `ValueError` for an unknown kind.
     """
     if kind not in KINDS:
-        raise unknown("kind of checkpoint", kind, KINDS)
+        raise unknown("kind of checkpoint", kind, (*KINDS, CLIPS))
     words = tokenizer(Path(folder) / "words")
     with seeded(seed), quietly():
         parts = {
@@ -155,10 +167,27 @@ def pipeline(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: obj
     return made
 
 
+def clips(folder: Path | str, seed: int = 0) -> AnimateDiffPipeline:
+    """A pipeline of clips, as `pipeline` makes those of images. Its layers between frames are normalised in 32 groups
+    of channels, whatever the configuration says."""
+    parts = pipeline(folder, "sd", seed, block_out_channels=(32, 32)).components
+    with seeded(seed), quietly():
+        parts |= {
+            "motion_adapter": MotionAdapter(
+                block_out_channels=(32, 32), motion_layers_per_block=1, motion_num_attention_heads=2
+            ),
+            "scheduler": DDIMScheduler(**LINEAR),
+        }
+        made = AnimateDiffPipeline(**{name: part for name, part in parts.items() if name not in NOT_LOADED})
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
 def save(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: object) -> str:
     """Write a checkpoint of random weights into a folder, and return the folder's name. The arguments are those of
-    `pipeline`."""
-    made = pipeline(check_folder(folder), kind, seed, **changes)
+    `pipeline`; a kind that makes clips takes no changes."""
+    check_folder(folder)
+    made = clips(folder, seed) if kind == CLIPS and not changes else pipeline(folder, kind, seed, **changes)
     with quietly():
         made.save_pretrained(folder)
     return str(folder)
@@ -168,7 +197,7 @@ def main(words: list[str]) -> int:
     """`python -m toydiff.adapters.tiny FOLDER [KIND]`. What is wrong is one line on stderr, and exit code 2."""
     try:
         if not 1 <= len(words) <= 2:
-            raise ValueError(f"usage: python -m toydiff.adapters.tiny FOLDER [{' | '.join(KINDS)}]")
+            raise ValueError(f"usage: python -m toydiff.adapters.tiny FOLDER [{' | '.join((*KINDS, CLIPS))}]")
         folder, kind = words[0], words[1] if len(words) > 1 else KINDS[0]
         print(f"wrote {save(folder, kind)}")
     except ValueError as error:

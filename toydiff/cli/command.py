@@ -21,6 +21,7 @@ from ..support.files import writable_folder, write_bytes
 from ..support.words import printable, quoted, shortened, unknown
 from . import app as cli_app
 from . import doctor as cli_doctor
+from . import score as cli_score
 from . import sd as cli_sd
 from . import solvers as cli_solvers
 from . import training as cli_training
@@ -627,7 +628,7 @@ def _sample_arguments(parser: Parser) -> None:
         metavar="FILE",
         type=place,
         required=True,
-        help="FILE.png for a picture, or FILE.npz for the arrays",
+        help="FILE.png for a picture, or FILE.npz for the arrays; of clips also FILE.gif or FILE.mp4",
     )
     parser.add_argument(
         "--problem",
@@ -759,6 +760,11 @@ COMMANDS = {
         "measure a trained model: distance to true samples, accuracy, calls",
         cli_training.evaluate_arguments,
     ),
+    "score": Command(
+        cli_score.run,
+        "CLIP score and FID of the images of a checkpoint or a student, by networks that you name",
+        cli_score.arguments,
+    ),
     "export": Command(
         cli_sd.export,
         "write a student of a Stable Diffusion checkpoint for diffusers",
@@ -809,6 +815,7 @@ MORE = {
         "does not learn from. Then: toydiff sample MODEL --solver learned:FILE --steps N. The file says for which\n"
         "model, schedule, steps and guidance scale it is, and another is refused. --problem sd needs --model."
     ),
+    "score": cli_score.MORE,
     "doctor": (
         "It reads JSON and the headers of .safetensors files: no weight is loaded, and no code of the folder runs.\n"
         "What could not be loaded is refused with the same reason. A value that is not finite is not seen."

@@ -1,4 +1,5 @@
-"""`toydiff doctor`: what a Stable Diffusion checkpoint is, what is missing and what runs, before anything is loaded."""
+"""`toydiff doctor`: what a Stable Diffusion checkpoint or LoRA is, what is missing and what runs, before anything is
+loaded."""
 
 import argparse
 from collections.abc import Mapping
@@ -15,13 +16,19 @@ def arguments(parser: Parser) -> None:
         metavar="PATH",
         type=place,
         required=True,
-        help="the checkpoint: a folder in diffusers' layout, or a .safetensors file",
+        help="the checkpoint: a folder in diffusers' layout, or a .safetensors file; or a LoRA",
     )
     parser.add_argument(
         "--config",
         metavar="PATH",
         type=place,
         help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind",
+    )
+    parser.add_argument(
+        "--motion-adapter",
+        metavar="PATH",
+        type=place,
+        help="a folder of layers between frames, with which a checkpoint of SD makes clips",
     )
     add_json(parser)
 
@@ -31,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     from ..adapters.summary import summary
 
-    found = summary(args.model, args.config)
+    found = summary(args.model, args.config, args.motion_adapter)
     report(json_to, found, text(found))
 
 
@@ -42,9 +49,16 @@ def text(found: Mapping) -> str:
         for name, held in found["weights"].items()
     ]
     files = table(("part", "numbers", "dtype", "on disk"), rows, right=(1, 3))
+    if "lora" in found:
+        parts = ", ".join(f"{count} layers of the {part}" for part, count in found["layers"].items() if count)
+        ranks = ", ".join(f"{rank} ({count} layers)" for rank, count in found["ranks"].items())
+        return (
+            f"{found['model']}: a {'DoRA' if found['dora'] else 'LoRA'} for {found['lora']}\n\n{files}\n\n"
+            f"changes {parts}; rank {ranks}\nadd it to a checkpoint with --lora"
+        )
     if "like" in found:
         return (
-            f"{found['model']}: a single file with a UNet, in the layout of {found['like']}\n\n{files}\n\n"
+            f"{found['model']}: a single file, in the layout of {found['like']}\n\n{files}\n\n"
             f"missing: {MISSING_CONFIG.format(like=found['like'])}"
         )
     height, width = found["resolution"]
@@ -52,10 +66,13 @@ def text(found: Mapping) -> str:
     memory, usual, own = found["memory"], found["usual"], found["like_scheduler"]
     image = ", ".join(f"{_size(size)} in {dtype}" for dtype, size in memory["image"].items())
     update = ", ".join(f"{_size(size)} in {dtype}" for dtype, size in memory["lora_update"].items())
+    most = found["most_frames"]
+    clips = "" if most is None else f"; clips of {found['latent'][1]} frames, {most} at most"
     lines = [
         f"{found['model']}: {found['pipeline']}",
         f"family: {found['family']}",
-        f"predicts {found['predicts']}, {schedule}; scheduler {found['scheduler']}; {height} x {width} pixels",
+        f"predicts {found['predicts']}, {schedule}; scheduler {found['scheduler']}; {height} x {width} pixels{clips}",
+        *(["made for inpainting: it needs --image and --mask, and is not trained"] if found["takes_mask"] else ()),
         f"\n{files}\n",
         f"missing: {', '.join(found['missing']) or 'nothing'}",
         f"left out: {', '.join(found['left_out']) or 'nothing'}",

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..support.files import write_bytes
 from ..support.words import unknown
-from .terminal import MOST_SAMPLES, Group, Parser, finite, place, report, sample_file, show_progress, usable, whole
+from .terminal import (
+    MOST_SAMPLES,
+    SUFFIXES,
+    Group,
+    Parser,
+    finite,
+    place,
+    report,
+    sample_file,
+    show_progress,
+    usable,
+    whole,
+)
 
 if TYPE_CHECKING:
     from ..adapters.sampling import Images
@@ -23,6 +35,10 @@ if TYPE_CHECKING:
 KIND = "sd"
 DTYPES = ("float32", "float16", "bfloat16")
 MOST_SIZE = 8192
+MOST_FPS = 50
+"""GIF counts hundredths of a second, and viewers show no frame for less than two."""
+MOVING = (".gif", ".mp4")
+"""The files in which clips move."""
 
 TO_LOAD = (
     "checkpoint",
@@ -30,23 +46,35 @@ TO_LOAD = (
     "lora",
     "unet",
     "vae",
+    "motion_adapter",
     "scheduler",
     "prediction_type",
+    "beta_schedule",
     "local_only",
     "unsafe_weights",
 )
-TO_RUN = ("size", "at_once", "dtype", "cut_prompts")
+TO_RUN = ("size", "frames", "at_once", "dtype", "cut_prompts")
 TO_SAMPLE = (
     "prompt",
     "negative_prompt",
+    "prompt_parts",
     "guidance_rescale",
     "guidance_interval",
     "round_timesteps",
     "image",
     "mask",
     "strength",
+    "fps",
+    "original_size",
+    "crop",
+    "target_size",
+    "cpu_offload",
+    "vae_tiling",
+    "vae_slicing",
+    "preview",
+    "preview_dir",
 )
-TO_TRAIN = ("prompts", "data", "rank", "full", "gradient_checkpointing", "cache")
+TO_TRAIN = ("prompts", "data", "rank", "full", "motion_only", "gradient_checkpointing", "cache", "skip_bad")
 """The options that only checkpoints have, by their names in the parsed arguments."""
 
 
@@ -60,6 +88,15 @@ def size_of(text: str) -> int | tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def two(text: str) -> tuple[int, int]:
+    """The type of the arguments of --original-size, --crop and --target-size: 768,512, vertical first."""
+    read = whole(0, 2**20)
+    numbers = [read(part) for part in text.split(",")]
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"must be two numbers of pixels, vertical and horizontal, got {text!r}")
+    return numbers[0], numbers[1]
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -107,13 +144,19 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--unet",
         metavar="PATH",
         type=place,
-        help="another UNet, or transformer, in place of the checkpoint's",
+        help="another UNet, or transformer, in place of the checkpoint's: a folder, or a .safetensors file of weights",
     )
     group.add_argument(
         "--vae",
         metavar="PATH",
         type=place,
         help="another VAE in place of the checkpoint's, AutoencoderKL or AutoencoderTiny, for the same latents",
+    )
+    group.add_argument(
+        "--motion-adapter",
+        metavar="PATH",
+        type=place,
+        help="layers between frames (diffusers' MotionAdapter), with which a checkpoint of SD makes clips",
     )
     group.add_argument(
         "--scheduler",
@@ -127,6 +170,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         help="what the UNet predicts, where the checkpoint's configuration is wrong: epsilon, v_prediction or sample",
     )
     group.add_argument(
+        "--beta-schedule",
+        metavar="NAME",
+        help="the checkpoint's table of noise levels, where its configuration has another: linear (as AnimateDiff was "
+        "trained), scaled_linear or squaredcos_cap_v2",
+    )
+    group.add_argument(
         "--local-only",
         action="store_true",
         default=None,
@@ -138,6 +187,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         metavar="N or HxW",
         type=size_of,
         help="size of an image in pixels (default: the checkpoint's own)",
+    )
+    group.add_argument(
+        "--frames",
+        metavar="N",
+        type=whole(1, MOST_SAMPLES),
+        help="frames of a clip, where the checkpoint makes clips (default: 16)",
     )
     group.add_argument(
         "--at-once",
@@ -167,7 +222,15 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--negative-prompt",
             metavar="TEXT",
-            help="what guidance leads away from; needs guidance that is not 1",
+            action="append",
+            help="what guidance leads away from; needs guidance that is not 1; once for all prompts, or as often as "
+            "--prompt, one for each",
+        )
+        group.add_argument(
+            "--prompt-parts",
+            action="store_true",
+            default=None,
+            help="read a prompt that is too long by parts, of as many tokens as the encoder reads (SD and SDXL)",
         )
         group.add_argument(
             "--guidance-rescale",
@@ -198,6 +261,40 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8, "
             "and 1 with --mask)",
         )
+        for option, metavar, what in (
+            (
+                "--original-size",
+                "H,W",
+                "the size of the picture that it is as if cut from (default: the image's)",
+            ),
+            ("--crop", "Y,X", "the corner in that picture where it is as if cut out (default: 0,0)"),
+            ("--target-size", "H,W", "the size that it is as if cut to (default: the image's)"),
+        ):
+            group.add_argument(option, metavar=metavar, type=two, help=f"SDXL sees sizes beside a prompt: {what}")
+        group.add_argument(
+            "--preview",
+            metavar="PATH",
+            type=place,
+            help="write what is predicted after each step as a picture, decoded by this AutoencoderTiny (TAESD)",
+        )
+        group.add_argument(
+            "--preview-dir",
+            metavar="DIR",
+            type=place,
+            help="with --preview: the folder of its pictures, BATCH-STEP.png; empty, or made where missing",
+        )
+        for option, what in (
+            ("--cpu-offload", "keep each network on the processor while it is not used; needs --device cuda or mps"),
+            ("--vae-tiling", "decode an image tile by tile, for less memory; the tiles change it a little"),
+            ("--vae-slicing", "decode one image after the other, for less memory"),
+        ):
+            group.add_argument(option, action="store_true", default=None, help=what)
+        group.add_argument(
+            "--fps",
+            metavar="N",
+            type=whole(1, MOST_FPS),
+            help="frames a second of a clip in a .gif or .mp4 (default: 8)",
+        )
         group.add_argument(
             "--round-timesteps",
             action="store_true",
@@ -215,9 +312,16 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         )
         group.add_argument(
             "--data",
-            metavar="DIR",
+            metavar="PATH",
             type=place,
-            help="images with captions (metadata.jsonl or .csv, or a .txt file each), or what `toydiff pairs` wrote",
+            help="a folder of images with captions (metadata.jsonl, .csv or .parquet, or a .txt file each; animated "
+            "ones for clips), tar shards or parquet files ('shards/{000..099}.tar'), or what `toydiff pairs` wrote",
+        )
+        group.add_argument(
+            "--skip-bad",
+            action="store_true",
+            default=None,
+            help="leave out pictures that cannot be read or have no caption, and count them",
         )
         group.add_argument(
             "--rank",
@@ -230,6 +334,12 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             action="store_true",
             default=None,
             help="train all weights, not a LoRA",
+        )
+        group.add_argument(
+            "--motion-only",
+            action="store_true",
+            default=None,
+            help="train the layers between the frames of a clip, not a LoRA",
         )
         group.add_argument(
             "--gradient-checkpointing",
@@ -275,21 +385,27 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
         "lora": tuple(args.lora or ()),
         "unet": args.unet,
         "vae": args.vae,
+        "motion_adapter": args.motion_adapter,
         "scheduler": args.scheduler,
         "prediction_type": args.prediction_type,
+        "beta_schedule": args.beta_schedule,
         "local_only": bool(args.local_only),
         "unsafe": bool(args.unsafe_weights),
         "size": args.size,
+        "frames": args.frames,
         "cut": bool(args.cut_prompts),
     }
     settings |= {} if args.at_once is None else {"at_once": args.at_once}
     if hasattr(args, "prompts"):
+        if args.full and args.motion_only:
+            raise ValueError("--full trains all weights, and --motion-only some of them: give one of the two")
         settings |= {
             "prompts": args.prompts or (),
             "data": args.data,
-            "trained": "full" if args.full else "lora",
+            "trained": "full" if args.full else "motion" if args.motion_only else "lora",
             "checkpointing": bool(args.gradient_checkpointing),
             "cache": args.cache or cache,
+            "skip_bad": bool(args.skip_bad),
         }
         settings |= {} if args.rank is None else {"rank": args.rank}
     made = StableDiffusionProblem(model, **settings)
@@ -304,12 +420,28 @@ def prepare(
     dtype = args.dtype or ("float16" if device == "cuda" and not training else "float32")
     if training and dtype == "float16":
         raise ValueError("gradients underflow in float16; train with --dtype bfloat16 or float32")
-    the_problem.checkpoint.to(device, dtype)
+    the_problem.checkpoint.to(device, dtype, offload=bool(getattr(args, "cpu_offload", False)))
+
+
+def skipped(the_problem: "Problem") -> dict[str, int]:
+    """How many bad pictures were left out, where that was allowed (--skip-bad), for a row of JSON."""
+    from ..problems.stable_diffusion import StableDiffusionProblem
+
+    allowed = isinstance(the_problem, StableDiffusionProblem) and the_problem.settings().get("skip_bad")
+    return {"skipped": len(the_problem.skipped)} if allowed else {}  # type: ignore[attr-defined]
+
+
+def skipped_text(the_problem: "Problem") -> str:
+    """The same, for people, with what is wrong with the first of them."""
+    count = skipped(the_problem).get("skipped")
+    if count is None:
+        return ""
+    first = f"; the first: {the_problem.skipped[0]}" if count else ""  # type: ignore[attr-defined]
+    return f"\n{count} bad picture{'s were' if count != 1 else ' was'} left out{first}"
 
 
 def usual_guidance(the_problem: "Problem") -> float:
-    """The default guidance scale for a checkpoint, and for a student that has it as an input; 1 for other problems.
-    Other students have guidance built in, and their default is 1 as well."""
+    """The default guidance scale for a checkpoint; 1 for other problems."""
     from ..problems.stable_diffusion import StableDiffusionProblem
 
     if not isinstance(the_problem, StableDiffusionProblem):
@@ -317,25 +449,29 @@ def usual_guidance(the_problem: "Problem") -> float:
     return the_problem.checkpoint.family.usual_guidance(the_problem.checkpoint.network)
 
 
+def usual_of_student(D: "Denoiser") -> float:
+    """The default guidance scale for a student that was trained with many, an input of its network. Others have
+    guidance built in; where the scale is an input all the same, as of FLUX.1-dev, their run says which they had."""
+    from ..adapters.network import network_of
+
+    net = network_of(D)
+    return net.family.usual_guidance(net.network)
+
+
 # ---- sample
 
 
-def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
-    """Make images with a checkpoint, or, given a model, with a student of one."""
+def chosen(
+    args: argparse.Namespace, model: "Model | None"
+) -> "tuple[StableDiffusionProblem, Denoiser | None, Mapping[str, Any], float]":
+    """What the options of a command that samples choose, on its device: the problem, the student or None, its usual
+    solver, grid and steps, and the usual guidance scale. model: a run's; None is the checkpoint of the options."""
     import torch
 
-    from ..adapters.checkpoint import UNFILTERED
-    from ..adapters.images import read_image
-    from ..adapters.reading import whole as whole_path
-    from ..adapters.sampling import sample_images, usual_strength
     from ..adapters.schedulers import sampler_of
-    from ..grids import DEFAULT_GRID
     from ..runs import to_device
-    from ..solvers.registry import PARALLEL, is_learned
+    from ..solvers.registry import PARALLEL
 
-    out = sample_file(args.out, args.json)
-    if not args.prompt:
-        raise ValueError("give at least one --prompt; it may be empty")
     device = usable(args.device or "cpu")
     D: Denoiser | None = None
     if model is None:
@@ -353,20 +489,60 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         for name in TO_LOAD:
             if getattr(args, name) is not None and name != "unsafe_weights":
                 raise ValueError(
-                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --vae, --scheduler, "
-                    "--prediction-type and --local-only are for sampling one without a run"
+                    "a run knows its own checkpoint; --model, --config, --lora, --unet, --vae, --motion-adapter, "
+                    "--scheduler, --prediction-type, --beta-schedule and --local-only are for sampling one without a "
+                    "run"
                 )
+        if getattr(args, "cpu_offload", None):
+            raise ValueError(
+                "--cpu-offload is for sampling a checkpoint without a run; export the run, and give it as --lora or "
+                "--unet"
+            )
         the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
-    guidance_scale = usual_guidance(the_problem) if D is None or D.scale_conditioned else 1.0
+    if D is None:
+        guidance_scale = usual_guidance(the_problem)
+    else:
+        guidance_scale = sampler.get("guidance_scale", usual_of_student(D)) if D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
         to_device(torch.device(device), the_problem, D)
-    size = args.size or tuple(the_problem.shape[k] * the_problem.checkpoint.scale for k in (1, 2))
+    return the_problem, D, sampler, guidance_scale
+
+
+def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
+    """Make images with a checkpoint, or, given a model, with a student of one."""
+    from ..adapters.checkpoint import UNFILTERED
+    from ..adapters.clips import FPS, check_video
+    from ..adapters.images import read_image
+    from ..adapters.preview import Preview
+    from ..adapters.reading import whole as whole_path
+    from ..adapters.sampling import sample_images, usual_strength
+    from ..grids import DEFAULT_GRID
+    from ..solvers.registry import is_learned
+
+    out = sample_file(args.out, args.json, (*SUFFIXES, *MOVING))
+    if out.suffix == ".mp4":
+        check_video()
+    if args.fps is not None and out.suffix not in MOVING:
+        raise ValueError(f"--fps is for clips that move ({', '.join(MOVING)}), and --out is {args.out!r}")
+    if (args.preview is None) != (args.preview_dir is None):
+        raise ValueError("--preview names a TAESD, and --preview-dir the folder of its pictures: give both, or neither")
+    if not args.prompt:
+        raise ValueError("give at least one --prompt; it may be empty")
+    the_problem, D, sampler, guidance_scale = chosen(args, model)
+    the_problem.checkpoint.switch_vae(tiling=bool(args.vae_tiling), slicing=bool(args.vae_slicing))
+    negatives = args.negative_prompt or [None]
+    negative = negatives[0] if len(negatives) == 1 else negatives
+    size = args.size or tuple(side * the_problem.checkpoint.scale for side in the_problem.shape[-2:])
+    clips = the_problem.checkpoint.family.clips
+    if out.suffix in MOVING and not clips:
+        raise ValueError(f"{out.suffix} is for clips, and this checkpoint makes images: --out must end in .png or .npz")
     settings: dict[str, Any] = {
         "model": the_problem.checkpoint.source if model is None else args.model,
         "problem": the_problem.name,
         "prompts": args.prompt,
-        "negative_prompt": args.negative_prompt,
+        "negative_prompt": negative,
+        "prompt_parts": bool(args.prompt_parts),
         "solver": args.solver or sampler["solver"],
         "grid": args.grid or (DEFAULT_GRID if is_learned(args.solver or "") else sampler["grid"]),
         "steps": args.steps or max(sampler["steps"]),
@@ -376,18 +552,35 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "guidance_rescale": args.guidance_rescale or 0.0,
         "guidance_interval": args.guidance_interval,
         "size": list(size) if isinstance(size, tuple) else [size, size],
+        "frames": args.frames or (the_problem.shape[1] if clips else None),
+        "original_size": args.original_size,
+        "crop": args.crop,
+        "target_size": args.target_size,
         "round_timesteps": bool(args.round_timesteps),
         "dtype": str(args.dtype or "default"),
+        "vae_tiling": bool(args.vae_tiling),
+        "vae_slicing": bool(args.vae_slicing),
         "lora": args.lora or [],
         "unet": args.unet,
         "vae": args.vae,
+        "motion_adapter": args.motion_adapter,
         "scheduler": args.scheduler,
         "prediction_type": args.prediction_type,
+        "beta_schedule": args.beta_schedule,
         "safety": UNFILTERED,
         "image": None if args.image is None else whole_path(args.image),
         "mask": None if args.mask is None else whole_path(args.mask),
         "strength": usual_strength(args.mask) if args.image is not None and args.strength is None else args.strength,
     }
+    preview = None
+    if args.preview is not None:
+        preview = Preview(
+            the_problem.checkpoint,
+            args.preview,
+            args.preview_dir,
+            local_only=bool(args.local_only),
+            unsafe=bool(args.unsafe_weights),
+        )
     made = sample_images(
         the_problem.checkpoint,
         args.prompt,
@@ -399,18 +592,28 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         guidance_scale=settings["guidance_scale"],
         guidance_rescale=settings["guidance_rescale"],
         guidance_interval=args.guidance_interval,
-        negative_prompt=args.negative_prompt,
+        negative_prompt=negative,
         size=tuple(settings["size"]),
+        frames=settings["frames"],
+        original_size=args.original_size,
+        crops_coords_top_left=args.crop,
+        target_size=args.target_size,
         image=None if args.image is None else read_image(Path(args.image), tuple(settings["size"])),
         mask=None if args.mask is None else read_image(Path(args.mask), tuple(settings["size"])).mean(0, keepdim=True),
         strength=settings["strength"],
         seed=args.seed,
         rounded=settings["round_timesteps"],
         cut=bool(args.cut_prompts),
+        by_parts=bool(args.prompt_parts),
         progress=show_progress(),
+        callback=preview,
         **({} if args.at_once is None else {"at_once": args.at_once}),
     )
-    write_bytes(out, as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings))
+    if out.suffix in MOVING:
+        made_of = as_moving(made, settings, out.suffix, args.fps or FPS)
+    else:
+        made_of = as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings)
+    write_bytes(out, made_of)
     path = made.trajectory
     row = settings | {"nfe": path.nfe, "rounds": path.rounds, "seconds": path.seconds}
     report(args.json, row, text(row, out))
@@ -429,6 +632,7 @@ def problem_of_run(model: "Model", *, with_data: bool = True) -> "StableDiffusio
 def text(row: Mapping, out: Path) -> str:
     """What was made, for people."""
     prompts, g = len(row["prompts"]), row["guidance_scale"]
+    what = "image" if row["frames"] is None else f"{row['frames']}-frame clip"
     below = (
         f"guidance {g:g} goes {'part of the way to' if g > 0 else 'away from'} the prompt; diffusers turns it off "
         "below 1: --guidance-scale 1\n"
@@ -436,7 +640,7 @@ def text(row: Mapping, out: Path) -> str:
         else ""
     )
     return (
-        f"{row['n'] * prompts} image{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
+        f"{row['n'] * prompts} {what}{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
         f"by {row['solver']}, {row['steps']} steps: "
         f"{row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
         f"{below}{row['safety']}\nwrote {out}"
@@ -444,17 +648,35 @@ def text(row: Mapping, out: Path) -> str:
 
 
 def as_png(made: "Images", settings: Mapping) -> bytes:
-    """A PNG of the images, a row for each prompt. Its text field `toydiff` holds the settings as JSON."""
+    """A PNG of the images, a row for each prompt, or of clips as film strips, a row for each clip. Its text field
+    `toydiff` holds the settings as JSON."""
     from ..adapters.images import as_bytes, sheet_png
 
     assert made.images is not None  # they were decoded
-    columns = settings["n"] if len(settings["prompts"]) > 1 else min(settings["n"], 8)
-    return sheet_png(as_bytes(made.images), columns, dict(settings))
+    images = as_bytes(made.images)
+    if settings["frames"] is not None:
+        return sheet_png(images.reshape(-1, *images.shape[2:]), settings["frames"], dict(settings))
+    return sheet_png(images, _columns(settings), dict(settings))
+
+
+def as_moving(made: "Images", settings: Mapping, suffix: str, fps: int) -> bytes:
+    """A GIF or MP4 of the clips, a row for each prompt. Its comment holds the settings as JSON."""
+    from ..adapters.clips import gif, mp4
+    from ..adapters.images import as_bytes
+
+    assert made.images is not None  # they were decoded
+    write = gif if suffix == ".gif" else mp4
+    return write(as_bytes(made.images), _columns(settings), dict(settings), fps)
+
+
+def _columns(settings: Mapping) -> int:
+    return settings["n"] if len(settings["prompts"]) > 1 else min(settings["n"], 8)
 
 
 def as_npz(made: "Images", settings: Mapping) -> bytes:
     """A file of the arrays `images` (n, H, W, 3), bytes, `latents` (n, C, h, w), `ts` (N+1,), and `settings`, JSON
-    text. It holds no time of day, so one seed gives one file."""
+    text. Of clips `images` is (n, F, H, W, 3) and `latents` (n, C, F, h, w). It holds no time of day, so one seed
+    gives one file."""
     import numpy as np
 
     from ..adapters.images import as_bytes
@@ -485,7 +707,12 @@ def export(args: argparse.Namespace) -> None:
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
     made = write(model.denoiser, model.about, args.out, whole=args.whole)
     row = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(made).items()}
-    what = {"lora": "a LoRA", "unet": "a UNet", "transformer": "a transformer"}[made.what]
+    what = {
+        "lora": "a LoRA",
+        "unet": "a UNet",
+        "transformer": "a transformer",
+        "motion_adapter": "a motion adapter",
+    }[made.what]
     report(json_to, row, f"wrote {what} and {made.scheduler} to {made.folder}; with diffusers alone:\n\n{made.code}")
 
 

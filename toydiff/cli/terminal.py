@@ -134,11 +134,11 @@ def output_file(text: str | None) -> str | None:
     return text
 
 
-def sample_file(text: str, json_to: str | None) -> Path:
+def sample_file(text: str, json_to: str | None, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
     """The argument of --out as a path; `ValueError` if it or the file of --json cannot be written."""
     out = Path(text)
-    if out.suffix not in SUFFIXES:
-        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {quoted(text)}")
+    if out.suffix not in suffixes:
+        raise ValueError(f"--out must end in {' or '.join(suffixes)}, got {quoted(text)}")
     writable_file(out)
     output_file(json_to)
     if json_to is not None and json_to != "-" and out.resolve() == Path(json_to).resolve():

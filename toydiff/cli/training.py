@@ -18,6 +18,7 @@ from .terminal import (
     DEVICES,
     MOST_SAMPLES,
     MOST_STEPS,
+    SUFFIXES,
     Parser,
     add_device,
     add_json,
@@ -139,8 +140,9 @@ def train(args: argparse.Namespace) -> None:
             "loss": index["history"][-1][1],
             "folder": args.out,
             **best_of(index.get("measured", ())),
+            **cli_sd.skipped(run.problem),
         }
-        report(json_to, row, train_text(row, updates))
+        report(json_to, row, train_text(row, updates) + cli_sd.skipped_text(run.problem))
     if accelerator is not None:
         accelerator.end_training()
 
@@ -393,12 +395,14 @@ def pairs(args: argparse.Namespace) -> None:
         "teacher_calls": made.teacher_calls,
         "seconds": time.perf_counter() - began,
         "folder": args.out,
+        **cli_sd.skipped(the_problem),
     }
     report(
         json_to,
         row,
         f"{row['n']} pairs of {row['problem']} in {row['folder']}: {row['solver']}, {row['steps']} steps, "
-        f"{row['nfe']} network calls each (NFE), {row['teacher_calls']:,} in all, {row['seconds']:.3g} s",
+        f"{row['nfe']} network calls each (NFE), {row['teacher_calls']:,} in all, {row['seconds']:.3g} s"
+        + cli_sd.skipped_text(the_problem),
     )
 
 
@@ -458,7 +462,7 @@ def pairs_arguments(parser: Parser) -> None:
 
 def sample(args: argparse.Namespace) -> None:
     """`toydiff sample RUN`: sample a trained model. Without RUN, `command.sample` samples a mixture."""
-    out = sample_file(args.out, args.json)
+    sample_file(args.out, args.json, (*SUFFIXES, *cli_sd.MOVING))
     from .. import runs
     from ..grids import DEFAULT_GRID
     from ..solvers.registry import is_learned
@@ -469,6 +473,7 @@ def sample(args: argparse.Namespace) -> None:
             raise ValueError("--label is for classes; a student of a checkpoint has prompts: give --prompt")
         cli_sd.sample(args, model)
         return
+    out = sample_file(args.out, args.json)
     cli_sd.refuse(args, f"and {args.model!r} is of the problem {model.about['problem']}")
     args.guidance_scale = 1.0 if args.guidance_scale is None else args.guidance_scale
     model.denoiser.to(usable(args.device or "cpu"))

@@ -52,6 +52,9 @@ class Training:
     """The numbers of steps in which to sample the student, if its knobs decide them; () for those of the card."""
     solver: str | None = None
     """The solver with which to sample the student, if its knobs decide it; None for that of the card."""
+    guidance_scale: float | None = 1.0
+    """The guidance scale that the student is given in training, which matters where it is an input of the network; None
+    where it is given many."""
     monitor: Callable[[], dict[str, float]] | None = None
     """Gives figures of the training's state, by name, beside the problem's measures. It draws no random numbers from
     the run's stream."""

@@ -54,7 +54,7 @@ def guided(problem, knobs, teacher, pairs=None, start=None) -> Training:
         x0, cond = draws.rows(problem.data, knobs.batch)  # 1
         return guided_loss(student, teacher, x0, cond, draws, knobs.g_min, knobs.g_max)
 
-    return one_turn(student, turn, knobs, teacher_calls=teacher.calls_at(2.0) * knobs.batch)
+    return one_turn(student, turn, knobs, teacher_calls=teacher.calls_at(2.0) * knobs.batch, guidance_scale=None)
 
 
 CARD = Card(

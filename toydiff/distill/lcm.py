@@ -94,7 +94,12 @@ def lcm(problem, knobs, teacher, pairs=None, start=None) -> Training:
         return lcm_loss(student, target, teacher, knobs.intervals, d, x0, cond, draws, knobs.g_min, knobs.g_max)
 
     return one_turn(
-        student, turn, knobs, targets, teacher_calls=teacher.calls_at(2.0 if knobs.guidance else 1.0) * knobs.batch
+        student,
+        turn,
+        knobs,
+        targets,
+        teacher_calls=teacher.calls_at(2.0 if knobs.guidance else 1.0) * knobs.batch,
+        guidance_scale=None if knobs.guidance else 1.0,
     )
 
 

@@ -4,7 +4,7 @@ data."""
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.checkpoint import AT_ONCE, StableDiffusion
-from ..adapters.images import encoded, image_folder, read_text
-from ..adapters.network import TRAINED, CheckpointNetwork, network_of
+from ..adapters.images import encoded, sizes_of_picture
+from ..adapters.network import TRAINED, CheckpointNetwork, needs_mask, network_of
+from ..adapters.pictures import is_pattern, pictures, read_text
 from ..adapters.reading import whole
-from ..adapters.text import check_text, text_of
+from ..adapters.text import Terms, check_text, label_of, text_of
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..measure import Spread
 from ..schedules import Linear, Schedule
@@ -31,21 +32,28 @@ PAIRS = {"n": 1000, "solver": "dpm++2m", "grid": "lambda", "steps": 25, "guidanc
 
 
 class StableDiffusionProblem(CheckpointProblem):
-    """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), and its labels stand for prompts.
+    """A checkpoint with prompts and data. Its samples are latents (n, C, H, W), or (n, C, F, H, W) of clips, and its
+    labels stand for prompts.
 
     model: a path or hub id, which `StableDiffusion.load` takes together with config, lora, unet, scheduler,
-    prediction_type, vae, local_only and unsafe; or a loaded `StableDiffusion`. size: of images, (height, width) in
-    pixels, or the side of a square; None is the checkpoint's own.
+    prediction_type, vae, motion_adapter, beta_schedule, local_only and unsafe; or a loaded `StableDiffusion`. size: of
+    images, (height, width) in pixels, or the side of a square; None is the checkpoint's own. frames: F of a clip, where
+    the checkpoint makes clips; None is 16, or as many as it can. The data of clips are animated pictures, GIF, WebP or
+    PNG.
 
-    prompts: texts, or a file with one prompt a line. data: a folder of pictures with captions
-    (`adapters.images.image_folder`), or a folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs'
-    samples, are the data then, and their captions or prompts are prompts too. A method that trains without data needs
-    prompts only.
+    prompts: texts, or a file with one prompt a line. data: pictures with captions (`adapters.pictures.pictures`), or a
+    folder of pairs that `toydiff pairs` wrote. The pictures, or the pairs' samples, are the data then, and their
+    captions or prompts are prompts too. A method that trains without data needs prompts only. skip_bad: pictures that
+    cannot be read, or have no caption, are left out; `skipped` says why each was.
 
-    trained: which weights a student trains: "lora", a change of low rank `rank`, or "full", all of them. checkpointing:
+    trained: which weights a student trains: "lora", a change of low rank `rank`; "motion", the layers between the
+    frames of a clip; or "full", all of them. checkpointing:
     a student's activations are computed twice instead of kept in memory. at_once: latents in one call while sampling.
     cache: a folder for encoded images and prompts. cut: prompts that are too long lose their end. `ValueError` in one
     line for what does not fit.
+
+    A UNet that sees sizes beside a prompt, SDXL's, is trained with those of each picture and of what was cut out of it
+    (`adapters.sizes`). Where a method drops the prompt, it sees the size of the image alone.
 
     Samples are measured by the sliced Wasserstein distance of their latents to those of the data. It shows a collapse
     or a gross error. It does not measure the quality of images.
@@ -63,18 +71,22 @@ class StableDiffusionProblem(CheckpointProblem):
         prompts: str | Path | Sequence[str] = (),
         data: str | Path | None = None,
         size: int | Sequence[int] | None = None,
+        frames: int | None = None,
         trained: str = "lora",
         rank: int = 64,
         checkpointing: bool = False,
         at_once: int = AT_ONCE,
         cache: str | Path | None = None,
         cut: bool = False,
+        skip_bad: bool = False,
         config: str | None = None,
         lora: Sequence[str] = (),
         unet: str | None = None,
         scheduler: str | None = None,
         prediction_type: str | None = None,
         vae: str | None = None,
+        motion_adapter: str | None = None,
+        beta_schedule: str | None = None,
         local_only: bool = False,
         unsafe: bool = False,
     ):
@@ -88,7 +100,12 @@ class StableDiffusionProblem(CheckpointProblem):
         self.cache = None if cache is None else Path(cache)
         self._texts = self._given(prompts)
         self._pairs = data if data is not None and (Path(data) / pairs.INDEX).exists() else None
-        self._images = None if data is None or self._pairs is not None else image_folder(data)
+        if skip_bad and (data is None or self._pairs is not None):
+            raise ValueError("bad pictures can be skipped where there are pictures (--data); here are none")
+        self.skipped: list[str] = []
+        """What is wrong with each picture that was left out."""
+        self._bad = self.skipped if skip_bad else None
+        self._images = None if data is None or self._pairs is not None else pictures(data, self._bad)
         self.checkpoint = (
             model
             if isinstance(model, StableDiffusion)
@@ -100,6 +117,8 @@ class StableDiffusionProblem(CheckpointProblem):
                 scheduler=scheduler,
                 prediction_type=prediction_type,
                 vae=vae,
+                motion_adapter=motion_adapter,
+                beta_schedule=beta_schedule,
                 local_only=local_only,
                 unsafe=unsafe,
             )
@@ -108,16 +127,20 @@ class StableDiffusionProblem(CheckpointProblem):
         about = self.checkpoint.about
         self._settings = {
             "prompts": whole(prompts) if isinstance(prompts, str | Path) else list(prompts),
-            "data": None if data is None else whole(data),
+            "data": None if data is None else str(Path(data).absolute()) if is_pattern(data) else whole(data),
             "size": size if size is None or isinstance(size, int) else list(size),
+            **({} if frames is None else {"frames": frames}),
             "trained": trained,
             "rank": rank,
             "checkpointing": self.checkpointing,
             "cut": self.cut,
+            **({"skip_bad": True} if skip_bad else {}),
             **{key: about[key] for key in about if key != "model"},
         }
         self.schedule = self.checkpoint.schedule
-        self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size)
+        self.shape = self.checkpoint.latent_shape(tuple(size) if isinstance(size, Sequence) else size, frames)
+        if trained == "motion" and not self.checkpoint.family.clips:
+            raise ValueError("this checkpoint makes images: it has no layers between frames to train")
         self.distance_name = None if data is None else "sliced Wasserstein distance of latents"
         self._floors: dict[int, Spread] = {}
         if self._pairs is not None:
@@ -162,7 +185,12 @@ class StableDiffusionProblem(CheckpointProblem):
                 D.net.checkpoint.to(device, self.checkpoint.network.dtype)
 
     def ready(self) -> None:
+        self._check_trains()
         _ = self._latents
+
+    def _check_trains(self) -> None:
+        if self.checkpoint.takes_mask:
+            raise ValueError(needs_mask(self.checkpoint.source))
 
     def settings(self) -> dict:
         return self._settings
@@ -178,48 +206,62 @@ class StableDiffusionProblem(CheckpointProblem):
 
     @functools.cached_property
     def teacher(self) -> LambdaDenoiser:  # type: ignore[override]  # an attribute, made when it is first needed
-        """The checkpoint's own model."""
+        """The checkpoint's own model. `ValueError` for one that is made for inpainting."""
+        self._check_trains()
         return self.checkpoint.denoiser()
 
     @functools.cached_property
-    def _latents(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        """(mean, std or None, labels) of the data."""
+    def _latents(self) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor | None]], Tensor]:
+        """(rows, labels) of the data: rows(i) are mean and standard deviation, or None, of the latents i (n,)."""
         _ = self.ids  # all prompts are encoded, those of the data among them
         if self._images is not None:
-            height, width = (side * self.checkpoint.scale for side in self.shape[1:])
-            mean, std = encoded(
+            height, width = (side * self.checkpoint.scale for side in self.shape[-2:])
+            found = encoded(
                 self.checkpoint,
-                [path for path, _ in self._images],
+                [picture for picture, _ in self._images],
                 (height, width),
+                frames=self.shape[1] if self.checkpoint.family.clips else None,
                 cache=self.cache,
                 at_once=self.sizes.at_once,
                 progress=self.progress,
+                bad=self._bad,
             )
-            return mean, std, self._add([caption for _, caption in self._images])
+            kept = [self._images[k] for k in found.kept]
+
+            def rows(i: Tensor) -> tuple[Tensor, Tensor]:
+                row = found.rows(i)
+                return row["mean"], row["std"]
+
+            labels = self._add([caption for _, caption in kept])
+            if self.checkpoint.family.takes_sizes(self.checkpoint.network):
+                terms = (Terms(text, None, sizes_of_picture(path, (height, width))) for path, text in kept)
+                labels = torch.tensor([label_of(one) for one in terms])
+            return rows, labels
         if self._pairs is not None:
             from .pairs import load_pairs
 
-            found = load_pairs(self._pairs)
-            if found.x0.shape[1:] != self.shape:
-                raise ValueError(f"the pairs have latents {shape(found.x0[0])}, and this problem {self.shape}")
-            return found.x0, None, _labels(found)
+            held = load_pairs(self._pairs)
+            if held.x0.shape[1:] != self.shape:
+                raise ValueError(f"the pairs have latents {shape(held.x0[0])}, and this problem {self.shape}")
+            return lambda i: (held.x0[i], None), _labels(held)
         raise ValueError(
-            f"this method trains on data, and {self.name} was given none: give a folder of images with captions, "
-            "or of pairs, samples of the teacher (--data)"
+            f"this method trains on data, and {self.name} was given none: give pictures with captions, "
+            "or a folder of pairs, samples of the teacher (--data)"
         )
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor]:
-        """n latents (n, C, H, W) and the labels (n,) of their prompts.
+        """n latents (n, *shape) and the labels (n,) of their prompts.
 
         The latents of an image are drawn from the normal distribution that the VAE's encoder gives it. The samples of
         pairs are latents as they are.
         """
         rng = as_generator(generator)
-        mean, std, labels = self._latents
-        i = torch.randint(len(mean), (n,), generator=rng)
-        latents = mean[i].float()
+        rows, labels = self._latents
+        i = torch.randint(len(labels), (n,), generator=rng)
+        mean, std = rows(i)
+        latents = mean.float()
         if std is not None:
-            latents = latents + std[i].float() * torch.randn(latents.shape, generator=rng)
+            latents = latents + std.float() * torch.randn(latents.shape, generator=rng)
         return latents, labels[i]
 
     def data_labels(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from ..distill.base import Knobs
 from ..problems import CheckpointProblem, Problem, content_of_problem, defined, entry, problem
 from ..support.checks import check_count, check_positive, unknown
 from ..support.files import inside, read_bytes
-from ..support.forms import check_form, count, place, word
+from ..support.forms import check_form, count, number, place, word
 from ..support.sealed import contradicts
 from ..support.words import said
 from ..training.checkpoints import CONTENT, INDEX, check_weights, read_run, read_tensors
@@ -145,6 +145,8 @@ def _of_run(folder: Path, unsafe: bool) -> Model:
     what = f"the run in {str(folder)!r}"
     about = index["about"]
     check_form(about, ABOUT, what)
+    if "guidance_scale" in about["sampler"]:
+        check_form(about["sampler"]["guidance_scale"], number, what, "sampler.guidance_scale")
     if not about["sampler"]["steps"]:
         raise ValueError(f"{what} is damaged: it names no number of steps to sample with")
     about = _trusted(about, unsafe, what)

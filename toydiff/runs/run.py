@@ -221,6 +221,7 @@ def train(
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
         module.to(target)
+    fixed = training.student.scale_conditioned and training.guidance_scale is not None
     about = {
         "method": method,
         "problem": the_problem.name,
@@ -235,6 +236,7 @@ def train(
             "solver": training.solver or chosen.sampler.solver or the_problem.walk[0],
             "grid": chosen.sampler.grid or the_problem.walk[1],
             "steps": list(training.steps or chosen.sampler.steps),
+            **({"guidance_scale": training.guidance_scale} if fixed else {}),
         },
     }
     about |= {"accumulate": accumulate} if accumulate > 1 else {}

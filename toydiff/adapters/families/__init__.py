@@ -4,12 +4,13 @@ The rest of the adapter asks the family of a checkpoint. `FAMILIES` lists them a
 here.
 """
 
+from .animatediff import AnimateDiff
 from .base import Family
 from .flux import Flux
 from .sd3 import SD3
 from .unets import UNets
 
-FAMILIES: tuple[Family, ...] = (UNets(), SD3(), Flux())
+FAMILIES: tuple[Family, ...] = (UNets(), SD3(), Flux(), AnimateDiff())
 
 SUPPORTED = "this adapter takes " + ", ".join(family.title for family in FAMILIES)
 

@@ -30,8 +30,8 @@ class Family:
     """What the adapter asks of a checkpoint's family. A subclass sets the attributes and writes what raises
     `NotImplementedError`. It holds nothing of a checkpoint: there is one object of it, in `FAMILIES`.
 
-    The network is that of diffusers, and `pipe` the pipeline that it is a part of. A latent is (B, C, h, w) in all
-    families.
+    The network is that of diffusers, and `pipe` the pipeline that it is a part of. A latent is (B, C, h, w), or
+    (B, C, F, h, w) where samples are clips of F frames.
     """
 
     title: str
@@ -48,6 +48,8 @@ class Family:
     diffusers'."""
     lora_layers: tuple[str, ...]
     """The layers that get a LoRA."""
+    no_lora: str | None = None
+    """Those of them that get none: a regular expression of whole names."""
     lora_parts: tuple[str, ...]
     """The components that diffusers adds a LoRA to."""
     fitting: tuple[str, ...]
@@ -55,9 +57,14 @@ class Family:
     last_timestep: float
     """The largest timestep that the network of a flow gets: 1000 t, but no more than this."""
     takes_guidance: bool
-    """Whether diffusers has this network with the guidance scale as an input."""
+    """Whether diffusers has this network with the guidance scale as an input, and a pipeline that gives it one."""
     single_files: bool
     """Whether its checkpoints are read from single .safetensors files."""
+
+    takes_sigmas: bool = True
+    """Whether the pipeline is told the sigmas of a flow."""
+    clips: bool = False
+    """Whether a sample is a clip of F frames, and not an image."""
 
     walk: tuple[str, str]
     """The solver and the time grid of the checkpoints themselves, by name."""
@@ -95,6 +102,10 @@ class Family:
         """`ValueError` where the network wants what the other components do not give."""
         raise NotImplementedError
 
+    def fitted(self, network: Any, ours: Any) -> Any:
+        """What a network becomes that takes the place of `ours`."""
+        return network
+
     # ---- prompts
 
     def encode(self, pipe: "DiffusionPipeline", texts: Sequence[str] | None) -> Encoded:
@@ -113,11 +124,31 @@ class Family:
         """The tokenizers of those encoders that must read all of a prompt: where one does not, it is too long."""
         return [name for name, _, _ in self.readers(pipe)]
 
+    def parts(self, pipe: "DiffusionPipeline", text: str) -> int:
+        """How many parts a prompt has that is read by parts. `ValueError` where none is."""
+        raise ValueError(
+            f"prompts are read by parts by SD 1.x, SD 2.x and SDXL only; of {self.network_class} T5 reads long prompts "
+            "as they are"
+        )
+
+    def encode_parts(self, pipe: "DiffusionPipeline", text: str | None, n: int) -> Encoded:
+        """A prompt as n parts, one after the other; None stands for no prompt."""
+        raise NotImplementedError
+
+    def takes_sizes(self, network: Any) -> bool:
+        """Whether the network sees sizes beside a prompt (`adapters.sizes`)."""
+        return False
+
     # ---- latents
 
     def channels(self, network: Any) -> int:
         """C of the latents that a network takes."""
         return int(network.config.in_channels)
+
+    def takes_mask(self, network: Any) -> bool:
+        """Whether a mask and the latent of what it leaves are inputs of the network, behind the latent: a model made
+        for inpainting."""
+        return False
 
     def places(self, pipe: "DiffusionPipeline") -> tuple[int, int]:
         """(h, w) of the latents that a checkpoint was trained at."""
@@ -130,6 +161,10 @@ class Family:
     def most_places(self, network: Any) -> float:
         """The longest side of a latent."""
         return math.inf
+
+    def most_frames(self, network: Any) -> int:
+        """The longest clip, in frames."""
+        raise NotImplementedError
 
     def moments(self, vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
         """(shift, factor), each broadcast against latents: a latent z of the network is factor z + shift for the
@@ -145,8 +180,8 @@ class Family:
     def predict(
         self, network: Any, x: Tensor, timestep: Tensor, text: Encoded, scale: int, guidance: Tensor | None
     ) -> Tensor:
-        """The network's output (B, C, h, w) for latents x of its dtype, timesteps (B,), encoded prompts of B rows, and
-        guidance scales (B,) where they are an input. scale: pixels that one place of a latent is wide."""
+        """The network's output, of x's shape, for latents x of its dtype, timesteps (B,), encoded prompts of B rows,
+        and guidance scales (B,) where they are an input. scale: pixels that one place of a latent is wide."""
         raise NotImplementedError
 
     def sees_guidance(self, network: Any) -> bool:
@@ -157,6 +192,10 @@ class Family:
         """Make the guidance scale an input that does nothing yet, or, where it is one already, what the family trains
         of it a copy. Returns the names of the weights that are trained, in float32."""
         raise NotImplementedError
+
+    def temporal(self, network: Any) -> tuple[str, ...]:
+        """The names of the weights of the layers between the frames of a clip; none where samples are images."""
+        return ()
 
     def usual_guidance(self, network: Any) -> float:
         """The guidance scale that the checkpoint's own pipeline takes where none is given."""
@@ -171,7 +210,7 @@ class Family:
         raise NotImplementedError
 
     def feature(self, out: Tensor | tuple) -> Tensor:
-        """A block's output averaged over the image, (B, width)."""
+        """A block's output averaged over the image, (B, width); of clips (B F, width), of each frame."""
         raise NotImplementedError
 
     # ---- schedulers
@@ -180,7 +219,7 @@ class Family:
         """How many of the steps the family's img2img pipeline leaves out."""
         return steps - int(steps * strength)
 
-    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, int, int]) -> dict[str, Any]:
+    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, ...]) -> dict[str, Any]:
         """The arguments with which the pipeline calls `set_timesteps` of a flow's scheduler, for a latent (C, h, w)."""
         return {"num_inference_steps": steps}
 

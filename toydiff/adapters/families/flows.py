@@ -20,7 +20,6 @@ class Flow(Family):
     """A family on the linear schedule: its network predicts the velocity dx/dt = eps - x_0 at the timestep 1000 t."""
 
     last_timestep = 1000
-    single_files = False
     walk = ("ddim", "shifted")
 
     # ---- latents
@@ -50,7 +49,7 @@ class Flow(Family):
         """Rounded down; with a UNet it is the number of steps taken that is."""
         return int(max(steps - steps * strength, 0))
 
-    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, int, int]) -> dict[str, Any]:
+    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, ...]) -> dict[str, Any]:
         return {"num_inference_steps": steps} | shift_of(pipe, latent)
 
     def flow_scheduler(self, *, noised: bool) -> "SchedulerMixin":
@@ -59,7 +58,7 @@ class Flow(Family):
         return FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=noised)
 
 
-def shift_of(pipe: "DiffusionPipeline", latent: tuple[int, int, int]) -> dict[str, float]:
+def shift_of(pipe: "DiffusionPipeline", latent: tuple[int, ...]) -> dict[str, float]:
     """The argument mu of `set_timesteps`, where a flow's scheduler is shifted by the size of the image: it rises
     linearly from base_shift to max_shift with the number of patches (arXiv 2403.03206, sec. 5.3.2)."""
     config, patch = pipe.scheduler.config, getattr(pipe, "patch_size", 2)

@@ -48,6 +48,7 @@ class Flux(Flow):
     lora_parts = ("transformer", "text_encoder")
     fitting = ("in_channels", "joint_attention_dim", "pooled_projection_dim")
     takes_guidance = True
+    single_files = False
 
     # ---- what it consists of
 
@@ -149,7 +150,7 @@ class Flux(Flow):
 
     # ---- schedulers
 
-    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, int, int]) -> dict[str, Any]:
+    def steps(self, pipe: "DiffusionPipeline", steps: int, latent: tuple[int, ...]) -> dict[str, Any]:
         """Unlike SD3's, the pipeline gives the scheduler its sigmas, from 1 to 1/steps."""
         return {"sigmas": np.linspace(1.0, 1 / steps, steps)} | shift_of(pipe, latent)
 

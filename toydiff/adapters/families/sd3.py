@@ -70,6 +70,7 @@ class SD3(Flow):
     lora_parts = ("transformer", "text_encoder", "text_encoder_2")
     fitting = ("in_channels", "patch_size", "joint_attention_dim", "pooled_projection_dim")
     takes_guidance = False
+    single_files = True
 
     # ---- what it consists of
 

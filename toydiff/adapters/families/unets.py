@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..quiet import quietly
 from ..text import Encoded
+from . import parts
 from .base import ENCODERS, TOKENIZERS, VAES, Family, guidance_embedding, guidance_layer, named
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 XL = (
     "StableDiffusionXLPipeline",
     "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLControlNetPipeline",
     "StableDiffusionXLControlNetImg2ImgPipeline",
     "StableDiffusionXLPAGPipeline",
@@ -28,9 +30,10 @@ class UNets(Family):
     title = "SD 1.x, SD 2.x and SDXL (StableDiffusionPipeline, StableDiffusionXLPipeline)"
     part = "unet"
     network_class = "UNet2DConditionModel"
-    pipelines = (
+    pipelines: tuple[str, ...] = (
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
         "StableDiffusionControlNetPipeline",
         "StableDiffusionControlNetImg2ImgPipeline",
         "StableDiffusionPAGPipeline",
@@ -65,7 +68,7 @@ class UNets(Family):
         "time_emb_proj",
     )
     """As in LCM-LoRA (arXiv 2311.05556) and PCM."""
-    lora_parts = ("unet", "text_encoder", "text_encoder_2")
+    lora_parts: tuple[str, ...] = ("unet", "text_encoder", "text_encoder_2")
     fitting = ("in_channels", "cross_attention_dim", "addition_embed_type")
     last_timestep = 999
     takes_guidance = True
@@ -134,7 +137,32 @@ class UNets(Family):
             return Encoded(torch.zeros_like(found), torch.zeros_like(pooled))
         return Encoded(found, pooled)
 
+    def parts(self, pipe: "DiffusionPipeline", text: str) -> int:
+        return parts.count([getattr(pipe, name) for name, _, _ in self.readers(pipe)], text)
+
+    def encode_parts(self, pipe: "DiffusionPipeline", text: str | None, n: int) -> Encoded:
+        readers = self.readers(pipe)
+        tokenizers, encoders = (
+            [getattr(pipe, name) for name, _, _ in readers],
+            [getattr(pipe, of) for _, of, _ in readers],
+        )
+        found = parts.encoded(tokenizers, encoders, text or "", n)
+        if text is None and found.pooled is not None and pipe.config.force_zeros_for_empty_prompt:
+            return Encoded(torch.zeros_like(found.hidden), torch.zeros_like(found.pooled))
+        return found
+
+    def takes_sizes(self, network: Any) -> bool:
+        return network.config.addition_embed_type == "text_time"
+
     # ---- latents
+
+    def channels(self, network: Any) -> int:
+        """A model made for inpainting has 2 C + 1."""
+        wide = int(network.config.in_channels)
+        return wide // 2 if self.takes_mask(network) else wide
+
+    def takes_mask(self, network: Any) -> bool:
+        return int(network.config.in_channels) == 2 * int(network.config.out_channels) + 1
 
     def places(self, pipe: "DiffusionPipeline") -> tuple[int, int]:
         xl = getattr(pipe, "text_encoder_2", None) is not None
@@ -158,10 +186,12 @@ class UNets(Family):
     ) -> Tensor:
         inputs: dict[str, Any] = {"sample": x, "timestep": timestep, "encoder_hidden_states": text.hidden}
         if text.pooled is not None:
-            height, width = (side * scale for side in x.shape[2:])
+            height, width = (side * scale for side in x.shape[-2:])
             # original size, corner of the crop, target size
-            size = x.new_tensor([height, width, 0, 0, height, width])
-            inputs["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": size.expand(len(x), -1)}
+            sizes = x.new_tensor([height, width, 0, 0, height, width]).expand(len(x), -1)
+            if text.sizes is not None:
+                sizes = torch.where(text.sizes < 0, sizes, text.sizes)
+            inputs["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": sizes}
         if guidance is not None:
             inputs["timestep_cond"] = guidance_embedding(guidance, network.config.time_cond_proj_dim).to(x)
         return network(**inputs, return_dict=False)[0]
