@@ -330,7 +330,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
     from ..adapters.sampling import sample_images, usual_strength
     from ..adapters.schedulers import sampler_of
     from ..grids import DEFAULT_GRID
-    from ..runs import to_device
+    from ..runs import of_vectors, to_device
     from ..solvers.registry import PARALLEL, is_learned
 
     out = sample_file(args.out, args.json)
@@ -356,7 +356,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
                     "a run knows its own checkpoint; --model, --config, --lora, --unet, --vae, --scheduler, "
                     "--prediction-type and --local-only are for sampling one without a run"
                 )
-        the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
+        the_problem, sampler = problem_of_run(model, with_data=False), model.about["sampler"]
+        D = of_vectors(model.denoiser, "images are")
     guidance_scale = usual_guidance(the_problem) if D is None or D.scale_conditioned else 1.0
     prepare(the_problem, args, device)
     if D is not None:
@@ -483,7 +484,7 @@ def export(args: argparse.Namespace) -> None:
     if not args.out:
         raise ValueError("--out must name a folder, got ''")
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
-    made = write(model.denoiser, model.about, args.out, whole=args.whole)
+    made = write(runs.of_vectors(model.denoiser, "an export is"), model.about, args.out, whole=args.whole)
     row = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(made).items()}
     what = {"lora": "a LoRA", "unet": "a UNet", "transformer": "a transformer"}[made.what]
     report(json_to, row, f"wrote {what} and {made.scheduler} to {made.folder}; with diffusers alone:\n\n{made.code}")

@@ -1,4 +1,4 @@
-"""Samplers that freeze the posterior for a step (arXiv 2407.15595, sec. 3.3 and appendix).
+"""Samplers that freeze the posterior for a step (arXiv 2407.15595).
 
 A position of the exact chain jumps at the rate a_t = -kappa'_t/(1 - kappa_t) to x_1^i ~ p(x_1^i | x_t). In a step from
 t to s = t - h, by the posterior at t:
@@ -70,6 +70,6 @@ class CorrectedJumps(TokenSampler):
 
 JUMP_ENTRIES = [
     Entry("jump-exact", ExactJumps(), "Exact jump rule", "arXiv 2407.15595", BLUE),
-    Entry("jump-euler", EulerJumps(), "Euler, exponential jumps", "arXiv 2407.15595, eq. 24", SKY, "s", "dashed"),
-    Entry("jump-corrector", CorrectedJumps(), "Exact jumps and a corrector", "arXiv 2407.15595, eq. 26", ORANGE, "^"),
+    Entry("jump-euler", EulerJumps(), "Euler, exponential jumps", "arXiv 2407.15595", SKY, "s", "dash"),
+    Entry("jump-corrector", CorrectedJumps(), "Exact jumps and a corrector", "arXiv 2407.15595", ORANGE, "^"),
 ]

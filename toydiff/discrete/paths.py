@@ -1,4 +1,4 @@
-"""The path of tokens between a source and data (discrete flow matching, arXiv 2407.15595, sec. 3).
+"""The path of tokens between a source and data (discrete flow matching, arXiv 2407.15595).
 
 Each position by itself holds its data token with probability kappa(t), and else a token of the source:
 

@@ -130,6 +130,14 @@ class NetPosterior(Posterior):
 
     def __init__(self, net: nn.Module, path: TokenPath, length: int):
         super().__init__(path, length)
+        sizes = [
+            getattr(net, "config", {}).get(name, size) for name, size in (("vocab", path.vocab), ("symbols", path.size))
+        ]
+        if sizes != [path.vocab, path.size]:
+            raise ValueError(
+                f"the network is of {sizes[0]} tokens and {sizes[1]} symbols, and the path has {path.vocab} and "
+                f"{path.size}"
+            )
         self.net = net
 
     def logits(self, x: Tensor, t: Tensor) -> Tensor:

@@ -47,5 +47,5 @@ class ConfidenceUnmasking(TokenSampler):
 
 
 UNMASKING_ENTRIES = [
-    Entry("maskgit", ConfidenceUnmasking(), "Most certain first", "arXiv 2202.04200", PURPLE, "D", "dotted"),
+    Entry("maskgit", ConfidenceUnmasking(), "Most certain first", "arXiv 2202.04200", PURPLE, "D", "dot"),
 ]

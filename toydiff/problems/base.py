@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ..denoisers import Denoiser, LambdaDenoiser
+from ..discrete import DEFAULT_SAMPLER, NetPosterior, Posterior, TokenPath
 from ..grids import DEFAULT_GRID
 from ..prediction import sigma_data_of, with_sigma_data
 from ..schedules import Schedule
 from ..solvers.registry import DEFAULT_SOLVER
 from ..support.checks import as_generator
+
+TOKENS = "tokens"
+"""The scale of problems of tokens."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Measured:
     """The fraction of the samples at each mode, or of each requested class; None where there are no modes."""
     expected: tuple[float, ...] | None = None
     """What `fractions` should be; None where they are None."""
+    others: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Other distances by name, each with its floor and the floor's standard deviation."""
 
     @property
     def least_fraction(self) -> float | None:
@@ -78,7 +84,7 @@ class Problem:
     shape: tuple[int, ...]
     """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images" or "latents"."""
+    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents" or "tokens"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False
@@ -168,6 +174,38 @@ class Problem:
             kind, sigma_data_of(start.kind) if isinstance(start, LambdaDenoiser) else self.sigma_data
         )
         return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind, data_std=self.data_std)
+
+
+class TokenProblem(Problem):
+    """A problem of strings of tokens, `shape` = (L,). Its models are posteriors, not denoisers: it has no schedule, and
+    `toydiff.discrete.TokenPath` says how strings become noise."""
+
+    scale = TOKENS
+    walk = (DEFAULT_SAMPLER, "uniform")
+    vocab: int
+    """How many tokens there are."""
+    teacher: Posterior | None = None  # type: ignore[assignment]
+
+    def string_network(self, path: TokenPath) -> nn.Module:
+        """A fresh network for strings on a path, such as `toydiff.nets.StringGRU`. Its attribute `config` holds the
+        arguments that it was made with."""
+        raise NotImplementedError
+
+    def posterior(self, path: TokenPath, *, start: Posterior | None = None) -> NetPosterior:
+        """A trainable posterior on a path.
+
+        start: a posterior whose network the student's starts as a copy of, if it is a `NetPosterior`; any other, such
+        as an exact one, has no weights to copy. `ValueError` where its network is of another path.
+        """
+        net = self.string_network(path)
+        if isinstance(start, NetPosterior):
+            if start.net.config != net.config:
+                raise ValueError(
+                    f"the student cannot start from these weights: their source is {start.path.source}, and its own is "
+                    f"{path.source}"
+                )
+            net = copy.deepcopy(start.net)
+        return NetPosterior(net.train().requires_grad_(True), path, self.shape[0])
 
 
 class CheckpointProblem(Problem):

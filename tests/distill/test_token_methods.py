@@ -1,0 +1,215 @@
+"""Methods of tokens: their losses against closed forms, and runs that are interrupted, resumed and loaded."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from toydiff import runs, weights
+from toydiff.catalog import TOKEN_METHODS
+from toydiff.discrete import ChainPosterior, TokenPath, scheduler
+from toydiff.distill.discrete_flow_matching import cross_entropy_loss, generalised_kl_loss
+from toydiff.problems import TokensProblem, problem
+from toydiff.training import Draws
+from toydiff.training.checkpoints import read_tensors
+
+SMALL = {"updates": 6, "batch": 8, "warmup": 2}
+LENGTH = 3
+
+
+def tiny(vocab=3):
+    rng = torch.Generator().manual_seed(1)
+    laws = torch.rand(vocab + 1, vocab, generator=rng, dtype=torch.float64)
+    laws = laws / laws.sum(1, keepdim=True)
+    return TokensProblem("tokens:tiny", laws[0], laws[1:], LENGTH)
+
+
+def entropy(on):
+    """Of a string, in nats."""
+    plogp = -(on.transition * on.transition.log()).sum(1)
+    law, total = on.start, float(-(on.start * on.start.log()).sum())
+    for _ in range(LENGTH - 1):
+        total += float(law @ plogp)
+        law = law @ on.transition
+    return total
+
+
+class Blurred(ChainPosterior):
+    """The exact posterior, but for a part of it."""
+
+    def logits(self, x, t):
+        return 0.5 * super().logits(x, t)
+
+
+def mean_loss(loss, student, on, batches=20, n=2000):
+    """(mean, standard error) of a loss."""
+    draws = Draws(0)
+    with torch.no_grad():
+        values = torch.stack([loss(student, on.data(n, k)[0], draws) for k in range(batches)])
+    return float(values.mean()), float(values.std() / math.sqrt(batches))
+
+
+@pytest.mark.parametrize("kappa", ["linear", "power:2"])
+def test_the_generalised_kl_of_the_exact_posterior_bounds_the_entropy_of_data(kappa):
+    """With the mask it is the entropy. With uniform noise it is more: there a string does not say which positions have
+    jumped, and a chain that forgets it pays for that.
+    """
+    on = tiny()
+    found, error = mean_loss(generalised_kl_loss, on.exact(TokenPath(3, "mask", scheduler(kappa))), on)
+    assert LENGTH * found == pytest.approx(entropy(on), abs=4 * LENGTH * error)
+    assert LENGTH * error < 0.02 * entropy(on)
+    found, error = mean_loss(generalised_kl_loss, on.exact(TokenPath(3, "uniform", scheduler(kappa))), on)
+    assert entropy(on) + 4 * LENGTH * error < LENGTH * found < 1.5 * entropy(on)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy_loss, generalised_kl_loss])
+@pytest.mark.parametrize("source", ["mask", "uniform"])
+def test_the_exact_posterior_has_the_least_loss(source, loss):
+    on = tiny()
+    path = TokenPath(3, source)
+    best, _ = mean_loss(loss, on.exact(path), on, 4)
+    worse, _ = mean_loss(loss, Blurred(path, on.start, on.transition, LENGTH), on, 4)
+    assert best < worse - 0.003
+
+
+def test_cross_entropy_counts_what_is_masked_and_uniform_counts_all():
+    """A posterior that knows nothing has log V at each position that counts; half of them are masked on average."""
+    on = problem("tokens:markov")
+    for source, part in (("mask", 0.5), ("uniform", 1.0)):
+        student = on.posterior(TokenPath(8, source))
+        found, error = mean_loss(cross_entropy_loss, student, on, 5, 500)
+        assert found == pytest.approx(part * math.log(8), abs=4 * error + 2e-3)
+
+
+@pytest.mark.parametrize("source", ["mask", "uniform"])
+def test_a_short_training_nears_the_exact_posterior(source):
+    on = problem("tokens:bits")
+    changes = {"source": source, "updates": 150, "batch": 64}
+    D = runs.train("discrete-flow-matching", on, changes=changes).finish().denoiser
+    X = torch.cartesian_prod(torch.arange(D.path.size), torch.arange(D.path.size))
+    for t in (0.3, 0.7):
+        assert float((D(X, t) - on.exact(D.path)(X, t)).abs().max()) < 0.12
+    if source == "mask":
+        assert torch.equal(D(X, 0.2), D(X, 0.9))
+
+
+@pytest.mark.parametrize("method", TOKEN_METHODS)
+@pytest.mark.parametrize("source", ["mask", "uniform"])
+def test_an_interrupted_run_ends_with_the_same_bits(method, source, tmp_path):
+    on = problem("tokens:markov")
+    changes = SMALL | ({"source": source} if method == "discrete-flow-matching" else {})
+
+    def begin(folder, resume=False):
+        torch.manual_seed(len(str(folder)) + resume)
+        return runs.train(
+            method, on, out=folder, changes=changes, seed=2, resume=resume, every=1, watch=3, device="cpu"
+        )
+
+    whole = begin(tmp_path / "whole").finish()
+    for stop in (2, 4, None):
+        for record in begin(tmp_path / "cut", resume=stop != 2):
+            if record.step == stop:
+                break
+    a, b = (read_tensors(tmp_path / name / "step-00000006.safetensors") for name in ("whole", "cut"))
+    assert [key for key in a if key != "global_random" and not torch.equal(a[key], b[key])] == []
+    loaded = runs.load(tmp_path / "cut")
+    X = on.data(4, 0)[0]
+    X[:, ::2] = loaded.denoiser.path.noise(4, 8, 0)
+    assert torch.equal(loaded.denoiser(X, 0.5), whole.denoiser(X, 0.5))
+    rows = runs.evaluate(loaded, runs.problem_of(loaded), steps=[1, 2], n=50)
+    assert [(row["steps"], row["nfe"], row["solver"], row["grid"]) for row in rows] == [
+        (1, 1, "jump-exact", "uniform"),
+        (2, 2, "jump-exact", "uniform"),
+    ]
+
+
+def test_accumulated_parts_make_the_same_update(tmp_path):
+    on = problem("tokens:markov")
+    nets = [
+        runs.train("discrete-flow-matching", on, changes=SMALL | {"updates": 1}, accumulate=parts).finish().denoiser
+        for parts in (1, 4)
+    ]
+    for a, b in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_start_gives_its_weights_and_another_path_is_refused():
+    on = problem("tokens:bits")
+    first = runs.train("discrete-flow-matching", on, changes=SMALL).finish()
+    again = runs.train("discrete-flow-matching", on, changes=SMALL | {"lr": 1e-9, "kappa": "cosine"}, start=first)
+    X = torch.tensor([[0, 2], [2, 2]])
+    assert torch.allclose(again.finish().denoiser(X, 0.5), first.denoiser(X, 0.5), atol=1e-5)
+    with pytest.raises(ValueError, match="their source is mask, and its own is uniform"):
+        runs.train("discrete-flow-matching", on, changes=SMALL | {"source": "uniform"}, start=first)
+
+
+def test_tokens_and_vectors_are_told_apart():
+    """Problems, methods, models and solvers of the one kind are refused with those of the other."""
+    bits, ring = problem("tokens:bits"), problem("mixture")
+    of_tokens = runs.train("discrete-flow-matching", bits, changes=SMALL).finish()
+    of_vectors = runs.train("diffusion", ring, changes={"updates": 1, "batch": 8}).finish()
+    for wrong, message in (
+        (lambda: runs.train("diffusion", bits), "diffusion trains models of vectors, and tokens:bits is no problem of"),
+        (lambda: runs.train("cd", "tokens:markov"), "methods that fit it: discrete-flow-matching"),
+        (
+            lambda: runs.train("discrete-flow-matching", ring),
+            "mixture:ring is no problem of tokens; methods",
+        ),
+        (lambda: runs.train("discrete-flow-matching", bits, start=of_vectors), "the start is a model of vectors"),
+        (lambda: runs.train("naive", ring, teacher=of_tokens), "the teacher is a model of tokens"),
+        (lambda: runs.sample(of_tokens, ring, 4, 1), "the model is of tokens, and mixture:ring is not"),
+        (lambda: runs.sample(of_vectors, bits, 4, 1), "the model is of vectors, and tokens:bits is not"),
+        (
+            lambda: runs.sample(of_tokens, problem("tokens:markov"), 4, 1),
+            "2 tokens and strings of 2, and",
+        ),
+        (lambda: runs.sample(of_tokens, bits, 4, 1, solver="heun"), "heun is a solver of vectors"),
+        (lambda: runs.sample(of_tokens, bits, 4, 1, grid="karras"), "unknown grid of tokens 'karras'"),
+        (lambda: runs.sample(of_tokens, bits, 4, 1, guidance_scale=2), "a model of tokens has no guidance"),
+        (lambda: runs.sample(of_vectors, ring, 4, 1, solver="maskgit"), "maskgit is a sampler of tokens"),
+        (lambda: runs.of_vectors(of_tokens.denoiser, "pairs are"), "pairs are of a model of vectors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "maks"}, "unknown source of tokens 'maks' (did you mean 'mask'?)"),
+        ({"kappa": "cosin"}, "unknown scheduler of tokens 'cosin' (did you mean 'cosine'?)"),
+        ({"kappa": "power:0"}, "power:A with a number A > 0"),
+        (
+            {"loss": "l2"},
+            "unknown loss of discrete-flow-matching 'l2' (did you mean 'kl'?); allowed: cross-entropy",
+        ),
+    ],
+)
+def test_bad_knobs_are_named(changes, message):
+    with pytest.raises(ValueError, match=r"unknown|power") as found:
+        runs.train("discrete-flow-matching", "tokens:bits", changes=changes)
+    assert message in str(found.value)
+
+
+def test_a_strangers_description_of_tokens_is_refused_in_one_line():
+    D = problem("tokens:bits").posterior(TokenPath(2))
+    right, tensors = weights.describe(D), D.net.state_dict()
+    assert torch.equal(
+        weights.build(json.loads(json.dumps(right)), tensors)(torch.tensor([[2, 0]]), 0.5),
+        D(torch.tensor([[2, 0]]), 0.5).detach(),
+    )
+    for change, message in (
+        ({"kind": "eps"}, "does not predict eps"),
+        ({"net": "mlp", "config": {"dim": 2}}, "does not predict posterior"),
+        ({"schedule": {"name": "linear", "source": "mask"}}, "needs vocab"),
+        ({"schedule": {"name": "linear", "source": "mask", "vocab": 3}}, "the path has 3 and 4"),
+        ({"schedule": {"name": "linear", "source": "uniform", "vocab": 2}}, "the path has 2 and 2"),
+        ({"schedule": {"name": "linear", "source": "mask", "vocab": "2"}}, "vocab must be a whole number"),
+        ({"schedule": {"name": ["x"], "source": "mask", "vocab": 2}}, "unknown scheduler"),
+        ({"config": right["config"] | {"hidden": 8}}, "do not fit"),
+        ({"config": {"vocab": 2}}, "cannot be made"),
+    ):
+        with pytest.raises(ValueError, match=message) as found:
+            weights.build(right | change, tensors)
+        assert "\n" not in str(found.value)
