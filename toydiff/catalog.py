@@ -27,6 +27,7 @@ from .distill.dmd2 import CARD as dmd2
 from .distill.sim import CARD as sim
 from .distill.adversarial import CARD as adversarial
 from .distill.discrete_flow_matching import CARD as discrete_flow_matching
+from .distill.di4c import CARD as di4c
 
 _ALL = {card.id: card for card in list(globals().values()) if isinstance(card, Card)}
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from tables import chain, table
 
 from toydiff.discrete import (
     ChainPosterior,
@@ -21,21 +22,6 @@ from toydiff.discrete.laws import chain_law, generator, marginal, numbers, sourc
 SCHEDULERS = ["linear", "cosine", "power:2", "power:0.5"]
 SOURCES = ["mask", "uniform"]
 TIMES = torch.tensor([0.05, 0.3, 0.5, 0.8, 0.99], dtype=torch.float64)
-
-
-def table(source="mask", kappa="linear", vocab=3, length=2, rows=4, seed=0):
-    """A table of a few random strings."""
-    rng = torch.Generator().manual_seed(seed)
-    chosen = strings(vocab, length)[torch.randperm(vocab**length, generator=rng)[:rows]]
-    weights = torch.rand(rows, generator=rng, dtype=torch.float64) + 0.2
-    return TablePosterior(TokenPath(vocab, source, scheduler(kappa)), chosen, weights)
-
-
-def chain(vocab, length, source="mask", kappa="linear", seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    laws = torch.rand(vocab + 1, vocab, generator=rng, dtype=torch.float64)
-    laws = laws / laws.sum(1, keepdim=True)
-    return ChainPosterior(TokenPath(vocab, source, scheduler(kappa)), laws[0], laws[1:], length)
 
 
 # ---- schedulers

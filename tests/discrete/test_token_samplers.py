@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_token_paths import chain, table
+from tables import chain, table
 
 from toydiff.discrete import SAMPLERS, TablePosterior, TokenPath, sampler_by_name, scheduler, solve_tokens
 from toydiff.discrete.base import TokenSampler, jumping

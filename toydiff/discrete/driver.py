@@ -12,6 +12,7 @@ from ..solvers import Trajectory
 from ..support.checks import as_generator, check_count, check_grid, unknown
 from ..support.words import quoted
 from .base import TokenSampler, at
+from .paths import TokenPath
 from .posteriors import Posterior
 from .registry import DEFAULT_SAMPLER, sampler_by_name
 
@@ -27,6 +28,19 @@ def draw(probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
     device = "cpu" if generator is None else generator.device
     clocks = torch.empty(probs.shape, dtype=torch.float64, device=device).exponential_(generator=generator)
     return (probs.to(clocks) / clocks.clamp(min=1e-300)).argmax(2).to(probs.device)
+
+
+def calls_of(sampler: TokenSampler, path: TokenPath, ts: Tensor) -> int:
+    """The evaluations of the posterior in a walk over the times ts (N+1,)."""
+    return sum(when is not None for t, s in pairwise(ts) for when in at(sampler, s).times(path, t, s))
+
+
+def latent_of(P: Posterior, n: int, generator: torch.Generator | None = None) -> Tensor | None:
+    """The latents (n,) of n strings for one step of a mixture, each alike; None of any other posterior."""
+    if P.latents == 1:
+        return None
+    device = next((p.device for p in P.parameters()), torch.device("cpu"))
+    return torch.randint(P.latents, (n,), generator=generator).to(device)
 
 
 @torch.no_grad()
@@ -76,12 +90,12 @@ def solve_tokens(
     ts = as_time(ts).detach().to("cpu", torch.float64)
     check_grid(ts)
     rng = as_generator(generator)
-    began, nfe, xs, x0s = time.perf_counter(), 0, [x], []
+    began, nfe, xs, x0s = time.perf_counter(), calls_of(sampler, P.path, ts), [x], []
     for t, s in tqdm(pairwise(ts), total=len(ts) - 1, desc="sample", disable=not progress, mininterval=0.5):
+        latent = latent_of(P, len(x), rng)
         rule, states, ps = at(sampler, s), [x], list[Tensor | None]()
         for when in rule.times(P.path, t, s):
-            ps.append(None if when is None else P(states[-1], when))
-            nfe += when is not None
+            ps.append(None if when is None else P(states[-1], when, latent))
             states.append(draw(rule.stage(P.path, t, s, states, ps), rng))
         x = states[-1]
         if keep == "path":

@@ -36,11 +36,11 @@ class EulerJumps(TokenSampler):
 
 @dataclass(frozen=True)
 class ExactJumps(TokenSampler):
-    """The exact jump rule: what one position does by itself is exact in any number of steps."""
+    """The exact jump rule: what one position does by itself is exact in any number of steps. t and s may be (B,)."""
 
     def stage(self, path: TokenPath, t: Tensor, s: Tensor, xs: Sequence[Tensor], ps: Sequence[Tensor | None]) -> Tensor:
         p = posterior(ps[0])  # 1
-        q = path.jump(t, s).to(p)  # 2
+        q = path.jump(t, s).to(p).reshape(-1, 1, 1)  # 2
         return q * p + (1 - q) * staying(xs[0], path, p)  # 3
 
 

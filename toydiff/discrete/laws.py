@@ -84,12 +84,19 @@ def chain_law(P: Posterior, law: Tensor, ts: Tensor) -> Tensor:
 
 
 def transition(sampler: TokenSampler, P: Posterior, t: Tensor, s: Tensor) -> Tensor:
-    """The transition matrix (M, M) of one step of a sampler from t to s: every outcome of every stage, weighed."""
-    sampler, X = at(sampler, s), strings(P.path.size, P.length)
+    """The transition matrix (M, M) of one step of a sampler from t to s: every outcome of every stage, weighed. Of a
+    mixture it is the mean over its latents."""
+    latents: list[int | None] = [None] if P.latents == 1 else list(range(P.latents))
+    return torch.stack([_given_latent(at(sampler, s), P, t, s, latent) for latent in latents]).mean(0)
+
+
+def _given_latent(sampler: TokenSampler, P: Posterior, t: Tensor, s: Tensor, latent: int | None) -> Tensor:
+    X = strings(P.path.size, P.length)
     begun, weight = torch.arange(len(X)), torch.ones(len(X), dtype=torch.float64)
     xs, ps = [X], []
     for time in sampler.times(P.path, t, s):
-        ps.append(None if time is None else P(xs[-1], time))
+        each = None if latent is None else torch.full((len(xs[-1]),), latent)
+        ps.append(None if time is None else P(xs[-1], time, each))
         law = joint(sampler.stage(P.path, t, s, xs, ps).double()) * weight[:, None]
         row, number = torch.nonzero(law, as_tuple=True)
         weight, begun = law[row, number], begun[row]

@@ -21,10 +21,14 @@ LEAST = 1e-30
 class Posterior(nn.Module):
     """p(x_1^i | x_t) for each position i. A subclass writes `logits`.
 
-    Called as P(x, t), it returns probabilities (B, L, S), S = `path.size`:
+    Called as P(x, t, latent), it returns probabilities (B, L, S), S = `path.size`:
 
     - x: strings (B, L) of the symbols 0 ... S - 1, L = `length`;
-    - t: times () or (B,) in [0, 1].
+    - t: times () or (B,) in [0, 1];
+    - latent: of a mixture, which of its `latents` K products each string has, (B,); None of any other posterior.
+
+    A mixture is p(x_1 | x_t) = 1/K sum_k prod_i p_k(x_1^i | x_t): its positions depend on one another through k, which
+    a sampler draws anew in each step (arXiv 2410.08709).
 
     The mask's probability is 0, and with the mask as source a position that is revealed keeps its token. `ValueError`
     for strings or times that do not fit.
@@ -34,18 +38,25 @@ class Posterior(nn.Module):
         super().__init__()
         self.path, self.length = path, check_count(length, "length")
 
-    def logits(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p(x_1^i = v | x_t) up to a constant, (B, L, vocab). t () or (B,)."""
+    latents = 1
+    """K, how many products of positions it is a mixture of."""
+
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
+        """log p(x_1^i = v | x_t) up to a constant, (B, L, vocab). t () or (B,); latent (B,) of a mixture."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float, latent: Tensor | None = None) -> Tensor:
         self.path.check(x)
         if x.shape[1] != self.length:
             raise ValueError(f"x must hold strings of {self.length} tokens, got shape {shape(x)}")
         t = as_time(t).to(x.device)
         check_batch_of_times(t, x)
         check_range(t)
-        p = torch.softmax(self.logits(x, t), 2)
+        if (latent is not None) != (self.latents > 1):
+            raise ValueError(
+                f"a posterior of {self.latents} products takes {'no' if latent is not None else 'a'} latent"
+            )
+        p = torch.softmax(self.logits(x, t, latent), 2)
         if not self.path.masked:
             return p
         p = F.pad(p, (0, 1))
@@ -79,7 +90,7 @@ class TablePosterior(Posterior):
         self.register_buffer("rows", rows)
         self.register_buffer("weights", weights.double() / weights.double().sum())
 
-    def logits(self, x: Tensor, t: Tensor) -> Tensor:
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
         seen = self.path.likelihood(x, t).clamp(min=LEAST).log()  # (B, L, V)
         rows = F.one_hot(self.rows, self.path.vocab).double()  # (R, L, V)
         of_rows = torch.softmax(self.weights.log() + torch.einsum("blv,rlv->br", seen, rows), 1)
@@ -112,7 +123,7 @@ class ChainPosterior(Posterior):
         self.register_buffer("start", start.double())
         self.register_buffer("transition", transition.double())
 
-    def logits(self, x: Tensor, t: Tensor) -> Tensor:
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
         seen = self.path.likelihood(x, t).clamp(min=LEAST)
         forward, backward = [_scaled(seen[:, 0] * self.start)], [torch.ones_like(seen[:, 0])]
         for i in range(1, self.length):
@@ -126,7 +137,8 @@ def _scaled(law: Tensor) -> Tensor:
 
 
 class NetPosterior(Posterior):
-    """A network behind the contract: net(x, t) gives the logits (B, L, vocab) of x (B, L) at t (B,)."""
+    """A network behind the contract: net(x, t), or net(x, t, latent) of a mixture, gives the logits (B, L, vocab) of
+    x (B, L) at t (B,). It is a mixture where the `config` of the network says so by `latents`."""
 
     def __init__(self, net: nn.Module, path: TokenPath, length: int):
         super().__init__(path, length)
@@ -140,5 +152,10 @@ class NetPosterior(Posterior):
             )
         self.net = net
 
-    def logits(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.net(x, t.to(next(self.net.parameters())).expand(len(x)))
+    @property
+    def latents(self) -> int:  # type: ignore[override]
+        return getattr(self.net, "config", {}).get("latents", 1)
+
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
+        times = t.to(next(self.net.parameters())).expand(len(x))
+        return self.net(x, times) if latent is None else self.net(x, times, latent)

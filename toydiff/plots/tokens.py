@@ -1,14 +1,14 @@
 """Strings of tokens: what a sampler reveals and when, and how far its law is from the data's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from ..discrete import TokenPath
-from ..support.checks import check_count, shape
+from ..discrete import SAMPLERS, TokenPath
+from ..support.checks import check_count, shape, unknown
 from . import on_paper, style
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ CELL = 0.14
 """A token's width and height, in inches."""
 LEAST_WIDTH = 2.6
 """Of a panel, in inches: its head needs it."""
+STEPS_LABEL = "N (steps)"
+MISMATCH_LABEL = "probability that the two bits differ"
+EXACT_NAME = "1/(2N)"
+ROUNDING = 1e-12
+"""A smaller mismatch is none."""
 MASK_COLOR = style.CONTEXT_COLOR
 """A position that is not yet revealed."""
 
@@ -65,4 +70,47 @@ def strings_static(panels: Mapping[str, Tensor], vocab: int, *, title: str = "")
         panel.set_xlabel("position")
         panel.spines[:].set_visible(False)
     axes[0].set_ylabel("string")
+    return figure
+
+
+def sampler_marking(name: str) -> style.Marking:
+    """The fixed marking of a sampler of tokens, with or without settings, from its `Entry`; `ValueError` for a name
+    that is none."""
+    word = name.partition(":")[0]
+    if word not in SAMPLERS:
+        raise unknown("sampler of tokens", name, SAMPLERS)
+    entry = SAMPLERS[word]
+    return style.Marking(entry.color, entry.marker, entry.dash)
+
+
+def mismatch_curves(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
+    """Rows with sampler, steps and mismatch as a curve a sampler, (n, 2), in the order of the steps. `ValueError` for
+    no rows."""
+    if not rows:
+        raise ValueError("there is nothing to draw: give at least one row of mismatches")
+    names = dict.fromkeys(row["sampler"] for row in rows)
+    return {
+        name: style.table("mismatches", [(r["steps"], r["mismatch"]) for r in rows if r["sampler"] == name], (2,))
+        for name in names
+    }
+
+
+@on_paper.styled()
+def mismatch_static(rows: Sequence[Mapping], *, title: str = "") -> "Figure":
+    """The mismatch of two bits against the number of steps, a curve a sampler, and the line 1/(2N) of the exact jump
+    rule. Rows as `toydiff.studies.tokens.mismatches` makes them; where there is no mismatch there is no mark on the
+    logarithmic axis. `ValueError` for no rows, or an unknown sampler."""
+    curves = mismatch_curves(rows)
+    figure = on_paper.empty(6.4, 4.2, title)
+    axes = figure.subplots()
+    steps = np.unique(np.concatenate([curve[:, 0] for curve in curves.values()]))
+    axes.plot(steps, 1 / (2 * steps), color=style.FLOOR_COLOR, ls="--", lw=3, label=EXACT_NAME)
+    for name, curve in curves.items():
+        marking, seen = sampler_marking(name), curve[curve[:, 1] > ROUNDING]
+        axes.plot(seen[:, 0], seen[:, 1], color=marking.color, marker=marking.marker, ls=marking.line, label=name)
+    axes.set(xscale="log", yscale="log", xlabel=STEPS_LABEL, ylabel=MISMATCH_LABEL)
+    axes.set_xticks(steps, [f"{N:g}" for N in steps])
+    axes.xaxis.minorticks_off()
+    on_paper.grid(axes)
+    on_paper.legend_beside(axes)
     return figure

@@ -186,25 +186,26 @@ class TokenProblem(Problem):
     """How many tokens there are."""
     teacher: Posterior | None = None  # type: ignore[assignment]
 
-    def string_network(self, path: TokenPath) -> nn.Module:
+    def string_network(self, path: TokenPath, *, latents: int = 1) -> nn.Module:
         """A fresh network for strings on a path, such as `toydiff.nets.StringGRU`. Its attribute `config` holds the
-        arguments that it was made with."""
+        arguments that it was made with. latents: K products of a mixture, each an input of the network."""
         raise NotImplementedError
 
-    def posterior(self, path: TokenPath, *, start: Posterior | None = None) -> NetPosterior:
+    def posterior(self, path: TokenPath, *, start: Posterior | None = None, latents: int = 1) -> NetPosterior:
         """A trainable posterior on a path.
 
         start: a posterior whose network the student's starts as a copy of, if it is a `NetPosterior`; any other, such
-        as an exact one, has no weights to copy. `ValueError` where its network is of another path.
+        as an exact one, has no weights to copy. latents: K > 1 makes it a mixture. What its network has beyond that of
+        start, such as the vectors of its latents, starts fresh. `ValueError` where its network is of another path.
         """
-        net = self.string_network(path)
+        net = self.string_network(path, latents=latents)
         if isinstance(start, NetPosterior):
-            if start.net.config != net.config:
+            if start.path.source != path.source or start.latents not in (1, latents):
                 raise ValueError(
-                    f"the student cannot start from these weights: their source is {start.path.source}, and its own is "
-                    f"{path.source}"
+                    f"the student cannot start from these weights: they have the source {start.path.source} and "
+                    f"{start.latents} latents, and it has {path.source} and {latents}"
                 )
-            net = copy.deepcopy(start.net)
+            net.load_state_dict(start.net.state_dict(), strict=start.latents == latents)
         return NetPosterior(net.train().requires_grad_(True), path, self.shape[0])
 
 

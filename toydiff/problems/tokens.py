@@ -54,8 +54,8 @@ class TokensProblem(TokenProblem):
             x.append((u[:, i, None] >= rows[x[-1]]).sum(1))
         return torch.stack(x, 1), None
 
-    def string_network(self, path: TokenPath) -> nn.Module:
-        return StringGRU(path.vocab, path.size, self.shape[0], timed=not path.masked)
+    def string_network(self, path: TokenPath, *, latents: int = 1) -> nn.Module:
+        return StringGRU(path.vocab, path.size, self.shape[0], timed=not path.masked, latents=latents)
 
     @functools.cached_property
     def laws(self) -> dict[int, Tensor]:
