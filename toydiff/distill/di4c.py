@@ -25,6 +25,9 @@ from ..support.checks import check_count, check_edge
 from .base import Card, Knobs, Sampler, Training, one_turn, uniform_times
 from .discrete_flow_matching import noised
 
+LEAST = 1e-30
+"""A smaller probability counts as this one."""
+
 
 def di4c_loss(student, teacher, walk, x1, draws, edge=0.25):
     """A scalar. walk: steps of the teacher; x1 (B, L); edge: the fraction of strings at t = 1."""
@@ -33,10 +36,9 @@ def di4c_loss(student, teacher, walk, x1, draws, edge=0.25):
     x_t = noised(student.path, x1, t, draws)  # 1
     y = walked(teacher, x_t, t, walk, draws)  # 2
     latent = torch.arange(K, device=x1.device).repeat_interleave(B) if K > 1 else None
-    log_p = torch.log_softmax(student.logits(x_t.repeat(K, 1), t.repeat(K), latent), 2).view(K, B, *x1.shape[1:], -1)
-    each = log_p.gather(3, y.expand(K, -1, -1)[..., None])[..., 0]
-    hidden = x_t == student.path.mask if student.path.masked else torch.ones_like(x_t, dtype=torch.bool)
-    of_products = (each * hidden).sum(2)  # 3
+    p = student(x_t.repeat(K, 1), t.repeat(K), latent)  # what is revealed has the probability 1
+    of_y = p.gather(2, y.repeat(K, 1)[..., None])[..., 0].view(K, B, -1)
+    of_products = of_y.clamp(min=LEAST).log().sum(2)  # 3
     return (math.log(K) - torch.logsumexp(of_products, 0)).mean() / x1.shape[1]  # 4
 
 
