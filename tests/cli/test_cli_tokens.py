@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_same_bits():
         (["sample", "RUN", "--solver", "picard:window=2", "--out", "x.png"], "picard is a solver of vectors"),
         (["sample", "RUN", "--solver", "learned:digits-teacher-5", "--out", "x.png"], "learned is a solver of vectors"),
         (["sample", "RUN", "--solver", "jump-exat", "--out", "x.png"], "did you mean 'jump-exact'"),
-        (["sample", "RUN", "--solver", "jump-corrector:eta=-1", "--out", "x.png"], "must be >= 0"),
+        (["sample", "RUN", "--solver", "jump-corrector:eta=-1", "--out", "x.png"], "must lie from 0"),
         (["sample", "RUN", "--grid", "karras", "--out", "x.png"], "unknown grid of tokens 'karras'; allowed: uniform"),
         (["sample", "RUN", "--label", 1, "--out", "x.png"], "tokens:markov has no classes"),
         (["sample", "RUN", "--guidance-scale", 2, "--out", "x.png"], "needs a class"),

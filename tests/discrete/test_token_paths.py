@@ -211,8 +211,10 @@ def test_the_exact_chain_has_the_marginals(kappa):
 def test_bad_input_is_named():
     for wrong, message in (
         (lambda: scheduler("linaer"), "did you mean 'linear'"),
-        (lambda: scheduler("power:x"), "power:A with a number A > 0, got 'power:x'"),
-        (lambda: scheduler("power:-1"), "power:A with a number A > 0"),
+        (lambda: scheduler("power:x"), "power:A with A from 0.01 to 100, got 'power:x'"),
+        (lambda: scheduler("power:-1"), "power:A with A from"),
+        (lambda: scheduler("power:1e9"), "power:A with A from"),
+        (lambda: Power(1e-3), "must lie from 0.01 to 100, got 0.001"),
         (lambda: TokenPath(1), "vocab must be a whole number >= 2, got 1"),
         (lambda: TokenPath(3, "noise"), "unknown source of tokens 'noise'; allowed: mask, uniform"),
         (lambda: table()(torch.zeros(2, 2), 0.5), "whole numbers"),

@@ -277,7 +277,7 @@ def test_bad_knobs_of_a_mixture_are_named(changes):
     [
         ({"source": "maks"}, "unknown source of tokens 'maks' (did you mean 'mask'?)"),
         ({"kappa": "cosin"}, "unknown scheduler of tokens 'cosin' (did you mean 'cosine'?)"),
-        ({"kappa": "power:0"}, "power:A with a number A > 0"),
+        ({"kappa": "power:0"}, "power:A with A from 0.01 to 100"),
         (
             {"loss": "l2"},
             "unknown loss of discrete-flow-matching 'l2' (did you mean 'kl'?); allowed: cross-entropy",

@@ -44,6 +44,9 @@ class ExactJumps(TokenSampler):
         return q * p + (1 - q) * staying(xs[0], path, p)  # 3
 
 
+MOST_ETA = 1e3
+
+
 @dataclass(frozen=True)
 class CorrectedJumps(TokenSampler):
     """Exact jumps with the divergence-free corrector.
@@ -53,19 +56,19 @@ class CorrectedJumps(TokenSampler):
     """
 
     eta: float = 1.0
-    """How often a walk draws a position anew, >= 0."""
+    """How often a walk draws a position anew, from 0 to 1000."""
 
     def __post_init__(self):
-        if not self.eta >= 0:
-            raise ValueError(f"the setting eta of jump-corrector must be >= 0, got {self.eta:g}")
+        if not 0 <= self.eta <= MOST_ETA:
+            raise ValueError(f"the setting eta of jump-corrector must lie from 0 to {MOST_ETA:g}, got {self.eta:g}")
 
     def stage(self, path: TokenPath, t: Tensor, s: Tensor, xs: Sequence[Tensor], ps: Sequence[Tensor | None]) -> Tensor:
         p = posterior(ps[0])
         kappa = path.kappa(t).to(p)
         of_t = kappa * p + (1 - kappa) * path.source_law(p.dtype).to(p.device)  # p_t(x^i | x_1^i), x_1^i ~ p
-        J, C = -torch.log1p(-path.jump(t, s)).to(p), (self.eta * (path.kappa(s) - path.kappa(t))).to(p)
-        q = -torch.expm1(-(J + C))
-        return q * (J * p + C * of_t) / (J + C) + (1 - q) * staying(xs[0], path, p)
+        J, C = -torch.log1p(-path.jump(t, s)), self.eta * (path.kappa(s) - path.kappa(t))
+        q, w = -torch.expm1(-(J + C)).to(p), torch.where(J > 0, J / (J + C), 1.0).to(p)
+        return q * (w * p + (1 - w) * of_t) + (1 - q) * staying(xs[0], path, p)
 
 
 JUMP_ENTRIES = [

@@ -32,15 +32,21 @@ class Scheduler:
         raise NotImplementedError
 
 
+EXPONENTS = (0.01, 100.0)
+"""Beyond these kappa is a step function."""
+
+
 @dataclass(frozen=True)
 class Power(Scheduler):
-    """kappa = (1 - t)^a, a > 0 (discrete flow matching, arXiv 2407.15595). a = 1 is linear; a larger one reveals
-    later."""
+    """kappa = (1 - t)^a, a from 0.01 to 100 (discrete flow matching, arXiv 2407.15595). a = 1 is linear; a larger one
+    reveals later."""
 
     exponent: float = 1.0
 
     def __post_init__(self):
-        check_positive(self.exponent, "the exponent of kappa")
+        low, high = EXPONENTS
+        if not low <= check_positive(self.exponent, "the exponent of kappa") <= high:
+            raise ValueError(f"the exponent of kappa must lie from {low:g} to {high:g}, got {self.exponent:g}")
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -77,7 +83,7 @@ NAMES = ("linear", "cosine", "power:A")
 
 
 def scheduler(name: str) -> Scheduler:
-    """The scheduler with this name: "linear", "cosine", or "power:A" with an exponent A > 0. `ValueError` otherwise."""
+    """The scheduler with this name: "linear", "cosine", or "power:A" with an exponent A. `ValueError` otherwise."""
     word, colon, exponent = str(name).partition(":")
     if name == "linear":
         return Power(1.0)
@@ -88,4 +94,5 @@ def scheduler(name: str) -> Scheduler:
     try:
         return Power(float(exponent))
     except ValueError:
-        raise ValueError(f"a power scheduler is power:A with a number A > 0, got {name!r}") from None
+        low, high = EXPONENTS
+        raise ValueError(f"a power scheduler is power:A with A from {low:g} to {high:g}, got {name!r}") from None

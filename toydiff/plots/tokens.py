@@ -18,7 +18,7 @@ MOST_STRINGS = 40
 """The strings of a panel; more are left out."""
 CELL = 0.14
 """A token's width and height, in inches."""
-LEAST_WIDTH = 2.6
+LEAST_WIDTH = 3.4
 """Of a panel, in inches: its head needs it."""
 STEPS_LABEL = "N (steps)"
 MISMATCH_LABEL = "probability that the two bits differ"
@@ -64,6 +64,7 @@ def strings_static(panels: Mapping[str, Tensor], vocab: int, *, title: str = "")
     axes = figure.subplots(1, len(drawn), squeeze=False, width_ratios=widths)[0]
     for panel, (name, rgb) in zip(axes, drawn.items(), strict=True):
         panel.imshow(rgb, interpolation="nearest", aspect="equal")
+        panel.set_anchor("W")  # below the beginning of its head
         panel.set_title(name, fontsize=style.FONT_SIZE - 2)
         panel.set_xticks([])
         panel.set_yticks([])
