@@ -216,6 +216,19 @@ def test_an_interrupted_run_ends_with_the_same_bits(method, source, tmp_path):
     ]
 
 
+def test_a_chain_of_ones_own_is_kept_by_its_run(tmp_path):
+    on = tiny()
+    runs.train("discrete-flow-matching", on, out=tmp_path / "run", changes=SMALL).finish()
+    model = runs.load(tmp_path / "run")
+    again = runs.problem_of(model)
+    assert (again.name, again.shape, again.vocab) == (on.name, on.shape, on.vocab)
+    assert torch.equal(again.transition, on.transition)
+    assert runs.evaluate(model, again, steps=[2], n=50)[0]["distance"] > 0
+    other = TokensProblem("tokens:tiny", on.start, on.transition.flip(0), LENGTH)
+    with pytest.raises(ValueError, match="of another content"):
+        runs.train("discrete-flow-matching", other, out=tmp_path / "run", changes=SMALL, resume=True).finish()
+
+
 def test_accumulated_parts_make_the_same_update(tmp_path):
     on = problem("tokens:markov")
     nets = [

@@ -11,7 +11,7 @@ from toydiff.problems import problem
 from toydiff.runs import zoo
 from toydiff.runs.zoo import WeightsRecipe
 
-MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 15e6
+MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 15.5e6
 GENERATORS = ["digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim", "digits-adversarial"]
 # fmt: off
 STUDENTS = {

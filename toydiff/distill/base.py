@@ -93,8 +93,9 @@ class Card:
     train: Callable[..., Training]
     """train(problem, knobs, teacher, pairs, start) -> the `Training` that `fit` runs.
 
-    teacher: a `Denoiser`, or of tokens a `Posterior`; None if the method needs nothing. pairs: `Pairs` of the teacher's ODE; None unless the method
-    needs them. start: likewise, with whose weights the student begins; None to begin with the teacher's."""
+    teacher: a `Denoiser`, or of tokens a `Posterior`; None if the method needs nothing. pairs: `Pairs` of the teacher's
+    ODE; None unless the method needs them. start: as teacher, with whose weights the student begins; None to begin with
+    the teacher's."""
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
     """The knobs that differ from their defaults, by the scale of the problem: "points", "images" or "latents"; "tokens"

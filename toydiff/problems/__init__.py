@@ -14,7 +14,7 @@ from .base import CheckpointProblem, Entry, Measured, Problem, Sizes, TokenProbl
 from .digits import DigitsProblem
 from .content import content_of_problem
 from .mixture import MixtureProblem, PointsProblem, mixture, mixture_again, points_again
-from .tokens import TokensProblem
+from .tokens import TokensProblem, tokens_again
 
 from .mixture import MIXTURE_ENTRY as mixture_entry
 from .mixture import POINTS_ENTRY as points_entry
@@ -67,6 +67,7 @@ def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None)
 DEFINED: dict[str, Callable[[str, dict[str, Tensor], Schedule | None], Problem]] = {
     "mixture": mixture_again,
     "points": points_again,
+    "tokens": tokens_again,
 }
 """How a problem is made again of what a run keeps of it (`Problem.definition`), by the description's `what`."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..discrete import ChainPosterior, TokenPath
 from ..measure import Spread, spread
 from ..nets import StringGRU
+from ..schedules import Schedule
 from ..support.checks import as_generator, check_count, unknown
 from .base import Entry, Measured, Sizes, TokenProblem
 
@@ -29,6 +30,8 @@ class TokensProblem(TokenProblem):
     """
 
     sizes = Sizes(at_once=8000, watched=2000, evaluated=8000)
+    ready = False
+    """Whether the name is that of a ready-made problem. If not, a run keeps the chain itself."""
 
     def __init__(self, name: str, start: Tensor, transition: Tensor, length: int):
         self.name, self.vocab, self.shape = name, len(start), (length,)
@@ -45,6 +48,10 @@ class TokensProblem(TokenProblem):
     def exact(self, path: TokenPath) -> ChainPosterior:
         """The exact posterior on a path."""
         return ChainPosterior(path, self.start, self.transition, self.shape[0])
+
+    def definition(self) -> tuple[dict, dict[str, Tensor]] | None:
+        chain = {"start": self.start, "transition": self.transition, "length": torch.tensor(self.shape[0])}
+        return None if self.ready else ({"what": "tokens"}, chain)
 
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         u = torch.rand(n, self.shape[0], generator=as_generator(generator), dtype=torch.float64)
@@ -101,11 +108,15 @@ class TokensProblem(TokenProblem):
         return Measured(found[self.longest], lowest.mean, lowest.std, None, others=others)
 
 
+def tokens_again(name: str, tensors: dict[str, Tensor], schedule: Schedule | None) -> TokensProblem:
+    """The problem of a definition."""
+    return TokensProblem(name, tensors["start"], tensors["transition"], int(tensors["length"]))
+
+
 def bits() -> TokensProblem:
     """Two equal bits, each 0 or 1 alike."""
-    return TokensProblem(
-        "tokens:bits", torch.full((2,), 0.5, dtype=torch.float64), torch.eye(2, dtype=torch.float64), 2
-    )
+    half, same = torch.full((2,), 0.5, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    return _ready_made(TokensProblem("tokens:bits", half, same, 2))
 
 
 def markov(seed: int = 0) -> TokensProblem:
@@ -115,7 +126,13 @@ def markov(seed: int = 0) -> TokensProblem:
     clocks = _gamma(rng, VOCAB * VOCAB).view(VOCAB, VOCAB)
     transition = clocks / clocks.sum(1, keepdim=True)
     start = torch.full((VOCAB,), 1 / VOCAB, dtype=torch.float64) @ torch.linalg.matrix_power(transition, 2**20)
-    return TokensProblem(f"tokens:markov,{seed}" if seed else "tokens:markov", start / start.sum(), transition, LENGTH)
+    name = f"tokens:markov,{seed}" if seed else "tokens:markov"
+    return _ready_made(TokensProblem(name, start / start.sum(), transition, LENGTH))
+
+
+def _ready_made(problem: TokensProblem) -> TokensProblem:
+    problem.ready = True
+    return problem
 
 
 def _gamma(rng: torch.Generator, n: int) -> Tensor:

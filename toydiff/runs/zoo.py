@@ -342,6 +342,13 @@ _RECIPES = [
         steps=(1, 2, 4, 8, 16, 32),
         solvers=(None, "tau-midpoint"),
     ),
+    WeightsRecipe(
+        id="markov-di4c",
+        method="di4c",
+        problem="tokens:markov",
+        teacher=TOKENS_ID,
+        steps=(1, 2, 4, 8),
+    ),
 ]
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
