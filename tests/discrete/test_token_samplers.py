@@ -243,7 +243,7 @@ def test_bad_input_is_named():
         (lambda: sampler_by_name("jump-corrector:eta=x"), "is a number, got 'x'"),
         (lambda: sampler_by_name("jump-corrector:eta=-1"), "must lie from 0 to 1000"),
         (lambda: sampler_by_name("jump-corrector:eta=inf"), "must lie from 0 to 1000, got inf"),
-        (lambda: sampler_by_name("maskgit:eta=2"), "unknown setting of maskgit 'eta'"),
+        (lambda: sampler_by_name("maskgit:eta=2"), "maskgit has no settings, got 'eta'"),
         (lambda: solve_tokens(BITS, x, 0), "steps must be a whole number >= 1"),
         (lambda: solve_tokens(BITS, x, 4, grid="karras"), "unknown grid of tokens 'karras'; allowed: uniform"),
         (lambda: solve_tokens(BITS, x, ts=torch.tensor([0.0, 1.0])), "strictly decreasing"),

@@ -42,7 +42,9 @@ def sampler_by_name(name: str) -> TokenSampler:
     for setting in filter(None, settings.split(",")):
         key, _, value = (part.strip() for part in setting.partition("="))
         if key not in fields:
-            raise unknown(f"setting of {word}", key, fields or ["none"])
+            if not fields:
+                raise ValueError(f"{word} has no settings, got {quoted(key)}")
+            raise unknown(f"setting of {word}", key, fields)
         try:
             changes[key] = float(value)
         except ValueError:
