@@ -13,6 +13,7 @@ from toydiff.discrete.driver import draw
 from toydiff.discrete.jumps import ExactJumps
 from toydiff.discrete.laws import joint, marginal, propagate, source_law, strings, total_variation, transition
 from toydiff.measure import fitted_order
+from toydiff.problems import problem
 
 ALL = {name: entry.solver for name, entry in SAMPLERS.items()}
 ORDERED = {name: sampler for name, sampler in ALL.items() if sampler.order}
@@ -215,6 +216,14 @@ def test_the_end_alone_is_that_of_the_whole_path():
     whole, end = (solve_tokens(P, x, 4, generator=3, keep=keep) for keep in ("path", "end"))
     assert torch.equal(whole.end, end.end)
     assert (len(end.xs), len(end.x0s)) == (1, 0)
+
+
+def test_a_model_that_is_not_finite_is_refused():
+    D = problem("tokens:bits").posterior(TokenPath(2))
+    with torch.no_grad():
+        D.net.head.bias[0] = math.nan
+    with pytest.raises(FloatingPointError, match="not finite at t = 1"):
+        solve_tokens(D, D.path.noise(3, 2), 2)
 
 
 @pytest.mark.parametrize("name", ALL)

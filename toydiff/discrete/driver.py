@@ -68,7 +68,8 @@ def solve_tokens(
     - progress: whether to show a bar.
 
     The result's x0s (N, B, L) are the most likely tokens at the beginning of each step. Runs without gradients.
-    `ValueError` for bad input, and for a sampler that cannot start from the source of the model.
+    `ValueError` for bad input, and for a sampler that cannot start from the source of the model; `FloatingPointError`
+    for a model whose probabilities are not finite.
     """
     if not isinstance(P, Posterior):
         raise ValueError(f"a Posterior is needed, such as toydiff.discrete.TablePosterior, got {type(P).__name__}")
@@ -96,7 +97,10 @@ def solve_tokens(
         rule, states, ps = at(sampler, s), [x], list[Tensor | None]()
         for when in rule.times(P.path, t, s):
             ps.append(None if when is None else P(states[-1], when, latent))
-            states.append(draw(rule.stage(P.path, t, s, states, ps), rng))
+            law = rule.stage(P.path, t, s, states, ps)
+            if not bool(torch.isfinite(law).all()):
+                raise FloatingPointError(f"the probabilities of this model are not finite at t = {float(t):g}")
+            states.append(draw(law, rng))
         x = states[-1]
         if keep == "path":
             xs.append(x)

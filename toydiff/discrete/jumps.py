@@ -26,7 +26,8 @@ from .paths import TokenPath
 
 @dataclass(frozen=True)
 class EulerJumps(TokenSampler):
-    """The Euler step, its jumps by the rate at t."""
+    """The Euler step, its jumps by the rate at t. Where that is infinite, as at t = 1 for power:A with A < 1, it draws
+    every position at once."""
 
     def stage(self, path: TokenPath, t: Tensor, s: Tensor, xs: Sequence[Tensor], ps: Sequence[Tensor | None]) -> Tensor:
         p = posterior(ps[0])  # 1

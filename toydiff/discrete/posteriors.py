@@ -34,12 +34,12 @@ class Posterior(nn.Module):
     for strings or times that do not fit.
     """
 
+    latents = 1
+    """K, how many products of positions it is a mixture of."""
+
     def __init__(self, path: TokenPath, length: int):
         super().__init__()
         self.path, self.length = path, check_count(length, "length")
-
-    latents = 1
-    """K, how many products of positions it is a mixture of."""
 
     def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
         """log p(x_1^i = v | x_t) up to a constant, (B, L, vocab). t () or (B,); latent (B,) of a mixture."""
