@@ -14,7 +14,7 @@ from commands import ROW, png_text, run, written
 
 import toydiff.runs.zoo
 from toydiff import runs, weights
-from toydiff.catalog import METHODS
+from toydiff.catalog import METHODS, TOKEN_METHODS
 from toydiff.cli import command as cli
 from toydiff.cli import training as cli_training
 from toydiff.problems import PROBLEMS, problem
@@ -665,16 +665,17 @@ def test_methods_lists_methods_knobs_and_problems(capsys):
     assert run("methods", "--json", "m.json") == 0
     found = json.loads(Path("m.json").read_text())
     text = capsys.readouterr().out
-    assert [row["id"] for row in found["methods"]] == list(METHODS)
+    everyone = METHODS | TOKEN_METHODS
+    assert [row["id"] for row in found["methods"]] == list(everyone)
     for row in found["methods"]:
-        card = METHODS[row["id"]]
+        card = everyone[row["id"]]
         assert (row["title"], row["needs"], row["paper"], row["deck"]) == (
             card.title,
             card.needs,
             card.paper,
             card.deck,
         )
-        assert set(row["knobs"]) == set(PROBLEMS)
+        assert set(row["knobs"]) == ({"tokens"} if card.tokens else set(PROBLEMS) - {"tokens"})
         for kind, knobs in row["knobs"].items():
             assert knobs == vars(runs.knobs(card.id, kind))
         assert card.title in text

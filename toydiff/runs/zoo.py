@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import runs, weights
 from ..denoisers import Denoiser, LambdaDenoiser
+from ..discrete import Posterior
 from ..problems import DigitsProblem, problem
 from ..problems.classifier import Classifier
 from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
@@ -35,6 +36,9 @@ A larger scale makes digits more certain and less like real ones. `toydiff evalu
 
 GUIDED_ID = "digits-guided"
 """The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
+
+TOKENS_ID = "markov-discrete-flow-matching"
+"""The posterior of strings, the teacher of the methods of tokens."""
 
 PAIRS = "pairs"
 """The folder of all pairs, inside the working folder. The students of one teacher have their pairs in common."""
@@ -348,6 +352,20 @@ _RECIPES = [
         changes={"phases": 8},
         steps=(8,),
     ),
+    WeightsRecipe(
+        id=TOKENS_ID,
+        method="discrete-flow-matching",
+        problem="tokens:markov",
+        steps=(1, 2, 4, 8, 16, 32),
+        solvers=(None, "tau-midpoint"),
+    ),
+    WeightsRecipe(
+        id="markov-di4c",
+        method="di4c",
+        problem="tokens:markov",
+        teacher=TOKENS_ID,
+        steps=(1, 2, 4, 8),
+    ),
 ]
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
@@ -469,17 +487,17 @@ def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = Fal
     """
     the_problem = problem(recipe.problem)
     teacher, pairs = None, None
-    start = weights.load_denoiser(recipe.start, out) if recipe.start else None
+    start = weights.load_model(recipe.start, out) if recipe.start else None
     if recipe.network:
         with seeded(recipe.seed):
             net = make_net("unet", dict(recipe.network, classes=the_problem.classes))
         start = LambdaDenoiser(net, the_problem.schedule)
     if recipe.teacher:
-        teacher = weights.load_denoiser(recipe.teacher, out)
+        teacher = weights.load_model(recipe.teacher, out)
         if runs.card(recipe.method).needs == "pairs":
             pairs = save_pairs(
                 the_problem,
-                teacher,
+                runs.of_vectors(teacher, "pairs are"),
                 PAIR_RECIPES[recipe.teacher],
                 work / PAIRS / recipe.teacher,
                 teacher_name=recipe.teacher,
@@ -559,7 +577,9 @@ def _passes_before(recipe: WeightsRecipe, out: Path) -> dict[str, int]:
     return found
 
 
-def _stored(recipe: WeightsRecipe, D: Denoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
+def _stored(
+    recipe: WeightsRecipe, D: Denoiser | Posterior, out: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
     """The tensors that are written for a denoiser, the weights that come back from them, and what its JSON says of
     their base.
 
