@@ -227,7 +227,7 @@ def train(
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
         module.to(target)
-    fixed = training.student.scale_conditioned and training.guidance_scale is not None
+    fixed = getattr(training.student, "scale_conditioned", False) and training.guidance_scale is not None
     about = {
         "method": method,
         "problem": the_problem.name,
