@@ -13,7 +13,7 @@ from toydiff.runs import zoo
 from toydiff.runs.cost import passes_of_update
 from toydiff.runs.zoo import WeightsRecipe
 
-MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 15.5e6
+MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 40e6
 GENERATORS = ["digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim", "digits-adversarial"]
 # fmt: off
 STUDENTS = {
