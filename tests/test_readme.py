@@ -111,18 +111,14 @@ def test_tables_of_bundled_weights_are_those_of_their_files():
 
 
 def test_every_method_has_one_number():
-    """That of one row of its weights' file, and no other row is better."""
+    """That of one row of its first weights' file, and no other row is better."""
     written = re.findall(
         r"^\| `([^`]+)` \| (.*) \| (.*) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", READMES["."], re.MULTILINE
     )
     assert [row[:3] for row in written] == [(card.id, card.title, card.paper) for card in METHODS.values()]
     for method, _, _, nfe, distance, floor in written:
-        rows = [
-            (row["distance"], row["nfe"], row["floor"])
-            for id_, recipe in RECIPES.items()
-            if id_.startswith("digits") and recipe.method == method
-            for row in weights.read_about(id_)["rows"]
-        ]
+        [id_, *_] = [i for i, recipe in RECIPES.items() if i.startswith("digits") and recipe.method == method]
+        rows = [(row["distance"], row["nfe"], row["floor"]) for row in weights.read_about(id_)["rows"]]
         best = min(rows)
         assert (distance, nfe, floor) == (f"{best[0]:.2f}", str(best[1]), f"{best[2]:.2f}"), method
 

