@@ -40,6 +40,9 @@ GUIDED_ID = "digits-guided"
 TOKENS_ID = "markov-discrete-flow-matching"
 """The posterior of strings, the teacher of the methods of tokens."""
 
+SECOND_TEACHER_ID = "digits-teacher-2"
+"""Another teacher, with a network of its own. The students have learnt from the first."""
+
 PAIRS = "pairs"
 """The folder of all pairs, inside the working folder. The students of one teacher have their pairs in common."""
 
@@ -103,7 +106,7 @@ _RECIPES = [
         solvers=(None, "sde-dpm++2m"),
     ),
     WeightsRecipe(
-        id="digits-teacher-2",
+        id=SECOND_TEACHER_ID,
         method="diffusion",
         changes={"updates": 20_000, "ema": 0.9995, "augment": 1.0},
         steps=(10, 25),
