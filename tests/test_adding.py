@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import toydiff
-from toydiff.catalog import METHODS
+from toydiff.catalog import METHODS, TOKEN_METHODS
 from toydiff.cli import main
 from toydiff.training.checkpoints import read_tensors
 
@@ -322,9 +322,17 @@ def add_problem(package):
 def test_a_problem(grown):
     folder, listed, printed = grown
     trained, measured, _ = printed["problem"]
-    assert [row["name"] for row in listed["problems"]] == ["mixture", "points", "digits", "checkerboard", "sd", "file"]
+    assert [row["name"] for row in listed["problems"]] == [
+        "mixture",
+        "points",
+        "digits",
+        "checkerboard",
+        "tokens",
+        "sd",
+        "file",
+    ]
     for row in listed["methods"]:
-        assert row["knobs"]["checkerboard"] == row["knobs"]["points"]
+        assert row["knobs"].get("checkerboard") == row["knobs"].get("points")
     assert "the best on the way is kept" in trained
     assert "diffusion on checkerboard, after 3 updates" in measured
     assert "sliced Wasserstein distance to true samples" in measured
@@ -391,9 +399,10 @@ def add_method(package):
 def test_a_method(grown):
     folder, listed, printed = grown
     listed = listed["methods"]
-    assert [row["id"] for row in listed] == [*METHODS, "mine"]
-    assert (listed[-1]["title"], listed[-1]["needs"]) == ("Two steps in one", "teacher")
-    assert listed[-1]["knobs"]["mixture"]["batch"] == 64
+    assert [row["id"] for row in listed] == [*METHODS, "mine", *TOKEN_METHODS]
+    mine = listed[len(METHODS)]
+    assert (mine["title"], mine["needs"]) == ("Two steps in one", "teacher")
+    assert mine["knobs"]["mixture"]["batch"] == 64
     samples = np.load(folder / "method.npz")["samples"]
     assert samples.shape == (50, 2)
     assert np.isfinite(samples).all()

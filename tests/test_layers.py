@@ -14,7 +14,7 @@ LAYERS = [
     ["denoisers"],
     ["grids", "mixtures", "nets"],
     ["solvers"],
-    ["measure"],
+    ["measure", "discrete"],
     ["training", "weights", "adapters"],
     ["problems"],
     ["distill"],

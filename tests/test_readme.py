@@ -14,6 +14,7 @@ import toydiff
 from toydiff import weights
 from toydiff.catalog import METHODS
 from toydiff.cli import command as cli
+from toydiff.discrete import SAMPLERS
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import PARALLEL, SOLVERS
 from toydiff.studies.parallel_sampling import METHODS as METHODS_COMPARED
@@ -91,7 +92,7 @@ def test_counts_of_parallel_samplers_are_those_of_the_command(steps, methods):
 def test_tables_of_bundled_weights_are_those_of_their_files():
     written = re.findall(
         r"^\| `([^`]+)` \| `([^`]+)` \| (\d+) \| (\d+) \| ([\d.]+) \| (\S+) \| (\d+) \|$",
-        READMES["toydiff/distill"],
+        READMES["toydiff/distill"] + READMES["toydiff/discrete"],
         re.MULTILINE,
     )
     rows = [(id_, weights.read_about(id_), row) for id_ in RECIPES for row in weights.read_about(id_)["rows"]]
@@ -110,18 +111,14 @@ def test_tables_of_bundled_weights_are_those_of_their_files():
 
 
 def test_every_method_has_one_number():
-    """That of one row of its weights' file, and no other row is better."""
+    """That of one row of its first weights' file, and no other row is better."""
     written = re.findall(
         r"^\| `([^`]+)` \| (.*) \| (.*) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", READMES["."], re.MULTILINE
     )
     assert [row[:3] for row in written] == [(card.id, card.title, card.paper) for card in METHODS.values()]
     for method, _, _, nfe, distance, floor in written:
-        rows = [
-            (row["distance"], row["nfe"], row["floor"])
-            for id_, recipe in RECIPES.items()
-            if id_.startswith("digits") and recipe.method == method
-            for row in weights.read_about(id_)["rows"]
-        ]
+        [id_, *_] = [i for i, recipe in RECIPES.items() if i.startswith("digits") and recipe.method == method]
+        rows = [(row["distance"], row["nfe"], row["floor"]) for row in weights.read_about(id_)["rows"]]
         best = min(rows)
         assert (distance, nfe, floor) == (f"{best[0]:.2f}", str(best[1]), f"{best[2]:.2f}"), method
 
@@ -188,6 +185,14 @@ def of_method(lines):
     assert 0 < float(loss) < 1
 
 
+def of_tokens(lines):
+    """The mismatch of each sampler after 8 steps: that of exact jumps is 1/16."""
+    found = {name: float(mismatch) for name, mismatch in lines}
+    assert list(found) == list(SAMPLERS)
+    assert found["jump-exact"] == pytest.approx(1 / 16, abs=1e-6)
+    assert found["tau-midpoint"] < found["jump-exact"] < found["jump-euler"]
+
+
 def of_figures(lines):
     """A file with two panels, and a page with plotly inside."""
     [(file, page)] = lines
@@ -217,6 +222,7 @@ CHECKS = {
     ("toydiff/solvers", 0): of_edm,
     ("toydiff/solvers", 1): of_guided,
     ("toydiff/solvers/parallel", 0): of_parallel,
+    ("toydiff/discrete", 0): of_tokens,
     ("toydiff/distill", 0): of_training,
     ("toydiff/distill", 1): of_method,
     ("toydiff/plots", 0): of_figures,

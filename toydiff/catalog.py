@@ -26,7 +26,14 @@ from .distill.dmd import CARD as dmd
 from .distill.dmd2 import CARD as dmd2
 from .distill.sim import CARD as sim
 from .distill.adversarial import CARD as adversarial
+from .distill.discrete_flow_matching import CARD as discrete_flow_matching
+from .distill.di4c import CARD as di4c
 
-METHODS: dict[str, Card] = {card.id: card for card in list(globals().values()) if isinstance(card, Card)}
-"""The methods that train something, by name, in the order in which tables list them: every card that is imported
-above."""
+_ALL = {card.id: card for card in list(globals().values()) if isinstance(card, Card)}
+
+METHODS: dict[str, Card] = {name: card for name, card in _ALL.items() if not card.tokens}
+"""The methods that train a denoiser of vectors, by name, in the order in which tables list them: of every card that is
+imported above."""
+
+TOKEN_METHODS: dict[str, Card] = {name: card for name, card in _ALL.items() if card.tokens}
+"""Those that train a model of tokens."""

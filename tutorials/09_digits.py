@@ -327,7 +327,8 @@ assert live[6.0]["distance"] > live[G]["distance"]
 # them); the others are shown as well, because it is instructive what breaks.
 
 # %%
-names = [id_ for id_, recipe in zoo.RECIPES.items() if recipe.problem == "digits" and id_ in weights.bundled()]
+names = [id_ for id_ in weights.bundled() if id_ in zoo.RECIPES and zoo.RECIPES[id_].problem == "digits"]
+names = [id_ for id_ in zoo.RECIPES if id_ in names and id_ != zoo.SECOND_TEACHER_ID]  # in the order of the recipes
 models = {id_: runs.load(id_) for id_ in names}
 short = {id_: id_.removeprefix("digits-") for id_ in names}
 print(f"bundled: {', '.join(short.values())}")

@@ -22,6 +22,7 @@ import torch
 import toydiff
 from toydiff import runs, weights
 from toydiff.catalog import METHODS
+from toydiff.discrete import SAMPLERS
 from toydiff.grids import SHIFTS
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
@@ -45,6 +46,7 @@ READMES = [
         ".",
         "toydiff/solvers",
         "toydiff/solvers/parallel",
+        "toydiff/discrete",
         "toydiff/distill",
         "toydiff/adapters",
         "toydiff/plots",
@@ -106,7 +108,7 @@ def grids() -> str:
 
 
 def bundled(problem: str) -> str:
-    """All that the bundled weights of a problem measure, `digits` or `ring`."""
+    """All that the bundled weights of a problem measure, `digits`, `ring` or `markov`."""
     rows = []
     for id_ in RECIPES:
         if id_.startswith(f"{problem}-"):
@@ -119,9 +121,19 @@ def bundled(problem: str) -> str:
     return table(["weights", "solver", "steps", "NFE", "distance / floor", "accuracy", "updates"], rows)
 
 
+def samplers() -> str:
+    """The samplers of tokens: the order that they declare, the sources that they can start from, and their papers."""
+    rows = [
+        [f"`{entry.name}`", entry.title, f"{entry.solver.order:g}", ", ".join(entry.solver.sources), entry.paper]
+        for entry in SAMPLERS.values()
+    ]
+    return table(["`--solver`", "what it is", "order", "sources", "paper"], rows)
+
+
 def methods() -> str:
     """Every method with one number: the digits' weights at the number of steps where their distance is least."""
-    of = {recipe.method: id_ for id_, recipe in RECIPES.items() if id_.startswith("digits-")}
+    # the first weights of each method: the teacher is that of the students
+    of = {recipe.method: id_ for id_, recipe in reversed(RECIPES.items()) if id_.startswith("digits-")}
     rows = []
     for card in METHODS.values():
         best = min(weights.read_about(of[card.id])["rows"], key=lambda row: row["distance"])
@@ -146,6 +158,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "grids": grids,
     "digits": lambda: bundled("digits"),
     "ring": lambda: bundled("ring"),
+    "samplers": samplers,
+    "markov": lambda: bundled("markov"),
     "methods": methods,
     "families": families,
 }

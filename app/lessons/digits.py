@@ -6,7 +6,7 @@ import torch
 from toydiff import runs, weights
 from toydiff.plots import interactive
 from toydiff.problems import problem
-from toydiff.runs.zoo import RECIPES
+from toydiff.runs.zoo import RECIPES, SECOND_TEACHER_ID
 from toydiff.solvers import DEFAULT_SOLVER
 from toydiff.solvers.learned import bundled
 
@@ -18,7 +18,9 @@ LEARNED = sorted((name.removeprefix("digits-teacher-") for name in bundled()), k
 """The numbers of steps for which a solver was learned for the teacher."""
 NONE = "none"
 STUDENTS = tuple(
-    id_.removeprefix("digits-") for id_ in RECIPES if id_.startswith("digits-") and id_ != "digits-teacher"
+    id_.removeprefix("digits-")
+    for id_ in RECIPES
+    if id_.startswith("digits-") and id_ not in ("digits-teacher", SECOND_TEACHER_ID)
 )
 SAMPLES, QUALITY = "samples", "quality"
 

@@ -19,6 +19,7 @@ import toydiff
 import toydiff.studies.demo
 import toydiff.studies.parallel_sampling
 from toydiff.cli import command as cli
+from toydiff.discrete import SAMPLERS
 from toydiff.grids import DEFAULT_GRID
 from toydiff.solvers import DEFAULT_SOLVER
 from toydiff.studies.orders import DEFAULT_SCHEDULES, DEFAULT_STEPS
@@ -135,7 +136,7 @@ def test_dash_prints_json_alone(capsys):
     assert json.loads(capsys.readouterr().out)["n"] == 50
     assert run("methods", "--json", "-") == 0
     assert set(json.loads(capsys.readouterr().out)) == {
-        "solvers", "parallel", "grids", "schedules", "mixtures", "methods", "problems",
+        "solvers", "parallel", "samplers", "grids", "schedules", "mixtures", "methods", "problems",
     }  # fmt: skip
     assert written() == ["a.npz"]
 
@@ -147,6 +148,7 @@ def test_methods_lists_every_registry(capsys):
     for kind, registry in (
         ("solvers", toydiff.SOLVERS),
         ("parallel", toydiff.PARALLEL),
+        ("samplers", SAMPLERS),
         ("grids", toydiff.GRIDS),
         ("schedules", toydiff.SCHEDULES),
         ("mixtures", toydiff.MIXTURES),

@@ -14,7 +14,7 @@ from commands import ROW, png_text, run, written
 
 import toydiff.runs.zoo
 from toydiff import runs, weights
-from toydiff.catalog import METHODS
+from toydiff.catalog import METHODS, TOKEN_METHODS
 from toydiff.cli import command as cli
 from toydiff.cli import training as cli_training
 from toydiff.problems import PROBLEMS, problem
@@ -441,7 +441,15 @@ def test_evaluate_rows_are_the_librarys_and_the_table_shows_them(made, capsys):
     )
     for row, other in zip(rows, wanted, strict=True):
         assert tuple(row)[: len(ROW)] == ROW
-        assert set(row) - set(ROW) == {"floor_std", "fractions", "solver", "grid", "guidance_scale", "n"}
+        assert set(row) - set(ROW) == {
+            "distance_std",
+            "floor_std",
+            "fractions",
+            "solver",
+            "grid",
+            "guidance_scale",
+            "n",
+        }
         assert row | {"seconds": 0} == other | {"seconds": 0}
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in rows:
@@ -481,7 +489,7 @@ def test_samples_of_a_run_are_the_librarys(made, capsys):
         "guidance_scale": 1.0,
         "label": None,
     }
-    assert set(row) == set(ROW) | set(settings) | {"floor_std"}
+    assert set(row) == set(ROW) | set(settings) | {"distance_std", "floor_std"}
     assert (row["method"], row["updates"], row["nfe"], row["accuracy"]) == ("diffusion", 3, 2, None)
     assert row["distance"] == pytest.approx(problem("mixture").measure(path.end).distance)
     assert f"{row['distance']:.3g}" in capsys.readouterr().out
@@ -584,13 +592,14 @@ ENTRY = {
     "title": "A student of x",
     "bytes": 1_234_567,
     "seconds": 61.4,
+    "passes_in_all": 2_500_000,
     "command": "toydiff zoo build x-student",
     "rows": [
         {"steps": 1, "distance": 3.0, "floor": 2.0, "accuracy": 0.5},
         {"steps": 4, "distance": 2.5, "floor": 2.0, "accuracy": None},
     ],
 }
-FEATURES = ENTRY | {"id": "x-features", "rows": [{"accuracy": 0.99, "floor": 1.0}]}
+FEATURES = ENTRY | {"id": "x-features", "passes_in_all": None, "rows": [{"accuracy": 0.99, "floor": 1.0}]}
 
 
 def test_zoo_lists_what_is_bundled(capsys, monkeypatch):
@@ -613,6 +622,7 @@ def test_zoo_lists_what_is_bundled(capsys, monkeypatch):
         "1.25",
         "50.0%",
         "61",
+        "2.5",
     ]
     [line] = [line for line in out.splitlines() if line.startswith("x-features")]
     assert line.split()[7:] == ["-", "-", "99.0%", "61"]
@@ -630,8 +640,8 @@ def test_zoo_lists_every_id_that_is_there(capsys):
 def test_zoo_build_hands_its_words_on(capsys, monkeypatch):
     called = []
 
-    def build(chosen, work, out, progress):
-        called.append((chosen, work, out, progress))
+    def build(chosen, work, out, progress, *, missing, device):
+        called.append((chosen, work, out, progress, missing, device))
         yield ENTRY
         if chosen is None:
             raise KeyboardInterrupt
@@ -639,12 +649,12 @@ def test_zoo_build_hands_its_words_on(capsys, monkeypatch):
     monkeypatch.setattr(toydiff.runs.zoo, "build", build)
     words = ["zoo", "build", "digits-features", "--work", "w", "digits-teacher", "--out", "o/o"]
     assert run(*words, "--json", "built.json") == 0
-    assert called == [(["digits-features", "digits-teacher"], Path("w"), Path("o/o"), False)]
+    assert called == [(["digits-features", "digits-teacher"], Path("w"), Path("o/o"), False, False, "cpu")]
     assert json.loads(Path("built.json").read_text()) == [ENTRY]
     assert Path("o/o").is_dir()
     assert "built x-student" in capsys.readouterr().out
-    assert run("zoo", "build", "--out", "o") == 130
-    assert called[1] == (None, Path("zoo"), Path("o"), False)
+    assert run("zoo", "build", "--missing", "--out", "o") == 130
+    assert called[1] == (None, Path("zoo"), Path("o"), False, True, "cpu")
     assert capsys.readouterr().err == "toydiff: interrupted; the same command continues\n"
 
 
@@ -655,16 +665,17 @@ def test_methods_lists_methods_knobs_and_problems(capsys):
     assert run("methods", "--json", "m.json") == 0
     found = json.loads(Path("m.json").read_text())
     text = capsys.readouterr().out
-    assert [row["id"] for row in found["methods"]] == list(METHODS)
+    everyone = METHODS | TOKEN_METHODS
+    assert [row["id"] for row in found["methods"]] == list(everyone)
     for row in found["methods"]:
-        card = METHODS[row["id"]]
+        card = everyone[row["id"]]
         assert (row["title"], row["needs"], row["paper"], row["deck"]) == (
             card.title,
             card.needs,
             card.paper,
             card.deck,
         )
-        assert set(row["knobs"]) == set(PROBLEMS)
+        assert set(row["knobs"]) == ({"tokens"} if card.tokens else set(PROBLEMS) - {"tokens"})
         for kind, knobs in row["knobs"].items():
             assert knobs == vars(runs.knobs(card.id, kind))
         assert card.title in text

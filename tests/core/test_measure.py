@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from cases import normal
+from cases import close, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ from toydiff.measure import (
     mode_coverage,
     mode_weights,
     modes,
+    nearest,
     paired_error,
     sliced_wasserstein,
     spread,
@@ -611,3 +612,13 @@ def test_importing_measures_loads_no_heavy_library():
     code = f"import sys, toydiff.measure; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_nearest_of_the_data():
+    """Against all distances by the formula, over more samples than one part; a copy is at 0."""
+    a, b = normal(1100, 3, seed=1), normal(40, 3, seed=2)
+    by_hand = (a[:, None] - b).square().sum(2).sqrt().min(1).values
+    close(nearest(a, b), by_hand, 1e-12)
+    assert nearest(b[:5], b).max() < 1e-7
+    with pytest.raises(ValueError, match=r"a and b must have the same dimension, got shapes .*"):
+        nearest(a, b[:, :2])

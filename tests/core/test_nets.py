@@ -11,6 +11,7 @@ from toydiff import Conditioned, Counted, Denoiser, Guided, Prediction, Reschedu
 from toydiff.denoisers import NO_CLASS, LambdaDenoiser, NetDenoiser
 from toydiff.nets import MLP, UNet
 from toydiff.nets.embedding import Embedding
+from toydiff.nets.unet import Attention
 from toydiff.problems.classifier import Classifier, moved
 from toydiff.weights.networks import make_net, name_of
 
@@ -34,7 +35,11 @@ def unet(**changes):
     return stirred(UNet(**{"widths": (8, 16), "embedding": 16} | changes))
 
 
-NETS = {"mlp": (mlp, POINTS), "unet": (unet, IMAGES)}
+def attentive(**changes):
+    return unet(**{"widths": (8, 32), "middle": 2, "attention": True} | changes)
+
+
+NETS = {"mlp": (mlp, POINTS), "unet": (unet, IMAGES), "unet with attention": (attentive, IMAGES)}
 
 
 @pytest.fixture(params=NETS)
@@ -197,17 +202,25 @@ def test_no_class_is_no_condition(family):
         (lambda: MLP(classes=-1), "classes must be a whole number >= 0, got -1"),
         (lambda: UNet(widths=(8, 12)), r"widths must be multiples of 8, got \(8, 12\)"),
         (lambda: UNet(blocks=0), "blocks must be a whole number >= 1, got 0"),
+        (lambda: UNet(middle=0), "middle must be a whole number >= 1, got 0"),
+        (
+            lambda: UNet(widths=(8, 40), attention=True),
+            "with attention the lower width must be a multiple of 32, got 40",
+        ),
         (
             lambda: unet()(normal(2, 3, 8, 8), f64([0, 0])),
             r"takes images \(B, 1, H, W\) with H and W multiples of 4, got \(2, 3, 8, 8\)",
         ),
         (lambda: unet()(normal(2, 1, 8, 6), f64([0, 0])), r"multiples of 4, got \(2, 1, 8, 6\)"),
         (lambda: unet()(normal(2, 64), f64([0, 0])), r"got \(2, 64\)"),
-        (lambda: make_net("unett", {}), r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet"),
+        (
+            lambda: make_net("unett", {}),
+            r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet, string-gru",
+        ),
         (lambda: make_net("mlp", {"wide": 3}), "the network 'mlp' cannot be made: .*'wide'"),
         (
             lambda: name_of(nn.Linear(2, 2)),
-            r"a checkpoint holds networks of toydiff \(mlp, unet\) and UNets of diffusers, got Linear",
+            r"a checkpoint holds networks of toydiff \(mlp, unet, string-gru\) and UNets of diffusers, got Linear",
         ),
         (lambda: Classifier().features(normal(2, 28, 28)), r"digits have shape \(B, 1, 28, 28\), got \(2, 28, 28\)"),
     ],
@@ -342,6 +355,33 @@ def test_both_sides_in_one_call_are_the_two_calls():
         close(both(x, t, cond, g).eps, plain(x, t, cond, g).eps, 1e-12)
         assert both.net.count == before + 2  # of the two evaluations above, one call each
         assert both.calls_at(g) == 2  # of half the size
+
+
+# ---- attention
+
+
+@torch.no_grad()
+def test_attention_is_a_softmax_over_positions():
+    """Against the formula, head by head, with the channels of a picture as the reader of the formula would order
+    them."""
+    layer, x = stirred(Attention(64), size=0.3), normal(2, 64, 3, 5)
+    h = layer.norm(x).reshape(2, 64, 15)
+    q, k, v = (torch.einsum("oc,bcn->bon", w, h) + b[:, None] for w, b in zip(
+        layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True))  # fmt: skip
+    heads = []
+    for i in (slice(0, 32), slice(32, 64)):
+        weight = torch.softmax(torch.einsum("bcn,bcm->bnm", q[:, i], k[:, i]) / 32**0.5, 2)
+        heads.append(torch.einsum("bnm,bcm->bcn", weight, v[:, i]))
+    out = torch.einsum("oc,bcn->bon", layer.out.weight, torch.cat(heads, 1)) + layer.out.bias[:, None]
+    close(layer(x), x + out.reshape(x.shape), 1e-12)
+
+
+def test_attention_starts_as_the_identity_and_then_sees_the_whole_image():
+    x = normal(1, 32, 4, 4)
+    assert torch.equal(Attention(32).double()(x), x)
+    x.requires_grad_()
+    seen = torch.autograd.grad(stirred(Attention(32), size=0.3)(x)[0, :, 0, 0].sum(), x)[0]
+    assert (seen.abs().amax((0, 1)) > 0).all()
 
 
 # ---- made again from what a file says

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from toydiff import Denoiser, Linear, jump, schedule, time_grid
 from toydiff import distill as package
-from toydiff.catalog import METHODS
+from toydiff.catalog import METHODS, TOKEN_METHODS
 from toydiff.denoisers import LambdaDenoiser
 from toydiff.distill.adversarial import adversarial_loss, discriminator_loss
 from toydiff.distill.cd import cd_loss
@@ -479,9 +479,11 @@ def test_such_a_function_would_be_found(text):
 
 def test_a_file_with_a_loss_has_a_card_and_every_card_is_in_the_catalog():
     assert {name.partition(".")[0] for name in PURE} <= set(CARDS)
-    assert {module.CARD.id for module in CARDS.values()} == set(METHODS)
+    everyone = METHODS | TOKEN_METHODS
+    assert {module.CARD.id for module in CARDS.values()} == set(everyone)
     for module in CARDS.values():
-        assert METHODS[module.CARD.id] is module.CARD
+        assert everyone[module.CARD.id] is module.CARD
+        assert module.CARD.tokens == (module.CARD.id in TOKEN_METHODS)
 
 
 def numbers_of_the_box(module):

@@ -201,6 +201,7 @@ def test_parts_make_the_whole_batch():
     def all_of(draws):
         own = draws.own(12)
         numbers = [draws.normal(own, 2, 3), draws.uniform(own, -1.0, 4.0), draws.integers(own, 7)]
+        numbers += [draws.uniform(own, shape=(3,)), draws.integers(own, 7, (2, 2))]
         return [*numbers, draws.rows(lambda n, rng: torch.arange(n), 12)]
 
     whole = all_of(Draws(5))

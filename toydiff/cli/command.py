@@ -385,11 +385,13 @@ def methods(args: argparse.Namespace) -> None:
 
 
 def registry() -> dict[str, list[dict]]:
-    """All names of the command line: solvers, parallel samplers, grids, schedules, mixtures, methods and problems."""
-    from ..catalog import METHODS
+    """All names of the command line: solvers, parallel samplers, samplers of tokens, grids, schedules, mixtures,
+    methods and problems."""
+    from ..catalog import METHODS, TOKEN_METHODS
+    from ..discrete import DEFAULT_SAMPLER, SAMPLERS
     from ..grids import DEFAULT_GRID, GRIDS
     from ..mixtures import MIXTURES
-    from ..problems import PROBLEMS
+    from ..problems import ENTRIES, PROBLEMS
     from ..runs import knobs
     from ..schedules import SCHEDULES
     from ..solvers import DEFAULT_SOLVER, PARALLEL, SOLVERS
@@ -425,6 +427,17 @@ def registry() -> dict[str, list[dict]]:
             }
             for entry in PARALLEL.values()
         ],
+        "samplers": [
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "order": entry.solver.order,
+                "sources": list(entry.solver.sources),
+                "paper": entry.paper,
+                "default": entry.name == DEFAULT_SAMPLER,
+            }
+            for entry in SAMPLERS.values()
+        ],
         "grids": [{"name": name, "title": title, "default": name == DEFAULT_GRID} for name, title in GRIDS.items()],
         "schedules": described(SCHEDULES),
         "mixtures": described(MIXTURES),
@@ -437,10 +450,14 @@ def registry() -> dict[str, list[dict]]:
                 "paper": card.paper,
                 "deck": card.deck,
                 "equation": card.equation,
-                "knobs": {kind: dataclasses.asdict(knobs(card.id, kind)) for kind in PROBLEMS},
+                "knobs": {
+                    kind: dataclasses.asdict(knobs(card.id, kind))
+                    for kind, entry in ENTRIES.items()
+                    if card.fits(entry.scale)
+                },
                 "sampler": dataclasses.asdict(card.sampler),
             }
-            for card in METHODS.values()
+            for card in (METHODS | TOKEN_METHODS).values()
         ],
         "problems": [{"name": name, "title": title} for name, title in PROBLEMS.items()],
     }
@@ -473,6 +490,12 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
         table(["name", "order", "noise", "title", "paper"], parallel, (1,)),
         "They compute the path of a one-step solver in fewer rounds, and have its order and noise. That solver is\n"
         "ddim, or one that is named as in picard:solver=ddpm or parareal:fine=heun.",
+        "\nSAMPLERS OF TOKENS (--solver of a model of tokens)",
+        table(
+            ["name", "order", "sources", "title", "paper"],
+            [[named(s), str(s["order"]), ", ".join(s["sources"]), s["title"], s["paper"]] for s in found["samplers"]],
+            (1,),
+        ),
         "\nTHE SAME SOLVERS ELSEWHERE",
         table(["name", "where", "called"], elsewhere),
     ]
@@ -499,7 +522,8 @@ def registry_text(found: Mapping[str, Sequence[Mapping]]) -> str:
 def knobs_text(by_problem: Mapping[str, Mapping]) -> str:
     """A method's knobs in a line, with their defaults: one value, or three where those on digits or checkpoints
     differ."""
-    points, digits, sd = (by_problem[kind] for kind in ("mixture", "digits", "sd"))
+    usual = next(iter(by_problem.values()))
+    points, digits, sd = (by_problem.get(kind, usual) for kind in ("mixture", "digits", "sd"))
 
     def shown(value: object) -> str:
         return "''" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)

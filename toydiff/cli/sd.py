@@ -469,7 +469,7 @@ def chosen(
     import torch
 
     from ..adapters.schedulers import sampler_of
-    from ..runs import to_device
+    from ..runs import of_vectors, to_device
     from ..solvers.registry import PARALLEL
 
     device = usable(args.device or "cpu")
@@ -498,7 +498,8 @@ def chosen(
                 "--cpu-offload is for sampling a checkpoint without a run; export the run, and give it as --lora or "
                 "--unet"
             )
-        the_problem, D, sampler = problem_of_run(model, with_data=False), model.denoiser, model.about["sampler"]
+        the_problem, sampler = problem_of_run(model, with_data=False), model.about["sampler"]
+        D = of_vectors(model.denoiser, "images are")
     if D is None:
         guidance_scale = usual_guidance(the_problem)
     else:
@@ -705,7 +706,7 @@ def export(args: argparse.Namespace) -> None:
     if not args.out:
         raise ValueError("--out must name a folder, got ''")
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
-    made = write(model.denoiser, model.about, args.out, whole=args.whole)
+    made = write(runs.of_vectors(model.denoiser, "an export is"), model.about, args.out, whole=args.whole)
     row = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(made).items()}
     what = {
         "lora": "a LoRA",

@@ -103,7 +103,7 @@ def opened(args: argparse.Namespace) -> "tuple[str, Problem, Denoiser]":
 
     from .. import runs
     from ..problems import problem
-    from ..runs import teacher_of, to_device
+    from ..runs import of_vectors, teacher_of, to_device
 
     device = torch.device(usable(args.device or "cpu"))
     the_problem: Problem
@@ -114,8 +114,9 @@ def opened(args: argparse.Namespace) -> "tuple[str, Problem, Denoiser]":
         if not cli_sd.is_checkpoint(model.about["problem"]):
             cli_sd.refuse(args, f"and {args.model_run!r} is of the problem {model.about['problem']}")
         the_problem = runs.problem_of(model)
-        to_device(device, the_problem, model.denoiser)
-        return args.model_run, the_problem, model.denoiser
+        D = of_vectors(model.denoiser, "a solver is")
+        to_device(device, the_problem, D)
+        return args.model_run, the_problem, D
     kind = "mixture:ring" if args.problem is None else args.problem
     if cli_sd.is_checkpoint(kind):
         checkpoint = cli_sd.problem_of(args, Path(args.out).parent / "cache")
@@ -124,7 +125,8 @@ def opened(args: argparse.Namespace) -> "tuple[str, Problem, Denoiser]":
     else:
         cli_sd.refuse(args, f"and {kind} is none")
         the_problem = problem(kind)
-    name, teacher = teacher_of(the_problem, None)
+    name, found = teacher_of(the_problem, None)
+    teacher = of_vectors(found, "a solver is")
     to_device(device, the_problem, teacher)
     return the_problem.name if name == "own" else name, the_problem, teacher
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from ..mixtures import GaussianMixture
     from ..plots.style import Density
-    from ..problems import Problem
+    from ..problems import Problem, TokenProblem
     from ..solvers import Trajectory
 
 MOST_UPDATES = 100_000_000
@@ -75,12 +75,14 @@ MORE = {
     ),
     "evaluate": (
         "RUN is a folder that `toydiff train` wrote, or an id that `toydiff zoo` lists.\n"
-        "The distance to true samples is sliced Wasserstein for points, and for digits the Fréchet distance of a\n"
-        "classifier's features. The floor is the distance of true samples among themselves."
+        "The distance to true samples is sliced Wasserstein for points, for digits the Fréchet distance of a\n"
+        "classifier's features, and for tokens the total variation of n-grams to their exact law. The floor is the\n"
+        "distance of true samples among themselves, or of as many true strings to their law."
     ),
     "zoo": (
         "`toydiff zoo` lists the bundled weights. `toydiff zoo build ID ...` trains and measures them again, and\n"
-        "`toydiff zoo build` all of them. The same command continues a build that was interrupted."
+        "`toydiff zoo build` all of them. The same command continues a build that was interrupted;\n"
+        "with --missing it leaves out what is done."
     ),
 }
 
@@ -365,7 +367,7 @@ def pairs(args: argparse.Namespace) -> None:
 
     from ..problems import problem
     from ..problems.pairs import Recipe, save_pairs
-    from ..runs import teacher_of, to_device
+    from ..runs import of_vectors, teacher_of, to_device
 
     settings = {name: value for name in vars(Recipe()) if (value := getattr(args, name)) is not None}
     check_folder(args.out)
@@ -379,7 +381,8 @@ def pairs(args: argparse.Namespace) -> None:
         cli_sd.refuse(args, f"and {args.problem} is none")
         the_problem = problem(args.problem)
     recipe = Recipe(**{**the_problem.sizes.pairs, **settings})
-    name, teacher = teacher_of(the_problem, args.teacher)
+    name, found = teacher_of(the_problem, args.teacher)
+    teacher = of_vectors(found, "pairs are")
     to_device(torch.device(usable(args.device or "cpu")), the_problem, teacher)
     began = time.perf_counter()
     try:
@@ -464,6 +467,7 @@ def sample(args: argparse.Namespace) -> None:
     sample_file(args.out, args.json, (*SUFFIXES, *cli_sd.MOVING))
     from .. import runs
     from ..grids import DEFAULT_GRID
+    from ..problems import TokenProblem
     from ..solvers.registry import is_learned
 
     model = runs.load(args.model, unsafe=bool(args.unsafe_weights))
@@ -494,7 +498,8 @@ def sample(args: argparse.Namespace) -> None:
         settings["grid"] = DEFAULT_GRID if is_learned(settings["solver"]) else sampler["grid"]
     if n < 2:
         raise ValueError("--n must be at least 2 for a distance to be measured")
-    if out.suffix == ".png" and len(the_problem.shape) == 1 and the_problem.shape != (2,):
+    drawn = len(the_problem.shape) != 1 or the_problem.shape == (2,) or isinstance(the_problem, TokenProblem)
+    if out.suffix == ".png" and not drawn:
         raise ValueError(f"a picture shows points in the plane, and these are {the_problem.shape}: --out FILE.npz")
     path, cond = runs.sample(
         model,
@@ -524,6 +529,7 @@ def sample(args: argparse.Namespace) -> None:
         "teacher_calls": model.about["teacher_calls"],
         "seconds": path.seconds,
         **settings,
+        "distance_std": measured.distance_std,
         "floor_std": measured.floor_std,
     }
     data = as_npz(path, cond, settings) if out.suffix == ".npz" else as_png(the_problem, path, cond, law, row, settings)
@@ -572,18 +578,31 @@ def as_png(
     law: the labels of the true samples to compare with; None is the whole distribution.
     """
     from ..plots.static import digits
+    from ..problems import TokenProblem
 
     title = (
         f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: "
         f"distance {row['distance']:.3g}, floor {row['floor']:.3g}"
     )
-    if len(the_problem.shape) > 1:
+    if isinstance(the_problem, TokenProblem):
+        figure = strings_figure(the_problem, path.end, row)
+    elif len(the_problem.shape) > 1:
         figure = digits(rows_of_images(path.end, cond), title=title)
     else:
         figure = points_figure(the_problem, path.end, law, row)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi="figure", metadata={"toydiff": json.dumps(settings)})
     return out.getvalue()
+
+
+def strings_figure(the_problem: "TokenProblem", samples: "Tensor", row: Mapping) -> "Figure":
+    """A model's strings beside true ones."""
+    from ..plots import static
+
+    drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
+    true = f"true strings: floor {row['floor']:.3g} ± {row['floor_std']:.1g}"
+    panels = {drawn: samples, true: the_problem.data(len(samples), row["seed"])[0]}
+    return static.strings(panels, the_problem.vocab, title=f"{row['method']} on {row['problem']}")
 
 
 def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None", row: Mapping) -> "Figure":
@@ -679,13 +698,16 @@ def evaluate(args: argparse.Namespace) -> None:
 def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | None) -> str:
     """Measured rows as a table."""
     first = rows[0]
+    others = list(first.get("others", {}))
     lines = [
         [
             str(row["steps"]),
             str(row["nfe"]),
-            f"{row['distance']:.4g}",
+            f"{row['distance']:.4g}" + ("" if row["distance_std"] is None else f" ± {row['distance_std']:.1g}"),
             f"{row['floor']:.4g} ± {row['floor_std']:.1g}",
             f"{row['distance'] / row['floor']:.2f}",
+            f"{row['distance'] - row['floor']:.3g}",
+            *(f"{row['others'][name][0] / row['others'][name][1]:.2f}" for name in others),
             cell(row["accuracy"], ".1%"),
             f"{row['seconds']:.3g}",
         ]
@@ -693,12 +715,14 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | 
     ]
     guidance = "" if first["guidance_scale"] == 1 else f", guidance scale {first['guidance_scale']:g}"
     calls = f", {about['teacher_calls']:,} calls of the teacher" if about["teacher_calls"] else ""
-    head = ["steps", "NFE", "distance", "floor", "distance/floor", "accuracy", "s"]
+    head = ["steps", "NFE", "distance", "floor", "distance/floor", "excess", *others, "accuracy", "s"]
+    also = f" {', '.join(others)}: theirs, over their floors." if others else ""
     return (
         f"{first['method']} on {first['problem']}, after {about['updates']} updates{calls}\n"
         f"{first['n']} samples by {first['solver']} on the grid {first['grid']}{guidance}, seed {first['seed']}\n\n"
         f"{table(head, lines, range(len(head)))}\n\n"
-        f"distance: {distance_name} to true samples. floor: that of true samples among themselves."
+        f"distance: {distance_name} to true samples. floor: that of true samples among themselves. "
+        f"excess: distance - floor.{also}"
     )
 
 
@@ -758,8 +782,8 @@ def zoo(args: argparse.Namespace) -> None:
     if args.words and args.words[0] != "build":
         raise unknown("word after toydiff zoo", args.words[0], ("build",))
     if not args.words:
-        for option in ("work", "out"):
-            if getattr(args, option) is not None:
+        for option in ("work", "out", "missing", "device"):
+            if getattr(args, option):
                 raise ValueError(f"--{option} is for toydiff zoo build")
     from .. import weights
     from ..runs import zoo as library
@@ -780,7 +804,9 @@ def zoo(args: argparse.Namespace) -> None:
     work, out = writable_folder(work), writable_folder(out)
     built = []
     try:
-        for entry in library.build(ids or None, work, out, show_progress()):
+        for entry in library.build(
+            ids or None, work, out, show_progress(), missing=args.missing, device=usable(args.device or "cpu")
+        ):
             built.append(entry)
             if json_to != "-":
                 print(f"built {entry['id']}", flush=True)
@@ -804,10 +830,15 @@ def zoo_text(entries: Sequence[Mapping]) -> str:
                 cell(", ".join(f"{row['distance'] / row['floor']:.2f}" for row in rows) or None),
                 cell(", ".join(f"{value:.1%}" for value in accuracies) or None),
                 f"{entry['seconds']:.0f}",
+                "" if entry["passes_in_all"] is None else f"{entry['passes_in_all'] / 1e6:.1f}",
             ]
         )
-    head = ["id", "what", "size", "steps", "distance/floor", "accuracy", "s of training"]
-    return f"{table(head, lines, (2, 6))}\n\nBuild one again with: toydiff zoo build ID"
+    head = ["id", "what", "size", "steps", "distance/floor", "accuracy", "s of training", "million passes"]
+    return (
+        f"{table(head, lines, (2, 6, 7))}\n\n"
+        "passes: of the networks in training, a sample forwards 1 and backwards 2, with those of the pairs and of the "
+        "students that it began with.\nBuild one again with: toydiff zoo build ID"
+    )
 
 
 def zoo_arguments(parser: Parser) -> None:
@@ -829,6 +860,12 @@ def zoo_arguments(parser: Parser) -> None:
         type=place,
         help="folder of the weights and their JSON (default: that of the bundled ones)",
     )
+    parser.add_argument(
+        "--missing",
+        action="store_true",
+        help="build only what is not there, or was made by another recipe or of other weights than those there now",
+    )
+    add_device(parser)
     add_json(parser)
 
 
@@ -840,7 +877,7 @@ def _problem(parser: Parser) -> None:
         "--problem",
         metavar="NAME",
         required=True,
-        help="mixture, mixture:NAME, points:NAME, file:PATH, digits, digits:openml, or sd with --model; "
+        help="mixture, mixture:NAME, points:NAME, file:PATH, digits, digits:openml, tokens:NAME, or sd with --model; "
         "`toydiff methods` lists the problems",
     )
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from ..denoisers import Denoiser, LambdaDenoiser
-from ..problems.base import Problem
+from ..discrete import Posterior
+from ..problems.base import TOKENS, Problem
 from ..schedules import Schedule
 from ..training import EMA, Draws, Loss, Turn
 
@@ -37,7 +38,7 @@ class Training:
     """What a method hands to `fit`: the student, its average, and the turns of an update. The average is what is
     sampled in the end."""
 
-    student: Denoiser
+    student: Denoiser | Posterior
     average: EMA
     turns: list[Turn]
     targets: Mapping[str, EMA] = field(default_factory=dict)
@@ -95,12 +96,13 @@ class Card:
     train: Callable[..., Training]
     """train(problem, knobs, teacher, pairs, start) -> the `Training` that `fit` runs.
 
-    teacher: a `Denoiser`; None if the method needs nothing. pairs: `Pairs` of the teacher's ODE; None unless the method
-    needs them. start: a `Denoiser` with whose weights the student begins; None to begin with the teacher's."""
+    teacher: a `Denoiser`, or of tokens a `Posterior`; None if the method needs nothing. pairs: `Pairs` of the teacher's
+    ODE; None unless the method needs them. start: as teacher, with whose weights the student begins; None to begin with
+    the teacher's."""
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
-    """The knobs that differ from their defaults, by the scale of the problem: "points", "images" or "latents". A scale
-    that is left out has the defaults."""
+    """The knobs that differ from their defaults, by the scale of the problem: "points", "images" or "latents"; "tokens"
+    of a method of tokens. A scale that is left out has the defaults."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -110,6 +112,12 @@ class Card:
     oscillate or say nothing of the samples; 0 for never."""
     data: bool = True
     """Whether the training draws data. If not, the student learns from the teacher's predictions or pairs alone."""
+    tokens: bool = False
+    """Whether it trains models of tokens (`toydiff.discrete.Posterior`). If not, it trains denoisers of vectors."""
+
+    def fits(self, scale: str) -> bool:
+        """Whether the method is of problems of this scale."""
+        return self.tokens == (scale == TOKENS)
 
 
 def student_like(
@@ -145,7 +153,9 @@ def snr_weight(schedule: Schedule, t: Tensor) -> Tensor:
     return (schedule.alpha(t) / schedule.sigma(t)).square().clamp(min=1)
 
 
-def one_turn(student: Denoiser, loss: Loss, knobs: Knobs, targets: Mapping[str, EMA] | None = None, **rest) -> Training:
+def one_turn(
+    student: Denoiser | Posterior, loss: Loss, knobs: Knobs, targets: Mapping[str, EMA] | None = None, **rest
+) -> Training:
     """A training with one turn an update: the student's, with loss(step, draws). rest: fields of `Training`."""
     return Training(
         student, EMA(student, knobs.ema), [Turn(loss, list(student.parameters()), knobs.lr)], targets or {}, **rest

@@ -4,6 +4,7 @@ A network learns what noise was added to data, at every noise level; its optimum
 predicting any kind:
 
     1  x_0, c ~ data,  eps ~ N(0, I);  c is dropped now and then, for guidance (arXiv 2207.12598, algorithm 1)
+       (images may be moved a little, by less and less, so that more is learnt from few and samples do not show it)
     2  t ~ U(0, 1)
     3  x_t = alpha_t x_0 + sigma_t eps
     4  loss = |y_theta(x_t, t, c) - y|^2,  y = a_t x_0 + b_t eps the kind that the network predicts: eps in DDPM
@@ -21,6 +22,9 @@ from ..solvers.registry import BLACK
 from ..support.checks import check_fraction
 from .base import Card, Knobs, Sampler, Training, one_turn
 from .distances import mse
+
+UNTIL = 0.75
+"""The fraction of the updates in which data is augmented."""
 
 
 def diffusion_loss(student, x0, cond, draws, drop=None):
@@ -44,6 +48,9 @@ class DiffusionKnobs(Knobs):
     """The kind of prediction; empty for that of `start`, or else of the problem's teacher."""
     drop: float = 0.1
     """The probability, in [0, 1], that a label is dropped, as guidance needs."""
+    augment: float = 0.0
+    """How far data is moved at first, in [0, 1] (`Problem.augmented`). It falls to 0 over the first `UNTIL` of the
+    updates: the last ones see the data as it is."""
 
 
 def diffusion(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
@@ -51,10 +58,14 @@ def diffusion(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
     kind = knobs.kind or getattr(start or problem.teacher, "kind", "eps")
     check_kind(kind)
     check_fraction(knobs.drop, "drop")
+    check_fraction(knobs.augment, "augment")
     student = problem.student(schedule(knobs.schedule) if knobs.schedule else problem.schedule, kind, start=start)
 
     def turn(step, draws):
         x0, cond = draws.rows(problem.data, knobs.batch)  # 1
+        strength = knobs.augment * (1 - step / (UNTIL * knobs.updates))
+        if strength > 0:
+            x0 = problem.augmented(x0, strength, draws)  # 1
         return diffusion_loss(student, x0, cond, draws, knobs.drop)
 
     return one_turn(student, turn, knobs)
@@ -75,7 +86,7 @@ CARD = Card(
         # the mean square in v weighs all noise levels alike, where that in eps leaves the modes' weights to chance;
         # points are sampled without a class
         "points": {"batch": 512, "lr": 2e-3, "updates": 3600, "kind": "v", "drop": 0.8},
-        "images": {"batch": 128, "lr": 2e-3, "updates": 9000, "cycles": 2},
+        "images": {"batch": 128, "lr": 3e-3, "updates": 9000, "kind": "v"},
         "latents": {"batch": 16, "lr": 1e-4, "updates": 2000, "ema": 0.99, "warmup": 50, "kind": ""},
     },
 )

@@ -10,6 +10,7 @@ from ..support.checks import check_count, shape
 from .embedding import Embedding
 
 GROUPS = 8
+HEAD = 32
 
 
 class Block(nn.Module):
@@ -31,12 +32,35 @@ class Block(nn.Module):
         return x + self.second(F.silu(torch.addcmul(shift, h, 1 + scale)))
 
 
+class Attention(nn.Module):
+    """x + W softmax(q k^T / sqrt(d)) v: each position of an image reads all of them (arXiv 1706.03762, eq. 1).
+
+    q, k and v are linear maps of norm(x), in heads of d = `HEAD` channels. Where a position lies it knows from what the
+    padding of convolutions leaves in x.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        for p in self.out.parameters():  # starts as the identity, as a block does
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, positions, channels)
+        q, k, v = self.qkv(h).unflatten(2, (3, -1, HEAD)).permute(2, 0, 3, 1, 4)  # each (B, heads, positions, d)
+        read = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(read).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
 class UNet(nn.Module):
     """net(x, lam, cond, guidance_scale) on images (B, channels, H, W), H and W multiples of 4.
 
     Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4. `widths` are
-    the channels of the two (multiples of 8). `blocks` is the number of residual blocks on the way down, in the lower
-    level, and on the way up, each. The output is head(h) + s(e) x, as in `MLP`.
+    the channels of the two (multiples of 8). `blocks` is the number of residual blocks on the way down and on the way
+    up, each, and `middle` that in the lower level. `attention` puts an `Attention` after the first of these; the lower
+    width is then a multiple of 32. The output is head(h) + s(e) x, as in `MLP`.
     """
 
     def __init__(
@@ -44,20 +68,26 @@ class UNet(nn.Module):
         channels: int = 1,
         widths: tuple[int, int] = (32, 128),
         blocks: int = 1,
+        middle: int = 1,
+        attention: bool = False,
         embedding: int = 128,
         classes: int = 0,
         guided: bool = False,
     ):
         super().__init__()
-        for value, what in ((channels, "channels"), (blocks, "blocks"), (embedding, "embedding")):
+        for value, what in ((channels, "channels"), (blocks, "blocks"), (middle, "middle"), (embedding, "embedding")):
             check_count(value, what)
         upper, lower = both = tuple(widths)
         if any(check_count(width, "each of the widths") % GROUPS for width in both):
             raise ValueError(f"widths must be multiples of {GROUPS}, got {both}")
+        if attention and lower % HEAD:
+            raise ValueError(f"with attention the lower width must be a multiple of {HEAD}, got {lower}")
         self.config: dict[str, Any] = {
             "channels": channels,
             "widths": list(both),
             "blocks": blocks,
+            "middle": middle,
+            "attention": attention,
             "embedding": embedding,
             "classes": classes,
             "guided": guided,
@@ -66,7 +96,8 @@ class UNet(nn.Module):
         self.into = nn.Conv2d(4 * channels, upper, 3, padding=1)
         self.down = nn.ModuleList(Block(upper, embedding) for _ in range(blocks))
         self.lower = nn.Conv2d(upper, lower, 2, stride=2)
-        self.middle = nn.ModuleList(Block(lower, embedding) for _ in range(blocks))
+        self.middle = nn.ModuleList(Block(lower, embedding) for _ in range(middle))
+        self.attention = Attention(lower) if attention else nn.Identity()
         self.lift = nn.Conv2d(lower, 4 * upper, 1)
         self.up = nn.ModuleList(Block(upper, embedding) for _ in range(blocks))
         self.head = nn.Conv2d(upper, 4 * channels, 3, padding=1)
@@ -107,6 +138,8 @@ class UNet(nn.Module):
         for block in self.down:
             h = block(h, e)
         skip, h = h, self.lower(h)
-        for block in self.middle:
+        first, *others = self.middle
+        h = self.attention(first(h, e))
+        for block in others:
             h = block(h, e)
         return skip, h

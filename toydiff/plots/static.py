@@ -17,6 +17,8 @@ from .sweeps import rounds_static as rounds
 from .sweeps import staircase_static as staircase
 from .sweeps import sweep_errors_static as sweep_errors
 from .sweeps import sweeps_static as sweeps
+from .tokens import mismatch_static as mismatch
+from .tokens import strings_static as strings
 from .training import against_noise_static as against_noise
 from .training import one_step_maps_static as one_step_maps
 from .training import one_step_planes_static as one_step_planes
@@ -27,6 +29,7 @@ __all__ = [
     "convergence",
     "digits",
     "gradients",
+    "mismatch",
     "mode_fractions",
     "one_step_maps",
     "one_step_planes",
@@ -38,6 +41,7 @@ __all__ = [
     "samples",
     "score_arrows",
     "staircase",
+    "strings",
     "sweep_errors",
     "sweeps",
     "time_grids",

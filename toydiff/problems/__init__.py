@@ -10,14 +10,16 @@ from torch import Tensor
 from ..schedules import Schedule, schedule_from_config
 from ..support.checks import check_count, unknown
 from ..support.words import said
-from .base import CheckpointProblem, Entry, Measured, Problem, Sizes
+from .base import CheckpointProblem, Entry, Measured, Problem, Sizes, TokenProblem
 from .digits import DigitsProblem
 from .content import content_of_problem
 from .mixture import MixtureProblem, PointsProblem, mixture, mixture_again, points_again
+from .tokens import TokensProblem, tokens_again
 
 from .mixture import MIXTURE_ENTRY as mixture_entry
 from .mixture import POINTS_ENTRY as points_entry
 from .digits import ENTRY as digits_entry
+from .tokens import ENTRY as tokens_entry
 from .stable_diffusion import ENTRY as stable_diffusion_entry
 from .files import ENTRY as file_entry
 
@@ -39,11 +41,11 @@ def entry(name: str) -> Entry:
 def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Problem:
     """The problem with this name.
 
-    name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml", "file:PATH"
-    (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the mixture `random`, and of the
-    split of digits. A problem's `name` holds its seed, unless that is 0: "mixture:random,3". A seed in the name wins
-    over `seed`. settings: of a `StableDiffusionProblem` only. `ValueError`, with the nearest name, for a name or a
-    setting that there is not.
+    name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml", "tokens:markov",
+    "file:PATH" (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the mixture
+    `random`, of the chain `tokens:markov`, and of the split of digits. A problem's `name` holds its seed, unless that
+    is 0: "mixture:random,3". A seed in the name wins over `seed`. settings: of a `StableDiffusionProblem` only.
+    `ValueError`, with the nearest name, for a name or a setting that there is not.
     """
     check_count(seed, "seed", 0)
     kind, which = entry(name), str(name).partition(":")[2]
@@ -65,6 +67,7 @@ def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None)
 DEFINED: dict[str, Callable[[str, dict[str, Tensor], Schedule | None], Problem]] = {
     "mixture": mixture_again,
     "points": points_again,
+    "tokens": tokens_again,
 }
 """How a problem is made again of what a run keeps of it (`Problem.definition`), by the description's `what`."""
 
@@ -95,6 +98,8 @@ __all__ = [
     "PointsProblem",
     "Problem",
     "Sizes",
+    "TokenProblem",
+    "TokensProblem",
     "content_of_problem",
     "defined",
     "entry",

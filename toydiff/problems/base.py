@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ..denoisers import Denoiser, LambdaDenoiser
+from ..discrete import DEFAULT_SAMPLER, NetPosterior, Posterior, TokenPath
 from ..grids import DEFAULT_GRID
 from ..prediction import sigma_data_of, with_sigma_data
 from ..schedules import Schedule
 from ..solvers.registry import DEFAULT_SOLVER
 from ..support.checks import as_generator
+from ..training import Draws
+
+TOKENS = "tokens"
+"""The scale of problems of tokens."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class Measured:
     """The fraction of the samples at each mode, or of each requested class; None where there are no modes."""
     expected: tuple[float, ...] | None = None
     """What `fractions` should be; None where they are None."""
+    distance_std: float | None = None
+    """The standard deviation of the distance over the groups in which many samples are measured; None for one group."""
+    others: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Other distances by name, each with its floor and the floor's standard deviation."""
 
     @property
     def least_fraction(self) -> float | None:
@@ -78,7 +87,7 @@ class Problem:
     shape: tuple[int, ...]
     """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images" or "latents"."""
+    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents" or "tokens"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False
@@ -109,6 +118,11 @@ class Problem:
     def data(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, Tensor | None]:
         """n training samples (n, *shape), and their labels (n,) or None where there are no classes."""
         raise NotImplementedError
+
+    def augmented(self, x0: Tensor, strength: float, draws: Draws) -> Tensor:
+        """Training samples (n, *shape), each changed a little into another that might be in the data. strength in (0,
+        1]: how much. `ValueError` where the problem knows no such changes."""
+        raise ValueError(f"the data of {self.name} cannot be augmented; set augment to 0")
 
     def network(self, *, guided: bool = False) -> nn.Module:
         """A fresh network of the size that this problem needs, such as `toydiff.nets.MLP`.
@@ -168,6 +182,39 @@ class Problem:
             kind, sigma_data_of(start.kind) if isinstance(start, LambdaDenoiser) else self.sigma_data
         )
         return LambdaDenoiser(net, self.schedule if schedule is None else schedule, kind, data_std=self.data_std)
+
+
+class TokenProblem(Problem):
+    """A problem of strings of tokens, `shape` = (L,). Its models are posteriors, not denoisers: it has no schedule, and
+    `toydiff.discrete.TokenPath` says how strings become noise."""
+
+    scale = TOKENS
+    walk = (DEFAULT_SAMPLER, "uniform")
+    vocab: int
+    """How many tokens there are."""
+    teacher: Posterior | None = None  # type: ignore[assignment]
+
+    def string_network(self, path: TokenPath, *, latents: int = 1) -> nn.Module:
+        """A fresh network for strings on a path, such as `toydiff.nets.StringGRU`. Its attribute `config` holds the
+        arguments that it was made with. latents: K products of a mixture, each an input of the network."""
+        raise NotImplementedError
+
+    def posterior(self, path: TokenPath, *, start: Posterior | None = None, latents: int = 1) -> NetPosterior:
+        """A trainable posterior on a path.
+
+        start: a posterior whose network the student's starts as a copy of, if it is a `NetPosterior`; any other, such
+        as an exact one, has no weights to copy. latents: K > 1 makes it a mixture. What its network has beyond that of
+        start, such as the vectors of its latents, starts fresh. `ValueError` where its network is of another path.
+        """
+        net = self.string_network(path, latents=latents)
+        if isinstance(start, NetPosterior):
+            if start.path.source != path.source or start.latents not in (1, latents):
+                raise ValueError(
+                    f"the student cannot start from these weights: they have the source {start.path.source} and "
+                    f"{start.latents} latents, and it has {path.source} and {latents}"
+                )
+            net.load_state_dict(start.net.state_dict(), strict=start.latents == latents)
+        return NetPosterior(net.train().requires_grad_(True), path, self.shape[0])
 
 
 class CheckpointProblem(Problem):

@@ -54,8 +54,12 @@ def openml() -> tuple[np.ndarray, np.ndarray]:
     """
     from sklearn.datasets import fetch_openml, get_data_home
 
+    # the class, the column after the pixels, is read as text: pandas 3 makes numbers of it, which scikit-learn refuses
+    as_text = {"dtype": {int(np.prod(DIGIT_SHAPE)): str}}
     try:
-        pixels, labels = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False, n_retries=1)
+        pixels, labels = fetch_openml(
+            "mnist_784", version=1, return_X_y=True, as_frame=False, n_retries=1, read_csv_kwargs=as_text
+        )
     except Exception as error:  # no network, a proxy, a broken cache: each raises something else
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -63,7 +67,7 @@ def openml() -> tuple[np.ndarray, np.ndarray]:
             f"nor is it in {str(Path(get_data_home()) / 'openml')!r}; "
             "without a network use the embedded 5,000 digits, source = 'embedded'"
         ) from None
-    return pixels, labels.astype(np.int64)
+    return pixels, np.char.strip(labels.astype(str), "'").astype(np.int64)
 
 
 SOURCES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"embedded": embedded, "openml": openml}

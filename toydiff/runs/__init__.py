@@ -2,7 +2,7 @@
 of the bundled weights and the notebooks use these functions."""
 
 from .evaluation import SEED_OF_NOISE, evaluate, sample
-from .models import Model, card, knobs, load, problem_of, teacher_of
+from .models import Model, card, knobs, load, of_vectors, problem_of, teacher_of
 from .run import SEED_OF_EVALUATIONS, Run, deviation, evaluator, to_device, train
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "evaluator",
     "knobs",
     "load",
+    "of_vectors",
     "problem_of",
     "sample",
     "teacher_of",

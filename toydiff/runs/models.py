@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from .. import weights
-from ..catalog import METHODS, Card
+from ..catalog import METHODS, TOKEN_METHODS, Card
 from ..denoisers import Denoiser
+from ..discrete import Posterior
 from ..distill.base import Knobs
 from ..problems import CheckpointProblem, Problem, content_of_problem, defined, entry, problem
 from ..support.checks import check_count, check_positive, unknown
@@ -47,19 +48,28 @@ USERS = ("cache", "model")
 
 def card(method: str) -> Card:
     """The card of the method with this name. `ValueError`, with the nearest name, if there is none."""
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    return METHODS[method]
+    everyone = METHODS | TOKEN_METHODS
+    if method not in everyone:
+        raise unknown("method", method, everyone)
+    return everyone[method]
 
 
 def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None = None) -> Knobs:
     """The knobs of a method on a problem: its recipe for the problem's scale, with changes.
 
     on: a problem, or its name. changes: values by the name of a knob; a value may be text, as on a command line.
-    `ValueError` for a knob that the method does not have, a value of another type, or a value out of range.
+    `ValueError` for a knob that the method does not have, a value of another type, or a value out of range, and for a
+    method of vectors on a problem of tokens, or the reverse.
     """
     chosen = card(method)
-    settings: dict[str, Any] = dict(chosen.recipes.get(on.scale if isinstance(on, Problem) else entry(on).scale, {}))
+    name, scale = (on.name, on.scale) if isinstance(on, Problem) else (on, entry(on).scale)
+    if not chosen.fits(scale):
+        states, others = ("tokens", METHODS) if chosen.tokens else ("vectors", TOKEN_METHODS)
+        raise ValueError(
+            f"{method} trains models of {states}, and {said(name)} is no problem of {states}; methods that fit it: "
+            f"{', '.join(others)}"
+        )
+    settings: dict[str, Any] = dict(chosen.recipes.get(scale, {}))
     fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
     for name, value in (changes or {}).items():
         if name not in fields:
@@ -107,7 +117,7 @@ def _typed(value: object, kind: Any, what: str) -> object:
 class Model:
     """A trained model."""
 
-    denoiser: Denoiser
+    denoiser: Denoiser | Posterior
     """What is sampled."""
     about: Mapping[str, Any]
     """How the model was made, as JSON. Its keys are method, problem, seed, updates, teacher_calls and sampler among
@@ -133,7 +143,7 @@ def load(source: str | Path, *, unsafe: bool = False) -> Model:
     if os.path.exists(folder / INDEX):
         return _of_run(folder, unsafe)
     if str(source) in weights.bundled():
-        return Model(weights.load_denoiser(str(source)), weights.read_about(str(source)))
+        return Model(weights.load_model(str(source)), weights.read_about(str(source)))
     if folder.is_dir():
         raise ValueError(f"the folder {str(folder)!r} holds no run of toydiff: it has no {INDEX}")
     raise unknown("run or bundled weights", str(source), weights.bundled())
@@ -234,7 +244,14 @@ def problem_of(model: Model, *, with_data: bool = True) -> Problem:
     return problem(model.about["problem"], settings=settings)
 
 
-def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser]:
+def of_vectors(D: Denoiser | Posterior, what: str) -> Denoiser:
+    """The model as it is; `ValueError` for one of tokens. what: "pairs are", for an error."""
+    if isinstance(D, Posterior):
+        raise ValueError(f"{what} of a model of vectors, and this one is of tokens")
+    return D
+
+
+def teacher_of(the_problem: Problem, name: str | None, role: str = "teacher") -> tuple[str, Denoiser | Posterior]:
     """A teacher, and its name in files.
 
     name: a run's folder or the id of bundled weights; None is the problem's own teacher, which is "own" in files. role:

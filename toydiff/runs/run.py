@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import weights
 from ..denoisers import Denoiser
+from ..discrete import Posterior
 from ..distill.base import Knobs, Training
 from ..problems import CheckpointProblem, Problem, content_of_problem, problem
 from ..problems.pairs import DATA, Pairs, Recipe, check_teacher, load_pairs, make_pairs, save_pairs
@@ -21,7 +22,7 @@ from ..support.seeds import seeded
 from ..training import Collapse, Diverged, Evaluate, Record, State, Watch, check_processes, fit
 from ..training.checkpoints import CONTENT, Checkpoints, check_out
 from .evaluation import SEED_OF_NOISE, sample
-from .models import KEPT, PROBLEM, Model, card, knobs, same_problem, teacher_of
+from .models import KEPT, PROBLEM, Model, card, knobs, of_vectors, same_problem, teacher_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -106,7 +107,7 @@ class Run:
             done, result = {"updates": int(self.watch.last), "best": int(self.watch.step)}, self.watch.best
         calls = self.about["pair_calls"] + done["updates"] * self.about["calls_per_update"]
         D = result.eval().requires_grad_(False)
-        assert isinstance(D, Denoiser)  # an average of the student
+        assert isinstance(D, Denoiser | Posterior)  # an average of the student
         return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds}, self.data)
 
 
@@ -126,8 +127,8 @@ def train(
     out: str | Path | None = None,
     seed: int = 0,
     changes: Mapping[str, object] | None = None,
-    teacher: str | Model | Denoiser | None = None,
-    start: str | Model | Denoiser | None = None,
+    teacher: str | Model | Denoiser | Posterior | None = None,
+    start: str | Model | Denoiser | Posterior | None = None,
     pairs: str | Path | Pairs | None = None,
     resume: bool = False,
     every: int = 250,
@@ -158,15 +159,19 @@ def train(
     chosen, settings = card(method), knobs(method, the_problem, changes)
     check_count(seed, "seed", 0)
     names: dict[str, str] = {}
-    given: dict[str, Denoiser] = {}
+    given: dict[str, Denoiser | Posterior] = {}
     for role, what in (("teacher", teacher), ("start", start)):
-        if isinstance(what, Denoiser | Model):
+        if isinstance(what, Denoiser | Posterior | Model):
             given[role] = what.denoiser if isinstance(what, Model) else what
             names[role] = type(given[role]).__name__
         elif what is not None or (role == "teacher" and chosen.needs != "nothing"):
             names[role], given[role] = teacher_of(the_problem, what, role)
     if chosen.needs == "nothing" and "start" not in given and isinstance(the_problem, CheckpointProblem):
         names["start"], given["start"] = teacher_of(the_problem, None, "start")
+    for role, D in given.items():
+        if isinstance(D, Posterior) != chosen.tokens:
+            found, wanted = ("vectors", "tokens") if chosen.tokens else ("tokens", "vectors")
+            raise ValueError(f"the {role} is a model of {found}, and {method} trains models of {wanted}")
     if teacher is not None and chosen.needs == "nothing":
         raise ValueError(f"{method} uses no teacher; to start from weights that are there, give them as the start")
     check_processes(accelerator)
@@ -210,18 +215,19 @@ def train(
             tried = chosen.train(the_problem, settings, given["teacher"], _no_pairs(the_problem), given.get("start"))
         weights.describe(tried.student)
         del tried
-        pairs = _own_pairs(the_problem, given["teacher"], names["teacher"], out, accelerator, progress)
+        own = of_vectors(given["teacher"], "pairs are")
+        pairs = _own_pairs(the_problem, own, names["teacher"], out, accelerator, progress)
     if isinstance(pairs, str | Path):
         pairs = load_pairs(pairs)
     if pairs is not None:
         _check_pairs(pairs, the_problem)
         if "teacher" in given:
-            check_teacher(pairs, given["teacher"], names["teacher"])
+            check_teacher(pairs, of_vectors(given["teacher"], "pairs are"), names["teacher"])
     with seeded(seed):  # fresh weights
         training = chosen.train(the_problem, settings, given.get("teacher"), pairs, given.get("start"))
     for module in training.state().values():
         module.to(target)
-    fixed = training.student.scale_conditioned and training.guidance_scale is not None
+    fixed = getattr(training.student, "scale_conditioned", False) and training.guidance_scale is not None
     about = {
         "method": method,
         "problem": the_problem.name,
@@ -273,10 +279,10 @@ def train(
     )
 
 
-def to_device(device: torch.device, the_problem: Problem, *models: Denoiser) -> None:
+def to_device(device: torch.device, the_problem: Problem, *models: Denoiser | Posterior) -> None:
     """Move models to a device. Where the problem is a checkpoint, its text encoders move with them."""
     if isinstance(the_problem, CheckpointProblem):
-        the_problem.to(device, *models)
+        the_problem.to(device, *(D for D in models if isinstance(D, Denoiser)))
     for D in models:
         D.to(device)
 
@@ -306,7 +312,7 @@ def evaluator(the_problem: Problem, about: Mapping[str, Any], training: Training
     spread_of_data = deviation(the_problem.data(n, SEED_OF_NOISE)[0])
 
     def evaluate_average(average: nn.Module) -> dict[str, Any]:
-        assert isinstance(average, Denoiser)  # an average of the student
+        assert isinstance(average, Denoiser | Posterior)  # an average of the student
         path, cond = sample(Model(average, about), the_problem, n, steps, seed=SEED_OF_EVALUATIONS)
         if not bool(torch.isfinite(path.end).all()):
             raise Collapse("the training collapsed: its samples are NaN or infinite")
@@ -327,6 +333,7 @@ def evaluator(the_problem: Problem, about: Mapping[str, Any], training: Training
 
 def deviation(samples: Tensor) -> float:
     """The root mean square distance of samples (n, ...) from their mean."""
+    samples = samples if samples.is_floating_point() else samples.double()
     return float((samples - samples.mean(0)).double().square().flatten(1).sum(1).mean().sqrt())
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import runs, weights
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, LambdaDenoiser
+from ..discrete import Posterior
 from ..problems import DigitsProblem, problem
 from ..problems.classifier import Classifier
 from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
@@ -23,6 +24,8 @@ from ..support.checks import unknown
 from ..support.locks import Lock
 from ..support.seeds import seeded
 from ..training import fit
+from ..weights.networks import make_net
+from .cost import passes_of_update
 
 GUIDANCE = 1.5
 """The guidance scale of the digits' teacher, wherever guidance is built into a student or a model is measured.
@@ -33,6 +36,12 @@ A larger scale makes digits more certain and less like real ones. `toydiff evalu
 
 GUIDED_ID = "digits-guided"
 """The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
+
+TOKENS_ID = "markov-discrete-flow-matching"
+"""The posterior of strings, the teacher of the methods of tokens."""
+
+SECOND_TEACHER_ID = "digits-teacher-2"
+"""Another teacher, with a network of its own. The students have learnt from the first."""
 
 PAIRS = "pairs"
 """The folder of all pairs, inside the working folder. The students of one teacher have their pairs in common."""
@@ -54,6 +63,8 @@ class WeightsRecipe:
     """The id of the weights that teach. A method that needs pairs has this teacher's."""
     start: str | None = None
     """The id of the weights to start with; None is the teacher's."""
+    network: Mapping[str, object] = field(default_factory=dict)
+    """The arguments of a fresh network (`UNet`) to start with, where it is not the problem's own."""
     changes: Mapping[str, object] = field(default_factory=dict)
     """Knobs that differ from the method's recipe."""
     steps: tuple[int, ...] = (1, 2, 4)
@@ -63,6 +74,9 @@ class WeightsRecipe:
     solvers: tuple[str | None, ...] = (None,)
     """At measuring, by name; None is the method's own."""
     seed: int = 0
+    """The seed of the weights that are stored."""
+    seeds: int = 1
+    """How many trainings are measured: with `seed` and the next ones. Only the first one's weights are stored."""
 
 
 _EULER: dict[str, Any] = {"solver": "ddim", "grid": "uniform"}  # on the linear schedule DDIM is Euler
@@ -85,6 +99,16 @@ _RECIPES = [
     WeightsRecipe(
         id=TEACHER_ID,
         method="diffusion",
+        network={"widths": (32, 128)},
+        changes={"kind": "eps", "lr": 2e-3, "cycles": 2},
+        steps=(10, 25),
+        guidance_scale=GUIDANCE,
+        solvers=(None, "sde-dpm++2m"),
+    ),
+    WeightsRecipe(
+        id=SECOND_TEACHER_ID,
+        method="diffusion",
+        changes={"updates": 20_000, "ema": 0.9995, "augment": 1.0},
         steps=(10, 25),
         guidance_scale=GUIDANCE,
         solvers=(None, "sde-dpm++2m"),
@@ -331,6 +355,20 @@ _RECIPES = [
         changes={"phases": 8},
         steps=(8,),
     ),
+    WeightsRecipe(
+        id=TOKENS_ID,
+        method="discrete-flow-matching",
+        problem="tokens:markov",
+        steps=(1, 2, 4, 8, 16, 32),
+        solvers=(None, "tau-midpoint"),
+    ),
+    WeightsRecipe(
+        id="markov-di4c",
+        method="di4c",
+        problem="tokens:markov",
+        teacher=TOKENS_ID,
+        steps=(1, 2, 4, 8),
+    ),
 ]
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
@@ -343,35 +381,76 @@ def ids() -> list[str]:
 
 
 def listing() -> list[dict]:
-    """The bundled weights, a dictionary each: id, title, bytes, seconds of training, the command that makes them, and
-    rows, what they measured. No weights are loaded."""
+    """The bundled weights, a dictionary each: id, title, bytes, seconds of training, passes_in_all, the command that
+    makes them, and rows, what they measured. passes_in_all: the network passes of the training, of its pairs and of
+    the students that it began with (`passes_of_update`), None for the classifier. No weights are loaded."""
     found = {id_: weights.read_about(id_) for id_ in weights.bundled()}
     known = [id_ for id_ in ids() if id_ in found]
     return [_entry(found[id_]) for id_ in [*known, *sorted(set(found) - set(known))]]
 
 
 def _entry(about: Mapping) -> dict:
-    return {key: about[key] for key in ("id", "title", "bytes", "seconds", "command", "rows")}
+    return {key: about.get(key) for key in ("id", "title", "bytes", "seconds", "passes_in_all", "command", "rows")}
 
 
 def build(
-    chosen: Sequence[str] | None, work: Path, out: Path = weights.FOLDER, progress: bool = False
+    chosen: Sequence[str] | None,
+    work: Path,
+    out: Path = weights.FOLDER,
+    progress: bool = False,
+    *,
+    missing: bool = False,
+    device: str = "cpu",
 ) -> Iterator[dict]:
     """Build and measure weights, in the order of `ids`. Yields each one's entry of `listing` when it is done.
 
     chosen: ids; None is all. work: a folder for runs and pairs, where an interrupted build continues. out: the folder
-    for weights and JSON. progress: show bars. `ValueError` for an unknown id, or where another process builds into one
-    of the folders.
+    for weights and JSON. progress: show bars. missing: leave out what is there and still follows from its recipe and
+    from the weights that it was made with (`is_missing`). device: of torch, for the training. `ValueError` for an
+    unknown id, or where another process builds into one of the folders.
     """
     for id_ in chosen or ():
         if id_ not in ids():
             raise unknown("bundled weights", id_, ids())
     with Lock(work), Lock(out) if out.resolve() != work.resolve() else contextlib.nullcontext():
         for id_ in ids():
-            if not chosen or id_ in chosen:
+            if (not chosen or id_ in chosen) and not (missing and not is_missing(id_, out)):
                 features = id_ == FEATURES_ID
-                about = build_features(out, progress) if features else build_one(RECIPES[id_], work, out, progress)
+                about = (
+                    build_features(out, progress)
+                    if features
+                    else build_one(RECIPES[id_], work, out, progress, device=device)
+                )
                 yield _entry(about)
+
+
+def is_missing(id_: str, out: Path = weights.FOLDER) -> bool:
+    """Whether weights are not in the folder, are damaged, or were made by another recipe or of other weights than those
+    that are there now."""
+    try:
+        about = weights.load(id_, out)[1]
+    except ValueError:
+        return True
+    if id_ == FEATURES_ID:
+        return False
+    recipe = RECIPES[id_]
+    made = {
+        "knobs": vars(runs.knobs(recipe.method, recipe.problem, recipe.changes)),
+        "teacher": recipe.teacher,
+        "start": recipe.start,
+        "of": _made_of(recipe, out),
+    }
+    return any(about.get(name) != value for name, value in made.items()) or len(about["repeats"]) < recipe.seeds - 1
+
+
+def _made_of(recipe: WeightsRecipe, out: Path) -> dict[str, str | None]:
+    """The checksums of the weights that a recipe begins with, by id; None for those that are not there."""
+    found = {}
+    for id_ in (recipe.teacher, recipe.start):
+        if id_ is not None:
+            known = (out / f"{id_}.json").exists()
+            found[id_] = weights.read_about(id_, out)["sha256"] if known else None
+    return found
 
 
 def build_features(out: Path, progress: bool = False) -> dict:
@@ -404,63 +483,106 @@ def build_features(out: Path, progress: bool = False) -> dict:
     return weights.read_about(FEATURES_ID, out)
 
 
-def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = False) -> dict:
-    """Train by one recipe, store the average, and measure the weights that were stored. Returns their JSON."""
+def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = False, *, device: str = "cpu") -> dict:
+    """Train by one recipe, store the average, and measure the weights that were stored. Returns their JSON.
+
+    Trainings with further seeds are measured as they are, and not stored.
+    """
     the_problem = problem(recipe.problem)
     teacher, pairs = None, None
-    start = weights.load_denoiser(recipe.start, out) if recipe.start else None
+    start = weights.load_model(recipe.start, out) if recipe.start else None
+    if recipe.network:
+        with seeded(recipe.seed):
+            net = make_net("unet", dict(recipe.network, classes=the_problem.classes))
+        start = LambdaDenoiser(net, the_problem.schedule)
     if recipe.teacher:
-        teacher = weights.load_denoiser(recipe.teacher, out)
+        teacher = weights.load_model(recipe.teacher, out)
         if runs.card(recipe.method).needs == "pairs":
             pairs = save_pairs(
                 the_problem,
-                teacher,
+                runs.of_vectors(teacher, "pairs are"),
                 PAIR_RECIPES[recipe.teacher],
                 work / PAIRS / recipe.teacher,
                 teacher_name=recipe.teacher,
                 progress=progress,
             )
-    run = runs.train(
-        recipe.method,
-        the_problem,
-        out=work / recipe.id,
-        seed=recipe.seed,
-        changes=recipe.changes,
-        teacher=teacher,
-        start=start,
-        pairs=pairs,
-        resume=True,
-        progress=progress,
-    )
-    run.finish()
-    trained = runs.load(work / recipe.id)
-    stored, whole, of_base = _stored(recipe, trained.denoiser, out)
+
+    def trained(seed: int) -> tuple[runs.Model, int]:
+        """The result of a training with a seed, and the network passes of one of its updates."""
+        folder = work / recipe.id / str(seed)
+        run = runs.train(
+            recipe.method,
+            the_problem,
+            out=folder,
+            seed=seed,
+            changes=recipe.changes,
+            teacher=teacher,
+            start=start,
+            pairs=pairs,
+            resume=True,
+            device=device,
+            progress=progress,
+        )
+        passes = passes_of_update(run.training)
+        run.finish()
+        return runs.load(folder), passes
+
+    model, passes = trained(recipe.seed)
+    stored, whole, of_base = _stored(recipe, model.denoiser, out)
     about = {
         "title": f"{runs.card(recipe.method).title} on {the_problem.name}",
-        **trained.about,
+        **model.about,
         "command": f"toydiff zoo build {recipe.id}",
         "teacher": recipe.teacher,
         "start": recipe.start,
+        "of": _made_of(recipe, out),
+        "device": device,
+        "passes": passes * model.about["updates"] + model.about["pair_calls"],
         **of_base,
     }
-    model = runs.Model(weights.build(about["denoiser"], whole), about)
-    about["rows"] = [
+    about["passes_in_all"] = about["passes"] + sum(_passes_before(recipe, out).values())
+    about["rows"] = _rows(recipe, runs.Model(weights.build(about["denoiser"], whole), about), progress)
+    about["repeats"] = [
+        row | {"seed_of_training": seed}
+        for seed in range(recipe.seed + 1, recipe.seed + recipe.seeds)
+        for row in _rows(recipe, trained(seed)[0], progress)
+    ]
+    weights.save(recipe.id, stored, about, out)
+    return weights.read_about(recipe.id, out)
+
+
+def _rows(recipe: WeightsRecipe, model: runs.Model, progress: bool) -> list[dict]:
+    """What a model measures, with each solver and number of steps of its recipe."""
+    return [
         row
         for solver in recipe.solvers
         for row in runs.evaluate(
             model,
-            the_problem,
+            problem(recipe.problem),
             steps=recipe.steps,
             guidance_scale=recipe.guidance_scale,
             solver=solver,
             progress=progress,
         )
     ]
-    weights.save(recipe.id, stored, about, out)
-    return weights.read_about(recipe.id, out)
 
 
-def _stored(recipe: WeightsRecipe, D: Denoiser, out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
+def _passes_before(recipe: WeightsRecipe, out: Path) -> dict[str, int]:
+    """The network passes of the weights that a recipe begins with, and of those that these began with, by id. A model
+    that was trained from nothing, as a teacher is, is not counted: all students have one."""
+    found: dict[str, int] = {}
+    for id_ in (recipe.teacher, recipe.start):
+        if id_ is None:
+            continue
+        before = RECIPES[id_]
+        if before.teacher is not None or before.start is not None:
+            found |= {id_: weights.read_about(id_, out)["passes"]} | _passes_before(before, out)
+    return found
+
+
+def _stored(
+    recipe: WeightsRecipe, D: Denoiser | Posterior, out: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
     """The tensors that are written for a denoiser, the weights that come back from them, and what its JSON says of
     their base.
 

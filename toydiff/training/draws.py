@@ -71,10 +71,10 @@ class Draws:
         """Standard normal numbers for n samples of this process, (n, *shape)."""
         return self._numbers(lambda m, rng: torch.randn(m, *shape, generator=rng), n)
 
-    def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform numbers in [low, high) for n samples of this process, (n,)."""
-        return low + (high - low) * self._numbers(lambda m, rng: torch.rand(m, generator=rng), n)
+    def uniform(self, n: int, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> Tensor:
+        """Uniform numbers in [low, high) for n samples of this process, (n, *shape)."""
+        return low + (high - low) * self._numbers(lambda m, rng: torch.rand(m, *shape, generator=rng), n)
 
-    def integers(self, n: int, high: int) -> Tensor:
-        """Whole numbers 0 ... high - 1 for n samples of this process, (n,)."""
-        return self._numbers(lambda m, rng: torch.randint(high, (m,), generator=rng), n)
+    def integers(self, n: int, high: int, shape: tuple[int, ...] = ()) -> Tensor:
+        """Whole numbers 0 ... high - 1 for n samples of this process, (n, *shape)."""
+        return self._numbers(lambda m, rng: torch.randint(high, (m, *shape), generator=rng), n)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
+from ..discrete import NetPosterior, Posterior, path_from_config
+from ..nets import StringGRU
 from ..schedules import schedule_config, schedule_from_config
 from ..support.checks import unknown
 from ..support.files import write_bytes
@@ -104,17 +106,24 @@ def network_tensors(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor],
         ) from None
 
 
-def storable(D: Denoiser) -> LambdaDenoiser:
-    """The denoiser as it is. `ValueError` for one that cannot be stored: only a `LambdaDenoiser` can."""
-    if not isinstance(D, LambdaDenoiser):
-        raise ValueError(f"only a LambdaDenoiser can be stored, got {type(D).__name__}")
+POSTERIOR = "posterior"
+"""The kind of a model of tokens in a description. Its schedule is its path."""
+
+
+def storable(D: Denoiser | Posterior) -> LambdaDenoiser | NetPosterior:
+    """The model as it is. `ValueError` for one that cannot be stored: only a `LambdaDenoiser` or `NetPosterior` can."""
+    if not isinstance(D, LambdaDenoiser | NetPosterior):
+        raise ValueError(f"only a LambdaDenoiser can be stored, or a NetPosterior, got {type(D).__name__}")
     return D
 
 
-def describe(D: Denoiser) -> dict:
-    """What `build` needs beside the weights to build a denoiser again: its network, schedule and kind, as JSON.
-    `ValueError` for a denoiser that cannot be stored."""
-    net = storable(D).net
+def describe(D: Denoiser | Posterior) -> dict:
+    """What `build` needs beside the weights to build a model again: its network, schedule and kind, as JSON.
+    `ValueError` for a model that cannot be stored."""
+    D = storable(D)
+    net = D.net
+    if isinstance(D, NetPosterior):
+        return {"net": name_of(net), "config": net.config, "schedule": D.path.config(), "kind": POSTERIOR}
     return {
         "net": name_of(net),
         "config": net.config,
@@ -124,21 +133,36 @@ def describe(D: Denoiser) -> dict:
     }
 
 
-def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser:
-    """The denoiser of a `describe` with these weights, frozen, in float32. `ValueError` if they do not fit."""
+def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser | NetPosterior:
+    """The model of a `describe` with these weights, frozen, in float32. `ValueError` if they do not fit."""
+    D: LambdaDenoiser | NetPosterior
     try:
         net = make_net(description["net"], description["config"])
-        D = LambdaDenoiser(net, schedule_from_config(description["schedule"]), description["kind"])
-        D.data_std = description.get("data_std", 1.0)  # of files that are older than it: 1
+        if isinstance(net, StringGRU) != (description["kind"] == POSTERIOR):
+            raise KeyError(f"the network {description['net']} does not predict {description['kind']}")
+        if isinstance(net, StringGRU):
+            D = NetPosterior(net, path_from_config(description["schedule"]), net.config["length"])
+        else:
+            D = LambdaDenoiser(net, schedule_from_config(description["schedule"]), description["kind"])
+            D.data_std = description.get("data_std", 1.0)  # of files that are older than it: 1
         D.net.load_state_dict({key: value.float() for key, value in tensors.items()})
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"the weights do not fit their description: {' '.join(str(error).split())[:200]}") from None
     return D.eval().requires_grad_(False)
 
 
-def load_denoiser(id_: str, folder: Path = FOLDER) -> LambdaDenoiser:
-    """The denoiser of an id. `ValueError` for what `network_tensors` refuses, or weights that are no denoiser's."""
+def load_model(id_: str, folder: Path = FOLDER) -> LambdaDenoiser | NetPosterior:
+    """The model of an id, a denoiser or a posterior of tokens. `ValueError` for what `network_tensors` refuses, or
+    weights that are neither's."""
     tensors, about = network_tensors(id_, folder)
     if "denoiser" not in about:
         raise ValueError(f"the weights {id_!r} are no denoiser, and cannot be sampled from")
     return build(about["denoiser"], tensors)
+
+
+def load_denoiser(id_: str, folder: Path = FOLDER) -> LambdaDenoiser:
+    """The denoiser of an id. `ValueError` for what `load_model` refuses, or a model of tokens."""
+    D = load_model(id_, folder)
+    if isinstance(D, NetPosterior):
+        raise ValueError(f"the weights {id_!r} are a model of tokens, and no denoiser")
+    return D
