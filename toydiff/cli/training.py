@@ -494,8 +494,11 @@ def sample(args: argparse.Namespace) -> None:
         settings["grid"] = DEFAULT_GRID if is_learned(settings["solver"]) else sampler["grid"]
     if n < 2:
         raise ValueError("--n must be at least 2 for a distance to be measured")
-    if out.suffix == ".png" and len(the_problem.shape) == 1 and the_problem.shape != (2,):
-        raise ValueError(f"a picture shows points in the plane, and these are {the_problem.shape}: --out FILE.npz")
+    drawn = the_problem.shape == (2,) or (len(the_problem.shape) > 1 and the_problem.scale != "sequences")
+    if out.suffix == ".png" and not drawn:
+        raise ValueError(
+            f"a picture shows points in the plane or digits, and these are {the_problem.shape}: --out FILE.npz"
+        )
     path, cond = runs.sample(
         model,
         the_problem,
@@ -694,11 +697,19 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | 
     guidance = "" if first["guidance_scale"] == 1 else f", guidance scale {first['guidance_scale']:g}"
     calls = f", {about['teacher_calls']:,} calls of the teacher" if about["teacher_calls"] else ""
     head = ["steps", "NFE", "distance", "floor", "distance/floor", "accuracy", "s"]
+    for name in first.get("parts", {}):
+        head.append(name)
+        for row, line in zip(rows, lines, strict=True):
+            line.append(f"{row['parts'][name]['value']:.3g}")
+    floors = "".join(
+        f" {name}: floor {part['floor']:.3g} ± {part['floor_std']:.1g}."
+        for name, part in first.get("parts", {}).items()
+    )
     return (
         f"{first['method']} on {first['problem']}, after {about['updates']} updates{calls}\n"
         f"{first['n']} samples by {first['solver']} on the grid {first['grid']}{guidance}, seed {first['seed']}\n\n"
         f"{table(head, lines, range(len(head)))}\n\n"
-        f"distance: {distance_name} to true samples. floor: that of true samples among themselves."
+        f"distance: {distance_name} to true samples. floor: that of true samples among themselves.{floors}"
     )
 
 

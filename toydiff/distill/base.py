@@ -99,8 +99,9 @@ class Card:
     needs them. start: a `Denoiser` with whose weights the student begins; None to begin with the teacher's."""
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
-    """The knobs that differ from their defaults, by the scale of the problem: "points", "images" or "latents". A scale
-    that is left out has the defaults."""
+    """The knobs that differ from their defaults, by the scale of the problem: "points", "images", "latents" or
+    "sequences" (of points, whose recipe is that of points where there is none). Another scale that is left out has the
+    defaults."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -110,6 +111,12 @@ class Card:
     oscillate or say nothing of the samples; 0 for never."""
     data: bool = True
     """Whether the training draws data. If not, the student learns from the teacher's predictions or pairs alone."""
+    only: str | None = None
+    """The scale of the problems that the method is for, where it is not for all."""
+
+    def recipe(self, scale: str) -> Mapping[str, object]:
+        """The knobs of a scale that differ from their defaults."""
+        return self.recipes.get(scale, self.recipes.get("points", {}) if scale == "sequences" else {})
 
 
 def student_like(

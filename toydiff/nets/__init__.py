@@ -1,10 +1,11 @@
 """Networks conditioned on lambda, so that one network serves every schedule. `LambdaDenoiser` makes a `Denoiser` of
 one."""
 
+from .clips import ClipMLP
 from .mlp import MLP
 from .unet import UNet
 
 DIFFUSERS = "diffusers-unet"
 """The name of a Stable Diffusion checkpoint's network, which is made by `toydiff.adapters`."""
 
-__all__ = ["DIFFUSERS", "MLP", "UNet"]
+__all__ = ["DIFFUSERS", "MLP", "ClipMLP", "UNet"]

@@ -10,16 +10,18 @@ from torch import Tensor
 from ..schedules import Schedule, schedule_from_config
 from ..support.checks import check_count, unknown
 from ..support.words import said
-from .base import CheckpointProblem, Entry, Measured, Problem, Sizes
+from .base import CheckpointProblem, Entry, Measured, Part, Problem, Sizes
 from .digits import DigitsProblem
 from .content import content_of_problem
 from .mixture import MixtureProblem, PointsProblem, mixture, mixture_again, points_again
+from .sequences import SequenceProblem, sequence
 
 from .mixture import MIXTURE_ENTRY as mixture_entry
 from .mixture import POINTS_ENTRY as points_entry
 from .digits import ENTRY as digits_entry
 from .stable_diffusion import ENTRY as stable_diffusion_entry
 from .files import ENTRY as file_entry
+from .sequences import ENTRY as sequence_entry
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in list(globals().values()) if isinstance(entry, Entry)}
 """The kinds of problem by name: every entry that is imported above."""
@@ -39,11 +41,11 @@ def entry(name: str) -> Entry:
 def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Problem:
     """The problem with this name.
 
-    name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml", "file:PATH"
-    (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the mixture `random`, and of the
-    split of digits. A problem's `name` holds its seed, unless that is 0: "mixture:random,3". A seed in the name wins
-    over `seed`. settings: of a `StableDiffusionProblem` only. `ValueError`, with the nearest name, for a name or a
-    setting that there is not.
+    name: "mixture" (the ring), "mixture:spirals", "points:moons", "sequence:ring", "digits", "digits:openml",
+    "file:PATH" (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the mixture
+    `random`, and of the split of digits. A problem's `name` holds its seed, unless that is 0: "mixture:random,3". A
+    seed in the name wins over `seed`. settings: of a `StableDiffusionProblem` only. `ValueError`, with the nearest
+    name, for a name or a setting that there is not.
     """
     check_count(seed, "seed", 0)
     kind, which = entry(name), str(name).partition(":")[2]
@@ -92,12 +94,15 @@ __all__ = [
     "Entry",
     "Measured",
     "MixtureProblem",
+    "Part",
     "PointsProblem",
     "Problem",
+    "SequenceProblem",
     "Sizes",
     "content_of_problem",
     "defined",
     "entry",
     "mixture",
     "problem",
+    "sequence",
 ]

@@ -17,6 +17,18 @@ from ..support.checks import as_generator
 
 
 @dataclass(frozen=True)
+class Part:
+    """One measure among several of the same samples."""
+
+    value: float
+    """Of the samples against true samples."""
+    floor: float
+    """Of true samples against other true samples."""
+    floor_std: float
+    """The standard deviation of the floor over repetitions."""
+
+
+@dataclass(frozen=True)
 class Measured:
     """How good samples are."""
 
@@ -32,6 +44,8 @@ class Measured:
     """The fraction of the samples at each mode, or of each requested class; None where there are no modes."""
     expected: tuple[float, ...] | None = None
     """What `fractions` should be; None where they are None."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """Other measures by name, such as those of a clip's motion."""
 
     @property
     def least_fraction(self) -> float | None:
@@ -78,7 +92,8 @@ class Problem:
     shape: tuple[int, ...]
     """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images" or "latents"."""
+    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents" or
+    "sequences"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False

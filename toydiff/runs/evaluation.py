@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..grids import DEFAULT_GRID
-from ..nets import MLP, UNet
+from ..nets import MLP, ClipMLP, UNet
 from ..problems import Problem
 from ..solvers import Trajectory, solve
 from ..solvers.registry import LEARNED, is_learned
@@ -79,9 +79,10 @@ def _check_fits(D: Denoiser, the_problem: Problem) -> None:
     """`ValueError` for a network of the library that takes samples of another shape, or other classes, than the
     problem's."""
     net = D.net if isinstance(D, LambdaDenoiser) else None
-    config: dict = net.config if isinstance(net, MLP | UNet) else {}
+    config: dict = net.config if isinstance(net, MLP | ClipMLP | UNet) else {}
     for name, found, wanted in (
-        ("dim", config.get("dim"), the_problem.shape[0]),
+        ("frames", config.get("frames"), the_problem.shape[0]),
+        ("dim", config.get("dim"), the_problem.shape[-1]),
         ("channels", config.get("channels"), the_problem.shape[0]),
         ("classes", config.get("classes") if the_problem.conditional else None, the_problem.classes),
     ):
@@ -108,7 +109,8 @@ def evaluate(
 
     A row has the keys method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates, teacher_calls,
     seconds, floor_std, fractions, solver, grid, guidance_scale and n. `fractions` is a list (`Measured.fractions`), or
-    None where there are no modes. The grid of a learned solver, which has its own times, is "learned".
+    None where there are no modes. A problem with other measures adds `parts`: {name: {value, floor, floor_std}}
+    (`Measured.parts`). The grid of a learned solver, which has its own times, is "learned".
     """
     n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]
@@ -147,6 +149,7 @@ def evaluate(
                 "grid": LEARNED if is_learned(used) else sampler["grid"] if grid is None else grid,
                 "guidance_scale": guidance_scale,
                 "n": n,
+                **({"parts": {k: vars(part) for k, part in measured.parts.items()}} if measured.parts else {}),
             }
         )
     return rows

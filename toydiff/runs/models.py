@@ -59,7 +59,7 @@ def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None =
     `ValueError` for a knob that the method does not have, a value of another type, or a value out of range.
     """
     chosen = card(method)
-    settings: dict[str, Any] = dict(chosen.recipes.get(on.scale if isinstance(on, Problem) else entry(on).scale, {}))
+    settings: dict[str, Any] = dict(chosen.recipe(on.scale if isinstance(on, Problem) else entry(on).scale))
     fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
     for name, value in (changes or {}).items():
         if name not in fields:

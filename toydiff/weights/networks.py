@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from ..nets import DIFFUSERS, MLP, UNet
+from ..nets import DIFFUSERS, MLP, ClipMLP, UNet
 from ..support.checks import unknown
 
-NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
+NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "clip-mlp": ClipMLP}
 """The library's networks by name, as checkpoints name them. Each has `config`, the arguments that it was made with."""
 
 
