@@ -26,6 +26,7 @@ from .distill.dmd import CARD as dmd
 from .distill.dmd2 import CARD as dmd2
 from .distill.sim import CARD as sim
 from .distill.adversarial import CARD as adversarial
+from .distill.animatelcm import CARD as animatelcm
 
 METHODS: dict[str, Card] = {card.id: card for card in list(globals().values()) if isinstance(card, Card)}
 """The methods that train something, by name, in the order in which tables list them: every card that is imported

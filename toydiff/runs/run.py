@@ -157,6 +157,8 @@ def train(
     the_problem = problem(on) if isinstance(on, str) else on
     chosen, settings = card(method), knobs(method, the_problem, changes)
     check_count(seed, "seed", 0)
+    if chosen.only not in (None, the_problem.scale):
+        raise ValueError(f"{method} is for {chosen.only}, such as sequence:ring, and not for {the_problem.name}")
     names: dict[str, str] = {}
     given: dict[str, Denoiser] = {}
     for role, what in (("teacher", teacher), ("start", start)):
