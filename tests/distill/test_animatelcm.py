@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import close
-from commands import run
+from commands import png_text, run
 from students import minimise
 from test_checkpoints import end_of, same
 from torch import nn
@@ -207,6 +207,8 @@ def test_the_command_trains_resumes_samples_and_evaluates(tmp_path, capsys, monk
     assert "nothing was left to do" in capsys.readouterr().out
     assert run("sample", "run", "--steps", "2", "--n", "12", "--out", "clips.npz") == 0
     assert np.load("clips.npz")["samples"].shape == (12, 8, 2)
+    assert run("sample", "run", "--steps", "1", "--n", "5", "--label", "3", "--out", "strip.png") == 0
+    assert '"label": 3' in png_text("strip.png")["toydiff"]
     assert run("evaluate", "run", "--steps", "1", "--n", "40", "--json", "rows.json") == 0
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert set(row["parts"]) == {"frame", "lag-1", "velocity"}

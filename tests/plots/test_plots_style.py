@@ -9,7 +9,20 @@ from cases import RING
 
 import toydiff
 from toydiff.catalog import METHODS
-from toydiff.plots import digits, grids, interactive, on_screen, orders, paths, scores, static, style, sweeps, training
+from toydiff.plots import (
+    clips,
+    digits,
+    grids,
+    interactive,
+    on_screen,
+    orders,
+    paths,
+    scores,
+    static,
+    style,
+    sweeps,
+    training,
+)
 from toydiff.solvers.registry import PARALLEL, SKY, SOLVERS
 
 VP = toydiff.VP()
@@ -73,7 +86,7 @@ def test_static_and_interactive_are_the_figures_of_their_renderer():
     for module, renderer in ((static, "static"), (interactive, "interactive")):
         made = {
             name.removesuffix(f"_{renderer}"): figure
-            for subject in (digits, grids, orders, paths, scores, sweeps, training)
+            for subject in (clips, digits, grids, orders, paths, scores, sweeps, training)
             for name, figure in vars(subject).items()
             if name.endswith(f"_{renderer}") and not name.startswith("_")
         }

@@ -191,7 +191,7 @@ def test_a_low_rank_adapter_is_on_the_image_network_alone_and_adds_nothing_at_fi
     assert torch.equal(again(x, lam), net(x, lam))
 
 
-@pytest.mark.parametrize("wrong", [{"frames": 0}, {"rank": -1}, {"dim": 0}, {"hidden": 1.5}])
+@pytest.mark.parametrize("wrong", [{"frames": 0}, {"rank": -1}, {"dim": 0}, {"hidden": 1.5}, {"hidden": 18}])
 def test_wrong_sizes(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ClipMLP(**wrong)

@@ -494,11 +494,8 @@ def sample(args: argparse.Namespace) -> None:
         settings["grid"] = DEFAULT_GRID if is_learned(settings["solver"]) else sampler["grid"]
     if n < 2:
         raise ValueError("--n must be at least 2 for a distance to be measured")
-    drawn = the_problem.shape == (2,) or (len(the_problem.shape) > 1 and the_problem.scale != "sequences")
-    if out.suffix == ".png" and not drawn:
-        raise ValueError(
-            f"a picture shows points in the plane or digits, and these are {the_problem.shape}: --out FILE.npz"
-        )
+    if out.suffix == ".png" and len(the_problem.shape) == 1 and the_problem.shape != (2,):
+        raise ValueError(f"a picture shows points in the plane, and these are {the_problem.shape}: --out FILE.npz")
     path, cond = runs.sample(
         model,
         the_problem,
@@ -574,13 +571,15 @@ def as_png(
 
     law: the labels of the true samples to compare with; None is the whole distribution.
     """
-    from ..plots.static import digits
+    from ..plots.static import digits, film_strip
 
     title = (
         f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: "
         f"distance {row['distance']:.3g}, floor {row['floor']:.3g}"
     )
-    if len(the_problem.shape) > 1:
+    if the_problem.scale == "sequences":
+        figure = film_strip(rows_of_clips(path.end, cond), title=title)
+    elif len(the_problem.shape) > 1:
         figure = digits(rows_of_images(path.end, cond), title=title)
     else:
         figure = points_figure(the_problem, path.end, law, row)
@@ -624,6 +623,14 @@ def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells:
     counts, _, _ = np.histogram2d(x[:, 0], x[:, 1], bins=edges)
     across, up = ((e[1:] + e[:-1]) / 2 for e in edges)
     return Density(across, up, counts.T)
+
+
+def rows_of_clips(clips: "Tensor", cond: "Tensor | None", most: int = 8) -> dict[str, "Tensor"]:
+    """The first clips (frames, dim) by the name of their row, with their labels."""
+    return {
+        f"clip {k + 1}" if cond is None else f"clip {k + 1}, label {int(cond[k])}": clip
+        for k, clip in enumerate(clips[:most])
+    }
 
 
 def rows_of_images(images: "Tensor", cond: "Tensor | None") -> dict[str, "Tensor"]:

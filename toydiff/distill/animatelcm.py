@@ -19,11 +19,13 @@ base may be exchanged. In the paper base and teacher are given (Stable Diffusion
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..denoisers import LambdaDenoiser
+from ..nets import ClipMLP
 from ..solvers.registry import SKY
 from ..support.checks import check_count, check_fraction, unknown
 from ..training import EMA, Turn
@@ -40,12 +42,14 @@ BEGINNINGS = ("teacher", "student")
 class AnimateLCMKnobs(LCMKnobs):
     """Those of LCM, of which `updates` is divided equally among the four stages, and:"""
 
-    updates: int = 6000
+    updates: int = 4000
     """Updates of the optimizer."""
-    batch: int = 256
+    batch: int = 64
     """Samples in an update: clips, or single frames."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """The full learning rate of Adam, > 0, in each stage."""
+    ema: float = 0.99
+    """The decay, in [0, 1), of the average of the weights, of which a stage hands its result to the next."""
     rank: int = 8
     """The rank, >= 1, of the spatial LoRA."""
     drop: float = 0.1
@@ -97,55 +101,57 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
     knobs.check(problem)
     d, stage = distance(knobs.distance, knobs.c), knobs.updates // STAGES
     video = problem.student(problem.schedule, "v")
-    config = video.net.config | {"guided": knobs.guidance, "rank": knobs.rank}
-    student = LambdaDenoiser(type(video.net)(**config), problem.schedule, "v", data_std=problem.data_std)
+    plain: ClipMLP = video.net
+    net = type(plain)(**plain.config | {"guided": knobs.guidance, "rank": knobs.rank})
+    student = LambdaDenoiser(net, problem.schedule, "v", data_std=problem.data_std)
     average, taught, target = EMA(student, knobs.ema), EMA(video, knobs.ema), EMA(student, knobs.target_ema, warm=False)
-    adapter = [p for p in student.net.image.parameters() if p.requires_grad]
+    slow, sampled, theta_minus = (cast(Any, one.module) for one in (taught, average, target))
+    adapter = [p for p in net.image.parameters() if p.requires_grad]
     g = (knobs.g_min, knobs.g_max)
 
     def image_of(D):
         return LambdaDenoiser(D.net.image, D.schedule, D.kind)
 
     def base_turn(step, draws):
-        train_only(video, list(video.net.image.parameters()))
+        train_only(video, list(plain.image.parameters()))
         return diffusion_loss(image_of(video), draws.rows(problem.single_frames, knobs.batch), None, draws)  # 1
 
     def teacher_turn(step, draws):
         if step == stage:
-            video.load_state_dict(taught.module.state_dict())
+            video.load_state_dict(slow.state_dict())
             taught.reset()
-        train_only(video, video.net.motion)
+        train_only(video, plain.motion)
         x0, cond = batch_of(problem, knobs.batch, draws)
         return diffusion_loss(video, x0, cond, draws, knobs.drop)  # 2
 
     def image_turn(step, draws):
         if step == 2 * stage:
-            load_base(student.net.image, taught.module.net.image)
+            load_base(net.image, slow.net.image)
             average.reset()
             target.reset()
         train_only(student, adapter)
         x0 = draws.rows(problem.single_frames, knobs.batch)
-        models = (image_of(D) for D in (student, target.module, taught.module))
-        return lcm_loss(*models, knobs.intervals, d, x0, None, draws)  # 3
+        own, behind, above = (image_of(D) for D in (student, theta_minus, slow))
+        return lcm_loss(own, behind, above, knobs.intervals, d, x0, None, draws)  # 3
 
     def motion_turn(step, draws):
         if step == 3 * stage:
-            student.net.image.load_state_dict(average.module.net.image.state_dict())
-            of_teacher = {k: v for k, v in taught.module.net.state_dict().items() if not k.startswith("image.")}
-            student.net.load_state_dict(student.net.state_dict() | of_teacher)  # 4
+            net.image.load_state_dict(sampled.net.image.state_dict())
+            of_teacher = {k: v for k, v in slow.net.state_dict().items() if not k.startswith("image.")}
+            net.load_state_dict(net.state_dict() | of_teacher)  # 4
             average.reset()
             target.reset()
             if knobs.target_start == "teacher":
-                without_adapter(target.module.net.image)  # 6
-        train_only(student, student.net.motion)
+                without_adapter(theta_minus.net.image)  # 6
+        train_only(student, net.motion)
         x0, cond = batch_of(problem, knobs.batch, draws)
-        return lcm_loss(student, target.module, taught.module, knobs.intervals, d, x0, cond, draws, *g)  # 5
+        return lcm_loss(student, theta_minus, slow, knobs.intervals, d, x0, cond, draws, *g)  # 5
 
     stages = {
-        "base": (base_turn, list(video.net.image.parameters())),
-        "teacher": (teacher_turn, video.net.motion),
+        "base": (base_turn, list(plain.image.parameters())),
+        "teacher": (teacher_turn, plain.motion),
         "image": (image_turn, adapter),
-        "motion": (motion_turn, student.net.motion),
+        "motion": (motion_turn, net.motion),
     }
     turns = [
         Turn(loss, params, knobs.lr, name=name, during=(k * stage, (k + 1) * stage))

@@ -11,6 +11,9 @@ from .embedding import Embedding
 from .low_rank import low_rank
 from .mlp import MLP
 
+HEADS = 4
+"""The heads of the attention over frames, by which `hidden` is divisible."""
+
 
 class TemporalLayer(nn.Module):
     """h + W_out silu(W_a a + W_h h + W_e e), a the attention of each frame over all frames.
@@ -21,7 +24,7 @@ class TemporalLayer(nn.Module):
 
     def __init__(self, frames: int, width: int):
         super().__init__()
-        self.place = nn.Parameter(0.1 * torch.randn(frames, width))
+        self.place = nn.Parameter(torch.randn(frames, width))
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Linear(width, 3 * width)
         self.mix = nn.Linear(2 * width, width)
@@ -33,8 +36,8 @@ class TemporalLayer(nn.Module):
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """h (B, frames, width) and the clip's embedding e (B, width): (B, frames, width)."""
         own = self.norm(h) + self.place
-        q, k, v = self.attention(own).chunk(3, -1)
-        a = F.scaled_dot_product_attention(q, k, v)
+        q, k, v = self.attention(own).view(*own.shape[:2], HEADS, -1).transpose(1, 2).chunk(3, -1)
+        a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return h + self.out(F.silu(self.mix(torch.cat([a, own], -1)) + self.embedded(e)[:, None]))
 
 
@@ -47,7 +50,8 @@ class ClipMLP(nn.Module):
     is the image network's at first, bit for bit.
 
     rank: of a low-rank adapter on each linear layer of `image` (`toydiff.nets.low_rank`), whose own weights are then
-    frozen; 0 for none. `ValueError` for sizes that are no whole numbers >= 1, and for a rank that is none >= 0.
+    frozen; 0 for none. `ValueError` for sizes that are no whole numbers >= 1, a
+    `hidden` that is no multiple of 4, and for a rank that is none >= 0.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class ClipMLP(nn.Module):
         super().__init__()
         check_count(frames, "frames")
         check_count(rank, "rank", 0)
+        if check_count(hidden, "hidden") % HEADS:
+            raise ValueError(f"hidden must be a multiple of {HEADS}, the heads of the attention, got {hidden}")
         self.image = MLP(dim, hidden, depth)
         if rank:
             low_rank(self.image, rank)

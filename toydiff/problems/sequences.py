@@ -19,6 +19,9 @@ from .base import Entry, Measured, Part, Problem, Sizes
 
 FRAMES, DIM = 8, 2
 
+HIDDEN = 64
+"""The width of a student's network."""
+
 MOST_COMPARED = 2000
 """The measures use the first so many clips only."""
 
@@ -87,7 +90,7 @@ class SequenceProblem(Problem):
 
     def network(self, *, guided: bool = False) -> nn.Module:
         frames, dim = self.shape
-        return ClipMLP(frames, dim, classes=self.classes, guided=guided)
+        return ClipMLP(frames, dim, HIDDEN, classes=self.classes, guided=guided)
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
         check_finite(samples, "samples")
