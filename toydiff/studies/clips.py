@@ -1,5 +1,6 @@
 """AnimateLCM's claims on clips of points: image first and motion second beside other trainings, and how to sample."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,13 +17,19 @@ MEASURES = ("distance", "frame", "lag-1", "velocity", "accuracy")
 STEPS, GUIDANCE = (1, 2, 4, 8), (1.0, 1.5, 2.0)
 
 
+@functools.cache
+def ring() -> Problem:
+    """The clips of all models here; the problem keeps its floors."""
+    return sequence("ring")
+
+
 def trained(seed: int = 0, updates: int = 2000, on: Problem | None = None, **changes: object) -> dict[str, Model]:
     """The models of `TRAININGS` by name, each student after `updates` updates of an LCM, an even number.
 
     The decoupled one spends half of them on single frames and half on clips. The teacher has two stages of half as many
     updates each before that. changes: knobs of all trainings, such as batch.
     """
-    on = sequence("ring") if on is None else on
+    on = ring() if on is None else on
     if check_count(updates, "updates") % 2:
         raise ValueError(f"updates are shared by two stages, and must be even, got {updates}")
     animate = train("animatelcm", on, seed=seed, changes=changes | {"updates": 2 * updates})
@@ -42,7 +49,7 @@ def trained(seed: int = 0, updates: int = 2000, on: Problem | None = None, **cha
 
 def measured(model: Model, steps: int, guidance_scale: float = 1.0, n: int = 1000, on: Problem | None = None) -> dict:
     """`MEASURES` of n samples of a model, and their floors by `floor NAME`."""
-    on = sequence("ring") if on is None else on
+    on = ring() if on is None else on
     (row,) = evaluate(model, on, steps=[steps], n=n, guidance_scale=guidance_scale)
     parts = {"distance": {"value": row["distance"], "floor": row["floor"]}} | row["parts"]
     values = {name: part["value"] for name, part in parts.items()} | {"accuracy": row["accuracy"]}
