@@ -487,7 +487,7 @@ def test_clips_of_a_folder(moving, animatediff, tmp_path):
     assert [text_of(int(id_)) for id_ in on._latents[1]] == [*tiny_sd.PROMPTS, tiny_sd.PROMPTS[0]]
     assert set(labels.tolist()) == set(on.ids.tolist())
     assert len(list(tmp_path.glob("latents-*.rows"))) == 1
-    with pytest.raises(ValueError, match=r"it holds 6 frame\(s\), and a clip has 7 here"):
+    with pytest.raises(ValueError, match=r"it holds 6 frames, and a clip has 7 here"):
         problem(f"sd:{animatediff}", settings={"data": str(moving), "frames": 7}).data(1)
 
 
@@ -586,7 +586,7 @@ def test_what_training_refuses(command, animatediff, checkpoints, moving, tmp_pa
         ([checkpoints["sd"], "--motion-only"], "it has no layers between frames to train"),
         ([animatediff, "--motion-only", "--full"], "give one of the two"),
         ([animatediff, "--frames", 40], "32 frames at most"),
-        ([animatediff, "--frames", 7], "it holds 6 frame(s), and a clip has 7 here"),
+        ([animatediff, "--frames", 7], "it holds 6 frames, and a clip has 7 here"),
     ):
         code, _, err = command(*words, *more)
         assert (code, err.count("\n")) == (2, 1), err

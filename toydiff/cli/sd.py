@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.files import write_bytes
-from ..support.words import unknown
+from ..support.words import plural, unknown
 from .terminal import (
     MOST_SAMPLES,
     SUFFIXES,
@@ -424,7 +424,7 @@ def prepare(
 
 
 def skipped(the_problem: "Problem") -> dict[str, int]:
-    """How many bad pictures were left out, where that was allowed (--skip-bad), for a row of JSON."""
+    """How many bad pictures, and captions without one, were left out, where that was allowed (--skip-bad)."""
     from ..problems.stable_diffusion import StableDiffusionProblem
 
     allowed = isinstance(the_problem, StableDiffusionProblem) and the_problem.settings().get("skip_bad")
@@ -437,7 +437,7 @@ def skipped_text(the_problem: "Problem") -> str:
     if count is None:
         return ""
     first = f"; the first: {the_problem.skipped[0]}" if count else ""  # type: ignore[attr-defined]
-    return f"\n{count} bad picture{'s were' if count != 1 else ' was'} left out{first}"
+    return f"\nleft out: {plural(count, 'bad item')}{first}"
 
 
 def usual_guidance(the_problem: "Problem") -> float:
@@ -640,9 +640,9 @@ def text(row: Mapping, out: Path) -> str:
         else ""
     )
     return (
-        f"{row['n'] * prompts} {what}{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
-        f"by {row['solver']}, {row['steps']} steps: "
-        f"{row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
+        f"{plural(row['n'] * prompts, what)} of {plural(prompts, 'prompt')} "
+        f"by {row['solver']}, {plural(row['steps'], 'step')}: "
+        f"{plural(row['nfe'], 'network call')} each (NFE), {plural(row['rounds'], 'round')}, {row['seconds']:.3g} s\n"
         f"{below}{row['safety']}\nwrote {out}"
     )
 

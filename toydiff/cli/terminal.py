@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..support.files import json_text, seen, writable_file, write_text
-from ..support.words import quoted, unknown
+from ..support.words import plural, quoted, unknown
 from .launchers import is_first_process
 
 MOST_SAMPLES = 100_000
@@ -161,8 +161,8 @@ def sample_text(row: Mapping, distance_name: str | None, out: Path) -> str:
     """What a call of `toydiff sample` did, for people."""
     accuracy = "" if row["accuracy"] is None else f"; {row['accuracy']:.1%} of the requested class"
     return (
-        f"{row['method']} on {row['problem']}: {row['n']} samples in {row['nfe']} network calls each (NFE), "
-        f"{row['rounds']} rounds, {row['seconds']:.3g} s\n"
+        f"{row['method']} on {row['problem']}: {plural(row['n'], 'sample')} in {plural(row['nfe'], 'network call')} each "
+        f"(NFE), {plural(row['rounds'], 'round')}, {row['seconds']:.3g} s\n"
         f"{distance_name} to true samples {row['distance']:.3g}; "
         f"true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
         f"wrote {out}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.files import check_folder, writable_folder, write_bytes
-from ..support.words import unknown
+from ..support.words import plural, unknown
 from . import sd as cli_sd
 from .launchers import is_first_process, runs_with_others
 from .terminal import (
@@ -190,7 +190,7 @@ def train_text(row: Mapping, updates: int) -> str:
             "and, where there is a second model, more updates of it\n"
         )
     return (
-        f"{already}{row['method']} on {row['problem']}: {row['updates']} updates in {row['seconds']:.3g} s, "
+        f"{already}{row['method']} on {row['problem']}: {plural(row['updates'], 'update')} in {row['seconds']:.3g} s, "
         f"last loss {row['loss']:.3g}{calls}\n"
         f"{kept}it is in {row['folder']}; measure it with: toydiff evaluate {row['folder']}"
     )
@@ -399,9 +399,9 @@ def pairs(args: argparse.Namespace) -> None:
     report(
         json_to,
         row,
-        f"{row['n']} pairs of {row['problem']} in {row['folder']}: {row['solver']}, {row['steps']} steps, "
-        f"{row['nfe']} network calls each (NFE), {row['teacher_calls']:,} in all, {row['seconds']:.3g} s"
-        + cli_sd.skipped_text(the_problem),
+        f"{plural(row['n'], 'pair')} of {row['problem']} in {row['folder']}: {row['solver']}, "
+        f"{plural(row['steps'], 'step')}, {plural(row['nfe'], 'network call')} each (NFE), "
+        f"{row['teacher_calls']:,} in all, {row['seconds']:.3g} s" + cli_sd.skipped_text(the_problem),
     )
 
 
@@ -574,7 +574,7 @@ def as_png(
     from ..plots.static import digits
 
     title = (
-        f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: "
+        f"{row['method']} on {row['problem']}, {plural(row['nfe'], 'network call')}: "
         f"distance {row['distance']:.3g}, floor {row['floor']:.3g}"
     )
     if len(the_problem.shape) > 1:
@@ -591,7 +591,7 @@ def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None
     from ..plots import static
     from ..problems import MixtureProblem
 
-    drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
+    drawn = f"{plural(row['nfe'], 'network call')}: distance {row['distance']:.3g}"
     true = f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}"
     background: GaussianMixture | Density
     if isinstance(the_problem, MixtureProblem):
