@@ -585,6 +585,8 @@ def test_what_training_refuses(command, animatediff, checkpoints, moving, tmp_pa
     for more, line in (
         ([checkpoints["sd"], "--motion-only"], "it has no layers between frames to train"),
         ([animatediff, "--motion-only", "--full"], "give one of the two"),
+        ([animatediff, "--motion-only", "--rank", 4], "--rank is that of a LoRA, and --motion-only trains none"),
+        ([animatediff, "--full", "--rank", 4], "--rank is that of a LoRA, and --full trains none"),
         ([animatediff, "--frames", 40], "32 frames at most"),
         ([animatediff, "--frames", 7], "it holds 6 frames, and a clip has 7 here"),
     ):

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 SINGLE = (".safetensors", ".ckpt")
 EXPORTED = "toydiff.json"
 """A folder with this file was written by `toydiff export`."""
+AS_ADAPTER = (
+    "a motion adapter, the layers between the frames of a clip; give a checkpoint of SD as --model, and this as "
+    "--motion-adapter"
+)
+"""What is said of one in the place of a checkpoint."""
 FOR_FILES = "a configuration (--config) is for a single file; a folder has its own"
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
 JSON_FILES = ("*.json", "*.txt")
@@ -146,6 +151,9 @@ def _from_folder(path: Path, model: str, unsafe: bool, network: Making) -> "tupl
     if not (path / "model_index.json").exists():
         single = next(path.glob("*.safetensors"), None)
         hint = ""
+        if any(_is_adapter(place / "config.json") for place in (path, path / ADAPTER)):
+            by = "was written by `toydiff export` and holds" if (path / EXPORTED).exists() else "holds"
+            raise ValueError(f"the folder {model!r} {by} {AS_ADAPTER}")
         if (path / "config.json").exists():
             hint = "; a UNet or transformer alone goes on top of a whole checkpoint, with --unet"
         elif (path / "unet").is_dir() or (path / "transformer").is_dir():
@@ -173,6 +181,11 @@ def _from_folder(path: Path, model: str, unsafe: bool, network: Making) -> "tupl
     except ValueError as error:
         raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
     return family, pipe, "controlnet" in named(parts)
+
+
+def _is_adapter(config: Path) -> bool:
+    """Whether a configuration is that of a motion adapter."""
+    return config.is_file() and layout.read_json(config).get("_class_name") == "MotionAdapter"
 
 
 def _component(folder: Path, class_: str, family: Family, unsafe: bool, network: Making) -> Any:
@@ -313,6 +326,7 @@ def _configuration(
     """The family of a single file, and what the model_index.json says that it holds. The JSON files and the words of
     the tokenizers are copied into the folder, so that neither weights nor code beside them are used."""
     refuse_flux(path, tensors)
+    refuse_motion(path, tensors)
     if config is None:
         folder = hub.configuration(usual_configuration(tensors), local_only, f"the file {str(path)!r}")
     elif Path(config).is_dir():
@@ -338,6 +352,8 @@ def _configuration(
 
 OF_SD3, OF_FLUX = "joint_blocks.", "double_blocks."
 """What the names of the layers of these transformers hold in single files."""
+OF_MOTION = "motion_modules"
+"""What the names of the layers between frames hold."""
 
 
 def refuse_flux(path: Path, names: Collection[str]) -> None:
@@ -348,6 +364,12 @@ def refuse_flux(path: Path, names: Collection[str]) -> None:
             f"the file {str(path)!r} holds a transformer of FLUX.1, which is not read from single files; "
             "give a folder in diffusers' layout, or a hub id"
         )
+
+
+def refuse_motion(path: Path, names: Collection[str]) -> None:
+    """`ValueError` for the file of a motion adapter, by the names of its tensors, in the place of a checkpoint."""
+    if names and all(OF_MOTION in key for key in names):
+        raise ValueError(f"the file {str(path)!r} holds {AS_ADAPTER}")
 
 
 def usual_configuration(names: Collection[str]) -> str:

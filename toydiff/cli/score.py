@@ -16,6 +16,7 @@ from .terminal import (
     add_device,
     add_json,
     finite,
+    given,
     output_file,
     place,
     report,
@@ -186,14 +187,14 @@ def arguments(parser: Parser) -> None:
         "--data",
         dest="pictures",
         metavar="PATH",
-        type=place,
+        type=given,
         help="pictures with captions, as `toydiff train` takes them: the real images, and the prompts",
     )
     parser.add_argument(
         "--prompts",
         dest="texts",
         metavar="FILE",
-        type=place,
+        type=given,
         help="prompts, one a line, where there are no real images",
     )
     parser.add_argument(
@@ -204,13 +205,13 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--clip",
         metavar="DIR",
-        type=place,
+        type=given,
         help="for the CLIP score: the folder of a CLIP model of transformers",
     )
     parser.add_argument(
         "--features",
         metavar="PATH",
-        type=place,
+        type=given,
         help="for FID: Inception in TorchScript (inception-2015-12-05.pt), or the folder of a CLIP model",
     )
     parser.add_argument(

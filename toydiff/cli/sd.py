@@ -17,6 +17,7 @@ from .terminal import (
     Group,
     Parser,
     finite,
+    given,
     place,
     report,
     sample_file,
@@ -124,38 +125,38 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--model",
         dest="checkpoint",
         metavar="PATH",
-        type=place,
+        type=given,
         help="the checkpoint: a folder in diffusers' layout, a hub id, or a .safetensors file",
     )
     group.add_argument(
         "--config",
         metavar="PATH",
-        type=place,
+        type=given,
         help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind, or a hub id",
     )
     group.add_argument(
         "--lora",
         metavar="PATH[:STRENGTH]",
-        type=place,
+        type=given,
         action="append",
         help="add a LoRA to the weights, style.safetensors:0.8 for 0.8 times its change; may be given again",
     )
     group.add_argument(
         "--unet",
         metavar="PATH",
-        type=place,
+        type=given,
         help="another UNet, or transformer, in place of the checkpoint's: a folder, or a .safetensors file of weights",
     )
     group.add_argument(
         "--vae",
         metavar="PATH",
-        type=place,
+        type=given,
         help="another VAE in place of the checkpoint's, AutoencoderKL or AutoencoderTiny, for the same latents",
     )
     group.add_argument(
         "--motion-adapter",
         metavar="PATH",
-        type=place,
+        type=given,
         help="layers between frames (diffusers' MotionAdapter), with which a checkpoint of SD makes clips",
     )
     group.add_argument(
@@ -247,11 +248,13 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--image",
             metavar="FILE",
+            type=given,
             help="start from this picture (img2img), scaled and cut to --size",
         )
         group.add_argument(
             "--mask",
             metavar="FILE",
+            type=given,
             help="with --image: make only what is white in this picture anew (inpainting), scaled and cut to --size",
         )
         group.add_argument(
@@ -274,13 +277,13 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--preview",
             metavar="PATH",
-            type=place,
+            type=given,
             help="write what is predicted after each step as a picture, decoded by this AutoencoderTiny (TAESD)",
         )
         group.add_argument(
             "--preview-dir",
             metavar="DIR",
-            type=place,
+            type=given,
             help="with --preview: the folder of its pictures, BATCH-STEP.png; empty, or made where missing",
         )
         for option, what in (
@@ -307,13 +310,13 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--prompts",
             metavar="FILE",
-            type=place,
+            type=given,
             help="prompts, one a line",
         )
         group.add_argument(
             "--data",
             metavar="PATH",
-            type=place,
+            type=given,
             help="a folder of images with captions (metadata.jsonl, .csv or .parquet, or a .txt file each; animated "
             "ones for clips), tar shards or parquet files ('shards/{000..099}.tar'), or what `toydiff pairs` wrote",
         )
@@ -350,7 +353,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--cache",
             metavar="DIR",
-            type=place,
+            type=given,
             help="folder that keeps encoded images and prompts (default: cache in the folder of --out)",
         )
 
@@ -407,6 +410,9 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
             "cache": args.cache or cache,
             "skip_bad": bool(args.skip_bad),
         }
+        if args.rank is not None and settings["trained"] != "lora":
+            other = "--full" if args.full else "--motion-only"
+            raise ValueError(f"--rank is that of a LoRA, and {other} trains none: give one of the two")
         settings |= {} if args.rank is None else {"rank": args.rank}
     made = StableDiffusionProblem(model, **settings)
     made.progress = show_progress()

@@ -78,6 +78,14 @@ def place(text: str) -> str:
     return text
 
 
+def given(text: str) -> str:
+    """The type of an argument that names a file or a folder which is there: a `place` that is not empty, which would
+    mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or a folder, got ''")
+    return place(text)
+
+
 def whole(least: int, most: int) -> Callable[[str], int]:
     """The type of an argument that is a whole number from `least` to `most`."""
 
@@ -161,8 +169,8 @@ def sample_text(row: Mapping, distance_name: str | None, out: Path) -> str:
     """What a call of `toydiff sample` did, for people."""
     accuracy = "" if row["accuracy"] is None else f"; {row['accuracy']:.1%} of the requested class"
     return (
-        f"{row['method']} on {row['problem']}: {plural(row['n'], 'sample')} in {plural(row['nfe'], 'network call')} each "
-        f"(NFE), {plural(row['rounds'], 'round')}, {row['seconds']:.3g} s\n"
+        f"{row['method']} on {row['problem']}: {plural(row['n'], 'sample')} in "
+        f"{plural(row['nfe'], 'network call')} each (NFE), {plural(row['rounds'], 'round')}, {row['seconds']:.3g} s\n"
         f"{distance_name} to true samples {row['distance']:.3g}; "
         f"true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
         f"wrote {out}"

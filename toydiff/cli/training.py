@@ -24,6 +24,7 @@ from .terminal import (
     add_json,
     cell,
     finite,
+    given,
     output_file,
     place,
     report,
@@ -280,19 +281,19 @@ def train_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="RUN",
-        type=place,
+        type=given,
         help="the model to learn from (default: the problem's own teacher)",
     )
     parser.add_argument(
         "--start",
         metavar="RUN",
-        type=place,
+        type=given,
         help="the model whose weights the student starts with (default: the teacher, if it has weights)",
     )
     parser.add_argument(
         "--pairs",
         metavar="DIR",
-        type=place,
+        type=given,
         help="what `toydiff pairs` wrote, for a method that needs pairs",
     )
     _seed(parser, "seed of the first weights and of all that is drawn in training")
@@ -412,7 +413,7 @@ def pairs_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="RUN",
-        type=place,
+        type=given,
         help="a run's folder or bundled weights (default: the problem's own teacher)",
     )
     parser.add_argument(
