@@ -330,10 +330,12 @@ def test_a_gif_and_a_film_strip(command, animatediff, tmp_path):
             assert np.array_equal(np.asarray(strip)[y : y + 16, x : x + 16], images[clip, k])
     moving = Image.open(tmp_path / "a.gif")
     assert (moving.n_frames, moving.size, moving.info["loop"]) == (5, (36, 36), 0)
-    assert moving.info["duration"] == 120  # 8 frames a second, in the hundredths that GIF has
-    assert json.loads(moving.info["comment"])["prompts"] == PROMPTS
+    settings = json.loads(moving.info["comment"])
+    assert (settings["prompts"], settings["fps"], settings["dtype"]) == (PROMPTS, 8, "float32")
+    assert json.loads(strip.text["toydiff"])["fps"] is None
     for k in range(5):
         moving.seek(k)
+        assert moving.info["duration"] == (120, 130)[k % 2]  # 8 frames a second, in GIF's hundredths
         sheet = np.asarray(moving.convert("RGB")).astype(int)
         for clip in range(4):  # a row a prompt
             y, x = 20 * (clip // 2), 20 * (clip % 2)
@@ -593,6 +595,7 @@ def test_what_training_refuses(command, animatediff, checkpoints, moving, tmp_pa
         code, _, err = command(*words, *more)
         assert (code, err.count("\n")) == (2, 1), err
         assert line in err
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_student_that_takes_the_scale_stays_here(animatediff, moving, tmp_path):

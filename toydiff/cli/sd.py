@@ -2,10 +2,12 @@
 in `adapters`."""
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -429,6 +431,22 @@ def prepare(
     the_problem.checkpoint.to(device, dtype, offload=bool(getattr(args, "cpu_offload", False)))
 
 
+@contextlib.contextmanager
+def tidy(out: str) -> Iterator[None]:
+    """Within the block, what is refused before anything else is in the folder OUT leaves no OUT/cache behind that it
+    made, and no OUT. Pictures that were encoded are kept: that takes long, and the next try uses them."""
+    folder, cache = Path(out), Path(out) / "cache"
+    there = [place for place in (folder, cache) if place.exists()]
+    try:
+        yield
+    except ValueError:
+        if cache not in there and not any(cache.glob("latents-*")) and list(folder.glob("*")) == [cache]:
+            shutil.rmtree(cache, ignore_errors=True)
+            if folder not in there:
+                folder.rmdir()
+        raise
+
+
 def skipped(the_problem: "Problem") -> dict[str, int]:
     """How many bad pictures, and captions without one, were left out, where that was allowed (--skip-bad)."""
     from ..problems.stable_diffusion import StableDiffusionProblem
@@ -563,7 +581,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "crop": args.crop,
         "target_size": args.target_size,
         "round_timesteps": bool(args.round_timesteps),
-        "dtype": str(args.dtype or "default"),
+        "fps": (args.fps or FPS) if out.suffix in MOVING else None,
+        "dtype": str(the_problem.checkpoint.network.dtype).removeprefix("torch."),
         "vae_tiling": bool(args.vae_tiling),
         "vae_slicing": bool(args.vae_slicing),
         "lora": args.lora or [],
@@ -616,7 +635,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         **({} if args.at_once is None else {"at_once": args.at_once}),
     )
     if out.suffix in MOVING:
-        made_of = as_moving(made, settings, out.suffix, args.fps or FPS)
+        made_of = as_moving(made, settings, out.suffix)
     else:
         made_of = as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings)
     write_bytes(out, made_of)
@@ -665,14 +684,14 @@ def as_png(made: "Images", settings: Mapping) -> bytes:
     return sheet_png(images, _columns(settings), dict(settings))
 
 
-def as_moving(made: "Images", settings: Mapping, suffix: str, fps: int) -> bytes:
+def as_moving(made: "Images", settings: Mapping, suffix: str) -> bytes:
     """A GIF or MP4 of the clips, a row for each prompt. Its comment holds the settings as JSON."""
     from ..adapters.clips import gif, mp4
     from ..adapters.images import as_bytes
 
     assert made.images is not None  # they were decoded
     write = gif if suffix == ".gif" else mp4
-    return write(as_bytes(made.images), _columns(settings), dict(settings), fps)
+    return write(as_bytes(made.images), _columns(settings), dict(settings), settings["fps"])
 
 
 def _columns(settings: Mapping) -> int:

@@ -107,25 +107,26 @@ def train(args: argparse.Namespace) -> None:
     else:
         cli_sd.refuse(args, f"and {args.problem} is none")
     try:
-        run = runs.train(
-            args.method,
-            the_problem,
-            out=args.out,
-            seed=args.seed,
-            changes=changes,
-            teacher=args.teacher,
-            start=args.start,
-            pairs=args.pairs,
-            resume=args.resume,
-            every=args.every,
-            watch=args.watch,
-            patience=args.patience,
-            accumulate=args.accumulate,
-            device=device,
-            accelerator=accelerator,
-            progress=show_progress(),
-        )
-        updates = sum(1 for _ in run)
+        with cli_sd.tidy(args.out):
+            run = runs.train(
+                args.method,
+                the_problem,
+                out=args.out,
+                seed=args.seed,
+                changes=changes,
+                teacher=args.teacher,
+                start=args.start,
+                pairs=args.pairs,
+                resume=args.resume,
+                every=args.every,
+                watch=args.watch,
+                patience=args.patience,
+                accumulate=args.accumulate,
+                device=device,
+                accelerator=accelerator,
+                progress=show_progress(),
+            )
+            updates = sum(1 for _ in run)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_continue(args.out)) from None
     if is_first_process():
@@ -384,7 +385,8 @@ def pairs(args: argparse.Namespace) -> None:
     to_device(torch.device(usable(args.device or "cpu")), the_problem, teacher)
     began = time.perf_counter()
     try:
-        made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
+        with cli_sd.tidy(args.out):
+            made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; the same command continues") from None
     row = {
