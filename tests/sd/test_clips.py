@@ -267,6 +267,8 @@ def test_what_is_no_motion_adapter(clips, checkpoints, families, tmp_path):
     assert "it is a UNet2DConditionModel, and a MotionAdapter is needed" in line
     for other in (checkpoints["xl"], families["sd3"]):
         assert "a motion adapter is for SD 1.x, SD 2.x and AnimateDiff" in said(other, motion_adapter=clips["v1-5"])
+    file = clips["v1-5"] / "diffusion_pytorch_model.safetensors"
+    assert "is a file, and a folder is needed; Python makes one" in said(clips["sd15"], motion_adapter=file)
     broken = Path(shutil.copytree(clips["v1-5"], tmp_path / "broken"))
     [weights] = broken.glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -281,7 +283,7 @@ def test_other_pipelines_of_clips_are_refused_by_name(clips, tmp_path):
     folder = Path(shutil.copytree(clips["saved"], tmp_path / "other"))
     change(folder / "model_index.json", _class_name="AnimateDiffSDXLPipeline")
     line = said(folder)
-    assert "is a AnimateDiffSDXLPipeline" in line
+    assert "is an AnimateDiffSDXLPipeline" in line
     assert SUPPORTED in line
     assert "AnimateDiffPipeline" in SUPPORTED
 

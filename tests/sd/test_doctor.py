@@ -214,7 +214,7 @@ def test_a_single_file(checkpoints, tmp_path, found, doctor):
     code, out, err = doctor(tmp_path / "other.safetensors")
     assert (code, out) == (2, "")
     assert "no weights of a UNet (model.diffusion_model), and none of a LoRA" in err
-    (tmp_path / "old.ckpt").write_bytes(b"x")
+    (tmp_path / "old.ckpt").write_bytes(b"\x80\x02x")
     for name, word in (("old.ckpt", "pickle"), ("none", "no checkpoint"), ("none.safetensors", "no checkpoint")):
         code, out, err = doctor(tmp_path / name)
         assert (code, out) == (2, "")

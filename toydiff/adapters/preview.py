@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..support.checks import check_finite
 from ..support.files import check_folder, writable_folder, write_bytes
+from ..support.words import with_article
 from .checkpoint import AT_ONCE, StableDiffusion
 from .images import as_bytes, sheet_png
 from .quiet import quietly
@@ -40,7 +41,9 @@ class Preview:
         with quietly():
             self.vae = other_vae(checkpoint.pipe, checkpoint.family, place, local_only, unsafe)
         if type(self.vae).__name__ != "AutoencoderTiny":
-            raise ValueError(f"a preview is made by an AutoencoderTiny, and {place!r} is a {type(self.vae).__name__}")
+            raise ValueError(
+                f"a preview is made by an AutoencoderTiny, and {place!r} is {with_article(type(self.vae).__name__)}"
+            )
         check_weights(self.vae, f"the VAE {place!r}")
         self.vae.eval().requires_grad_(False)
 

@@ -22,6 +22,7 @@ from .images import Kept, as_bytes, computed, digest, stamps
 from .quiet import naming, quietly
 from .shards import Picture
 from .store import Store
+from .weights import PICKLES
 
 ROWS = 1000
 """Rows that are read at once."""
@@ -99,6 +100,10 @@ class Inception:
         place = Path(file)
         if not place.is_file():
             raise ValueError(f"there is no file of TorchScript, and no folder of a CLIP model, at {str(file)!r}")
+        with place.open("rb") as opened:
+            archive = opened.read(4) == PICKLES[1]
+        if not unsafe and not archive:
+            raise ValueError(f"{str(file)!r} is no network: neither TorchScript, nor the folder of a CLIP model")
         if not unsafe:
             raise ValueError(f"{str(file)!r} is TorchScript, which can run code; if you trust it: --unsafe-weights")
         with naming(place), quietly():

@@ -29,7 +29,7 @@ def arguments(parser: Parser) -> None:
         "--motion-adapter",
         metavar="PATH",
         type=given,
-        help="layers between frames, a folder or a .safetensors file, with which a checkpoint of SD makes clips",
+        help="a folder of layers between frames, with which a checkpoint of SD makes clips",
     )
     add_json(parser)
 

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.files import write_bytes
-from ..support.words import plural, unknown
+from ..support.words import plural, quoted, unknown
 from .terminal import (
     MOST_SAMPLES,
     SUFFIXES,
@@ -86,20 +87,36 @@ TO_TRAIN = ("prompts", "data", "rank", "full", "motion_only", "gradient_checkpoi
 
 def size_of(text: str) -> int | tuple[int, int]:
     """The type of the argument of --size: 512 or 512x768, height first."""
-    read = whole(8, MOST_SIZE)
-    sides = [read(part) for part in text.lower().split("x")]
-    if len(sides) > 2:
-        raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
+    sides = _sides(text, "x", 8, MOST_SIZE)
+    if not 1 <= len(sides) <= 2:
+        raise argparse.ArgumentTypeError(
+            f"must be one number, or height x width, as 512 or 512x768, from 8 to {MOST_SIZE}, got {quoted(text)}"
+        )
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def two(text: str) -> tuple[int, int]:
-    """The type of the arguments of --original-size, --crop and --target-size: 768,512, vertical first."""
-    read = whole(0, 2**20)
-    numbers = [read(part) for part in text.split(",")]
-    if len(numbers) != 2:
-        raise argparse.ArgumentTypeError(f"must be two numbers of pixels, vertical and horizontal, got {text!r}")
-    return numbers[0], numbers[1]
+def two(least: int) -> Callable[[str], tuple[int, int]]:
+    """The type of the arguments of --original-size, --crop and --target-size: 768,512 or 768x512, vertical first."""
+
+    def read(text: str) -> tuple[int, int]:
+        sides = _sides(text, ",x", least, 2**20)
+        if len(sides) != 2:
+            raise argparse.ArgumentTypeError(
+                "must be two numbers of pixels, vertical and horizontal, as 768,512 or 768x512, "
+                f"of at least {least}, got {quoted(text)}"
+            )
+        return sides[0], sides[1]
+
+    return read
+
+
+def _sides(text: str, between: str, least: int, most: int) -> list[int]:
+    """The whole numbers between some characters; none where one is no number from `least` to `most`."""
+    read = whole(least, most)
+    try:
+        return [read(part) for part in re.split(f"[{between}]", text.lower())]
+    except argparse.ArgumentTypeError:
+        return []
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -266,16 +283,19 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8, "
             "and 1 with --mask)",
         )
-        for option, metavar, what in (
+        for option, metavar, least, what in (
             (
                 "--original-size",
                 "H,W",
+                1,
                 "the size of the picture that it is as if cut from (default: the image's)",
             ),
-            ("--crop", "Y,X", "the corner in that picture where it is as if cut out (default: 0,0)"),
-            ("--target-size", "H,W", "the size that it is as if cut to (default: the image's)"),
+            ("--crop", "Y,X", 0, "the corner in that picture where it is as if cut out (default: 0,0)"),
+            ("--target-size", "H,W", 1, "the size that it is as if cut to (default: the image's)"),
         ):
-            group.add_argument(option, metavar=metavar, type=two, help=f"SDXL sees sizes beside a prompt: {what}")
+            group.add_argument(
+                option, metavar=metavar, type=two(least), help=f"SDXL sees sizes beside a prompt: {what}"
+            )
         group.add_argument(
             "--preview",
             metavar="PATH",
@@ -428,6 +448,8 @@ def prepare(
     dtype = args.dtype or ("float16" if device == "cuda" and not training else "float32")
     if training and dtype == "float16":
         raise ValueError("gradients underflow in float16; train with --dtype bfloat16 or float32")
+    if device == "cpu" and getattr(args, "cpu_offload", None):
+        raise ValueError("--cpu-offload needs --device cuda or mps")
     the_problem.checkpoint.to(device, dtype, offload=bool(getattr(args, "cpu_offload", False)))
 
 
@@ -551,6 +573,9 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         raise ValueError(f"--fps is for clips that move ({', '.join(MOVING)}), and --out is {args.out!r}")
     if (args.preview is None) != (args.preview_dir is None):
         raise ValueError("--preview names a TAESD, and --preview-dir the folder of its pictures: give both, or neither")
+    for name in ("mask", "strength"):
+        if getattr(args, name) is not None and args.image is None:
+            raise ValueError(f"--{name} needs --image, the picture to start from")
     if not args.prompt:
         raise ValueError("give at least one --prompt; it may be empty")
     the_problem, D, sampler, guidance_scale = chosen(args, model)

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any):
         self.options: list[str] = []
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        # -1,0 is an argument, which its type refuses, and no option
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         self.options += [name for name in names if name.startswith("--")]
