@@ -14,6 +14,7 @@ import torch
 from diffusers import (
     AnimateDiffPipeline,
     AutoencoderKL,
+    AutoencoderTiny,
     DDIMScheduler,
     DiffusionPipeline,
     FluxTransformer2DModel,
@@ -208,6 +209,22 @@ def save(folder: Path | str, kind: str, seed: int = 0) -> str:
         parts |= {"feature_extractor": [None, None], "image_encoder": [None, None]}
     (folder / "model_index.json").write_text(json.dumps(parts, indent=2))
     return str(folder)
+
+
+def taesd(checkpoint: Any, folder: Path) -> Path:
+    """Write a TAESD of random weights for a checkpoint's latents."""
+    levels = checkpoint.scale.bit_length()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        made = AutoencoderTiny(
+            encoder_block_out_channels=(8,) * levels,
+            decoder_block_out_channels=(8,) * levels,
+            num_encoder_blocks=(1,) * levels,
+            num_decoder_blocks=(1,) * levels,
+            latent_channels=checkpoint.channels,
+        )
+    made.save_pretrained(folder)
+    return folder
 
 
 WIDTHS = [32, 32, 32, 32]  # 320, 640, 1280, 1280

@@ -62,6 +62,7 @@ FEATURES = [
         dict.fromkeys(("sd", "sd3", "flux-dev", "flux-schnell", "animatediff"), "sees no sizes"),
     ),
     Feature("`--vae-tiling`, `--vae-slicing`", "switched"),
+    Feature("`--preview`", "previewed"),
     Feature("`--frames`: clips", "frames", dict.fromkeys(("sd", "xl", "sd3", "flux-dev", "flux-schnell"), "of clips")),
     Feature("`--guidance-rescale`, `--guidance-interval`", "rescaled", {"flux-dev": "guidance"}),
     Feature("`--vae`", "another_vae"),

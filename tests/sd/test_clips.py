@@ -267,6 +267,8 @@ def test_what_is_no_motion_adapter(clips, checkpoints, families, tmp_path):
     assert "it is a UNet2DConditionModel, and a MotionAdapter is needed" in line
     for other in (checkpoints["xl"], families["sd3"]):
         assert "a motion adapter is for SD 1.x, SD 2.x and AnimateDiff" in said(other, motion_adapter=clips["v1-5"])
+    file = clips["v1-5"] / "diffusion_pytorch_model.safetensors"
+    assert "is a file, and a folder is needed; Python makes one" in said(clips["sd15"], motion_adapter=file)
     broken = Path(shutil.copytree(clips["v1-5"], tmp_path / "broken"))
     [weights] = broken.glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -281,7 +283,7 @@ def test_other_pipelines_of_clips_are_refused_by_name(clips, tmp_path):
     folder = Path(shutil.copytree(clips["saved"], tmp_path / "other"))
     change(folder / "model_index.json", _class_name="AnimateDiffSDXLPipeline")
     line = said(folder)
-    assert "is a AnimateDiffSDXLPipeline" in line
+    assert "is an AnimateDiffSDXLPipeline" in line
     assert SUPPORTED in line
     assert "AnimateDiffPipeline" in SUPPORTED
 
@@ -330,10 +332,12 @@ def test_a_gif_and_a_film_strip(command, animatediff, tmp_path):
             assert np.array_equal(np.asarray(strip)[y : y + 16, x : x + 16], images[clip, k])
     moving = Image.open(tmp_path / "a.gif")
     assert (moving.n_frames, moving.size, moving.info["loop"]) == (5, (36, 36), 0)
-    assert moving.info["duration"] == 120  # 8 frames a second, in the hundredths that GIF has
-    assert json.loads(moving.info["comment"])["prompts"] == PROMPTS
+    settings = json.loads(moving.info["comment"])
+    assert (settings["prompts"], settings["fps"], settings["dtype"]) == (PROMPTS, 8, "float32")
+    assert json.loads(strip.text["toydiff"])["fps"] is None
     for k in range(5):
         moving.seek(k)
+        assert moving.info["duration"] == (120, 130)[k % 2]  # 8 frames a second, in GIF's hundredths
         sheet = np.asarray(moving.convert("RGB")).astype(int)
         for clip in range(4):  # a row a prompt
             y, x = 20 * (clip // 2), 20 * (clip % 2)
@@ -487,7 +491,7 @@ def test_clips_of_a_folder(moving, animatediff, tmp_path):
     assert [text_of(int(id_)) for id_ in on._latents[1]] == [*tiny_sd.PROMPTS, tiny_sd.PROMPTS[0]]
     assert set(labels.tolist()) == set(on.ids.tolist())
     assert len(list(tmp_path.glob("latents-*.rows"))) == 1
-    with pytest.raises(ValueError, match=r"it holds 6 frame\(s\), and a clip has 7 here"):
+    with pytest.raises(ValueError, match=r"it holds 6 frames, and a clip has 7 here"):
         problem(f"sd:{animatediff}", settings={"data": str(moving), "frames": 7}).data(1)
 
 
@@ -585,12 +589,15 @@ def test_what_training_refuses(command, animatediff, checkpoints, moving, tmp_pa
     for more, line in (
         ([checkpoints["sd"], "--motion-only"], "it has no layers between frames to train"),
         ([animatediff, "--motion-only", "--full"], "give one of the two"),
+        ([animatediff, "--motion-only", "--rank", 4], "--rank is that of a LoRA, and --motion-only trains none"),
+        ([animatediff, "--full", "--rank", 4], "--rank is that of a LoRA, and --full trains none"),
         ([animatediff, "--frames", 40], "32 frames at most"),
-        ([animatediff, "--frames", 7], "it holds 6 frame(s), and a clip has 7 here"),
+        ([animatediff, "--frames", 7], "it holds 6 frames, and a clip has 7 here"),
     ):
         code, _, err = command(*words, *more)
         assert (code, err.count("\n")) == (2, 1), err
         assert line in err
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_student_that_takes_the_scale_stays_here(animatediff, moving, tmp_path):

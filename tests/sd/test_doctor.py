@@ -214,7 +214,7 @@ def test_a_single_file(checkpoints, tmp_path, found, doctor):
     code, out, err = doctor(tmp_path / "other.safetensors")
     assert (code, out) == (2, "")
     assert "no weights of a UNet (model.diffusion_model), and none of a LoRA" in err
-    (tmp_path / "old.ckpt").write_bytes(b"x")
+    (tmp_path / "old.ckpt").write_bytes(b"\x80\x02x")
     for name, word in (("old.ckpt", "pickle"), ("none", "no checkpoint"), ("none.safetensors", "no checkpoint")):
         code, out, err = doctor(tmp_path / name)
         assert (code, out) == (2, "")
@@ -255,6 +255,45 @@ def test_for_what_a_lora_is(tmp_path, found, doctor, layer, width, of):
     code, out, err = doctor(file)
     assert (code, out) == (2, "")
     assert "'lora_unet_x.hada_w1_a', which is no low-rank change of a layer" in err
+
+
+SPATIAL = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_"
+TEMPORAL = "unet.down_blocks.0.motion_modules.0.transformer_blocks.0.attn2.to_k.lora_"
+
+
+@pytest.mark.parametrize(
+    ("layers", "of", "text"),
+    [
+        ((SPATIAL, TEMPORAL), "clips (AnimateDiff), on SD 1", "1 layer of the network, 1 layer of the motion modules"),
+        ((TEMPORAL,), "the layers between frames of AnimateDiff (a motion LoRA)", "changes 1 layer of the motion"),
+    ],
+)
+def test_a_lora_of_clips(tmp_path, found, doctor, layers, of, text):
+    """The widths that layers between frames read are those of their frames, not of a text."""
+    tensors = {f"{name}A.weight": torch.zeros(4, 768 if name == SPATIAL else 320) for name in layers}
+    tensors |= {f"{name}B.weight": torch.zeros(320, 4) for name in layers}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    assert found(tmp_path / "lora.safetensors")["lora"] == of
+    assert text in doctor(tmp_path / "lora.safetensors")[1]
+
+
+def test_a_motion_adapter_is_no_checkpoint(clips, tmp_path, doctor):
+    """Neither a folder, nor a file, nor what `toydiff export` wrote."""
+    exported = tmp_path / "exported"
+    shutil.copytree(clips["v1-5"], exported / "motion_adapter")
+    (exported / "toydiff.json").write_text("{}")
+    file = tmp_path / "mm.safetensors"
+    shutil.copyfile(clips["v1-5"] / "diffusion_pytorch_model.safetensors", file)
+    for place, line in (
+        (clips["v1-5"], "holds a motion adapter"),
+        (exported, "was written by `toydiff export` and holds a motion adapter"),
+        (file, "holds a motion adapter"),
+    ):
+        code, out, err = doctor(place)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert line in err
+        assert "as --motion-adapter" in err
+    assert "left out: motion_adapter (its layers are in the UNet already)" in doctor(clips["saved"])[1]
 
 
 def test_a_lora_that_diffusers_wrote(checkpoints, tmp_path, found):

@@ -339,7 +339,7 @@ def test_a_foreign_pipeline_is_refused_with_the_families(broken):
     [
         ("transformer", ["diffusers", "FluxTransformer2DModel"], "is a FluxTransformer2DModel, not a SD3Transformer"),
         ("transformer", ["evil", "Evil"], "of 'evil', which is not known here"),
-        ("text_encoder_3", ["transformers", "AutoModel"], "is a AutoModel, not a T5EncoderModel"),
+        ("text_encoder_3", ["transformers", "AutoModel"], "is an AutoModel, not a T5EncoderModel"),
         ("tokenizer_3", ["evil", "T5TokenizerFast"], "of 'evil', which is not known here"),
         ("text_encoder", ["transformers", "CLIPTextModel"], "not a CLIPTextModelWithProjection"),
         ("unet", ["diffusers", "UNet2DConditionModel"], "a component 'unet'"),

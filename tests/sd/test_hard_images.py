@@ -265,9 +265,9 @@ def test_captions_in_a_table(tmp_path):
     table.write_text('file_name,caption,width\r\nin/a.png,"a fox, red\nand ""quick""",8\r\n\r\nin/b.png,,8\r\n')
     assert [text for _, text in image_folder(tmp_path)] == ['a fox, red\nand "quick"', "", "third"]
     for wrong, said in {
-        "file_name,words\nin/a.png,x\n": r"line 2 of '.*metadata.csv' is not like .*; a caption is text or caption",
+        "file_name,words\nin/a.png,x\n": r"'.*metadata.csv' lacks the column text or caption; it has file_name, words",
         "file_name,text,caption\nin/a.png,x,y\n": "line 2 of .* is not like",
-        "in/a.png,x\n": r"no caption|is not like",
+        "in/a.png,x\n": "lacks the column file_name; it has in/a.png, x",
         'file_name,text\nin/a.png,"x\n': "line 2 of .* cannot be read as CSV",
         "file_name,text\nin/z.png,x\n": "no caption|there is no such picture",
         "file_name,text\nin/c.png,x\n": "has described already",

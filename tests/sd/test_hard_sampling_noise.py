@@ -248,7 +248,7 @@ def test_img2img_by_the_command(checkpoints, tmp_path, capsys):
     assert (settings["image"], settings["strength"], settings["size"]) == (str(tmp_path / "start.png"), 0.5, [16, 16])
     assert "2 network calls each" in capsys.readouterr().out
     for words, line in (
-        (["--strength", "0.5"], "it needs image"),
+        (["--strength", "0.5"], "--strength needs --image"),
         (["--image", str(tmp_path / "none.png")], "none.png' cannot be read as an image"),
         (["--image", str(tmp_path / "start.png"), "--strength", "0.1"], "leaves no step"),
     ):

@@ -176,6 +176,6 @@ def test_inpainting_by_the_command(checkpoints, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main([*words, *masked, "--out", str(tmp_path / "no.png")]) == 2
     error = capsys.readouterr().err
-    assert "it needs image" in error
+    assert "--mask needs --image" in error
     assert error.count("\n") == 1
     assert cli.main(["sample", "--mixture", "ring", *masked, "--out", str(tmp_path / "no.png")]) == 2

@@ -130,6 +130,6 @@ def test_offload_is_refused_where_it_has_no_effect(checkpoints, tmp_path, capsys
     words = ["sample", "--problem", "sd", "--model", checkpoints["sd"], "--prompt", "a cat", "--cpu-offload"]
     assert cli.main([*words, "--out", str(tmp_path / "no.png")]) == 2
     said = capsys.readouterr().err
-    assert "the device is the processor already; leave it out (--cpu-offload), or take another device" in said
+    assert "--cpu-offload needs --device cuda or mps" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "no.png").exists()

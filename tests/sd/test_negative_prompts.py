@@ -120,7 +120,7 @@ def test_by_the_command(checkpoints, tmp_path, capsys):
         assert json.loads(str(made["settings"]))["negative_prompt"] == NEGATIVES
     capsys.readouterr()
     for given, line in (
-        (negatives[:4], "there are 2 negative prompts for 3 prompt(s); give one for all, or one for each"),
+        (negatives[:4], "there are 2 negative prompts for 3 prompts; give one for all, or one for each"),
         ([*negatives[:4], "--negative-prompt", "x" * 100], "of the negative prompt: the prompt has 100 tokens"),
         ([*negatives, "--guidance-scale", "1"], "the negative prompt has no effect at guidance scale 1"),
     ):

@@ -218,7 +218,7 @@ def test_bad_pictures_are_refused_by_name_or_counted(checkpoints, with_bad, pict
             assert json.loads(capsys.readouterr().out)["skipped"] == 5
             again = train(checkpoints["sd"], with_bad, tmp_path / "again", "--skip-bad")
             assert again == 0
-            assert "5 bad pictures were left out; the first: the picture" in capsys.readouterr().out
+            assert "left out: 5 bad items; the first: the picture" in capsys.readouterr().out
         (with_bad / name).unlink()
         if name in ("cut.jpg", "empty.png"):
             (with_bad / name).with_suffix(".txt").unlink()

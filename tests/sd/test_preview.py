@@ -5,6 +5,7 @@ import json
 import diffusers
 import numpy as np
 import pytest
+import tiny_families
 import tiny_sd
 import torch
 from PIL import Image
@@ -89,16 +90,7 @@ def test_pictures_of_the_predictions(words, checkpoints, taesd, tmp_path, monkey
 
 def test_on_a_flow(families, tmp_path):
     checkpoint = StableDiffusion.load(families["sd3"])
-    channels = checkpoint.channels
-    levels = len(checkpoint.vae.config.block_out_channels)
-    diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(8,) * levels,
-        decoder_block_out_channels=(8,) * levels,
-        num_encoder_blocks=(1,) * levels,
-        num_decoder_blocks=(1,) * levels,
-        latent_channels=channels,
-    ).save_pretrained(tmp_path / "taesd3")
-    seen = Preview(checkpoint, tmp_path / "taesd3", tmp_path / "steps")
+    seen = Preview(checkpoint, tiny_families.taesd(checkpoint, tmp_path / "taesd3"), tmp_path / "steps")
     made = sample_images(
         checkpoint, "a cat", steps=2, solver="ddim", grid="shifted", guidance_scale=1.0, decode=False, callback=seen
     )

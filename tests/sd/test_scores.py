@@ -16,6 +16,7 @@ from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.images import as_bytes, read_image
 from toydiff.adapters.pictures import image_folder
 from toydiff.adapters.sampling import sample_images
+from toydiff.adapters.scores import error_of_mean
 from toydiff.cli import command as cli
 
 CROP = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
@@ -101,7 +102,13 @@ def test_both_figures_are_those_by_hand(checkpoints, pictures, clip, inception, 
     real = torch.stack([read_image(path, (16, 16)) for path, _ in found])
     scores, fid = by_hand(made.images, texts, real, clip)
     assert row["clip_score"] == pytest.approx(float(scores.mean()), abs=1e-3)
-    assert row["clip_score_error"] == pytest.approx(float(scores.std() / 20**0.5), rel=1e-3)
+    said = sorted(set(texts))
+    rest = np.array(
+        [sum(float(s - scores.mean()) for s, text in zip(scores, texts, strict=True) if text == one) for one in said]
+    )
+    error = (len(said) / (len(said) - 1) * np.square(rest).sum()) ** 0.5 / 20  # over captions, not images
+    assert row["clip_score_error"] == pytest.approx(error, rel=1e-3)
+    assert row["captions"] == len(said)
     assert row["fid"] == pytest.approx(fid, rel=1e-4)
     assert (row["n"], row["nfe"], row["real"]) == (20, made.trajectory.nfe, 8)
     # what was measured is not made again: after an interruption, for fewer, and for more
@@ -116,6 +123,15 @@ def test_both_figures_are_those_by_hand(checkpoints, pictures, clip, inception, 
     assert more["fid"] != row["fid"]
     run(capsys, *words[:-4], "--seed", 6, *words[-2:], "--unsafe-weights", "--n", 2)
     assert sum(map(len, calls)) == 4
+
+
+def test_the_error_is_over_captions():
+    values = torch.randn(40, generator=torch.Generator().manual_seed(0)).double()
+    alone = [str(k) for k in range(40)]
+    assert error_of_mean(values, alone) == pytest.approx(float(values.std()) / 40**0.5)
+    pairs = [text for text in alone for _ in range(2)]
+    assert error_of_mean(values.repeat_interleave(2), pairs) == pytest.approx(error_of_mean(values, alone))
+    assert error_of_mean(values, ["one"] * 40) is None
 
 
 def test_an_interrupted_measurement_goes_on(checkpoints, clip, tmp_path, capsys, monkeypatch):

@@ -410,7 +410,7 @@ def test_pieces_that_do_not_fit(checkpoints, tmp_path):
     for name, content in (("empty", b""), ("cut", (tmp_path / "wide.safetensors").read_bytes()[:90])):
         (tmp_path / f"{name}.safetensors").write_bytes(content)
         assert "cannot be read" in said(sd, lora=[tmp_path / f"{name}.safetensors"])
-    (tmp_path / "old.bin").write_bytes(b"pickle")
+    (tmp_path / "old.bin").write_bytes(b"\x80\x02pickle")
     assert "is a pickle" in said(sd, lora=[tmp_path / "old.bin"])
 
 
@@ -426,7 +426,7 @@ def test_a_single_file_that_cannot_be_read(checkpoints, tmp_path):
     assert "not what it should be in JSON" in said(file, config=tmp_path)
     (tmp_path / "empty.safetensors").write_bytes(b"")
     assert "cannot be read as a checkpoint" in said(tmp_path / "empty.safetensors", config=checkpoints["sd"])
-    (tmp_path / "old.ckpt").write_bytes(b"pickle")
+    (tmp_path / "old.ckpt").write_bytes(b"\x80\x02pickle")
     assert "is a pickle" in said(tmp_path / "old.ckpt")
 
 

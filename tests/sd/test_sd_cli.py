@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from toydiff.adapters import tiny
 from toydiff.adapters.checkpoint import UNFILTERED, StableDiffusion
 from toydiff.adapters.images import as_bytes
 from toydiff.adapters.sampling import sample_images
@@ -378,6 +379,48 @@ def test_bad_words_of_train(refused, checkpoints, tmp_path, monkeypatch, argumen
     arguments = [checkpoints["sd"] if word == "SD" else word for word in arguments]
     assert line in refused("train", *arguments, "--batch", 4, "--out", tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_an_empty_name_is_not_the_current_folder(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["config", "lora", "unet", "vae", "motion-adapter", "preview", "preview-dir", "image", "mask"]
+    for command, names in ((["sample", "--prompt", "a"], options), (["train", "cd"], ["data", "prompts", "cache"])):
+        for name in names:
+            words = [*command, "--problem", "sd", "--model", "x", f"--{name}", "", "--out", "out.png"]
+            assert f"--{name}: must name a file or a folder, got ''" in refused(*words)
+    words = ["sample", "--problem", "sd", "--model", "x", "--prompt", "a", "--out", "out.png", "--lora", ":0.8"]
+    assert "':0.8' has no path" in refused(*words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tiny_checkpoints_are_written_whole_or_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words, line in (
+        ([""], "FOLDER must name a folder, got ''"),
+        (["a", "sdd"], "unknown kind of checkpoint 'sdd' (did you mean 'sd'?)"),
+        (["a", "sd", "b"], "unrecognized arguments: b"),
+        ([], "required: FOLDER"),
+    ):
+        assert tiny.main(words) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert line in said
+    with pytest.raises(SystemExit, match="0"):
+        tiny.main(["--help"])
+    said = capsys.readouterr().out
+    assert all(kind in said for kind in (*tiny.KINDS, tiny.CLIPS))
+    with monkeypatch.context() as broken:
+        broken.setattr(tiny.StableDiffusionPipeline, "save_pretrained", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.main(["a"])
+    assert not list(tmp_path.iterdir())
+    assert tiny.main(["a"]) == tiny.main(["a", "sd-v"]) == 0  # what is there is replaced
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def _interrupted(self, folder):
+    self.unet.save_pretrained(f"{folder}/unet")
+    raise KeyboardInterrupt
 
 
 def test_export_of_something_else(refused, tmp_path):

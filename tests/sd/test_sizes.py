@@ -62,7 +62,7 @@ def test_with_negative_prompts_without_guidance_and_from_an_image(checkpoints):
 def test_by_the_command(checkpoints, tmp_path, capsys):
     words = ["sample", "--problem", "sd", "--steps", "4", "--solver", "ddim", "--grid", "trailing"]
     words += ["--guidance-scale", "3", *(word for text in PROMPTS for word in ("--prompt", text))]
-    sizes = ["--original-size", "700,900", "--crop", "20,40", "--target-size", "512,768"]
+    sizes = ["--original-size", "700x900", "--crop", "20,40", "--target-size", "512,768"]
     out = tmp_path / "out.npz"
     assert cli.main([*words, "--model", checkpoints["xl"], *sizes, "--out", str(out)]) == 0
     with np.load(out) as made:
@@ -71,9 +71,15 @@ def test_by_the_command(checkpoints, tmp_path, capsys):
     assert [settings[name] for name in ("original_size", "crop", "target_size")] == [[700, 900], [20, 40], [512, 768]]
     capsys.readouterr()
     for model, given, line in (
-        ("xl", ["--crop", "20"], "must be two numbers of pixels, vertical and horizontal, got '20'"),
-        ("xl", ["--crop", "-1,0"], "--crop"),
-        ("xl", ["--original-size", "0,512"], "original_size must be"),
+        ("xl", ["--crop", "20"], "must be two numbers of pixels, vertical and horizontal, as 768,512 or 768x512, of"),
+        ("xl", ["--crop", "-1,0"], "of at least 0, got '-1,0'"),
+        ("xl", ["--original-size", "0,0"], "of at least 1, got '0,0'"),
+        (
+            "xl",
+            ["--size", "16x"],
+            "must be one number, or height x width, as 512 or 512x768, from 8 to 8192, got '16x'",
+        ),
+        ("xl", ["--original-size", "0x512"], "of at least 1, got"),
         ("xl", ["--target-size", "512xy"], "--target-size"),
         ("sd", ["--crop", "0,0"], "sees no sizes beside a prompt, as SDXL does"),
     ):

@@ -128,8 +128,10 @@ def test_what_does_not_fit_is_named(weights, checkpoints, tmp_path, capsys):
     assert "there is no file" in said(tmp_path / "nowhere.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     assert "it is truncated" in said(tmp_path / "cut.safetensors")
-    (tmp_path / "old.bin").write_bytes(b"pickle")
+    (tmp_path / "old.bin").write_bytes(b"\x80\x02pickle")
     assert "is a pickle" in said(tmp_path / "old.bin")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    assert "holds no weights" in said(tmp_path / "picture.png")
 
 
 def test_as_a_model_it_is_told_where_it_belongs(weights, tmp_path, capsys):

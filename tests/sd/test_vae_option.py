@@ -90,7 +90,7 @@ def test_a_run_and_its_export_have_it(name, vaes, checkpoints, tmp_path, capsys)
         (lambda: small(channels=16), "does not fit this checkpoint: the channels of its latents is 16, not 4"),
         (lambda: small(levels=3), "does not fit this checkpoint: the scale of its latents is 4, not 2"),
         (lambda: scaled(0.5), "does not fit this checkpoint: its scaling_factor is 0.5, not 0.18215"),
-        (lambda: tiny_sd.unet(), "it is a UNet2DConditionModel, and a AutoencoderKL or AutoencoderTiny is needed"),
+        (lambda: tiny_sd.unet(), "it is a UNet2DConditionModel, and an AutoencoderKL or AutoencoderTiny is needed"),
     ],
 )
 def test_one_that_does_not_fit_is_refused(made, line, checkpoints, tmp_path):

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sd3_file
+import tiny_families
 import tiny_sd
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from what_works import FEATURES, columns
 
@@ -14,6 +17,7 @@ from toydiff import runs
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.export import export
 from toydiff.adapters.families import FAMILIES, family_of
+from toydiff.adapters.preview import Preview
 from toydiff.adapters.sampling import sample_images
 from toydiff.adapters.summary import summary
 from toydiff.problems import problem
@@ -106,6 +110,28 @@ def switched(on):
     whole = sample_images(checkpoint, "a cat", **made).images
     checkpoint.switch_vae(slicing=True, tiling=True)
     assert (sample_images(checkpoint, "a cat", **made).images - whole).abs().max() <= 1 / 255  # one tile
+
+
+def previewed(on):
+    """The last prediction is where the walk ends, and its picture what the small VAE makes of that."""
+    checkpoint = StableDiffusion.load(on.folder)
+    preview = Preview(checkpoint, tiny_families.taesd(checkpoint, on.out / "taesd"), on.out / "steps")
+    made = {"steps": 2, "size": on.size, "solver": "ddim", "decode": False, "guidance_scale": 1.0} | on.frames
+    latents = sample_images(checkpoint, "a cat", each=2, at_once=2, callback=preview, **made).latents
+    rows, columns = (2, on.frames["frames"]) if on.frames else (1, 2)
+    if on.frames:
+        latents = latents.transpose(1, 2).flatten(0, 1)
+    shift, factor = checkpoint.family.moments(preview.vae, latents)
+    with torch.no_grad():
+        want = (preview.vae.decode(latents * factor + shift).sample / 2 + 0.5).clamp(0, 1)
+    names = sorted(path.name for path in (on.out / "steps").iterdir())
+    assert names == ["000-0000.png", "000-0001.png"]
+    pixels = torch.from_numpy(np.array(Image.open(on.out / "steps" / names[-1]))).permute(2, 0, 1) / 255
+    side, apart = on.size, on.size + 4
+    assert pixels.shape[1:] == (rows * apart - 4, columns * apart - 4)
+    for k, image in enumerate(want):
+        y, x = apart * (k // columns), apart * (k % columns)
+        assert (pixels[:, y : y + side, x : x + side] - image).abs().max() <= 1 / 255 + 1e-6
 
 
 def frames(on):

@@ -1,6 +1,7 @@
 """Clips to look at: a GIF or a video."""
 
 import io
+import itertools
 import json
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,14 @@ def _sheets(clips: np.ndarray, columns: int) -> "list[Image]":
 def gif(clips: np.ndarray, columns: int, settings: dict, fps: int = FPS) -> bytes:
     """A GIF, without an end, of clips (n, F, H, W, 3) in rows of `columns`. Its comment holds the settings as JSON."""
     first, *rest = _sheets(clips, columns)
+    ends = [100 * k // fps for k in range(clips.shape[1] + 1)]  # GIF counts hundredths of a second
     out = io.BytesIO()
     first.save(
         out,
         "GIF",
         save_all=True,
         append_images=rest,
-        duration=10 * round(100 / fps),
+        duration=[10 * (end - begin) for begin, end in itertools.pairwise(ends)],
         loop=0,
         comment=json.dumps(settings).encode(),
     )

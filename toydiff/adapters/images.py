@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..support.words import plural
 from .quiet import one_line
 from .shards import Picture, leave_out, opened
 from .sizes import Six
@@ -83,7 +84,7 @@ def read_clip(path: Picture, size: tuple[int, int], frames: int) -> Tensor:
             with Image.open(opened(path)) as file:
                 n = getattr(file, "n_frames", 1)
                 if n < frames:
-                    raise ValueError(f"it holds {n} frame(s), and a clip has {frames} here (--frames)")
+                    raise ValueError(f"it holds {plural(n, 'frame')}, and a clip has {frames} here (--frames)")
                 taken = []
                 for k in np.linspace(0, n - 1, frames).round().astype(int).tolist():
                     file.seek(k)

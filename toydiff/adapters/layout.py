@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.checks import unknown
+from ..support.words import with_article
 from .families import SUPPORTED, Family, family_of
 from .families.base import named
 
@@ -68,7 +69,7 @@ def parts_of(folder: Path | str, model: str) -> tuple[Family, dict[str, Any]]:
         raise ValueError(f"the model_index.json of {model!r} does not say which pipeline it is of: {kind!r}")
     family = family_of(kind)
     if family is None:
-        raise ValueError(f"{model!r} is a {kind[:80]}; {SUPPORTED}, and their plain pipelines")
+        raise ValueError(f"{model!r} is {with_article(kind[:80])}; {SUPPORTED}, and their plain pipelines")
     for name, class_ in parts.items():
         if not isinstance(class_, list):
             continue
@@ -80,7 +81,8 @@ def parts_of(folder: Path | str, model: str) -> tuple[Family, dict[str, Any]]:
             continue
         if library not in known:
             raise ValueError(
-                f"the {name} of {model!r} is a {word} of {library[:80]!r}, which is not known here: components are "
+                f"the {name} of {model!r} is {with_article(str(word))} of {library[:80]!r}, which is not known here: "
+                f"components are "
                 f"those of {' and '.join(LIBRARIES)}, and a checkpoint's own code is not run"
             )
         if name in NOT_LOADED:
@@ -88,15 +90,16 @@ def parts_of(folder: Path | str, model: str) -> tuple[Family, dict[str, Any]]:
         if name not in (*family.classes, "scheduler"):
             raise ValueError(f"{model!r} has a component {name!r} ({word}) that is not known here; {SUPPORTED}")
         if word is None or (name == "scheduler" and not is_scheduler(word)):
-            raise ValueError(f"the scheduler of {model!r} is a {word}, which is none of diffusers'")
+            raise ValueError(f"the scheduler of {model!r} is {with_article(str(word))}, which is none of diffusers'")
         if word not in family.classes.get(name, (word,)):
             raise ValueError(
-                f"the {name} of {model!r} is a {word}, not a {' or '.join(family.classes[name])}; {SUPPORTED}"
+                f"the {name} of {model!r} is {with_article(str(word))}, "
+                f"not {with_article(' or '.join(family.classes[name]))}; {SUPPORTED}"
             )
     if family.part not in named(parts):
-        raise ValueError(f"{model!r} is a {kind} without a {family.part}; {SUPPORTED}")
+        raise ValueError(f"{model!r} is {with_article(kind)} without a {family.part}; {SUPPORTED}")
     if task := family.other_task(parts):
-        raise ValueError(f"{model!r} is a {kind} that {task}; {SUPPORTED}")
+        raise ValueError(f"{model!r} is {with_article(kind)} that {task}; {SUPPORTED}")
     return family, parts
 
 

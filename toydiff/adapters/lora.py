@@ -59,6 +59,8 @@ def with_strength(lora: str | Path) -> tuple[str, float]:
         return str(lora), 1.0
     if not math.isfinite(number):
         raise ValueError(f"the strength of a LoRA is a finite number, got {strength!r} of {place!r}")
+    if not place:
+        raise ValueError(f"a LoRA is PATH or PATH:STRENGTH, and {str(lora)!r} has no path")
     return place, number
 
 

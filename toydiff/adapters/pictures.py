@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..support import words
 from .shards import SUFFIXES, TEXTS, Picture, leave_out, parquet_rows, parquet_shard, tar_shard
 from .text import check_text
 
@@ -245,6 +246,11 @@ def _rows(index: Path) -> Iterator[tuple[int, str | dict]]:
     if index.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
+            names = rows.fieldnames or ()
+            lacks = "file_name" if "file_name" not in names else "" if {*TEXTS} & {*names} else " or ".join(TEXTS)
+            if lacks:
+                has = words.said(", ".join(names)) or "none"
+                raise ValueError(f"the header of {str(index)!r} lacks the column {lacks}; it has {has}")
             for row in rows:
                 yield rows.line_num, row
         except csv.Error as error:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..support.checks import unknown
+from ..support.words import with_article
 from . import hub, layout
 from .families import Family, family_of
 from .families.animatediff import ADAPTER, ANIMATED, NEEDED, AnimateDiff
@@ -23,7 +24,7 @@ from .lora import add_lora, with_strength
 from .names import BETA_SCHEDULES, COMPARABLE, PREDICTION_TYPES
 from .network_file import load_network_file
 from .quiet import naming, one_line, quietly
-from .weights import Header, check_weights, header_of, metadata_of, read_tensors
+from .weights import Header, check_weights, header_of, metadata_of, pickle_error, read_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 SINGLE = (".safetensors", ".ckpt")
 EXPORTED = "toydiff.json"
 """A folder with this file was written by `toydiff export`."""
+AS_ADAPTER = (
+    "a motion adapter, the layers between the frames of a clip; give a checkpoint of SD as --model, and this as "
+    "--motion-adapter"
+)
+"""What is said of one in the place of a checkpoint."""
 FOR_FILES = "a configuration (--config) is for a single file; a folder has its own"
 INSTALL = "Stable Diffusion checkpoints need the extra `sd`: pip install 'toydiff[sd]'"
 JSON_FILES = ("*.json", "*.txt")
@@ -129,6 +135,13 @@ def outline(
     return pipe, held
 
 
+def _unreadable(what: str, error: ValueError) -> ValueError:
+    """The error of what cannot be read, of which an error inside may say the same."""
+    inner, found, why = str(error).partition(" cannot be read: ")
+    same = found and what.endswith(inner)
+    return ValueError(f"{what} cannot be read: {why if same else f'{inner}: {why}' if found else inner}")
+
+
 def _check_packages() -> None:
     """`ValueError` where a package of the extra `sd` is missing."""
     try:
@@ -146,6 +159,9 @@ def _from_folder(path: Path, model: str, unsafe: bool, network: Making) -> "tupl
     if not (path / "model_index.json").exists():
         single = next(path.glob("*.safetensors"), None)
         hint = ""
+        if any(_is_adapter(place / "config.json") for place in (path, path / ADAPTER)):
+            by = "was written by `toydiff export` and holds" if (path / EXPORTED).exists() else "holds"
+            raise ValueError(f"the folder {model!r} {by} {AS_ADAPTER}")
         if (path / "config.json").exists():
             hint = "; a UNet or transformer alone goes on top of a whole checkpoint, with --unet"
         elif (path / "unet").is_dir() or (path / "transformer").is_dir():
@@ -171,8 +187,13 @@ def _from_folder(path: Path, model: str, unsafe: bool, network: Making) -> "tupl
         made = {name: _component(path / name, parts[name][1], family, unsafe, network) for name in needed}
         pipe = family.pipeline(parts, made)
     except ValueError as error:
-        raise ValueError(f"the checkpoint {model!r} cannot be read: {error}") from None
+        raise _unreadable(f"the checkpoint {model!r}", error) from None
     return family, pipe, "controlnet" in named(parts)
+
+
+def _is_adapter(config: Path) -> bool:
+    """Whether a configuration is that of a motion adapter."""
+    return config.is_file() and layout.read_json(config).get("_class_name") == "MotionAdapter"
 
 
 def _component(folder: Path, class_: str, family: Family, unsafe: bool, network: Making) -> Any:
@@ -282,9 +303,7 @@ def check_single(path: Path, unsafe: bool) -> None:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     if path.suffix != ".safetensors" and not unsafe:
-        raise ValueError(
-            f"{str(path)!r} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)"
-        )
+        raise pickle_error(path, repr(str(path)))
 
 
 def _from_file(path: Path, config: str | None, local_only: bool, unsafe: bool) -> "tuple[Family, DiffusionPipeline]":
@@ -313,6 +332,7 @@ def _configuration(
     """The family of a single file, and what the model_index.json says that it holds. The JSON files and the words of
     the tokenizers are copied into the folder, so that neither weights nor code beside them are used."""
     refuse_flux(path, tensors)
+    refuse_motion(path, tensors)
     if config is None:
         folder = hub.configuration(usual_configuration(tensors), local_only, f"the file {str(path)!r}")
     elif Path(config).is_dir():
@@ -338,6 +358,8 @@ def _configuration(
 
 OF_SD3, OF_FLUX = "joint_blocks.", "double_blocks."
 """What the names of the layers of these transformers hold in single files."""
+OF_MOTION = "motion_modules"
+"""What the names of the layers between frames hold."""
 
 
 def refuse_flux(path: Path, names: Collection[str]) -> None:
@@ -348,6 +370,12 @@ def refuse_flux(path: Path, names: Collection[str]) -> None:
             f"the file {str(path)!r} holds a transformer of FLUX.1, which is not read from single files; "
             "give a folder in diffusers' layout, or a hub id"
         )
+
+
+def refuse_motion(path: Path, names: Collection[str]) -> None:
+    """`ValueError` for the file of a motion adapter, by the names of its tensors, in the place of a checkpoint."""
+    if names and all(OF_MOTION in key for key in names):
+        raise ValueError(f"the file {str(path)!r} holds {AS_ADAPTER}")
 
 
 def usual_configuration(names: Collection[str]) -> str:
@@ -509,7 +537,7 @@ def _other_network(pipe: "DiffusionPipeline", family: Family, unet: str, local_o
             check_single(path, unsafe)
             load_network_file(network, family, path, unsafe)
         except ValueError as error:
-            raise ValueError(f"the {_called(part)} {unet!r} cannot be read: {error}") from None
+            raise _unreadable(f"the {_called(part)} {unet!r}", error) from None
         return network
     found, what = _other(family, part, _called(part), unet, local_only, unsafe)
     for name in family.fitting:
@@ -526,10 +554,16 @@ def _animated(
     family. `ValueError` for pipelines of other families than SD 1.x and 2.x, and where the two do not fit."""
     if type(pipe).__name__ not in ANIMATED:
         raise ValueError(
-            f"a motion adapter is for SD 1.x, SD 2.x and AnimateDiff, and this checkpoint is a {type(pipe).__name__}"
+            f"a motion adapter is for SD 1.x, SD 2.x and AnimateDiff, and this checkpoint is "
+            f"{with_article(type(pipe).__name__)}"
         )
     family = family_of(AnimateDiff.pipelines[0])
     assert family is not None  # it is one of `FAMILIES`
+    if Path(adapter).is_file():
+        raise ValueError(
+            f"the motion adapter {adapter!r} is a file, and a folder is needed; Python makes one, with diffusers: "
+            f"MotionAdapter.from_single_file({adapter!r}).save_pretrained('adapter')"
+        )
     found, what = _other(family, ADAPTER, "motion adapter", adapter, local_only, unsafe, network)
     try:
         return family, family.pipeline({}, {name: pipe.components[name] for name in NEEDED} | {ADAPTER: found})
@@ -553,7 +587,7 @@ def other_vae(pipe: "DiffusionPipeline", family: Family, vae: str, local_only: b
     if not same and any(pipe.vae.config.get(name) is not None for name in ("latents_mean", "latents_std")):
         raise ValueError(
             f"{what} does not fit this checkpoint, whose VAE has a mean of its latents (latents_mean): "
-            f"a {type(found).__name__} knows none"
+            f"{with_article(type(found).__name__)} knows none"
         )
     for name in same:
         theirs, ours = found.config.get(name), pipe.vae.config.get(name)
@@ -587,10 +621,12 @@ def _other(
         layout.refuse_scripts(folder)
         kind = layout.settings_of(folder / "config.json").get("_class_name", classes[0])
         if kind not in classes:
-            raise ValueError(f"it is a {str(kind)[:80]}, and a {' or '.join(classes)} is needed")
+            raise ValueError(
+                f"it is {with_article(str(kind)[:80])}, and {with_article(' or '.join(classes))} is needed"
+            )
         return (network or _network)(folder, kind, unsafe), f"the {what} {place!r}"
     except ValueError as error:
-        raise ValueError(f"the {what} {place!r} cannot be read: {error}") from None
+        raise _unreadable(f"the {what} {place!r}", error) from None
 
 
 def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: bool, unsafe: bool) -> None:
@@ -601,10 +637,7 @@ def _add_lora(pipe: "DiffusionPipeline", family: Family, lora: str, local_only: 
     if not path.exists() and not hub.is_id(lora):
         raise ValueError(f"there is no LoRA at {lora!r}")
     if path.is_file() and path.suffix != ".safetensors" and not unsafe:
-        raise ValueError(
-            f"the LoRA {lora!r} is a pickle, which can run code; "
-            "use a .safetensors file, or allow it (--unsafe-weights)"
-        )
+        raise pickle_error(path, f"the LoRA {lora!r}")
     if path.is_dir():
         names = [file.name for file in path.iterdir()]
         path = path / lora_file(names, f"the folder {lora!r}", unsafe)
@@ -640,7 +673,7 @@ def _follow_scheduler(pipe: "DiffusionPipeline", student: str | None) -> None:
         with naming(folder):
             pipe.register_modules(scheduler=layout.scheduler_class(name).from_pretrained(folder))
     except ValueError as error:
-        raise ValueError(f"the scheduler of the student {student!r} cannot be read: {error}") from None
+        raise _unreadable(f"the scheduler of the student {student!r}", error) from None
 
 
 def _override(pipe: "DiffusionPipeline", model: str, scheduler: str | None, **own: str | None) -> None:

@@ -19,6 +19,7 @@ from ..solvers.parallel import ParallelSolver
 from ..solvers.plms import PLMS
 from ..solvers.registry import PARALLEL, is_learned, solver_by_name
 from ..support.checks import check_count, check_grid, check_number, unknown
+from ..support.words import plural
 from .checkpoint import AT_ONCE, StableDiffusion
 from .families import Family
 from .inpainting import Inpainting
@@ -266,7 +267,7 @@ def _negatives(
     texts = [given] * n if isinstance(given, str) else list(given)
     if len(texts) != n:
         raise ValueError(
-            f"there are {len(texts)} negative prompts for {n} prompt(s); give one for all, or one for each"
+            f"there are {len(texts)} negative prompts for {plural(n, 'prompt')}; give one for all, or one for each"
         )
     for text in texts:
         check_text(text, "the negative prompt")

@@ -22,6 +22,7 @@ from .images import Kept, as_bytes, computed, digest, stamps
 from .quiet import naming, quietly
 from .shards import Picture
 from .store import Store
+from .weights import PICKLES
 
 ROWS = 1000
 """Rows that are read at once."""
@@ -99,6 +100,10 @@ class Inception:
         place = Path(file)
         if not place.is_file():
             raise ValueError(f"there is no file of TorchScript, and no folder of a CLIP model, at {str(file)!r}")
+        with place.open("rb") as opened:
+            archive = opened.read(4) == PICKLES[1]
+        if not unsafe and not archive:
+            raise ValueError(f"{str(file)!r} is no network: neither TorchScript, nor the folder of a CLIP model")
         if not unsafe:
             raise ValueError(f"{str(file)!r} is TorchScript, which can run code; if you trust it: --unsafe-weights")
         with naming(place), quietly():
@@ -132,7 +137,7 @@ class Scores(NamedTuple):
     clip_score: float | None
     """The mean of 100 cos(image, caption)."""
     clip_error: float | None
-    """Its standard error over images."""
+    """Its standard error over captions, of which each may have several images; None of one caption alone."""
     fid: float | None
     """The squared Fréchet distance of the features of the images to those of the real ones."""
     nfe: int
@@ -199,9 +204,22 @@ def score(
     if clip is not None:
         values = torch.cat([rows["clip"].flatten() for rows in _chunks(made)]).double()
         clip_score = float(values.mean())
-        clip_error = float(values.std() / math.sqrt(n)) if n > 1 else None
+        clip_error = error_of_mean(values, [prompts[k % len(prompts)] for k in range(n)])
     fid = None if true is None else frechet_distance(moments(made), moments(true))
     return Scores(clip_score, clip_error, fid, int(first["nfe"]))
+
+
+def error_of_mean(values: Tensor, groups: Sequence[str]) -> float | None:
+    """The standard error of the mean of n values whose errors are independent between groups only:
+    sqrt(G / (G - 1) sum_g e_g^2) / n, where e_g is the sum over a group of its values less the mean. None of one group.
+    (Cameron and Miller, A Practitioner's Guide to Cluster-Robust Inference.)"""
+    number = {group: g for g, group in enumerate(dict.fromkeys(groups))}
+    if len(number) < 2:
+        return None
+    rest = values - values.mean()
+    sums = torch.zeros(len(number), dtype=rest.dtype)
+    sums.index_add_(0, torch.tensor([number[group] for group in groups]), rest)
+    return math.sqrt(len(number) / (len(number) - 1) * float(sums.square().sum())) / len(values)
 
 
 def _chunks(kept: Kept) -> Iterator[dict[str, Tensor]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..support.checks import check_count, check_finite, check_state, shape
+from ..support.words import plural
 from .checkpoint import StableDiffusion
 from .inpainting import latent_mask, without_masked
 
@@ -21,7 +22,7 @@ def streams(seed: int | torch.Generator | Sequence[int | torch.Generator], n: in
         return seed
     if isinstance(seed, Sequence) and not isinstance(seed, str):
         if len(seed) != n:
-            raise ValueError(f"there are {len(seed)} seeds for {n} image(s); give one for each")
+            raise ValueError(f"there are {len(seed)} seeds for {plural(n, 'image')}; give one for each")
         seeds = list(seed)
     else:
         first = check_count(seed, "seed", 0)

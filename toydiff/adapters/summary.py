@@ -14,12 +14,14 @@ from .names import COMPARABLE
 from .network import CheckpointNetwork
 from .quiet import quietly
 from .reading import (
+    OF_MOTION,
     SINGLE,
     check_single,
     lora_file,
     outline,
     parted,
     refuse_flux,
+    refuse_motion,
     usual_configuration,
     whole,
 )
@@ -119,7 +121,7 @@ def lora_summary(path: Path, header: Header) -> dict[str, Any]:
         matched = FACTOR.fullmatch(name)
         if matched and matched["side"].endswith(("down", "lora_A")) and len(size) > 1:
             layers[matched["layer"]] = size[0]
-            if re.search(r"attn2[._](processor[._])?to_k", matched["layer"]):
+            if OF_MOTION not in matched["layer"] and re.search(r"attn2[._](processor[._])?to_k", matched["layer"]):
                 reads.add(size[1])
         elif not (matched or NUMBER.fullmatch(name) or OTHER.fullmatch(name)):
             raise ValueError(
@@ -133,10 +135,16 @@ def lora_summary(path: Path, header: Header) -> dict[str, Any]:
     else:
         of = " or ".join(WIDTHS.get(width, f"a UNet that reads {width} numbers a token") for width in sorted(reads))
     texts = sum(bool(re.match(r"(lora_te|text_encoder)", name)) for name in layers)
+    motion = sum(OF_MOTION in name for name in layers)
+    if motion == len(layers):
+        of = "the layers between frames of AnimateDiff (a motion LoRA)"
+    elif motion:
+        of = f"clips (AnimateDiff), on {of}" if of else "clips (AnimateDiff)"
     return {
         "model": whole(path),
         "lora": of or "unknown: it changes no cross-attention",
-        "layers": {"network": len(layers) - texts, "text encoders": texts},
+        "layers": {"network": len(layers) - texts - motion, "text encoders": texts}
+        | ({"motion modules": motion} if motion else {}),
         "ranks": {str(rank): count for rank, count in sorted(Counter(layers.values()).items())},
         "dora": any("dora_scale" in name or "lora_magnitude_vector" in name for name in header),
         "weights": _on_disk({"LoRA": header}),
@@ -146,6 +154,7 @@ def lora_summary(path: Path, header: Header) -> dict[str, Any]:
 def _of_header(path: Path, header: Header) -> dict[str, Any]:
     """What the header of a single file says. `ValueError` where it holds no UNet."""
     refuse_flux(path, header)
+    refuse_motion(path, header)
     held = parted(header)
     if not (held.get("unet") or held.get("transformer")):
         raise ValueError(

@@ -4,16 +4,19 @@
 schedule, tokenizer and text encoders are read like those of a real checkpoint.
 """
 
+import argparse
 import json
+import shutil
 import string
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from ..support.checks import unknown
-from ..support.files import check_folder
+from ..support.files import check_folder, writable_folder
 from ..support.seeds import seeded
 from .layout import NOT_LOADED
 from .reading import quietly
@@ -55,6 +58,12 @@ encoders)."""
 KINDS = tuple(SCHEDULERS)
 CLIPS = "animatediff"
 """The kind whose samples are clips."""
+TITLES = """\
+KIND is one of:
+  sd           SD 1.x: images, predicts noise
+  sd-v         SD 2.x: images, predicts v, zero terminal SNR
+  xl           SDXL: images, two text encoders
+  animatediff  AnimateDiff: clips"""
 LINEAR: dict[str, Any] = TABLE | {
     "beta_schedule": "linear",
     "clip_sample": False,
@@ -184,22 +193,46 @@ def clips(folder: Path | str, seed: int = 0) -> AnimateDiffPipeline:
 
 
 def save(folder: Path | str, kind: str = "sd", seed: int = 0, **changes: object) -> str:
-    """Write a checkpoint of random weights into a folder, and return the folder's name. The arguments are those of
-    `pipeline`; a kind that makes clips takes no changes."""
-    check_folder(folder)
-    made = clips(folder, seed) if kind == CLIPS and not changes else pipeline(folder, kind, seed, **changes)
-    with quietly():
-        made.save_pretrained(folder)
+    """Write a checkpoint of random weights into a folder, whole or not at all, and return the folder's name. The
+    arguments are those of `pipeline`; a kind that makes clips takes no changes."""
+    place = check_folder(folder)
+    parent = writable_folder(place.absolute().parent)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{place.name}.") as temporary:
+        new = Path(temporary) / "new"
+        made = clips(new, seed) if kind == CLIPS and not changes else pipeline(new, kind, seed, **changes)
+        with quietly():
+            made.save_pretrained(new)
+        if place.exists():
+            shutil.copytree(new, place, dirs_exist_ok=True)
+        else:
+            new.rename(place)
     return str(folder)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are `ValueError`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
 
 
 def main(words: list[str]) -> int:
     """`python -m toydiff.adapters.tiny FOLDER [KIND]`. What is wrong is one line on stderr, and exit code 2."""
+    parser = _Parser(
+        prog="python -m toydiff.adapters.tiny",
+        description="Write a Stable Diffusion checkpoint of random weights, to try commands on.",
+        epilog=TITLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="where to write; it is made where missing")
+    parser.add_argument("kind", metavar="KIND", nargs="?", default=KINDS[0], help="what it is like (default: sd)")
     try:
-        if not 1 <= len(words) <= 2:
-            raise ValueError(f"usage: python -m toydiff.adapters.tiny FOLDER [{' | '.join((*KINDS, CLIPS))}]")
-        folder, kind = words[0], words[1] if len(words) > 1 else KINDS[0]
-        print(f"wrote {save(folder, kind)}")
+        given = parser.parse_args(words)
+        if not given.folder:
+            raise ValueError("FOLDER must name a folder, got ''")
+        if given.kind not in (*KINDS, CLIPS):
+            raise unknown("kind of checkpoint", given.kind, (*KINDS, CLIPS))
+        print(f"wrote {save(given.folder, given.kind)}")
     except ValueError as error:
         print(f"tiny: error: {error}", file=sys.stderr)
         return 2

@@ -8,6 +8,21 @@ from torch import Tensor, nn
 
 from .quiet import one_line
 
+PICKLES = (b"\x80", b"PK\x03\x04")
+"""How the pickles of PyTorch begin: bare ones, and those in an archive, as of TorchScript."""
+
+
+def pickle_error(file: Path, called: str) -> ValueError:
+    """The error for a file that is no .safetensors file by its name, where pickles are not read. By its first bytes it
+    may be none of PyTorch's either. called: its name in the message."""
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    if not start.startswith(PICKLES):
+        return ValueError(f"{called} holds no weights: it is neither a .safetensors file, nor one of PyTorch's")
+    return ValueError(
+        f"{called} is a pickle, which can run code; use a .safetensors file, or allow it (--unsafe-weights)"
+    )
+
 
 def read_tensors(file: Path, unsafe: bool) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or, with unsafe, of a pickle. `ValueError` for what cannot be read."""
@@ -17,10 +32,7 @@ def read_tensors(file: Path, unsafe: bool) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         if not unsafe:
-            raise ValueError(
-                f"{str(file)!r} is a pickle, which can run code; use a .safetensors file, or allow it "
-                "(--unsafe-weights)"
-            )
+            raise pickle_error(file, repr(str(file)))
         found: Any = torch.load(file, map_location="cpu", weights_only=True)
         while isinstance(found, dict) and "state_dict" in found:
             found = found["state_dict"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..support.files import writable_folder, write_bytes
-from ..support.words import printable, quoted, shortened, unknown
+from ..support.words import plural, printable, quoted, shortened, unknown
 from . import app as cli_app
 from . import doctor as cli_doctor
 from . import score as cli_score
@@ -364,7 +364,7 @@ def as_png(mixture: "GaussianMixture", result: Samples, settings: Mapping) -> by
     from ..plots.static import samples
 
     row = result.row
-    drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
+    drawn = f"{plural(row['nfe'], 'network call')}: distance {row['distance']:.3g}"
     panels = {
         drawn: result.trajectory.end,
         f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}": result.truth,

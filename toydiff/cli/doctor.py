@@ -4,7 +4,8 @@ loaded."""
 import argparse
 from collections.abc import Mapping
 
-from .terminal import Parser, add_json, output_file, place, report, table
+from ..support.words import plural
+from .terminal import Parser, add_json, given, output_file, report, table
 
 MISSING_CONFIG = "--config: a folder with the JSON and the tokenizers of its kind, those of {like} by its names"
 
@@ -14,20 +15,20 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--model",
         metavar="PATH",
-        type=place,
+        type=given,
         required=True,
         help="the checkpoint: a folder in diffusers' layout, or a .safetensors file; or a LoRA",
     )
     parser.add_argument(
         "--config",
         metavar="PATH",
-        type=place,
+        type=given,
         help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind",
     )
     parser.add_argument(
         "--motion-adapter",
         metavar="PATH",
-        type=place,
+        type=given,
         help="a folder of layers between frames, with which a checkpoint of SD makes clips",
     )
     add_json(parser)
@@ -50,8 +51,8 @@ def text(found: Mapping) -> str:
     ]
     files = table(("part", "numbers", "dtype", "on disk"), rows, right=(1, 3))
     if "lora" in found:
-        parts = ", ".join(f"{count} layers of the {part}" for part, count in found["layers"].items() if count)
-        ranks = ", ".join(f"{rank} ({count} layers)" for rank, count in found["ranks"].items())
+        parts = ", ".join(f"{plural(count, 'layer')} of the {part}" for part, count in found["layers"].items() if count)
+        ranks = ", ".join(f"{rank} ({plural(count, 'layer')})" for rank, count in found["ranks"].items())
         return (
             f"{found['model']}: a {'DoRA' if found['dora'] else 'LoRA'} for {found['lora']}\n\n{files}\n\n"
             f"changes {parts}; rank {ranks}\nadd it to a checkpoint with --lora"
@@ -68,6 +69,10 @@ def text(found: Mapping) -> str:
     update = ", ".join(f"{_size(size)} in {dtype}" for dtype, size in memory["lora_update"].items())
     most = found["most_frames"]
     clips = "" if most is None else f"; clips of {found['latent'][1]} frames, {most} at most"
+    left_out = [
+        f"{name} (its layers are in the UNet already)" if name == "motion_adapter" else name
+        for name in found["left_out"]
+    ]
     lines = [
         f"{found['model']}: {found['pipeline']}",
         f"family: {found['family']}",
@@ -75,7 +80,7 @@ def text(found: Mapping) -> str:
         *(["made for inpainting: it needs --image and --mask, and is not trained"] if found["takes_mask"] else ()),
         f"\n{files}\n",
         f"missing: {', '.join(found['missing']) or 'nothing'}",
-        f"left out: {', '.join(found['left_out']) or 'nothing'}",
+        f"left out: {', '.join(left_out) or 'nothing'}",
         f"runs: --solver {usual['solver']} --grid {usual['grid']} is usual"
         + (f"; as its scheduler, --solver {own['solver']} --grid {own['grid']}" if own else ""),
         "spacings: " + (", ".join(f"{grid} ({solver})" for grid, solver in found["spacings"].items()) or "none"),

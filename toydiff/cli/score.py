@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..support.files import check_folder
+from ..support.words import plural
 from . import sd as cli_sd
 from .terminal import (
     MOST_SAMPLES,
@@ -15,6 +16,7 @@ from .terminal import (
     add_device,
     add_json,
     finite,
+    given,
     output_file,
     place,
     report,
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 
 MOST_SEED = 10**12
 MORE = (
-    "Image k has the caption k of --data, or line k of --prompts, and the seed S + k. What was measured is kept in\n"
-    "--out: the same command continues where it was interrupted, and a larger --n goes on from there."
+    "Image k has the caption k of --data, or line k of --prompts, and the seed S + k. After the last caption they\n"
+    "begin again: the error of the CLIP score is over captions, not images. What was measured is kept in --out: the\n"
+    "same command continues where it was interrupted, and a larger --n goes on from there."
 )
 
 
@@ -106,12 +109,13 @@ def run(args: argparse.Namespace) -> None:
         return made.images, made.trajectory.nfe
 
     began = time.perf_counter()
+    n = args.n or len(prompts)
     weights = None if model is None else read_run(args.model)["sha256"]
     try:
         scores = score(
             make,
             prompts,
-            args.n or len(prompts),
+            n,
             made_by=[settings, weights, checkpoint.files, str(checkpoint.network.dtype)],
             folder=folder,
             size=size,
@@ -127,7 +131,8 @@ def run(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt("; the same command continues") from None
     row = {
         **settings,
-        "n": args.n or len(prompts),
+        "n": n,
+        "captions": len(set(prompts[:n])),
         "seed": args.seed,
         "nfe": scores.nfe,
         "clip_score": scores.clip_score,
@@ -144,13 +149,22 @@ def run(args: argparse.Namespace) -> None:
 
 def text(row: Mapping) -> str:
     """What was measured, for people."""
-    error = "" if row["clip_score_error"] is None else f" ± {row['clip_score_error']:.2g}"
+    error = "" if row["clip_score_error"] is None else f" ± {row['clip_score_error']:.2g} (over captions)"
     lines = [
-        f"{row['n']} images of {row['model']} by {row['solver']}, {row['steps']} steps: "
-        f"{row['nfe']} network calls each (NFE), guidance scale {row['guidance_scale']:g}",
+        f"{plural(row['n'], 'image')} of {row['model']} by {row['solver']}, {plural(row['steps'], 'step')}: "
+        f"{plural(row['nfe'], 'network call')} each (NFE), guidance scale {row['guidance_scale']:g}",
+        *(
+            [f"{plural(row['captions'], 'different caption')}: some have several images, with other seeds"]
+            if row["captions"] < row["n"]
+            else []
+        ),
         *([] if row["clip_score"] is None else [f"CLIP score {row['clip_score']:.2f}{error}, by {row['clip']}"]),
-        *([] if row["fid"] is None else [f"FID {row['fid']:.2f} to {row['real']} real images, by {row['features']}"]),
-        *([f"{row['skipped']} bad pictures were left out"] if "skipped" in row else []),
+        *(
+            []
+            if row["fid"] is None
+            else [f"FID {row['fid']:.2f} to {plural(row['real'], 'real image')}, by {row['features']}"]
+        ),
+        *([f"left out: {plural(row['skipped'], 'bad item')}"] if "skipped" in row else []),
     ]
     return "\n".join(lines)
 
@@ -173,14 +187,14 @@ def arguments(parser: Parser) -> None:
         "--data",
         dest="pictures",
         metavar="PATH",
-        type=place,
+        type=given,
         help="pictures with captions, as `toydiff train` takes them: the real images, and the prompts",
     )
     parser.add_argument(
         "--prompts",
         dest="texts",
         metavar="FILE",
-        type=place,
+        type=given,
         help="prompts, one a line, where there are no real images",
     )
     parser.add_argument(
@@ -191,20 +205,21 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--clip",
         metavar="DIR",
-        type=place,
+        type=given,
         help="for the CLIP score: the folder of a CLIP model of transformers",
     )
     parser.add_argument(
         "--features",
         metavar="PATH",
-        type=place,
+        type=given,
         help="for FID: Inception in TorchScript (inception-2015-12-05.pt), or the folder of a CLIP model",
     )
     parser.add_argument(
         "--n",
         metavar="N",
         type=whole(1, MOST_SAMPLES),
-        help="number of images (default: one of each prompt)",
+        help="number of images; above the number of captions these begin again, with other seeds "
+        "(default: one of each caption)",
     )
     parser.add_argument(
         "--steps",

@@ -2,21 +2,25 @@
 in `adapters`."""
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.files import write_bytes
-from ..support.words import unknown
+from ..support.words import plural, quoted, unknown
 from .terminal import (
     MOST_SAMPLES,
     SUFFIXES,
     Group,
     Parser,
     finite,
+    given,
     place,
     report,
     sample_file,
@@ -83,20 +87,36 @@ TO_TRAIN = ("prompts", "data", "rank", "full", "motion_only", "gradient_checkpoi
 
 def size_of(text: str) -> int | tuple[int, int]:
     """The type of the argument of --size: 512 or 512x768, height first."""
-    read = whole(8, MOST_SIZE)
-    sides = [read(part) for part in text.lower().split("x")]
-    if len(sides) > 2:
-        raise argparse.ArgumentTypeError(f"must be one number, or height x width, got {text!r}")
+    sides = _sides(text, "x", 8, MOST_SIZE)
+    if not 1 <= len(sides) <= 2:
+        raise argparse.ArgumentTypeError(
+            f"must be one number, or height x width, as 512 or 512x768, from 8 to {MOST_SIZE}, got {quoted(text)}"
+        )
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def two(text: str) -> tuple[int, int]:
-    """The type of the arguments of --original-size, --crop and --target-size: 768,512, vertical first."""
-    read = whole(0, 2**20)
-    numbers = [read(part) for part in text.split(",")]
-    if len(numbers) != 2:
-        raise argparse.ArgumentTypeError(f"must be two numbers of pixels, vertical and horizontal, got {text!r}")
-    return numbers[0], numbers[1]
+def two(least: int) -> Callable[[str], tuple[int, int]]:
+    """The type of the arguments of --original-size, --crop and --target-size: 768,512 or 768x512, vertical first."""
+
+    def read(text: str) -> tuple[int, int]:
+        sides = _sides(text, ",x", least, 2**20)
+        if len(sides) != 2:
+            raise argparse.ArgumentTypeError(
+                "must be two numbers of pixels, vertical and horizontal, as 768,512 or 768x512, "
+                f"of at least {least}, got {quoted(text)}"
+            )
+        return sides[0], sides[1]
+
+    return read
+
+
+def _sides(text: str, between: str, least: int, most: int) -> list[int]:
+    """The whole numbers between some characters; none where one is no number from `least` to `most`."""
+    read = whole(least, most)
+    try:
+        return [read(part) for part in re.split(f"[{between}]", text.lower())]
+    except argparse.ArgumentTypeError:
+        return []
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -124,38 +144,38 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         "--model",
         dest="checkpoint",
         metavar="PATH",
-        type=place,
+        type=given,
         help="the checkpoint: a folder in diffusers' layout, a hub id, or a .safetensors file",
     )
     group.add_argument(
         "--config",
         metavar="PATH",
-        type=place,
+        type=given,
         help="what a .safetensors file holds: a folder with the JSON and tokenizers of its kind, or a hub id",
     )
     group.add_argument(
         "--lora",
         metavar="PATH[:STRENGTH]",
-        type=place,
+        type=given,
         action="append",
         help="add a LoRA to the weights, style.safetensors:0.8 for 0.8 times its change; may be given again",
     )
     group.add_argument(
         "--unet",
         metavar="PATH",
-        type=place,
+        type=given,
         help="another UNet, or transformer, in place of the checkpoint's: a folder, or a .safetensors file of weights",
     )
     group.add_argument(
         "--vae",
         metavar="PATH",
-        type=place,
+        type=given,
         help="another VAE in place of the checkpoint's, AutoencoderKL or AutoencoderTiny, for the same latents",
     )
     group.add_argument(
         "--motion-adapter",
         metavar="PATH",
-        type=place,
+        type=given,
         help="layers between frames (diffusers' MotionAdapter), with which a checkpoint of SD makes clips",
     )
     group.add_argument(
@@ -247,11 +267,13 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--image",
             metavar="FILE",
+            type=given,
             help="start from this picture (img2img), scaled and cut to --size",
         )
         group.add_argument(
             "--mask",
             metavar="FILE",
+            type=given,
             help="with --image: make only what is white in this picture anew (inpainting), scaled and cut to --size",
         )
         group.add_argument(
@@ -261,26 +283,29 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
             help="with --image: take the last N * S of N steps; the lower, the nearer to the picture (default: 0.8, "
             "and 1 with --mask)",
         )
-        for option, metavar, what in (
+        for option, metavar, least, what in (
             (
                 "--original-size",
                 "H,W",
+                1,
                 "the size of the picture that it is as if cut from (default: the image's)",
             ),
-            ("--crop", "Y,X", "the corner in that picture where it is as if cut out (default: 0,0)"),
-            ("--target-size", "H,W", "the size that it is as if cut to (default: the image's)"),
+            ("--crop", "Y,X", 0, "the corner in that picture where it is as if cut out (default: 0,0)"),
+            ("--target-size", "H,W", 1, "the size that it is as if cut to (default: the image's)"),
         ):
-            group.add_argument(option, metavar=metavar, type=two, help=f"SDXL sees sizes beside a prompt: {what}")
+            group.add_argument(
+                option, metavar=metavar, type=two(least), help=f"SDXL sees sizes beside a prompt: {what}"
+            )
         group.add_argument(
             "--preview",
             metavar="PATH",
-            type=place,
+            type=given,
             help="write what is predicted after each step as a picture, decoded by this AutoencoderTiny (TAESD)",
         )
         group.add_argument(
             "--preview-dir",
             metavar="DIR",
-            type=place,
+            type=given,
             help="with --preview: the folder of its pictures, BATCH-STEP.png; empty, or made where missing",
         )
         for option, what in (
@@ -307,13 +332,13 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--prompts",
             metavar="FILE",
-            type=place,
+            type=given,
             help="prompts, one a line",
         )
         group.add_argument(
             "--data",
             metavar="PATH",
-            type=place,
+            type=given,
             help="a folder of images with captions (metadata.jsonl, .csv or .parquet, or a .txt file each; animated "
             "ones for clips), tar shards or parquet files ('shards/{000..099}.tar'), or what `toydiff pairs` wrote",
         )
@@ -350,7 +375,7 @@ def arguments(parser: Parser, *, sampling: bool = False, training: bool = False)
         group.add_argument(
             "--cache",
             metavar="DIR",
-            type=place,
+            type=given,
             help="folder that keeps encoded images and prompts (default: cache in the folder of --out)",
         )
 
@@ -407,6 +432,9 @@ def problem_of(args: argparse.Namespace, cache: Path | None = None) -> "StableDi
             "cache": args.cache or cache,
             "skip_bad": bool(args.skip_bad),
         }
+        if args.rank is not None and settings["trained"] != "lora":
+            other = "--full" if args.full else "--motion-only"
+            raise ValueError(f"--rank is that of a LoRA, and {other} trains none: give one of the two")
         settings |= {} if args.rank is None else {"rank": args.rank}
     made = StableDiffusionProblem(model, **settings)
     made.progress = show_progress()
@@ -420,11 +448,29 @@ def prepare(
     dtype = args.dtype or ("float16" if device == "cuda" and not training else "float32")
     if training and dtype == "float16":
         raise ValueError("gradients underflow in float16; train with --dtype bfloat16 or float32")
+    if device == "cpu" and getattr(args, "cpu_offload", None):
+        raise ValueError("--cpu-offload needs --device cuda or mps")
     the_problem.checkpoint.to(device, dtype, offload=bool(getattr(args, "cpu_offload", False)))
 
 
+@contextlib.contextmanager
+def tidy(out: str) -> Iterator[None]:
+    """Within the block, what is refused before anything else is in the folder OUT leaves no OUT/cache behind that it
+    made, and no OUT. Pictures that were encoded are kept: that takes long, and the next try uses them."""
+    folder, cache = Path(out), Path(out) / "cache"
+    there = [place for place in (folder, cache) if place.exists()]
+    try:
+        yield
+    except ValueError:
+        if cache not in there and not any(cache.glob("latents-*")) and list(folder.glob("*")) == [cache]:
+            shutil.rmtree(cache, ignore_errors=True)
+            if folder not in there:
+                folder.rmdir()
+        raise
+
+
 def skipped(the_problem: "Problem") -> dict[str, int]:
-    """How many bad pictures were left out, where that was allowed (--skip-bad), for a row of JSON."""
+    """How many bad pictures, and captions without one, were left out, where that was allowed (--skip-bad)."""
     from ..problems.stable_diffusion import StableDiffusionProblem
 
     allowed = isinstance(the_problem, StableDiffusionProblem) and the_problem.settings().get("skip_bad")
@@ -437,7 +483,7 @@ def skipped_text(the_problem: "Problem") -> str:
     if count is None:
         return ""
     first = f"; the first: {the_problem.skipped[0]}" if count else ""  # type: ignore[attr-defined]
-    return f"\n{count} bad picture{'s were' if count != 1 else ' was'} left out{first}"
+    return f"\nleft out: {plural(count, 'bad item')}{first}"
 
 
 def usual_guidance(the_problem: "Problem") -> float:
@@ -528,6 +574,9 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         raise ValueError(f"--fps is for clips that move ({', '.join(MOVING)}), and --out is {args.out!r}")
     if (args.preview is None) != (args.preview_dir is None):
         raise ValueError("--preview names a TAESD, and --preview-dir the folder of its pictures: give both, or neither")
+    for name in ("mask", "strength"):
+        if getattr(args, name) is not None and args.image is None:
+            raise ValueError(f"--{name} needs --image, the picture to start from")
     if not args.prompt:
         raise ValueError("give at least one --prompt; it may be empty")
     the_problem, D, sampler, guidance_scale = chosen(args, model)
@@ -558,7 +607,8 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         "crop": args.crop,
         "target_size": args.target_size,
         "round_timesteps": bool(args.round_timesteps),
-        "dtype": str(args.dtype or "default"),
+        "fps": (args.fps or FPS) if out.suffix in MOVING else None,
+        "dtype": str(the_problem.checkpoint.network.dtype).removeprefix("torch."),
         "vae_tiling": bool(args.vae_tiling),
         "vae_slicing": bool(args.vae_slicing),
         "lora": args.lora or [],
@@ -611,7 +661,7 @@ def sample(args: argparse.Namespace, model: "Model | None" = None) -> None:
         **({} if args.at_once is None else {"at_once": args.at_once}),
     )
     if out.suffix in MOVING:
-        made_of = as_moving(made, settings, out.suffix, args.fps or FPS)
+        made_of = as_moving(made, settings, out.suffix)
     else:
         made_of = as_npz(made, settings) if out.suffix == ".npz" else as_png(made, settings)
     write_bytes(out, made_of)
@@ -641,9 +691,9 @@ def text(row: Mapping, out: Path) -> str:
         else ""
     )
     return (
-        f"{row['n'] * prompts} {what}{'s' * (row['n'] * prompts > 1)} of {prompts} prompt{'s' * (prompts > 1)} "
-        f"by {row['solver']}, {row['steps']} steps: "
-        f"{row['nfe']} network calls each (NFE), {row['rounds']} rounds, {row['seconds']:.3g} s\n"
+        f"{plural(row['n'] * prompts, what)} of {plural(prompts, 'prompt')} "
+        f"by {row['solver']}, {plural(row['steps'], 'step')}: "
+        f"{plural(row['nfe'], 'network call')} each (NFE), {plural(row['rounds'], 'round')}, {row['seconds']:.3g} s\n"
         f"{below}{row['safety']}\nwrote {out}"
     )
 
@@ -660,14 +710,14 @@ def as_png(made: "Images", settings: Mapping) -> bytes:
     return sheet_png(images, _columns(settings), dict(settings))
 
 
-def as_moving(made: "Images", settings: Mapping, suffix: str, fps: int) -> bytes:
+def as_moving(made: "Images", settings: Mapping, suffix: str) -> bytes:
     """A GIF or MP4 of the clips, a row for each prompt. Its comment holds the settings as JSON."""
     from ..adapters.clips import gif, mp4
     from ..adapters.images import as_bytes
 
     assert made.images is not None  # they were decoded
     write = gif if suffix == ".gif" else mp4
-    return write(as_bytes(made.images), _columns(settings), dict(settings), fps)
+    return write(as_bytes(made.images), _columns(settings), dict(settings), settings["fps"])
 
 
 def _columns(settings: Mapping) -> int:

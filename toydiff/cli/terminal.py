@@ -2,13 +2,14 @@
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..support.files import json_text, seen, writable_file, write_text
-from ..support.words import quoted, unknown
+from ..support.words import plural, quoted, unknown
 from .launchers import is_first_process
 
 MOST_SAMPLES = 100_000
@@ -25,6 +26,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any):
         self.options: list[str] = []
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        # -1,0 is an argument, which its type refuses, and no option
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         self.options += [name for name in names if name.startswith("--")]
@@ -76,6 +79,14 @@ def place(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def given(text: str) -> str:
+    """The type of an argument that names a file or a folder which is there: a `place` that is not empty, which would
+    mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or a folder, got ''")
+    return place(text)
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -161,8 +172,8 @@ def sample_text(row: Mapping, distance_name: str | None, out: Path) -> str:
     """What a call of `toydiff sample` did, for people."""
     accuracy = "" if row["accuracy"] is None else f"; {row['accuracy']:.1%} of the requested class"
     return (
-        f"{row['method']} on {row['problem']}: {row['n']} samples in {row['nfe']} network calls each (NFE), "
-        f"{row['rounds']} rounds, {row['seconds']:.3g} s\n"
+        f"{row['method']} on {row['problem']}: {plural(row['n'], 'sample')} in "
+        f"{plural(row['nfe'], 'network call')} each (NFE), {plural(row['rounds'], 'round')}, {row['seconds']:.3g} s\n"
         f"{distance_name} to true samples {row['distance']:.3g}; "
         f"true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
         f"wrote {out}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.files import check_folder, writable_folder, write_bytes
-from ..support.words import unknown
+from ..support.words import plural, unknown
 from . import sd as cli_sd
 from .launchers import is_first_process, runs_with_others
 from .terminal import (
@@ -24,6 +24,7 @@ from .terminal import (
     add_json,
     cell,
     finite,
+    given,
     output_file,
     place,
     report,
@@ -108,25 +109,26 @@ def train(args: argparse.Namespace) -> None:
     else:
         cli_sd.refuse(args, f"and {args.problem} is none")
     try:
-        run = runs.train(
-            args.method,
-            the_problem,
-            out=args.out,
-            seed=args.seed,
-            changes=changes,
-            teacher=args.teacher,
-            start=args.start,
-            pairs=args.pairs,
-            resume=args.resume,
-            every=args.every,
-            watch=args.watch,
-            patience=args.patience,
-            accumulate=args.accumulate,
-            device=device,
-            accelerator=accelerator,
-            progress=show_progress(),
-        )
-        updates = sum(1 for _ in run)
+        with cli_sd.tidy(args.out):
+            run = runs.train(
+                args.method,
+                the_problem,
+                out=args.out,
+                seed=args.seed,
+                changes=changes,
+                teacher=args.teacher,
+                start=args.start,
+                pairs=args.pairs,
+                resume=args.resume,
+                every=args.every,
+                watch=args.watch,
+                patience=args.patience,
+                accumulate=args.accumulate,
+                device=device,
+                accelerator=accelerator,
+                progress=show_progress(),
+            )
+            updates = sum(1 for _ in run)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_continue(args.out)) from None
     if is_first_process():
@@ -192,7 +194,7 @@ def train_text(row: Mapping, updates: int) -> str:
             "and, where there is a second model, more updates of it\n"
         )
     return (
-        f"{already}{row['method']} on {row['problem']}: {row['updates']} updates in {row['seconds']:.3g} s, "
+        f"{already}{row['method']} on {row['problem']}: {plural(row['updates'], 'update')} in {row['seconds']:.3g} s, "
         f"last loss {row['loss']:.3g}{calls}\n"
         f"{kept}it is in {row['folder']}; measure it with: toydiff evaluate {row['folder']}"
     )
@@ -282,19 +284,19 @@ def train_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="RUN",
-        type=place,
+        type=given,
         help="the model to learn from (default: the problem's own teacher)",
     )
     parser.add_argument(
         "--start",
         metavar="RUN",
-        type=place,
+        type=given,
         help="the model whose weights the student starts with (default: the teacher, if it has weights)",
     )
     parser.add_argument(
         "--pairs",
         metavar="DIR",
-        type=place,
+        type=given,
         help="what `toydiff pairs` wrote, for a method that needs pairs",
     )
     _seed(parser, "seed of the first weights and of all that is drawn in training")
@@ -386,7 +388,8 @@ def pairs(args: argparse.Namespace) -> None:
     to_device(torch.device(usable(args.device or "cpu")), the_problem, teacher)
     began = time.perf_counter()
     try:
-        made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
+        with cli_sd.tidy(args.out):
+            made = save_pairs(the_problem, teacher, recipe, args.out, teacher_name=name, progress=show_progress())
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; the same command continues") from None
     row = {
@@ -402,9 +405,9 @@ def pairs(args: argparse.Namespace) -> None:
     report(
         json_to,
         row,
-        f"{row['n']} pairs of {row['problem']} in {row['folder']}: {row['solver']}, {row['steps']} steps, "
-        f"{row['nfe']} network calls each (NFE), {row['teacher_calls']:,} in all, {row['seconds']:.3g} s"
-        + cli_sd.skipped_text(the_problem),
+        f"{plural(row['n'], 'pair')} of {row['problem']} in {row['folder']}: {row['solver']}, "
+        f"{plural(row['steps'], 'step')}, {plural(row['nfe'], 'network call')} each (NFE), "
+        f"{row['teacher_calls']:,} in all, {row['seconds']:.3g} s" + cli_sd.skipped_text(the_problem),
     )
 
 
@@ -415,7 +418,7 @@ def pairs_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="RUN",
-        type=place,
+        type=given,
         help="a run's folder or bundled weights (default: the problem's own teacher)",
     )
     parser.add_argument(
@@ -581,7 +584,7 @@ def as_png(
     from ..problems import TokenProblem
 
     title = (
-        f"{row['method']} on {row['problem']}, {row['nfe']} network call{'s' * (row['nfe'] > 1)}: "
+        f"{row['method']} on {row['problem']}, {plural(row['nfe'], 'network call')}: "
         f"distance {row['distance']:.3g}, floor {row['floor']:.3g}"
     )
     if isinstance(the_problem, TokenProblem):
@@ -612,7 +615,7 @@ def points_figure(the_problem: "Problem", samples: "Tensor", law: "Tensor | None
     from ..plots import static
     from ..problems import MixtureProblem
 
-    drawn = f"{row['nfe']} network call{'s' * (row['nfe'] > 1)}: distance {row['distance']:.3g}"
+    drawn = f"{plural(row['nfe'], 'network call')}: distance {row['distance']:.3g}"
     true = f"true samples: floor {row['floor']:.3g} ± {row['floor_std']:.1g}"
     background: GaussianMixture | Density
     if isinstance(the_problem, MixtureProblem):

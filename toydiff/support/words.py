@@ -36,6 +36,16 @@ def quoted(value: object) -> str:
         return f"a whole number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
 
 
+def with_article(name: str) -> str:
+    """A name behind its article: a UNet, an AutoencoderKL."""
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
+def plural(count: int, what: str) -> str:
+    """A count and what is counted: 1 step, 2 steps."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def unknown(what: str, word: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a registry. It lists what is allowed and suggests the nearest name."""
     allowed = list(allowed)
