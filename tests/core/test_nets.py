@@ -220,7 +220,8 @@ def test_no_class_is_no_condition(family):
         (lambda: make_net("mlp", {"wide": 3}), "the network 'mlp' cannot be made: .*'wide'"),
         (
             lambda: name_of(nn.Linear(2, 2)),
-            r"a checkpoint holds networks of toydiff \(mlp, unet, clip-mlp, string-gru\) and UNets of diffusers, got Linear",
+            r"a checkpoint holds networks of toydiff \(mlp, unet, clip-mlp, string-gru\) and UNets of diffusers, got "
+            "Linear",
         ),
         (lambda: Classifier().features(normal(2, 28, 28)), r"digits have shape \(B, 1, 28, 28\), got \(2, 28, 28\)"),
     ],
