@@ -15,6 +15,9 @@ from toydiff.problems import MixtureProblem
 from toydiff.problems.pairs import Pairs
 from toydiff.training import Draws
 
+ANYWHERE = [name for name, card in METHODS.items() if card.only is None]
+"""The methods that are for all problems."""
+
 LEAST = 1e-3
 """The earliest time that losses over uniform times draw."""
 

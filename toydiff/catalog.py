@@ -28,6 +28,7 @@ from .distill.sim import CARD as sim
 from .distill.adversarial import CARD as adversarial
 from .distill.discrete_flow_matching import CARD as discrete_flow_matching
 from .distill.di4c import CARD as di4c
+from .distill.animatelcm import CARD as animatelcm
 
 _ALL = {card.id: card for card in list(globals().values()) if isinstance(card, Card)}
 

@@ -63,8 +63,8 @@ def test_evaluate_gives_rows_with_all_n_grams(made, capsys):
     assert [(row["steps"], row["nfe"], row["rounds"]) for row in rows] == [(1, 1, 1), (2, 2, 2), (4, 4, 4)]
     for row in rows:
         assert tuple(row)[: len(ROW)] == ROW
-        assert set(row["others"]) == {"1-grams", "2-grams", "3-grams"}
-        assert all(floor > 0 and std > 0 for _, floor, std in row["others"].values())
+        assert set(row["parts"]) == {"1-grams", "2-grams", "3-grams"}
+        assert all(part["floor"] > 0 and part["floor_std"] > 0 for part in row["parts"].values())
     text = capsys.readouterr().out
     assert "100 samples by jump-exact on the grid uniform" in text
     assert "distance: total variation of 4-grams" in text

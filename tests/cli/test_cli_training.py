@@ -17,7 +17,7 @@ from toydiff import runs, weights
 from toydiff.catalog import METHODS, TOKEN_METHODS
 from toydiff.cli import command as cli
 from toydiff.cli import training as cli_training
-from toydiff.problems import PROBLEMS, problem
+from toydiff.problems import ENTRIES, PROBLEMS, problem
 from toydiff.problems.pairs import Recipe, load_pairs, make_pairs
 from toydiff.support.sealed import write_index
 from toydiff.training.checkpoints import Checkpoints, read_run
@@ -675,7 +675,7 @@ def test_methods_lists_methods_knobs_and_problems(capsys):
             card.paper,
             card.deck,
         )
-        assert set(row["knobs"]) == ({"tokens"} if card.tokens else set(PROBLEMS) - {"tokens"})
+        assert set(row["knobs"]) == {name for name, entry in ENTRIES.items() if card.fits(entry.scale)}
         for kind, knobs in row["knobs"].items():
             assert knobs == vars(runs.knobs(card.id, kind))
         assert card.title in text

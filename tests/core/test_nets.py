@@ -215,12 +215,13 @@ def test_no_class_is_no_condition(family):
         (lambda: unet()(normal(2, 64), f64([0, 0])), r"got \(2, 64\)"),
         (
             lambda: make_net("unett", {}),
-            r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet, string-gru",
+            r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet, clip-mlp, string-gru",
         ),
         (lambda: make_net("mlp", {"wide": 3}), "the network 'mlp' cannot be made: .*'wide'"),
         (
             lambda: name_of(nn.Linear(2, 2)),
-            r"a checkpoint holds networks of toydiff \(mlp, unet, string-gru\) and UNets of diffusers, got Linear",
+            r"a checkpoint holds networks of toydiff \(mlp, unet, clip-mlp, string-gru\) and UNets of diffusers, got "
+            "Linear",
         ),
         (lambda: Classifier().features(normal(2, 28, 28)), r"digits have shape \(B, 1, 28, 28\), got \(2, 28, 28\)"),
     ],

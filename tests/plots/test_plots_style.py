@@ -10,6 +10,7 @@ from cases import RING
 import toydiff
 from toydiff.catalog import METHODS
 from toydiff.plots import (
+    clips,
     digits,
     grids,
     interactive,
@@ -86,7 +87,7 @@ def test_static_and_interactive_are_the_figures_of_their_renderer():
     for module, renderer in ((static, "static"), (interactive, "interactive")):
         made = {
             name.removesuffix(f"_{renderer}"): figure
-            for subject in (digits, grids, orders, paths, scores, sweeps, tokens, training)
+            for subject in (clips, digits, grids, orders, paths, scores, sweeps, tokens, training)
             for name, figure in vars(subject).items()
             if name.endswith(f"_{renderer}") and not name.startswith("_")
         }

@@ -75,7 +75,7 @@ def test_names_and_seeds():
 def test_each_kind_says_its_scale_and_how_it_is_written():
     assert {name: entry.scale for name, entry in ENTRIES.items()} == {
         "mixture": "points", "points": "points", "digits": "images", "tokens": "tokens", "sd": "latents",
-        "file": "points",
+        "file": "points", "sequence": "sequences",
     }  # fmt: skip
     assert list(PROBLEMS) == list(ENTRIES)
     for name, title in PROBLEMS.items():

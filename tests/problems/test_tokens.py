@@ -52,8 +52,8 @@ def test_total_variation_counts_n_grams():
     assert on.variations(samples) == {1: pytest.approx(abs(5 / 8 - 1 / 2)), 2: pytest.approx(1 / 4)}
     found = on.measure(samples)
     assert found.distance == pytest.approx(1 / 4)
-    assert set(found.others) == {"1-grams"}
-    assert found.others["1-grams"][0] == pytest.approx(1 / 8)
+    assert set(found.parts) == {"1-grams"}
+    assert found.parts["1-grams"].value == pytest.approx(1 / 8)
 
 
 def test_the_floor_is_what_as_many_true_strings_have():

@@ -580,7 +580,7 @@ def as_png(
 
     law: the labels of the true samples to compare with; None is the whole distribution.
     """
-    from ..plots.static import digits
+    from ..plots.static import digits, film_strip
     from ..problems import TokenProblem
 
     title = (
@@ -589,6 +589,8 @@ def as_png(
     )
     if isinstance(the_problem, TokenProblem):
         figure = strings_figure(the_problem, path.end, row)
+    elif the_problem.scale == "sequences":
+        figure = film_strip(rows_of_clips(path.end, cond), title=title)
     elif len(the_problem.shape) > 1:
         figure = digits(rows_of_images(path.end, cond), title=title)
     else:
@@ -643,6 +645,14 @@ def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells:
     counts, _, _ = np.histogram2d(x[:, 0], x[:, 1], bins=edges)
     across, up = ((e[1:] + e[:-1]) / 2 for e in edges)
     return Density(across, up, counts.T)
+
+
+def rows_of_clips(clips: "Tensor", cond: "Tensor | None", most: int = 8) -> dict[str, "Tensor"]:
+    """The first clips (frames, dim) by the name of their row, with their labels."""
+    return {
+        f"clip {k + 1}" if cond is None else f"clip {k + 1}, label {int(cond[k])}": clip
+        for k, clip in enumerate(clips[:most])
+    }
 
 
 def rows_of_images(images: "Tensor", cond: "Tensor | None") -> dict[str, "Tensor"]:
@@ -701,7 +711,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | None) -> str:
     """Measured rows as a table."""
     first = rows[0]
-    others = list(first.get("others", {}))
+    parts = first.get("parts", {})
     lines = [
         [
             str(row["steps"]),
@@ -710,7 +720,7 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | 
             f"{row['floor']:.4g} ± {row['floor_std']:.1g}",
             f"{row['distance'] / row['floor']:.2f}",
             f"{row['distance'] - row['floor']:.3g}",
-            *(f"{row['others'][name][0] / row['others'][name][1]:.2f}" for name in others),
+            *(f"{row['parts'][name]['value']:.3g}" for name in parts),
             cell(row["accuracy"], ".1%"),
             f"{row['seconds']:.3g}",
         ]
@@ -718,14 +728,14 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | 
     ]
     guidance = "" if first["guidance_scale"] == 1 else f", guidance scale {first['guidance_scale']:g}"
     calls = f", {about['teacher_calls']:,} calls of the teacher" if about["teacher_calls"] else ""
-    head = ["steps", "NFE", "distance", "floor", "distance/floor", "excess", *others, "accuracy", "s"]
-    also = f" {', '.join(others)}: theirs, over their floors." if others else ""
+    head = ["steps", "NFE", "distance", "floor", "distance/floor", "excess", *parts, "accuracy", "s"]
+    floors = "".join(f" {name}: floor {part['floor']:.3g} ± {part['floor_std']:.1g}." for name, part in parts.items())
     return (
         f"{first['method']} on {first['problem']}, after {about['updates']} updates{calls}\n"
         f"{first['n']} samples by {first['solver']} on the grid {first['grid']}{guidance}, seed {first['seed']}\n\n"
         f"{table(head, lines, range(len(head)))}\n\n"
         f"distance: {distance_name} to true samples. floor: that of true samples among themselves. "
-        f"excess: distance - floor.{also}"
+        f"excess: distance - floor.{floors}"
     )
 
 

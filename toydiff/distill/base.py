@@ -101,8 +101,9 @@ class Card:
     the teacher's."""
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
-    """The knobs that differ from their defaults, by the scale of the problem: "points", "images" or "latents"; "tokens"
-    of a method of tokens. A scale that is left out has the defaults."""
+    """The knobs that differ from their defaults, by the scale of the problem: "points", "images", "latents",
+    "sequences" (of points, whose recipe is that of points where there is none) or "tokens". Another scale that is left
+    out has the defaults."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -112,12 +113,21 @@ class Card:
     oscillate or say nothing of the samples; 0 for never."""
     data: bool = True
     """Whether the training draws data. If not, the student learns from the teacher's predictions or pairs alone."""
-    tokens: bool = False
-    """Whether it trains models of tokens (`toydiff.discrete.Posterior`). If not, it trains denoisers of vectors."""
+    only: str | None = None
+    """The scale of the problems that the method is for, where it is not for all problems of vectors."""
+
+    @property
+    def tokens(self) -> bool:
+        """Whether it trains models of tokens (`toydiff.discrete.Posterior`). If not, it trains denoisers of vectors."""
+        return self.only == TOKENS
 
     def fits(self, scale: str) -> bool:
         """Whether the method is of problems of this scale."""
-        return self.tokens == (scale == TOKENS)
+        return scale != TOKENS if self.only is None else scale == self.only
+
+    def recipe(self, scale: str) -> Mapping[str, object]:
+        """The knobs of a scale that differ from their defaults."""
+        return self.recipes.get(scale, self.recipes.get("points", {}) if scale == "sequences" else {})
 
 
 def student_like(

@@ -93,7 +93,7 @@ CARD = Card(
     sampler=Sampler(None, None, (1, 2, 4)),
     color=VERMILLION,
     marker="s",
-    tokens=True,
+    only="tokens",
     recipes={
         "tokens": {"batch": 64, "lr": 2e-3, "updates": 1500, "ema": 0.99},
     },

@@ -97,7 +97,7 @@ CARD = Card(
     knobs=DiscreteFlowMatchingKnobs,
     sampler=Sampler(None, None, (1, 2, 4, 8, 16, 32)),
     color=BLUE,
-    tokens=True,
+    only="tokens",
     recipes={
         "tokens": {"batch": 128, "lr": 3e-3, "updates": 3000, "ema": 0.995},
     },

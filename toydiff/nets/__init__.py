@@ -1,6 +1,7 @@
 """Networks conditioned on lambda, so that one network serves every schedule: `LambdaDenoiser` makes a `Denoiser` of
 one. `StringGRU` is of tokens."""
 
+from .clips import ClipMLP
 from .mlp import MLP
 from .strings import StringGRU
 from .unet import UNet
@@ -8,4 +9,4 @@ from .unet import UNet
 DIFFUSERS = "diffusers-unet"
 """The name of a Stable Diffusion checkpoint's network, which is made by `toydiff.adapters`."""
 
-__all__ = ["DIFFUSERS", "MLP", "StringGRU", "UNet"]
+__all__ = ["DIFFUSERS", "MLP", "ClipMLP", "StringGRU", "UNet"]

@@ -1,10 +1,14 @@
 """A residual MLP for points."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..support.checks import check_count
 from .embedding import Embedding
+
+After = Callable[[int, Tensor], Tensor]
 
 
 class MLP(nn.Module):
@@ -14,8 +18,9 @@ class MLP(nn.Module):
     `depth` residual layers of width `hidden` adds W_2 silu(W_1 h + shift(e)) to it. s(e) is one number a sample.
 
     Every kind of prediction contains a multiple of x that depends on the noise level. The term s(e) x represents it
-    exactly. The layers start as the identity and the output as 0. `ValueError` for sizes that are no whole numbers >=
-    1.
+    exactly. The layers start as the identity and the output as 0. after: after(k, h) (B, hidden) takes the place of h
+    (B, hidden) after residual layer k, as a temporal layer's output does (`toydiff.nets.ClipMLP`). `ValueError` for
+    sizes that are no whole numbers >= 1.
     """
 
     def __init__(self, dim: int = 2, hidden: int = 128, depth: int = 3, classes: int = 0, guided: bool = False):
@@ -35,23 +40,29 @@ class MLP(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+        self,
+        x: Tensor,
+        lam: Tensor,
+        cond: Tensor | None = None,
+        guidance_scale: Tensor | None = None,
+        after: After | None = None,
     ) -> Tensor:
         e = F.silu(self.embed(lam, cond, guidance_scale))
-        return self.head(F.silu(self._body(x, e))) + self.through(e) * x
+        return self.head(F.silu(self._body(x, e, after))) + self.through(e) * x
 
     @property
     def feature_width(self) -> int:
         """How many numbers `features` gives of a sample."""
         return self.config["hidden"]
 
-    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None, after: After | None = None) -> Tensor:
         """What the head reads, (B, feature_width)."""
-        return self._body(x, F.silu(self.embed(lam, cond, None)))
+        return self._body(x, F.silu(self.embed(lam, cond, None)), after)
 
-    def _body(self, x: Tensor, e: Tensor) -> Tensor:
+    def _body(self, x: Tensor, e: Tensor, after: After | None) -> Tensor:
         h = self.into(x)
         shifts = self.shifts(e).chunk(len(self.first), 1)
-        for first, second, shift in zip(self.first, self.second, shifts, strict=True):
+        for k, (first, second, shift) in enumerate(zip(self.first, self.second, shifts, strict=True)):
             h = h + second(F.silu(first(h) + shift))
+            h = h if after is None else after(k, h)
         return h

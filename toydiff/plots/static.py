@@ -2,6 +2,7 @@
 else: save it with `png(figure)` or `figure.savefig`.
 """
 
+from .clips import film_strip_static as film_strip
 from .digits import digits_static as digits
 from .grids import time_grids_static as time_grids
 from .on_paper import png
@@ -28,6 +29,7 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
+    "film_strip",
     "gradients",
     "mismatch",
     "mode_fractions",

@@ -10,10 +10,11 @@ from torch import Tensor
 from ..schedules import Schedule, schedule_from_config
 from ..support.checks import check_count, unknown
 from ..support.words import said
-from .base import CheckpointProblem, Entry, Measured, Problem, Sizes, TokenProblem
+from .base import CheckpointProblem, Entry, Measured, Part, Problem, Sizes, TokenProblem
 from .digits import DigitsProblem
 from .content import content_of_problem
 from .mixture import MixtureProblem, PointsProblem, mixture, mixture_again, points_again
+from .sequences import SequenceProblem, sequence
 from .tokens import TokensProblem, tokens_again
 
 from .mixture import MIXTURE_ENTRY as mixture_entry
@@ -22,6 +23,7 @@ from .digits import ENTRY as digits_entry
 from .tokens import ENTRY as tokens_entry
 from .stable_diffusion import ENTRY as stable_diffusion_entry
 from .files import ENTRY as file_entry
+from .sequences import ENTRY as sequence_entry
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in list(globals().values()) if isinstance(entry, Entry)}
 """The kinds of problem by name: every entry that is imported above."""
@@ -41,11 +43,11 @@ def entry(name: str) -> Entry:
 def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Problem:
     """The problem with this name.
 
-    name: "mixture" (the ring), "mixture:spirals", "points:moons", "digits", "digits:openml", "tokens:markov",
-    "file:PATH" (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the mixture
-    `random`, of the chain `tokens:markov`, and of the split of digits. A problem's `name` holds its seed, unless that
-    is 0: "mixture:random,3". A seed in the name wins over `seed`. settings: of a `StableDiffusionProblem` only.
-    `ValueError`, with the nearest name, for a name or a setting that there is not.
+    name: "mixture" (the ring), "mixture:spirals", "points:moons", "sequence:ring", "digits", "digits:openml",
+    "tokens:markov", "file:PATH" (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the
+    mixture `random`, of the chain `tokens:markov`, and of the split of digits. A problem's `name` holds its seed,
+    unless that is 0: "mixture:random,3". A seed in the name wins over `seed`. settings: of a `StableDiffusionProblem`
+    only. `ValueError`, with the nearest name, for a name or a setting that there is not.
     """
     check_count(seed, "seed", 0)
     kind, which = entry(name), str(name).partition(":")[2]
@@ -95,8 +97,10 @@ __all__ = [
     "Entry",
     "Measured",
     "MixtureProblem",
+    "Part",
     "PointsProblem",
     "Problem",
+    "SequenceProblem",
     "Sizes",
     "TokenProblem",
     "TokensProblem",
@@ -105,4 +109,5 @@ __all__ = [
     "entry",
     "mixture",
     "problem",
+    "sequence",
 ]

@@ -22,6 +22,18 @@ TOKENS = "tokens"
 
 
 @dataclass(frozen=True)
+class Part:
+    """One measure among several of the same samples."""
+
+    value: float
+    """Of the samples against true samples."""
+    floor: float
+    """Of true samples against other true samples."""
+    floor_std: float
+    """The standard deviation of the floor over repetitions."""
+
+
+@dataclass(frozen=True)
 class Measured:
     """How good samples are."""
 
@@ -39,8 +51,8 @@ class Measured:
     """What `fractions` should be; None where they are None."""
     distance_std: float | None = None
     """The standard deviation of the distance over the groups in which many samples are measured; None for one group."""
-    others: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
-    """Other distances by name, each with its floor and the floor's standard deviation."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """Other measures by name, such as those of a clip's motion."""
 
     @property
     def least_fraction(self) -> float | None:
@@ -87,7 +99,8 @@ class Problem:
     shape: tuple[int, ...]
     """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents" or "tokens"."""
+    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents", "sequences" or
+    "tokens"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False

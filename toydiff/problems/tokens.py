@@ -14,7 +14,7 @@ from ..measure import Spread, spread
 from ..nets import StringGRU
 from ..schedules import Schedule
 from ..support.checks import as_generator, check_count, unknown
-from .base import Entry, Measured, Sizes, TokenProblem
+from .base import Entry, Measured, Part, Sizes, TokenProblem
 
 LENGTH, VOCAB = 16, 8
 MOST_GRAM = 4
@@ -26,7 +26,7 @@ class TokensProblem(TokenProblem):
 
     start (V,), transition (V, V): the law of the first token, and of the next one by row. Samples are measured by the
     total variation of n-grams, n = min(4, L), to their exact law: those of all places together. The shorter n-grams are
-    `Measured.others`. The floor is that of as many true strings.
+    `Measured.parts`. The floor is that of as many true strings.
     """
 
     sizes = Sizes(at_once=8000, watched=2000, evaluated=8000)
@@ -103,9 +103,9 @@ class TokensProblem(TokenProblem):
         if samples.shape[1:] != self.shape:
             raise ValueError(f"samples must hold strings of {self.shape[0]} tokens, got {samples.shape[1]}")
         found, floors = self.variations(samples), self.floors(len(samples))
-        others = {f"{n}-grams": (found[n], floors[n].mean, floors[n].std) for n in range(1, self.longest)}
+        parts = {f"{n}-grams": Part(found[n], floors[n].mean, floors[n].std) for n in range(1, self.longest)}
         lowest = floors[self.longest]
-        return Measured(found[self.longest], lowest.mean, lowest.std, None, others=others)
+        return Measured(found[self.longest], lowest.mean, lowest.std, None, parts=parts)
 
 
 def tokens_again(name: str, tensors: dict[str, Tensor], schedule: Schedule | None) -> TokensProblem:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..discrete import Posterior, is_sampler, solve_tokens
 from ..grids import DEFAULT_GRID
-from ..nets import MLP, UNet
+from ..nets import MLP, ClipMLP, UNet
 from ..problems import Problem, TokenProblem
 from ..solvers import Trajectory, solve
 from ..solvers.registry import LEARNED, PARALLEL, SOLVERS, is_learned
@@ -132,9 +132,10 @@ def _check_fits(D: Denoiser | Posterior, the_problem: Problem) -> None:
                 f"and {wanted[1]}: it is another's"
             )
     net = D.net if isinstance(D, LambdaDenoiser) else None
-    config: dict = net.config if isinstance(net, MLP | UNet) else {}
+    config: dict = net.config if isinstance(net, MLP | ClipMLP | UNet) else {}
     for name, got, due in (
-        ("dim", config.get("dim"), the_problem.shape[0]),
+        ("frames", config.get("frames"), the_problem.shape[0]),
+        ("dim", config.get("dim"), the_problem.shape[-1]),
         ("channels", config.get("channels"), the_problem.shape[0]),
         ("classes", config.get("classes") if the_problem.conditional else None, the_problem.classes),
     ):
@@ -160,9 +161,9 @@ def evaluate(
     `Sizes.evaluated`, 8000 points or 1000 images. solver, grid, guidance_scale, seed and progress: as in `sample`.
 
     A row has the keys method, problem, steps, distance, floor, accuracy, seed, nfe, rounds, updates, teacher_calls,
-    seconds, distance_std, floor_std, fractions, solver, grid, guidance_scale and n, and `others` where the problem has
-    other distances (`Measured.others`). `distance_std` and `fractions`, a list, are as in `Measured`, and may be None.
-    The grid of a learned solver, which has its own times, is "learned".
+    seconds, distance_std, floor_std, fractions, solver, grid, guidance_scale and n. `distance_std` and `fractions`, a
+    list, are as in `Measured`, and may be None. A problem with other measures adds `parts`: {name: {value, floor,
+    floor_std}} (`Measured.parts`). The grid of a learned solver, which has its own times, is "learned".
     """
     n = the_problem.sizes.evaluated if n is None else n
     sampler = model.about["sampler"]
@@ -202,7 +203,7 @@ def evaluate(
                 "grid": LEARNED if is_learned(used) else sampler["grid"] if grid is None else grid,
                 "guidance_scale": guidance_scale,
                 "n": n,
-                **({"others": {name: list(one) for name, one in measured.others.items()}} if measured.others else {}),
+                **({"parts": {k: vars(part) for k, part in measured.parts.items()}} if measured.parts else {}),
             }
         )
     return rows

@@ -19,6 +19,7 @@ from ..denoisers import Denoiser
 from ..discrete import Posterior
 from ..distill.base import Knobs
 from ..problems import CheckpointProblem, Problem, content_of_problem, defined, entry, problem
+from ..problems.base import TOKENS
 from ..support.checks import check_count, check_positive, unknown
 from ..support.files import inside, read_bytes
 from ..support.forms import check_form, count, number, place, word
@@ -64,12 +65,14 @@ def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None =
     chosen = card(method)
     name, scale = (on.name, on.scale) if isinstance(on, Problem) else (on, entry(on).scale)
     if not chosen.fits(scale):
-        states, others = ("tokens", METHODS) if chosen.tokens else ("vectors", TOKEN_METHODS)
-        raise ValueError(
-            f"{method} trains models of {states}, and {said(name)} is no problem of {states}; methods that fit it: "
-            f"{', '.join(others)}"
-        )
-    settings: dict[str, Any] = dict(chosen.recipes.get(scale, {}))
+        if chosen.tokens or scale == TOKENS:
+            states, others = ("tokens", METHODS) if chosen.tokens else ("vectors", TOKEN_METHODS)
+            raise ValueError(
+                f"{method} trains models of {states}, and {said(name)} is no problem of {states}; methods that fit it: "
+                f"{', '.join(others)}"
+            )
+        raise ValueError(f"{method} is for {chosen.only}, such as sequence:ring, and not for {said(name)}")
+    settings: dict[str, Any] = dict(chosen.recipe(scale))
     fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
     for name, value in (changes or {}).items():
         if name not in fields:

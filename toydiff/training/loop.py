@@ -125,6 +125,8 @@ def fit(
             factor = lr_factor(state.step % period, period, warmup, decay)
             losses, norms = {}, {}
             for turn, optimizer in zip(state.turns, state.optimizers, strict=True):
+                if not turn.takes_part(state.step):
+                    continue
                 for group in optimizer.param_groups:
                     group["lr"] = turn.lr * factor
                 for _ in range(turn.repeats):

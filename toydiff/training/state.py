@@ -23,7 +23,8 @@ Loss = Callable[[int, Draws], Tensor]
 @dataclass
 class Turn:
     """One player of an update: the loss that it minimises, and the parameters that it moves. `repeats`: how many steps
-    it takes in one update of the run.
+    it takes in one update of the run. `during`: the updates, from 0, the first and the one past the last, in which it
+    takes part; None for all.
 
     Most methods have one turn. If a second model is trained beside the student, each has a turn, in the order given,
     and changes only its own parameters.
@@ -35,6 +36,11 @@ class Turn:
     betas: tuple[float, float] = (0.9, 0.999)
     repeats: int = 1
     name: str = "loss"
+    during: tuple[int, int] | None = None
+
+    def takes_part(self, step: int) -> bool:
+        """Whether the turn is one of update `step`, from 0."""
+        return self.during is None or self.during[0] <= step < self.during[1]
 
     def __post_init__(self):
         self.params = [p for p in self.params if p.requires_grad]

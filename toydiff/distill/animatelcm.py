@@ -1,0 +1,186 @@
+"""AnimateLCM: decoupled consistency learning of clips, image first, motion second (arXiv 2402.00769; slides 14 and 15
+of the deck).
+
+The networks are an image network, seen by every frame alone, and temporal layers between its own (`toydiff.nets`,
+`ClipMLP`). They are trained in four stages of equally many updates, each with its own parameters, all others frozen:
+
+    1  base:     the image network, as a diffusion model of single frames
+    2  teacher:  temporal layers on the base, as a diffusion model of clips: the video teacher
+    3  image:    a low-rank adapter (LoRA) on the base, as an LCM of single frames whose teacher is the base
+    4  the student is base + LoRA + a copy of the teacher's temporal layers
+    5  motion:   the student's temporal layers, as an LCM of clips whose teacher is the video teacher
+    6  theta- <- mu theta- + (1 - mu) theta: line 5 begins with the teacher's weights as theta-, so that the LoRA enters
+       the target through this average and not at step 0
+
+Lines 1 and 2 minimise the loss of `diffusion`, lines 3 and 5 that of `lcm`; all frames of a clip share t, and each has
+its own eps. So a fast video model is put together from what is learnt of images and what is learnt of motion, and its
+base may be exchanged. In the paper base and teacher are given (Stable Diffusion and AnimateDiff's layers).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..denoisers import LambdaDenoiser
+from ..nets import ClipMLP
+from ..solvers.registry import SKY
+from ..support.checks import check_count, check_fraction, unknown
+from ..training import EMA, Turn
+from .base import Card, Sampler, Training, batch_of
+from .diffusion import diffusion_loss
+from .distances import distance
+from .lcm import LCMKnobs, lcm_loss
+
+STAGES = 4
+BEGINNINGS = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class AnimateLCMKnobs(LCMKnobs):
+    """Those of LCM, of which `updates` is divided equally among the four stages, and:"""
+
+    updates: int = 4000
+    """Updates of the optimizer."""
+    batch: int = 64
+    """Samples in an update: clips, or single frames."""
+    lr: float = 4e-3
+    """The full learning rate of Adam, > 0, in each stage."""
+    ema: float = 0.99
+    """The decay, in [0, 1), of the average of the weights, of which a stage hands its result to the next."""
+    rank: int = 8
+    """The rank, >= 1, of the spatial LoRA."""
+    drop: float = 0.1
+    """The probability, in [0, 1], that a clip's label is dropped in line 2, as guidance needs."""
+    target_start: str = "teacher"
+    """What theta- is as line 5 begins: "teacher", so that the LoRA enters through the average, or "student"."""
+
+    def check(self, problem) -> None:
+        """`ValueError` for a value out of range, and for updates that the stages cannot share equally."""
+        super().check(problem)
+        check_count(self.rank, "rank")
+        check_fraction(self.drop, "drop")
+        if self.target_start not in BEGINNINGS:
+            raise unknown("target_start", self.target_start, BEGINNINGS)
+        if self.updates % STAGES:
+            raise ValueError(f"updates must be a multiple of the {STAGES} stages, got {self.updates}")
+        if self.target_ema == 0:
+            raise ValueError("target_ema must lie above 0: the target of animatelcm is an average of the student")
+
+
+def train_only(module: nn.Module, params: Sequence[nn.Parameter]) -> None:
+    """Freeze all parameters of a module but these, which it then trains."""
+    own = {id(p) for p in params}
+    for p in module.parameters():
+        p.requires_grad_(id(p) in own)
+
+
+@torch.no_grad()
+def load_base(net, base) -> None:
+    """Put an image network's weights under the low-rank adapters of another's."""
+    own = net.state_dict()
+    for name, value in base.state_dict().items():
+        layer, _, what = name.rpartition(".")
+        own[name if name in own else f"{layer}.parametrizations.{what}.original"].copy_(value)
+
+
+@torch.no_grad()
+def without_adapter(net) -> None:
+    """Make the low-rank adapters of a network add nothing."""
+    for name, p in net.named_parameters():
+        if name.endswith(".0.up"):
+            p.zero_()
+
+
+def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
+    """The student, the video teacher, the averages of both and the target, with a turn for each stage."""
+    if start is not None:
+        raise ValueError("animatelcm makes its base and its teacher itself, and starts from no other model")
+    knobs.check(problem)
+    d, stage = distance(knobs.distance, knobs.c), knobs.updates // STAGES
+    video = problem.student(problem.schedule, "v")
+    plain: ClipMLP = video.net
+    net = type(plain)(**plain.config | {"guided": knobs.guidance, "rank": knobs.rank})
+    student = LambdaDenoiser(net, problem.schedule, "v", data_std=problem.data_std)
+    average, taught, target = EMA(student, knobs.ema), EMA(video, knobs.ema), EMA(student, knobs.target_ema, warm=False)
+    slow, sampled, theta_minus = (cast(Any, one.module) for one in (taught, average, target))
+    adapter = [p for p in net.image.parameters() if p.requires_grad]
+    g = (knobs.g_min, knobs.g_max)
+
+    def image_of(D):
+        return LambdaDenoiser(D.net.image, D.schedule, D.kind)
+
+    def base_turn(step, draws):
+        train_only(video, list(plain.image.parameters()))
+        return diffusion_loss(image_of(video), draws.rows(problem.single_frames, knobs.batch), None, draws)  # 1
+
+    def teacher_turn(step, draws):
+        if step == stage:
+            video.load_state_dict(slow.state_dict())
+            taught.reset()
+        train_only(video, plain.motion)
+        x0, cond = batch_of(problem, knobs.batch, draws)
+        return diffusion_loss(video, x0, cond, draws, knobs.drop)  # 2
+
+    def image_turn(step, draws):
+        if step == 2 * stage:
+            load_base(net.image, slow.net.image)
+            average.reset()
+            target.reset()
+        train_only(student, adapter)
+        x0 = draws.rows(problem.single_frames, knobs.batch)
+        own, behind, above = (image_of(D) for D in (student, theta_minus, slow))
+        return lcm_loss(own, behind, above, knobs.intervals, d, x0, None, draws)  # 3
+
+    def motion_turn(step, draws):
+        if step == 3 * stage:
+            net.image.load_state_dict(sampled.net.image.state_dict())
+            of_teacher = {k: v for k, v in slow.net.state_dict().items() if not k.startswith("image.")}
+            net.load_state_dict(net.state_dict() | of_teacher)  # 4
+            average.reset()
+            target.reset()
+            if knobs.target_start == "teacher":
+                without_adapter(theta_minus.net.image)  # 6
+        train_only(student, net.motion)
+        x0, cond = batch_of(problem, knobs.batch, draws)
+        return lcm_loss(student, theta_minus, slow, knobs.intervals, d, x0, cond, draws, *g)  # 5
+
+    stages = {
+        "base": (base_turn, list(plain.image.parameters())),
+        "teacher": (teacher_turn, plain.motion),
+        "image": (image_turn, adapter),
+        "motion": (motion_turn, net.motion),
+    }
+    turns = [
+        Turn(loss, params, knobs.lr, name=name, during=(k * stage, (k + 1) * stage))
+        for k, (name, (loss, params)) in enumerate(stages.items())
+    ]
+    return Training(
+        student,
+        average,
+        turns,
+        {"target": target, "teacher average": taught},
+        {"teacher": video},
+        period=stage,
+        guidance_scale=None if knobs.guidance else 1.0,
+    )
+
+
+CARD = Card(
+    id="animatelcm",
+    title="AnimateLCM, image first, motion second",
+    paper="arXiv 2402.00769",
+    deck="slides 14 and 15, [4] of our works",
+    equation="LCM's loss of frames by a LoRA, then of clips by temporal layers alone",
+    needs="nothing",
+    train=animatelcm,
+    knobs=AnimateLCMKnobs,
+    sampler=Sampler("lcm", steps=(1, 2, 4, 8)),
+    color=SKY,
+    marker="^",
+    dash="dashdot",
+    only="sequences",
+    recipes={},
+)
