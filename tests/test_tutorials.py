@@ -1,5 +1,6 @@
 """The tutorials: each source runs in a fresh process, and the committed notebook is what its source makes."""
 
+import ast
 import importlib.util
 import json
 import math
@@ -21,6 +22,10 @@ maker = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(maker)
 
 SOURCES = pytest.mark.parametrize("source", maker.sources(), ids=lambda path: path.stem)
+
+
+def solution_of(source):
+    return TUTORIALS / "solutions" / source.name
 
 
 def committed(source):
@@ -50,7 +55,7 @@ def texts(notebook):
 
 
 def test_there_are_tutorials():
-    assert [path.stem[:2] for path in maker.sources()][:5] == ["01", "02", "03", "04", "05"]
+    assert [path.stem[:2] for path in maker.sources()][:5] == ["00", "01", "02", "03", "04"]
 
 
 @SOURCES
@@ -140,6 +145,57 @@ def test_the_first_source_runs_in_a_kernel_of_its_own(monkeypatch):
     notebook, before = maker.read(source), children()
     complaints = maker.execute(notebook)  # raises where a cell fails
     check(source, last_printed(notebook), complaints, children() - before)
+
+
+# ---- exercises: a stub raises NotImplementedError, and its solution has the same name
+
+STUB = "raise NotImplementedError"
+WITH_SOLUTIONS = pytest.mark.parametrize(
+    "source", [path for path in maker.sources() if solution_of(path).exists()], ids=lambda path: path.stem
+)
+MOST_WORDS, MOST_CELLS = 80, 45
+
+
+def functions(program):
+    return [node.name for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)]
+
+
+def stubs(cells):
+    return [cell.source for cell in cells if STUB in cell.source]
+
+
+def test_every_solution_has_its_lesson():
+    assert {solution_of(path) for path in maker.sources()} >= set((TUTORIALS / "solutions").glob("*.py"))
+
+
+@WITH_SOLUTIONS
+def test_each_stub_has_a_solution_and_is_left_to_the_reader(source):
+    notebook = committed(source)
+    asked = [name for stub in stubs(code(notebook)) for name in functions(stub)]
+    assert asked == functions(solution_of(source).read_text())
+    printed = "\n".join(texts(notebook))
+    assert len(asked) >= 2
+    assert len(re.findall(r"^exercise \d: to do$", printed, re.M)) == len(asked)
+
+
+@WITH_SOLUTIONS
+def test_text_cells_are_short_and_ask_for_a_prediction(source):
+    cells = maker.read(source).cells
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    assert len(cells) <= MOST_CELLS
+    for text in prose:
+        words = re.sub(r"\$\$.*?\$\$|\$.*?\$", "x", text, flags=re.DOTALL).replace("|", " ").replace("---", " ").split()
+        assert "## References" in text or len(words) <= MOST_WORDS, (len(words), text)
+    assert any("Predict before you run" in text for text in prose)
+
+
+@pytest.mark.slow
+@WITH_SOLUTIONS
+def test_solutions_pass_the_checks_of_their_lesson(source, run):
+    """A check that is not met raises AssertionError, which `run` does not let pass."""
+    solutions = solution_of(source).read_text()
+    cells = [solutions if STUB in cell.source else cell.source for cell in code(maker.read(source))]
+    run(cells, TOYDIFF_FAST="1")
 
 
 def test_a_failing_cell_is_said_and_the_next_notebook_starts_afresh(run):

@@ -103,7 +103,7 @@ print(f"largest disagreement of the six schedules at equal lambda: {lambda_gap:.
 
 # %% [markdown]
 # So "which schedule is better?" has no answer for the process itself. The schedule matters for *where a solver puts its
-# steps* and *how a loss weights the noise levels*, and for nothing else.
+# steps*, for *how a loss weights the noise levels*, and for the numerics: what a network sees and predicts at the ends.
 
 # %% [markdown]
 # ## 2. Every kind of prediction is a row $(a, b)$

@@ -197,11 +197,16 @@ ax.legend(loc="lower right")
 plt.show()
 key["mean, exact flow"] = flow_mean
 assert abs(means["trailing"][0] - flow_mean) < 0.1 < abs(means["leading"][0] - flow_mean)
+true_start = moved.marginal(table, 1.0).sample(512, SEED, dtype=torch.float64)
+started_right = float(td.reference(D_moved, true_start, tolerance=1e-8)[:, 0].mean())
+print(f"exact flow from x_1 of the data, not pure noise: mean {started_right:.2f}")
+assert abs(started_right - centre) < 0.25 < abs(flow_mean - centre)
 
 # %% [markdown]
 # For pictures, "towards 0" means towards medium grey. Even trailing spacing does not reach the data's mean: this table
-# ends with $\alpha_1=0.068$, not 0, so that pure noise is not quite what it should start from. Only a schedule with
-# $\alpha_1=0$ would mend that.
+# ends with $\alpha_1=0.068$, not 0, so that pure noise is not quite what it should start from. Two things mend it: a
+# schedule with $\alpha_1=0$, or starts $x_1=\alpha_1x_0+\sigma_1\varepsilon$ that hold the data's trace (printed
+# above).
 #
 # ## 4 · Break it: integer time steps
 #
@@ -584,8 +589,9 @@ assert spent[0] <= 24 < spent[1], f"not yet: {answer_2} steps cost {spent[0]} ca
 print("exercise 2: right")
 
 # %% [markdown]
-# **3.** A table has 1000 steps, numbered 1 to 1000 (step $k$ is $t=k/1000$). Write the four integer steps of *trailing*
-# spacing, noisiest first.
+# **3.** A table has 1000 steps, numbered 1 to 1000 here, so that step $k$ is $t=k/1000$. (Diffusers numbers the same
+# steps 0 to 999: its $k$ is $t=(k+1)/1000$, as in lesson 15.) Write the four integer steps of *trailing* spacing,
+# noisiest first.
 
 # %%
 answer_3 = None

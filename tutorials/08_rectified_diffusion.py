@@ -267,8 +267,9 @@ assert falls["one jump"] > 3
 # the training makes it fall: see its row. The distance is sliced Wasserstein-2 to fresh samples, and its floor is what
 # true samples have among themselves: how good the *samples* are, where $C$ says how few steps give the model's own.
 #
-# In the plane the exact end point of rectification is not reached: two paths $\alpha_tx_0+\sigma_t\varepsilon$ may
-# cross, the network answers with the mean of both pairs, and $C$ stays above 0.
+# $C$ stays above 0. Exact pairs of this ring do not cross (lesson 07; the schedule has no say in that, since
+# $x_t/\alpha_t=x_0+n\varepsilon$). What remains is due to the pairs, which a network and a solver made, and to a
+# student that is not perfect.
 #
 # ## 4 · The schedule can be swapped afterwards
 #
@@ -307,8 +308,9 @@ assert S_linear["after"] < S_linear["teacher"]
 # ## 5 · Which noise belongs to a pair?
 #
 # Two things can go wrong with the $\varepsilon$ of a pair. Algorithms 3 and 4 of the deck take a pair as their input,
-# and then say "sample $x_0$", "**sample noise** $\varepsilon$". Read literally, that throws the pairing away: on
-# independent $(x_0,\varepsilon)$ the loss is that of plain diffusion training, whose minimiser is the model *before*.
+# and go on "Sample $x_0$", "Sample noise $\varepsilon$" in the text at hand, where struck-out lines may not show. The
+# method uses the stored pair. Noise that is sampled anew throws the pairing away: on independent $(x_0,\varepsilon)$
+# the loss is that of plain diffusion training, whose minimiser is the model *before*.
 #
 # The second is finer. Where $\alpha_1>0$, as on Stable Diffusion's table, the teacher does not start from
 # $\alpha_1x_0+\sigma_1\varepsilon$, but from $\sigma_1\varepsilon$: noise alone. The first-order path from *there* to
@@ -440,9 +442,14 @@ display(Markdown("\n".join([head, "|---" * 4 + "|", *lines])))
 assert key["own schedule, own kind (Rectified Diffusion), teacher predicts eps"] < 1e-9
 assert key["linear schedule, own kind, teacher predicts eps"] < 1e-9
 assert key["linear schedule, velocity (rectified flow), teacher predicts eps"] > 0.5
+by_schedule, by_kind = (
+    key[f"{name}, teacher predicts v"] for name in ("linear schedule, own kind", "own schedule, velocity")
+)
+assert 0.5 < by_schedule / by_kind < 2
 
 # %% [markdown]
-# RMS errors in $\hat x_0$, for data at distance 2 from the middle. What costs is **the kind**, not the schedule: an
+# RMS errors in $\hat x_0$, for data at distance 2 from the middle. For an $\varepsilon$-teacher what costs is the kind
+# of prediction, not the schedule. For a $v$-teacher both cost something, and neither much more. An
 # $\varepsilon$-teacher moved to the linear schedule starts right; read as a velocity, it is wrong from the start, on
 # either schedule. (A network that predicts $v$ also suffers a little from the linear schedule: its output is $v$ where
 # $\alpha^2+\sigma^2=1$, and the linear schedule has $\alpha+\sigma=1$.) Which of the two is ahead at first is decided
@@ -673,13 +680,14 @@ first-order model is first order on every schedule |
 | retraining with pairs makes it so | C of a network falls {falls["C"]:.0f} times, the error of one jump \
 {falls["one jump"]:.1f} times; S goes from {found["teacher"]["S"]:.2f} to {found["after"]["S"]:.2f}, and from \
 {S_linear["teacher"]:.2f} to {S_linear["after"]:.3f} on the linear schedule |
-| Algorithm 4: "sample noise ε" | a slip. Fresh noise: {key["eps of a pair, fresh noise (as printed): paired"]:.2f} \
+| Algorithm 4: "Sample noise ε" (as printed in the text) | the method uses the stored pair. Fresh noise: \
+{key["eps of a pair, fresh noise (as printed): paired"]:.2f} \
 off after one jump, as before training; with the chord 0 |
 | *(not said)* ε where $\\alpha_1>0$ | the stored noise itself is {key["eps of a pair, the noise itself: paired"]:.2f} \
 off; the chord from where the teacher started is exact |
 | Algorithm 4: loss in ε | the published code's is in $x_0$, which weighs an error in ε by NSR², {heaviest:.0f} at t = \
 1 |
-| it trains faster than rectified flow, because schedule and kind stay | the kind is what costs: from an ε-teacher, \
+| it trains faster than rectified flow, because schedule and kind stay | from an ε-teacher the kind is what costs: \
 {key["linear schedule, own kind, teacher predicts eps"]:.1g} for the schedule, \
 {key["linear schedule, velocity (rectified flow), teacher predicts eps"]:.1f} for the velocity, in $\\hat x_0$, before \
 any training. From our v-teacher the first after {UPDATES} updates, by 2 steps, was: {ahead} ({last[ahead]:.2f}; \
