@@ -330,6 +330,7 @@ def test_a_problem(grown):
         "tokens",
         "sd",
         "file",
+        "sequence",
     ]
     for row in listed["methods"]:
         assert row["knobs"].get("checkerboard") == row["knobs"].get("points")
@@ -391,7 +392,7 @@ OF_THE_METHOD = [
 def add_method(package):
     (package / "distill" / "mine.py").write_text(OWN_METHOD)
     line = "from .distill.mine import CARD as mine"
-    add_line(package / "catalog.py", line, after="from .distill.adversarial import CARD as adversarial")
+    add_line(package / "catalog.py", line, after="from .distill.animatelcm import CARD as animatelcm")
 
 
 @pytest.mark.slow
