@@ -6,20 +6,23 @@ import math
 import pytest
 
 from toydiff import runs
-from toydiff.catalog import METHODS
+from toydiff.catalog import METHODS, TOKEN_METHODS
+from toydiff.problems import ENTRIES
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *TOKEN_METHODS])
 def test_no_knob_is_infinite_or_beyond_all_sense(method):
-    for field in dataclasses.fields(METHODS[method].knobs):
+    card = (METHODS | TOKEN_METHODS)[method]
+    on = next(name for name, entry in ENTRIES.items() if card.fits(entry.scale))
+    for field in dataclasses.fields(card.knobs):
         if field.type is str or field.type == "str":
             continue
         for value in (math.inf, -math.inf, math.nan, "inf", "1e400", 1e30, 10**30, -(10**30), 10**400, "9" * 5000):
             if field.name == "clip" and value in (1e30, 10**30):
                 continue  # as large as no clipping
             with pytest.raises(ValueError, match=field.name) as error:
-                runs.knobs(method, "mixture", {field.name: value})
+                runs.knobs(method, on, {field.name: value})
             assert len(str(error.value)) < 400
 
 
