@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import runs, weights
-from ..denoisers import Denoiser, LambdaDenoiser
+from ..denoisers import Denoiser
 from ..discrete import Posterior
 from ..problems import DigitsProblem, problem
 from ..problems.classifier import Classifier
@@ -24,24 +24,19 @@ from ..support.checks import unknown
 from ..support.locks import Lock
 from ..support.seeds import seeded
 from ..training import fit
-from ..weights.networks import make_net
 from .cost import passes_of_update
 
 GUIDANCE = 1.5
-"""The guidance scale of the digits' teacher, wherever guidance is built into a student or a model is measured.
+"""The guidance scale of the digits' teacher, wherever guidance is built into a student or a model is measured."""
 
-A larger scale makes digits more certain and less like real ones. `toydiff evaluate digits-teacher --steps 25
---guidance-scale G` (seed 0) gives distances of 3.5, 3.9 and 4.8 floors at G = 1.5, 1.6 and 1.75, and accuracies of
-0.962, 0.973 and 0.978."""
+MEASURED = 5000
+"""How many digits a row is measured on, in groups (`DigitsProblem`), whose spread it has as well."""
 
 GUIDED_ID = "digits-guided"
 """The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
 
 TOKENS_ID = "markov-discrete-flow-matching"
 """The posterior of strings, the teacher of the methods of tokens."""
-
-SECOND_TEACHER_ID = "digits-teacher-2"
-"""Another teacher, with a network of its own. The students have learnt from the first."""
 
 PAIRS = "pairs"
 """The folder of all pairs, inside the working folder. The students of one teacher have their pairs in common."""
@@ -63,8 +58,6 @@ class WeightsRecipe:
     """The id of the weights that teach. A method that needs pairs has this teacher's."""
     start: str | None = None
     """The id of the weights to start with; None is the teacher's."""
-    network: Mapping[str, object] = field(default_factory=dict)
-    """The arguments of a fresh network (`UNet`) to start with, where it is not the problem's own."""
     changes: Mapping[str, object] = field(default_factory=dict)
     """Knobs that differ from the method's recipe."""
     steps: tuple[int, ...] = (1, 2, 4)
@@ -82,8 +75,8 @@ class WeightsRecipe:
 _EULER: dict[str, Any] = {"solver": "ddim", "grid": "uniform"}  # on the linear schedule DDIM is Euler
 
 PAIR_RECIPES = {
-    TEACHER_ID: PairRecipe(n=8_000, steps=16, guidance_scale=GUIDANCE),
-    "digits-rectified-flow": PairRecipe(n=6_000, steps=8, seed=1, **_EULER),
+    TEACHER_ID: PairRecipe(n=30_000, steps=10, guidance_scale=GUIDANCE),
+    "digits-rectified-flow": PairRecipe(n=20_000, steps=8, seed=1, **_EULER),
     "ring-teacher": PairRecipe(n=50_000),
     "ring-flow-matching": PairRecipe(n=50_000, steps=100, **_EULER),
     "ring-rectified-flow": PairRecipe(n=50_000, steps=50, seed=1, **_EULER),
@@ -99,15 +92,6 @@ _RECIPES = [
     WeightsRecipe(
         id=TEACHER_ID,
         method="diffusion",
-        network={"widths": (32, 128)},
-        changes={"kind": "eps", "lr": 2e-3, "cycles": 2},
-        steps=(10, 25),
-        guidance_scale=GUIDANCE,
-        solvers=(None, "sde-dpm++2m"),
-    ),
-    WeightsRecipe(
-        id=SECOND_TEACHER_ID,
-        method="diffusion",
         changes={"updates": 20_000, "ema": 0.9995, "augment": 1.0},
         steps=(10, 25),
         guidance_scale=GUIDANCE,
@@ -117,7 +101,7 @@ _RECIPES = [
         id="digits-flow-matching",
         method="flow-matching",
         start=TEACHER_ID,
-        changes={"updates": 1500, "lr": 1e-3, "batch": 64, "cycles": 1},
+        changes={"updates": 4000, "lr": 1e-3, "batch": 64, "cycles": 1},
         steps=(10, 25),
         guidance_scale=GUIDANCE,
     ),
@@ -125,12 +109,14 @@ _RECIPES = [
         id="digits-naive",
         method="naive",
         teacher=TEACHER_ID,
+        changes={"updates": 6000},
         steps=(1,),
     ),
     WeightsRecipe(
         id=GUIDED_ID,
         method="guided",
         teacher=TEACHER_ID,
+        changes={"updates": 2500, "g_max": 3.0},
         steps=(10, 25),
         guidance_scale=GUIDANCE,
     ),
@@ -138,7 +124,7 @@ _RECIPES = [
         id="digits-progressive",
         method="progressive",
         teacher=GUIDED_ID,
-        changes={"first": 16, "last": 4, "updates": 600} | _BAKED,
+        changes={"first": 16, "last": 4, "updates": 3000} | _BAKED,
         steps=(4,),
     ),
     WeightsRecipe(
@@ -151,7 +137,7 @@ _RECIPES = [
         id="digits-instaflow",
         method="instaflow",
         teacher="digits-rectified-flow",
-        changes={"updates": 500},
+        changes={"updates": 2000},
     ),
     WeightsRecipe(
         id="digits-rectified-diffusion",
@@ -163,14 +149,14 @@ _RECIPES = [
         id="digits-perflow",
         method="perflow",
         teacher=GUIDED_ID,
-        changes=_BAKED,
+        changes={"updates": 2000} | _BAKED,
         steps=(4, 8),
     ),
     WeightsRecipe(
         id="digits-rectified-diffusion-phased",
         method="rectified-diffusion-phased",
         teacher=GUIDED_ID,
-        changes=_BAKED,
+        changes={"updates": 2000} | _BAKED,
         steps=(4, 8),
     ),
     WeightsRecipe(
@@ -178,35 +164,38 @@ _RECIPES = [
         method="cd",
         teacher=TEACHER_ID,
         start="digits-rectified-diffusion",
-        changes=_BAKED,
+        changes={"updates": 2500, "ema": 0.998} | _BAKED,
     ),
     WeightsRecipe(
         id="digits-ct",
         method="ct",
         start=TEACHER_ID,
+        changes={"updates": 5000},
     ),
     WeightsRecipe(
         id="digits-ect",
         method="ect",
         teacher=TEACHER_ID,
+        changes={"updates": 5000},
     ),
     WeightsRecipe(
         id="digits-sct",
         method="sct",
         teacher=TEACHER_ID,
+        changes={"updates": 4000},
     ),
     WeightsRecipe(
         id="digits-multistep-consistency",
         method="multistep-consistency",
         teacher=TEACHER_ID,
-        changes=_BAKED,
+        changes={"updates": 3000} | _BAKED,
         steps=(4,),
     ),
     WeightsRecipe(
         id="digits-lcm",
         method="lcm",
         teacher=TEACHER_ID,
-        changes={"g_min": 1.0, "g_max": 3.0},
+        changes={"updates": 3000, "g_min": 1.0, "g_max": 3.0},
         guidance_scale=GUIDANCE,
     ),
     WeightsRecipe(
@@ -214,7 +203,7 @@ _RECIPES = [
         method="pcm",
         teacher=TEACHER_ID,
         start="digits-rectified-diffusion-phased",
-        changes={"g_min": GUIDANCE, "g_max": GUIDANCE},
+        changes={"updates": 1500, "g_min": GUIDANCE, "g_max": GUIDANCE},
         steps=(4,),
     ),
     *(
@@ -222,17 +211,18 @@ _RECIPES = [
             id=f"digits-{method}",
             method=method,
             teacher=TEACHER_ID,
-            start="digits-rectified-flow",
-            changes=_BAKED,
+            start="digits-naive",
+            changes={"updates": updates, "ema": 0.99} | _BAKED,
             steps=(1,),
         )
-        for method in ("vsd", "swiftbrush", "dmd", "dmd2", "sim")
+        for method, updates in (("vsd", 1000), ("swiftbrush", 1000), ("dmd", 800), ("dmd2", 500), ("sim", 800))
     ),
     WeightsRecipe(
         id="digits-adversarial",
         method="adversarial",
         teacher=TEACHER_ID,
         start="digits-cd",
+        changes={"updates": 400},
         steps=(1,),
     ),
     WeightsRecipe(
@@ -415,32 +405,62 @@ def build(
     with Lock(work), Lock(out) if out.resolve() != work.resolve() else contextlib.nullcontext():
         for id_ in ids():
             if (not chosen or id_ in chosen) and not (missing and not is_missing(id_, out)):
-                features = id_ == FEATURES_ID
-                about = (
+                if id_ == FEATURES_ID:
                     build_features(out, progress)
-                    if features
-                    else build_one(RECIPES[id_], work, out, progress, device=device)
-                )
-                yield _entry(about)
+                else:
+                    build_one(RECIPES[id_], work, out, progress, device=device, missing=missing)
+                yield _entry(weights.read_about(id_, out))
 
 
 def is_missing(id_: str, out: Path = weights.FOLDER) -> bool:
-    """Whether weights are not in the folder, are damaged, or were made by another recipe or of other weights than those
-    that are there now."""
-    try:
-        about = weights.load(id_, out)[1]
-    except ValueError:
-        return True
+    """Whether weights are not in the folder, are damaged, were made by another recipe or of other weights than those
+    that are there now, or are not measured as the recipe says."""
     if id_ == FEATURES_ID:
-        return False
+        return not _is_whole(id_, out)
     recipe = RECIPES[id_]
+    return not (_is_trained(recipe, out) and _is_measured(recipe, out)) or bool(_seeds_left(recipe, out))
+
+
+def _is_whole(id_: str, out: Path) -> bool:
+    try:
+        weights.load(id_, out)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_trained(recipe: WeightsRecipe, out: Path) -> bool:
+    """Whether the weights are there, made as the recipe says and of those that are there now."""
     made = {
         "knobs": vars(runs.knobs(recipe.method, recipe.problem, recipe.changes)),
         "teacher": recipe.teacher,
         "start": recipe.start,
         "of": _made_of(recipe, out),
     }
-    return any(about.get(name) != value for name, value in made.items()) or len(about["repeats"]) < recipe.seeds - 1
+    if not _is_whole(recipe.id, out):
+        return False
+    about = weights.read_about(recipe.id, out)
+    return all(about.get(name) == value for name, value in made.items())
+
+
+def _is_measured(recipe: WeightsRecipe, out: Path) -> bool:
+    """Whether the rows of stored weights are those of the recipe, on as many samples."""
+    rows = weights.read_about(recipe.id, out)["rows"]
+    n = _samples(recipe)
+    return [row["steps"] for row in rows] == list(recipe.steps) * len(recipe.solvers) and all(
+        (row["n"], row["guidance_scale"]) == (n, recipe.guidance_scale) for row in rows
+    )
+
+
+def _seeds_left(recipe: WeightsRecipe, out: Path) -> list[int]:
+    """The seeds of the trainings that are still to be measured."""
+    known = {row["seed_of_training"] for row in weights.read_about(recipe.id, out)["repeats"]}
+    return [seed for seed in range(recipe.seed + 1, recipe.seed + recipe.seeds) if seed not in known]
+
+
+def _samples(recipe: WeightsRecipe) -> int:
+    """The samples that a row is measured on."""
+    return MEASURED if recipe.problem == "digits" else problem(recipe.problem).sizes.evaluated
 
 
 def _made_of(recipe: WeightsRecipe, out: Path) -> dict[str, str | None]:
@@ -483,72 +503,83 @@ def build_features(out: Path, progress: bool = False) -> dict:
     return weights.read_about(FEATURES_ID, out)
 
 
-def build_one(recipe: WeightsRecipe, work: Path, out: Path, progress: bool = False, *, device: str = "cpu") -> dict:
-    """Train by one recipe, store the average, and measure the weights that were stored. Returns their JSON.
+def build_one(
+    recipe: WeightsRecipe,
+    work: Path,
+    out: Path,
+    progress: bool = False,
+    *,
+    device: str = "cpu",
+    missing: bool = False,
+) -> None:
+    """Train by one recipe, store the average, measure the weights that were stored, and train with the further seeds.
 
-    Trainings with further seeds are measured as they are, and not stored.
+    Each of these steps is written when it is done. missing: leave out those that are done. Trainings with further
+    seeds are measured as they are, and not stored.
     """
-    the_problem = problem(recipe.problem)
-    teacher, pairs = None, None
-    start = weights.load_model(recipe.start, out) if recipe.start else None
-    if recipe.network:
-        with seeded(recipe.seed):
-            net = make_net("unet", dict(recipe.network, classes=the_problem.classes))
-        start = LambdaDenoiser(net, the_problem.schedule)
-    if recipe.teacher:
-        teacher = weights.load_model(recipe.teacher, out)
-        if runs.card(recipe.method).needs == "pairs":
-            pairs = save_pairs(
-                the_problem,
-                runs.of_vectors(teacher, "pairs are"),
-                PAIR_RECIPES[recipe.teacher],
-                work / PAIRS / recipe.teacher,
-                teacher_name=recipe.teacher,
-                progress=progress,
-            )
 
     def trained(seed: int) -> tuple[runs.Model, int]:
-        """The result of a training with a seed, and the network passes of one of its updates."""
-        folder = work / recipe.id / str(seed)
-        run = runs.train(
-            recipe.method,
+        return _trained(recipe, seed, work, out, progress, device)
+
+    if not (missing and _is_trained(recipe, out)):
+        model, passes = trained(recipe.seed)
+        stored, of_base = _stored(recipe, model.denoiser, out)
+        about = {
+            "title": f"{runs.card(recipe.method).title} on {problem(recipe.problem).name}",
+            **model.about,
+            "command": f"toydiff zoo build {recipe.id}",
+            "teacher": recipe.teacher,
+            "start": recipe.start,
+            "of": _made_of(recipe, out),
+            "device": device,
+            "passes": passes * model.about["updates"] + model.about["pair_calls"],
+            **of_base,
+            "rows": [],
+            "repeats": [],
+        }
+        about["passes_in_all"] = about["passes"] + sum(_passes_before(recipe, out).values())
+        weights.save(recipe.id, stored, about, out)
+    if not _is_measured(recipe, out):
+        kept = runs.Model(weights.load_model(recipe.id, out), weights.read_about(recipe.id, out))
+        weights.change_about(recipe.id, {"rows": _rows(recipe, kept, progress)}, out)
+    for seed in _seeds_left(recipe, out):
+        again = [row | {"seed_of_training": seed} for row in _rows(recipe, trained(seed)[0], progress)]
+        weights.change_about(recipe.id, {"repeats": weights.read_about(recipe.id, out)["repeats"] + again}, out)
+
+
+def _trained(
+    recipe: WeightsRecipe, seed: int, work: Path, out: Path, progress: bool, device: str
+) -> tuple[runs.Model, int]:
+    """The result of a training with a seed, and the network passes of one of its updates."""
+    the_problem = problem(recipe.problem)
+    teacher = weights.load_model(recipe.teacher, out) if recipe.teacher else None
+    pairs = None
+    if recipe.teacher and teacher and runs.card(recipe.method).needs == "pairs":
+        pairs = save_pairs(
             the_problem,
-            out=folder,
-            seed=seed,
-            changes=recipe.changes,
-            teacher=teacher,
-            start=start,
-            pairs=pairs,
-            resume=True,
-            device=device,
+            runs.of_vectors(teacher, "pairs are"),
+            PAIR_RECIPES[recipe.teacher],
+            work / PAIRS / recipe.teacher,
+            teacher_name=recipe.teacher,
             progress=progress,
         )
-        passes = passes_of_update(run.training)
-        run.finish()
-        return runs.load(folder), passes
-
-    model, passes = trained(recipe.seed)
-    stored, whole, of_base = _stored(recipe, model.denoiser, out)
-    about = {
-        "title": f"{runs.card(recipe.method).title} on {the_problem.name}",
-        **model.about,
-        "command": f"toydiff zoo build {recipe.id}",
-        "teacher": recipe.teacher,
-        "start": recipe.start,
-        "of": _made_of(recipe, out),
-        "device": device,
-        "passes": passes * model.about["updates"] + model.about["pair_calls"],
-        **of_base,
-    }
-    about["passes_in_all"] = about["passes"] + sum(_passes_before(recipe, out).values())
-    about["rows"] = _rows(recipe, runs.Model(weights.build(about["denoiser"], whole), about), progress)
-    about["repeats"] = [
-        row | {"seed_of_training": seed}
-        for seed in range(recipe.seed + 1, recipe.seed + recipe.seeds)
-        for row in _rows(recipe, trained(seed)[0], progress)
-    ]
-    weights.save(recipe.id, stored, about, out)
-    return weights.read_about(recipe.id, out)
+    folder = work / recipe.id / str(seed)
+    run = runs.train(
+        recipe.method,
+        the_problem,
+        out=folder,
+        seed=seed,
+        changes=recipe.changes,
+        teacher=teacher,
+        start=weights.load_model(recipe.start, out) if recipe.start else None,
+        pairs=pairs,
+        resume=True,
+        device=device,
+        progress=progress,
+    )
+    passes = passes_of_update(run.training)
+    run.finish()
+    return runs.load(folder), passes
 
 
 def _rows(recipe: WeightsRecipe, model: runs.Model, progress: bool) -> list[dict]:
@@ -560,6 +591,7 @@ def _rows(recipe: WeightsRecipe, model: runs.Model, progress: bool) -> list[dict
             model,
             problem(recipe.problem),
             steps=recipe.steps,
+            n=_samples(recipe),
             guidance_scale=recipe.guidance_scale,
             solver=solver,
             progress=progress,
@@ -580,19 +612,14 @@ def _passes_before(recipe: WeightsRecipe, out: Path) -> dict[str, int]:
     return found
 
 
-def _stored(
-    recipe: WeightsRecipe, D: Denoiser | Posterior, out: Path
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
-    """The tensors that are written for a denoiser, the weights that come back from them, and what its JSON says of
-    their base.
+def _stored(recipe: WeightsRecipe, D: Denoiser | Posterior, out: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors that are written for a denoiser, and what its JSON says of their base.
 
     A large network that started from bundled weights is stored as its change of that base, any other in half precision.
     """
     tensors = weights.storable(D).net.state_dict()
     base = recipe.start or recipe.teacher
     if base is None or 2 * sum(t.numel() for t in tensors.values()) < LARGE:
-        half = {key: value.half() for key, value in tensors.items()}
-        return half, half, {"base": None}
+        return {key: value.half() for key, value in tensors.items()}, {"base": None}
     before, about = weights.network_tensors(base, out)
-    stored = weights.change(tensors, before)
-    return stored, weights.changed(stored, before), {"base": base, "base_sha256": about["sha256"]}
+    return weights.change(tensors, before), {"base": base, "base_sha256": about["sha256"]}

@@ -51,6 +51,12 @@ def save(id_: str, tensors: dict[str, Tensor], about: dict, folder: Path = FOLDE
     write_index(folder / f"{id_}.json", header | about | {"versions": versions()})
 
 
+def change_about(id_: str, changes: Mapping[str, object], folder: Path = FOLDER) -> None:
+    """Write an id's JSON again, with other values of some keys. The tensors stay."""
+    about = {key: value for key, value in read_about(id_, folder).items() if key != "seal"}
+    write_index(folder / f"{id_}.json", about | changes)
+
+
 WHOLE, SCALE = 127, ".scale"
 """The largest whole number of a change, and the end of the name of its scales."""
 
