@@ -67,6 +67,16 @@ def test_notebook_is_in_step_with_its_source(source):
 
 
 @SOURCES
+def test_notebook_was_run_with_the_weights_that_are_bundled(source):
+    """Else it prints what weights measured that are no longer there."""
+    opened = committed(source).metadata.weights
+    stale = [id_ for id_, version in opened.items() if version != maker.version_of(id_)]
+    assert not stale, f"run `python tutorials/execute.py {source.stem}`"
+    named = re.findall(r"runs\.load\(\"([\w-]+)\"\)", source.read_text())
+    assert set(named) <= set(opened), "a notebook knows what it opened"
+
+
+@SOURCES
 def test_notebook_was_run_whole_and_holds_figures(source):
     cells = code(committed(source))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -226,9 +236,12 @@ def test_failing_cell_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsy
     assert maker.main([]) == 1
     assert kept.read_text() == "as it was"
     assert "broken on purpose" in capsys.readouterr().err
-    source.write_text("# %%\nimport os\nprint(os.getcwd())\nobject()\n")
+    source.write_text(
+        "# %%\nimport os\nfrom toydiff import weights\nweights.read_about('ring-cd')\nprint(os.getcwd())\nobject()\n"
+    )
     assert maker.main(["01"]) == 0
     notebook = nbformat.read(kept, as_version=4)
     assert str(tmp_path) not in kept.read_text()
     assert "0x" not in "".join(texts(notebook))
+    assert notebook.metadata.weights == {"ring-cd": maker.version_of("ring-cd")}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["01_broken.ipynb", "01_broken.py"]

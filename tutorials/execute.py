@@ -2,9 +2,11 @@
 
 A name is such as 03 or 03_solvers_and_their_orders; by default all are made. Each source NN_name.py (jupytext's
 py:percent) is run from a clean kernel in this folder, and NN_name.ipynb is written beside it, whole or not at all. What
-differs from run to run or machine to machine is left out, so that the file changes only when its content does.
+differs from run to run or machine to machine is left out, so that the file changes only when its content does. The
+notebook's metadata say which bundled weights it opened, and what they were: "weights", {id: `version_of`}.
 """
 
+import json
 import os
 import re
 import site
@@ -18,11 +20,26 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from toydiff import weights
 from toydiff.support.files import write_text
+from toydiff.support.sealed import checksum
 
 HERE = Path(__file__).resolve().parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SECONDS_PER_CELL = 300
+LISTEN = """
+import os as _os, sys as _sys
+_opened = set()
+def _listen(event, arguments):
+    if event == "open" and isinstance(arguments[0], str | _os.PathLike):
+        folder, name = _os.path.split(_os.fspath(arguments[0]))
+        if name.endswith(".json") and folder.endswith(_os.path.join("toydiff", "weights")):
+            _opened.add(name.removesuffix(".json"))
+_sys.addaudithook(_listen)
+"""
+"""A cell before all others: from then on it is known which files of weights are opened."""
+TELL = "import json as _json; print(_json.dumps(sorted(_opened)))"
+"""A cell after all others."""
 
 
 def sources(names: list[str] | None = None) -> list[Path]:
@@ -58,6 +75,8 @@ def execute(notebook: NotebookNode) -> list[str]:
 
     Raises nbclient's `CellExecutionError` where a cell fails.
     """
+    own = notebook.cells
+    notebook.cells = [nbformat.v4.new_code_cell(LISTEN), *own, nbformat.v4.new_code_cell(TELL)]
     client = NotebookClient(
         notebook,
         timeout=SECONDS_PER_CELL,
@@ -68,14 +87,27 @@ def execute(notebook: NotebookNode) -> list[str]:
     )
     # the batches are too small to be divided among threads, which on a busy machine only wait for one another
     client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
-    notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNEL), language_info=NotebookNode(name="python"))
+    opened = json.loads(notebook.cells[-1].outputs[0].text)
+    notebook.cells = own
+    notebook.metadata = NotebookNode(
+        kernelspec=NotebookNode(KERNEL),
+        language_info=NotebookNode(name="python"),
+        weights=NotebookNode({id_: version_of(id_) for id_ in opened}),
+    )
     complaints = []
     for cell in notebook.cells:
         cell.metadata = NotebookNode()
         if cell.cell_type == "code":
+            cell.execution_count -= 1  # the first cell is not the notebook's
             complaints += [o.text for o in cell.outputs if o.get("name") == "stderr"]
             cell.outputs = [_tidy(o) for o in cell.outputs if o.get("name") != "stderr"]
     return complaints
+
+
+def version_of(id_: str) -> str:
+    """What changes where bundled weights, or what they measured, change."""
+    about = weights.read_about(id_)
+    return checksum(json.dumps([about["sha256"], about["rows"], about.get("repeats", [])]).encode())[:16]
 
 
 def _tidy(output: NotebookNode) -> NotebookNode:

@@ -24,7 +24,7 @@ from toydiff import runs, weights
 from toydiff.catalog import METHODS
 from toydiff.discrete import SAMPLERS
 from toydiff.grids import SHIFTS
-from toydiff.measure import fitted_order, paired_error
+from toydiff.measure import fitted_order, paired_error, spread
 from toydiff.plots import static, style
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
@@ -108,7 +108,7 @@ def grids() -> str:
 
 
 def bundled(problem: str) -> str:
-    """All that the bundled weights of a problem measure, `digits`, `ring` or `markov`."""
+    """All that the bundled weights of a problem measure, `ring` or `markov`."""
     rows = []
     for id_ in RECIPES:
         if id_.startswith(f"{problem}-"):
@@ -119,6 +119,42 @@ def bundled(problem: str) -> str:
                 spent = str(row["steps"]), str(row["nfe"])
                 rows.append([f"`{id_}`", f"`{row['solver']}`", *spent, distance, accuracy, str(about["updates"])])
     return table(["weights", "solver", "steps", "NFE", "distance / floor", "accuracy", "updates"], rows)
+
+
+def digits() -> str:
+    """What the digits' weights measure, with what they begin with and what they cost in all."""
+    rows = []
+    for id_ in RECIPES:
+        if not id_.startswith("digits-"):
+            continue
+        about = weights.read_about(id_)
+        for row in about["rows"]:
+            again = [
+                other["distance"]
+                for other in about["repeats"]
+                if (other["steps"], other["solver"]) == (row["steps"], row["solver"])
+            ]
+            found = spread([row["distance"], *again])
+            distance = f"{found.mean / row['floor']:.2f} ± {row['distance_std'] / row['floor']:.2f}"
+            if again:
+                distance += f", trainings ± {found.std / row['floor']:.2f}"
+            before = [name for name in (about["start"], about["teacher"]) if name and name != "digits-teacher"]
+            rows.append(
+                [
+                    f"`{id_}`",
+                    ", ".join(f"`{name}`" for name in dict.fromkeys(before)) or "—",
+                    f"`{row['solver']}`",
+                    str(row["steps"]),
+                    str(row["nfe"]),
+                    distance,
+                    f"{found.mean - row['floor']:.2f}",
+                    f"{100 * row['accuracy']:.1f}%",
+                    f"{10 * min(row['fractions']):.2f}",
+                    f"{about['passes_in_all'] / 1e6:.2f}",
+                ]
+            )
+    head = "weights,made with,solver,steps,NFE,distance / floor,excess,accuracy,rarest class,million passes"
+    return table(head.split(","), rows)
 
 
 def samplers() -> str:
@@ -132,8 +168,7 @@ def samplers() -> str:
 
 def methods() -> str:
     """Every method with one number: the digits' weights at the number of steps where their distance is least."""
-    # the first weights of each method: the teacher is that of the students
-    of = {recipe.method: id_ for id_, recipe in reversed(RECIPES.items()) if id_.startswith("digits-")}
+    of = {recipe.method: id_ for id_, recipe in RECIPES.items() if id_.startswith("digits-")}
     rows = []
     for card in METHODS.values():
         if card.id not in of:  # it is for other problems
@@ -158,7 +193,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "names": names,
     "solvers": solvers,
     "grids": grids,
-    "digits": lambda: bundled("digits"),
+    "digits": digits,
     "ring": lambda: bundled("ring"),
     "samplers": samplers,
     "markov": lambda: bundled("markov"),

@@ -85,7 +85,7 @@ PAIR_RECIPES = {
 
 _BAKED: dict[str, Any] = {"guidance_scale": GUIDANCE}  # built into the student, which then costs one call a step
 
-_LONG = {"updates": 6000, "edge": 0.5}
+_LONG = {"updates": 5000, "edge": 0.5}
 """Half of each batch is at t = 1. Sampling in one step starts there, and so few updates do not suffice without it."""
 
 _RECIPES = [
@@ -124,7 +124,7 @@ _RECIPES = [
         id="digits-progressive",
         method="progressive",
         teacher=GUIDED_ID,
-        changes={"first": 16, "last": 4, "updates": 3000} | _BAKED,
+        changes={"first": 16, "last": 4, "updates": 2100} | _BAKED,
         steps=(4,),
     ),
     WeightsRecipe(
@@ -149,14 +149,14 @@ _RECIPES = [
         id="digits-perflow",
         method="perflow",
         teacher=GUIDED_ID,
-        changes={"updates": 2000} | _BAKED,
+        changes={"updates": 1200} | _BAKED,
         steps=(4, 8),
     ),
     WeightsRecipe(
         id="digits-rectified-diffusion-phased",
         method="rectified-diffusion-phased",
         teacher=GUIDED_ID,
-        changes={"updates": 2000} | _BAKED,
+        changes={"updates": 1200} | _BAKED,
         steps=(4, 8),
     ),
     WeightsRecipe(
@@ -188,14 +188,14 @@ _RECIPES = [
         id="digits-multistep-consistency",
         method="multistep-consistency",
         teacher=TEACHER_ID,
-        changes={"updates": 3000} | _BAKED,
+        changes={"updates": 2000} | _BAKED,
         steps=(4,),
     ),
     WeightsRecipe(
         id="digits-lcm",
         method="lcm",
         teacher=TEACHER_ID,
-        changes={"updates": 3000, "g_min": 1.0, "g_max": 3.0},
+        changes={"updates": 2000, "g_min": 1.0, "g_max": 3.0},
         guidance_scale=GUIDANCE,
     ),
     WeightsRecipe(
@@ -203,7 +203,7 @@ _RECIPES = [
         method="pcm",
         teacher=TEACHER_ID,
         start="digits-rectified-diffusion-phased",
-        changes={"updates": 1500, "g_min": GUIDANCE, "g_max": GUIDANCE},
+        changes={"updates": 1000, "g_min": GUIDANCE, "g_max": GUIDANCE},
         steps=(4,),
     ),
     *(
