@@ -6,7 +6,7 @@ import torch
 from toydiff import runs, weights
 from toydiff.plots import interactive
 from toydiff.problems import problem
-from toydiff.runs.zoo import RECIPES, SECOND_TEACHER_ID
+from toydiff.runs.zoo import MEASURED, RECIPES
 from toydiff.solvers import DEFAULT_SOLVER
 from toydiff.solvers.learned import bundled
 
@@ -18,9 +18,7 @@ LEARNED = sorted((name.removeprefix("digits-teacher-") for name in bundled()), k
 """The numbers of steps for which a solver was learned for the teacher."""
 NONE = "none"
 STUDENTS = tuple(
-    id_.removeprefix("digits-")
-    for id_ in RECIPES
-    if id_.startswith("digits-") and id_ not in ("digits-teacher", SECOND_TEACHER_ID)
+    id_.removeprefix("digits-") for id_ in RECIPES if id_.startswith("digits-") and id_ != "digits-teacher"
 )
 SAMPLES, QUALITY = "samples", "quality"
 
@@ -63,7 +61,7 @@ def digits(
             }
             for name in (TEACHER, *students)
             for row in weights.read_about(f"digits-{name}")["rows"]
-            if name != TEACHER or row["solver"] == "dpm++2m"  # it was measured with an SDE solver as well
+            if name != TEACHER or row["solver"] == DEFAULT_SOLVER  # it was measured with an SDE solver as well
         ]
         return interactive.quality(rows), rows
     sheet, rows = {}, []
@@ -118,7 +116,7 @@ LESSON = Lesson(
     title="What fifty calls draw, students draw in one, two or four",
     equation=r"\|m_a-m_b\|^2+\mathrm{tr}\big(C_a+C_b-2\sqrt{C_aC_b}\big)",
     source=(
-        "Fréchet distance, arXiv 1706.08500, eq. 6, on features of a small classifier; 1,000 samples. Weights: "
+        f"Fréchet distance, arXiv 1706.08500, eq. 6, on features of a small classifier; {MEASURED:,} samples. Weights: "
         "`toydiff zoo`."
     ),
     controls=(

@@ -187,6 +187,10 @@ def test_build_makes_measures_and_stores(tmp_path, monkeypatch, few_samples):
     assert about["pair_calls"] == 50 * 2
     assert about["passes"] == about["passes_in_all"] == 4 * 16 * 3 + 50 * 2  # a regression on pairs
     assert (about["repeats"], about["device"]) == ([], "cpu")
+    assert [(point["updates"], point["passes"]) for point in about["curve"]] == [
+        (k, k * 16 * 3) for k in range(1, 5)
+    ]  # measured on the way
+    assert all(point["distance"] > 0 and 0 < point["seconds"] <= about["seconds"] for point in about["curve"])
     # built again from what lies there: the same bits, without training
     again = list(zoo.build(["tiny-student"], tmp_path / "work", out))
     assert again[0]["rows"][0]["distance"] == entries[1]["rows"][0]["distance"]

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
 from ..problems.pairs import Recipe as PairRecipe
 from ..problems.pairs import save_pairs
 from ..support.checks import unknown
+from ..support.files import read_bytes, write_json
 from ..support.locks import Lock
 from ..support.seeds import seeded
 from ..training import fit
@@ -37,6 +39,9 @@ GUIDED_ID = "digits-guided"
 
 TOKENS_ID = "markov-discrete-flow-matching"
 """The posterior of strings, the teacher of the methods of tokens."""
+
+POINTS = 8
+"""How often a training is measured on its way, in the fewest steps of its method, on `Sizes.watched` samples."""
 
 PAIRS = "pairs"
 """The folder of all pairs, inside the working folder. The students of one teacher have their pairs in common."""
@@ -578,8 +583,32 @@ def _trained(
         progress=progress,
     )
     passes = passes_of_update(run.training)
+    curve = _followed(run, folder.with_name(f"{seed}.curve.json"))
     run.finish()
-    return runs.load(folder), passes
+    model = runs.load(folder)
+    about = model.about | {
+        "seconds": max(model.about["seconds"], curve[-1]["seconds"]),  # with those before an interruption
+        "curve": [point | {"passes": passes * point["updates"]} for point in curve],
+    }
+    return runs.Model(model.denoiser, about, model.data), passes
+
+
+def _followed(run: runs.Run, path: Path) -> list[dict]:
+    """Train, and measure the average on the way, `POINTS` times: updates, distance, accuracy and seconds since the
+    start. The points are kept in a file, for a build that goes on."""
+    known = {point["updates"]: point for point in (json.loads(read_bytes(path)) if path.exists() else [])}
+    before = max((point["seconds"] for point in known.values()), default=0.0)
+    measure = runs.evaluator(run.problem, run.about, run.training)
+    every = -(-run.knobs.updates // POINTS)
+    for record in run:
+        if record.step % every == 0 or record.last:
+            found = measure(run.training.average.module)
+            seconds = before + run.seconds
+            known[record.step] = {"updates": record.step, "seconds": seconds} | {
+                name: found[name] for name in ("distance", "accuracy")
+            }
+            write_json(path, list(known.values()))
+    return sorted(known.values(), key=lambda point: point["updates"])
 
 
 def _rows(recipe: WeightsRecipe, model: runs.Model, progress: bool) -> list[dict]:
