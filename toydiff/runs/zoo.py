@@ -586,7 +586,7 @@ def _trained(
     curve = _followed(run, folder.with_name(f"{seed}.curve.json"))
     run.finish()
     model = runs.load(folder)
-    about = model.about | {
+    about = dict(model.about) | {
         "seconds": max(model.about["seconds"], curve[-1]["seconds"]),  # with those before an interruption
         "curve": [point | {"passes": passes * point["updates"]} for point in curve],
     }
