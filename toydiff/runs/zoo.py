@@ -93,6 +93,9 @@ _BAKED: dict[str, Any] = {"guidance_scale": GUIDANCE}  # built into the student,
 _LONG = {"updates": 5000, "edge": 0.5}
 """Half of each batch is at t = 1. Sampling in one step starts there, and so few updates do not suffice without it."""
 
+_TUNED: dict[str, Any] = {"stages": 4, "mean": 0.5}
+"""Of consistency tuning: more of each batch in noise, where one step starts, and fewer stages, for few updates."""
+
 _RECIPES = [
     WeightsRecipe(
         id=TEACHER_ID,
@@ -175,19 +178,19 @@ _RECIPES = [
         id="digits-ct",
         method="ct",
         start=TEACHER_ID,
-        changes={"updates": 5000},
+        changes={"updates": 3500, "mean": 0.5, "last": 80},
     ),
     WeightsRecipe(
         id="digits-ect",
         method="ect",
         teacher=TEACHER_ID,
-        changes={"updates": 5000},
+        changes={"updates": 3500} | _TUNED,
     ),
     WeightsRecipe(
         id="digits-sct",
         method="sct",
         teacher=TEACHER_ID,
-        changes={"updates": 4000},
+        changes={"updates": 2800} | _TUNED,
     ),
     WeightsRecipe(
         id="digits-multistep-consistency",

@@ -54,7 +54,7 @@ def save(id_: str, tensors: dict[str, Tensor], about: dict, folder: Path = FOLDE
 def change_about(id_: str, changes: Mapping[str, object], folder: Path = FOLDER) -> None:
     """Write an id's JSON again, with other values of some keys. The tensors stay."""
     about = {key: value for key, value in read_about(id_, folder).items() if key != "seal"}
-    write_index(folder / f"{id_}.json", about | changes)
+    write_index(folder / f"{id_}.json", about | dict(changes))
 
 
 WHOLE, SCALE = 127, ".scale"
