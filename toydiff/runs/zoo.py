@@ -223,14 +223,14 @@ _RECIPES = [
             changes={"updates": updates, "ema": 0.99} | _BAKED,
             steps=(1,),
         )
-        for method, updates in (("vsd", 1000), ("swiftbrush", 1000), ("dmd", 800), ("dmd2", 500), ("sim", 800))
+        for method, updates in (("vsd", 600), ("swiftbrush", 600), ("dmd", 800), ("dmd2", 300), ("sim", 500))
     ),
     WeightsRecipe(
         id="digits-adversarial",
         method="adversarial",
         teacher=TEACHER_ID,
         start="digits-cd",
-        changes={"updates": 400},
+        changes={"updates": 250},
         steps=(1,),
     ),
     WeightsRecipe(
