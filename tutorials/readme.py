@@ -12,6 +12,7 @@ it is stale.
 import dataclasses
 import io
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from toydiff import runs, weights
 from toydiff.catalog import METHODS
 from toydiff.discrete import SAMPLERS
 from toydiff.grids import SHIFTS
-from toydiff.measure import fitted_order, paired_error, spread
+from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
@@ -134,10 +135,10 @@ def digits() -> str:
                 for other in about["repeats"]
                 if (other["steps"], other["solver"]) == (row["steps"], row["solver"])
             ]
-            found = spread([row["distance"], *again])
-            distance = f"{found.mean / row['floor']:.2f} ± {row['distance_std'] / row['floor']:.2f}"
+            found = statistics.mean([row["distance"], *again])
+            distance = f"{found / row['floor']:.2f} ± {row['distance_std'] / row['floor']:.2f}"
             if again:
-                distance += f", trainings ± {found.std / row['floor']:.2f}"
+                distance += f", trainings ± {statistics.stdev([row['distance'], *again]) / row['floor']:.2f}"
             before = [name for name in (about["start"], about["teacher"]) if name and name != "digits-teacher"]
             rows.append(
                 [
@@ -147,7 +148,7 @@ def digits() -> str:
                     str(row["steps"]),
                     str(row["nfe"]),
                     distance,
-                    f"{found.mean - row['floor']:.2f}",
+                    f"{found - row['floor']:.2f}",
                     f"{100 * row['accuracy']:.1f}%",
                     f"{10 * min(row['fractions']):.2f}",
                     f"{about['passes_in_all'] / 1e6:.2f}",
