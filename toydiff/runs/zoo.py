@@ -196,14 +196,14 @@ _RECIPES = [
         id="digits-multistep-consistency",
         method="multistep-consistency",
         teacher=TEACHER_ID,
-        changes={"updates": 2000} | _BAKED,
+        changes={"updates": 1200} | _BAKED,
         steps=(4,),
     ),
     WeightsRecipe(
         id="digits-lcm",
         method="lcm",
         teacher=TEACHER_ID,
-        changes={"updates": 2000, "g_min": 1.0, "g_max": 3.0},
+        changes={"updates": 1200, "g_min": 1.0, "g_max": 3.0},
         guidance_scale=GUIDANCE,
     ),
     WeightsRecipe(
@@ -223,7 +223,7 @@ _RECIPES = [
             changes={"updates": updates, "ema": 0.99} | _BAKED,
             steps=(1,),
         )
-        for method, updates in (("vsd", 600), ("swiftbrush", 600), ("dmd", 800), ("dmd2", 300), ("sim", 500))
+        for method, updates in (("vsd", 600), ("swiftbrush", 300), ("dmd", 800), ("dmd2", 200), ("sim", 300))
     ),
     WeightsRecipe(
         id="digits-adversarial",
