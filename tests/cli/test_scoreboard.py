@@ -7,7 +7,7 @@ import pytest
 from commands import run, written
 
 from toydiff.catalog import METHODS
-from toydiff.studies import scoreboard
+from toydiff.studies import headline, scoreboard
 from toydiff.studies.scoreboard import Plan
 
 WORDS = ("scoreboard", "--methods", "ect", "instaflow", "--seeds", 2, "--budget", 60_000, "--n", 200, "--steps", 1, 2)
@@ -135,6 +135,25 @@ def test_a_verdict_counts_standard_errors():
         scoreboard.verdict(board, ("a", 1), ("e", 1))
     with pytest.raises(ValueError, match="two seeds"):
         scoreboard.verdict(cells({("a", 1): [1.0], ("b", 1): [2.0]}), ("a", 1), ("b", 1))
+
+
+def test_the_decks_table_stands_beside_a_scoreboard():
+    assert len(headline.ROWS) == 17
+    for better, worse in headline.DIRECTIONS:  # as the deck has them
+        assert headline.row(*better).fid < headline.row(*worse).fid
+    by_fid = {row.entry: [row.fid, row.fid + 0.02, row.fid - 0.02] for row in headline.ROWS if row.method}
+    full = {
+        (method, steps): by_fid.get((method, steps), [90.0, 91.0, 92.0]) for method, _ in by_fid for _, steps in by_fid
+    }
+    board = cells(full)
+    assert {found.word for *_, found in headline.verdicts(board)} == {scoreboard.HOLDS}
+    full["rectified-flow", 1] = [1.0, 1.1, 1.2]  # ahead of all, which the deck denies twice and more
+    words = [found.word for *_, found in headline.verdicts(cells(full))]
+    assert words.count(scoreboard.NOT) == 3
+    lines = headline.markdown(board).splitlines()
+    assert len(lines) == 2 + 17 + 1 + 2 + len(headline.DIRECTIONS)
+    with pytest.raises(ValueError, match="the scoreboard has no rectified-flow"):
+        headline.verdicts(cells({("ect", 1): [1.0, 2.0]}))
 
 
 def test_the_table_marks_what_the_floor_cannot_tell_from_the_best():

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> None:
     json_to = output_file(args.json)
     if not args.out:
         raise ValueError("--out must name a folder, got ''")
-    from ..studies import scoreboard
+    from ..studies import headline, scoreboard
 
     if args.merge:
         for name in ("problem", "methods", "seeds", "budget", "steps", "n", "shard", "jobs"):
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         plan = scoreboard.Plan(
             args.problem or "mixture:ring",
-            tuple(args.methods or scoreboard.names()),
+            tuple(args.methods or [*scoreboard.names(), headline.RD_CD]),
             args.seeds or 3,
             args.budget or 0,
             tuple(args.steps or scoreboard.STEPS),
@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> None:
             report(json_to, {"done": len(done), "left": left}, f"{len(done)} cells are done, {left} are other shards'")
             return
         board = scoreboard.merge(args.out)
-    report(json_to, board, f"{scoreboard.markdown(board)}\n\n{Path(args.out) / 'quality.png'}")
+    text = scoreboard.markdown(board)
+    if board["plan"]["seeds"] > 1 and {row.entry for row in headline.ROWS if row.method} <= scoreboard.entries(board):
+        text += f"\n\nthe deck's table:\n\n{headline.markdown(board)}"
+    report(json_to, board, f"{text}\n\n{Path(args.out) / 'quality.png'}")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -59,7 +62,9 @@ def _shard(text: str) -> tuple[int, int]:
 def arguments(parser: Parser) -> None:
     """The options of `toydiff scoreboard`."""
     parser.add_argument("--problem", metavar="P", help="mixture:NAME or digits (default: mixture:ring)")
-    parser.add_argument("--methods", metavar="M", nargs="+", help="methods by name (default: all)")
+    parser.add_argument(
+        "--methods", metavar="M", nargs="+", help="methods by name (default: all, and rectified-diffusion+cd)"
+    )
     parser.add_argument("--seeds", metavar="N", type=whole(1, 1000), help="seeds of each method (default: 3)")
     parser.add_argument(
         "--budget",

@@ -365,6 +365,11 @@ def summary(board: Mapping) -> list[dict]:
     return rows
 
 
+def entries(board: Mapping) -> set[tuple[str, int]]:
+    """(method, steps) of all that a scoreboard measures."""
+    return {(method, steps) for method in board["plan"]["methods"] for steps in board["plan"]["steps"]}
+
+
 def markdown(board: Mapping) -> str:
     """The scoreboard as a table in Markdown: the distance over its floor, by steps, mean ± deviation over seeds."""
     rows, steps = summary(board), board["plan"]["steps"]
