@@ -17,6 +17,7 @@ from toydiff.plots import (
     on_screen,
     orders,
     paths,
+    scoreboard,
     scores,
     static,
     style,
@@ -87,7 +88,7 @@ def test_static_and_interactive_are_the_figures_of_their_renderer():
     for module, renderer in ((static, "static"), (interactive, "interactive")):
         made = {
             name.removesuffix(f"_{renderer}"): figure
-            for subject in (clips, digits, grids, orders, paths, scores, sweeps, tokens, training)
+            for subject in (clips, digits, grids, orders, paths, scoreboard, scores, sweeps, tokens, training)
             for name, figure in vars(subject).items()
             if name.endswith(f"_{renderer}") and not name.startswith("_")
         }

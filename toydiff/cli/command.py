@@ -22,6 +22,7 @@ from ..support.words import plural, printable, quoted, shortened, unknown
 from . import app as cli_app
 from . import doctor as cli_doctor
 from . import score as cli_score
+from . import scoreboard as cli_scoreboard
 from . import sd as cli_sd
 from . import solvers as cli_solvers
 from . import training as cli_training
@@ -784,6 +785,11 @@ COMMANDS = {
         "measure a trained model: distance to true samples, accuracy, calls",
         cli_training.evaluate_arguments,
     ),
+    "scoreboard": Command(
+        cli_scoreboard.run,
+        "train and measure every method on equal terms, over seeds",
+        cli_scoreboard.arguments,
+    ),
     "score": Command(
         cli_score.run,
         "CLIP score and FID of the images of a checkpoint or a student, by networks that you name",
@@ -840,6 +846,7 @@ MORE = {
         "model, schedule, steps and guidance scale it is, and another is refused. --problem sd needs --model."
     ),
     "score": cli_score.MORE,
+    "scoreboard": cli_scoreboard.MORE,
     "doctor": (
         "It reads JSON and the headers of .safetensors files: no weight is loaded, and no code of the folder runs.\n"
         "What could not be loaded is refused with the same reason. A value that is not finite is not seen."

@@ -11,6 +11,8 @@ from .paths import reflow_static as reflow
 from .paths import rescaled_static as rescaled
 from .paths import samples_static as samples
 from .paths import trajectories_static as trajectories
+from .scoreboard import scoreboard_cost_static as scoreboard_cost
+from .scoreboard import scoreboard_static as scoreboard
 from .scores import gradients_static as gradients
 from .scores import mode_fractions_static as mode_fractions
 from .scores import score_arrows_static as score_arrows
@@ -42,6 +44,8 @@ __all__ = [
     "same_noise",
     "samples",
     "score_arrows",
+    "scoreboard",
+    "scoreboard_cost",
     "staircase",
     "strings",
     "sweep_errors",

@@ -1,0 +1,102 @@
+"""The deck's table of 17 rows (slide 31), beside a scoreboard: which of its directions hold at toy scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..support.words import plural
+from .scoreboard import Verdict, summary, verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the deck: its name, steps, FID and CLIP score there, and what stands for it on a scoreboard."""
+
+    name: str
+    steps: int
+    fid: float
+    clip: float
+    method: str | None
+    """None where a scoreboard has nothing like it: a network twice as wide."""
+
+    @property
+    def entry(self) -> tuple[str, int]:
+        """(method, steps) on a scoreboard."""
+        assert self.method is not None
+        return self.method, self.steps
+
+
+TEACHER, RF, RD = "SDv1-5 + DPM-Solver", "Rectified Flow", "Rectified Diffusion"
+DISTILL, CD, PERFLOW = "Rectified Flow (Distill)", "Rectified Diffusion (CD)", "PeRFlow"
+PHASED = "Rectified Diffusion (Phased)"
+RD_CD = "rectified-diffusion+cd"
+
+ROWS = (
+    Row(TEACHER, 25, 20.1, 0.318, "guided"),
+    Row(RF, 25, 21.65, 0.315, "rectified-flow"),
+    Row(RF, 1, 47.91, 0.272, "rectified-flow"),
+    Row(RF, 2, 31.35, 0.296, "rectified-flow"),
+    Row(RD, 25, 21.28, 0.316, "rectified-diffusion"),
+    Row(RD, 1, 27.26, 0.295, "rectified-diffusion"),
+    Row(RD, 2, 22.98, 0.309, "rectified-diffusion"),
+    Row(DISTILL, 1, 23.72, 0.302, "instaflow"),
+    Row(DISTILL, 2, 73.49, 0.261, "instaflow"),
+    Row(DISTILL, 4, 103.48, 0.245, "instaflow"),
+    Row(CD, 1, 22.83, 0.305, RD_CD),
+    Row(CD, 2, 21.66, 0.312, RD_CD),
+    Row(CD, 4, 21.43, 0.314, RD_CD),
+    Row(PERFLOW, 4, 22.97, 0.294, "perflow"),
+    Row(PHASED, 4, 20.64, 0.311, "rectified-diffusion-phased"),
+    Row("PeRFlow-SDXL", 4, 27.06, 0.335, None),
+    Row("Rectified Diffusion-SDXL (Phased)", 4, 25.81, 0.341, None),
+)
+METHODS = tuple(dict.fromkeys(row.method for row in ROWS if row.method is not None))
+"""The entries that the table needs of a scoreboard."""
+DIRECTIONS = (
+    ((RF, 2), (RF, 1)),
+    ((RF, 25), (RF, 2)),
+    ((RD, 2), (RD, 1)),
+    ((RD, 25), (RD, 2)),
+    ((RD, 1), (RF, 1)),
+    ((RD, 2), (RF, 2)),
+    ((DISTILL, 1), (RF, 1)),
+    ((DISTILL, 1), (DISTILL, 2)),
+    ((DISTILL, 2), (DISTILL, 4)),
+    ((CD, 1), (RD, 1)),
+    ((CD, 2), (CD, 1)),
+    ((CD, 4), (CD, 2)),
+    ((PHASED, 4), (PERFLOW, 4)),
+    ((TEACHER, 25), (RF, 25)),
+    ((TEACHER, 25), (RD, 25)),
+)
+"""(better, worse) by the deck, each (name, steps)."""
+
+
+def row(name: str, steps: int) -> Row:
+    """The deck's row of a name and a number of steps."""
+    return next(row for row in ROWS if (row.name, row.steps) == (name, steps))
+
+
+def verdicts(board: Mapping) -> list[tuple[Row, Row, Verdict]]:
+    """(better, worse, verdict) for each direction of the deck. `ValueError` where the board lacks an entry."""
+    return [
+        (row(*better), row(*worse), verdict(board, row(*better).entry, row(*worse).entry))
+        for better, worse in DIRECTIONS
+    ]
+
+
+def markdown(board: Mapping) -> str:
+    """Two tables in Markdown: the deck's rows beside ours, and its directions with their verdicts."""
+    ours = {(row["method"], row["steps"]): row for row in summary(board)}
+    lines = ["| row | steps | FID, deck | CLIP, deck | distance / floor | accuracy |", "|---|---|---|---|---|---|"]
+    for row_ in ROWS:
+        found = None if row_.method is None else ours[row_.entry]
+        text, accuracy = "—", "—"
+        if found is not None:
+            text = f"{found['distance'] / found['floor']:.2f} ± {(found['distance_std'] or 0) / found['floor']:.2f}"
+            accuracy = "—" if found["accuracy"] is None else f"{100 * found['accuracy']:.1f}%"
+        lines.append(f"| {row_.name} | {row_.steps} | {row_.fid:g} | {row_.clip:g} | {text} | {accuracy} |")
+    lines += ["", "| the deck's direction | FID there | standard errors | here |", "|---|---|---|---|"]
+    for better, worse, seen in verdicts(board):
+        names = " before ".join(f"{one.name}, {plural(one.steps, 'step')}" for one in (better, worse))
+        lines.append(f"| {names} | {better.fid:g} < {worse.fid:g} | {seen.errors:+.1f} | {seen.word} |")
+    return "\n".join(lines)
