@@ -373,7 +373,7 @@ _RECIPES = [
         id="digit-tokens",
         method="discrete-flow-matching",
         problem="tokens:digits",
-        steps=(8, 16, 32, 64),
+        steps=(8, 16, 32),
         guidance_scale=GUIDANCE,
     ),
 ]
