@@ -69,8 +69,8 @@ LESSON = Lesson(
     icon=":material/abc:",
     title="Two equal bits in N steps differ with probability 1/(2N)",
     equation=(
-        r"x^i_s\sim q\,p(x_1^i\mid x_t)+(1-q)\,\delta_{x^i_t},\quad "
-        r"q=\frac{\kappa_s-\kappa_t}{1-\kappa_t},\quad \tfrac1N\cdot\tfrac12"
+        r"\begin{aligned}x^i_s&\sim q\,p(x_1^i\mid x_t)+(1-q)\,\delta_{x^i_t}\\ "
+        r"q&=\frac{\kappa_s-\kappa_t}{1-\kappa_t}\end{aligned}"
     ),
     source=(
         "Discrete flow matching, arXiv 2407.15595; tau-midpoint: arXiv 2502.00234, alg. 2; maskgit: arXiv 2202.04200. "

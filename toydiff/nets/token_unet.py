@@ -35,9 +35,7 @@ class TokenUNet(nn.Module):
         super().__init__()
         self.length = check_count(side, "side") ** 2
         check_count(symbols, "symbols", check_count(vocab, "vocab"))
-        self.unet = UNet(
-            vocab, widths, middle=middle, attention=attention, embedding=embedding, classes=classes
-        )
+        self.unet = UNet(vocab, widths, middle=middle, attention=attention, embedding=embedding, classes=classes)
         self.config: dict[str, Any] = {
             "vocab": vocab,
             "symbols": symbols,

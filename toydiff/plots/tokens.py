@@ -179,7 +179,14 @@ def two_bits_interactive(
         if name == sampler and len(here):
             ring = {"symbol": "circle-open", "size": 20, "color": style.INK, "line": {"width": 2}}
             figure.add_scatter(
-                x=here[:, 0], y=here[:, 1], mode="markers", marker=ring, hoverinfo="skip", showlegend=False, row=1, col=2
+                x=here[:, 0],
+                y=here[:, 1],
+                mode="markers",
+                marker=ring,
+                hoverinfo="skip",
+                showlegend=False,
+                row=1,
+                col=2,
             )
     bare = {"showgrid": False, "zeroline": False, "row": 1, "col": 1}
     figure.update_xaxes(title_text=f"step of {on_screen.plain(sampler)}, N = {shown}", **bare)

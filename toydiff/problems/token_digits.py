@@ -69,6 +69,13 @@ class TokenDigitsProblem(TokenProblem):
         images, labels = self.images.data(n, generator)
         return tokens_of(images), labels
 
+    def pictures(self, samples: Tensor) -> Tensor:
+        """The images (n, 1, 28, 28) in [-1, 1] of strings (n, 784). `ValueError` for other strings, or masks."""
+        TokenPath(self.vocab, "uniform").check(samples, "samples")
+        if samples.shape[1:] != self.shape:
+            raise ValueError(f"samples must hold strings of {self.shape[0]} tokens, got {samples.shape[1]}")
+        return images_of(samples)
+
     def string_network(self, path: TokenPath, *, latents: int = 1) -> nn.Module:
         if check_count(latents, "latents") > 1:
             raise ValueError(f"the network of {self.name} is one product of positions and no mixture, got {latents}")
@@ -85,7 +92,4 @@ class TokenDigitsProblem(TokenProblem):
         )
 
     def measure(self, samples: Tensor, cond: Tensor | None = None) -> Measured:
-        TokenPath(self.vocab, "uniform").check(samples, "samples")
-        if samples.shape[1:] != self.shape:
-            raise ValueError(f"samples must hold strings of {self.shape[0]} tokens, got {samples.shape[1]}")
-        return self.images.measure(images_of(samples), cond)
+        return self.images.measure(self.pictures(samples), cond)
