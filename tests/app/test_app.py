@@ -216,6 +216,13 @@ def test_words_say_what_was_measured():
         "Below their order here"
         in words("orders", **{k: v if isinstance(v, str) else tuple(v) for k, v in ends.items()})[1]
     )
+    rows, text = words("tokens")
+    assert rows[0]["mismatch"] == pytest.approx(1 / 16, abs=1e-12)
+    assert f"{rows[0]['drew_both_at_once']} drew both bits in one step, and {rows[0]['differ']} end different" in text
+    assert "probability **0**, exactly" in words("tokens", samplers=("maskgit",), steps=2)[1]
+    assert "may jump again" in words("tokens", source="uniform")[1]
+    with pytest.raises(ValueError, match="maskgit cannot start from the source uniform"):
+        words("tokens", samplers=("maskgit",), source="uniform")
     rows, text = words("lines", mixture="0,0,0.02,1", schedule="linear")
     assert f"C = {rows[1]['C']:.2g}" in text
 

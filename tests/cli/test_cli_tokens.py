@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_same_bits():
         (["sample", "RUN", "--label", 1, "--out", "x.png"], "tokens:markov has no classes"),
         (["sample", "RUN", "--guidance-scale", 2, "--out", "x.png"], "needs a class"),
         (["sample", "RUN", "--prompt", "a fox", "--out", "x.png"], "tokens:markov"),
-        (["evaluate", "RUN", "--guidance-scale", 2], "a model of tokens has no guidance"),
+        (["evaluate", "RUN", "--guidance-scale", 2], "this model of tokens has no classes, and so neither labels"),
         (["evaluate", "RUN", "--solver", "dpm++2m"], "dpm++2m is a solver of vectors"),
         (
             ["evaluate", "BITS", "--solver", "maskgit"],

@@ -42,7 +42,7 @@ def entropy(on):
 class Blurred(ChainPosterior):
     """The exact posterior, but for a part of it."""
 
-    def logits(self, x, t, latent=None):
+    def logits(self, x, t, latent=None, cond=None):
         return 0.5 * super().logits(x, t)
 
 
@@ -271,7 +271,7 @@ def test_tokens_and_vectors_are_told_apart():
         ),
         (lambda: runs.sample(of_tokens, bits, 4, 1, solver="heun"), "heun is a solver of vectors"),
         (lambda: runs.sample(of_tokens, bits, 4, 1, grid="karras"), "unknown grid of tokens 'karras'"),
-        (lambda: runs.sample(of_tokens, bits, 4, 1, guidance_scale=2), "a model of tokens has no guidance"),
+        (lambda: runs.sample(of_tokens, bits, 4, 1, guidance_scale=2), "this model of tokens has no classes, and so"),
         (lambda: runs.sample(of_vectors, ring, 4, 1, solver="maskgit"), "maskgit is a sampler of tokens"),
         (lambda: runs.of_vectors(of_tokens.denoiser, "pairs are"), "pairs are of a model of vectors"),
     ):

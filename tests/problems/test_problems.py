@@ -14,7 +14,7 @@ from toydiff.denoisers import LambdaDenoiser
 from toydiff.measure import Moments, frechet_distance
 from toydiff.mixtures import MIXTURES
 from toydiff.nets import MLP, UNet
-from toydiff.problems import ENTRIES, PROBLEMS, DigitsProblem, MixtureProblem, PointsProblem, Sizes, problem
+from toydiff.problems import ENTRIES, PROBLEMS, DigitsProblem, MixtureProblem, PointsProblem, Sizes, problem, scale_of
 from toydiff.problems.classifier import Classifier
 from toydiff.problems.data import Digits
 from toydiff.problems.digits import Features, classifier_turn
@@ -81,7 +81,8 @@ def test_each_kind_says_its_scale_and_how_it_is_written():
     for name, title in PROBLEMS.items():
         assert title.startswith(name)
     for name in ("mixture", "points:moons", "digits", "tokens:bits"):
-        assert problem(name).scale == ENTRIES[name.partition(":")[0]].scale
+        assert problem(name).scale == ENTRIES[name.partition(":")[0]].scale == scale_of(name)
+    assert problem("tokens:digits").scale == scale_of("tokens:digits,2") == "token-images"
     refused(lambda: problem("mixture", settings={"rank": 4}), "the problem mixture has no settings, got rank")
 
 

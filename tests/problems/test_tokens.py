@@ -91,7 +91,10 @@ def test_the_teacher_is_exact():
 def test_bad_input_is_named():
     on = problem("tokens:bits")
     for wrong, message in (
-        (lambda: problem("tokens"), "unknown problem of tokens 'tokens:' .*; allowed: tokens:bits, tokens:markov"),
+        (
+            lambda: problem("tokens"),
+            "unknown problem of tokens 'tokens:' .*; allowed: tokens:bits, tokens:markov, tokens:dig",
+        ),
         (lambda: problem("tokens:markow"), "did you mean 'tokens:markov'"),
         (lambda: problem("tokens:bits,3"), "tokens:bits has no seed, got 3"),
         (lambda: problem("tokens:markov,x"), "whole number >= 0, got 'x'"),

@@ -581,13 +581,15 @@ def as_png(
     law: the labels of the true samples to compare with; None is the whole distribution.
     """
     from ..plots.static import digits, film_strip
-    from ..problems import TokenProblem
+    from ..problems import TokenDigitsProblem, TokenProblem
 
     title = (
         f"{row['method']} on {row['problem']}, {plural(row['nfe'], 'network call')}: "
         f"distance {row['distance']:.3g}, floor {row['floor']:.3g}"
     )
-    if isinstance(the_problem, TokenProblem):
+    if isinstance(the_problem, TokenDigitsProblem):
+        figure = digits(rows_of_images(the_problem.pictures(path.end), cond), title=title)
+    elif isinstance(the_problem, TokenProblem):
         figure = strings_figure(the_problem, path.end, row)
     elif the_problem.scale == "sequences":
         figure = film_strip(rows_of_clips(path.end, cond), title=title)

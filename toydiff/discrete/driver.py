@@ -52,6 +52,8 @@ def solve_tokens(
     solver: str | TokenSampler = DEFAULT_SAMPLER,
     grid: str = "uniform",
     ts: Tensor | None = None,
+    cond: Tensor | None = None,
+    guidance_scale: float = 1.0,
     generator: torch.Generator | int | None = None,
     keep: str = "path",
     progress: bool = False,
@@ -63,6 +65,7 @@ def solve_tokens(
     - steps, grid: N >= 1 equal steps from 1 to 0;
     - ts: the times themselves instead, (N+1,), strictly decreasing in [0, 1];
     - solver: a name of `SAMPLERS`, with settings after a colon ("jump-corrector:eta=2"), or an object;
+    - cond, guidance_scale: the labels (B,) that the strings are conditioned on, and g; 1 is off (`Posterior`);
     - generator: a torch.Generator or a seed;
     - keep: "path" for all states, "end" for the last only;
     - progress: whether to show a bar.
@@ -91,12 +94,12 @@ def solve_tokens(
     ts = as_time(ts).detach().to("cpu", torch.float64)
     check_grid(ts)
     rng = as_generator(generator)
-    began, nfe, xs, x0s = time.perf_counter(), calls_of(sampler, P.path, ts), [x], []
+    began, rounds, xs, x0s = time.perf_counter(), calls_of(sampler, P.path, ts), [x], []
     for t, s in tqdm(pairwise(ts), total=len(ts) - 1, desc="sample", disable=not progress, mininterval=0.5):
         latent = latent_of(P, len(x), rng)
         rule, states, ps = at(sampler, s), [x], list[Tensor | None]()
         for when in rule.times(P.path, t, s):
-            ps.append(None if when is None else P(states[-1], when, latent))
+            ps.append(None if when is None else P(states[-1], when, latent, cond, guidance_scale))
             law = rule.stage(P.path, t, s, states, ps)
             if not bool(torch.isfinite(law).all()):
                 raise FloatingPointError(f"the probabilities of this model are not finite at t = {float(t):g}")
@@ -107,4 +110,5 @@ def solve_tokens(
             x0s.append(ps[0].argmax(2) if ps[0] is not None else x)
     path = torch.stack(xs) if keep == "path" else x[None]
     guesses = torch.stack(x0s) if keep == "path" else x.new_empty(0, *x.shape)
-    return Trajectory(ts.clone(), path, guesses, nfe, nfe, time.perf_counter() - began)
+    nfe = rounds * P.calls_at(guidance_scale)
+    return Trajectory(ts.clone(), path, guesses, nfe, rounds, time.perf_counter() - began)

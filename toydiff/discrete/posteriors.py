@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..schedules import as_time
-from ..support.checks import check_batch_of_times, check_count, check_finite, check_range, shape
+from ..support.checks import check_batch_of_times, check_count, check_finite, check_number, check_range, shape
 from ..support.sealed import digest
 from .paths import TokenPath
 
@@ -21,31 +21,46 @@ LEAST = 1e-30
 class Posterior(nn.Module):
     """p(x_1^i | x_t) for each position i. A subclass writes `logits`.
 
-    Called as P(x, t, latent), it returns probabilities (B, L, S), S = `path.size`:
+    Called as P(x, t, latent, cond, guidance_scale), it returns probabilities (B, L, S), S = `path.size`:
 
     - x: strings (B, L) of the symbols 0 ... S - 1, L = `length`;
     - t: times () or (B,) in [0, 1];
-    - latent: of a mixture, which of its `latents` K products each string has, (B,); None of any other posterior.
+    - latent: of a mixture, which of its `latents` K products each string has, (B,); None of any other posterior;
+    - cond: labels (B,) of 0 ... `classes` - 1, or `NO_CLASS`; None for no class;
+    - guidance_scale: g, a number; 1 is off and costs no second call, and 0 is unconditional.
+
+    Guidance is that of each position: log p_g = log p + g (log p(. | cond) - log p) up to a constant, p the posterior
+    without a class (arXiv 2412.10193, D-CFG). p_g is a law again, so that positions jump as often as they did.
 
     A mixture is p(x_1 | x_t) = 1/K sum_k prod_i p_k(x_1^i | x_t): its positions depend on one another through k, which
     a sampler draws anew in each step (arXiv 2410.08709).
 
     The mask's probability is 0, and with the mask as source a position that is revealed keeps its token. `ValueError`
-    for strings or times that do not fit.
+    for strings, times or labels that do not fit.
     """
 
     latents = 1
     """K, how many products of positions it is a mixture of."""
+    classes = 0
+    """How many classes a string may be asked for; 0 for none."""
 
     def __init__(self, path: TokenPath, length: int):
         super().__init__()
         self.path, self.length = path, check_count(length, "length")
 
-    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
-        """log p(x_1^i = v | x_t) up to a constant, (B, L, vocab). t () or (B,); latent (B,) of a mixture."""
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """log p(x_1^i = v | x_t) up to a constant, (B, L, vocab). t () or (B,); latent (B,) of a mixture; cond (B,) or
+        None."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, t: Tensor | float, latent: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        latent: Tensor | None = None,
+        cond: Tensor | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Tensor:
         self.path.check(x)
         if x.shape[1] != self.length:
             raise ValueError(f"x must hold strings of {self.length} tokens, got shape {shape(x)}")
@@ -56,11 +71,26 @@ class Posterior(nn.Module):
             raise ValueError(
                 f"a posterior of {self.latents} products takes {'no' if latent is not None else 'a'} latent"
             )
-        p = torch.softmax(self.logits(x, t, latent), 2)
+        p = torch.softmax(self._guided(x, t, latent, cond, check_number(guidance_scale, "guidance_scale")), 2)
         if not self.path.masked:
             return p
         p = F.pad(p, (0, 1))
         return torch.where((x == self.path.mask)[..., None], p, F.one_hot(x, self.path.size).to(p))
+
+    def _guided(self, x: Tensor, t: Tensor, latent: Tensor | None, cond: Tensor | None, g: float) -> Tensor:
+        if not self.classes and (cond is not None or g != 1):
+            given = "cond" if cond is not None else f"guidance_scale = {g:g}"
+            raise ValueError(f"this model of tokens has no classes, and so neither labels nor guidance, got {given}")
+        if g in (0, 1):
+            return self.logits(x, t, latent, cond if g else None)
+        if cond is None:
+            raise ValueError(f"guidance_scale = {g:g} needs a condition to guide towards, but cond is None")
+        without = self.logits(x, t, latent, None)
+        return without + g * (self.logits(x, t, latent, cond) - without)
+
+    def calls_at(self, guidance_scale: float = 1.0) -> int:
+        """Network calls per sample of one evaluation at a guidance scale."""
+        return 1 if guidance_scale in (0, 1) else 2
 
     def content(self) -> str | None:
         """What identifies the model, whatever it is called: the digest of its tensors."""
@@ -90,7 +120,7 @@ class TablePosterior(Posterior):
         self.register_buffer("rows", rows)
         self.register_buffer("weights", weights.double() / weights.double().sum())
 
-    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         seen = self.path.likelihood(x, t).clamp(min=LEAST).log()  # (B, L, V)
         rows = F.one_hot(self.rows, self.path.vocab).double()  # (R, L, V)
         of_rows = torch.softmax(self.weights.log() + torch.einsum("blv,rlv->br", seen, rows), 1)
@@ -123,7 +153,7 @@ class ChainPosterior(Posterior):
         self.register_buffer("start", start.double())
         self.register_buffer("transition", transition.double())
 
-    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         seen = self.path.likelihood(x, t).clamp(min=LEAST)
         forward, backward = [_scaled(seen[:, 0] * self.start)], [torch.ones_like(seen[:, 0])]
         for i in range(1, self.length):
@@ -137,8 +167,10 @@ def _scaled(law: Tensor) -> Tensor:
 
 
 class NetPosterior(Posterior):
-    """A network behind the contract: net(x, t), or net(x, t, latent) of a mixture, gives the logits (B, L, vocab) of
-    x (B, L) at t (B,). It is a mixture where the `config` of the network says so by `latents`."""
+    """A network behind the contract: net(x, t) gives the logits (B, L, vocab) of x (B, L) at t (B,).
+
+    The `config` of the network says by `latents` whether it is a mixture, and by `classes` whether its strings have
+    classes. It then also takes latent or cond, by name."""
 
     def __init__(self, net: nn.Module, path: TokenPath, length: int):
         super().__init__(path, length)
@@ -156,6 +188,11 @@ class NetPosterior(Posterior):
     def latents(self) -> int:  # type: ignore[override]
         return getattr(self.net, "config", {}).get("latents", 1)
 
-    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None) -> Tensor:
+    @property
+    def classes(self) -> int:  # type: ignore[override]
+        return getattr(self.net, "config", {}).get("classes", 0)
+
+    def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         times = t.to(next(self.net.parameters())).expand(len(x))
-        return self.net(x, times) if latent is None else self.net(x, times, latent)
+        given = {name: value for name, value in (("latent", latent), ("cond", cond)) if value is not None}
+        return self.net(x, times, **given)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..discrete import Posterior
-from ..problems.base import TOKENS, Problem
+from ..problems.base import TOKEN_SCALES, Problem
 from ..schedules import Schedule
 from ..training import EMA, Draws, Loss, Turn
 
@@ -102,8 +102,8 @@ class Card:
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
     """The knobs that differ from their defaults, by the scale of the problem: "points", "images", "latents",
-    "sequences" (of points, whose recipe is that of points where there is none) or "tokens". Another scale that is left
-    out has the defaults."""
+    "sequences" (of points, whose recipe is that of points where there is none), "tokens" or "token-images". Another
+    scale that is left out has the defaults; one of tokens that is left out is not the method's."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -119,11 +119,13 @@ class Card:
     @property
     def tokens(self) -> bool:
         """Whether it trains models of tokens (`toydiff.discrete.Posterior`). If not, it trains denoisers of vectors."""
-        return self.only == TOKENS
+        return self.only in TOKEN_SCALES
 
     def fits(self, scale: str) -> bool:
         """Whether the method is of problems of this scale."""
-        return scale != TOKENS if self.only is None else scale == self.only
+        if self.tokens:
+            return scale in self.recipes
+        return scale == self.only or (self.only is None and scale not in TOKEN_SCALES)
 
     def recipe(self, scale: str) -> Mapping[str, object]:
         """The knobs of a scale that differ from their defaults."""

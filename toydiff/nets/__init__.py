@@ -1,12 +1,13 @@
 """Networks conditioned on lambda, so that one network serves every schedule: `LambdaDenoiser` makes a `Denoiser` of
-one. `StringGRU` is of tokens."""
+one. `StringGRU` and `TokenUNet` are of tokens."""
 
 from .clips import ClipMLP
 from .mlp import MLP
 from .strings import StringGRU
+from .token_unet import TokenUNet
 from .unet import UNet
 
 DIFFUSERS = "diffusers-unet"
 """The name of a Stable Diffusion checkpoint's network, which is made by `toydiff.adapters`."""
 
-__all__ = ["DIFFUSERS", "MLP", "ClipMLP", "StringGRU", "UNet"]
+__all__ = ["DIFFUSERS", "MLP", "ClipMLP", "StringGRU", "TokenUNet", "UNet"]

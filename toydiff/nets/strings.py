@@ -25,7 +25,7 @@ class StringGRU(nn.Module):
         sizes = {"vocab": vocab, "symbols": symbols, "length": length, "hidden": hidden, "latents": latents}
         for what, value in sizes.items():
             check_count(value, what)
-        self.config = {**sizes, "timed": timed}
+        self.config, self.length = {**sizes, "timed": timed}, length
         self.symbol, self.place = nn.Embedding(symbols, hidden), nn.Parameter(torch.zeros(length, hidden))
         self.time = nn.Linear(16, hidden) if timed else None
         self.latent = nn.Embedding(latents, hidden) if latents > 1 else None

@@ -18,6 +18,7 @@ from .paths import trajectories_interactive as trajectories
 from .scores import score_coverage_interactive as score_coverage
 from .sweeps import spent_interactive as spent
 from .sweeps import staircase_interactive as staircase
+from .tokens import two_bits_interactive as two_bits
 from .training import against_noise_interactive as against_noise
 from .training import jump_errors_interactive as jump_errors
 from .training import one_step_planes_interactive as one_step_planes
@@ -42,5 +43,6 @@ __all__ = [
     "staircase",
     "time_grids",
     "trajectories",
+    "two_bits",
     "work_precision",
 ]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..discrete import SAMPLERS, TokenPath
 from ..support.checks import check_count, shape, unknown
-from . import on_paper, style
+from . import on_paper, on_screen, style
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
 MOST_STRINGS = 40
@@ -27,6 +28,13 @@ ROUNDING = 1e-12
 """A smaller mismatch is none."""
 MASK_COLOR = style.CONTEXT_COLOR
 """A position that is not yet revealed."""
+KINDS = {
+    "both masked": MASK_COLOR,
+    "one revealed": style.SKY,
+    "equal": style.BLUE,
+    "different": style.VERMILLION,
+}
+"""What a string of two bits may be on its way, and its colour."""
 
 
 @dataclass(frozen=True)
@@ -114,4 +122,80 @@ def mismatch_static(rows: Sequence[Mapping], *, title: str = "") -> "Figure":
     axes.xaxis.minorticks_off()
     on_paper.grid(axes)
     on_paper.legend_beside(axes)
+    return figure
+
+
+def pair_kinds(states: Tensor) -> np.ndarray:
+    """What each of n strings of two bits is after each step, as a place in `KINDS`: states (N+1, n, 2) of the symbols
+    0, 1 and the mask, 2, give (n, N+1). The strings that end different come first, and then those that drew both bits
+    in one step. `ValueError` for what are no two bits."""
+    if states.ndim != 3 or states.shape[2] != 2 or not states.numel():
+        raise ValueError(f"two bits over steps are states (N+1, n, 2), got {shape(states)}")
+    TokenPath(2).check(states.flatten(0, 1), "states")
+    masked = (states == 2).sum(2)
+    kinds = np.where(masked == 2, 0, np.where(masked == 1, 1, np.where(states[..., 0] == states[..., 1], 2, 3))).T
+    drew_both = (kinds[:, 0] == 0) & ~(kinds == 1).any(1)
+    return kinds[np.lexsort((~drew_both, kinds[:, -1] != 3))]
+
+
+def two_bits_interactive(
+    states: Tensor, rows: Sequence[Mapping], *, sampler: str, shown: int, title: str = ""
+) -> "go.Figure":
+    """Strings of two bits over the steps of one walk, and beside it the mismatch of samplers against the number of
+    steps, with the line 1/(2N).
+
+    states (N+1, n, 2): of a walk of `sampler` in `shown` steps, whose place on its curve is marked. Rows as in
+    `mismatch_static`. `ValueError` for states that are no two bits, no rows, or an unknown sampler.
+    """
+    kinds, curves = pair_kinds(states), mismatch_curves(rows)
+    spacing = {"horizontal_spacing": 0.13, "column_widths": [0.5, 0.5]}
+    figure = on_screen.panels(1, 2, ["", ""], title, 620, **spacing)
+    scale = [(k / len(KINDS) + j / len(KINDS), color) for k, color in enumerate(KINDS.values()) for j in (0, 1)]
+    figure.add_heatmap(
+        z=kinds,
+        zmin=-0.5,
+        zmax=len(KINDS) - 0.5,
+        colorscale=scale,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        customdata=np.array(list(KINDS))[kinds],
+        hovertemplate="string %{y}, step %{x}: %{customdata}<extra></extra>",
+        row=1,
+        col=1,
+    )
+    for name, color in ((name, color) for k, (name, color) in enumerate(KINDS.items()) if (kinds == k).any()):
+        marker = {"symbol": "square", "size": 12, "color": color, "line": {"color": style.GREY, "width": 1}}
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legend="legend", row=1, col=1)
+    steps = np.unique(np.concatenate([curve[:, 0] for curve in curves.values()]))
+    seen = {"row": 1, "col": 2, "legend": "legend2"}
+    exact = style.Marking(style.FLOOR_COLOR, "o", "dash")
+    on_screen.curve(figure, steps, 1 / (2 * steps), exact, "1/(2N) = %{y:.3g}", 3, name=EXACT_NAME, **seen)
+    for name, curve in curves.items():
+        above = curve[curve[:, 1] > ROUNDING]
+        hover = f"{on_screen.plain(name)}, N = %{{x}}: %{{y:.3g}}"
+        on_screen.curve(figure, *above.T, sampler_marking(name), hover, 2, 8, name=on_screen.plain(name), **seen)
+        here = above[above[:, 0] == shown]
+        if name == sampler and len(here):
+            ring = {"symbol": "circle-open", "size": 20, "color": style.INK, "line": {"width": 2}}
+            figure.add_scatter(
+                x=here[:, 0],
+                y=here[:, 1],
+                mode="markers",
+                marker=ring,
+                hoverinfo="skip",
+                showlegend=False,
+                row=1,
+                col=2,
+            )
+    bare = {"showgrid": False, "zeroline": False, "row": 1, "col": 1}
+    figure.update_xaxes(title_text=f"step of {on_screen.plain(sampler)}, N = {shown}", **bare)
+    figure.update_yaxes(title_text="string", autorange="reversed", **bare)
+    found = np.concatenate([1 / (2 * steps), *(curve[:, 1] for curve in curves.values())])
+    ticks = {"tickvals": steps, "ticktext": [f"{N:g}" for N in steps]}
+    figure.update_xaxes(**on_screen.log_axis(STEPS_LABEL, style.padded_log(steps), ticks), row=1, col=2)
+    low_high = style.padded_log(found[found > ROUNDING])
+    figure.update_yaxes(**on_screen.log_axis(MISMATCH_LABEL, low_high), row=1, col=2)
+    left = figure.get_subplot(1, 1).xaxis.domain[1]
+    figure.update_layout(showlegend=True, legend=on_screen.ABOVE | {"x": left}, legend2=on_screen.ABOVE)
     return figure

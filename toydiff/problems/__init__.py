@@ -15,6 +15,7 @@ from .digits import DigitsProblem
 from .content import content_of_problem
 from .mixture import MixtureProblem, PointsProblem, mixture, mixture_again, points_again
 from .sequences import SequenceProblem, sequence
+from .token_digits import TokenDigitsProblem
 from .tokens import TokensProblem, tokens_again
 
 from .mixture import MIXTURE_ENTRY as mixture_entry
@@ -38,6 +39,12 @@ def entry(name: str) -> Entry:
     if kind not in ENTRIES:
         raise unknown("problem", name, PROBLEMS)
     return ENTRIES[kind]
+
+
+def scale_of(name: str) -> str:
+    """The `Problem.scale` of the problem with this name, which is not opened. `ValueError` as in `entry`."""
+    kind = entry(name)
+    return kind.scales.get(str(name).partition(":")[2].partition(",")[0], kind.scale)
 
 
 def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Problem:
@@ -102,6 +109,7 @@ __all__ = [
     "Problem",
     "SequenceProblem",
     "Sizes",
+    "TokenDigitsProblem",
     "TokenProblem",
     "TokensProblem",
     "content_of_problem",
@@ -109,5 +117,6 @@ __all__ = [
     "entry",
     "mixture",
     "problem",
+    "scale_of",
     "sequence",
 ]

@@ -17,8 +17,9 @@ from ..solvers.registry import DEFAULT_SOLVER
 from ..support.checks import as_generator
 from ..training import Draws
 
-TOKENS = "tokens"
-"""The scale of problems of tokens."""
+TOKENS, TOKEN_IMAGES = "tokens", "token-images"
+TOKEN_SCALES = (TOKENS, TOKEN_IMAGES)
+"""The scales of problems of tokens: strings, and images."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class Problem:
     shape: tuple[int, ...]
     """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents", "sequences" or
-    "tokens"."""
+    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents", "sequences",
+    "tokens" or "token-images"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False
@@ -209,7 +210,8 @@ class TokenProblem(Problem):
 
     def string_network(self, path: TokenPath, *, latents: int = 1) -> nn.Module:
         """A fresh network for strings on a path, such as `toydiff.nets.StringGRU`. Its attribute `config` holds the
-        arguments that it was made with. latents: K products of a mixture, each an input of the network."""
+        arguments that it was made with. latents: K products of a mixture, each an input of the network. `ValueError`
+        where the problem's network cannot be one."""
         raise NotImplementedError
 
     def posterior(self, path: TokenPath, *, start: Posterior | None = None, latents: int = 1) -> NetPosterior:
@@ -274,7 +276,7 @@ class Entry:
     title: str
     """How its problems are written, and what they are, for people."""
     scale: str
-    """The `scale` of its problems."""
+    """The `scale` of its problems, but for those of `scales`."""
     open: Callable[..., Problem]
     """open(which, seed) makes a problem; which is "" where only KIND was written."""
     checkpoint: bool = False
@@ -282,6 +284,8 @@ class Entry:
     settings by name (`CheckpointProblem.settings`)."""
     path: bool = False
     """Whether WHICH is a path, and no name with a seed."""
+    scales: Mapping[str, str] = field(default_factory=dict)
+    """The `scale` of its problems that have another one, by WHICH."""
 
 
 def _grown(start: nn.Module) -> nn.Module:

@@ -14,11 +14,16 @@ from ..measure import Spread, spread
 from ..nets import StringGRU
 from ..schedules import Schedule
 from ..support.checks import as_generator, check_count, unknown
-from .base import Entry, Measured, Part, Sizes, TokenProblem
+from .base import TOKEN_IMAGES, TOKENS, Entry, Measured, Part, Sizes, TokenProblem
+from .token_digits import LEVELS, TokenDigitsProblem
 
 LENGTH, VOCAB = 16, 8
 MOST_GRAM = 4
-KNOWN = {"bits": "two equal bits", "markov": f"strings of {LENGTH} tokens out of {VOCAB}, a Markov chain"}
+KNOWN = {
+    "bits": "two equal bits",
+    "markov": f"strings of {LENGTH} tokens out of {VOCAB}, a Markov chain",
+    "digits": f"digits in {LEVELS} grey levels",
+}
 
 
 class TokensProblem(TokenProblem):
@@ -141,19 +146,20 @@ def _gamma(rng: torch.Generator, n: int) -> Tensor:
     return torch.randn(n, generator=rng, dtype=torch.float64).square() / 2
 
 
-def _open(which: str, seed: int) -> TokensProblem:
+def _open(which: str, seed: int) -> TokenProblem:
     if which not in KNOWN:
         raise unknown("problem of tokens", f"tokens:{which}", [f"tokens:{name}" for name in KNOWN])
     if which == "bits":
         if seed:
             raise ValueError(f"tokens:bits has no seed, got {seed}")
         return bits()
-    return markov(seed)
+    return markov(seed) if which == "markov" else TokenDigitsProblem(seed)
 
 
 ENTRY = Entry(
     name="tokens",
-    title=f"tokens:NAME, strings with their exact posterior ({', '.join(KNOWN)})",
-    scale="tokens",
+    title=f"tokens:NAME, strings with their exact posterior (bits, markov), or digits in {LEVELS} grey levels (digits)",
+    scale=TOKENS,
     open=_open,
+    scales={"digits": TOKEN_IMAGES},
 )

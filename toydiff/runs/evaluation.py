@@ -97,9 +97,18 @@ def _walk(
 ) -> Trajectory:
     """The end of a walk from x (B, ...) to data, by `solve` or `solve_tokens`."""
     if isinstance(D, Posterior):
-        if cond is not None or guidance_scale != 1:
-            raise ValueError(f"a model of tokens has no guidance: guidance_scale is 1, got {guidance_scale:g}")
-        return solve_tokens(D, x, steps, solver=solver, grid=grid, generator=seed, keep="end", progress=progress)
+        return solve_tokens(
+            D,
+            x,
+            steps,
+            solver=solver,
+            grid=grid,
+            cond=cond,
+            guidance_scale=guidance_scale,
+            generator=seed,
+            keep="end",
+            progress=progress,
+        )
     if is_sampler(solver):
         raise ValueError(
             f"{solver} is a sampler of tokens, and this model is of vectors; allowed: {', '.join(SOLVERS | PARALLEL)}"
@@ -130,6 +139,10 @@ def _check_fits(D: Denoiser | Posterior, the_problem: Problem) -> None:
             raise ValueError(
                 f"the model has {found[0]} tokens and strings of {found[1]}, and {the_problem.name} has {wanted[0]} "
                 f"and {wanted[1]}: it is another's"
+            )
+        if D.classes != the_problem.classes:
+            raise ValueError(
+                f"the model has {D.classes} classes, and {the_problem.name} has {the_problem.classes}: it is another's"
             )
     net = D.net if isinstance(D, LambdaDenoiser) else None
     config: dict = net.config if isinstance(net, MLP | ClipMLP | UNet) else {}

@@ -18,8 +18,8 @@ from ..catalog import METHODS, TOKEN_METHODS, Card
 from ..denoisers import Denoiser
 from ..discrete import Posterior
 from ..distill.base import Knobs
-from ..problems import CheckpointProblem, Problem, content_of_problem, defined, entry, problem
-from ..problems.base import TOKENS
+from ..problems import CheckpointProblem, Problem, content_of_problem, defined, problem, scale_of
+from ..problems.base import TOKEN_SCALES
 from ..support.checks import check_count, check_positive, unknown
 from ..support.files import inside, read_bytes
 from ..support.forms import check_form, count, number, place, word
@@ -63,15 +63,16 @@ def knobs(method: str, on: Problem | str, changes: Mapping[str, object] | None =
     method of vectors on a problem of tokens, or the reverse.
     """
     chosen = card(method)
-    name, scale = (on.name, on.scale) if isinstance(on, Problem) else (on, entry(on).scale)
+    name, scale = (on.name, on.scale) if isinstance(on, Problem) else (on, scale_of(on))
     if not chosen.fits(scale):
-        if chosen.tokens or scale == TOKENS:
+        if chosen.tokens != (scale in TOKEN_SCALES):
             states, others = ("tokens", METHODS) if chosen.tokens else ("vectors", TOKEN_METHODS)
             raise ValueError(
                 f"{method} trains models of {states}, and {said(name)} is no problem of {states}; methods that fit it: "
                 f"{', '.join(others)}"
             )
-        raise ValueError(f"{method} is for {chosen.only}, such as sequence:ring, and not for {said(name)}")
+        for_example = "tokens:markov" if chosen.tokens else "sequence:ring"
+        raise ValueError(f"{method} is for {chosen.only}, such as {for_example}, and not for {said(name)}")
     settings: dict[str, Any] = dict(chosen.recipe(scale))
     fields = {f.name: f for f in dataclasses.fields(chosen.knobs)}
     for name, value in (changes or {}).items():

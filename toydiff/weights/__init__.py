@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..discrete import NetPosterior, Posterior, path_from_config
-from ..nets import StringGRU
+from ..nets import StringGRU, TokenUNet
 from ..schedules import schedule_config, schedule_from_config
 from ..support.checks import unknown
 from ..support.files import write_bytes
@@ -144,10 +144,10 @@ def build(description: dict, tensors: dict[str, Tensor]) -> LambdaDenoiser | Net
     D: LambdaDenoiser | NetPosterior
     try:
         net = make_net(description["net"], description["config"])
-        if isinstance(net, StringGRU) != (description["kind"] == POSTERIOR):
+        if isinstance(net, StringGRU | TokenUNet) != (description["kind"] == POSTERIOR):
             raise KeyError(f"the network {description['net']} does not predict {description['kind']}")
-        if isinstance(net, StringGRU):
-            D = NetPosterior(net, path_from_config(description["schedule"]), net.config["length"])
+        if isinstance(net, StringGRU | TokenUNet):
+            D = NetPosterior(net, path_from_config(description["schedule"]), net.length)
         else:
             D = LambdaDenoiser(net, schedule_from_config(description["schedule"]), description["kind"])
             D.data_std = description.get("data_std", 1.0)  # of files that are older than it: 1
