@@ -12,8 +12,8 @@
 # # 06 · Naive, guided and progressive distillation
 #
 # A solver walks from noise to a sample in many calls. **Naive distillation** learns the whole way as one step (slide
-# 10). **Guided distillation** makes the two calls of guidance one (named on slides 4, 6, 9). **Progressive
-# distillation** learns two steps as one, and repeats (slide 11). All three are one regression on different targets.
+# 10). **Guided distillation** makes guidance's two calls one (slides 4, 6, 9). **Progressive distillation** learns two
+# steps as one, and repeats (slide 11). One regression, three targets.
 #
 # **In this lesson (30 minutes)** you write two of them, and find out what each converges to. Needed: lessons 00 to 03.
 
@@ -196,12 +196,12 @@ def apart(a, b):
     return sliced_wasserstein(a.double(), b.double(), projections=32)
 
 
-lowest = floor(apart, lambda n, seed: ring.sample(n, seed), SAMPLES).mean
+ground = floor(apart, lambda n, seed: ring.sample(n, seed), SAMPLES)
 
 
 def over_floor(cloud):
     """Sliced Wasserstein distance to true samples, as a multiple of the floor: 1 is perfect."""
-    return float(np.mean([apart(cloud, truth) for truth in truths])) / lowest
+    return float(np.mean([apart(cloud, truth) for truth in truths])) / ground.mean
 
 
 clouds = {
@@ -217,8 +217,9 @@ rows = []
 for name, cloud in clouds.items():
     found = modes(ring, cloud)
     key[f"ring, {name}"] = over_floor(cloud)
-    rows.append(f"| {name} | {key[f'ring, {name}']:.2f} | {100 * found.outside:.1f} % | {100 * found.coverage:.0f} % |")
+    rows.append(f"| {name} | {key[f'ring, {name}']:.1f} | {100 * found.outside:.1f} % | {100 * found.coverage:.0f} % |")
 display(Markdown("\n".join(["| | distance / floor | outside all modes | modes found |", "|---" * 4 + "|", *rows])))
+print(f"spread of the floor: {ground.std / ground.mean:.1f} of it; within it nothing is ahead")
 agree = float((clouds["naive student, 1 step"] - clouds["teacher, 20 steps"]).norm(dim=1).median())
 print(f"from the same noise, student and teacher end {agree:.3f} apart (median); a mode's standard deviation is 0.15")
 spent = naive.about
@@ -560,12 +561,13 @@ plt.show()
 for N, mine, theirs in zip(counts, *curves.values(), strict=True):
     if N in (1, 2, 4, 8, 16):
         key[f"ring, progressive, {N} steps"], key[f"ring, ddim, {N} steps"] = mine, theirs
-        print(f"{N:2} steps: progressive {mine:6.2f}, its teacher {theirs:6.2f}")
+        print(f"{N:2} steps: progressive {mine:4.1f}, its teacher {theirs:4.1f} floors")
 best = counts[int(np.argmin(curves["progressive, made for 4 steps"]))]
 print(f"the student is at its best in {best} steps")
 print(
     f"it cost {progressive.about['teacher_calls']:,} teacher calls in {progressive.about['updates']:,} updates; the "
-    f"naive one {naive.about['teacher_calls']:,}"
+    f"naive one {naive.about['teacher_calls']:,}; both begin with the teacher's weights, whose "
+    f"{teacher.about['updates']:,} updates come on top"
 )
 
 # %% [markdown]
@@ -594,8 +596,8 @@ one |
 | guided distillation (slides 4, 6, 9: named only) | {two.nfe} calls become {one.nfe}. A student that does not see $g$ \
 is off by {key["blind student, g = 1"]:.2f} at $g=1$, one that does by {errors["student that sees g"][0]:.2f}; at \
 $g=12$, untrained, by {errors["student that sees g"][-1]:.1f} |
-| two teacher steps become one (slide 11) | live: {off["progressive, 32 halved to 1"]:.2f} from the teacher's 32 steps; \
-with a one-step target {off["control: one teacher step"]:.2f}. Gaussian: halving 16 to 1 keeps the spread \
+| two teacher steps become one (slide 11) | live: {off["progressive, 32 halved to 1"]:.2f} from the teacher's 32 \
+steps; with a one-step target {off["control: one teacher step"]:.2f}. Gaussian: halving 16 to 1 keeps the spread \
 {key["Gaussian: 16 halved to 1"]:.4f} = cos(π/32)¹⁶; one untrained step has {teachers[1]:.0f} |
 | *(not said)* only on its own grid | the 4-step student on the ring: {key["ring, progressive, 4 steps"]:.1f} in 4 \
 steps, {key["ring, progressive, 2 steps"]:.1f} in 2, {key["ring, progressive, 8 steps"]:.1f} in 8 (times the floor) |
