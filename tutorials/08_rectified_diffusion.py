@@ -356,7 +356,7 @@ assert judged_live["control: fresh noise, loss in $x_0$"][2] > 3 * ours[2]
 
 # %% [markdown]
 # **Curvier than before, and good in one jump.** Rectified Diffusion's $S$ *rose*, its $C$ fell by two orders of
-# magnitude: straightness was not needed. Fresh noise stays where the teacher was.
+# magnitude. Fresh noise changes little.
 #
 # *Who learns faster?* Slides 29 to 31 say Rectified Diffusion. Here, with one seed, rectified flow is ahead by one
 # step, nobody by two: $F$ is nearly a velocity already, and a ring's noise goes outwards on nearly straight ways. The
