@@ -310,9 +310,10 @@ head = "| g | student to exact guided sample (median) | what guidance moved (med
 display(Markdown("\n".join([head, "|---" * 3 + "|", *rows])))
 
 # %% [markdown]
-# Inside the range the student follows $g$; outside it is soon lost, worse than a student that never saw it. So choose
-# the range that you will sample. It also pays a little at $g=1$, which its teacher knew before. (The training here is
-# short.) And guided distillation only *halves* the calls: it is stage one of the paper. Stage two follows.
+# Inside the range the student follows $g$; outside it is soon lost, and at $g=12$ nearly as far off as one that never
+# saw it. So choose the range that you will sample. It also pays a little at $g=1$, which its teacher knew before. (The
+# training here is short.) And guided distillation only *halves* the calls: it is stage one of the paper. Stage two
+# follows.
 
 # %% [markdown]
 # ## 4 · Progressive distillation, line by line
@@ -572,7 +573,7 @@ print(
 
 # %% [markdown]
 # A teacher gains by more steps, until it is as good as it gets. This student was made for one grid: extra steps are off
-# it and spend calls to do harm; fewer are off it, too.
+# it, cost calls, and lose a little; fewer are off it, too.
 #
 # One more thing breaks: predicting $\varepsilon$ where $\alpha_1=0$. One step must say what $x_0$ is, and
 # $(x-\sigma\hat\varepsilon)/\alpha$ divides by zero. `Prediction.of("eps", ...)` refuses there. Hence $v$, or $x_0$.
