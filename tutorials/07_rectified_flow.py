@@ -548,7 +548,7 @@ possible |
 # * say what a pair has to be, and name two controls that expose a wrong pairing;
 # * tell reflow from one-step distillation by its second step.
 #
-# In the app the page *Reflow* shows the rounds. Next: straightness is not what counts (08).
+# In the app: *Reflow*. Next: straightness is not what counts (08).
 
 # %% [markdown]
 # ## Exercises

@@ -766,7 +766,7 @@ before training, the schedule {key["linear schedule, own kind, teacher predicts 
 # * name a straight model that is not first order;
 # * pick the $\varepsilon$ of a pair where the noise still holds signal.
 #
-# Next: digits, where all of this is measured on images (09).
+# In the app: *Straight or first-order?* Next: digits, where all of this is measured on images (09).
 
 # %% [markdown]
 # ## Exercises
