@@ -239,8 +239,8 @@ assert key["ring, naive student, 1 step"] < 0.5 * key["ring, teacher, 1 step"]
 # $$\hat x_0^{\,g}(x_t,c)=\hat x_0(x_t,\varnothing)+g\,\big(\hat x_0(x_t,c)-\hat x_0(x_t,\varnothing)\big),
 # \qquad g\sim U[1,5],$$
 #
-# and the student **sees $g$**: the loss of section 1's kind, with $g$ as an input. We train one from the exact guided
-# mixture; it starts as the conditional model of a trained teacher, its new input at zero.
+# and the student **sees $g$**: again a mean square, with $g$ as an input of the network. We train one from the exact
+# guided mixture; it starts as the conditional model of a trained teacher, its new input at zero.
 
 # %%
 schedule = on_ring.schedule

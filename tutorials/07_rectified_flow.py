@@ -180,8 +180,8 @@ x0_hat = walk(round_0, eps, 50)  # the pairs: where its ODE takes each noise
 round_1 = train(round_0, of(eps, x0_hat))  # Algorithm 3
 
 # %% [markdown]
-# That is all of reflow: the same `train`, on other pairs. Is it the library's method? With the same random numbers,
-# the losses must agree:
+# That is all of reflow: the same `train`, on other pairs. Is it the library's method? With the same random numbers
+# (`Draws` is the library's source of them) the losses must agree:
 
 # %%
 wrapped = td.NetDenoiser(round_0, linear, "velocity")

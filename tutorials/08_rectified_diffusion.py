@@ -51,7 +51,8 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · First order, exactly
 #
-# With $z=x/\alpha$, $y=x/\sigma$ and $\mathrm{NSR}=\sigma/\alpha$, along *any* model's ODE
+# $x_t=\alpha_tx_0+\sigma_t\varepsilon$, $t=1$ noise. With $z=x/\alpha$, $y=x/\sigma$, $\mathrm{NSR}=\sigma/\alpha$,
+# along *any* model's ODE
 #
 # $$\frac{dz}{d\,\mathrm{NSR}}=\hat\varepsilon(x_t,t),\qquad\frac{dy}{d(\alpha/\sigma)}=\hat x_0(x_t,t).$$
 #
@@ -359,8 +360,8 @@ assert judged_live["control: fresh noise, loss in $x_0$"][2] > 3 * ours[2]
 # magnitude. Fresh noise changes little.
 #
 # *Who learns faster?* Slides 29 to 31 say Rectified Diffusion. Here, with one seed, rectified flow is ahead by one
-# step, nobody by two: $F$ is nearly a velocity already, and a ring's noise goes outwards on nearly straight ways. The
-# deck's networks predict $\varepsilon$: section 7 shows what such a head must unlearn.
+# step, nobody by two: $F\approx\alpha\varepsilon-\sigma x_0$ is nearly a velocity, and a ring's noise goes outwards on
+# nearly straight ways. The deck's networks predict $\varepsilon$: section 7 shows what such a head must unlearn.
 
 # %% [markdown]
 # ## 4 · A network that was trained longer
