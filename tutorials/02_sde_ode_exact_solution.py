@@ -502,7 +502,7 @@ display(Markdown(box))
 # * use the quantile map as an exact answer on the line;
 # * read DDIM as a rectangle under the exact solution's integral.
 #
-# In the app: *Paths*. Next: better lids, and their orders (03).
+# In the app: *PF-ODE trajectories*. Next: better lids, and their orders (03).
 
 # %% [markdown]
 # ## Exercises
