@@ -11,17 +11,12 @@
 # %% [markdown]
 # # 03 · Solvers and their orders
 #
-# **What the deck claims** (slide 5 of the lecture deck *The Principle and Application of Diffusion
-# Acceleration*, on *DPM-Solver*). Between two times the probability-flow ODE has an exact solution in which
-# only one integral is unknown. Expand the model's prediction in a Taylor series in $\lambda$, keep $k$ terms,
-# and the step is wrong by $\mathcal O(h^{k+1})$ only. So a better formula, not a better network, buys a good
-# sample in fewer calls.
+# Slide 5 (*DPM-Solver*): between two times the probability-flow ODE has an exact solution with one unknown integral.
+# Expand the prediction in a Taylor series in $\lambda$, keep $k$ terms, and a step is wrong by $\mathcal O(h^{k+1})$
+# only. A better formula, not a better network, buys a good sample in fewer calls.
 #
-# We show it, measure every solver of the library, and break it in four ways.
-#
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data, $\lambda=\log(\alpha/\sigma)$. A step
-# goes from $t$ down to $s<t$, and $h=\lambda_s-\lambda_t>0$. The data are Gaussian mixtures whose best denoiser is a
-# closed form: **every error below is the solver's own.**
+# **In this lesson (35 minutes)** you measure every solver's order, write one, and break the promise in four ways.
+# Needed: lesson 02.
 
 # %%
 # %matplotlib inline
@@ -35,7 +30,6 @@ except ImportError as missing:
 import itertools
 import json
 import math
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,8 +47,7 @@ from toydiff.solvers.dpm import multistep_third, usable
 
 # %%
 SEED = 0
-FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
-SAMPLES = 500 if FAST else 2000
+SAMPLES = 2000
 LONG = (20, 40, 80, 160, 320)
 
 schedule = td.VP()
@@ -64,19 +57,19 @@ key = {}  # the numbers that the last cell prints
 # %% [markdown]
 # ## 1 · The exact solution
 #
-# The ODE has a linear part, which can be solved exactly, and the model. In its two forms
-# (arXiv 2206.00927, eq. 3.4; arXiv 2211.01095, eq. 8):
+# Notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise; a step goes from $t$ down to $s<t$, and
+# $h=\lambda_s-\lambda_t>0$. In its two forms (lesson 02):
 #
 # $$
-# \text{noise form:}\quad x_s=\frac{\alpha_s}{\alpha_t}x_t
-# -\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda,
+# x_s=\frac{\alpha_s}{\alpha_t}x_t
+# -\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon\,d\lambda,
 # \qquad
-# \text{data form:}\quad x_s=\frac{\sigma_s}{\sigma_t}x_t
-# +\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0(x_\lambda,\lambda)\,d\lambda .
+# x_s=\frac{\sigma_s}{\sigma_t}x_t
+# +\sigma_s\int_{\lambda_t}^{\lambda_s}e^{\lambda}\,\hat x_0\,d\lambda .
 # $$
 #
-# The two are the same curve. In one dimension we can check both: the flow of a mixture is known there, so the integrals
-# can be computed along the true path.
+# *Noise form* and *data form* are the same curve. The data are Gaussian mixtures whose best denoiser is a closed form:
+# **every error below is the solver's own.**
 
 # %%
 line = td.GaussianMixture([[-1.5], [0.3], [1.8]], std=[0.3, 0.2, 0.4], weights=[0.4, 0.35, 0.25])
@@ -119,10 +112,10 @@ assert both_forms < 1e-10
 # +\mathcal O\big((\lambda-\lambda_t)^k\big).$$
 #
 # $k=1$ says "it stays constant", $k=2$ "it is a line", $k=3$ "it is a parabola". The weights
-# $\int e^{-\lambda}(\lambda-\lambda_t)^n/n!\,d\lambda$ are known exactly: only the model is approximated.
+# $\int e^{-\lambda}(\lambda-\lambda_t)^n/n!\,d\lambda$ are exact: only the model is approximated.
 
 # %%
-lams = np.linspace(start_lam, stop_lam, 13 if FAST else 61)
+lams = np.linspace(start_lam, stop_lam, 61)
 seen = {"eps": r"noise form: $\hat\varepsilon$ along the path", "x0": r"data form: $\hat x_0$ along the path"}
 
 
@@ -144,8 +137,10 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# The slide promises an error $\mathcal O(h^{k+1})$ for **one** step. Halve $h$ again and again and fit the slope. (Here
-# the derivatives are the true ones, so this is the slide's formula and nothing else.)
+# **Better lids: a constant, a line, a parabola.** The slide promises $\mathcal O(h^{k+1})$ for **one** step. We halve
+# $h$ again and again and fit the slope (with the true derivatives, so this is the slide's formula and nothing else).
+#
+# **Predict before you run:** by which factor does the error of $k=3$ fall for each halving?
 
 
 # %%
@@ -173,21 +168,15 @@ for k in (1, 2, 3):
     assert max(abs(slope - (k + 1)) for slope in local) < 0.3, local
 
 # %% [markdown]
-# A whole run has $N\sim 1/h$ such steps, so the error at its end is $\mathcal O(h^{k})$. That $k$ is the
+# About 16. A whole run has $N\sim 1/h$ such steps, so the error at its end is $\mathcal O(h^{k})$. That $k$ is the
 # solver's **order**.
 #
 # ## 3 · Order 1 is DDIM
 #
 # With $\hat\varepsilon$ constant the integral is $\hat\varepsilon\,(e^{-\lambda_t}-e^{-\lambda_s})$, and the step
-# becomes
-#
-# $$x_s=\frac{\alpha_s}{\alpha_t}x_t
-# -\alpha_s\Big(\frac{\sigma_t}{\alpha_t}-\frac{\sigma_s}{\alpha_s}\Big)\hat\varepsilon
-# =\alpha_s\hat x_0+\sigma_s\hat\varepsilon .$$
-#
-# The right side is DDIM (arXiv 2010.02502, eq. 12). Keeping $\hat x_0$ constant in the data form gives the same line,
-# so at order 1 the two forms agree. Above order 1 they do not: $\hat\varepsilon$ and $\hat x_0$ cannot both be straight
-# lines in $\lambda$.
+# becomes $x_s=\alpha_s\hat x_0+\sigma_s\hat\varepsilon$ (arXiv 2010.02502, eq. 12). A constant $\hat x_0$ in the data
+# form gives the same line. Above order 1 the two forms differ: $\hat\varepsilon$ and $\hat x_0$ cannot both be straight
+# in $\lambda$.
 
 # %%
 mixture = td.mixtures.random_mixture(SEED)
@@ -206,12 +195,9 @@ assert same < 1e-12
 # %% [markdown]
 # ## 4 · Where do the derivatives come from?
 #
-# A network gives values, not derivatives in $\lambda$. Two ways to get them from values:
-#
-# * **Singlestep** (DPM-Solver-2 and -3): call the model again at places *inside* the step. Order $k$ costs $k$ calls a
-#   step.
-# * **Multistep** (2M, 3M, UniPC, Adams–Bashforth): reuse the values of *earlier* steps. One call a step, whatever the
-#   order.
+# A network gives values, not derivatives in $\lambda$. **Singlestep** (DPM-Solver-2 and -3): call it again at places
+# *inside* the step; order $k$ costs $k$ calls. **Multistep** (2M, 3M, UniPC, Adams–Bashforth): reuse the values of
+# *earlier* steps; one call a step, whatever the order.
 #
 # So never compare at equal steps. What counts is the **NFE**, the number of network calls.
 
@@ -233,14 +219,13 @@ display(
 )
 
 # %% [markdown]
-# (`dpm3` does not cost 36: its last step, to $\sigma=0$, has infinite length in $\lambda$, and there only a jump is
-# defined. Section 8 is about that step. `dpm++3m` costs 13: its first step makes one call more, and section 6 shows
-# why.)
+# (`dpm3` does not cost 36: its last step, to $\sigma=0$, is infinitely long in $\lambda$, and only a jump is defined
+# there, section 8. `dpm++3m` costs 13: its first step makes one call more, section 6.)
 #
 # ## 5 · Measured orders
 #
-# Now every deterministic solver of the library: float64, steps uniform in $\lambda$ between two *inner* noise levels
-# (NSR 1 to 0.14), error against a reference solved to $10^{-12}$. On log-log axes an order is a slope.
+# Every deterministic solver of the library: float64, steps uniform in $\lambda$ between two *inner* noise levels (NSR 1
+# to 0.14), error against a reference solved to $10^{-12}$. On log-log axes an order is a slope.
 
 # %%
 table = convergence(solvers=deterministic(), schedules=[schedule.name], starts=32, seed=SEED)
@@ -252,12 +237,12 @@ for name in ("euler", "ddim", "heun", "dpm2", "dpm3", "dpm++2m", "dpm++3m", "uni
 static.convergence(table, floor=FLOOR, title="Each solver is a line, and its order is the slope")
 
 # %% [markdown]
-# Every one keeps what it declares. Within one panel the slopes are equal, and the *heights* differ: the order tells how
-# fast an error falls, not how large it is.
+# Every one keeps what it declares. Slopes in a panel are equal, *heights* differ: the order tells how fast an error
+# falls, not how large it is.
 #
 # **UniPC's free corrector.** `unipc2` predicts with the same two values as `dpm++2m`. Then, having called the model at
-# the new point anyway, it uses that value to *correct* the step it has just made (arXiv 2302.04867, alg. 5). No extra
-# call, one order more:
+# the new point anyway, it uses that value to *correct* the step just made (arXiv 2302.04867, alg. 5). No extra call,
+# one order more:
 
 # %%
 pair = {row["solver"]: row for row in table if row["solver"] in ("dpm++2m", "unipc2")}
@@ -271,15 +256,11 @@ assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
 # %% [markdown]
 # ## 6 · Break it: a missing factor 2, and a careless start
 #
-# The third-order multistep needs the second derivative of the parabola through three values,
+# Third-order multistep needs the second derivative of a parabola through three values,
+# $D_2=2\,(D_1^{(0)}-D_1^{(1)})/(r_0+r_1)$. The widely copied code of DPM-Solver++ (3M) has no factor 2. And it starts
+# with a first-order step ("1-2-3"): that costs $\mathcal O(h^2)$ *once*.
 #
-# $$D_2=\frac{2\,(D_1^{(0)}-D_1^{(1)})}{r_0+r_1}.$$
-#
-# The widely copied code of DPM-Solver++ (3M) has no factor 2. And it starts with a first-order step, then a
-# second-order one, then third order ("1-2-3"): the single first-order step costs $\mathcal O(h^2)$ *once*, and a whole
-# run cannot repair it.
-#
-# Four variants, one formula each switched on or off:
+# **Predict before you run.** Four variants, each slip on or off. Which orders do they keep?
 
 
 # %%
@@ -336,20 +317,17 @@ assert key["factor 2, start 2-2-3"] > 2.85
 assert all(key[name] < 2.3 for name in list(variants)[1:])
 
 # %% [markdown]
-# Either slip alone holds the whole run at order 2. In the library `dpm++3m` is the first line, and `dpm++3m-published`
-# the last one.
+# Either slip alone holds the whole run at order 2; no later step repairs it. In the library `dpm++3m` is the first
+# line, `dpm++3m-published` the last.
 #
 # ## 7 · Break it: rounding, and a model with a kink
 #
-# "Slope = order" is a statement about exact arithmetic and a *smooth* model. Take the same solver three times.
-#
-# * In **float32** the error stops at rounding, and more steps only collect more of it.
-# * **Clip** $\hat x_0$ to a box, as many pipelines do with pixels. Wherever a path meets the clip, the prediction has a
-#   kink, no Taylor series runs through it, and third order is gone. (The error is measured to the *clipped* model's own
-#   exact flow.)
+# "Slope = order" holds in exact arithmetic, for a *smooth* model. Two ways out of it: **float32**, and **clipping**
+# $\hat x_0$ to a box, as many pipelines do with pixels. (The error is measured to the *clipped* model's own exact
+# flow.)
 
 # %%
-FINE = (10, 40, 160) if FAST else (10, 20, 40, 80, 160, 320)
+FINE = (10, 20, 40, 80, 160, 320)
 fine = {N: time_of(torch.linspace(0.0, 2.0, N + 1, dtype=torch.float64)) for N in FINE}
 
 
@@ -390,15 +368,19 @@ slope_clipped = fitted_order(FINE, curves["float64, clipped to [-0.5, 0.5]"][0])
 assert slope_clipped < 2.5  # no key number: where errors cross the kinks depends on rounding
 
 # %% [markdown]
+# In float32 more steps only collect more rounding. Where a path meets the clip, the prediction has a kink that no
+# Taylor series runs through: third order is gone.
+#
 # ## 8 · The two ends
 #
-# Real sampling goes the whole way, from $t=1$ to $t=0$, where $\lambda\to\infty$. A formula in $\lambda$ cannot take
-# that last step; it **jumps** ($x_0:=\hat x_0$). The last noise level shrinks like $1/N$, and a jump from NSR $n$ is
-# wrong by $\mathcal O(n^2)$. So a solver in $\lambda$, whatever its order inside, has an error of at least that size,
-# which falls with slope 2.
-#
-# The cure is another variable. With $\theta=\arctan(n/\sigma_d)$ the ODE reads $dw/d\theta=-F$ with EDM's finite $F$
-# (arXiv 2206.00364, eq. 7). Adams–Bashforth in that angle, `ab3`, has no special step at either end.
+# From $t=1$ to $t=0$ $\lambda\to\infty$: a formula in $\lambda$ cannot take the last step, it **jumps** ($x_0:=\hat
+# x_0$). The last noise level shrinks like $1/N$, and a jump from NSR $n$ is wrong by $\mathcal O(n^2)$: an error of
+# slope 2, whatever the order inside.
+
+# %% [markdown]
+# The cure is another variable. With $\theta=\arctan(n/\sigma_d)$ ($\sigma_d$: the data's scale) the ODE reads
+# $dw/d\theta=-F$ with EDM's finite $F$ (arXiv 2206.00364, eq. 7). Adams–Bashforth in that angle, `ab3`, has no special
+# step at either end.
 
 # %%
 end = td.reference(D, noise)
@@ -444,9 +426,9 @@ assert abs(key["whole way dpm3"] - 2) < 0.2
 
 # %% [markdown]
 # The dashed line is a floor for every solver in $\lambda$. `dpm3` lies on it from 80 steps on. The multistep ones are
-# still above it, for a related reason: at both ends the steps stay *long in $\lambda$*, so polynomials through past
-# values serve badly there. `ab3` goes through the floor with its full order. This is why the library's default works in
-# the angle.
+# still above it: at both ends the steps stay *long in $\lambda$* (printed below), and polynomials through past values
+# serve badly there. `ab3` goes through the floor with its full order. This is why the library's default works in the
+# angle.
 
 # %%
 for N in (20, 80, 320):
@@ -459,8 +441,10 @@ for N in (20, 80, 320):
 # %% [markdown]
 # ## 9 · What you pay for: error against NFE
 #
-# Orders are about many steps. At 5, 10 or 20 calls constants matter as much. Every deterministic solver with the
-# default grid, median over five random mixtures; each gets as many steps as its calls allow.
+# Orders are about many steps. At 5, 10 or 20 calls constants matter as much. Nine solvers with the default grid, median
+# over five random mixtures; each gets as many steps as its calls allow.
+#
+# **Predict before you run.** Who wins at 5 calls: the highest order?
 
 # %%
 BUDGETS = (5, 10, 20)
@@ -476,7 +460,7 @@ def spend(model, x, solver, calls):
     return None
 
 
-errors_at = {name: {calls: [] for calls in BUDGETS} for name in (NAMED if FAST else deterministic())}
+errors_at = {name: {calls: [] for calls in BUDGETS} for name in (*NAMED, "dpm2", "dpm++3m", "unipc2", "deis4")}
 truths = {}
 for seed in range(1, 6):
     other = td.mixtures.random_mixture(seed)
@@ -534,22 +518,20 @@ display(Markdown("\n".join(rows)))
 print(f"heun: {median['heun'][5]:.1f} with 5 calls, {median['heun'][10]:.1f} with 10, {median['heun'][20]:.2f} with 20")
 
 # %% [markdown]
-# Order is not everything. `deis4` has the highest one and is not near the top: its start-up and its long steps cost too
-# much here. And look at `dpm3` at 5 NFE: three calls a step leave it one step and a jump, and an order needs steps.
-# Multistep solvers take five.
+# Order is not everything. `deis4` has the highest one and is not near the top: its start-up costs too much. At 5 NFE
+# `dpm3` has one step and a jump; multistep solvers take five.
 #
 # ## 10 · Stochastic solvers have no such slope
 #
-# DDPM ancestral sampling follows a *random* path, so its distance to the end of the ODE does not fall at all. What
-# converges is the **distribution**. A plain way to see it on the ring of eight: how wide are the modes, compared with
-# the truth?
+# DDPM's path is *random*, so its distance to the ODE's end does not fall at all. What converges is the
+# **distribution**: on the ring of eight, how wide are the modes, compared with the truth?
 
 # %%
 ring = td.mixtures.ring()
 D_ring = ring.denoiser(schedule)
 x = schedule.prior((SAMPLES, 2), SEED, dtype=torch.float64)
 exact = td.reference(D_ring, x, tolerance=1e-8)
-COUNTS = (10, 40, 160) if FAST else (10, 20, 40, 80, 160, 320)
+COUNTS = (10, 20, 40, 80, 160)
 
 
 def width(samples):
@@ -582,7 +564,7 @@ for ax in (left, right):
 plt.show()
 
 # %% [markdown]
-# ## What the deck says, and what we measured
+# ## What the deck says / what we measured
 
 # %%
 best10 = ranked[0]
@@ -607,95 +589,73 @@ second-order start {key["factor 2, start 2-2-3"]:.2f} |
 )
 
 # %% [markdown]
+# ## You can now
+#
+# * say what an order is, measure it as a slope, and tell it from the size of an error;
+# * derive DDIM and a second-order step from the exact solution;
+# * name four things that destroy an order: a wrong factor, a careless start, a kink, the last jump;
+# * compare solvers at equal calls.
+#
+# In the app: *Solvers*. Next: where to put the steps (04).
+
+# %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `None` and run the check below it. While an answer is `None`, the solution cell fills it
-# in.
+# Write the body of each stub; until then its check says "to do". Solutions: `tutorials/solutions/`.
 #
-# **1.** A solver of order 3 has error $10^{-3}$ at 20 steps. At how many steps do you expect $10^{-6}$?
+# **1. Implement the core.** One second-order step: from the prediction at $(x_t,t)$, jump to the middle of the step *in
+# $\lambda$* (`D.schedule.part_way(t, s, 0.5)`), evaluate the model there, and take the whole step with the middle's
+# $\hat\varepsilon$. (DPM-Solver-2 does this up to $\mathcal O(h^3)$.)
+
 
 # %%
-answer_1 = None
+def midpoint_step(D, x, t, s):
+    """D(x, t) gives a prediction with .eps; x (B, 2); t > s: times, (). x at s, (B, 2)."""
+    raise NotImplementedError
+
 
 # %%
-# Solution: the error must fall 1000 times, and 1000^(1/3) = 10.
-answer_1 = 20 * 10 if answer_1 is None else answer_1
-
-# %%
-assert math.isclose((answer_1 / 20) ** 3, 1e-3 / 1e-6, rel_tol=0.02), "not yet: error ~ N^-3, so (N/20)^3 must be 1000"
-print("exercise 1: right")
+try:
+    errors = []
+    for N in (40, 80, 160):
+        x = inner_start
+        for t, s in pairwise(inner[N]):
+            x = midpoint_step(D, x, t, s)
+        errors.append(paired_error(x, inner_end).rms)
+    slope = fitted_order((40, 80, 160), errors)
+    assert 1.85 < slope < 2.3, f"not yet: your step has order {slope:.2f}"
+    print(f"exercise 1: right, slope {slope:.2f}")
+except NotImplementedError:
+    print("exercise 1: to do")
 
 # %% [markdown]
-# **2.** You may spend 12 calls between two inner times. How many steps may `dpm3`, `dpm2` and `dpm++2m` take? Answer
-# with a tuple of three.
+# **2. Break it.** The jump from NSR $n$ to data is wrong by $\mathcal O(n^2)$, and the default grid's last level falls
+# like $1/N$. Which slope has the last jump of a grid whose last level falls like $N^{-p}$?
+
 
 # %%
-answer_2 = None
+def slope_of_last_jump(p):
+    """p: a positive number. A number."""
+    raise NotImplementedError
+
 
 # %%
-# Solution: calls divided by the calls a step.
-answer_2 = (4, 6, 12) if answer_2 is None else answer_2
-
-# %%
-for name, N in zip(("dpm3", "dpm2", "dpm++2m"), answer_2, strict=True):
-    ts = time_of(torch.linspace(0.0, 2.0, N + 1, dtype=torch.float64))
-    spent = td.solve(D, inner_start, solver=name, ts=ts).nfe
-    assert spent == 12, f"not yet: {N} steps of {name} cost {spent} calls"
-print("exercise 2: right")
+try:
+    for p in (1, 2):
+        found = []
+        for N in (10, 20, 40):
+            last = time_of(-math.log(5.0**p / N**p / 2))
+            found.append(paired_error(jump(D(td.reference(D, noise, 1.0, float(last)), last), 0.0), end).rms)
+        slope = fitted_order((10, 20, 40), found)
+        assert abs(slope_of_last_jump(p) - slope) < 0.4, f"not yet: measured with p = {p}, it is {slope:.2f}"
+    print("exercise 2: right")
+except NotImplementedError:
+    print("exercise 2: to do")
 
 # %% [markdown]
-# **3.** Write one second-order step yourself: from the prediction `p` at $(x_t,t)$, jump to the middle of the step *in
-# $\lambda$*, evaluate the model there, and take the whole step with the middle's $\hat\varepsilon$. (DPM-Solver-2 does
-# this up to $\mathcal O(h^3)$.)
-
-
-# %%
-def answer_3(D, x, t, s):
-    return None
-
-
-# %%
-def solution_3(D, x, t, s):
-    middle = D.schedule.part_way(t, s, 0.5)
-    p = D(x, t)
-    eps = D(jump(p, middle), middle).eps
-    alpha_t, alpha_s = D.schedule.alpha(t), D.schedule.alpha(s)
-    return alpha_s / alpha_t * x - alpha_s * (D.schedule.nsr(t) - D.schedule.nsr(s)) * eps
-
-
-if answer_3(D, inner_start, *inner[40][:2]) is None:
-    answer_3 = solution_3
-
-# %%
-errors = []
-for N in (40, 80, 160):
-    x = inner_start
-    for t, s in pairwise(inner[N]):
-        x = answer_3(D, x, t, s)
-    errors.append(paired_error(x, inner_end).rms)
-key["exercise 3 slope"] = fitted_order((40, 80, 160), errors)
-assert 1.85 < key["exercise 3 slope"] < 2.3, f"not yet: your step has order {key['exercise 3 slope']:.2f}"
-print(f"exercise 3: right, slope {key['exercise 3 slope']:.2f}")
-
-# %% [markdown]
-# **4.** The jump from NSR $n$ to data is wrong by $\mathcal O(n^2)$ and the default grid's last level falls like $1/N$.
-# If a grid let its last level fall like $1/N^2$ instead, which slope would the last jump have?
-
-# %%
-answer_4 = None
-
-# %%
-# Solution: (1/N^2)^2.
-answer_4 = 4 if answer_4 is None else answer_4
-
-# %%
-jump_errors = []
-for N in (10, 20, 40):
-    last = time_of(-math.log(5.0 / N**2))
-    jump_errors.append(paired_error(jump(D(td.reference(D, noise, 1.0, float(last)), last), 0.0), end).rms)
-slope = fitted_order((10, 20, 40), jump_errors)
-assert abs(answer_4 - slope) < 0.4, f"not yet: measured, it is {slope:.2f}"
-print(f"exercise 4: right, measured {slope:.2f}")
+# **3. Reason.** (a) A solver of order 3 has error $10^{-3}$ at 20 steps. At how many do you expect $10^{-6}$, and what
+# could spoil it? (b) You may spend 12 calls between two inner times. How many steps may `dpm3`, `dpm2` and `dpm++2m`
+# take?
 
 # %% [markdown]
 # ## References
