@@ -92,10 +92,10 @@ LESSON = Lesson(
     uses=(start,),
     words=words,
     ask=(
-        "Two solvers start from the same noise, and make the same number of network calls. Where does the one of higher "
-        "order end: on other modes, or nearer to the exact ends?",
-        "Nearer to the exact ends, the rings. Both follow the same differential equation: a better solver makes another "
-        "error, not another sample.",
+        "Two solvers start from the same noise, and make the same number of network calls. Where does the one of "
+        "higher order end: on other modes, or nearer to the exact ends?",
+        "Nearer to the exact ends, the rings. Both follow the same differential equation: a better solver makes "
+        "another error, not another sample.",
     ),
     presets={
         "Why DDIM with 5 steps is bad": {"a": "ddim", "b": DEFAULT_SOLVER, "steps": 5},

@@ -119,8 +119,8 @@ LESSON = Lesson(
     words=words,
     idle={("view", SPENT): ("sampler",)},
     ask=(
-        "Step by step, 40 steps need 40 rounds of calls, one after another. If all 40 are guessed at once and corrected "
-        "in each round, how many rounds does it take until the sample is right?",
+        "Step by step, 40 steps need 40 rounds of calls, one after another. If all 40 are guessed at once and "
+        "corrected in each round, how many rounds does it take until the sample is right?",
         "At most 40, since each round makes at least one more point exact. In fact far fewer: the error falls at all "
         "points together, long before the stairs get there.",
     ),

@@ -155,8 +155,8 @@ LESSON = Lesson(
     words=words,
     ask=(
         "Particles follow the score of the data, uphill to where data are more probable. What becomes of 256 of them?",
-        "They pile up at the most probable places. Only the second score, that of the particles themselves, pushes them "
-        "apart, until both scores agree.",
+        "They pile up at the most probable places. Only the second score, that of the particles themselves, pushes "
+        "them apart, until both scores agree.",
     ),
     presets={
         "Without the second score": {"method": WAYS[-1]},

@@ -12,7 +12,6 @@ from .messages import line_of
 from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
 from .theme import is_dark
 
-
 KEPT = 50
 """Mixtures made by clicks that are known, so that a click on an older plane finds its place."""
 
@@ -91,7 +90,7 @@ def _plane(rows: list) -> go.Figure:
 def _clicked(name: str, adds: bool, x: float, y: float, on: str) -> None:
     """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken away.
 
-    The plane may be older than the last clicks: a click belongs to the mixture that those before it made of its plane's.
+    The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that one.
     """
     made = st.session_state.get(f"{name}-made", [])
     made = made if on in made else [on]

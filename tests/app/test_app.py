@@ -312,7 +312,9 @@ def test_noise_of_ve_is_drawn_as_wide_as_data():
         figure, _ = BY_ID[id_].figure(**chosen_of(id_, schedule="ve"))
         low, high = figure.layout.xaxis.range
         assert high - low < 15
-        assert all(points(t).nan_to_num().abs().max() < 8 for t in figure.data if t.type == "scatter" and t.xaxis == "x")
+        assert all(
+            points(t).nan_to_num().abs().max() < 8 for t in figure.data if t.type == "scatter" and t.xaxis == "x"
+        )
 
 
 def test_every_page_asks_before_it_shows():
@@ -358,14 +360,18 @@ def test_reset_gives_the_first_view_back():
 
 
 def test_a_reader_who_does_not_see_the_figure_is_told_what_it_shows():
-    [sent] = [json.loads(p.proto.bytes) for p in opened("orders").get("bidi_component") if p.proto.component_name == CHART][-1:]
+    [sent] = [
+        json.loads(p.proto.bytes) for p in opened("orders").get("bidi_component") if p.proto.component_name == CHART
+    ][-1:]
     assert sent["alt"].startswith(BY_ID["orders"].title)
     assert "slope" in sent["alt"]
     assert "*" not in sent["alt"]
 
 
 def test_no_figure_offers_to_upload_itself():
-    [sent] = [json.loads(p.proto.bytes) for p in opened("orders").get("bidi_component") if p.proto.component_name == CHART][-1:]
+    [sent] = [
+        json.loads(p.proto.bytes) for p in opened("orders").get("bidi_component") if p.proto.component_name == CHART
+    ][-1:]
     assert sent["config"]["showSendToCloud"] is False
 
 

@@ -153,7 +153,7 @@ def test_a_page_needs_no_network_and_waits_for_the_reader(drawn):
 
 def test_a_saved_page_has_its_claim_and_its_words(drawn):
     html = interactive.page(drawn[interactive], title="a < b", words="**One step** ends *there*, x < 1.")
-    before, figure, after = re.split(r"(<div.*</div>)", html.partition("<body>")[2], flags=re.DOTALL)
+    before, _, after = re.split(r"(<div.*</div>)", html.partition("<body>")[2], flags=re.DOTALL)
     assert before.strip() == "<h1>a &lt; b</h1>"
     assert "<p><b>One step</b> ends <i>there</i>, x &lt; 1.</p>" in after
     assert "<title>a &lt; b</title>" in html

@@ -320,7 +320,7 @@ def staircase_interactive(
     heat map marks the row of the sweep on show.
 
     block: how many points a sweep certainly makes exact: the steps of a block of Parareal. active: the sweep that is
-    shown first, None for that of the third frame. `ValueError` as `sweep_errors_static`, and for a sweep that there is not.
+    shown first, None for that of the third frame. `ValueError` as `sweep_errors_static`, and for another `active`.
     """
     from matplotlib import colormaps
 
