@@ -452,12 +452,24 @@ from toydiff.cli import app as cli_app
 
 at = AppTest.from_file(str(cli_app.folder() / "main.py"), default_timeout=60).run()  # what `toydiff app` serves
 assert not at.exception, at.exception[0].value
+links = [link.proto.label for link in at.get("page_link")]
+
+
+def page():
+    from lessons import LESSONS
+    from screen.lesson import show
+
+    show(LESSONS[0])
+
+
+at = AppTest.from_function(page, default_timeout=60).run()
+assert not at.exception, at.exception[0].value
 parts = [part.proto for part in at.get("bidi_component")]
 charts = [json.loads(part.bytes) for part in parts if part.component_name == "toydiff_chart"]
 shown = {
     "header": at.header[0].value,
     "words": [part.value for part in at.markdown],
-    "presets": [link.proto.label for link in at.get("page_link")],
+    "links": links,
     "points": [len(chart["figure"]["data"][0]["x"]) for chart in charts if chart["figure"]],
 }
 from lessons import LESSONS  # the page has told Python where they are
@@ -484,4 +496,5 @@ def test_a_page_of_the_app(tmp_path):
     assert shown["header"] == "What a mixture draws"
     assert "Here are 30 of them. Each is drawn by itself." in shown["words"]
     assert shown["points"] == [30]
-    assert shown["presets"][0] == "Ten samples"
+    assert "Ten samples" in shown["links"]
+    assert any(label.startswith("1. ") for label in shown["links"])  # its place on the map

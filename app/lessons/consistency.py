@@ -17,6 +17,8 @@ PHASED = {1: None, 2: "ring-pcm-2", 4: "ring-pcm", 8: "ring-pcm-8"}
 """PCM's students: each knows as many steps as it has phases."""
 STEPS = tuple(PHASED)
 EXACT = "exact flow"
+EDGE_PATHS = 200
+"""Paths from which jumps are measured."""
 
 
 @remember
@@ -68,7 +70,9 @@ def consistency(view: str, methods: tuple[str, ...], noises: int) -> tuple[go.Fi
         return interactive.against_noise(curves, ylabel="variance of the target's x₀"), rows
     if view == EDGES:
         # a grid that holds the edges of four phases
-        exact = toydiff.solve(ring.denoiser(on), path.xs[0][:256], ts=torch.linspace(1, 0, 81, dtype=torch.float64))
+        exact = toydiff.solve(
+            ring.denoiser(on), truth(EDGE_PATHS)[3].xs[0], ts=torch.linspace(1, 0, 81, dtype=torch.float64)
+        )
         curves = {method: jumps(method, exact) for method in methods}
         rows = [{"method": method, "t": t, "rms": rms} for method, curve in curves.items() for t, rms in curve]
         return interactive.jump_errors(curves, edges=(0.75, 0.5, 0.25) if "pcm" in methods else ()), rows
@@ -146,6 +150,13 @@ LESSON = Lesson(
     figure=consistency,
     uses=(truth, sample, jumps),
     words=words,
+    idle={("view", VARIANCE): ("methods", "noises"), ("view", EDGES): ("noises",)},
+    ask=(
+        "A student jumps from noise to where the teacher's path ends. With more steps, it jumps, adds noise, and jumps "
+        "again. Does it end at the same place?",
+        "No: fresh noise leads to another sample of the same data. Only PCM's steps are deterministic, and end near "
+        "the same place.",
+    ),
     presets={
         "LCM goes elsewhere with more steps": {"view": SAME, "methods": ["lcm", "pcm"]},
         "PCM's edges": {"view": EDGES, "methods": ["cd", "pcm"]},

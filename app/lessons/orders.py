@@ -117,6 +117,10 @@ LESSON = Lesson(
     figure=orders,
     uses=(truth, curve),
     words=words,
+    ask=(
+        "A solver of order 2 makes twice as many steps. By which factor does its error fall?",
+        "By 2² = 4. On these axes that is a line of slope 2: its order can be read off the figure.",
+    ),
     presets={
         "Guess the order": {"solvers": ["dpm++3m"], "guess": "?"},
         "What a missing factor 2 costs": {"solvers": ["dpm++3m", "dpm++3m-published"], "guess": "3"},

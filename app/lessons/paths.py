@@ -7,32 +7,36 @@ import toydiff
 from toydiff.measure import paired_error
 from toydiff.mixtures import GaussianMixture
 from toydiff.plots import interactive
+from toydiff.plots.paths import at_data_scale
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS
 
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson, remember
 
-PARTICLES, LINES = 256, 64
-"""Particles that move, and how many of them have their path drawn and their error measured."""
+PARTICLES = 64
+WIDE = 10.0
+"""Noise of a larger standard deviation is drawn at the scale of data."""
 
 
 @remember
 def start(mixture: GaussianMixture, schedule: str) -> tuple:
-    """The exact denoiser, noise at t = 1, and where the exact flow takes the first LINES of it."""
+    """The exact denoiser, noise at t = 1, and where the exact flow takes it."""
     D = mixture.denoiser(toydiff.schedule(schedule))
     noise = mixture.marginal(D.schedule, 1.0).sample(PARTICLES, 0, dtype=torch.float64)
-    return D, noise, toydiff.reference(D, noise[:LINES], tolerance=1e-6)
+    return D, noise, toydiff.reference(D, noise, tolerance=1e-6)
 
 
 def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -> tuple[go.Figure, list[dict]]:
     """Two solvers from the same noise, over the density; the slider is the time."""
     D, noise, exact = start(mixture, schedule)
+    wide = float(D.schedule.sigma(torch.ones(()))) > WIDE
     drawn, solvers, rows = {}, {}, []
     for side, solver in (("A", a), ("B", b)):
         path = toydiff.solve(D, noise, steps, solver=solver, generator=0)
-        error = paired_error(path.end[:LINES], exact).rms
+        error = paired_error(path.end, exact).rms
         name = f"{side}: {solver}, {path.nfe} call{'s' if path.nfe > 1 else ''}, error {error:.2g}"
-        drawn[name], solvers[name] = path, solver
+        name += ", drawn as x/√(α²+σ²)" if wide else ""
+        drawn[name], solvers[name] = at_data_scale(path, D.schedule) if wide else path, solver
         rows.append(
             {
                 "side": side,
@@ -43,13 +47,13 @@ def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -
                 "modes": mixture.components,
             }
         )
-    return interactive.trajectories(drawn, mixture, solvers=solvers, exact=exact, lines=LINES), rows
+    return interactive.trajectories(drawn, mixture, solvers=solvers, exact=exact), rows
 
 
 def words(rows: list[dict]) -> str:
     near, far = sorted(rows, key=lambda row: row["rms_error"])
     steps = f"{near['steps']} step{'s' if near['steps'] > 1 else ''}"
-    text = "From each noise the ODE has **one** exact end (its circle). "
+    text = "From each noise the ODE has **one** exact end (its ring). "
     if near["solver"] == far["solver"]:
         text += f"With {steps} **{near['solver']}** ends {near['rms_error']:.2g} away from it. "
     else:
@@ -87,6 +91,12 @@ LESSON = Lesson(
     figure=paths,
     uses=(start,),
     words=words,
+    ask=(
+        "Two solvers start from the same noise, and make the same number of network calls. Where does the one of "
+        "higher order end: on other modes, or nearer to the exact ends?",
+        "Nearer to the exact ends, the rings. Both follow the same differential equation: a better solver makes "
+        "another error, not another sample.",
+    ),
     presets={
         "Why DDIM with 5 steps is bad": {"a": "ddim", "b": DEFAULT_SOLVER, "steps": 5},
         "An SDE wanders": {"a": "ddpm", "b": "ddim", "steps": 50},

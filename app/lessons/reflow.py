@@ -251,6 +251,12 @@ LESSON = Lesson(
     figure=reflow,
     uses=(flows, least, measured),
     words=words,
+    ask=(
+        "Noise and data are paired at random and joined by straight lines. A flow learns them all. Are its paths "
+        "straight?",
+        "No. Where two lines meet, the flow has one direction only, and bends. Lines between its own starts and ends "
+        "hardly meet, so the next round is nearly straight.",
+    ),
     presets={"Where lines cross": {"view": PAIRS}, "Live reflow on spirals": {"mixture": "spirals"}},
     live=live,
 )

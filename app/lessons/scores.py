@@ -21,6 +21,8 @@ from screen.lesson import Lesson
 WAYS = ("vsd", "swiftbrush", "dmd", "sim", "sds: no second score")
 STARTS = ("the middle", "one mode", "noise")
 PARTICLES, LR, ARROWS = 256, 0.05, 80
+ON_THEIR_WAY = 0.3
+"""The fraction of the data that is found where the figure opens: arrows are still long there."""
 
 
 class Particles(toydiff.Denoiser):
@@ -80,6 +82,7 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
                     "method": method,
                     "updates": step,
                     "distance": sliced_wasserstein(now, true),
+                    "found": float((found.weights / found.expected).clamp(max=1).mean()),
                     "coverage": found.coverage,
                     "outside": found.outside,
                     "spread": float(now.std(0).norm() / true.std(0).norm()),
@@ -90,15 +93,25 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
         loss = loss_of(method, particles, psi, phi, noise, draws)
         (PARTICLES * loss).backward()  # a loss is the mean over particles, and each follows its own
         optimizer.step()
-    return interactive.score_coverage(frames, ratios, mixture, color=color), rows
+    return interactive.score_coverage(frames, ratios, mixture, color=color, active=on_show(rows)["updates"]), rows
+
+
+def on_show(rows: list[dict]) -> dict:
+    """The row of the frame that the figure opens with: the first in which enough is found, else the last."""
+    return next((row for row in rows[1:] if row["found"] >= ON_THEIR_WAY), rows[-1])
 
 
 def words(rows: list[dict]) -> str:
-    first, last = rows[0], rows[-1]
+    first, here, last = rows[0], on_show(rows), rows[-1]
     text = (
-        f"The figure opens on the way. After {last['updates']} updates {last['coverage']:.0%} of the modes are found, "
-        f"{last['outside']:.0%} of the particles are at none, and the distance to data went from "
-        f"{first['distance']:.2g} to **{last['distance']:.2g}** (floor {last['floor']:.2g}). "
+        f"On show: after {here['updates']} updates {here['coverage']:.0%} of the modes are found, and "
+        f"{here['outside']:.0%} of the particles are at none. "
+    )
+    if here is not last:
+        text += f"After {last['updates']} it is {last['coverage']:.0%} and {last['outside']:.0%}. "
+    text += (
+        f"The distance to data goes from {first['distance']:.2g} to **{last['distance']:.2g}** (floor "
+        f"{last['floor']:.2g}). "
     )
     if last["method"].startswith("sds"):
         return (
@@ -138,8 +151,13 @@ LESSON = Lesson(
         Number("updates", "Updates", (20, 40, 80, 120, 160, 240, 320), 160),
     ),
     figure=scores,
-    uses=(Particles, loss_of),
+    uses=(Particles, loss_of, on_show),
     words=words,
+    ask=(
+        "Particles follow the score of the data, uphill to where data are more probable. What becomes of 256 of them?",
+        "They pile up at the most probable places. Only the second score, that of the particles themselves, pushes "
+        "them apart, until both scores agree.",
+    ),
     presets={
         "Without the second score": {"method": WAYS[-1]},
         "From one mode: reverse KL is mode-seeking": {"start": "one mode"},

@@ -1,4 +1,4 @@
-// A figure of plotly in `.figure`. Plotly.react draws only what differs from the figure before. The keys left and right move its slider.
+// A figure of plotly in `.figure`. Plotly.react draws only what differs from the figure before. Keys move its slider.
 const plotly = (url) => (window.toydiffPlotly ??= new Promise((done, failed) => {
   const script = document.createElement("script");
   script.src = url;
@@ -15,14 +15,41 @@ const plotly = (url) => (window.toydiffPlotly ??= new Promise((done, failed) => 
 
 const SCREEN = { width: 448, height: 512, path: "M0 32h160v64H64v96H0zM288 32h160v160h-64V96h-96zM0 320h64v96h96v64H0zM384 320h64v160H288v-64h96z" };
 const whole = { name: "whole screen", title: "Whole screen", icon: SCREEN, click: (place) => (document.fullscreenElement ? document.exitFullscreen() : place.requestFullscreen()) };
-const BUSY = "input, textarea, select, [role=slider], [role=tab], [role=combobox], [contenteditable=true], canvas"; // what has a use for arrows itself
+const BUSY = "input, textarea, select, [role=slider], [role=tab], [contenteditable=true], canvas"; // what has a use for these keys itself
+const PRESSED = "button, a, summary, [role=button]"; // and for the space bar
+
+// A box in which something was chosen keeps the focus: once its list is closed, the keys are the figure's again.
+const busy = (target) => {
+  const box = target.closest?.("[role=combobox], [data-baseweb=select] input");
+  return box ? box.getAttribute("aria-expanded") === "true" : target.closest?.(BUSY);
+};
+
+const still = { mode: "immediate", frame: { duration: 0, redraw: false }, transition: { duration: 0 } };
+function play(Plotly, place) { // or pause
+  if (place._transitionData?._animationRaf) return Plotly.animate(place, [null], still);
+  const { sliders: [slider], updatemenus: [menu] } = place.layout, [frames, how] = menu.buttons[0].args, next = (slider.active ?? 0) + 1;
+  return Plotly.animate(place, frames.slice(next < frames.length ? next : 0), how);
+}
 
 function keys(Plotly, place, event) {
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key], slider = place.layout?.sliders?.[0];
-  if (!by || !slider || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.(BUSY)) return;
+  const by = { ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6 }[event.key], slider = place.layout?.sliders?.[0];
+  if (!slider || event.ctrlKey || event.metaKey || event.altKey || busy(event.target)) return;
+  if (event.key === " " && !event.target.closest?.(PRESSED)) event.preventDefault(), play(Plotly, place);
+  if (!by) return;
   event.preventDefault();
   const next = Math.min(Math.max((slider.active ?? 0) + by, 0), slider.steps.length - 1);
   Plotly.animate(place, ...slider.steps[next].args);
+}
+
+// The figure as a picture: without what only moves on a page, below its claim, above the address of its state.
+function save(Plotly, place, { file, title }) {
+  const { width, height } = place.getBoundingClientRect(), size = place.layout.font.size;
+  const layout = structuredClone({ ...place.layout, sliders: [], updatemenus: [], width, height });
+  const where = { text: `toydiff ${location.pathname}${decodeURIComponent(location.search)}`, showarrow: false, font: { size: 0.7 * size } };
+  layout.title = { text: `<b>${title}</b>`, x: 0.01, xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: size / 2 }, font: { size: 1.2 * size } };
+  layout.margin.t += 1.8 * size;
+  layout.annotations = [...(layout.annotations ?? []), { ...where, x: 1, xref: "paper", xanchor: "right", y: 0, yref: "container", yanchor: "bottom" }];
+  return Plotly.downloadImage({ data: place.data, layout }, { format: "png", filename: file, width, height, scale: 3 });
 }
 
 function click(place, event, tell) {
@@ -33,14 +60,14 @@ function click(place, event, tell) {
   if (x < 0 || y < 0 || x > 1 || y > 1) return;
   // all recent ones, numbered: of several that come while the page is being made, Streamlit would tell the last
   const [last] = place.clicks?.at(-1) ?? [0];
-  place.clicks = [...(place.clicks ?? []), [Math.max(Date.now(), last + 1), at(x, xaxis.range), at(y, yaxis.range)]].slice(-20);
+  place.clicks = [...(place.clicks ?? []), [Math.max(Date.now(), last + 1), at(x, xaxis.range), at(y, yaxis.range), place.madeOf]].slice(-20);
   tell("clicks", place.clicks);
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
-// A phone shows the whole figure, as small as its width makes it: panels side by side need ROOM pixels for their heads.
-const PHONE = matchMedia("(max-width: 640px)"), ROOM = 640;
-const scale = (place) => PHONE.matches && place.clientWidth ? place.clientWidth / ROOM : parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
+// On a phone letters are a little smaller, and panels stand below one another.
+const PHONE = matchMedia("(max-width: 640px)"), TOUCH = matchMedia("(max-width: 640px), (pointer: coarse)"), SMALL = 0.78;
+const scale = () => PHONE.matches ? SMALL : parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
 const grows = (key, inside) => key === "standoff" || inside === "margin" || inside === "pad" || (key === "size" && /(font|marker)$/.test(inside)) || (key === "width" && inside === "line");
 
 function enlarge(part, by, inside = "") {
@@ -60,20 +87,52 @@ function fit(layout) {
   layout.dragmode = false;
 }
 
+// Panels side by side come below one another: r rows of c panels become c rows of r. The height that this needs, in pixels.
+function stack({ data, layout }, width) {
+  const panels = Object.keys(layout).filter((key) => /^xaxis/.test(key)).map((key) => [layout[key], layout[layout[key].anchor.replace("y", "yaxis")]]);
+  const places = (k, down) => [...new Set(panels.map((axes) => axes[k].domain[0].toFixed(3)))].sort((a, b) => (down ? b - a : a - b));
+  const across = places(0), rows = places(1, true), letters = layout.font.size, margin = layout.margin;
+  const bars = data.some((trace) => trace.colorbar) ? 5 * letters : 0, gap = 4.5 * letters, between = rows.length > 1 ? 0.12 : 0;
+  const wide = (width - margin.l - margin.r - bars) * (1 - between) / rows.length, high = panels.some(([, y]) => y.scaleanchor) ? wide : 0.75 * wide;
+  const all = across.length * high + (across.length - 1) * gap, size = high / all;
+  const moved = panels.map(([x, y]) => {
+    const column = rows.indexOf(y.domain[0].toFixed(3)), row = across.indexOf(x.domain[0].toFixed(3));
+    const left = rows.length > 1 ? column * (1 - (1 - between) / rows.length) / (rows.length - 1) : 0, top = 1 - row * (high + gap) / all;
+    return { from: [(x.domain[0] + x.domain[1]) / 2, y.domain[1]], x, y, to: [[left, left + (1 - between) / rows.length], [top - size, top]] };
+  });
+  for (const note of layout.annotations ?? []) {
+    const panel = note.xref === "paper" && moved.find(({ from: [x, y] }) => Math.abs(x - note.x) < 0.01 && Math.abs(y - note.y) < 0.01);
+    if (panel) [note.x, note.y] = [(panel.to[0][0] + panel.to[0][1]) / 2, panel.to[1][1]];
+  }
+  for (const { x, y, to } of moved) {
+    [x.domain, y.domain] = to;
+    if (across.length > 1 && y.showticklabels === false && y.scaleanchor) y.showticklabels = true;
+  }
+  const last = moved.at(-1)?.to[1] ?? [0, 1];
+  for (const trace of data) if (trace.colorbar) Object.assign(trace.colorbar, { y: (last[0] + last[1]) / 2, len: size });
+  if (layout.legend2) Object.assign(layout.legend2, { x: 0, xanchor: "left", y: last[1], yanchor: "bottom" });
+  return all + margin.t + margin.b;
+}
+
 function draw(Plotly, place) {
   if (place._transitionData?._animationRaf) Plotly.purge(place); // it plays: the old frames would go on in the new figure
   if (!place._fullLayout) place.textContent = "";
-  const { figure, config } = JSON.parse(place.newest), by = (place.scale = scale(place));
+  const { figure, config, has } = JSON.parse(place.newest), by = (place.scale = scale());
+  const camera = { name: "PNG", title: "Save as PNG", icon: Plotly.Icons.camera, click: () => place.save() };
   enlarge(figure.layout, by);
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
+  const room = place.closest(".st-key-picture") ?? place.closest(".stBidiComponent");
   if (PHONE.matches) fit(figure.layout);
-  return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !PHONE.matches && "hover", modeBarButtonsToAdd: [whole] } });
+  if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
+  place.save = () => save(Plotly, place, has);
+  place.madeOf = has.madeOf;
+  return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } });
 }
 
 function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
-  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale(place) ? Plotly.Plots.resize(place) : draw(Plotly, place)));
+  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed);
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   fitted.observe(place);
@@ -103,6 +162,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
     if (!figure || place.newest !== text) return;
     place.leave ??= begin(Plotly, place, has, setStateValue);
     place.setAttribute("role", "figure");
+    place.tabIndex = 0; // the keyboard reaches it, and its keys
     place.setAttribute("aria-label", alt);
     return draw(Plotly, place);
   }).catch((error) => (place.textContent = `The figure cannot be drawn: ${error.message}`));

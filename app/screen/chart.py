@@ -11,6 +11,8 @@ from pathlib import Path
 import streamlit as st
 import streamlit.components.v1 as components
 
+from toydiff.plots.on_screen import QUIET
+
 HERE = Path(__file__).parent
 _chart = st.components.v2.component(
     "toydiff_chart",
@@ -28,17 +30,19 @@ def show(
     alt: str,
     height: str | int = "stretch",
     file: str = "toydiff",
+    title: str = "",
     keys: bool = False,
-    on_click: Callable[[float, float], None] | None = None,
+    on_click: Callable[[float, float, str], None] | None = None,
+    made_of: str = "",
 ) -> None:
     """Draw a figure, given as its JSON.
 
-    alt: what a screen reader says. file: the name of the picture that its camera saves. keys: whether the keys left
-    and right move its slider. on_click(x, y) is called before the page is made again, with a place on the figure's
-    first axes.
+    alt: what a screen reader says. file, title: the name of the picture that is saved, and the claim above it. keys:
+    whether keys move its slider. on_click(x, y, made_of) is called before the page is made again, with a place on the
+    figure's first axes, and with `made_of` as it was given when the figure that was clicked was made.
     """
-    config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": file, "scale": 3}}
-    has = {"keys": keys, "clicks": on_click is not None}
+    config = QUIET | {"modeBarButtonsToRemove": ["toImage"]}  # the page's own leaves the slider out
+    has = {"keys": keys, "clicks": on_click is not None, "file": file, "title": title, "madeOf": made_of}
     callbacks = {"on_turned_change": lambda: None}  # the page is made again, which is enough
     if on_click is not None:
         config["doubleClick"] = False  # two quick clicks are two, and do not change the axes
@@ -46,13 +50,13 @@ def show(
     _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **callbacks)
 
 
-def _clicked(key: str, on_click: Callable[[float, float], None]) -> None:
+def _clicked(key: str, on_click: Callable[[float, float, str], None]) -> None:
     """Call on_click for each new click."""
     seen = st.session_state.get(f"{key}-seen", 0)
-    for number, x, y in st.session_state[key].clicks:
+    for number, x, y, made_of in st.session_state[key].clicks:
         if number > seen:
             st.session_state[f"{key}-seen"] = number
-            on_click(x, y)
+            on_click(x, y, made_of)
 
 
 def fetch_ahead() -> None:

@@ -1,7 +1,5 @@
 """Editing a mixture without dragging: a table of its components, and a plane where a click adds or removes one."""
 
-import time
-
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
@@ -14,8 +12,8 @@ from .messages import line_of
 from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
 from .theme import is_dark
 
-LATE = 2.0
-"""Seconds within which a browser may not yet know the mixture that a click has made."""
+KEPT = 50
+"""Mixtures made by clicks that are known, so that a click on an older plane finds its place."""
 
 
 def popover(name: str) -> None:
@@ -25,6 +23,8 @@ def popover(name: str) -> None:
         return
     with opened:
         word = st.session_state[name]
+        if word not in st.session_state.get(f"{name}-made", [])[-1:]:  # made otherwise: clicks begin anew
+            st.session_state[f"{name}-made"] = [word]
         rows, wrong = _rows(word)
         for said in (wrong, st.session_state.pop(f"{name}-said", None)):
             if said:
@@ -46,7 +46,8 @@ def popover(name: str) -> None:
                 key=f"{name}-plane",
                 alt="The components' means",
                 height=340,
-                on_click=lambda x, y: _clicked(name, adds, x, y),
+                on_click=lambda x, y, on: _clicked(name, adds, x, y, on),
+                made_of=word,
             )
         columns = [list(column) for column in zip(*rows, strict=True)]
         # each mixture has its own key: an edited cell belongs to the mixture that it was edited in
@@ -86,20 +87,21 @@ def _plane(rows: list) -> go.Figure:
     return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
-def _clicked(name: str, adds: bool, x: float, y: float) -> None:
-    # a click made before the page is made again carries the mixture that the browser knows: one from before the last
-    # click
-    burst = [(at, word) for at, word in st.session_state.get(f"{name}-burst", []) if time.monotonic() - at < LATE]
-    if st.session_state[name] in (word for _, word in burst):
-        st.session_state[name] = burst[-1][1]
-    burst = burst or [(time.monotonic(), st.session_state[name])]
-    rows = _rows(st.session_state[name])[0]
+def _clicked(name: str, adds: bool, x: float, y: float, on: str) -> None:
+    """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken away.
+
+    The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that one.
+    """
+    made = st.session_state.get(f"{name}-made", [])
+    made = made if on in made else [on]
+    st.session_state[name] = made[-1]
+    rows = _rows(made[-1])[0]
     if adds:
         _take(name, [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])])
     else:
         nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
         _take(name, [row for k, row in enumerate(rows) if k != nearest])
-    st.session_state[f"{name}-burst"] = [*burst, (time.monotonic(), st.session_state[name])]
+    st.session_state[f"{name}-made"] = [*made, st.session_state[name]][-KEPT:]
 
 
 def _edited(name: str, rows: list, table: str) -> None:

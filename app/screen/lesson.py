@@ -40,6 +40,8 @@ class Lesson:
     - uses: functions and classes that `figure` needs, shown above it in the code.
     - words(rows): two or three sentences, with what was measured.
     - presets: named states for a lecture, {title: {control: value}}.
+    - idle: controls without effect while another has a certain value, {(control, value): names}: they are not shown.
+    - ask: a question to answer before the figure is looked at, and its answer.
     - live(values): draws what else is on the page, below the figure.
     - long(values): why the figure takes so long that it is made on request only; None where it does not.
     """
@@ -55,6 +57,8 @@ class Lesson:
     words: Callable[[Rows], str]
     uses: Sequence[Callable] = ()
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    idle: Mapping[tuple[str, object], Sequence[str]] = field(default_factory=dict)
+    ask: tuple[str, str] | None = None
     live: Callable[[Mapping], None] | None = None
     long: Callable[[Mapping], str | None] | None = None
 
@@ -63,6 +67,10 @@ class Lesson:
             raise ValueError(
                 f"the lesson {self.id} has {len(self.controls)} controls; a page has {MOST_CONTROLS} at most"
             )
+
+    def resting(self, chosen: Mapping) -> set[str]:
+        """The controls that have no effect while these values are chosen."""
+        return {name for (control, value), names in self.idle.items() if chosen[control] == value for name in names}
 
     def code(self, chosen: Mapping) -> str:
         """The Python that makes the figure of these values, and prints its numbers."""
@@ -101,14 +109,16 @@ def _picture(lesson: Lesson, chosen: tuple, dark: bool) -> tuple[str, Rows]:
     return for_screen(figure, dark=dark).to_json(), rows
 
 
-def show(lesson: Lesson) -> None:
-    """The page."""
+def show(lesson: Lesson, before: st.Page | None = None, after: st.Page | None = None) -> None:
+    """The page; before, after: the pages beside it, which the keys PageUp and PageDown open."""
     dark = is_dark()
     st.html(f"<style>{STYLE}</style>")
-    st.header(lesson.title, anchor=False)
+    _head(lesson, before, after)
     for text in link.follow(lesson.id, lesson.controls):
         st.warning(f"The link does not fit: {plain(text)}", icon=":material/link_off:")
-    widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in lesson.controls]
+    resting = lesson.resting({c.name: st.session_state[link.key_of(lesson.id, c)] for c in lesson.controls})
+    shown = [c for c in lesson.controls if c.name not in resting]
+    widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in shown]
     columns = st.container(key="controls").columns(widths, vertical_alignment="bottom")
     place = st.container(key="picture")
     ahead = place.empty()
@@ -117,10 +127,11 @@ def show(lesson: Lesson) -> None:
         st.session_state["seen"] = True
         with ahead:
             chart.fetch_ahead()
-    chosen = {}
-    for column, control in zip(columns, lesson.controls, strict=True):
+    chosen = {control.name: link.kept(lesson.id, control) for control in lesson.controls if control.name in resting}
+    for column, control in zip(columns, shown, strict=True):
         with column:
             chosen[control.name] = control.widget(link.key_of(lesson.id, control))
+    chosen = {control.name: chosen[control.name] for control in lesson.controls}
     link.write(lesson.id, lesson.controls, chosen)
     reason = lesson.long(chosen) if lesson.long else None
     if reason and not _wanted(lesson, chosen, place, reason):
@@ -131,20 +142,54 @@ def show(lesson: Lesson) -> None:
         place.error(line_of(error), icon=":material/error:")
         return
     with place:
-        chart.show(figure, key=f"{lesson.id}-figure", alt=lesson.title, file=f"toydiff-{lesson.id}", keys=True)
+        said = lesson.words(rows)
+        alt = f"{lesson.title}. {said.replace('*', '')}"
+        chart.show(
+            figure,
+            key=f"{lesson.id}-figure",
+            alt=alt,
+            file=f"toydiff-{lesson.id}",
+            title=lesson.title,
+            keys=True,
+        )
     if first:
         time.sleep(PICTURE_FIRST)
-    left, right = st.columns([8, 5], gap="medium")
-    left.markdown(lesson.words(rows))
+    left, right = st.container(key="words").columns([8, 5], gap="medium")
+    left.markdown(said)
     right.latex(lesson.equation)
     right.caption(lesson.source)
-    toolbar.show(lesson.id, figure, rows)
+    toolbar.show(lesson.id, figure, rows, lesson.title, said)
     if lesson.live is not None:
         lesson.live(chosen)
     # what colours code is large, and is fetched when it is wanted
     code = st.expander("The code of this figure", icon=":material/code:", key=f"{lesson.id}-code", on_change="rerun")
     if code.open:
         code.code(lesson.code(chosen), language="python")
+
+
+def _head(lesson: Lesson, before: st.Page | None, after: st.Page | None) -> None:
+    """The claim, and beside it the question, the way back to the first view, and the pages before and after."""
+    with st.container(key="head", horizontal=True, vertical_alignment="center"):
+        st.header(lesson.title, anchor=False, width="stretch")
+        if lesson.ask:
+            question, answer = lesson.ask
+            with st.popover("Predict first", icon=":material/psychology_alt:"):
+                st.markdown(f"**{question}**")
+                st.expander("The answer").markdown(answer)
+        st.button(
+            "Reset",
+            icon=":material/restart_alt:",
+            key=f"{lesson.id}-reset",
+            on_click=link.reset,
+            args=(lesson.id, lesson.controls),
+        )
+        for name, page, icon, words in (
+            ("before", before, ":material/chevron_left:", "Previous page (PageUp)"),
+            ("after", after, ":material/chevron_right:", "Next page (PageDown)"),
+        ):
+            if page is not None:
+                with st.container(key=name, width="content"):
+                    st.page_link(page, label="Previous" if name == "before" else "Next", icon=icon, help=words)
 
 
 def _wanted(lesson: Lesson, chosen: Mapping, place: DeltaGenerator, reason: str) -> bool:

@@ -46,15 +46,33 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
     for name in [name for name in requested if name not in known][:MOST_SAID]:
         has = f"; this page has {', '.join(known)}" if known else ""
         said.append(f"the link has a parameter {name[:60]!r} that is not known here{has}")
-    for control, key in zip(controls, keys, strict=True):
+    for control in controls:
         value = control.default
         if requested.get(control.name):
             try:
                 value = control.read(requested[control.name])
             except ValueError as error:
                 said.append(str(error))
-        st.session_state[key] = list(value) if isinstance(value, tuple) else value
+        _set(page, control, value)
     return said
+
+
+def reset(page: str, controls: Sequence[Control]) -> None:
+    """Set the controls to what they are when the page opens."""
+    for control in controls:
+        _set(page, control, control.default)
+
+
+def kept(page: str, control: Control) -> object:
+    """The value of a control that is not shown now, which Streamlit would forget."""
+    key = key_of(page, control)
+    st.session_state[key] = st.session_state[key]
+    value = st.session_state[key]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _set(page: str, control: Control, value: object) -> None:
+    st.session_state[key_of(page, control)] = list(value) if isinstance(value, tuple) else value
 
 
 def write(page: str, controls: Sequence[Control], chosen: Mapping[str, object]) -> None:

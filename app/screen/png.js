@@ -1,5 +1,5 @@
-// The button saves the figure of the page as plotly's own camera does.
+// The button saves the figure of the page, as the camera on the figure does.
 export default function ({ parentElement }) {
   parentElement.querySelector("button").onclick = () =>
-    document.querySelector('.st-key-picture .js-plotly-plot [data-title*="png" i]')?.click();
+    document.querySelector(".st-key-picture .js-plotly-plot")?.save();
 }

@@ -17,14 +17,14 @@ _png = st.components.v2.component(
 )
 
 
-def show(id_: str, figure: str, rows: list[dict]) -> None:
-    """The row of buttons, for a figure given as its JSON."""
+def show(id_: str, figure: str, rows: list[dict], title: str, words: str) -> None:
+    """The row of buttons, for a figure given as its JSON, its claim, and what was measured."""
     with st.container(horizontal=True, key="files", vertical_alignment="center"):
         st.caption("Save the figure as", width="content")
         _png(key=f"{id_}-png", width="content", height="content")
         st.download_button(
             "HTML",
-            lambda: interactive.page(plotly.io.from_json(figure)),
+            lambda: interactive.page(plotly.io.from_json(figure), title=title, words=words),
             f"toydiff-{id_}.html",
             "text/html",
             key=f"{id_}-html",
@@ -39,7 +39,7 @@ def show(id_: str, figure: str, rows: list[dict]) -> None:
             on_click="ignore",
         )
         if '"sliders":' in figure:
-            st.caption("· the keys ← → move the slider", width="content")
+            st.caption("· keys: ← → Home End move the slider, space plays, F presents", width="content")
 
 
 def as_json(rows: list[dict]) -> str:

@@ -238,6 +238,150 @@ def test_without_the_second_score_each_particle_is_moved_by_its_own_noise():
     torch.testing.assert_close(16 * particles.theta.grad, moved, rtol=0, atol=1e-9)
 
 
+# ---- what a page says of what it shows
+
+
+def chosen_of(id_, **changes):
+    lesson = BY_ID[id_]
+    return {c.name: c.value(changes.get(c.name, c.default)) for c in lesson.controls}
+
+
+def opening(figure):
+    """The label of the frame that a figure opens with, after a check that the figure shows this frame's states."""
+    slider = figure.layout.sliders[0]
+    frame = figure.frames[slider.active]
+    for trace, data in zip(frame.traces, frame.data, strict=True):
+        for axis in "xy":
+            assert as_floats(figure.data[trace][axis]) == pytest.approx(as_floats(data[axis]), abs=1e-5, nan_ok=True)
+    return slider.steps[slider.active].label
+
+
+def as_floats(values):
+    return [float("nan") if v is None else float(v) for v in values]
+
+
+def points(trace):
+    return torch.tensor([as_floats(trace.x), as_floats(trace.y)]).T
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("id_", "changes"),
+    [
+        ("paths", {}),
+        ("paths", {"schedule": "ve", "b": "heun"}),
+        ("reflow", {"paths": 192}),
+        ("picard", {}),
+        ("picard", {"sampler": "parareal", "steps": 64}),
+        ("scores", {"updates": 80}),
+        ("scores", {"updates": 20, "method": "sds: no second score"}),
+    ],
+)
+def test_the_words_hold_for_the_frame_that_the_page_opens_with(id_, changes):
+    """Numbers of the words, found again in the marks of that frame."""
+    lesson = BY_ID[id_]
+    figure, rows = lesson.figure(**chosen_of(id_, **changes))
+    at, text = opening(figure), lesson.words(rows)
+    if id_ in ("paths", "reflow"):
+        assert float(at) == 0
+        dots, rings = ([t for t in figure.data if name in (t.name or "")] for name in ("state", "end", "one step")[:2])
+        rings = [t for t in figure.data if "open" in str(t.marker.symbol)]
+        off = [float((points(a) - points(b)).square().sum(1).mean().sqrt()) for a, b in zip(dots, rings, strict=True)]
+        if id_ == "paths":
+            for row, error in zip(rows, off, strict=True):
+                assert row["rms_error"] == pytest.approx(error, rel=1e-3)
+                assert f"{error:.2g}" in text
+        else:  # of 256 particles, of which 192 are drawn
+            assert [row["one_step_error"] for row in rows] == pytest.approx(off, rel=0.3)
+            assert text.startswith(f"**One step** ends {rows[0]['one_step_error']:.2g}")
+    elif id_ == "picard":
+        assert f"after sweep {at}," in text
+        median = 10 ** float(figure.data[0].z[int(at)][-1])
+        assert (median <= 0.01) == ("is within" in text)
+    else:
+        assert f"after {at} updates" in text
+        found = toydiff.measure.modes(toydiff.mixture("ring"), points(figure.data[0]).double())
+        assert f"{found.coverage:.0%} of the modes are found, and {found.outside:.0%} of the particles" in text
+
+
+@pytest.mark.slow
+def test_the_stairs_of_parareal_are_its_blocks():
+    figure, rows = BY_ID["picard"].figure(**chosen_of("picard", sampler="parareal", steps=64))
+    [stairs] = [t for t in figure.data if t.showlegend and "guaranteed" in (t.name or "")]
+    assert stairs.name == "guaranteed: the first k blocks"
+    assert list(stairs.x[::2][:3]) == [0.5, 8.5, 16.5]
+    assert "8 blocks of 8 steps" in BY_ID["picard"].words(rows)
+
+
+@pytest.mark.slow
+def test_noise_of_ve_is_drawn_as_wide_as_data():
+    for id_ in ("paths", "picard"):
+        figure, _ = BY_ID[id_].figure(**chosen_of(id_, schedule="ve"))
+        low, high = figure.layout.xaxis.range
+        assert high - low < 15
+        assert all(
+            points(t).nan_to_num().abs().max() < 8 for t in figure.data if t.type == "scatter" and t.xaxis == "x"
+        )
+
+
+def test_every_page_asks_before_it_shows():
+    asked = [lesson.ask for lesson in LESSONS if lesson.ask]
+    assert len(asked) >= 8
+    for question, answer in asked:
+        assert question.endswith("?")
+        assert len(answer) > 20
+    at = opened("paths")
+    assert any(BY_ID["paths"].ask[0] in part.value for part in at.markdown)
+    assert any(part.value == BY_ID["paths"].ask[1] for part in at.markdown)
+
+
+def test_a_control_without_effect_is_not_shown():
+    at = opened("picard", sampler="parareal", steps=2)
+    assert at.selectbox(key="picard.sampler").value == "parareal"
+    at = at.selectbox(key="picard.view").set_value("cost").run()
+    assert drawn(at)
+    assert [box.key for box in at.selectbox] == ["picard.mixture", "picard.schedule", "picard.view"]
+    assert at.query_params["sampler"] == "parareal"
+    at = at.selectbox(key="picard.view").set_value("sweeps").run()
+    assert at.selectbox(key="picard.sampler").value == "parareal"  # and it is as it was
+
+
+@pytest.mark.slow
+def test_what_is_not_shown_has_no_effect():
+    """Each such control of each page: the same rows for its extremes."""
+    for lesson in LESSONS:
+        for (name, value), resting in lesson.idle.items():
+            small = {"steps": 2} if lesson.id == "picard" else {}
+            states = [{c.name: c.extremes[k] for c in lesson.controls if c.name in resting} for k in (0, -1)]
+            found = [lesson.figure(**chosen_of(lesson.id, **small, **{name: value}, **s))[1] for s in states]
+            assert numbers(found[0]) == numbers(found[1]), (lesson.id, name, value)
+
+
+def test_reset_gives_the_first_view_back():
+    at = opened("paths", steps=7, a="heun", mixture="0,0,0.2,1;1,1,0.3,1")
+    at = at.button(key="paths-reset").click().run()
+    assert drawn(at)
+    assert at.query_params == {}
+    assert at.select_slider(key="paths.steps").value == 5
+    assert [box.value for box in at.selectbox][:3] == ["ring", "vp", "ddim"]
+
+
+def test_a_reader_who_does_not_see_the_figure_is_told_what_it_shows():
+    [sent] = [
+        json.loads(p.proto.bytes) for p in opened("orders").get("bidi_component") if p.proto.component_name == CHART
+    ][-1:]
+    assert sent["alt"].startswith(BY_ID["orders"].title)
+    assert "slope" in sent["alt"]
+    assert "*" not in sent["alt"]
+
+
+def test_no_figure_offers_to_upload_itself():
+    [sent] = [
+        json.loads(p.proto.bytes) for p in opened("orders").get("bidi_component") if p.proto.component_name == CHART
+    ][-1:]
+    assert sent["config"]["showSendToCloud"] is False
+
+
 # ---- links
 
 
@@ -482,6 +626,22 @@ def test_the_editor_takes_and_refuses(monkeypatch):
         assert message in state["mixture-said"].replace("\\", "")
 
 
+def test_a_click_belongs_to_the_mixture_it_was_made_on(monkeypatch):
+    """Three clicks in a row on the same plane, however late they arrive, and one on the plane that they made."""
+    editor, state = importlib.import_module("screen.editor"), {"mixture": "0,0,0.2,1"}
+    monkeypatch.setattr(editor, "st", types.SimpleNamespace(session_state=state))
+    for x in (1, 2, 3):
+        state["mixture"] = "0,0,0.2,1"  # what the browser still sends
+        editor._clicked("mixture", True, x, 0, "0,0,0.2,1")
+    four = "0,0,0.2,1;1,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
+    assert state["mixture"] == four
+    editor._clicked("mixture", False, 1, 0, four)
+    assert state["mixture"] == "0,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
+    state["mixture"] = "ring"
+    editor._clicked("mixture", False, 2, 0, "1,1,0.2,1;2,0,0.2,1")  # another mixture, chosen in between
+    assert state["mixture"] == "1,1,0.2,1"
+
+
 # ---- live training
 
 
@@ -527,7 +687,54 @@ def test_live_reflow_waits_where_two_are_running(monkeypatch):
     assert "running on this machine already" in at.info[0].value
 
 
+# ---- the checkpoint's page
+
+
+def test_a_first_call_counts_for_no_solver(monkeypatch):
+    lesson, calls = importlib.import_module("lessons.stable_diffusion"), []
+
+    def sampled(sd, prompt, steps, **how):
+        calls.append(steps)
+        path = types.SimpleNamespace(nfe=steps, seconds=9.0 if len(calls) == 1 else 1.0)
+        return types.SimpleNamespace(images=torch.zeros(1, 3, 8, 8), latents=torch.ones(1, 4, 1, 1), trajectory=path)
+
+    sd = types.SimpleNamespace(
+        family=types.SimpleNamespace(clips=False), prompts=types.SimpleNamespace(forget=lambda all_: None)
+    )
+    monkeypatch.setattr(lesson, "sample_images", sampled)
+    monkeypatch.setattr(lesson, "checkpoint", lambda model: sd)
+    lesson.warm.cache_clear()
+    _, rows = lesson.images("tiny", "", "ddim", "heun", 4)
+    assert [row["seconds"] for row in rows] == [1.0, 1.0]
+    assert calls == [1, 4, 4]
+    lesson.images("tiny", "", "ddim", "heun", 4)
+    assert calls == [1, 4, 4, 4, 4]  # once a checkpoint
+    lesson.warm.cache_clear()
+
+
+def test_a_missing_checkpoint_is_said_before_its_cost(tmp_path):
+    long = importlib.import_module("lessons.stable_diffusion").long
+    assert long({"model": str(tmp_path / "missing"), "steps": 8}) is None
+    assert "16 network calls" in long({"model": str(tmp_path), "steps": 8})
+    assert "16 network calls" in long({"model": "org/name", "steps": 8})
+    at = opened("stable-diffusion", model=str(tmp_path / "missing"))
+    assert not at.info
+    assert "missing" in said(at.error)[0]
+
+
 # ---- the command
+
+
+@pytest.mark.parametrize(("host", "said_"), [("0.0.0.0", True), ("localhost", False)])
+def test_a_class_is_told_the_address(monkeypatch, capsys, host, said_):
+    from streamlit.web import cli as streamlit
+
+    monkeypatch.setattr(streamlit, "main", lambda words, standalone_mode: None)
+    port = browser.free_port()
+    assert cli.main(["app", "--no-browser", "--host", host, "--port", str(port)]) == 0
+    found = re.findall(rf"For the class: http://([\w.-]+):{port}", capsys.readouterr().out)
+    assert bool(found) == said_
+    assert not {"0.0.0.0", "localhost"} & set(found)
 
 
 def test_app_command_says_what_is_missing(monkeypatch, capsys, tmp_path):

@@ -97,7 +97,7 @@ def open_page(visitors, url):
     """open_page(path) -> a tab whose figure has marks; what its console complains of is checked in the end."""
     pages, complaints = [], []
 
-    def open_(path="", *, viewport=SMALL, scheme="light", marks=True):
+    def open_(path=LESSONS[0].id, *, viewport=SMALL, scheme="light", marks=True):
         page = visitors(viewport, scheme).new_page()
         pages.append(page)
         page.set_default_timeout(40_000)
@@ -142,15 +142,20 @@ def settled(page):
 
 @pytest.mark.parametrize(("viewport", "scheme", "paper"), [(SMALL, "light", "#FFFFFF"), (LARGE, "dark", "#14161A")])
 def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
-    """One after the other by the menu, the first by its address; a screenshot of each.
+    """One after the other by a clicker's key, the first by its address; a screenshot of each.
 
     Every other page on the large screen.
     """
     page = open_page(viewport=viewport, scheme=scheme)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    for lesson in LESSONS if scheme == "light" else LESSONS[::2]:
-        if lesson is not LESSONS[0]:
-            page.locator('[data-testid="stSidebarNavLink"]', has_text=lesson.menu).click()
+    every = 1 if scheme == "light" else 2
+    for lesson in LESSONS[::every]:
+        for k in range(every if lesson is not LESSONS[0] else 0):
+            before = page.url
+            page.keyboard.press("PageDown")
+            until(page, f"location.href !== '{before}'")
+            if k + 1 < every:
+                page.wait_for_selector(".st-key-files")
         figure = f".st-key-{lesson.id}-figure .js-plotly-plot"
         page.wait_for_selector(f"{figure} .trace, {figure} .imagelayer image")
         page.wait_for_selector(f".st-key-{lesson.id}-png")
@@ -161,7 +166,7 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
         box = page.locator(figure).bounding_box()
         assert box["width"] > 700
         assert box["y"] + box["height"] <= viewport["height"], lesson.id  # the whole figure is on the screen
-        assert box["height"] > 0.45 * viewport["height"], lesson.id  # and grows with it
+        assert page.evaluate(AXES, figure) >= (0.35 if viewport is SMALL else 0.45), lesson.id  # and fills it
         wide = (
             "() => { const e = document.querySelector('.stMainBlockContainer'); return e.scrollWidth - e.clientWidth; }"
         )
@@ -172,25 +177,46 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
     assert background == f"rgb({', '.join(str(int(paper[k : k + 2], 16)) for k in (1, 3, 5))})"
 
 
+AXES = """(figure) => {
+  const place = document.querySelector(figure), { _plots, width } = place._fullLayout;
+  const scale = place.getBoundingClientRect().width / width;
+  const areas = Object.values(_plots).map(({ xaxis, yaxis }) => xaxis._length * yaxis._length * scale * scale);
+  return areas.reduce((a, b) => a + b) / (innerWidth * innerHeight);
+}"""
+"""The fraction of the screen that is between axes."""
+
+
 def overlaps(a, b):
     """Two boxes overlap by more than a pixel both ways: letters have some air around them."""
     return min(a[2], b[2]) - max(a[0], b[0]) > 1 and min(a[3], b[3]) - max(a[1], b[1]) > 3
+
+
+PLANES = f"""() => Object.values(document.querySelector('{browser.FIGURE}')._fullLayout._plots)
+    .map(({{ xaxis, yaxis }}) => [xaxis._length, yaxis._length])"""
+"""The panels' widths and heights."""
 
 
 WIDEST = ("picard?view=cost", "reflow?view=pairs", "consistency?view=same+noise")
 """Views with many panels side by side."""
 
 
-@pytest.mark.parametrize("view", [*(lesson.id for lesson in LESSONS[1:]), "", *WIDEST])
-def test_a_phone_shows_the_whole_figure(open_page, view):
-    """In the first screen, with no word that is cut off or lies on another."""
+@pytest.mark.parametrize("view", [*(lesson.id for lesson in LESSONS), *WIDEST])
+def test_a_phone_shows_panels_below_one_another(open_page, view):
+    """With no word that is cut off or lies on another, and controls in a drawer."""
     page = open_page(view, viewport=PHONE)
     page.wait_for_selector(".st-key-files")
     settled(page)
     until(page, f"document.querySelector('{browser.FIGURE}').layout.dragmode === false")
     box = page.locator(browser.FIGURE).bounding_box()
-    assert box["y"] + box["height"] <= PHONE["height"]
     assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= PHONE["width"]
+    planes = page.evaluate(PLANES)
+    assert all(wide > 0.35 * PHONE["width"] for wide, _ in planes)
+    controls = page.locator(".st-key-controls")
+    assert not controls.is_visible()
+    page.get_by_role("button", name="Controls").click()
+    assert controls.is_visible()
+    page.get_by_role("button", name="Controls").click()
+    box = page.locator(browser.FIGURE).bounding_box()
     words = page.evaluate(LETTERS)
     assert len(words) > 2
     for word, left, top, right, bottom in words:
@@ -204,7 +230,7 @@ def test_a_phone_shows_the_whole_figure(open_page, view):
 
 @pytest.mark.parametrize("id_", ["paths", "scores"])
 def test_the_slider_moves_marks_in_the_browser(open_page, id_):
-    page = open_page("" if id_ == LESSONS[0].id else id_)
+    page = open_page(id_)
     page.wait_for_selector(".st-key-files")
     settled(page)
     assert open_page.sent  # the page itself was requested
@@ -280,7 +306,7 @@ def test_letters_grow_with_the_screen(open_page):
 
 def test_a_control_moved_while_the_figure_plays_stops_it(open_page):
     """The frames of the figure before must not go on in the new one."""
-    page = open_page("?steps=6&mixture=moons")
+    page = open_page("paths?steps=6&mixture=moons")
     page.wait_for_selector(".st-key-files")
     settled(page)
     page.locator(f"{browser.FIGURE} .updatemenu-button").click()
@@ -325,6 +351,7 @@ def test_a_link_carries_the_state(open_page):
 def test_presets_set_the_page(open_page):
     page = open_page("picard")
     page.wait_for_selector(".st-key-files")
+    page.get_by_test_id("stExpandSidebarButton").click()
     page.get_by_role("link", name="Rounds, calls, seconds").click()
     page.wait_for_selector(f"{browser.FIGURE} .barlayer .trace")
     page.wait_for_url("**/picard?steps=100&view=cost")
@@ -345,6 +372,95 @@ def test_the_first_page_is_also_where_its_name_says(open_page):
     assert page.locator("h2").first.inner_text() == LESSONS[0].title
     assert page.evaluate(FRAMES) == 8
     assert page.locator("[role=dialog]").count() == 0
+    page.get_by_test_id("stExpandSidebarButton").click()
+    marked = page.locator('[data-testid="stSidebarNavLink"][aria-current=page]')
+    assert marked.inner_text().strip().endswith(LESSONS[0].menu)
+
+
+def test_the_map_leads_to_every_page(open_page):
+    page = open_page("", marks=False)
+    for lesson in LESSONS:
+        page.get_by_role("link", name=lesson.menu).first.wait_for()
+    assert page.get_by_role("link", name=lesson.menu).first.get_attribute("href").endswith(f"/{lesson.id}")
+    page.keyboard.press("PageDown")
+    page.wait_for_selector(f".st-key-{LESSONS[0].id}-figure .trace")
+    settled(page)
+    page.keyboard.press("PageUp")
+    page.get_by_role("link", name=lesson.menu).first.wait_for()
+    old = open_page("?steps=7")  # a link of the time when the first lesson stood here
+    old.wait_for_url(f"**/{LESSONS[0].id}?steps=7")
+    assert old.evaluate(FRAMES) == 8
+
+
+def test_a_page_left_by_the_menu_is_as_it_was(open_page):
+    page = open_page("paths?mixture=0,0,0.3,1;1,1,0.3,1")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    page.locator(".st-key-paths-steps input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    until(page, f"({FRAMES})() === 7")
+    settled(page)
+    page.get_by_test_id("stExpandSidebarButton").click()
+    for menu, id_ in (("Solvers and orders", "orders"), (LESSONS[0].menu, "paths")):
+        page.locator('[data-testid="stSidebarNavLink"]', has_text=menu).click()
+        page.wait_for_selector(f".st-key-{id_}-figure .trace")
+        settled(page)
+    assert page.evaluate(FRAMES) == 7
+    assert "steps=6" in page.url
+    assert "mixture=" in page.url
+
+
+SAVED = """() => {
+  window.Plotly.downloadImage = (figure, how) => { window.saved = { figure, how }; };
+  document.querySelector('%s').save();
+}"""
+
+
+def test_keys_and_pictures(open_page):
+    """Arrows after a choice in a box, Home, End, space, F; a zoom of one plane; a picture without the slider."""
+    page = open_page()
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    page.locator(".st-key-paths-b input").click()
+    page.keyboard.type("heun")
+    page.keyboard.press("Enter")
+    until(page, f"document.querySelector('{browser.FIGURE}').textContent.includes('B: heun')")
+    settled(page)
+    last = page.evaluate(FRAMES) - 1
+    page.keyboard.press("ArrowLeft")  # the box still has the focus
+    until(page, f"({ACTIVE})() === {last - 1}")
+    page.locator("h2").first.click()
+    page.keyboard.press("Home")
+    until(page, f"({ACTIVE})() === 0")
+    page.keyboard.press(" ")
+    until(page, f"({ACTIVE})() > 0")
+    page.keyboard.press(" ")  # pause
+    page.wait_for_timeout(300)
+    at = page.evaluate(ACTIVE)
+    page.wait_for_timeout(1500)
+    assert page.evaluate(ACTIVE) == at < last
+    page.keyboard.press("End")
+    until(page, f"({ACTIVE})() === {last}")
+
+    page.evaluate(f"() => Plotly.relayout(document.querySelector('{browser.FIGURE}'), {{'xaxis.range': [-1, 1]}})")
+    page.wait_for_timeout(300)
+    layout = f"document.querySelector('{browser.FIGURE}')._fullLayout"
+    one, other = page.evaluate(f"() => [{layout}.xaxis.range.join(), {layout}.xaxis2.range.join()]")
+    assert one == other
+
+    page.evaluate(SAVED % browser.FIGURE)
+    layout = page.evaluate("() => window.saved.figure.layout")
+    assert (layout["sliders"], layout["updatemenus"]) == ([], [])
+    assert LESSONS[0].title in layout["title"]["text"]
+    assert any("/paths?b=heun" in note["text"] for note in layout["annotations"])
+
+    shown = page.locator(".st-key-words"), page.locator(".st-key-files")
+    page.keyboard.press("f")
+    assert not any(part.is_visible() for part in shown)
+    assert page.locator("h2").first.is_visible()
+    assert page.locator(".st-key-controls").is_visible()
+    page.keyboard.press("f")
+    assert all(part.is_visible() for part in shown)
 
 
 def test_a_step_back_gives_the_state_back(open_page):
@@ -354,6 +470,7 @@ def test_a_step_back_gives_the_state_back(open_page):
     page.keyboard.press("ArrowRight")
     page.wait_for_url("**/reflow?paths=96")
     settled(page)
+    page.get_by_test_id("stExpandSidebarButton").click()
     page.locator('[data-testid="stSidebarNavLink"]', has_text="Digits").click()
     page.wait_for_selector(".st-key-digits-figure .trace")
     page.wait_for_url("**/digits")
@@ -368,7 +485,7 @@ def test_a_step_back_gives_the_state_back(open_page):
 
 def test_a_held_key_leaves_the_figure_alive(open_page):
     """Controls change faster than figures are made: Streamlit overtakes runs, and the newest figure is on show."""
-    page = open_page("?steps=3")
+    page = open_page("paths?steps=3")
     page.wait_for_selector(".st-key-files")
     settled(page)
     page.locator(".st-key-paths-steps input[type=range]").focus()
@@ -423,7 +540,7 @@ def test_a_run_that_was_overtaken_leaves_the_figure_to_the_newer_one(open_page):
 
 
 def test_a_wrong_link_is_said_on_the_page(open_page):
-    page = open_page("?steps=1000&a=ddimm&colour=red")
+    page = open_page("paths?steps=1000&a=ddimm&colour=red")
     page.wait_for_selector("text=The link does not fit")
     settled(page)
     said = page.locator("[data-testid=stAlert]").all_inner_texts()
@@ -434,7 +551,7 @@ def test_a_wrong_link_is_said_on_the_page(open_page):
 
 
 def test_an_absurd_mixture_is_said_on_the_page(open_page):
-    page = open_page("?mixture=0,0,0,1", marks=False)
+    page = open_page("paths?mixture=0,0,0,1", marks=False)
     page.wait_for_selector("text=std of component 1 is a number from 0.02 to 10")
     assert page.locator("[data-testid=stException]").count() == 0
 
@@ -465,7 +582,7 @@ def test_figures_are_saved_as_files(open_page, tmp_path):
 
 def test_code_on_the_pages_gives_the_same_numbers(open_page, tmp_path):
     """The code as it stands on a page, in a fresh Python: the numbers are those of the page."""
-    page = open_page("?steps=9&mixture=1,1,0.3,1;-1,0,0.2,2")
+    page = open_page("paths?steps=9&mixture=1,1,0.3,1;-1,0,0.2,2")
     page.wait_for_selector(".st-key-files")
     page.get_by_text("The code of this figure").click()
     code = page.locator("[data-testid=stCode] code").first.text_content()
@@ -486,7 +603,7 @@ def test_code_on_the_pages_gives_the_same_numbers(open_page, tmp_path):
 
 
 def test_a_mixture_is_edited_by_clicks(open_page):
-    page = open_page("?mixture=0,0,0.3,1")
+    page = open_page("paths?mixture=0,0,0.3,1")
     page.wait_for_selector(".st-key-files")
     page.get_by_role("button", name="edit").click()
     plane = page.locator("[data-testid=stPopoverBody] .js-plotly-plot").first
@@ -505,7 +622,7 @@ def test_a_mixture_is_edited_by_clicks(open_page):
         (x, -2) for x in (-2, -1, 0, 1, 2)
     ]
     assert "-0," not in word
-    page = open_page("?mixture=0,0,0.3,1;1.5,1.5,0.3,1")
+    page = open_page("paths?mixture=0,0,0.3,1;1.5,1.5,0.3,1")
     page.wait_for_selector(".st-key-files")
     page.get_by_role("button", name="edit").click()
     plane = page.locator("[data-testid=stPopoverBody] .js-plotly-plot").first

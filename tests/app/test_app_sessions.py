@@ -34,6 +34,7 @@ class Reader:
         """Run the first page with this link; the figures that it drew, as JSON, and what it complained of."""
         message = BackMsg()
         message.rerun_script.query_string = query
+        message.rerun_script.page_name = "paths"
         self.socket.send(message.SerializeToString())
         charts, alerts = [], []
         while True:

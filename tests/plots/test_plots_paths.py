@@ -86,11 +86,13 @@ def test_trajectories_are_where_the_states_are(drawn, paths, exact, module):
     for panel, path, color in zip(found, paths.values(), (SOLVERS["ddim"].color, style.BLUE), strict=True):
         assert panel.equal
         assert panel.pictures == 1
-        assert panel.names == ("x₁", "x₂")
+        # on a screen the first panel names the upright axis for all
+        assert panel.names == ("x₁", "x₂" if panel is found[0] or module is static else "")
         assert panel.x == found[0].x
         assert panel.x[0] < float(path.xs.min()) < float(path.xs.max()) < panel.x[1]
         assert are_paths(panel.lines, path)
         ring, sample = sorted(panel.dots, key=lambda mark: not mark.open)
+        assert ring.color not in {panel.lines[0].color, sample.color}  # else an end in its ring is not seen
         assert {mark.color for mark in [*panel.lines, sample]} == {color.upper()}
         assert np.allclose(sample.xy, path.end)
         assert np.allclose(ring.xy, exact)
@@ -103,12 +105,31 @@ def test_trajectories_move_in_time(drawn, paths):
     assert 30 < len(drawn[interactive].frames) <= on_screen.MOST_FRAMES + 5
 
 
-def test_some_lines_and_all_dots(paths, exact):
-    [panel] = panels(interactive.trajectories({"a": paths["few"]}, RING, exact=exact, lines=2))
+def test_a_sample_has_its_line_its_ring_and_its_dot(paths, exact):
+    figure = interactive.trajectories({"a": paths["few"]}, RING, exact=exact, lines=2)
+    [panel] = panels(figure)
     rings, dots = panel.dots
-    assert (len(panel.lines), len(rings.xy), len(dots.xy)) == (2, 2, 5)
+    assert (len(panel.lines), len(rings.xy), len(dots.xy)) == (2, 2, 2)
+    assert {len(frame.data[0].x) for frame in figure.frames} == {2}
     with refuses("lines must be a whole number"):
         interactive.trajectories(paths, RING, lines=0)
+
+
+def test_planes_that_are_compared_are_zoomed_together(drawn, rounds):
+    for figure in (drawn[interactive], interactive.reflow(rounds, RING)):
+        assert (figure.layout.xaxis2.matches, figure.layout.yaxis2.matches) == ("x", "y")
+        assert figure.layout.xaxis.matches is None
+
+
+def test_noise_as_wide_as_the_data_at_all_times():
+    ve = toydiff.schedule("ve")
+    path = toydiff.solve(RING.denoiser(ve), ve.prior((8, 2), 0, dtype=torch.float64), 4)
+    seen = subject.at_data_scale(path, ve)
+    assert torch.equal(seen.end, path.end)
+    assert float(path.xs.abs().max()) > 50
+    assert float(seen.xs.abs().max()) < 5
+    # where alpha^2 + sigma^2 = 1 nothing changes
+    torch.testing.assert_close(subject.at_data_scale(path, VP).xs, path.xs, rtol=1e-9, atol=0)
 
 
 @BOTH
@@ -126,7 +147,17 @@ def test_a_page_needs_no_network_and_waits_for_the_reader(drawn):
     html = interactive.page(drawn[interactive])
     assert len(html) > 3_000_000  # plotly.js is inside
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", html)
-    assert "Plotly.animate" not in html  # nothing plays on load
+    assert html.count("Plotly.animate") == on_screen.PAGE_KEYS.count("Plotly.animate") == 1  # nothing plays on load
+    assert '"showSendToCloud": false' in html  # and nothing offers to upload it
+
+
+def test_a_saved_page_has_its_claim_and_its_words(drawn):
+    html = interactive.page(drawn[interactive], title="a < b", words="**One step** ends *there*, x < 1.")
+    before, _, after = re.split(r"(<div.*</div>)", html.partition("<body>")[2], flags=re.DOTALL)
+    assert before.strip() == "<h1>a &lt; b</h1>"
+    assert "<p><b>One step</b> ends <i>there</i>, x &lt; 1.</p>" in after
+    assert "<title>a &lt; b</title>" in html
+    assert "ArrowRight" in after
 
 
 def test_the_background_picture_is_the_density(paths):
@@ -181,7 +212,7 @@ def test_reflow_moves_in_time_measures_all_and_draws_some(rounds, one_step):
     for all_, few in zip(panels(whole), panels(some), strict=True):
         assert few.head == all_.head
         assert (len(all_.lines), len(few.lines)) == (6, 2)
-        assert len(few.dots[-1].xy) == 6
+        assert len(few.dots[-1].xy) == 2
     with refuses("lines must be a whole number"):
         interactive.reflow(rounds, RING, lines=0)
 

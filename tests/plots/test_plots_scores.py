@@ -56,11 +56,11 @@ def test_samples_with_nowhere_to_go_have_arrows_of_no_length():
 
 def test_score_coverage_moves_both_panels():
     fractions = {0: [0.0, 0.0], 50: [1.0, 0.5], 100: [1.1, 0.9]}
-    figure = interactive.score_coverage(FRAMES, fractions, RING)
+    figure = interactive.score_coverage(FRAMES, fractions, RING, active=50)
     drawn = subject.scenes(FRAMES, RING)
     slider = figure.layout.sliders[0]
     assert [step.label for step in slider.steps] == ["0", "50", "100"]
-    assert slider.active == 1  # the first with enough at a mode
+    assert slider.active == 1
     for trace, data in zip(figure.data, figure.frames[1].data, strict=True):
         np.testing.assert_array_equal(trace.x, data.x)  # it opens there
     for frame, step in zip(figure.frames, drawn.samples, strict=True):
@@ -81,6 +81,9 @@ def test_score_coverage_moves_both_panels():
     for bad in ({0: [1.0, 1.0]}, fractions | {100: [1.0]}):
         with refuses("fractions must be given for the updates of the frames"):
             interactive.score_coverage(FRAMES, bad, RING)
+    assert interactive.score_coverage(FRAMES, fractions, RING).layout.sliders[0].active == 2
+    with refuses("active must be one of the frames' numbers of updates"):
+        interactive.score_coverage(FRAMES, fractions, RING, active=60)
 
 
 POINTS = torch.zeros(3, 2)

@@ -7,7 +7,7 @@ from cases import RING
 from panels import pixels
 
 import toydiff
-from toydiff.plots import interactive, screen, style
+from toydiff.plots import interactive, on_screen, screen, style
 
 VP = toydiff.VP()
 
@@ -47,7 +47,8 @@ def test_a_dark_figure_turns_ink_and_paper_around(path):
     assert dark.layout.paper_bgcolor == screen.DARK_PAPER
     assert light.data[0].line.color == "#000000"
     assert dark.data[0].line.color == "#FFFFFF"
-    assert dark.data[1].marker.color == screen.DARK_INK
+    assert dark.data[2].marker.color == "#FFFFFF"
+    assert dark.data[1].marker.color == light.data[1].marker.color == on_screen.RING_COLOR  # seen on both
     # high density: dark on white paper, light on a dark page
     bright, dim = pixels(light).sum(2), pixels(dark).sum(2)
     assert np.corrcoef(bright.ravel(), dim.ravel())[0, 1] < -0.99

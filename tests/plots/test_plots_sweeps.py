@@ -112,6 +112,19 @@ def test_the_guaranteed_staircase_is_where_errors_are_zero(walk):
     assert errors.guaranteed[0][-1] <= 16.5  # and no staircase leads out of the grid
 
 
+def test_what_parareal_guarantees_are_blocks(walk):
+    """Of N = 16 steps in 4 blocks: four points a sweep, and the errors there are zero."""
+    path = toydiff.solve(RING.denoiser(VP), walk.xs[0], N, solver="parareal:tolerance=none", grid="uniform")
+    exact = toydiff.solve(RING.denoiser(VP), walk.xs[0], N, solver="ddim", grid="uniform").xs
+    errors = subject.errors_of(path, exact, block=4)
+    for k, logs in enumerate(errors.logs):
+        assert errors.guaranteed[0][2 * k] == min(4 * k, N) + 0.5
+        assert (logs[: min(4 * k, N) + 1] == -10).all()
+    assert "blocks" in errors.guaranteed_name
+    with refuses("block must be a whole number"):
+        subject.errors_of(path, exact, block=0)
+
+
 def test_a_heat_map_is_not_stretched_by_an_iterate_that_explodes(swept):
     sweeps = swept.sweeps.clone()
     sweeps[1, 5:] = 1e30
@@ -227,6 +240,11 @@ def test_a_frame_a_sweep_and_axes_that_stay(swept, walk, staircases):
         assert [trace.xaxis for trace in shown] == ["x", "x", "x", "x2"]
     # what is seen first is what the slider says
     assert slider.active == 2 < K
+    wanted = interactive.staircase(swept, RING, most=3, active=K - 1)
+    [at] = [k for k, step in enumerate(wanted.layout.sliders[0].steps) if step.label == str(K - 1)]
+    assert wanted.layout.sliders[0].active == at
+    with refuses(f"active must be one of the sweeps 0 to {K}, got {K + 1}"):
+        interactive.staircase(swept, RING, active=K + 1)
     for trace, data in zip(made.frames[2].traces, made.frames[2].data, strict=True):
         assert np.array_equal(made.data[trace].x, data.x, equal_nan=True)
         assert made.data[trace].marker.color == data.marker.color

@@ -14,6 +14,8 @@ from pathlib import Path
 from .terminal import Parser, place, whole
 
 INSTALL = "the app needs the extra `app`: pip install 'toydiff[app]'"
+EVERYONE = ("0.0.0.0", "::")
+"""Hosts that stand for all of this machine's addresses."""
 FOLDERS = ("toydiff_app", "app")
 """The folder of the app's files, beside this package: in an installation, and in a clone."""
 
@@ -68,6 +70,8 @@ def run(args: argparse.Namespace) -> None:
     from .. import runs  # noqa: F401
     from ..plots import interactive  # noqa: F401
 
+    if args.host in EVERYONE:
+        _invite(args.port)
     if not args.no_browser:
         threading.Thread(target=_open, args=(args.host, args.port), daemon=True).start()
     options = {
@@ -81,6 +85,17 @@ def run(args: argparse.Namespace) -> None:
     words = ["run", str(main), *(f"--{name}={value}" for name, value in options.items())]
     sys.argv = ["streamlit", *words]
     cli.main(words, standalone_mode=False)
+
+
+def _invite(port: int) -> None:
+    """Print the address that others on the network type."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which of this machine's addresses leads out
+            address = probe.getsockname()[0]
+    except OSError:
+        address = socket.gethostname()
+    print(f"\n  For the class: http://{address}:{port}", flush=True)
 
 
 def _open(host: str, port: int) -> None:

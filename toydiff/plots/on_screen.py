@@ -19,17 +19,42 @@ if TYPE_CHECKING:
 
 MOST_FRAMES = 60
 """Frames of a slider: finer steps than these are not seen."""
+RING_COLOR = style.GREEN
+"""Rings on a page, where dots are ink or paper: DDIM's colour."""
 HERE = "(%{x:.3f}, %{y:.3f})"
 """What hovering a point says: where it is."""
 ABOVE = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
 """A legend in one row above the panels, at the right."""
 
 
-def page(figure: "go.Figure") -> str:
-    """A whole HTML page with plotly.js inside: it needs no network."""
-    return figure.to_html(
-        full_html=True, include_plotlyjs=True, auto_play=False, config={"responsive": True, "displaylogo": False}
-    )
+QUIET = {"displaylogo": False, "showSendToCloud": False}
+"""Plotly's settings for every figure: without its logo, and without the button that uploads a figure."""
+PAGE_KEYS = """<script>
+addEventListener("keydown", (event) => {
+  const place = document.querySelector(".js-plotly-plot"), slider = place?.layout.sliders?.[0];
+  const by = { ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6 }[event.key];
+  if (!slider || !by) return;
+  event.preventDefault();
+  const next = Math.min(Math.max((slider.active ?? 0) + by, 0), slider.steps.length - 1);
+  Plotly.animate(place, ...slider.steps[next].args);
+});
+</script>"""
+
+
+def page(figure: "go.Figure", *, title: str = "", words: str = "") -> str:
+    """A whole HTML page with plotly.js inside: it needs no network. The keys left, right, Home and End move its slider.
+
+    title, words: what stands above and below the figure; in `words`, `**` and `*` mark bold and italic.
+    """
+    config = QUIET | {"responsive": True}
+    text = figure.to_html(full_html=True, include_plotlyjs=True, auto_play=False, config=config, default_height="75vh")
+    said = re.sub(r"\*(.+?)\*", r"<i>\1</i>", re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", plain(words)))
+    style_ = "<style>body { font: 18px sans-serif; margin: 1rem auto; max-width: 1500px; padding: 0 1rem; }</style>"
+    head = f"<title>{plain(title or 'toydiff')}</title>{style_}</head>"
+    above = f"<body><h1>{plain(title)}</h1>" if title else "<body>"
+    below = f"<p>{said}</p>{PAGE_KEYS}</body>" if words else f"{PAGE_KEYS}</body>"
+    start, _, end = text.rpartition("</body>")
+    return (start + below + end).replace("</head>", head, 1).replace("<body>", above, 1)
 
 
 @functools.cache
@@ -100,6 +125,19 @@ def square_axes(
     figure.update_yaxes(title_text=words(y_name), range=y_range, scaleanchor=anchor, scaleratio=1, **how)
 
 
+def together(figure: "go.Figure", cells: Sequence[tuple[int, int]]) -> None:
+    """Panels (row, column) that have the same two axes: what zooms one zooms all, and the first of a row names the
+    upright axis."""
+    first, named = figure.get_subplot(*cells[0]), set()
+    x, y = (axis.plotly_name.replace("axis", "") for axis in (first.xaxis, first.yaxis))
+    for row, col in cells:
+        bare = {"title_text": "", "showticklabels": False} if row in named else {}
+        linked = (row, col) != cells[0]
+        figure.update_xaxes(matches=x if linked else None, row=row, col=col)
+        figure.update_yaxes(matches=y if linked else None, row=row, col=col, **bare)
+        named.add(row)
+
+
 def picture(figure: "go.Figure", pixels: np.ndarray, extent: Sequence[float], row: int, col: int, name: str) -> None:
     """Pixels (H, W, 3), the first row on top, below a panel's traces: a heatmap trace is lost when an animation moves
     other traces.
@@ -149,7 +187,7 @@ def joined(xs: np.ndarray) -> dict[str, np.ndarray]:
 def rings(figure: "go.Figure", points: Tensor, name: str, row: int, col: int, first: bool = True) -> None:
     """Open rings (n, 2), wide enough for a dot inside. first: whether they are the first of their name."""
     x, y = style.numbers(points).T
-    marker = {"symbol": "circle-open", "size": 14, "color": style.EXACT_COLOR, "line": {"width": 1.2}}
+    marker = {"symbol": "circle-open", "size": 14, "color": RING_COLOR, "line": {"width": 1.8}}
     named = grouped(name, first) | {"hovertemplate": f"{plain(name)} {HERE}<extra></extra>"}
     figure.add_scatter(x=x, y=y, mode="markers", marker=marker, **named, row=row, col=col)
 

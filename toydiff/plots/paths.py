@@ -1,7 +1,7 @@
 """Paths and points in the plane, paths against time, and paths rescaled so that first-order ones are straight."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def trajectories_interactive(
     """As `trajectories_static`, with a time slider that moves all panels to the same time: a sampler with few steps
     waits where its last step left it. Axes stay fixed in all frames.
 
-    lines: of how many samples the path and the exact end are drawn, None for all; the others are dots.
+    lines: how many samples are drawn, each with its path, its state and its exact end; None for all.
     """
     return _planes_interactive(trajectory_planes(paths, background, solvers, exact), lines, title)
 
@@ -181,7 +181,7 @@ def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Fig
     if lines is not None:
         check_count(lines, "lines")
     height, columns = 620 + 20 * drawn.deepest, len(drawn.paths)
-    figure = on_screen.panels(1, columns, drawn.heads, title, height, horizontal_spacing=0.06)
+    figure = on_screen.panels(1, columns, drawn.heads, title, height, horizontal_spacing=0.03)
     moving, ringed = [], next(iter(drawn.rings), None)
     for k, (name, path) in enumerate(drawn.paths.items(), 1):
         at, color = {"row": 1, "col": k}, drawn.colors[name]
@@ -197,7 +197,7 @@ def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Fig
         )
         if name in drawn.rings:
             on_screen.rings(figure, drawn.rings[name][:lines], drawn.ring_name, **at, first=name == ringed)
-        end = style.numbers(path.end)
+        end = style.numbers(path.end[:lines])
         figure.add_scatter(
             x=end[:, 0],
             y=end[:, 1],
@@ -209,9 +209,10 @@ def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Fig
         moving.append(len(figure.data) - 1)
 
     def states(t: float) -> list["go.Scatter"]:
-        return [go.Scatter(**on_screen.dots(path.xs[reached(path, t)])) for path in drawn.paths.values()]
+        return [go.Scatter(**on_screen.dots(path.xs[reached(path, t)][:lines])) for path in drawn.paths.values()]
 
     _time_slider(figure, drawn.paths, moving, states)
+    on_screen.together(figure, [(1, k) for k in range(1, columns + 1)])
     figure.update_layout(legend=on_screen.ABOVE | {"y": 1.08 + 0.06 * drawn.deepest})
     return figure
 
@@ -246,6 +247,15 @@ def _time_slider(
 
 
 # ---- paths rescaled
+
+
+def at_data_scale(path: Trajectory, schedule: Schedule) -> Trajectory:
+    """The path of x / sqrt(alpha^2 + sigma^2), and its sweeps where it has some: noise is as wide as data of size 1 at
+    all times, and at t = 0 nothing changes. Without it VE's noise, hundreds of times as wide, makes the data a dot."""
+    ts = path.ts.double()
+    scale = (schedule.alpha(ts) ** 2 + schedule.sigma(ts) ** 2).sqrt().to(path.xs)[:, None, None]
+    sweeps = None if path.sweeps is None else path.sweeps / scale
+    return replace(path, xs=path.xs / scale, sweeps=sweeps)
 
 
 def rescale(path: Trajectory, schedule: Schedule, reach: float) -> tuple[Tensor, Trajectory]:
@@ -542,7 +552,7 @@ def pairs_interactive(
         check_finite(data, f"the data of {name}")
     behind = style.as_density(background, [x for pair in couplings.values() for x in pair])
     heads = [f"{n}\n{int(meeting[n].sum())} of {len(meeting[n])} lines meet" for n in couplings]
-    figure = on_screen.panels(1, len(couplings), heads, title, 640, horizontal_spacing=0.06)
+    figure = on_screen.panels(1, len(couplings), heads, title, 640, horizontal_spacing=0.03)
     for column, (name, pair) in enumerate(couplings.items(), 1):
         on_screen.plane(figure, behind, 1, column)
         ends = np.stack([style.numbers(x) for x in pair])
@@ -559,5 +569,6 @@ def pairs_interactive(
             marker = {"size": 6, "symbol": symbol, "color": style.BLUE}
             named = on_screen.grouped(words, column == 1)
             figure.add_scatter(**on_screen.dots(points), mode="markers", marker=marker, **named, **at)
+    on_screen.together(figure, [(1, k) for k in range(1, len(couplings) + 1)])
     figure.update_layout(legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.14, "yanchor": "bottom"})
     return figure

@@ -21,8 +21,6 @@ SAMPLE_NAME, ARROW_NAME = "generator's samples", "score difference: where a samp
 SHORT_NAMES = "samples", "where they are moved"
 ARROW_REACH = 0.12
 """The longest arrow of a figure, as a fraction of the plane's width."""
-ON_THEIR_WAY = 0.3
-"""The fraction of the data that is found where `score_coverage` starts."""
 
 Scene = tuple[Tensor, Tensor, Tensor]
 """Samples (B, 2), and arrows: where they start (A, 2) and by how much they point (A, 2)."""
@@ -99,12 +97,15 @@ def score_coverage_interactive(
     background: GaussianMixture | Density,
     *,
     color: str = style.BLUE,
+    active: int | None = None,
     title: str = "",
 ) -> "go.Figure":
     """The samples and arrows of `score_arrows_static` beside the fraction of each mode, under one slider over updates;
-    fractions: by updates, over what each should be, (K,).
+    fractions: by updates, over what each should be, (K,). active: the number of updates that is shown first, None for
+    the last.
 
-    `ValueError` as `score_arrows_static`, and for fractions of other updates, or of another number of modes.
+    `ValueError` as `score_arrows_static`, for fractions of other updates, or of another number of modes, and for an
+    `active` that has no frame.
     """
     import plotly.graph_objects as go
 
@@ -114,6 +115,9 @@ def score_coverage_interactive(
     if set(fractions) != set(steps) or len(sizes) != 1:
         raise ValueError("the modes' fractions must be given for the updates of the frames, as many modes at each")
     [modes] = sizes
+    active = steps[-1] if active is None else active
+    if active not in steps:
+        raise ValueError(f"active must be one of the frames' numbers of updates, {steps}, got {active!r}")
     spacing = {"horizontal_spacing": 0.08, "column_widths": [0.5, 0.5]}
     heads = ["", "each mode's fraction (1: as in the data)"]
     figure = on_screen.panels(1, 2, heads, title, 660, **spacing)
@@ -133,11 +137,8 @@ def score_coverage_interactive(
     # a fraction of 8, all particles at one mode, would hide the others
     figure.update_yaxes(range=[0, min(1.05 * most, 4.0)], title_text="fraction / data's", row=1, col=2)
     figure.update_xaxes(title_text="mode", range=[-0.7, modes - 0.3], showgrid=False, zeroline=False, row=1, col=2)
-    # it starts where arrows are still long, and some samples have come to a mode
-    come = [np.minimum(fractions[step], 1).mean() for step in steps]
-    active = next((k for k, part in enumerate(come) if k and part >= ON_THEIR_WAY), len(steps) - 1)
-    on_screen.open_at(figure, active)
-    on_screen.slider(figure, [str(step) for step in steps], "updates: ", active)
+    on_screen.open_at(figure, steps.index(active))
+    on_screen.slider(figure, [str(step) for step in steps], "updates: ", steps.index(active))
     figure.update_layout(legend=on_screen.ABOVE | {"x": 0, "xanchor": "left"})
     return figure
 

@@ -13,7 +13,7 @@ from .on_screen import source
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-WIDE = 105
+WIDE = 110
 """Letters that a line above the panels has room for, all panels together."""
 PAPER, DARK_PAPER = "#FFFFFF", "#14161A"
 DARK_INK, DARK_SHADE, DARK_GRID = "#EDEDED", "#5A5F69", "#2E323A"
@@ -46,15 +46,31 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
         hoverlabel_font_size=size,
         paper_bgcolor=paper,
         plot_bgcolor=paper,
-        margin={"l": 60, "r": 20, "t": 24 + int(1.35 * size * lines)},
+        margin={"l": 60, "r": 20, "t": 10 + int(1.35 * size * lines)},
         **{f"{name}_font_size": size - 2 for name in legends},
     )
     grid = {"gridcolor": DARK_GRID, "zerolinecolor": DARK_GRID} if dark else {}
-    figure.update_xaxes(title_standoff=6, **grid)
+    figure.update_xaxes(title_standoff=2, **grid)
     figure.update_yaxes(title_standoff=6, **grid)
+    if figure.layout.sliders:
+        _flatten(figure, size, ink)
+    else:
+        figure.update_layout(margin_b=3 * size)
     if dark:
         _darken(figure)
     return figure
+
+
+def _flatten(figure: "go.Figure", size: int, ink: str) -> None:
+    """A slider and its button in as little height as can be, below the axes' names: its ticks go, its value stays."""
+    below = int(2.6 * size)
+    bare = {"ticklen": 0, "minorticklen": 0, "font": {"size": 1, "color": "rgba(0,0,0,0)"}}
+    value = {"font": {"size": size, "color": ink}, "offset": 4}
+    figure.update_layout(margin_b=below + 3 * size)
+    for slider in figure.layout.sliders:
+        slider.update(pad={"t": below}, currentvalue=value, **bare)
+    for menu in figure.layout.updatemenus:
+        menu.update(pad={"t": below + size // 2})
 
 
 def _break_heads(figure: "go.Figure", size: int) -> int:
@@ -96,7 +112,8 @@ def _darken(figure: "go.Figure") -> None:
             image.source = source(_turned(image.source, image.name))
     for part in (*figure.layout.updatemenus, *figure.layout.sliders):
         part.bgcolor = part.bordercolor = DARK_SHADE
-        part.font.color = DARK_INK
+    for menu in figure.layout.updatemenus:
+        menu.font.color = DARK_INK
 
 
 def _repaint(part: Any) -> None:

@@ -1,7 +1,7 @@
 """Sweeps of parallel samplers, what is accepted after each and how wrong it is, and what the samplers spend."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,11 @@ LIMITS = 1e-10, 1e3
 ACCEPTED_COLOR, MOVING_COLOR, CURSOR_COLOR = style.BLUE, style.ORANGE, style.GREEN
 """The accepted points of a sweep, those that still move, and the row of a heat map that belongs to the sweep on
 show."""
-GUARANTEED_NAME, ACCEPTED_NAME = "guaranteed: the first k points", "accepted"
+GUARANTEED_NAME, GUARANTEED_BLOCKS_NAME, ACCEPTED_NAME = (
+    "guaranteed: the first k points",
+    "guaranteed: the first k blocks",
+    "accepted",
+)
 MOVING_NAME, TARGET_NAME = "not yet accepted", "end to reach"
 
 
@@ -58,6 +62,7 @@ class Errors:
     - limits: the range of the colours;
     - guaranteed, accepted: x and y of two staircases along the borders of cells. Points right of the first may still be
       wrong; points right of the second may still move;
+    - guaranteed_name: what the first is called in the legend;
     - points: some of the grid's points, their numbers and their text, number and time t.
     """
 
@@ -65,6 +70,7 @@ class Errors:
     limits: tuple[float, float]
     guaranteed: tuple[np.ndarray, np.ndarray]
     accepted: tuple[np.ndarray, np.ndarray]
+    guaranteed_name: str
     points: tuple[list[int], list[str]]
 
     @property
@@ -77,8 +83,10 @@ class Errors:
         return len(self.logs) - 0.5, -0.5
 
 
-def errors_of(path: Trajectory, exact: Tensor | None) -> Errors:
-    """The median over the samples of each sweep's distance to a path; `ValueError` as `check_sweeps`."""
+def errors_of(path: Trajectory, exact: Tensor | None, block: int = 1) -> Errors:
+    """The median over the samples of each sweep's distance to a path; block: how many points a sweep certainly makes
+    exact. `ValueError` as `check_sweeps`, and for a block below 1."""
+    check_count(block, "block")
     _, target = check_sweeps(path, exact)
     medians = np.median(style.numbers(path.errors(target)), axis=2)
     logs = np.log10(np.clip(np.nan_to_num(medians, nan=np.inf), *LIMITS))
@@ -86,8 +94,9 @@ def errors_of(path: Trajectory, exact: Tensor | None) -> Errors:
     k, last = np.arange(len(logs)), logs.shape[1] - 1
     places = sorted({round(j * last / 5) for j in range(6)})
     points = places, [f"{i}\n{float(path.ts[i]):.2g}" for i in places]
-    guaranteed, accepted = _stairs(np.minimum(k, last)), _stairs(np.array(path.fronts))
-    return Errors(logs, (low, max(high, low + 1)), guaranteed, accepted, points)
+    guaranteed, accepted = _stairs(np.minimum(k * block, last)), _stairs(np.array(path.fronts))
+    name = GUARANTEED_NAME if block == 1 else GUARANTEED_BLOCKS_NAME
+    return Errors(logs, (low, max(high, low + 1)), guaranteed, accepted, name, points)
 
 
 def _stairs(fronts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +140,7 @@ def _heat_static(figure: "FigureBase", axes: "Axes", errors: Errors) -> None:
     colors: dict[str, Any] = {"cmap": style.SWEEP_COLORS, "vmin": low, "vmax": high}
     image = axes.imshow(errors.logs, aspect="auto", interpolation="nearest", **colors)
     line: dict[str, Any] = {"lw": 1.8, "path_effects": [withStroke(linewidth=4, foreground="white")]}
-    axes.plot(*errors.guaranteed, color=style.INK, label=GUARANTEED_NAME, **line)
+    axes.plot(*errors.guaranteed, color=style.INK, label=errors.guaranteed_name, **line)
     axes.plot(*errors.accepted, color=ACCEPTED_COLOR, ls="--", label=ACCEPTED_NAME, **line)
     axes.set(xlim=errors.x_range, ylim=errors.y_range, xlabel=POINT_LABEL, ylabel=style.SWEEP_LABEL)
     axes.set_xticks(*errors.points)
@@ -159,7 +168,7 @@ def _heat_interactive(figure: "go.Figure", errors: Errors, col: int) -> None:
         col=col,
     )
     for (x, y), color, dash, name in (
-        (errors.guaranteed, style.INK, "solid", GUARANTEED_NAME),
+        (errors.guaranteed, style.INK, "solid", errors.guaranteed_name),
         (errors.accepted, ACCEPTED_COLOR, "dash", ACCEPTED_NAME),
     ):
         named = {"name": name, "legendgroup": name, "legend": "legend2", "hoverinfo": "skip", "row": 1, "col": col}
@@ -208,15 +217,20 @@ def shown_sweeps(last: int, most: int) -> list[int]:
 
 
 def sweeps_of(
-    path: Trajectory, background: GaussianMixture | Density, exact: Tensor | None, most: int, samples: int
+    path: Trajectory,
+    background: GaussianMixture | Density,
+    exact: Tensor | None,
+    most: int,
+    samples: int,
+    also: Set[int] = frozenset(),
 ) -> Sweeps:
-    """What the figures of paths draw; `ValueError` if no sweeps were kept, states are not in the plane, or `most` or
-    `samples` is too small."""
+    """What the figures of paths draw, the sweeps `also` in any case; `ValueError` if no sweeps were kept, states are
+    not in the plane, or `most` or `samples` is too small."""
     sweeps, target = check_sweeps(path, exact)
     style.check_planes({"path": path})
     check_count(samples, "samples")
     kept, last, found = style.thin(path), len(path.ts) - 1, []
-    for k in shown_sweeps(len(sweeps) - 1, check_count(most, "most", 3)):
+    for k in sorted({*shown_sweeps(len(sweeps) - 1, check_count(most, "most", 3)), *also}):
         front, xs = path.fronts[k], sweeps[k, :, :samples].cpu()
         at = torch.tensor([front])
         parts = kept[kept <= front], kept[kept >= front]
@@ -298,13 +312,23 @@ def staircase_interactive(
     exact: Tensor | None = None,
     most: int = on_screen.MOST_FRAMES,
     samples: int = 24,
+    block: int = 1,
+    active: int | None = None,
     title: str = "",
 ) -> "go.Figure":
     """The paths beside the heat map of their errors, with one slider over the sweeps; most: frames. A green box in the
-    heat map marks the row of the sweep on show."""
+    heat map marks the row of the sweep on show.
+
+    block: how many points a sweep certainly makes exact: the steps of a block of Parareal. active: the sweep that is
+    shown first, None for that of the third frame. `ValueError` as `sweep_errors_static`, and for another `active`.
+    """
     from matplotlib import colormaps
 
-    drawn, errors = sweeps_of(path, background, exact, most, samples), errors_of(path, exact)
+    sweeps, _ = check_sweeps(path, exact)
+    if active is not None and active not in range(len(sweeps)):
+        raise ValueError(f"active must be one of the sweeps 0 to {len(sweeps) - 1}, got {active!r}")
+    drawn = sweeps_of(path, background, exact, most, samples, set() if active is None else {active})
+    errors = errors_of(path, exact, block)
     spacing = {"horizontal_spacing": 0.09, "column_widths": [0.42, 0.58]}
     figure = on_screen.panels(1, 2, ["", ""], title, 680, **spacing)
     _heat_interactive(figure, errors, 2)
@@ -312,13 +336,13 @@ def staircase_interactive(
     cells = colormaps[style.SWEEP_COLORS]((errors.logs - low) / (high - low))[..., :3]
     sharp = on_screen.enlarged((cells * 255).round().astype(np.uint8), *(1000 // n for n in errors.logs.shape))
     on_screen.picture(figure, sharp, (*errors.x_range, *errors.y_range), 1, 2, "heat")
-    _frames(figure, drawn, errors.x_range)
+    shown = [sweep.k for sweep in drawn.shown]
+    _frames(figure, drawn, errors.x_range, min(2, len(shown) - 1) if active is None else shown.index(active))
     return figure
 
 
-def _frames(figure: "go.Figure", drawn: Sweeps, row: tuple[float, float]) -> None:
-    """The paths in the first panel, and a frame a sweep; it starts at the third, where the samples have begun to find
-    their places.
+def _frames(figure: "go.Figure", drawn: Sweeps, row: tuple[float, float], active: int) -> None:
+    """The paths in the first panel, and a frame a sweep; it starts at the frame `active`.
 
     row: from where to where the box around a sweep's row of the heat map runs.
     """
@@ -347,7 +371,6 @@ def _frames(figure: "go.Figure", drawn: Sweeps, row: tuple[float, float]) -> Non
         data.append(go.Scatter(x=[left, right, right, left, left], y=[top, top, bottom, bottom, top]))
         frames.append(go.Frame(name=str(j), traces=traces, data=data))
     figure.frames = frames
-    active = min(2, len(frames) - 1)
     on_screen.open_at(figure, active)
     on_screen.slider(figure, [str(sweep.k) for sweep in drawn.shown], "after sweep k = ", active)
     middle = sum(figure.layout.xaxis.domain) / 2

@@ -128,7 +128,7 @@ def one_step_planes_interactive(
     """As `one_step_planes_static`. Hovering a point of noise names its end, and hovering an end its noise."""
     behind, degrees, limits = plane_maps(noise, ends, background)
     columns = len(ends)
-    spacing = {"horizontal_spacing": 0.12 / (columns + 2), "vertical_spacing": 0.18}
+    spacing = {"horizontal_spacing": 0.06 / (columns + 2), "vertical_spacing": 0.13}
     figure = on_screen.panels(2, columns, [*ends, *[""] * columns], title, 820, **spacing)
     other_end = "(%{customdata[0]:.3f}, %{customdata[1]:.3f})"
     for k, (name, cloud) in enumerate(ends.items(), 1):
@@ -141,8 +141,8 @@ def one_step_planes_interactive(
             figure.add_scatter(**on_screen.dots(shown), **how, **hover, row=row, col=k)
         on_screen.square_axes(figure, NOISE_AXES, (limits, limits), 1, k)
         on_screen.plane(figure, behind, 2, k)
-        if k > 1:  # the first panel names the axis of its row
-            figure.update_yaxes(title_text="", showticklabels=False, col=k)
+    for row in (1, 2):
+        on_screen.together(figure, [(row, k) for k in range(1, columns + 1)])
     figure.update_xaxes(nticks=6 if columns <= 5 else 4)
     return figure
 
@@ -226,6 +226,7 @@ def same_noise_interactive(
     heads = [by_steps[n][1] if n in by_steps else "" for by_steps in drawn.panels.values() for n in drawn.steps]
     spacing = {"horizontal_spacing": 0.2 / (columns + 2), "vertical_spacing": 0.4 / (rows + 1)}
     figure = on_screen.panels(rows, columns, heads, title, 380 * rows + 60, **spacing)
+    cells: list[tuple[int, int]] = []
     for row, (name, by_steps) in enumerate(drawn.panels.items(), 1):
         below = list(drawn.panels.values())[row:]
         for column, n in enumerate(drawn.steps, 1):
@@ -240,11 +241,11 @@ def same_noise_interactive(
             points = on_screen.dots(cloud) | {"customdata": list(range(len(cloud)))}
             figure.add_scatter(**points, **how, hovertemplate=hover, **at)
             on_screen.plane(figure, drawn.behind, row, column)
-            # the lowest panel of a column names its axis, and the first one of a row that of its row
+            # the lowest panel of a column names its axis
             if any(n in others for others in below):
                 figure.update_xaxes(title_text="", showticklabels=False, **at)
-            if n > min(by_steps):
-                figure.update_yaxes(title_text="", showticklabels=False, **at)
+            cells.append((row, column))
+    on_screen.together(figure, cells)
     return figure
 
 
