@@ -12,6 +12,10 @@ from ..schedules import Schedule
 from ..training import EMA, Draws, Loss, Turn
 
 
+MOVING = {"sequences": "points", "clips": "images"}
+"""The scales of problems of clips, and that of their frames."""
+
+
 @dataclass(frozen=True)
 class Knobs:
     """What every method lets one set, by `--set NAME=VALUE` on the command line."""
@@ -102,8 +106,8 @@ class Card:
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
     """The knobs that differ from their defaults, by the scale of the problem: "points", "images", "latents",
-    "sequences" (of points, whose recipe is that of points where there is none) or "tokens". Another scale that is left
-    out has the defaults."""
+    "sequences" (of points, whose recipe is that of points where there is none), "clips" (of images, likewise) or
+    "tokens". Another scale that is left out has the defaults."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -123,11 +127,13 @@ class Card:
 
     def fits(self, scale: str) -> bool:
         """Whether the method is of problems of this scale."""
-        return scale != TOKENS if self.only is None else scale == self.only
+        if self.only is None:
+            return scale != TOKENS
+        return scale == self.only or (self.only == "sequences" and scale in MOVING)
 
     def recipe(self, scale: str) -> Mapping[str, object]:
         """The knobs of a scale that differ from their defaults."""
-        return self.recipes.get(scale, self.recipes.get("points", {}) if scale == "sequences" else {})
+        return self.recipes.get(scale, self.recipes.get(MOVING.get(scale, scale), {}))
 
 
 def student_like(

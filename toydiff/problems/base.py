@@ -99,8 +99,8 @@ class Problem:
     shape: tuple[int, ...]
     """The shape of one sample."""
     scale: str = "points"
-    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents", "sequences" or
-    "tokens"."""
+    """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents", "sequences",
+    "clips" or "tokens"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False

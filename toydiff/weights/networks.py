@@ -2,10 +2,16 @@
 
 from torch import nn
 
-from ..nets import DIFFUSERS, MLP, ClipMLP, StringGRU, UNet
+from ..nets import DIFFUSERS, MLP, ClipMLP, ClipUNet, StringGRU, UNet
 from ..support.checks import unknown
 
-NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "clip-mlp": ClipMLP, "string-gru": StringGRU}
+NETS: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "unet": UNet,
+    "clip-mlp": ClipMLP,
+    "clip-unet": ClipUNet,
+    "string-gru": StringGRU,
+}
 """The library's networks by name, as checkpoints name them. Each has `config`, the arguments that it was made with."""
 
 
