@@ -14,8 +14,9 @@ The networks are an image network, seen by every frame alone, and temporal layer
 
 Lines 1 and 2 minimise the loss of `diffusion`, lines 3 and 5 that of `lcm`; all frames of a clip share t, and each has
 its own eps. With `given` > 0 lines 2 and 5 also learn image to video: the first frame of so many clips is seen without
-noise, by all networks of the line (`FirstFrame`). So a fast video model is put together from what is learnt of images and what is learnt of motion, and its
-base may be exchanged. In the paper base and teacher are given (Stable Diffusion and AnimateDiff's layers).
+noise, by all networks of the line (`FirstFrame`). So a fast video model is put together from what is learnt of images
+and what is learnt of motion, and its base may be exchanged. In the paper base and teacher are given (Stable Diffusion
+and AnimateDiff's layers).
 """
 
 from collections.abc import Sequence

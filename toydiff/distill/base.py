@@ -11,7 +11,6 @@ from ..problems.base import TOKENS, Problem
 from ..schedules import Schedule
 from ..training import EMA, Draws, Loss, Turn
 
-
 MOVING = {"sequences": "points", "clips": "images"}
 """The scales of problems of clips, and that of their frames."""
 

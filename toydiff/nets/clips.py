@@ -62,6 +62,7 @@ class ClipNet(nn.Module):
     """
 
     config: dict[str, Any]
+    embed: Embedding
     labelled = False
     """Whether the image network is told the clip's label and guidance scale too."""
 
@@ -126,9 +127,12 @@ class ClipNet(nn.Module):
         """All frames of all clips (B frames, ...), and what the image network is told of each."""
         self._check(x)
         frames = self.config["frames"]
-        each = lam.flatten() if lam.ndim == 2 else lam.repeat_interleave(frames)
-        told = (None if one is None or not self.labelled else one.repeat_interleave(frames) for one in (cond, guidance_scale))
-        return x.flatten(0, 1), each, *told
+        levels = lam.flatten() if lam.ndim == 2 else lam.repeat_interleave(frames)
+        labels, scales = (
+            None if one is None or not self.labelled else one.repeat_interleave(frames)
+            for one in (cond, guidance_scale)
+        )
+        return x.flatten(0, 1), levels, labels, scales
 
     def _across(
         self, lam: Tensor, cond: Tensor | None, guidance_scale: Tensor | None
@@ -180,9 +184,9 @@ class ClipMLP(ClipNet):
 class ClipUNet(ClipNet):
     """A `ClipNet` of images: x (B, frames, channels, H, W) gives the same shape.
 
-    Its image network is a `UNet`, which is told the clip's label and guidance scale with each frame. The other arguments
-    are those of the `UNet`. A place is a position of a level, so that a temporal layer joins what the frames have
-    there; what moves further is met by the convolutions of the layers between.
+    Its image network is a `UNet`, which is told the clip's label and guidance scale with each frame. The other
+    arguments are those of the `UNet`. A place is a position of a level, so that a temporal layer joins what the frames
+    have there; what moves further is met by the convolutions of the layers between.
     """
 
     labelled = True

@@ -45,8 +45,8 @@ def entry(name: str) -> Entry:
 def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Problem:
     """The problem with this name.
 
-    name: "mixture" (the ring), "mixture:spirals", "points:moons", "sequence:ring", "clips", "digits",
-    "digits:openml", "tokens:markov", "file:PATH" (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the
+    name: "mixture" (the ring), "mixture:spirals", "points:moons", "sequence:ring", "clips", "digits", "digits:openml",
+    "tokens:markov", "file:PATH" (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the
     mixture `random`, of the chain `tokens:markov`, and of the split of digits. A problem's `name` holds its seed,
     unless that is 0: "mixture:random,3". A seed in the name wins over `seed`. settings: of a `StableDiffusionProblem`
     only. `ValueError`, with the nearest name, for a name or a setting that there is not.

@@ -31,6 +31,9 @@ REPEATS = 3
 """The sets of clips of held-out digits of which the floors are means."""
 
 
+_embedded = functools.cache(digits)
+
+
 def _plain(images: Tensor) -> Tensor:
     return images
 
@@ -94,7 +97,7 @@ class ClipsProblem(Problem):
     @functools.cached_property
     def digits(self) -> Digits:
         """The digits that move. They are read when they are first needed."""
-        return digits()
+        return _embedded()
 
     @functools.cached_property
     def reference(self) -> "Seen":
@@ -141,7 +144,7 @@ class ClipsProblem(Problem):
         """n clips of these digits and their labels."""
         i = torch.randint(len(images), (n,), generator=rng)
         low, high = SPEEDS
-        speed, direction, turning = torch.rand(3, n, generator=rng)
+        speed, direction, turning = torch.rand(3, n, generator=rng, dtype=images.dtype)
         speed, direction = low + (high - low) * speed, 2 * math.pi * direction
         velocity = speed[:, None] * torch.stack([direction.cos(), direction.sin()], 1)
         clips = moving(images[i], velocity, TURNING * (2 * turning - 1))
@@ -150,9 +153,7 @@ class ClipsProblem(Problem):
     def _floor(self, n: int) -> dict[str, Part]:
         """The measures of n clips of held-out digits, as parts whose value is their mean."""
         own = self.digits.test, self.digits.test_labels
-        held_out = [
-            Seen.of(self._clips(n, *own, as_generator(k))[0], Features.bundled().net) for k in range(REPEATS)
-        ]
+        held_out = [Seen.of(self._clips(n, *own, as_generator(k))[0], Features.bundled().net) for k in range(REPEATS)]
         found = {}
         for name, between in MEASURES.items():
             lowest = spread([between(seen, self.reference) for seen in held_out])
@@ -166,14 +167,14 @@ def moving(images: Tensor, velocity: Tensor, turning: Tensor, frames: int = FRAM
     velocity (n, 2), in pixels a frame, to the right and down; turning (n,), in radians a frame, clockwise.
     """
     n, side = len(images), images.shape[-1]
-    time = torch.arange(frames) - (frames - 1) / 2
+    time = torch.arange(frames, dtype=images.dtype) - (frames - 1) / 2
     angle = -turning[:, None] * time
     right, down = (2 / side * velocity[:, :, None] * time).unbind(1)  # in half widths, (n, frames)
     cos, sin = angle.cos(), angle.sin()
     # `moved` looks up, for each place, where it comes from
     shift = -torch.stack([cos * right - sin * down, sin * right + cos * down], -1)
     each = images.repeat_interleave(frames, 0)
-    return moved(each, shift.flatten(0, 1), angle.flatten(), torch.ones(n * frames)).unflatten(0, (n, frames))
+    return moved(each, shift.flatten(0, 1), angle.flatten(), images.new_ones(n * frames)).unflatten(0, (n, frames))
 
 
 @dataclass(frozen=True)
