@@ -28,6 +28,7 @@ from torch import nn
 
 from ..denoisers import LambdaDenoiser
 from ..nets import ClipNet, FirstFrame
+from ..nets.low_rank import stored_name
 from ..solvers.registry import SKY
 from ..support.checks import check_count, check_fraction, unknown
 from ..training import EMA, Turn
@@ -90,8 +91,7 @@ def load_base(net, base) -> None:
     """Put an image network's weights under the low-rank adapters of another's."""
     own = net.state_dict()
     for name, value in base.state_dict().items():
-        layer, _, what = name.rpartition(".")
-        own[name if name in own else f"{layer}.parametrizations.{what}.original"].copy_(value)
+        own[stored_name(name, own)].copy_(value)
 
 
 @torch.no_grad()

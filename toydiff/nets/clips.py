@@ -1,17 +1,15 @@
 """An image network with temporal layers between its own: frame by frame, and across the frames (arXiv 2307.04725)."""
 
-import copy
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
 from ..support.checks import check_count, shape
 from .embedding import Embedding
-from .low_rank import low_rank
+from .low_rank import low_rank, stored_name
 from .mlp import MLP
 from .unet import UNet
 
@@ -103,11 +101,9 @@ class ClipNet(nn.Module):
 
     def base(self) -> nn.Module:
         """A copy of the image network without its low-rank adapters."""
-        image = copy.deepcopy(self.image)
-        for layer in list(image.modules()):
-            if parametrize.is_parametrized(layer):
-                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-        return image
+        net, own = type(self.image)(**cast("dict[str, Any]", self.image.config)), self.image.state_dict()
+        net.load_state_dict({name: own[stored_name(name, own)] for name in net.state_dict()})
+        return net
 
     def _check(self, x: Tensor) -> None:
         """`ValueError` for what are no clips of this network."""
