@@ -331,6 +331,7 @@ def test_a_problem(grown):
         "sd",
         "file",
         "sequence",
+        "clips",
     ]
     for row in listed["methods"]:
         assert row["knobs"].get("checkerboard") == row["knobs"].get("points")

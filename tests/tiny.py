@@ -6,8 +6,8 @@ import torch
 from cases import RING
 
 from toydiff.denoisers import LambdaDenoiser
-from toydiff.nets import MLP, UNet
-from toydiff.problems import DigitsProblem, MixtureProblem
+from toydiff.nets import MLP, ClipUNet, UNet
+from toydiff.problems import ClipsProblem, DigitsProblem, MixtureProblem
 from toydiff.problems.base import Sizes
 from toydiff.problems.data import DIGIT_CLASSES, Digits
 
@@ -48,3 +48,16 @@ class TinyDigits(DigitsProblem):
                 for p in net.parameters():
                     p.add_(0.02 * torch.randn_like(p))
         return LambdaDenoiser(net, self.schedule, "eps").eval().requires_grad_(False)
+
+
+class TinyClips(ClipsProblem):
+    """Clips of the noise of `TinyDigits`, and a network of some 20,000 weights."""
+
+    sizes = FEW
+
+    @functools.cached_property
+    def digits(self):
+        return TinyDigits().digits
+
+    def network(self, *, guided=False):
+        return ClipUNet(widths=(8, 16), embedding=16, classes=DIGIT_CLASSES, guided=guided)

@@ -1,4 +1,4 @@
-"""What several processes run in a test: a few updates on points and on images, whole, and interrupted and resumed.
+"""What several processes run in a test: a few updates on points, images and clips, whole, and interrupted and resumed.
 
 By hand: torchrun --standalone --nproc_per_node 2 tests/distill/accelerate_job.py FOLDER/2
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tiny import TinyDigits, TinyMixture
+from tiny import TinyClips, TinyDigits, TinyMixture
 
 from toydiff import runs
 
@@ -19,14 +19,18 @@ def main(folder: Path, processes: int) -> None:
     torch.set_default_dtype(torch.float64)  # rounding is then far below what a wrong part of the batch would show
     accelerator = Accelerator(cpu=True) if processes > 1 else None
     assert accelerator is None or accelerator.num_processes == processes
-    for what, problem in (("points", TinyMixture()), ("images", TinyDigits())):
+    for what, method, problem, own in (
+        ("points", "diffusion", TinyMixture(), {}),
+        ("images", "diffusion", TinyDigits(), {}),
+        ("clips", "animatelcm", TinyClips(), {"batch": 4, "frames": 2, "updates": 8, "given": 0.5}),
+    ):
 
-        def train(name, resume=False, problem=problem, what=what):
+        def train(name, resume=False, what=what, method=method, problem=problem, own=own):
             return runs.train(
-                "diffusion",
+                method,
                 problem,
                 out=folder / f"{name}-{what}",
-                changes=CHANGES,
+                changes=CHANGES | own,
                 resume=resume,
                 every=2,
                 accelerator=accelerator,

@@ -1,6 +1,11 @@
 """AnimateLCM: what each stage trains and freezes, its target, its fixed point, and its runs."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from cases import close
 from commands import png_text, run
 from students import minimise
 from test_checkpoints import end_of, same
+from tiny import TinyClips
 from torch import nn
 
 from toydiff import Denoiser, Prediction, jump, runs, solve
@@ -16,7 +22,7 @@ from toydiff.catalog import METHODS
 from toydiff.distill.animatelcm import AnimateLCMKnobs, animatelcm
 from toydiff.distill.distances import mse
 from toydiff.distill.lcm import lcm_loss
-from toydiff.nets import ClipMLP
+from toydiff.nets import ClipMLP, FirstFrame
 from toydiff.problems import SequenceProblem, mixture, problem, sequence
 from toydiff.problems.sequences import lag_correlation, ring_clips
 from toydiff.training import Draws
@@ -34,6 +40,21 @@ class Tiny(SequenceProblem):
         return ClipMLP(4, 2, hidden=8, depth=1, classes=self.classes, guided=guided)
 
 
+PROBLEMS = {"points": Tiny(), "digits": TinyClips()}
+OWN = {"points": {}, "digits": {"batch": 2, "frames": 2, "given": 0.5, "g_max": 2.0}}
+
+
+@pytest.fixture(params=PROBLEMS)
+def what(request):
+    return request.param
+
+
+def few(what, **how):
+    """The training of a few updates on points or digits."""
+    changes = FEW | OWN[what] | how.pop("changes", {})
+    return runs.train("animatelcm", PROBLEMS[what], changes=changes, **how)
+
+
 def weights(training):
     """All weights of student and teacher, by name."""
     found = {"teacher": training.modules["teacher"].net, "student": training.student.net}
@@ -48,8 +69,8 @@ def part(name):
     return f"{who} LoRA" if rest[-1] in ("up", "down") else f"{who} image"
 
 
-def test_each_stage_moves_its_own_weights_alone():
-    r = runs.train("animatelcm", Tiny(), changes=FEW)
+def test_each_stage_moves_its_own_weights_alone(what):
+    r = few(what)
     before, moved, names = weights(r.training), [], []
     for record in r:
         now = weights(r.training)
@@ -67,8 +88,8 @@ def test_each_stage_moves_its_own_weights_alone():
 @pytest.mark.parametrize(
     ("turn", "trained"), [(0, "teacher image"), (1, "teacher motion"), (2, "student LoRA"), (3, "student motion")]
 )
-def test_frozen_weights_get_no_gradient(turn, trained):
-    r = runs.train("animatelcm", Tiny(), changes=FEW)
+def test_frozen_weights_get_no_gradient(turn, trained, what):
+    r = few(what)
     r.finish()
     training = r.training
     training.turns[turn].loss(3 * turn + 1, Draws(0)).backward()
@@ -97,10 +118,10 @@ def test_the_student_begins_as_base_with_adapter_and_the_teachers_layers():
     torch.testing.assert_close(student(x, lam, cond), teacher(x, lam, cond), rtol=0, atol=1e-6)
 
 
-def test_resumes_bit_for_bit(tmp_path):
+def test_resumes_bit_for_bit(tmp_path, what):
     def set_up(folder, resume=False):
         torch.manual_seed(len(folder.name) + resume)
-        return runs.train("animatelcm", Tiny(), changes=FEW, out=folder, every=1, resume=resume, seed=3)
+        return few(what, out=folder, every=1, resume=resume, seed=3)
 
     for _ in set_up(tmp_path / "whole"):
         pass
@@ -111,9 +132,30 @@ def test_resumes_bit_for_bit(tmp_path):
     assert same(tmp_path / "pieces", end_of(tmp_path / "whole"))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_a_killed_process_is_continued(tmp_path):
+    """kill -9 in the middle of a run of the command; the same command with --resume ends as if nothing had been."""
+    words = ["train", "animatelcm", "--problem", "sequence:ring", "--updates", "200", "--batch", "4", "--every", "1"]
+    killed = tmp_path / "killed"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "toydiff", *words, "--out", str(killed)], env=environment)
+    deadline = time.monotonic() + 240
+    while not (killed / "run.json").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < json.loads((killed / "run.json").read_text())["step"] < 200
+    assert run(*words, "--out", str(killed), "--resume") == 0
+    assert run(*words, "--out", str(tmp_path / "whole")) == 0
+    assert same(killed, end_of(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
+        ({"frames": 0}, "frames"),
+        ({"given": -0.1}, "given"),
         ({"updates": 13}, "multiple of the 4 stages, got 13"),
         ({"rank": 0}, "rank"),
         ({"drop": 1.5}, "drop"),
@@ -143,6 +185,39 @@ def test_with_guidance_the_scale_is_an_input_of_the_motion_alone():
     assert training.guidance_scale is None
     assert "guidance" not in " ".join(dict(training.student.net.image.named_parameters()))
     assert torch.isfinite(training.turns[3].loss(9, Draws(0)))
+
+
+# ---- the first frame given
+
+
+def test_given_frames_are_seen_without_noise_and_cost_nothing(what):
+    """Lines 2 and 5 know the first frame: it adds nothing to their losses, and no network sees its noise."""
+    r = few(what, changes={"given": 1.0})
+    r.finish()
+    student, teacher = r.training.student, r.training.modules["teacher"]
+    x0, cond = PROBLEMS[what].data(2, 0)
+    t = torch.tensor([0.3, 0.8])
+    for D in (student, teacher):
+        told = FirstFrame(D, x0[:, 0])
+        x_t = D.schedule.mix(x0, torch.randn(x0.shape), t)
+        noisier = torch.cat([x_t[:, :1] + 1, x_t[:, 1:]], 1)
+        p, other = told(x_t, t, cond), told(noisier, t, cond)
+        assert torch.equal(p.x0[:, 0], x0[:, 0])
+        assert torch.equal(p.x0[:, 1:], other.x0[:, 1:])
+        torch.testing.assert_close(D.schedule.mix(p.x0, p.eps, t), x_t, rtol=0, atol=1e-5)
+        plain = FirstFrame(D, x0[:, 0], torch.tensor([True, False]))(x_t, t, cond)
+        torch.testing.assert_close(plain.x0[0], p.x0[0])
+        torch.testing.assert_close(plain.x0[1], D(x_t, t, cond).x0[1])
+        end = solve(told, torch.randn(x0.shape), 3, solver="lcm", cond=cond, generator=0).end
+        torch.testing.assert_close(end[:, 0], x0[:, 0], rtol=0, atol=1e-5)
+
+
+def test_a_frame_is_given_to_a_network_of_clips():
+    on = sequence("ring")
+    with pytest.raises(ValueError, match="a LambdaDenoiser of clips, got ClipDenoiser"):
+        FirstFrame(on.teacher, torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="first frames"):
+        FirstFrame(Tiny().student(), torch.zeros(3, 1))(torch.zeros(3, 4, 2), torch.tensor(0.5))
 
 
 # ---- the fixed point

@@ -38,6 +38,8 @@ NAMES = [
     "digits",
     "digits:openml",
     "digits:embedded,2",
+    "clips",
+    "clips:outlined",
 ]
 
 
@@ -75,7 +77,7 @@ def test_names_and_seeds():
 def test_each_kind_says_its_scale_and_how_it_is_written():
     assert {name: entry.scale for name, entry in ENTRIES.items()} == {
         "mixture": "points", "points": "points", "digits": "images", "tokens": "tokens", "sd": "latents",
-        "file": "points", "sequence": "sequences",
+        "file": "points", "sequence": "sequences", "clips": "clips",
     }  # fmt: skip
     assert list(PROBLEMS) == list(ENTRIES)
     for name, title in PROBLEMS.items():

@@ -57,7 +57,7 @@ def test_every_frame_of_the_ring_is_the_ring_and_only_the_label_is_the_speed():
     assert (turned - torch.tensor(SPEEDS)[labels]).abs().max() < 0.2
     own = RING.log_prob(x.flatten(0, 1)).view(-1, FRAMES).mean(0)
     assert (own - RING.log_prob(RING.sample(4000, 1)).mean()).abs().max() < 0.1
-    assert TURNING.single_frames(5, 0).shape == (5, 2)
+    assert TURNING.single_frames(5, 0)[0].shape == (5, 2)
 
 
 @pytest.mark.usefixtures("float64")

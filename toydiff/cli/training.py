@@ -593,6 +593,8 @@ def as_png(
         figure = strings_figure(the_problem, path.end, row)
     elif the_problem.scale == "sequences":
         figure = film_strip(rows_of_clips(path.end, cond), title=title)
+    elif the_problem.scale == "clips":
+        figure = digits(rows_of_clips(path.end, cond), title=title)
     elif len(the_problem.shape) > 1:
         figure = digits(rows_of_images(path.end, cond), title=title)
     else:
@@ -650,7 +652,7 @@ def histogram(the_problem: "Problem", states: "Tensor", n: int = 200_000, cells:
 
 
 def rows_of_clips(clips: "Tensor", cond: "Tensor | None", most: int = 8) -> dict[str, "Tensor"]:
-    """The first clips (frames, dim) by the name of their row, with their labels."""
+    """The first clips (frames, ...) by the name of their row, with their labels."""
     return {
         f"clip {k + 1}" if cond is None else f"clip {k + 1}, label {int(cond[k])}": clip
         for k, clip in enumerate(clips[:most])

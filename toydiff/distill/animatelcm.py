@@ -2,9 +2,9 @@
 of the deck).
 
 The networks are an image network, seen by every frame alone, and temporal layers between its own (`toydiff.nets`,
-`ClipMLP`). They are trained in four stages of equally many updates, each with its own parameters, all others frozen:
+`ClipNet`). They are trained in four stages of equally many updates, each with its own parameters, all others frozen:
 
-    1  base:     the image network, as a diffusion model of single frames
+    1  base:     the image network, as a diffusion model of single frames; it begins as the problem's network is made
     2  teacher:  temporal layers on the base, as a diffusion model of clips: the video teacher
     3  image:    a low-rank adapter (LoRA) on the base, as an LCM of single frames whose teacher is the base
     4  the student is base + LoRA + a copy of the teacher's temporal layers
@@ -13,8 +13,10 @@ The networks are an image network, seen by every frame alone, and temporal layer
        the target through this average and not at step 0
 
 Lines 1 and 2 minimise the loss of `diffusion`, lines 3 and 5 that of `lcm`; all frames of a clip share t, and each has
-its own eps. So a fast video model is put together from what is learnt of images and what is learnt of motion, and its
-base may be exchanged. In the paper base and teacher are given (Stable Diffusion and AnimateDiff's layers).
+its own eps. With `given` > 0 lines 2 and 5 also learn image to video: the first frame of so many clips is seen without
+noise, by all networks of the line (`FirstFrame`). So a fast video model is put together from what is learnt of images
+and what is learnt of motion, and its base may be exchanged. In the paper base and teacher are given (Stable Diffusion
+and AnimateDiff's layers).
 """
 
 from collections.abc import Sequence
@@ -25,7 +27,8 @@ import torch
 from torch import nn
 
 from ..denoisers import LambdaDenoiser
-from ..nets import ClipMLP
+from ..nets import ClipNet, FirstFrame
+from ..nets.low_rank import stored_name
 from ..solvers.registry import SKY
 from ..support.checks import check_count, check_fraction, unknown
 from ..training import EMA, Turn
@@ -56,12 +59,18 @@ class AnimateLCMKnobs(LCMKnobs):
     """The probability, in [0, 1], that a clip's label is dropped in line 2, as guidance needs."""
     target_start: str = "teacher"
     """What theta- is as line 5 begins: "teacher", so that the LoRA enters through the average, or "student"."""
+    frames: int = 1
+    """Single frames, >= 1, in an update of lines 1 and 3, for each sample of `batch`."""
+    given: float = 0.0
+    """The probability, in [0, 1], that a clip's first frame is given in lines 2 and 5."""
 
     def check(self, problem) -> None:
         """`ValueError` for a value out of range, and for updates that the stages cannot share equally."""
         super().check(problem)
         check_count(self.rank, "rank")
+        check_count(self.frames, "frames")
         check_fraction(self.drop, "drop")
+        check_fraction(self.given, "given")
         if self.target_start not in BEGINNINGS:
             raise unknown("target_start", self.target_start, BEGINNINGS)
         if self.updates % STAGES:
@@ -82,8 +91,7 @@ def load_base(net, base) -> None:
     """Put an image network's weights under the low-rank adapters of another's."""
     own = net.state_dict()
     for name, value in base.state_dict().items():
-        layer, _, what = name.rpartition(".")
-        own[name if name in own else f"{layer}.parametrizations.{what}.original"].copy_(value)
+        own[stored_name(name, own)].copy_(value)
 
 
 @torch.no_grad()
@@ -94,6 +102,14 @@ def without_adapter(net) -> None:
             p.zero_()
 
 
+def given_first(x0, given, draws, *models):
+    """The models, told the first frame of a fraction `given` of the clips x0 (B, frames, ...)."""
+    if given == 0:
+        return models
+    told = draws.uniform(len(x0)) < given
+    return [FirstFrame(D, x0[:, 0], told) for D in models]
+
+
 def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
     """The student, the video teacher, the averages of both and the target, with a turn for each stage."""
     if start is not None:
@@ -101,7 +117,7 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
     knobs.check(problem)
     d, stage = distance(knobs.distance, knobs.c), knobs.updates // STAGES
     video = problem.student(problem.schedule, "v")
-    plain: ClipMLP = video.net
+    plain: ClipNet = video.net
     net = type(plain)(**plain.config | {"guided": knobs.guidance, "rank": knobs.rank})
     student = LambdaDenoiser(net, problem.schedule, "v", data_std=problem.data_std)
     average, taught, target = EMA(student, knobs.ema), EMA(video, knobs.ema), EMA(student, knobs.target_ema, warm=False)
@@ -114,7 +130,8 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
 
     def base_turn(step, draws):
         train_only(video, list(plain.image.parameters()))
-        return diffusion_loss(image_of(video), draws.rows(problem.single_frames, knobs.batch), None, draws)  # 1
+        x0, cond = draws.rows(problem.single_frames, knobs.batch * knobs.frames)
+        return diffusion_loss(image_of(video), x0, cond, draws, knobs.drop)  # 1
 
     def teacher_turn(step, draws):
         if step == stage:
@@ -122,7 +139,8 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
             taught.reset()
         train_only(video, plain.motion)
         x0, cond = batch_of(problem, knobs.batch, draws)
-        return diffusion_loss(video, x0, cond, draws, knobs.drop)  # 2
+        (told,) = given_first(x0, knobs.given, draws, video)
+        return diffusion_loss(told, x0, cond, draws, knobs.drop)  # 2
 
     def image_turn(step, draws):
         if step == 2 * stage:
@@ -130,9 +148,10 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
             average.reset()
             target.reset()
         train_only(student, adapter)
-        x0 = draws.rows(problem.single_frames, knobs.batch)
+        x0, cond = draws.rows(problem.single_frames, knobs.batch * knobs.frames)
         own, behind, above = (image_of(D) for D in (student, theta_minus, slow))
-        return lcm_loss(own, behind, above, knobs.intervals, d, x0, None, draws)  # 3
+        of_images = (1.0, 1.0) if cond is None else g
+        return lcm_loss(own, behind, above, knobs.intervals, d, x0, cond, draws, *of_images)  # 3
 
     def motion_turn(step, draws):
         if step == 3 * stage:
@@ -145,7 +164,8 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
                 without_adapter(theta_minus.net.image)  # 6
         train_only(student, net.motion)
         x0, cond = batch_of(problem, knobs.batch, draws)
-        return lcm_loss(student, theta_minus, slow, knobs.intervals, d, x0, cond, draws, *g)  # 5
+        own, behind, above = given_first(x0, knobs.given, draws, student, theta_minus, slow)
+        return lcm_loss(own, behind, above, knobs.intervals, d, x0, cond, draws, *g)  # 5
 
     stages = {
         "base": (base_turn, list(plain.image.parameters())),
@@ -182,5 +202,17 @@ CARD = Card(
     marker="^",
     dash="dashdot",
     only="sequences",
-    recipes={},
+    recipes={
+        "clips": {
+            "updates": 6000,
+            "batch": 8,
+            "frames": 8,
+            "lr": 1e-3,
+            "ema": 0.995,
+            "given": 0.25,
+            "g_max": 2.0,
+            "distance": "huber",
+            "c": 0.015,
+        }
+    },
 )

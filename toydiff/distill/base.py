@@ -11,6 +11,9 @@ from ..problems.base import TOKEN_SCALES, Problem
 from ..schedules import Schedule
 from ..training import EMA, Draws, Loss, Turn
 
+MOVING = {"sequences": "points", "clips": "images"}
+"""The scales of problems of clips, and that of their frames."""
+
 
 @dataclass(frozen=True)
 class Knobs:
@@ -102,8 +105,9 @@ class Card:
     knobs: type[Knobs]
     recipes: Mapping[str, Mapping[str, object]]
     """The knobs that differ from their defaults, by the scale of the problem: "points", "images", "latents",
-    "sequences" (of points, whose recipe is that of points where there is none), "tokens" or "token-images". Another
-    scale that is left out has the defaults; one of tokens that is left out is not the method's."""
+    "sequences" (of points, whose recipe is that of points where there is none), "clips" (of images, likewise), "tokens"
+    or "token-images". Another scale that is left out has the defaults; one of tokens that is left out is not the
+    method's."""
     color: str
     marker: str = "o"
     dash: str = "solid"
@@ -125,11 +129,13 @@ class Card:
         """Whether the method is of problems of this scale."""
         if self.tokens:
             return scale in self.recipes
-        return scale == self.only or (self.only is None and scale not in TOKEN_SCALES)
+        if self.only is None:
+            return scale not in TOKEN_SCALES
+        return scale == self.only or (self.only == "sequences" and scale in MOVING)
 
     def recipe(self, scale: str) -> Mapping[str, object]:
         """The knobs of a scale that differ from their defaults."""
-        return self.recipes.get(scale, self.recipes.get("points", {}) if scale == "sequences" else {})
+        return self.recipes.get(scale, self.recipes.get(MOVING.get(scale, scale), {}))
 
 
 def student_like(

@@ -2,6 +2,7 @@
 its matrices is trained."""
 
 import math
+from collections.abc import Container
 
 import torch
 from torch import Tensor, nn
@@ -43,3 +44,9 @@ def low_rank(net: nn.Module, rank: int) -> nn.Module:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
     return net
+
+
+def stored_name(name: str, names: Container[str]) -> str:
+    """The name of a network's own weight `name` among the `names` of its state dictionary once it has adapters."""
+    layer, _, what = name.rpartition(".")
+    return name if name in names else f"{layer}.parametrizations.{what}.original"

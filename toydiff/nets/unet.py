@@ -1,5 +1,6 @@
 """A small UNet for images of few channels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from .embedding import Embedding
 
 GROUPS = 8
 HEAD = 32
+
+After = Callable[[int, Tensor], Tensor]
 
 
 class Block(nn.Module):
@@ -60,7 +63,8 @@ class UNet(nn.Module):
     Patches of 2 x 2 pixels become channels, so that the upper level works at H/2 and the lower one at H/4. `widths` are
     the channels of the two (multiples of 8). `blocks` is the number of residual blocks on the way down and on the way
     up, each, and `middle` that in the lower level. `attention` puts an `Attention` after the first of these; the lower
-    width is then a multiple of 32. The output is head(h) + s(e) x, as in `MLP`.
+    width is then a multiple of 32. The output is head(h) + s(e) x, as in `MLP`. after: after(k, h) takes the place of h
+    (B, channels, H, W) after block k, counted on the way down, in the middle and on the way up (`block_widths`).
     """
 
     def __init__(
@@ -108,7 +112,12 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
-        self, x: Tensor, lam: Tensor, cond: Tensor | None = None, guidance_scale: Tensor | None = None
+        self,
+        x: Tensor,
+        lam: Tensor,
+        cond: Tensor | None = None,
+        guidance_scale: Tensor | None = None,
+        after: After | None = None,
     ) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.config["channels"] or x.shape[2] % 4 or x.shape[3] % 4:
             raise ValueError(
@@ -116,30 +125,41 @@ class UNet(nn.Module):
                 f"got {shape(x)}"
             )
         e = F.silu(self.embed(lam, cond, guidance_scale))
-        skip, h = self._lower(x, e)
+        skip, h = self._lower(x, e, after)
         h = skip + F.pixel_shuffle(self.lift(h), 2)
-        for block in self.up:
-            h = block(h, e)
+        for k, block in enumerate(self.up, len(self.down) + len(self.middle)):
+            h = _then(after, k, block(h, e))
         return F.pixel_shuffle(self.head(F.silu(h)), 2) + self.through(e)[:, :, None, None] * x
+
+    @property
+    def block_widths(self) -> list[int]:
+        """The channels of each block, in the order of `after`."""
+        upper, lower = self.config["widths"]
+        return [upper] * len(self.down) + [lower] * len(self.middle) + [upper] * len(self.up)
 
     @property
     def feature_width(self) -> int:
         """How many numbers `features` gives of an image."""
         return sum(self.config["widths"])
 
-    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor, lam: Tensor, cond: Tensor | None = None, after: After | None = None) -> Tensor:
         """The two levels' channels on the way down, averaged over the image, (B, feature_width)."""
-        levels = self._lower(x, F.silu(self.embed(lam, cond, None)))
+        levels = self._lower(x, F.silu(self.embed(lam, cond, None)), after)
         return torch.cat([h.mean((2, 3)) for h in levels], 1)
 
-    def _lower(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    def _lower(self, x: Tensor, e: Tensor, after: After | None) -> tuple[Tensor, Tensor]:
         """The upper and the lower level on the way down."""
         h = self.into(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
-        for block in self.down:
-            h = block(h, e)
+        for k, block in enumerate(self.down):
+            h = _then(after, k, block(h, e))
         skip, h = h, self.lower(h)
         first, *others = self.middle
-        h = self.attention(first(h, e))
-        for block in others:
-            h = block(h, e)
+        h = _then(after, len(self.down), self.attention(first(h, e)))
+        for k, block in enumerate(others, len(self.down) + 1):
+            h = _then(after, k, block(h, e))
         return skip, h
+
+
+def _then(after: After | None, k: int, h: Tensor) -> Tensor:
+    """What takes the place of h after block k."""
+    return h if after is None else after(k, h)

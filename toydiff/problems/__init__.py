@@ -15,6 +15,7 @@ from .digits import DigitsProblem
 from .content import content_of_problem
 from .mixture import MixtureProblem, PointsProblem, mixture, mixture_again, points_again
 from .sequences import SequenceProblem, sequence
+from .clips import ClipsProblem
 from .token_digits import TokenDigitsProblem
 from .tokens import TokensProblem, tokens_again
 
@@ -25,6 +26,7 @@ from .tokens import ENTRY as tokens_entry
 from .stable_diffusion import ENTRY as stable_diffusion_entry
 from .files import ENTRY as file_entry
 from .sequences import ENTRY as sequence_entry
+from .clips import ENTRY as clips_entry
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in list(globals().values()) if isinstance(entry, Entry)}
 """The kinds of problem by name: every entry that is imported above."""
@@ -50,7 +52,7 @@ def scale_of(name: str) -> str:
 def problem(name: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Problem:
     """The problem with this name.
 
-    name: "mixture" (the ring), "mixture:spirals", "points:moons", "sequence:ring", "digits", "digits:openml",
+    name: "mixture" (the ring), "mixture:spirals", "points:moons", "sequence:ring", "clips", "digits", "digits:openml",
     "tokens:markov", "file:PATH" (`toydiff.problems.files`) or "sd:CHECKPOINT", or the `name` of a problem. seed: of the
     mixture `random`, of the chain `tokens:markov`, and of the split of digits. A problem's `name` holds its seed,
     unless that is 0: "mixture:random,3". A seed in the name wins over `seed`. settings: of a `StableDiffusionProblem`
@@ -100,6 +102,7 @@ __all__ = [
     "ENTRIES",
     "PROBLEMS",
     "CheckpointProblem",
+    "ClipsProblem",
     "DigitsProblem",
     "Entry",
     "Measured",

@@ -101,7 +101,7 @@ class Problem:
     """The shape of one sample."""
     scale: str = "points"
     """Which of a method's recipes, its settings by kind of problem, fits: "points", "images", "latents", "sequences",
-    "tokens" or "token-images"."""
+    "clips", "tokens" or "token-images"."""
     classes: int = 0
     """How many classes the training samples have; 0 for none."""
     conditional: bool = False

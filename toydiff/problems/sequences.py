@@ -70,16 +70,16 @@ class SequenceProblem(Problem):
         x, labels = self.mixture.sample_labelled(n, generator)
         return x.view(n, *self.shape), labels if self.classes else None
 
-    def single_frames(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
-        """n frames (n, dim), each from a clip of its own, at a random place."""
+    def single_frames(self, n: int, generator: torch.Generator | int | None = None) -> tuple[Tensor, None]:
+        """n frames (n, dim), each from a clip of its own, at a random place; without labels, which are of motion."""
         rng = as_generator(generator)
         clips, _ = self.data(n, rng)
-        return clips[torch.arange(n), torch.randint(self.shape[0], (n,), generator=rng)]
+        return clips[torch.arange(n), torch.randint(self.shape[0], (n,), generator=rng)], None
 
     @functools.cached_property
     def frame_std(self) -> float:
         """The scale of single frames, as `mixtures.data_std` has it."""
-        frames = self.single_frames(MOST_COMPARED, 0).double()
+        frames = self.single_frames(MOST_COMPARED, 0)[0].double()
         cov = (frames - frames.mean(0)).T @ (frames - frames.mean(0)) / len(frames)
         return data_std(cov.diagonal(), cov.mv, torch.ones(len(cov), dtype=torch.float64))
 

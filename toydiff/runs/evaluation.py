@@ -8,7 +8,7 @@ from torch import Tensor
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..discrete import Posterior, is_sampler, solve_tokens
 from ..grids import DEFAULT_GRID
-from ..nets import MLP, ClipMLP, UNet
+from ..nets import MLP, ClipNet, UNet
 from ..problems import Problem, TokenProblem
 from ..solvers import Trajectory, solve
 from ..solvers.registry import LEARNED, PARALLEL, SOLVERS, is_learned
@@ -145,11 +145,11 @@ def _check_fits(D: Denoiser | Posterior, the_problem: Problem) -> None:
                 f"the model has {D.classes} classes, and {the_problem.name} has {the_problem.classes}: it is another's"
             )
     net = D.net if isinstance(D, LambdaDenoiser) else None
-    config: dict = net.config if isinstance(net, MLP | ClipMLP | UNet) else {}
+    config: dict = net.config if isinstance(net, MLP | ClipNet | UNet) else {}
     for name, got, due in (
         ("frames", config.get("frames"), the_problem.shape[0]),
         ("dim", config.get("dim"), the_problem.shape[-1]),
-        ("channels", config.get("channels"), the_problem.shape[0]),
+        ("channels", config.get("channels"), the_problem.shape[-3:][0]),
         ("classes", config.get("classes") if the_problem.conditional else None, the_problem.classes),
     ):
         if got is not None and got != due:

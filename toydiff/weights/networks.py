@@ -2,13 +2,14 @@
 
 from torch import nn
 
-from ..nets import DIFFUSERS, MLP, ClipMLP, StringGRU, TokenUNet, UNet
+from ..nets import DIFFUSERS, MLP, ClipMLP, ClipUNet, StringGRU, TokenUNet, UNet
 from ..support.checks import unknown
 
 NETS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "unet": UNet,
     "clip-mlp": ClipMLP,
+    "clip-unet": ClipUNet,
     "string-gru": StringGRU,
     "token-unet": TokenUNet,
 }

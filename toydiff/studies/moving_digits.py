@@ -1,0 +1,147 @@
+"""AnimateLCM on clips of digits: few steps beside the video teacher, a first frame that is given, and a style that is
+swapped in without any clip of it."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..denoisers import Denoiser, LambdaDenoiser
+from ..distill.animatelcm import load_base
+from ..distill.diffusion import diffusion_loss
+from ..nets import FirstFrame
+from ..problems import ClipsProblem
+from ..problems.classifier import Classifier
+from ..problems.clips import STYLES
+from ..problems.digits import Features
+from ..runs import Model, Run, sample
+from ..solvers import solve
+from ..support.checks import check_count, unknown
+from ..support.seeds import seeded
+from ..training import EMA, Draws, Turn, fit
+
+GUIDANCE = 1.5
+"""The guidance scale of all samples here."""
+STEPS, OF_TEACHER = (1, 2, 4, 8), 25
+
+
+def teacher_of_run(run: Run) -> Model:
+    """The video teacher of a finished run of `animatelcm`, sampled as the problem's undistilled models are."""
+    teacher = run.training.targets["teacher average"].module.eval().requires_grad_(False)
+    assert isinstance(teacher, Denoiser)
+    solver, grid = run.problem.walk
+    sampler = {"solver": solver, "grid": grid, "steps": [OF_TEACHER]}
+    return Model(teacher, run.about | {"method": "teacher", "sampler": sampler})
+
+
+def sampled(model: Model, on: ClipsProblem, steps: int, n: int = 500, seed: int = 0) -> dict[str, float]:
+    """The measures of n clips in `steps` steps (`figures`)."""
+    path, cond = sample(model, on, n, steps, guidance_scale=GUIDANCE, seed=seed)
+    return figures(on, path.end, cond)
+
+
+def figures(on: ClipsProblem, clips: Tensor, cond: Tensor | None) -> dict[str, float]:
+    """A problem's measures of clips by name: distance, those of its parts, accuracy, and each floor by `floor NAME`."""
+    found = on.measure(clips, cond)
+    parts = {name: (part.value, part.floor) for name, part in found.parts.items()}
+    parts = {"distance": (found.distance, found.floor)} | parts
+    values = {name: value for name, (value, _) in parts.items()} | {"accuracy": cast(float, found.accuracy)}
+    return values | {f"floor {name}": lowest for name, (_, lowest) in parts.items()}
+
+
+# ---- the first frame given
+
+
+def from_first_frame(model: Model, first: Tensor, cond: Tensor, steps: int = 4, seed: int = 0) -> Tensor:
+    """Clips (n, frames, 1, 28, 28) whose first frames are `first` (n, 1, 28, 28), of the digits cond (n,), by a model
+    that was trained with `given` > 0."""
+    D = cast(LambdaDenoiser, model.denoiser)
+    frames = cast(Any, D.net).config["frames"]
+    noise = torch.randn(len(first), frames, *first.shape[1:], generator=torch.Generator().manual_seed(seed))
+    sampler = model.about["sampler"]
+    return solve(
+        FirstFrame(D, first),
+        D.schedule.sigma(torch.ones(())) * noise,
+        steps,
+        solver=sampler["solver"],
+        grid=sampler["grid"],
+        cond=cond,
+        guidance_scale=GUIDANCE,
+        generator=seed,
+        keep="end",
+    ).end
+
+
+def found_again(clips: Tensor) -> float:
+    """The fraction of clips (n, frames, 1, 28, 28) whose last frame is nearest, in the classifier's features, to the
+    first frame of its own clip, among the first frames of all."""
+    net = Features.bundled().net
+    first, last = (net.features_of(clips[:, k])[0] for k in (0, -1))
+    return float((torch.cdist(last, first).argmin(1) == torch.arange(len(clips))).double().mean())
+
+
+# ---- a style swapped in
+
+
+def styled_base(
+    student: LambdaDenoiser, style: str, updates: int = 1000, batch: int = 64, lr: float = 1e-3, seed: int = 0
+) -> nn.Module:
+    """A personal image network: the student's, without its adapter, as a diffusion model of single frames in a style
+    of `STYLES`. It sees no clip."""
+    on, net = ClipsProblem(style), cast(Any, student.net).base()
+    check_count(updates, "updates")
+    image = LambdaDenoiser(net.train().requires_grad_(True), student.schedule, student.kind)
+    average = EMA(image, 0.99)
+
+    def loss(step: int, draws: Draws) -> Tensor:
+        x0, cond = draws.rows(on.single_frames, batch)
+        return diffusion_loss(image, x0, cond, draws, drop=0.1)
+
+    for _ in fit(Turn(loss, list(net.parameters()), lr), updates, averages=[average], warmup=50, seed=seed):
+        pass
+    return cast(LambdaDenoiser, average.module).net
+
+
+def swapped(model: Model, base: nn.Module) -> Model:
+    """The model with another image network under its adapter and temporal layers."""
+    D = copy.deepcopy(cast(LambdaDenoiser, model.denoiser))
+    load_base(D.net.image, base)
+    return Model(D, model.about)
+
+
+def judge_of_styles(updates: int = 200, batch: int = 64, seed: int = 0) -> Classifier:
+    """A small classifier that is trained to tell the styles apart, by their number in `STYLES`, on single frames."""
+    problems = [ClipsProblem(style) for style in STYLES]
+    with seeded(seed):
+        net = Classifier().train()
+
+    def loss(step: int, draws: Draws) -> Tensor:
+        frames = [draws.rows(on.single_frames, batch // len(problems))[0] for on in problems]
+        labels = torch.arange(len(problems)).repeat_interleave(len(frames[0]))
+        return F.cross_entropy(net(torch.cat(frames)), labels)
+
+    for _ in fit(Turn(loss, list(net.parameters()), 2e-3), updates, warmup=20, seed=seed):
+        pass
+    return net.eval()
+
+
+def in_style(judge: Classifier, clips: Tensor, style: str) -> float:
+    """The fraction of the frames of clips (n, frames, 1, 28, 28) that are judged to be in a style. `ValueError` for a
+    style that there is not."""
+    if style not in STYLES:
+        raise unknown("style of digits", style, STYLES)
+    return float((judge.features_of(clips.flatten(0, 1))[1] == list(STYLES).index(style)).double().mean())
+
+
+def swap_figures(
+    model: Model, base: nn.Module, style: str, judge: Classifier, steps: int = 4, n: int = 500, seed: int = 0
+) -> Mapping[str, float]:
+    """The measures of clips with a style swapped in, against true clips in that style, and the fraction of frames
+    that are judged to be in it: `style`, beside that of true clips, `floor style`."""
+    on = ClipsProblem(style)
+    path, cond = sample(swapped(model, base), on, n, steps, guidance_scale=GUIDANCE, seed=seed)
+    judged = {"style": in_style(judge, path.end, style), "floor style": in_style(judge, on.data(n, seed)[0], style)}
+    return figures(on, path.end, cond) | judged
