@@ -220,10 +220,16 @@ _RECIPES = [
             method=method,
             teacher=TEACHER_ID,
             start="digits-naive",
-            changes={"updates": updates, "ema": 0.99} | _BAKED,
+            changes={"ema": 0.99} | _BAKED | changes,
             steps=(1,),
         )
-        for method, updates in (("vsd", 600), ("swiftbrush", 300), ("dmd", 800), ("dmd2", 200), ("sim", 300))
+        for method, changes in (
+            ("vsd", {"updates": 600}),
+            ("swiftbrush", {"updates": 300}),
+            ("dmd", {"updates": 800}),
+            ("dmd2", {"updates": 200, "lr_fake": 1e-3}),
+            ("sim", {"updates": 300, "lr_fake": 1e-3}),
+        )
     ),
     WeightsRecipe(
         id="digits-adversarial",
