@@ -215,7 +215,7 @@ def test_no_class_is_no_condition(family):
         (lambda: unet()(normal(2, 64), f64([0, 0])), r"got \(2, 64\)"),
         (
             lambda: make_net("unett", {}),
-            r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet, clip-mlp, string-gru",
+            r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet, clip-mlp, clip-unet, string-gru, token-unet",
         ),
         (lambda: make_net("mlp", {"wide": 3}), "the network 'mlp' cannot be made: .*'wide'"),
         (
