@@ -13,7 +13,7 @@ from toydiff.nets import MLP, UNet
 from toydiff.nets.embedding import Embedding
 from toydiff.nets.unet import Attention
 from toydiff.problems.classifier import Classifier, moved
-from toydiff.weights.networks import make_net, name_of
+from toydiff.weights.networks import NETS, make_net, name_of
 
 POINTS, IMAGES = (2,), (1, 8, 8)
 
@@ -215,13 +215,12 @@ def test_no_class_is_no_condition(family):
         (lambda: unet()(normal(2, 64), f64([0, 0])), r"got \(2, 64\)"),
         (
             lambda: make_net("unett", {}),
-            r"unknown network 'unett' \(did you mean 'unet'\?\); allowed: mlp, unet, clip-mlp, clip-unet, string-gru, token-unet",
+            rf"unknown network 'unett' \(did you mean 'unet'\?\); allowed: {', '.join(NETS)}",
         ),
         (lambda: make_net("mlp", {"wide": 3}), "the network 'mlp' cannot be made: .*'wide'"),
         (
             lambda: name_of(nn.Linear(2, 2)),
-            r"a checkpoint holds networks of toydiff \(mlp, unet, clip-mlp, string-gru\) and UNets of diffusers, got "
-            "Linear",
+            rf"a checkpoint holds networks of toydiff \({', '.join(NETS)}\) and UNets of diffusers, got Linear",
         ),
         (lambda: Classifier().features(normal(2, 28, 28)), r"digits have shape \(B, 1, 28, 28\), got \(2, 28, 28\)"),
     ],
