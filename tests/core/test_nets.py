@@ -13,7 +13,8 @@ from toydiff.nets import MLP, UNet
 from toydiff.nets.embedding import Embedding
 from toydiff.nets.unet import Attention
 from toydiff.problems.classifier import Classifier, moved
-from toydiff.weights.networks import NETS, make_net, name_of
+from toydiff.weights.networks import NETS as BY_NAME
+from toydiff.weights.networks import make_net, name_of
 
 POINTS, IMAGES = (2,), (1, 8, 8)
 
@@ -215,12 +216,12 @@ def test_no_class_is_no_condition(family):
         (lambda: unet()(normal(2, 64), f64([0, 0])), r"got \(2, 64\)"),
         (
             lambda: make_net("unett", {}),
-            rf"unknown network 'unett' \(did you mean 'unet'\?\); allowed: {', '.join(NETS)}",
+            rf"unknown network 'unett' \(did you mean 'unet'\?\); allowed: {', '.join(BY_NAME)}",
         ),
         (lambda: make_net("mlp", {"wide": 3}), "the network 'mlp' cannot be made: .*'wide'"),
         (
             lambda: name_of(nn.Linear(2, 2)),
-            rf"a checkpoint holds networks of toydiff \({', '.join(NETS)}\) and UNets of diffusers, got Linear",
+            rf"a checkpoint holds networks of toydiff \({', '.join(BY_NAME)}\) and UNets of diffusers, got Linear",
         ),
         (lambda: Classifier().features(normal(2, 28, 28)), r"digits have shape \(B, 1, 28, 28\), got \(2, 28, 28\)"),
     ],
