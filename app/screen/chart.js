@@ -100,18 +100,24 @@ function stack({ data, layout }, width) {
     const left = rows.length > 1 ? column * (1 - (1 - between) / rows.length) / (rows.length - 1) : 0, top = 1 - row * (high + gap) / all;
     return { from: [(x.domain[0] + x.domain[1]) / 2, y.domain[1]], x, y, to: [[left, left + (1 - between) / rows.length], [top - size, top]] };
   });
+  // what the first panel of a row named for all, each names now
+  for (const { x, y } of moved) {
+    const first = moved.find((one) => one.y.domain[0] === y.domain[0] && one.x.domain[0].toFixed(3) === across[0]);
+    if (x !== first?.x && y.showticklabels === false) y.showticklabels = first?.y.showticklabels;
+  }
   for (const note of layout.annotations ?? []) {
     const panel = note.xref === "paper" && moved.find(({ from: [x, y] }) => Math.abs(x - note.x) < 0.01 && Math.abs(y - note.y) < 0.01);
     if (panel) [note.x, note.y] = [(panel.to[0][0] + panel.to[0][1]) / 2, panel.to[1][1]];
   }
   for (const { x, y, to } of moved) {
     [x.domain, y.domain] = to;
-    if (across.length > 1 && y.showticklabels === false && y.scaleanchor) y.showticklabels = true;
   }
   const last = moved.at(-1)?.to[1] ?? [0, 1];
   for (const trace of data) if (trace.colorbar) Object.assign(trace.colorbar, { y: (last[0] + last[1]) / 2, len: size });
   if (layout.legend2) Object.assign(layout.legend2, { x: 0, xanchor: "left", y: last[1], yanchor: "bottom" });
-  return all + margin.t + margin.b;
+  const beside = layout.showlegend && layout.legend?.orientation !== "h"; // a legend that would take half the width
+  if (beside) layout.legend = { ...layout.legend, orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" };
+  return all + margin.t + margin.b + (beside ? 7 * letters : 0);
 }
 
 function draw(Plotly, place) {

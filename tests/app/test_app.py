@@ -284,7 +284,7 @@ def test_the_words_hold_for_the_frame_that_the_page_opens_with(id_, changes):
     at, text = opening(figure), lesson.words(rows)
     if id_ in ("paths", "reflow"):
         assert float(at) == 0
-        dots, rings = ([t for t in figure.data if name in (t.name or "")] for name in ("state", "end", "one step")[:2])
+        dots = [t for t in figure.data if (t.name or "").startswith("state")]
         rings = [t for t in figure.data if "open" in str(t.marker.symbol)]
         off = [float((points(a) - points(b)).square().sum(1).mean().sqrt()) for a, b in zip(dots, rings, strict=True)]
         if id_ == "paths":

@@ -128,7 +128,8 @@ def square_axes(
 def together(figure: "go.Figure", cells: Sequence[tuple[int, int]]) -> None:
     """Panels (row, column) that have the same two axes: what zooms one zooms all, and the first of a row names the
     upright axis."""
-    first, named = figure.get_subplot(*cells[0]), set()
+    first = figure.get_subplot(*cells[0])
+    named: set[int] = set()
     x, y = (axis.plotly_name.replace("axis", "") for axis in (first.xaxis, first.yaxis))
     for row, col in cells:
         bare = {"title_text": "", "showticklabels": False} if row in named else {}
