@@ -518,8 +518,8 @@ display(Markdown("\n".join(rows)))
 print(f"heun: {median['heun'][5]:.1f} with 5 calls, {median['heun'][10]:.1f} with 10, {median['heun'][20]:.2f} with 20")
 
 # %% [markdown]
-# Order is not everything. `deis4` has the highest one and is not near the top: its start-up costs too much. At 5 NFE
-# `dpm3` has one step and a jump; multistep solvers take five.
+# Order is not everything. `deis4` has the highest one, and at 5 NFE only `heun` is worse: its start-up costs too much.
+# There `dpm3` has one step and a jump; multistep solvers take five.
 #
 # ## 10 · Stochastic solvers have no such slope
 #
