@@ -345,8 +345,8 @@ assert mean["broyden", "median"] < mean["picard", "median"]
 assert mean["anderson", "p95"] > mean["picard", "p95"]
 
 # %% [markdown]
-# Acceleration helps the *typical* sample, from 5 rounds to 4 or 3. The slow ones gain nothing from secants, and
-# Anderson makes them slower. Judge a parallel sampler by its tail as well. (Parareal's round moves a block one *step*.)
+# Acceleration helps the *typical* sample, from 5 rounds to 4 or 3. The slow ones gain nothing beyond the spread of four
+# mixtures. Judge a parallel sampler by its tail as well. (Parareal's round moves a block one *step*.)
 #
 # ## 4 · Coordinates matter
 #
