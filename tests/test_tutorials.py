@@ -14,6 +14,7 @@ import notebooks
 import pytest
 
 TUTORIALS = Path(__file__).resolve().parent.parent / "tutorials"
+APP = TUTORIALS.parent / "app" / "lessons"
 SECONDS = 60
 """A lesson takes at most a minute: of the processor, since other tests share the cores and the clock."""
 
@@ -163,7 +164,7 @@ STUB = "raise NotImplementedError"
 WITH_SOLUTIONS = pytest.mark.parametrize(
     "source", [path for path in maker.sources() if solution_of(path).exists()], ids=lambda path: path.stem
 )
-MOST_WORDS, MOST_CELLS = 80, 45
+MOST_WORDS, MOST_CELLS, FIRST_PICTURE = 80, 45, 8
 
 
 def functions(program):
@@ -199,6 +200,21 @@ def test_text_cells_are_short_and_ask_for_a_prediction(source):
     assert any("Predict before you run" in text for text in prose)
 
 
+@WITH_SOLUTIONS
+def test_a_lesson_has_its_frame_and_an_early_picture(source):
+    notebook = committed(source)
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert re.search(r"\*\*In this lesson \(\d+ minutes\)\*\*", notebook.cells[0].source)
+    assert "## You can now" in prose
+    drawn = [
+        k
+        for k, cell in enumerate(notebook.cells)
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    assert drawn[0] <= FIRST_PICTURE
+
+
 @pytest.mark.slow
 @WITH_SOLUTIONS
 def test_solutions_pass_the_checks_of_their_lesson(source, run):
@@ -206,6 +222,56 @@ def test_solutions_pass_the_checks_of_their_lesson(source, run):
     solutions = solution_of(source).read_text()
     cells = [solutions if STUB in cell.source else cell.source for cell in code(maker.read(source))]
     run(cells, TOYDIFF_FAST="1")
+
+
+# ---- the deck: each slide has a section, a control and an exercise
+
+SLIDES = set(range(2, 32))
+"""Of the deck, without its title and its list of references."""
+
+
+def slides_in(prose):
+    """The numbers of all slides that a text names: "slide 3", "slides 4, 6 and 9", "slides 26 to 31"."""
+    found = set()
+    for words in re.findall(r"slides? ((?:\d+(?:, | and | to )?)+)", " ".join(prose.split())):
+        found |= {int(number) for number in re.findall(r"\d+", words)}
+        for first, last in re.findall(r"(\d+) to (\d+)", words):
+            found |= set(range(int(first), int(last) + 1))
+    return found
+
+
+def rows_of_the_deck():
+    """(slides, [(lesson, section)], control, (lesson, exercise)) of each row of README's table."""
+    text = (TUTORIALS / "README.md").read_text().partition("## The deck, slide by slide")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \|[^|]*\|([^|]*)\| ([^|]*) \| (\d\d)\.(\d) \|$", text, re.M)
+    for slides, places, control, lesson, number in rows:
+        sections = re.findall(r"\[(\d\d) §(\d)\]\((\d\d)_\w+\.ipynb\)", places)
+        assert all(lesson == file for lesson, _, file in sections), places
+        yield {int(n) for n in slides.split(", ")}, [place[:2] for place in sections], control, (lesson, number)
+
+
+def test_every_slide_has_a_section_a_control_and_an_exercise():
+    sources = {path.stem[:2]: path.read_text().replace("\n# ", " ") for path in maker.sources()}
+    texts = {path.stem[:2]: path.read_text() for path in maker.sources()}
+    seen = set()
+    for slides, sections, control, (lesson, number) in rows_of_the_deck():
+        seen |= slides
+        assert sections, slides
+        for name, section in sections:
+            assert re.search(rf"^# ## {section} · ", texts[name], re.M), (name, section)
+        lessons = [name for name, _ in sections]
+        assert slides <= set().union(*(slides_in(sources[name]) for name in lessons)), (slides, lessons)
+        assert any(control in sources[name] for name in lessons), control
+        assert re.search(rf"^# \*\*{number}\.", texts[lesson], re.M), (lesson, number)
+    assert seen == SLIDES
+
+
+@SOURCES
+def test_pages_of_the_app_are_called_by_their_names(source):
+    pages = re.findall(r"^    menu=\"(.+)\",$", "".join(p.read_text() for p in APP.glob("*.py")), re.M)
+    assert len(pages) > 5
+    for named in re.findall(r"^# In the app: (.*)$", source.read_text(), re.M):
+        assert set(re.findall(r"\*(.+?)\*", named)) <= set(pages), (named, pages)
 
 
 def test_a_failing_cell_is_said_and_the_next_notebook_starts_afresh(run):

@@ -47,7 +47,7 @@ from toydiff.solvers.dpm import multistep_third, usable
 
 # %%
 SEED = 0
-SAMPLES = 2000
+SAMPLES = 1000
 LONG = (20, 40, 80, 160, 320)
 
 schedule = td.VP()
@@ -518,8 +518,8 @@ display(Markdown("\n".join(rows)))
 print(f"heun: {median['heun'][5]:.1f} with 5 calls, {median['heun'][10]:.1f} with 10, {median['heun'][20]:.2f} with 20")
 
 # %% [markdown]
-# Order is not everything. `deis4` has the highest one and is not near the top: its start-up costs too much. At 5 NFE
-# `dpm3` has one step and a jump; multistep solvers take five.
+# Order is not everything. `deis4` has the highest one, and at 5 NFE only `heun` is worse: its start-up costs too much.
+# There `dpm3` has one step and a jump; multistep solvers take five.
 #
 # ## 10 · Stochastic solvers have no such slope
 #
@@ -596,7 +596,7 @@ second-order start {key["factor 2, start 2-2-3"]:.2f} |
 # * name four things that destroy an order: a wrong factor, a careless start, a kink, the last jump;
 # * compare solvers at equal calls.
 #
-# In the app: *Solvers*. Next: where to put the steps (04).
+# In the app: *Solvers and orders*. Next: where to put the steps (04).
 
 # %% [markdown]
 # ## Exercises
@@ -644,7 +644,7 @@ try:
     for p in (1, 2):
         found = []
         for N in (10, 20, 40):
-            last = time_of(-math.log(5.0**p / N**p / 2))
+            last = time_of(-p * math.log(0.5 / N))
             found.append(paired_error(jump(D(td.reference(D, noise, 1.0, float(last)), last), 0.0), end).rms)
         slope = fitted_order((10, 20, 40), found)
         assert abs(slope_of_last_jump(p) - slope) < 0.4, f"not yet: measured with p = {p}, it is {slope:.2f}"
