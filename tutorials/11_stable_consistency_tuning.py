@@ -217,9 +217,8 @@ for n in names:
 assert key["variance at NSR 1, 256 references"] < 0.05 * key["variance at NSR 1, 1 references"]
 
 # %% [markdown]
-# In noise all weights are equal, and $n$ references divide the variance by $n$. Towards data fewer of them lie near
-# enough to be candidates: with 4 the weights are one-hot, the source is alone, and the curve meets CT's. Of 256, each
-# mode has 32, and some gain is left.
+# In noise all weights are equal: $n$ references divide the variance by $n$. Towards data fewer of them are candidates.
+# With 4 the source is alone, and the curve meets CT's; of 256, each mode has 32, and some gain is left.
 #
 # ## 5 · The algorithm, line by line
 #
@@ -438,11 +437,10 @@ display(
 
 # %% [markdown]
 # With the source left out, the target is biased at every gap, and each gap passes its bias on. As printed,
-# $\tilde\varepsilon\approx0$: no reward, $x_r\approx x_t$, and $f$ never learns to remove the noise (its curve is off
-# the axes).
+# $\tilde\varepsilon\approx0$: no reward, $x_r\approx x_t$, and $f$ never learns to remove noise (off the axes).
 #
-# SCT is ahead of ECT on every seed, by a tenth or less of the distance: little beside the gain in the target's
-# variance, because the average over many updates removes noise too. This is a line, where 256 points cover everything.
+# SCT is ahead of ECT on every seed, by a tenth of the distance or less: little beside the gain in variance, because
+# many updates average noise too. And this is a line, where 256 points cover everything.
 
 # %% [markdown]
 # ## 7 · Where the gain ends: dimension
