@@ -57,6 +57,19 @@ def test_sample_draws_strings(made, name):
     assert json.loads(png_text("a.png")["toydiff"])["problem"] == {"run": "tokens:markov", "bits": "tokens:bits"}[name]
 
 
+@pytest.mark.slow
+def test_sample_draws_digits_of_the_class_asked_for(tmp_path):
+    runs.train(
+        "discrete-flow-matching", "tokens:digits", out=tmp_path / "run", changes={"updates": 1, "batch": 2}
+    ).finish()
+    words = ["sample", tmp_path / "run", "--n", 12, "--steps", 1, "--guidance-scale", 2, "--label", 3]
+    assert run(*words, "--out", "a.png", "--json", "row.json") == 0
+    row = json.loads(Path("row.json").read_text())
+    assert (row["nfe"], row["rounds"], row["guidance_scale"]) == (2, 1, 2)
+    assert row["accuracy"] is not None
+    assert json.loads(png_text("a.png")["toydiff"])["label"] == 3
+
+
 def test_evaluate_gives_rows_with_all_n_grams(made, capsys):
     assert run("evaluate", made / "run", "--steps", "1,2,4", "--n", 100, "--json", "rows.json") == 0
     rows = json.loads(Path("rows.json").read_text())

@@ -373,13 +373,6 @@ _RECIPES = [
         teacher=TOKENS_ID,
         steps=(1, 2, 4, 8),
     ),
-    WeightsRecipe(
-        id="digit-tokens",
-        method="discrete-flow-matching",
-        problem="tokens:digits",
-        steps=(8, 16, 32),
-        guidance_scale=GUIDANCE,
-    ),
 ]
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
