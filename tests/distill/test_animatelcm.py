@@ -136,7 +136,7 @@ def test_resumes_bit_for_bit(tmp_path, what):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
 def test_a_killed_process_is_continued(tmp_path):
     """kill -9 in the middle of a run of the command; the same command with --resume ends as if nothing had been."""
-    words = ["train", "animatelcm", "--problem", "sequence:ring", "--updates", "200", "--batch", "4", "--every", "1"]
+    words = ["train", "animatelcm", "--problem", "sequence:ring", "--updates", "60", "--batch", "4", "--every", "1"]
     killed = tmp_path / "killed"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "toydiff", *words, "--out", str(killed)], env=environment)
@@ -145,7 +145,7 @@ def test_a_killed_process_is_continued(tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 0 < json.loads((killed / "run.json").read_text())["step"] < 200
+    assert 0 < json.loads((killed / "run.json").read_text())["step"] < 60
     assert run(*words, "--out", str(killed), "--resume") == 0
     assert run(*words, "--out", str(tmp_path / "whole")) == 0
     assert same(killed, end_of(tmp_path / "whole"))

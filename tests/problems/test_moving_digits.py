@@ -65,9 +65,9 @@ def test_a_style_is_swapped_in_under_the_same_adapter_and_layers(model, monkeypa
 
 @pytest.mark.slow
 def test_the_judge_tells_styles_apart():
-    judge = judge_of_styles(updates=60)
+    judge = judge_of_styles(updates=120)
     for style in STYLES:
         x, _ = ClipsProblem(style).data(30, 5)
-        assert in_style(judge, x, style) > 0.95, style
+        assert in_style(judge, x, style) > 0.9, style
     with pytest.raises(ValueError, match="unknown style"):
         in_style(judge, x, "italic")

@@ -116,7 +116,7 @@ class ClipsProblem(Problem):
     def network(self, *, guided: bool = False) -> nn.Module:
         """The bundled teacher of digits with temporal layers, which add nothing at first."""
         base = weights.load_denoiser(TEACHER_ID).net
-        net = ClipUNet(**base.config | {"frames": FRAMES, "guided": guided})  # type: ignore[arg-type, operator]
+        net = ClipUNet(**base.config | {"frames": FRAMES, "guided": guided})  # type: ignore[operator]
         net.image.load_state_dict(base.state_dict(), strict=not guided)
         return net
 
@@ -140,7 +140,7 @@ class ClipsProblem(Problem):
         accuracy = None if cond is None else float(right)
         return Measured(whole.value, whole.floor, whole.floor_std, accuracy, parts=parts)
 
-    def _clips(self, n: int, images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _clips(self, n: int, images: Tensor, labels: Tensor, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """n clips of these digits and their labels."""
         i = torch.randint(len(images), (n,), generator=rng)
         low, high = SPEEDS

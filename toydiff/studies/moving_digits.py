@@ -14,9 +14,8 @@ from ..distill.animatelcm import load_base
 from ..distill.diffusion import diffusion_loss
 from ..nets import FirstFrame
 from ..problems import ClipsProblem
-from ..problems.classifier import Classifier
-from ..problems.clips import STYLES
-from ..problems.digits import Features
+from ..problems.classifier import Classifier, moved
+from ..problems.clips import STYLES, ink, middle, turning_rate
 from ..runs import Model, Run, sample
 from ..solvers import solve
 from ..support.checks import check_count, unknown
@@ -76,10 +75,15 @@ def from_first_frame(model: Model, first: Tensor, cond: Tensor, steps: int = 4, 
 
 
 def found_again(clips: Tensor) -> float:
-    """The fraction of clips (n, frames, 1, 28, 28) whose last frame is nearest, in the classifier's features, to the
-    first frame of its own clip, among the first frames of all."""
-    net = Features.bundled().net
-    first, last = (net.features_of(clips[:, k])[0] for k in (0, -1))
+    """The fraction of clips (n, frames, 1, H, H) whose last frame, once its motion is undone, is nearest in its pixels
+    to the first frame of its own clip, among the first frames of all. Undone: its ink's middle is put where the
+    picture's is, as that of the first frames, and it is turned back as far as the clip turns."""
+    mass, side = ink(clips), clips.shape[-1]
+    shift = (middle(mass) - (side - 1) / 2) * 2 / side
+    turned = (clips.shape[1] - 1) * turning_rate(mass)
+    one = torch.ones_like(turned)
+    first = moved(clips[:, 0], shift[:, 0], 0 * turned, one).flatten(1)
+    last = moved(clips[:, -1], shift[:, -1], turned, one).flatten(1)
     return float((torch.cdist(last, first).argmin(1) == torch.arange(len(clips))).double().mean())
 
 
