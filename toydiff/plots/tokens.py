@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -168,13 +168,15 @@ def two_bits_interactive(
         marker = {"symbol": "square", "size": 12, "color": color, "line": {"color": style.GREY, "width": 1}}
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legend="legend", row=1, col=1)
     steps = np.unique(np.concatenate([curve[:, 0] for curve in curves.values()]))
-    seen = {"row": 1, "col": 2, "legend": "legend2"}
+    seen: dict[str, Any] = {"row": 1, "col": 2, "legend": "legend2"}
     exact = style.Marking(style.FLOOR_COLOR, "o", "dash")
     on_screen.curve(figure, steps, 1 / (2 * steps), exact, "1/(2N) = %{y:.3g}", 3, name=EXACT_NAME, **seen)
     for name, curve in curves.items():
         above = curve[curve[:, 1] > ROUNDING]
         hover = f"{on_screen.plain(name)}, N = %{{x}}: %{{y:.3g}}"
-        on_screen.curve(figure, *above.T, sampler_marking(name), hover, 2, 8, name=on_screen.plain(name), **seen)
+        on_screen.curve(
+            figure, above[:, 0], above[:, 1], sampler_marking(name), hover, 2, 8, name=on_screen.plain(name), **seen
+        )
         here = above[above[:, 0] == shown]
         if name == sampler and len(here):
             ring = {"symbol": "circle-open", "size": 20, "color": style.INK, "line": {"width": 2}}
@@ -193,8 +195,8 @@ def two_bits_interactive(
     figure.update_yaxes(title_text="string", autorange="reversed", **bare)
     found = np.concatenate([1 / (2 * steps), *(curve[:, 1] for curve in curves.values())])
     ticks = {"tickvals": steps, "ticktext": [f"{N:g}" for N in steps]}
-    figure.update_xaxes(**on_screen.log_axis(STEPS_LABEL, style.padded_log(steps), ticks), row=1, col=2)
-    low_high = style.padded_log(found[found > ROUNDING])
+    figure.update_xaxes(**on_screen.log_axis(STEPS_LABEL, style.padded_log(steps.tolist()), ticks), row=1, col=2)
+    low_high = style.padded_log(found[found > ROUNDING].tolist())
     figure.update_yaxes(**on_screen.log_axis(MISMATCH_LABEL, low_high), row=1, col=2)
     left = figure.get_subplot(1, 1).xaxis.domain[1]
     figure.update_layout(showlegend=True, legend=on_screen.ABOVE | {"x": left}, legend2=on_screen.ABOVE)

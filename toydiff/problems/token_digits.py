@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class GreyDigits(DigitsProblem):
     @functools.cached_property
     def digits(self) -> Digits:
         found = digits(self.source, seed=self.seed)
-        grey = {part: images_of(tokens_of(getattr(found, part))) for part in ("train", "test")}
+        grey: dict[str, Any] = {part: images_of(tokens_of(getattr(found, part))) for part in ("train", "test")}
         return dataclasses.replace(found, **grey)
 
 
