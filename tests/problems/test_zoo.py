@@ -120,7 +120,7 @@ def times_teacher(method, steps):
 
 
 def test_the_teacher_of_digits_is_good():
-    for solver, floors in (("guarded", 1.8), ("sde-dpm++2m", 2.2)):
+    for solver, floors in (("guarded", 1.9), ("sde-dpm++2m", 2.2)):
         found = row("digits-teacher", 25, solver)
         assert found["accuracy"] >= 0.99
         assert found["distance"] <= floors * found["floor"]
