@@ -71,7 +71,7 @@ real = digits.digits
 ruler = Features.bundled()
 teacher = runs.load(TEACHER_ID)
 G = zoo.RECIPES[TEACHER_ID].guidance_scale
-labels = torch.arange(DIGIT_CLASSES)
+EACH = torch.arange(DIGIT_CLASSES)
 names = [id_ for id_, recipe in zoo.RECIPES.items() if recipe.problem == "digits"]
 models = {id_: runs.load(id_) for id_ in names}
 short = {id_: id_.removeprefix("digits-") for id_ in names}
@@ -87,7 +87,7 @@ def of_each_class(labels, n, seed=SEED):
 
 def draw(model, steps, g):
     """The digits of the figures by one model, always from the same noise, by the solver and grid of its method."""
-    return runs.sample(model, digits, len(labels), steps, cond=labels, guidance_scale=g, seed=SEED)[0].end
+    return runs.sample(model, digits, len(EACH), steps, cond=EACH, guidance_scale=g, seed=SEED)[0].end
 
 
 one_call = sorted((row for row in rows if row["nfe"] == 1), key=lambda row: row["distance"])
