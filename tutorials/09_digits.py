@@ -11,10 +11,11 @@
 # %% [markdown]
 # # 09 · Digits
 #
-# **What the deck claims** (slide 31 of the lecture deck *The Principle and Application of Diffusion
-# Acceleration*). One table holds the figures of the whole rectified family on Stable Diffusion: a teacher needs
-# 25 steps for an FID of 20.1; distilled, it needs one, two or four, and Rectified Diffusion loses less by that
-# than rectified flow.
+# One table (slide 31) holds the figures of the whole rectified family on Stable Diffusion: a teacher in 25 steps has an
+# FID of 20.1; distilled, it needs one, two or four. Here the same methods are applied to *digits*, all with one teacher.
+#
+# **In this lesson (25 minutes)** the *ruler* comes first, since nothing is exact any more; then the teacher, its
+# students from the same noise, what they cost, and the deck's table. Needed: 07, 08, 10.
 
 # %%
 # %matplotlib inline
@@ -43,14 +44,7 @@ from toydiff.problems import problem
 from toydiff.problems.digits import TEACHER_ID, Features
 
 # %% [markdown]
-# Here the same methods are applied to *images*: handwritten digits, a network of half a million weights that a laptop
-# trains, one teacher, and a student of it by every method. Nothing is exact any more, neither the model nor the
-# **ruler** with which its samples are measured. So the ruler comes first, then the teacher, the students from the same
-# noise, what they cost, and at last the deck's table.
-#
 # House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data; a guidance scale $g=1$ is off.
-#
-# *25 minutes. Before: lessons 07, 08 and 10. You can then read a table of distances, and say what is missing in it.*
 
 # %%
 SEED = 0
@@ -329,13 +323,11 @@ for steps, sheet in drawn.items():
 static.digits(drawn[1], title="1 step: also of those that are made for more")
 
 # %%
-static.digits(drawn[4], title="4 steps: also of those that are made for one")
-
-# %%
 own = draw(teacher, 25, G)
 alike = {name: float((sheet - own).square().mean().sqrt()) for name, sheet in drawn[1].items() if name != "teacher"}
 print("nearest to the teacher's own digits in 1 step: " + ", ".join(sorted(alike, key=alike.get)[:5]))
 print("farthest: " + ", ".join(sorted(alike, key=alike.get)[-5:]))
+static.digits(drawn[4], title="4 steps: also of those that are made for one")
 
 # %% [markdown]
 # Students of the teacher's *paths or pairs* draw its own digit, the same slant and the same loop. Those of *data* (CT,
@@ -598,6 +590,15 @@ except NotImplementedError:
 # %% [markdown]
 # **4. Reason.** Somebody reports a distance of 7.0 with $n=100$ for one model, and of 3.5 with $n=1000$ for another.
 # Which model is the better one, as far as one can tell? What would you ask for?
+
+# %% [markdown]
+# ## You can now
+#
+# * break a ruler before you trust it, and say what it does not see;
+# * read a table of distances: n, the floor and its spread, and what a student began with;
+# * say which method to take for one call, and which for four, and what each costs.
+#
+# In the app: *Digits*. Next: consistency models (10).
 
 # %% [markdown]
 # ## References
