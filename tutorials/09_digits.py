@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 09 · Digits
 #
-# One table (slide 31) holds the figures of the whole rectified family on Stable Diffusion: a teacher in 25 steps has an
-# FID of 20.1; distilled, it needs one, two or four. Here the same methods are applied to *digits*, all with one teacher.
+# Slide 31 holds the figures of the rectified family on Stable Diffusion: a teacher in 25 steps has an FID of 20.1;
+# distilled, it needs one, two or four. Here the same methods are applied to *digits*, all with one teacher.
 #
 # **In this lesson (25 minutes)** the *ruler* comes first, since nothing is exact any more; then the teacher, its
 # students from the same noise, what they cost, and the deck's table. Needed: 07, 08, 10.
