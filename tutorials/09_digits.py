@@ -12,10 +12,10 @@
 # # 09 · Digits
 #
 # Slide 31 holds the figures of the rectified family on Stable Diffusion: a teacher in 25 steps has an FID of 20.1;
-# distilled, it needs one, two or four. Here the same methods are applied to *digits*, all with one teacher.
+# distilled, it needs one, two or four. Here the same methods draw *digits*, all with one teacher.
 #
 # **In this lesson (25 minutes)** the *ruler* comes first, since nothing is exact any more; then the teacher, its
-# students from the same noise, what they cost, and the deck's table. Needed: 07, 08, 10.
+# students from one noise, their cost, and the deck's table. Needed: 07, 08, 10.
 
 # %%
 # %matplotlib inline
