@@ -21,7 +21,11 @@ FAMILIES = (
     ),
     ("Jump to the end", "A training, with or without a teacher. Then one call; more calls may help.", ("consistency",)),
     ("Compare two scores", "A training with two networks beside the student. Then one call.", ("scores",)),
-    ("On images", "The same methods on digits, and the same solvers on a checkpoint.", ("digits", "stable-diffusion")),
+    (
+        "On images and tokens",
+        "The same methods on digits, steps where data are words, and the same solvers on a checkpoint.",
+        ("digits", "tokens", "stable-diffusion"),
+    ),
 )
 """Families of pages: name, cost, ids of lessons. Lessons that are in none come last."""
 ALSO = ("More", "What is in no family above.")
