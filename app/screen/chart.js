@@ -81,7 +81,7 @@ function enlarge(part, by, inside = "") {
 function fit(layout) {
   const below = 16, axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   for (const key of axes) if (layout[key].title) layout[key].title.font = { size: layout.font.size };
-  for (const slider of layout.sliders ?? []) Object.assign(slider, { x: 0.22, len: 0.78, pad: { t: slider.pad.t + below } });
+  for (const slider of layout.sliders ?? []) Object.assign(slider, { x: 0.25, len: 0.75, pad: { t: slider.pad.t + below } });
   for (const menu of layout.updatemenus ?? []) menu.pad.t += below;
   if (layout.sliders) layout.margin.b += below;
   layout.dragmode = false;

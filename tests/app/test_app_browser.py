@@ -228,6 +228,20 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
 
 
+def test_a_phone_shows_the_map_without_controls(open_page):
+    """No word of it is cut off, and no button that opens nothing is shown."""
+    page = open_page("", viewport=PHONE, marks=False)
+    words = page.locator(".stMain").locator("h2, p")
+    words.filter(has_text="PF-ODE trajectories").wait_for()
+    assert not page.get_by_role("button", name="Controls").is_visible()
+    assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= PHONE["width"]
+    menu = page.get_by_test_id("stExpandSidebarButton").bounding_box()
+    boxes = [word.bounding_box() for word in words.all() if word.is_visible()]
+    assert len(boxes) > 20
+    assert all(0 <= box["x"] and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
+    assert min(box["y"] for box in boxes) >= menu["y"] + menu["height"] - 1
+
+
 @pytest.mark.parametrize("id_", ["paths", "scores"])
 def test_the_slider_moves_marks_in_the_browser(open_page, id_):
     page = open_page(id_)
