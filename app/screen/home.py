@@ -60,7 +60,7 @@ def show(lessons: Sequence[Lesson], pages: Mapping[str, st.Page]) -> None:
         for column, (name, cost, ids) in zip(st.columns(3, gap="medium"), families[row : row + 3], strict=False):
             with column.container(border=True, height="stretch"):
                 st.markdown(f"**{name}**  \n:gray[{cost}]")
-                for id_ in ids:
+                for id_ in filter(by_id.get, ids):  # a page that was taken off the list
                     st.page_link(pages[id_], label=f"{number[id_]}. {by_id[id_].menu}", icon=by_id[id_].icon)
                     st.caption(by_id[id_].title)
     st.caption("Keys: PageDown and PageUp turn the pages, F leaves title, figure and controls only.")

@@ -157,7 +157,7 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
             if k + 1 < every:
                 page.wait_for_selector(".st-key-files")
         figure = f".st-key-{lesson.id}-figure .js-plotly-plot"
-        page.wait_for_selector(f"{figure} .trace, {figure} .imagelayer image")
+        page.wait_for_selector(f"{figure} .trace:visible, {figure} .imagelayer image")
         page.wait_for_selector(f".st-key-{lesson.id}-png")
         settled(page)
         assert page.locator("h2").first.inner_text() == lesson.title
