@@ -97,9 +97,11 @@ function stack({ data, layout }, width) {
   const places = (k, down) => [...new Set(panels.map((axes) => axes[k].domain[0].toFixed(3)))].sort((a, b) => (down ? b - a : a - b));
   const across = places(0), rows = places(1, true), letters = layout.font.size, margin = layout.margin;
   const lines = (note) => (note.xref === "paper" && note.yanchor === "bottom" ? note.text.split("<br>").length : 1);
-  const heads = Math.max(1, ...(layout.annotations ?? []).map(lines)), gap = (3.2 + 1.3 * heads) * letters; // ticks, the axis' name, heads
-  const between = rows.length > 1 ? 0.12 : 0;
+  const heads = Math.max(1, ...(layout.annotations ?? []).map(lines)), between = rows.length > 1 ? 0.12 : 0;
   const wide = (width - margin.l - margin.r - bars(data, layout)) * (1 - between) / rows.length, high = panels.some(([, y]) => y.scaleanchor) ? wide : 0.75 * wide;
+  const named = data.filter((trace) => trace.legend === "legend2" && trace.showlegend !== false); // in the lower panel's legend
+  const legend = Math.ceil(named.reduce((sum, { name }) => sum + (name ?? "").length + 6, 0) * 0.46 * letters / wide);
+  const gap = (3.2 + 1.3 * heads + 2.3 * legend) * letters; // ticks, the axis' name, heads, the legend's lines
   const all = across.length * high + (across.length - 1) * gap, size = high / all;
   const moved = panels.map(([x, y]) => {
     const column = rows.indexOf(y.domain[0].toFixed(3)), row = across.indexOf(x.domain[0].toFixed(3));

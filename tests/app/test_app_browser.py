@@ -31,6 +31,15 @@ LETTERS = f"""() => [...document.querySelectorAll('{browser.FIGURE} text')]
     .map(([text, box]) => [text, box.left, box.top, box.right, box.bottom])
 """
 """All the words of a figure, and where they stand: left, top, right, bottom."""
+COVERED = f"""() => [...document.querySelectorAll('{browser.FIGURE} :is(.legend, .legend2)')].flatMap((legend) => {{
+  const box = legend.querySelector('.bg').getBoundingClientRect();
+  return [...document.querySelectorAll('{browser.FIGURE} text')].filter((word) => {{
+    const one = word.getBoundingClientRect(), x = [one.left, one.right], y = [one.top, one.bottom];
+    const apart = x[1] < box.left + 1 || x[0] > box.right - 1 || y[1] < box.top + 3 || y[0] > box.bottom - 3;
+    return word.textContent.trim() && !legend.contains(word) && !apart;
+  }}).map((word) => word.textContent);
+}})"""
+"""The words of a figure that lie below a legend."""
 PROBES = re.compile(r"/_stcore/(health|host-config)")
 """Streamlit, opened at a page's own address, first asks below it where its server is, and gets 404."""
 FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
@@ -224,6 +233,7 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
         assert box["y"] - 1 <= top < bottom <= box["y"] + box["height"] + 1, word
     on_another = [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlaps(one, other)]
     assert not on_another
+    assert not page.evaluate(COVERED)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
 
@@ -238,7 +248,7 @@ def test_a_phone_shows_the_map_without_controls(open_page):
     menu = page.get_by_test_id("stExpandSidebarButton").bounding_box()
     boxes = [word.bounding_box() for word in words.all() if word.is_visible()]
     assert len(boxes) > 20
-    assert all(0 <= box["x"] and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
     assert min(box["y"] for box in boxes) >= menu["y"] + menu["height"] - 1
 
 
