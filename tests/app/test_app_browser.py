@@ -290,14 +290,14 @@ def test_a_figure_fills_the_screen(open_page):
     page = open_page("picard")
     page.wait_for_selector(".st-key-files")
     settled(page)
-    width = f"() => document.querySelector('{browser.FIGURE} .main-svg').clientWidth"
-    before = page.evaluate(width)
+    height = f"() => document.querySelector('{browser.FIGURE} .main-svg').clientHeight"
+    before = page.evaluate(height)
     page.locator(browser.FIGURE).hover()
     page.locator('[data-title="Whole screen"]').click()
-    until(page, f"({width})() > {before + 100}")
+    until(page, f"({height})() > {before + 100}")
     assert page.evaluate("() => document.fullscreenElement.classList.contains('figure')")
     page.locator('[data-title="Whole screen"]').click()
-    until(page, f"({width})() === {before}")
+    until(page, f"({height})() === {before}")
 
 
 def test_a_figure_turns_dark_with_its_page(open_page):
