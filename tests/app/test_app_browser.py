@@ -149,6 +149,14 @@ def settled(page):
     page.wait_for_timeout(150)
 
 
+def open_menu(page):
+    """A profile remembers whether its menu was open."""
+    page.locator("[data-testid=stSidebar]").wait_for(state="attached")
+    settled(page)
+    if page.get_by_test_id("stExpandSidebarButton").count():
+        page.get_by_test_id("stExpandSidebarButton").click()
+
+
 @pytest.mark.parametrize(("viewport", "scheme", "paper"), [(SMALL, "light", "#FFFFFF"), (LARGE, "dark", "#14161A")])
 def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
     """One after the other by a clicker's key, the first by its address; a screenshot of each.
@@ -375,7 +383,7 @@ def test_a_link_carries_the_state(open_page):
 def test_presets_set_the_page(open_page):
     page = open_page("picard")
     page.wait_for_selector(".st-key-files")
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     page.get_by_role("link", name="Rounds, calls, seconds").click()
     page.wait_for_selector(f"{browser.FIGURE} .barlayer .trace")
     page.wait_for_url("**/picard?steps=100&view=cost")
@@ -396,7 +404,7 @@ def test_the_first_page_is_also_where_its_name_says(open_page):
     assert page.locator("h2").first.inner_text() == LESSONS[0].title
     assert page.evaluate(FRAMES) == 8
     assert page.locator("[role=dialog]").count() == 0
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     marked = page.locator('[data-testid="stSidebarNavLink"][aria-current=page]')
     assert marked.inner_text().strip().endswith(LESSONS[0].menu)
 
@@ -424,7 +432,7 @@ def test_a_page_left_by_the_menu_is_as_it_was(open_page):
     page.keyboard.press("ArrowRight")
     until(page, f"({FRAMES})() === 7")
     settled(page)
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     for menu, id_ in (("Solvers and orders", "orders"), (LESSONS[0].menu, "paths")):
         page.locator('[data-testid="stSidebarNavLink"]', has_text=menu).click()
         page.wait_for_selector(f".st-key-{id_}-figure .trace")
@@ -494,7 +502,7 @@ def test_a_step_back_gives_the_state_back(open_page):
     page.keyboard.press("ArrowRight")
     page.wait_for_url("**/reflow?paths=96")
     settled(page)
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     page.locator('[data-testid="stSidebarNavLink"]', has_text="Digits").click()
     page.wait_for_selector(".st-key-digits-figure .trace")
     page.wait_for_url("**/digits")
