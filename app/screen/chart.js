@@ -99,9 +99,10 @@ function stack({ data, layout }, width) {
   const lines = (note) => (note.xref === "paper" && note.yanchor === "bottom" ? note.text.split("<br>").length : 1);
   const heads = Math.max(1, ...(layout.annotations ?? []).map(lines)), between = rows.length > 1 ? 0.12 : 0;
   const wide = (width - margin.l - margin.r - bars(data, layout)) * (1 - between) / rows.length, high = panels.some(([, y]) => y.scaleanchor) ? wide : 0.75 * wide;
-  const named = data.filter((trace) => trace.legend === "legend2" && trace.showlegend !== false); // in the lower panel's legend
-  const legend = Math.ceil(named.reduce((sum, { name }) => sum + (name ?? "").length + 6, 0) * 0.46 * letters / wide);
-  const gap = (3.2 + 1.3 * heads + 2.3 * legend) * letters; // ticks, the axis' name, heads, the legend's lines
+  const entries = (which) => data.filter((trace) => (trace.legend ?? "legend") === which && trace.name && trace.showlegend !== false);
+  const rowsOf = (which) => Math.ceil(entries(which).reduce((sum, { name }) => sum + 0.43 * name.length + 3.4, 0) * letters / wide);
+  const gap = (3.2 + 1.3 * heads + 2.3 * rowsOf("legend2")) * letters; // ticks, the axis' name, heads, the lower panel's legend
+  if (layout.legend?.yref === "container") margin.t += 1.5 * Math.max(0, rowsOf("legend") - 1) * letters;
   const all = across.length * high + (across.length - 1) * gap, size = high / all;
   const moved = panels.map(([x, y]) => {
     const column = rows.indexOf(y.domain[0].toFixed(3)), row = across.indexOf(x.domain[0].toFixed(3));
@@ -128,11 +129,14 @@ function stack({ data, layout }, width) {
   return all + margin.t + margin.b + (beside ? 7 * letters : 0);
 }
 
+// One function for all figures: where the settings differ Plotly.react begins anew, without the frames.
+const saved = (place) => place.save();
+
 function draw(Plotly, place) {
   if (place._transitionData?._animationRaf) Plotly.purge(place); // it plays: the old frames would go on in the new figure
   if (!place._fullLayout) place.textContent = "";
   const { figure, config, has } = JSON.parse(place.newest), by = (place.scale = scale());
-  const camera = { name: "PNG", title: "Save as PNG", icon: Plotly.Icons.camera, click: () => place.save() };
+  const camera = { name: "PNG", title: "Save as PNG", icon: Plotly.Icons.camera, click: saved };
   enlarge(figure.layout, by);
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
@@ -141,17 +145,18 @@ function draw(Plotly, place) {
   if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
   place.save = () => save(Plotly, place, has);
   place.madeOf = has.madeOf;
-  return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } });
+  return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
+    .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames));
 }
 
 function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
   const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
-  if (has.keys) document.addEventListener("keydown", pressed);
+  if (has.keys) document.addEventListener("keydown", pressed, true); // before a box, which keeps arrows for itself
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   fitted.observe(place);
   return () => {
-    document.removeEventListener("keydown", pressed);
+    document.removeEventListener("keydown", pressed, true);
     fitted.disconnect();
     Plotly.purge(place);
   };

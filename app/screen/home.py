@@ -23,7 +23,7 @@ FAMILIES = (
     ("Compare two scores", "A training with two networks beside the student. Then one call.", ("scores",)),
     (
         "On images and tokens",
-        "The same methods on digits, steps where data are words, and the same solvers on a checkpoint.",
+        "The same methods on digits, steps on discrete data, and the same solvers on a checkpoint.",
         ("digits", "tokens", "stable-diffusion"),
     ),
 )
