@@ -102,7 +102,7 @@ function stack({ data, layout }, width) {
   const entries = (which) => data.filter((trace) => (trace.legend ?? "legend") === which && trace.name && trace.showlegend !== false);
   const rowsOf = (which) => Math.ceil(entries(which).reduce((sum, { name }) => sum + 0.43 * name.length + 3.4, 0) * letters / wide);
   const gap = (3.2 + 1.3 * heads + 2.3 * rowsOf("legend2")) * letters; // ticks, the axis' name, heads, the lower panel's legend
-  if (layout.legend?.yref === "container") margin.t += 1.5 * Math.max(0, rowsOf("legend") - 1) * letters;
+  if (layout.legend?.yref === "container") margin.t += Math.max(0, 2.3 * rowsOf("legend") - 1.6) * letters;
   const all = across.length * high + (across.length - 1) * gap, size = high / all;
   const moved = panels.map(([x, y]) => {
     const column = rows.indexOf(y.domain[0].toFixed(3)), row = across.indexOf(x.domain[0].toFixed(3));
