@@ -474,10 +474,16 @@ def test_keys_and_pictures(open_page):
     page.keyboard.press("End")
     until(page, f"({ACTIVE})() === {last}")
 
-    page.evaluate(f"() => Plotly.relayout(document.querySelector('{browser.FIGURE}'), {{'xaxis.range': [-1, 1]}})")
-    page.wait_for_timeout(300)
     layout = f"document.querySelector('{browser.FIGURE}')._fullLayout"
-    one, other = page.evaluate(f"() => [{layout}.xaxis.range.join(), {layout}.xaxis2.range.join()]")
+    ranges = f"() => [{layout}.xaxis.range.join(), {layout}.xaxis2.range.join()]"
+    before = page.evaluate(ranges)
+    plane = page.locator(f"{browser.FIGURE} .nsewdrag").first.bounding_box()
+    page.mouse.move(plane["x"] + 0.3 * plane["width"], plane["y"] + 0.3 * plane["height"])
+    page.mouse.down()
+    page.mouse.move(plane["x"] + 0.6 * plane["width"], plane["y"] + 0.6 * plane["height"], steps=5)
+    page.mouse.up()
+    until(page, f"({ranges})()[0] !== '{before[0]}'")
+    one, other = page.evaluate(ranges)
     assert one == other
 
     page.evaluate(SAVED % browser.FIGURE)
