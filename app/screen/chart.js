@@ -101,7 +101,7 @@ function stack({ data, layout }, width) {
   const wide = (width - margin.l - margin.r - bars(data, layout)) * (1 - between) / rows.length, high = panels.some(([, y]) => y.scaleanchor) ? wide : 0.75 * wide;
   const entries = (which) => data.filter((trace) => (trace.legend ?? "legend") === which && trace.name && trace.showlegend !== false);
   const rowsOf = (which) => Math.ceil(entries(which).reduce((sum, { name }) => sum + 0.43 * name.length + 3.4, 0) * letters / wide);
-  const gap = (3.2 + 1.3 * heads + 2.3 * rowsOf("legend2")) * letters; // ticks, the axis' name, heads, the lower panel's legend
+  const gap = (3.2 + 1.3 * heads + 2.8 * rowsOf("legend2")) * letters; // ticks, the axis' name, heads, the lower panel's legend
   if (layout.legend?.yref === "container") margin.t += Math.max(0, 2.3 * rowsOf("legend") - 1.6) * letters;
   const all = across.length * high + (across.length - 1) * gap, size = high / all;
   const moved = panels.map(([x, y]) => {
