@@ -16,7 +16,7 @@ from pathlib import Path
 
 APP = Path(__file__).parent.parent / "app"
 FIGURE = ".st-key-picture .js-plotly-plot"
-MARKS = f"{FIGURE} .trace, {FIGURE} .imagelayer image"
+MARKS = f"{FIGURE} .trace:visible, {FIGURE} .imagelayer image"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -140,6 +140,13 @@ LESSON = Lesson(
     figure=digits,
     uses=(sample,),
     words=words,
+    idle={("view", QUALITY): ("steps", "undistilled", "seed")},
+    ask=(
+        "The teacher needs 25 steps of two calls for a digit. From the same noise, does a student of one step draw the "
+        "teacher's digit?",
+        "Only if it learned the teacher's paths, from noise to end. Students trained by scores, or by a discriminator, "
+        "draw digits as likely, but others.",
+    ),
     presets={
         "All students in four steps": {"steps": 4, "students": list(STUDENTS)},
         "One step: naive against the rest": {

@@ -1,6 +1,7 @@
 """Stable Diffusion: any checkpoint, two solvers from the same noise."""
 
 import functools
+import os
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def words(rows: list[dict]) -> str:
 
 def missing(model: str) -> bool:
     """Whether a name can only be that of a file or folder, and there is none."""
-    return not hub.is_id(model) and not Path(model).exists()
+    return not hub.is_id(model) and not os.path.exists(model)  # pathlib's raises for a name that is too long
 
 
 def long(chosen: dict) -> str | None:

@@ -85,6 +85,12 @@ LESSON = Lesson(
     figure=tokens,
     uses=(exact,),
     words=words,
+    ask=(
+        "The data are 00 and 11, each half of the time. A network knows each bit's probabilities exactly. Both bits "
+        "are drawn in one step: how often do they differ?",
+        "Half of the time: what is drawn at once does not see the other bit. In N steps both rarely jump in the same "
+        "one, and 1/(2N) is left.",
+    ),
     presets={
         "One step sees marginals alone": {"steps": 1},
         "One bit at a time": {"samplers": ["maskgit"], "steps": 2},

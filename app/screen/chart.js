@@ -77,11 +77,15 @@ function enlarge(part, by, inside = "") {
   }
 }
 
+const BUTTON = 76; // pixels that the button takes beside the slider
+const bars = (data, layout) => data.some((trace) => trace.colorbar) ? 5 * layout.font.size : 0;
+
 // On a phone: axes' names as small as other letters, the slider below them and beside its button, which does not shrink; and a finger moves the page.
-function fit(layout) {
+function fit({ data, layout }, width) {
+  const inner = width - layout.margin.l - layout.margin.r - bars(data, layout), x = Math.min(0.5, BUTTON / inner);
   const below = 16, axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   for (const key of axes) if (layout[key].title) layout[key].title.font = { size: layout.font.size };
-  for (const slider of layout.sliders ?? []) Object.assign(slider, { x: 0.22, len: 0.78, pad: { t: slider.pad.t + below } });
+  for (const slider of layout.sliders ?? []) Object.assign(slider, { x, len: 1 - x, pad: { t: slider.pad.t + below } });
   for (const menu of layout.updatemenus ?? []) menu.pad.t += below;
   if (layout.sliders) layout.margin.b += below;
   layout.dragmode = false;
@@ -92,8 +96,13 @@ function stack({ data, layout }, width) {
   const panels = Object.keys(layout).filter((key) => /^xaxis/.test(key)).map((key) => [layout[key], layout[layout[key].anchor.replace("y", "yaxis")]]);
   const places = (k, down) => [...new Set(panels.map((axes) => axes[k].domain[0].toFixed(3)))].sort((a, b) => (down ? b - a : a - b));
   const across = places(0), rows = places(1, true), letters = layout.font.size, margin = layout.margin;
-  const bars = data.some((trace) => trace.colorbar) ? 5 * letters : 0, gap = 4.5 * letters, between = rows.length > 1 ? 0.12 : 0;
-  const wide = (width - margin.l - margin.r - bars) * (1 - between) / rows.length, high = panels.some(([, y]) => y.scaleanchor) ? wide : 0.75 * wide;
+  const lines = (note) => (note.xref === "paper" && note.yanchor === "bottom" ? note.text.split("<br>").length : 1);
+  const heads = Math.max(1, ...(layout.annotations ?? []).map(lines)), between = rows.length > 1 ? 0.12 : 0;
+  const wide = (width - margin.l - margin.r - bars(data, layout)) * (1 - between) / rows.length, high = panels.some(([, y]) => y.scaleanchor) ? wide : 0.75 * wide;
+  const entries = (which) => data.filter((trace) => (trace.legend ?? "legend") === which && trace.name && trace.showlegend !== false);
+  const rowsOf = (which) => Math.ceil(entries(which).reduce((sum, { name }) => sum + 0.43 * name.length + 3.4, 0) * letters / wide);
+  const gap = (3.2 + 1.3 * heads + 2.8 * rowsOf("legend2")) * letters; // ticks, the axis' name, heads, the lower panel's legend
+  if (layout.legend?.yref === "container") margin.t += Math.max(0, 2.3 * rowsOf("legend") - 1.6) * letters;
   const all = across.length * high + (across.length - 1) * gap, size = high / all;
   const moved = panels.map(([x, y]) => {
     const column = rows.indexOf(y.domain[0].toFixed(3)), row = across.indexOf(x.domain[0].toFixed(3));
@@ -120,30 +129,34 @@ function stack({ data, layout }, width) {
   return all + margin.t + margin.b + (beside ? 7 * letters : 0);
 }
 
+// One function for all figures: where the settings differ Plotly.react begins anew, without the frames.
+const saved = (place) => place.save();
+
 function draw(Plotly, place) {
   if (place._transitionData?._animationRaf) Plotly.purge(place); // it plays: the old frames would go on in the new figure
   if (!place._fullLayout) place.textContent = "";
   const { figure, config, has } = JSON.parse(place.newest), by = (place.scale = scale());
-  const camera = { name: "PNG", title: "Save as PNG", icon: Plotly.Icons.camera, click: () => place.save() };
+  const camera = { name: "PNG", title: "Save as PNG", icon: Plotly.Icons.camera, click: saved };
   enlarge(figure.layout, by);
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
   const room = place.closest(".st-key-picture") ?? place.closest(".stBidiComponent");
-  if (PHONE.matches) fit(figure.layout);
+  if (PHONE.matches) fit(figure, place.clientWidth);
   if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
   place.save = () => save(Plotly, place, has);
   place.madeOf = has.madeOf;
-  return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } });
+  return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
+    .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames));
 }
 
 function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
   const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
-  if (has.keys) document.addEventListener("keydown", pressed);
+  if (has.keys) document.addEventListener("keydown", pressed, true); // before a box, which keeps arrows for itself
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   fitted.observe(place);
   return () => {
-    document.removeEventListener("keydown", pressed);
+    document.removeEventListener("keydown", pressed, true);
     fitted.disconnect();
     Plotly.purge(place);
   };

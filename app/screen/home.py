@@ -21,7 +21,11 @@ FAMILIES = (
     ),
     ("Jump to the end", "A training, with or without a teacher. Then one call; more calls may help.", ("consistency",)),
     ("Compare two scores", "A training with two networks beside the student. Then one call.", ("scores",)),
-    ("On images", "The same methods on digits, and the same solvers on a checkpoint.", ("digits", "stable-diffusion")),
+    (
+        "On images and tokens",
+        "The same methods on digits, steps on discrete data, and the same solvers on a checkpoint.",
+        ("digits", "tokens", "stable-diffusion"),
+    ),
 )
 """Families of pages: name, cost, ids of lessons. Lessons that are in none come last."""
 ALSO = ("More", "What is in no family above.")
@@ -56,7 +60,7 @@ def show(lessons: Sequence[Lesson], pages: Mapping[str, st.Page]) -> None:
         for column, (name, cost, ids) in zip(st.columns(3, gap="medium"), families[row : row + 3], strict=False):
             with column.container(border=True, height="stretch"):
                 st.markdown(f"**{name}**  \n:gray[{cost}]")
-                for id_ in ids:
+                for id_ in filter(by_id.get, ids):  # a page that was taken off the list
                     st.page_link(pages[id_], label=f"{number[id_]}. {by_id[id_].menu}", icon=by_id[id_].icon)
                     st.caption(by_id[id_].title)
     st.caption("Keys: PageDown and PageUp turn the pages, F leaves title, figure and controls only.")

@@ -31,6 +31,15 @@ LETTERS = f"""() => [...document.querySelectorAll('{browser.FIGURE} text')]
     .map(([text, box]) => [text, box.left, box.top, box.right, box.bottom])
 """
 """All the words of a figure, and where they stand: left, top, right, bottom."""
+COVERED = f"""() => [...document.querySelectorAll('{browser.FIGURE} :is(.legend, .legend2)')].flatMap((legend) => {{
+  const box = legend.querySelector('.bg').getBoundingClientRect();
+  return [...document.querySelectorAll('{browser.FIGURE} text')].filter((word) => {{
+    const one = word.getBoundingClientRect(), x = [one.left, one.right], y = [one.top, one.bottom];
+    const apart = x[1] < box.left + 1 || x[0] > box.right - 1 || y[1] < box.top + 3 || y[0] > box.bottom - 3;
+    return word.textContent.trim() && !legend.contains(word) && !apart;
+  }}).map((word) => word.textContent);
+}})"""
+"""The words of a figure that lie below a legend."""
 PROBES = re.compile(r"/_stcore/(health|host-config)")
 """Streamlit, opened at a page's own address, first asks below it where its server is, and gets 404."""
 FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
@@ -140,6 +149,14 @@ def settled(page):
     page.wait_for_timeout(150)
 
 
+def open_menu(page):
+    """A profile remembers whether its menu was open."""
+    page.locator("[data-testid=stSidebar]").wait_for(state="attached")
+    settled(page)
+    if page.get_by_test_id("stExpandSidebarButton").count():
+        page.get_by_test_id("stExpandSidebarButton").click()
+
+
 @pytest.mark.parametrize(("viewport", "scheme", "paper"), [(SMALL, "light", "#FFFFFF"), (LARGE, "dark", "#14161A")])
 def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
     """One after the other by a clicker's key, the first by its address; a screenshot of each.
@@ -157,7 +174,7 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
             if k + 1 < every:
                 page.wait_for_selector(".st-key-files")
         figure = f".st-key-{lesson.id}-figure .js-plotly-plot"
-        page.wait_for_selector(f"{figure} .trace, {figure} .imagelayer image")
+        page.wait_for_selector(f"{figure} .trace:visible, {figure} .imagelayer image")
         page.wait_for_selector(f".st-key-{lesson.id}-png")
         settled(page)
         assert page.locator("h2").first.inner_text() == lesson.title
@@ -224,8 +241,23 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
         assert box["y"] - 1 <= top < bottom <= box["y"] + box["height"] + 1, word
     on_another = [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlaps(one, other)]
     assert not on_another
+    assert not page.evaluate(COVERED)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
+
+
+def test_a_phone_shows_the_map_without_controls(open_page):
+    """No word of it is cut off, and no button that opens nothing is shown."""
+    page = open_page("", viewport=PHONE, marks=False)
+    words = page.locator(".stMain").locator("h2, p")
+    words.filter(has_text="PF-ODE trajectories").wait_for()
+    assert not page.get_by_role("button", name="Controls").is_visible()
+    assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= PHONE["width"]
+    menu = page.get_by_test_id("stExpandSidebarButton").bounding_box()
+    boxes = [word.bounding_box() for word in words.all() if word.is_visible()]
+    assert len(boxes) > 20
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
+    assert min(box["y"] for box in boxes) >= menu["y"] + menu["height"] - 1
 
 
 @pytest.mark.parametrize("id_", ["paths", "scores"])
@@ -266,14 +298,14 @@ def test_a_figure_fills_the_screen(open_page):
     page = open_page("picard")
     page.wait_for_selector(".st-key-files")
     settled(page)
-    width = f"() => document.querySelector('{browser.FIGURE} .main-svg').clientWidth"
-    before = page.evaluate(width)
+    height = f"() => document.querySelector('{browser.FIGURE} .main-svg').clientHeight"
+    before = page.evaluate(height)
     page.locator(browser.FIGURE).hover()
     page.locator('[data-title="Whole screen"]').click()
-    until(page, f"({width})() > {before + 100}")
+    until(page, f"({height})() > {before + 100}")
     assert page.evaluate("() => document.fullscreenElement.classList.contains('figure')")
     page.locator('[data-title="Whole screen"]').click()
-    until(page, f"({width})() === {before}")
+    until(page, f"({height})() === {before}")
 
 
 def test_a_figure_turns_dark_with_its_page(open_page):
@@ -351,7 +383,7 @@ def test_a_link_carries_the_state(open_page):
 def test_presets_set_the_page(open_page):
     page = open_page("picard")
     page.wait_for_selector(".st-key-files")
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     page.get_by_role("link", name="Rounds, calls, seconds").click()
     page.wait_for_selector(f"{browser.FIGURE} .barlayer .trace")
     page.wait_for_url("**/picard?steps=100&view=cost")
@@ -372,7 +404,7 @@ def test_the_first_page_is_also_where_its_name_says(open_page):
     assert page.locator("h2").first.inner_text() == LESSONS[0].title
     assert page.evaluate(FRAMES) == 8
     assert page.locator("[role=dialog]").count() == 0
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     marked = page.locator('[data-testid="stSidebarNavLink"][aria-current=page]')
     assert marked.inner_text().strip().endswith(LESSONS[0].menu)
 
@@ -400,7 +432,7 @@ def test_a_page_left_by_the_menu_is_as_it_was(open_page):
     page.keyboard.press("ArrowRight")
     until(page, f"({FRAMES})() === 7")
     settled(page)
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     for menu, id_ in (("Solvers and orders", "orders"), (LESSONS[0].menu, "paths")):
         page.locator('[data-testid="stSidebarNavLink"]', has_text=menu).click()
         page.wait_for_selector(f".st-key-{id_}-figure .trace")
@@ -442,10 +474,16 @@ def test_keys_and_pictures(open_page):
     page.keyboard.press("End")
     until(page, f"({ACTIVE})() === {last}")
 
-    page.evaluate(f"() => Plotly.relayout(document.querySelector('{browser.FIGURE}'), {{'xaxis.range': [-1, 1]}})")
-    page.wait_for_timeout(300)
     layout = f"document.querySelector('{browser.FIGURE}')._fullLayout"
-    one, other = page.evaluate(f"() => [{layout}.xaxis.range.join(), {layout}.xaxis2.range.join()]")
+    ranges = f"() => [{layout}.xaxis.range.join(), {layout}.xaxis2.range.join()]"
+    before = page.evaluate(ranges)
+    plane = page.locator(f"{browser.FIGURE} .nsewdrag").first.bounding_box()
+    page.mouse.move(plane["x"] + 0.3 * plane["width"], plane["y"] + 0.3 * plane["height"])
+    page.mouse.down()
+    page.mouse.move(plane["x"] + 0.6 * plane["width"], plane["y"] + 0.6 * plane["height"], steps=5)
+    page.mouse.up()
+    until(page, f"({ranges})()[0] !== '{before[0]}'")
+    one, other = page.evaluate(ranges)
     assert one == other
 
     page.evaluate(SAVED % browser.FIGURE)
@@ -470,7 +508,7 @@ def test_a_step_back_gives_the_state_back(open_page):
     page.keyboard.press("ArrowRight")
     page.wait_for_url("**/reflow?paths=96")
     settled(page)
-    page.get_by_test_id("stExpandSidebarButton").click()
+    open_menu(page)
     page.locator('[data-testid="stSidebarNavLink"]', has_text="Digits").click()
     page.wait_for_selector(".st-key-digits-figure .trace")
     page.wait_for_url("**/digits")

@@ -131,7 +131,7 @@ def images_interactive(pictures: Mapping[str, Tensor], *, title: str = "") -> "g
         if picture.ndim != 3 or picture.shape[0] != 3:
             raise ValueError(f"the picture {name!r} must have shape (3, H, W), got {shape(picture)}")
         check_finite(picture, f"the picture {name!r}")
-    figure = on_screen.panels(1, len(pictures), list(pictures), title, 520, horizontal_spacing=0.03)
+    figure = on_screen.panels(1, len(pictures), list(pictures), title, 520, horizontal_spacing=0.01)
     for column, picture in enumerate(pictures.values(), 1):
         at = {"row": 1, "col": column}
         pixels = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -181,7 +181,7 @@ def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Fig
     if lines is not None:
         check_count(lines, "lines")
     height, columns = 620 + 20 * drawn.deepest, len(drawn.paths)
-    figure = on_screen.panels(1, columns, drawn.heads, title, height, horizontal_spacing=0.03)
+    figure = on_screen.panels(1, columns, drawn.heads, title, height, horizontal_spacing=0.01)
     moving, ringed = [], next(iter(drawn.rings), None)
     for k, (name, path) in enumerate(drawn.paths.items(), 1):
         at, color = {"row": 1, "col": k}, drawn.colors[name]
