@@ -97,14 +97,14 @@ static.digits(
 # %% [markdown]
 # ## 2 · Break the ruler first
 #
-# The data are 5000 digits of MNIST, 500 of each class; one in five is held out. The ruler is the Fréchet distance of
-# slide 31's FID, in small: 64 features of each image from a classifier, and the mean and covariance of the samples'
-# features beside those of the 4000 training digits,
+# 5000 digits of MNIST, one in five held out. The ruler is the Fréchet distance of slide 31's FID, in small: 64 features
+# of each image from a classifier, their mean and covariance beside those of the 4000 training digits,
 #
 # $$d=\lVert m_a-m_b\rVert^2+\operatorname{tr}\!\big(C_a+C_b-2(C_aC_b)^{1/2}\big).$$
 #
 # Beside it stands the **accuracy**: how often the classifier finds the requested class, in place of the CLIP score.
-#
+
+# %% [markdown]
 # **Predict before you run.** Which of these is nearest to the training digits: 1000 held-out digits, 1000 copies of
 # training digits, or held-out digits moved by two pixels? Which does the ruler call the worst?
 
@@ -184,8 +184,6 @@ assert (
     > 10 * whole_floor.mean
 )
 assert found["held out, moved by two pixels"]["accuracy"] > 0.95
-
-# %%
 static.digits(
     {name: images[:: len(images) // 10][:10] for name, (images, *_) in controls.items()}, title="What was measured"
 )
@@ -193,8 +191,8 @@ static.digits(
 # %% [markdown]
 # **It sees** noise, blur, missing classes, and a set without variety. **It misses**
 #
-# * *copying*: the best scores belong to a model that learnt its training set by heart. The distance to the nearest
-#   training digit gives copies away;
+# * *copying*: the best scores are those of the training set itself. The distance to the nearest training digit gives
+#   copies away;
 # * *the wrong class*: a set does not change when its images are requested in another order. Therefore the accuracy.
 #
 # **It exaggerates** what its features are sensitive to: two pixels to the side cost many floors, though every digit is
@@ -289,9 +287,6 @@ static.digits(
 
 # %%
 GUIDES = (1.0, G, 6.0)
-static.digits({f"g = {g:g}": draw(teacher, 10, g) for g in GUIDES}, title="The teacher in 10 steps, by guidance scale")
-
-# %%
 lines = []
 live = {}
 for g in GUIDES:
@@ -305,6 +300,7 @@ for g in GUIDES:
 head = f"| g, {LIVE} images | NFE | distance | floor | excess | accuracy |"
 display(Markdown("\n".join([head, "|---" * 6 + "|", *lines])))
 assert live[6.0]["distance"] > live[G]["distance"]
+static.digits({f"g = {g:g}": draw(teacher, 10, g) for g in GUIDES}, title="The teacher in 10 steps, by guidance scale")
 
 # %% [markdown]
 # Guidance trades: the digits become more certain, bolder and more alike, and beyond a point the distance rises while
@@ -333,7 +329,8 @@ static.digits(drawn[4], title="4 steps: also of those that are made for one")
 # Students of the teacher's *paths or pairs* draw its own digit, the same slant and the same loop. Those of *data* (CT,
 # ECT, SCT) or of *scores* began with its weights, or with a student of its pairs, and keep much of its digit: nothing
 # tells them to, and nothing tells them otherwise. Farthest are blurs: models that are made for more steps.
-#
+
+# %% [markdown]
 # ## 6 · What they measure, and what they cost
 #
 # **NFE** is what a sample costs afterwards. **Passes** are what the student cost before: its own updates, its teacher's
