@@ -491,6 +491,7 @@ def test_a_missing_weight_file_is_one_line_on_the_page(monkeypatch, tmp_path):
 def test_stable_diffusion_without_its_packages(monkeypatch):
     lesson = importlib.import_module("lessons.stable_diffusion")
     lesson.checkpoint.cache_clear()
+    lesson.warm.cache_clear()
     frame._picture.cache_clear()
     for name in list(sys.modules):
         if name == "toydiff.adapters.tiny":
@@ -501,6 +502,7 @@ def test_stable_diffusion_without_its_packages(monkeypatch):
     assert not at.exception
     assert "pip install 'toydiff[sd]'" in said(at.error)[0]
     lesson.checkpoint.cache_clear()
+    lesson.warm.cache_clear()
     frame._picture.cache_clear()
 
 

@@ -22,7 +22,7 @@ class Recorded:
     def __init__(self, P):
         self.P, self.path = P, P.path
 
-    def logits(self, x, t):
+    def logits(self, x, t, latent=None, cond=None):
         p = self.P(x, t)
         self.asked = x, t, torch.log(p.clamp(min=1e-30))
         return self.asked[2][..., : self.path.vocab]

@@ -281,7 +281,7 @@ def test_a_problem_of_ones_own_has_the_knobs_of_its_scale():
     )
     own.scale = "images"
     assert runs.knobs("diffusion", own) == runs.knobs("diffusion", "digits")
-    own.scale = "clips"  # one that a method has no recipe for
+    own.scale = "sounds"  # one that a method has no recipe for
     assert runs.knobs("diffusion", own) == METHODS["diffusion"].knobs()
     assert runs.train("diffusion", own, changes=SMALL | {"updates": 1}).finish().about["problem"] == "dots: mine"
     refused(lambda: runs.knobs("diffusion", "dots: mine"), "unknown problem 'dots: mine'; allowed: mixture, points")

@@ -106,7 +106,7 @@ class TwoProducts(Posterior):
 
     latents = 2
 
-    def logits(self, x, t, latent):
+    def logits(self, x, t, latent, cond=None):
         shown = torch.where(x < 2, x, -1).amax(1)
         bit = torch.where(shown >= 0, shown, latent)
         return torch.nn.functional.one_hot(bit, 2)[:, None].expand(-1, 2, -1).double().log()
