@@ -9,6 +9,7 @@ that was interrupted goes on.
 import functools
 import math
 import statistics
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -236,6 +237,7 @@ def run(
     `ValueError` where the folder holds another plan.
     """
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
+    from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped]
     from tqdm import tqdm
 
     i, m = shard
@@ -247,16 +249,23 @@ def run(
     for name in (CELLS, RUNS):
         (folder / name).mkdir(exist_ok=True)
     left = [cell for cell in plan.cells()[i - 1 :: m] if not _file(folder, *cell).exists()]
-    work = Parallel(jobs, return_as="generator_unordered")(delayed(_cell)(plan, *cell, folder) for cell in left)
-    for _ in tqdm(work, total=len(left), desc="scoreboard", unit="cell", disable=not progress):
-        pass
+    parallel = Parallel(jobs, return_as="generator_unordered")
+    work = parallel(delayed(_cell)(plan, *cell, folder) for cell in left)
+    try:
+        for _ in tqdm(work, total=len(left), desc="scoreboard", unit="cell", disable=not progress):
+            pass
+    finally:
+        if jobs > 1:  # what is interrupted goes on no longer
+            get_reusable_executor().shutdown(kill_workers=True)
     return [cell for cell in (read_cell(folder, *cell) for cell in plan.cells()) if cell is not None]
 
 
 def _cell(plan: Plan, method: str, seed: int, folder: Path) -> None:
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is one of processes, of which an interrupted one would complain
     run_cell(plan, method, seed, folder)
 
 
