@@ -70,7 +70,7 @@ def arguments(parser: Parser) -> None:
         "--budget",
         metavar="N",
         type=whole(1, 10**12),
-        help="network passes of a cell (default: 4,000,000 for points, 800,000 for digits)",
+        help="network passes of a cell (default: 2,000,000 for points, 200,000 for digits)",
     )
     parser.add_argument(
         "--steps",

@@ -30,7 +30,7 @@ from ..support.words import plural
 
 FORMAT = "toydiff-scoreboard"
 STEPS = (1, 2, 4, 8, 25)
-BUDGETS = {"points": 4_000_000, "images": 800_000}
+BUDGETS = {"points": 2_000_000, "images": 200_000}
 """Network passes of a cell, by the scale of the problem."""
 TEACHERS = {"mixture:ring": "ring-teacher", "digits": "digits-teacher"}
 """Bundled teachers; any other problem has its own, exact one."""
