@@ -40,6 +40,9 @@ GUIDED_ID = "digits-guided"
 TOKENS_ID = "markov-discrete-flow-matching"
 """The posterior of strings, the teacher of the methods of tokens."""
 
+DIGIT_TOKENS_ID = "grey-digits-discrete-flow-matching"
+"""The posterior of digits in grey levels."""
+
 POINTS = 8
 """How often a training is measured on its way, in the fewest steps of its method, on `Sizes.watched` samples."""
 
@@ -373,6 +376,13 @@ _RECIPES = [
         teacher=TOKENS_ID,
         steps=(1, 2, 4, 8),
     ),
+    WeightsRecipe(
+        id=DIGIT_TOKENS_ID,
+        method="discrete-flow-matching",
+        problem="tokens:digits",
+        steps=(4, 8, 16, 32, 64),
+        guidance_scale=GUIDANCE,
+    ),
 ]
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
@@ -609,14 +619,19 @@ def _followed(run: runs.Run, path: Path) -> list[dict]:
     before = max((point["seconds"] for point in known.values()), default=0.0)
     measure = runs.evaluator(run.problem, run.about, run.training)
     every = -(-run.knobs.updates // POINTS)
+
+    def keep(updates: int) -> None:
+        found = measure(run.training.average.module)
+        known[updates] = {"updates": updates, "seconds": before + run.seconds} | {
+            name: found[name] for name in ("distance", "accuracy")
+        }
+        write_json(path, list(known.values()))
+
     for record in run:
         if record.step % every == 0 or record.last:
-            found = measure(run.training.average.module)
-            seconds = before + run.seconds
-            known[record.step] = {"updates": record.step, "seconds": seconds} | {
-                name: found[name] for name in ("distance", "accuracy")
-            }
-            write_json(path, list(known.values()))
+            keep(record.step)
+    if run.knobs.updates not in known:  # it ended before, without its last point
+        keep(run.knobs.updates)
     return sorted(known.values(), key=lambda point: point["updates"])
 
 
