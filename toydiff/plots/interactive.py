@@ -6,6 +6,7 @@ Each returns a `plotly.graph_objects.Figure`. `page(figure)` is a self-contained
 from .digits import digits_interactive as digits
 from .digits import images_interactive as images
 from .digits import quality_interactive as quality
+from .discriminators import discriminators_interactive as discriminators
 from .grids import time_grids_interactive as time_grids
 from .on_screen import page
 from .orders import convergence_interactive as convergence
@@ -28,6 +29,7 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
+    "discriminators",
     "images",
     "jump_errors",
     "lines",
