@@ -11,9 +11,8 @@
 # %% [markdown]
 # # 14 · Adversarial post-training: a discriminator for the last mile
 #
-# "Adversarial post-training." is one line of the deck's list of ways to fewer steps (slides 4, 6, 9), with reference
-# 16. A *discriminator* $D$ learns to tell a few-step student's samples from data; the student learns to be taken for
-# data. It needs data, and no teacher's trajectory.
+# "Adversarial post-training." is one line of the deck's list of ways to fewer steps (slides 4, 6, 9; reference 16). A
+# *discriminator* $D$ learns to tell a few-step student's samples from data; the student learns to be taken for data.
 #
 # **In this lesson (30 minutes)** you see what a regression leaves blurred, derive the best discriminator, write the
 # alternating loop, watch it circle, damp it, break it, and ask what it repairs. Needed: 10.
