@@ -14,8 +14,8 @@
 # "Adversarial post-training." is one line of the deck's list of ways to fewer steps (slides 4, 6, 9; reference 16). A
 # *discriminator* $D$ learns to tell a few-step student's samples from data; the student learns to be taken for data.
 #
-# **In this lesson (30 minutes)** you see what a regression leaves blurred, derive the best discriminator, write the
-# alternating loop, watch it circle, damp it, break it, and ask what it repairs. Needed: 10.
+# **In this lesson (30 minutes)** you derive the best discriminator, write the alternating loop, watch it circle, damp
+# it, break it, and ask what it repairs. Needed: 10.
 
 # %%
 # %matplotlib inline
@@ -306,7 +306,7 @@ assert max(map(off, ways["R1 = 1"])) < 0.5 * min(map(off, ways["R1 = 0"]))
 # wrong, and pushes them on; then it learns the opposite, and so round and round. At rest $D$ would have to be flat on
 # data, and nothing in the hinge asks for that. $R_1$ does: where nothing is to be told apart, it flattens $D$.
 #
-# The losses do not show where the samples are, so such a run is watched by a *measure*.
+# The losses do not show it: such a run is watched by a *measure*.
 
 # %% [markdown]
 # ## 4 · Break it
@@ -347,7 +347,8 @@ assert max(map(off, broken["a flaw, no noise"])) > 3 * worst_noised
 # %% [markdown]
 # **1** runs away. A $D$ that stands still is a slope without end: what was told apart once is told apart for ever, and
 # spread is lost on the way. (Lesson 13's stale fake model, once more.)
-#
+
+# %% [markdown]
 # **2** Without noise $D$ tells the two by the flaw alone: perfectly, so that the hinge is 0 and nothing is said of mean
 # and spread. Noise of $\sigma_u>0.2$ hides the flaw, and what is left to see is what the student can mend.
 
@@ -447,7 +448,8 @@ assert rows[-1][5] < 0.4 * rows[0][5]
 # %% [markdown]
 # **What the adversarial term repairs:** samples that no data looks like, whatever made them. Regression pays for the
 # distance of pairs and is content between modes; $D$ pays for being told from data, and is content in *any* mode.
-#
+
+# %% [markdown]
 # **What it does not:** $D$ sees no pairs. Samples went to the next mode, mostly the teacher's; later they drift from it
 # again (orange). Inside a mode they are too narrow. And a mode without samples gives no gradient (exercise 2). So it
 # comes last, after a distillation.
