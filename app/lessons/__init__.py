@@ -14,6 +14,7 @@ from .reflow import LESSON as reflow
 from .consistency import LESSON as consistency
 from .scores import LESSON as scores
 from .digits import LESSON as digits
+from .scoreboard import LESSON as scoreboard
 from .tokens import LESSON as tokens
 from .stable_diffusion import LESSON as stable_diffusion
 

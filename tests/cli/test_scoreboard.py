@@ -106,6 +106,8 @@ def cells(distances):
                 {
                     "steps": count,
                     "nfe": count,
+                    "rounds": count,
+                    "teacher_calls": 0,
                     "distance": distances[method, count][seed],
                     "accuracy": None,
                     "floor": 1.0,
