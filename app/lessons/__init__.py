@@ -18,4 +18,4 @@ from .scoreboard import LESSON as scoreboard
 from .tokens import LESSON as tokens
 from .stable_diffusion import LESSON as stable_diffusion
 
-LESSONS = tuple(lesson for lesson in list(globals().values()) if isinstance(lesson, Lesson))
+LESSONS = tuple(lesson for lesson in list(globals().values()) if isinstance(lesson, Lesson) and lesson.there)

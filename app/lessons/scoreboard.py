@@ -95,7 +95,7 @@ def plural(steps: int) -> str:
 
 
 def floors(row: Mapping) -> str:
-    spread = f" ± {row['distance_std'] / row['floor']:.2g}" if row["distance_std"] is not None else ""
+    spread = f" ± {row['distance_std'] / row['floor']:.2f}" if row["distance_std"] is not None else ""
     return f"{row['distance'] / row['floor']:.2f}{spread} floors"
 
 
@@ -130,8 +130,8 @@ LESSON = Lesson(
     icon=":material/leaderboard:",
     title="Every method, one teacher, one price: how good is it in N steps?",
     equation=(
-        r"\begin{aligned}\text{passes}&=\text{updates}\cdot\text{batch}\cdot(3\,\text{student}+\text{teacher})\\"
-        r"&\quad+\text{pairs}+\text{what it began with}\end{aligned}"
+        r"\begin{aligned}\text{passes}&=\text{updates}\cdot\text{batch}\\&\quad\cdot(3\,\text{student}+\text{teacher})\\"
+        r"&\quad+\text{pairs}+\text{what came before}\end{aligned}"
     ),
     source=(
         "`toydiff scoreboard`: a sample forwards is one pass, backwards two. Distance: sliced Wasserstein (ring), "
@@ -140,7 +140,7 @@ LESSON = Lesson(
     controls=(
         Choice("board", "Problem", BOARDS, BOARDS[0]),
         Choice("view", "Show", (BY_STEPS, BY_CALLS, NOISE), BY_STEPS),
-        Several("methods", "In colour", standard(), ("rectified-flow", "rectified-diffusion", "cd", "dmd", "ect")),
+        Several("methods", "In colour", standard(), ("rectified-flow", "rectified-diffusion", "cd", "sct", "vsd")),
         Number("steps", "Steps", STEPS, 1),
         Number("seed", "Noise", tuple(range(10)), 0),
     ),
@@ -148,6 +148,7 @@ LESSON = Lesson(
     uses=(rows_of, weights_of, sample),
     words=words,
     live=table,
+    there=bool(bundled_names()),
     idle={("view", BY_STEPS): ("seed",), ("view", BY_CALLS): ("seed",)},
     ask=(
         "All are trained at the same price, pairs and earlier students included. Does the best method in one step stay "

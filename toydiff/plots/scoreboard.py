@@ -1,7 +1,7 @@
 """The scoreboard: every method at every number of steps, and what quality costs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..support.checks import unknown
 from . import on_paper, on_screen, style
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 DISTANCE_LABEL = "distance / floor"
 STEPS_LABEL = "steps"
-FRONT = "nothing is better"
+BEST, FRONT = "best of all", "nothing is better"
 COSTS = {"steps": STEPS_LABEL, "nfe": style.NFE_LABEL}
 """What a figure on a page may have along its axis, and its label."""
 ROW = 0.27
@@ -115,31 +115,20 @@ def scoreboard_interactive(
     for name in shown:
         if name not in methods:
             raise unknown("method of the scoreboard", name, methods)
-    figure = on_screen.panel(title, 620)
-    pale = style.Marking(style.CONTEXT_COLOR)
-    marked = style.markings(methods)
-    for name, seen in {name: pale for name in methods if name not in shown} | {
-        name: marked[name] for name in shown
-    }.items():
+    figure, marked = on_screen.panel(title, 620), style.markings(methods)
+    for name in [*(name for name in methods if name not in shown), *shown]:  # the pale ones below
         own = sorted(methods[name], key=lambda row: row[cost])
-        places = [_in_floors(row) for row in own]
-        mean, std = [place[0] for place in places], [place[1] for place in places]
+        mean, std = zip(*map(_in_floors, own), strict=True)
         text = [f"{row['steps']} step{'s' if row['steps'] > 1 else ''}, {row['nfe']} NFE" for row in own]
         hover = f"{on_screen.plain(name)}, %{{text}}: %{{y:.2f}} ± %{{customdata:.2f}} floors"
-        more = {"text": text, "customdata": std, "name": on_screen.plain(name), "showlegend": name in shown}
+        more: dict[str, Any] = {"text": text, "customdata": std, "name": on_screen.plain(name)}
+        seen, width, size = style.Marking(style.CONTEXT_COLOR), 1, 4
         if name in shown:
-            down = [min(s, 0.99 * m) for m, s in places]
+            seen, width, size = marked[name], 2, 10
+            down = [min(s, 0.99 * m) for m, s in zip(mean, std, strict=True)]
             more["error_y"] = {"array": std, "arrayminus": down, "symmetric": False, "thickness": 1.2}
-        on_screen.curve(
-            figure,
-            [row[cost] for row in own],
-            mean,
-            seen,
-            hover,
-            2 if name in shown else 1,
-            10 if name in shown else 4,
-            **more,
-        )
+        places = [row[cost] for row in own]
+        on_screen.curve(figure, places, mean, seen, hover, width, size, showlegend=name in shown, **more)
     best = [_in_floors(row)[0] for row in front]
     figure.add_scatter(
         x=[row[cost] for row in front],
@@ -148,7 +137,7 @@ def scoreboard_interactive(
         line={"color": style.INK, "width": 7, "shape": "hv" if cost == "nfe" else "linear"},
         opacity=0.3,
         hoverinfo="skip",
-        name=FRONT if cost == "nfe" else "the best at each",
+        name=FRONT if cost == "nfe" else BEST,
     )
     spread = rows[0]["floor_std"] / rows[0]["floor"]
     x_range = style.padded_log([row[cost] for row in rows])
