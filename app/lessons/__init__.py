@@ -17,7 +17,8 @@ from .consistency import LESSON as consistency
 from .scores import LESSON as scores
 from .adversarial import LESSON as adversarial
 from .digits import LESSON as digits
+from .scoreboard import LESSON as scoreboard
 from .tokens import LESSON as tokens
 from .stable_diffusion import LESSON as stable_diffusion
 
-LESSONS = tuple(lesson for lesson in list(globals().values()) if isinstance(lesson, Lesson))
+LESSONS = tuple(lesson for lesson in list(globals().values()) if isinstance(lesson, Lesson) and lesson.there)

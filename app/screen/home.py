@@ -32,7 +32,7 @@ FAMILIES = (
     (
         "On images and tokens",
         "The same methods on digits, steps on discrete data, and the same solvers on a checkpoint.",
-        ("digits", "tokens", "stable-diffusion"),
+        ("digits", "scoreboard", "tokens", "stable-diffusion"),
     ),
 )
 """Families of pages: name, cost, ids of lessons. Lessons that are in none come last."""

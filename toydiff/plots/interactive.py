@@ -16,6 +16,7 @@ from .paths import pairs_interactive as pairs
 from .paths import reflow_interactive as reflow
 from .paths import rescaled_interactive as rescaled
 from .paths import trajectories_interactive as trajectories
+from .scoreboard import scoreboard_interactive as scoreboard
 from .scores import score_coverage_interactive as score_coverage
 from .sweeps import spent_interactive as spent
 from .sweeps import staircase_interactive as staircase
@@ -41,6 +42,7 @@ __all__ = [
     "rescaled",
     "same_noise",
     "score_coverage",
+    "scoreboard",
     "spent",
     "staircase",
     "time_grids",
