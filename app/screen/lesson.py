@@ -44,6 +44,9 @@ class Lesson:
     - ask: a question to answer before the figure is looked at, and its answer.
     - live(values): draws what else is on the page, below the figure.
     - long(values): why the figure takes so long that it is made on request only; None where it does not.
+    - together: controls of which a site without a server has all combinations (`Control.few`); of the others it has one
+      at a time.
+    - in_app: what only the app can do here, said on such a site.
     """
 
     id: str
@@ -61,6 +64,8 @@ class Lesson:
     ask: tuple[str, str] | None = None
     live: Callable[[Mapping], None] | None = None
     long: Callable[[Mapping], str | None] | None = None
+    together: Sequence[str] = ()
+    in_app: str = ""
 
     def __post_init__(self):
         if len(self.controls) > MOST_CONTROLS:
