@@ -19,7 +19,7 @@ import toydiff
 from toydiff.plots.screen import for_screen
 from toydiff.support.checks import unknown
 
-from . import pages
+from . import exact, pages
 from lessons import LESSONS
 from screen import chart
 from screen.controls import Control
@@ -181,8 +181,10 @@ def about(lesson: Lesson, wanted: Sequence[dict]) -> dict:
     """What a page's script knows of the lesson: its controls' values, and the file of each state."""
     controls = []
     for c in lesson.controls:
-        values = list(dict.fromkeys(state[c.name] for state in wanted))
-        order = {value: k for k, value in enumerate(getattr(c, "options", ()))}
+        options = list(getattr(c, "options", c.few))
+        # what can be computed by the page has all values
+        values = list(dict.fromkeys([*(options if live(lesson) else ()), *(state[c.name] for state in wanted)]))
+        order = {value: k for k, value in enumerate(options)}
         values.sort(key=lambda value: order.get(value, -1))
         controls.append(
             {
@@ -204,6 +206,7 @@ def about(lesson: Lesson, wanted: Sequence[dict]) -> dict:
         "idle": [[name, str(value), list(names)] for (name, value), names in lesson.idle.items()],
         "code": lesson.code(default).replace(f"({call})", f"({CALL})"),
         "config": chart.CONFIG,
+        "live": exact.data() if live(lesson) else None,
     }
 
 

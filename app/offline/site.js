@@ -4,7 +4,7 @@
 const toydiff = (window.toydiff = (() => {
   const $ = (selector) => document.querySelector(selector), root = document.documentElement;
   const kept = new Map(), waiting = new Map(); // states' files: what they held, and who waits for them
-  let page, live, state, shown, turn = 0;
+  let page, live, state, shown, writes, turn = 0;
 
   // ---- files
 
@@ -45,10 +45,11 @@ const toydiff = (window.toydiff = (() => {
   const chosen = (of = state) => Object.fromEntries(page.controls.map((control, k) => [control.name, textOf(control.values[of[k]])]));
 
   function valueOf(control, texts) { // its number, -1 for what is not known here
-    const k = control.values.findIndex((value) => textOf(value) === texts.join(", "));
+    const k = control.values.findIndex((value) => !value.own && textOf(value) === texts.join(", "));
     if (k >= 0) return k;
-    const made = live?.value(control.name, texts.at(-1));
-    return made ? control.values.push(made) - 1 : -1;
+    const made = live?.value(control.name, texts.at(-1)), own = control.values.findIndex((value) => value.own);
+    if (made && own >= 0) control.values[own] = made; // the reader's own: there is one at a time
+    return made ? (own >= 0 ? own : control.values.push(made) - 1) : -1;
   }
 
   // ---- the address
@@ -78,9 +79,12 @@ const toydiff = (window.toydiff = (() => {
     return out.toString();
   }
 
-  function write() {
-    const hash = words();
-    if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname.split("/").pop() + location.search);
+  function write() { // a little later: browsers refuse hundreds of changes in a row
+    clearTimeout(writes);
+    writes = setTimeout(() => {
+      const hash = words(), plain = location.pathname.split("/").pop() + location.search;
+      if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : plain);
+    }, 100);
   }
 
   // ---- controls
@@ -116,7 +120,7 @@ const toydiff = (window.toydiff = (() => {
         return;
       }
       if (field.length !== control.values.length) {
-        field.replaceChildren(...control.values.map((value, j) => new Option(textOf(value), j)));
+        field.replaceChildren(...control.values.map((value, j) => new Option(value.label ?? textOf(value), j)));
       }
       field.value = state[k];
       field.onchange = () => choose(k, Number(field.value));
@@ -126,9 +130,11 @@ const toydiff = (window.toydiff = (() => {
 
   // ---- the figure
 
-  function turnedDark(figure, changes) {
+  const isDark = () => root.dataset.theme === "dark";
+
+  function inTheme({ figure, dark }) {
     const out = structuredClone(figure);
-    for (const [path, value] of changes) {
+    for (const [path, value] of isDark() ? dark : []) {
       let part = out;
       for (const key of path.slice(0, -1)) part = part[key];
       part[path.at(-1)] = value;
@@ -141,9 +147,8 @@ const toydiff = (window.toydiff = (() => {
     fill();
     write();
     try {
-      const k = page.states.findIndex((one) => same(one, state));
-      const made = live?.draws(chosen()) ? live.made(chosen(), await load(0)) : await load(k);
-      if (mine === turn) draw(made);
+      const own = live?.draws(chosen()), made = await load(own ? 0 : page.states.findIndex((one) => same(one, state)));
+      if (mine === turn) draw(own ? live.made(chosen(), inTheme(made), isDark()) : made);
     } catch (error) {
       if (mine === turn) draw({ error: error.message });
     }
@@ -154,7 +159,7 @@ const toydiff = (window.toydiff = (() => {
     $(".said").innerHTML = made.words ?? "";
     $(".figure").hidden = $(".st-key-files").hidden = Boolean(made.error);
     if (made.error) return notice([`this figure needs the app: ${made.error}`]);
-    const dark = root.dataset.theme === "dark", figure = dark ? turnedDark(made.figure, made.dark) : made.figure;
+    const figure = inTheme(made);
     const hash = words(), address = `${page.id}${hash && `?${decodeURIComponent(hash)}`}`;
     const has = { keys: true, clicks: false, file: `toydiff-${page.id}`, title: page.title, madeOf: "", address };
     const data = { figure, has, config: page.config, alt: made.alt, url: "toydiff/plotly-cartesian.min.js" };
@@ -164,6 +169,7 @@ const toydiff = (window.toydiff = (() => {
       setStateValue() {},
       setTriggerValue() {},
     });
+    if (live) requestAnimationFrame(() => live.follow(chosen()));
   }
 
   function download() {
@@ -176,18 +182,32 @@ const toydiff = (window.toydiff = (() => {
 
   // ---- the page
 
+  function keepKnown() { // of the values that the app has, those that can be computed here
+    page.controls.forEach((control, k) => {
+      const { values } = control, kept = values.filter((value, j) => live.knows(control.name, textOf(value)) || page.states.some((one) => one[k] === j));
+      const number = (j) => kept.indexOf(values[j]);
+      for (const one of page.states) one[k] = number(one[k]);
+      Object.assign(control, { values: kept, default: number(control.default) });
+    });
+  }
+
   function begin(about) {
     page = about;
-    live = window.toydiffLive?.(page, () => state, (name, text) => choose(page.controls.findIndex((one) => one.name === name), valueOf(page.controls.find((one) => one.name === name), [text])));
+    live = window.toydiffLive?.(page, (name, text) => {
+      const k = page.controls.findIndex((control) => control.name === name);
+      choose(k, valueOf(page.controls[k], [text]));
+    });
+    if (live) keepKnown();
     document.forms[0].onsubmit = () => false;
     addEventListener("hashchange", () => ((state = read()), show()));
-    addEventListener("toydiff-theme", () => shown && draw(shown));
+    addEventListener("toydiff-theme", show);
     $("#reset").onclick = (event) => (event.preventDefault(), (state = start()), notice([]), show());
     $("#png").onclick = () => $(".js-plotly-plot")?.save();
     $("#json").onclick = download;
     $("#copy").onclick = () => navigator.clipboard?.writeText($("pre").textContent);
     state = read();
     show();
+    live?.begin(chosen);
   }
 
   addEventListener("DOMContentLoaded", () => {

@@ -163,13 +163,27 @@ window.toydiffExact = (() => {
     return { x, at, x0, eps };
   }
 
-  function density(mixture, x, y) {
-    let sum = 0;
-    for (const { x: mx, y: my, weight, stds: [s, r], axes: [a, b, c, d] } of mixture) {
-      const u = x - mx, v = y - my;
-      sum += (weight / (s * r)) * Math.exp(-0.5 * (((a * u + c * v) / s) ** 2 + ((b * u + d * v) / r) ** 2));
+  // The density on the lattice of xs and ys, up to a factor: a Float64Array, row by row.
+  function density(mixture, xs, ys) {
+    const out = new Float64Array(xs.length * ys.length);
+    for (const { x, y, weight, stds: [s, r], axes: [a, b, c, d] } of mixture) {
+      const most = weight / (s * r), bell = (v) => Math.exp(-0.5 * v * v);
+      if (b === 0 && c === 0) { // a product of two bells
+        const across = xs.map((u) => bell((u - x) / s));
+        ys.forEach((v, i) => {
+          const part = most * bell((v - y) / r);
+          if (part > 1e-12 * most) for (let j = 0, k = i * xs.length; j < xs.length; j++, k++) out[k] += part * across[j];
+        });
+        continue;
+      }
+      for (let i = 0, k = 0; i < ys.length; i++) {
+        for (let j = 0; j < xs.length; j++, k++) {
+          const u = xs[j] - x, v = ys[i] - y, p = (a * u + c * v) / s, q = (b * u + d * v) / r;
+          out[k] += most * Math.exp(-0.5 * (p * p + q * q));
+        }
+      }
     }
-    return sum;
+    return out;
   }
 
   // ---- solvers: step(run, p, s) -> x at s, from the prediction p at (x, t). run: D(x, level), the schedule, the size
