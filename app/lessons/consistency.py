@@ -151,6 +151,7 @@ LESSON = Lesson(
     uses=(truth, sample, jumps),
     words=words,
     idle={("view", VARIANCE): ("methods", "noises"), ("view", EDGES): ("noises",)},
+    together=("view", "noises"),
     ask=(
         "A student jumps from noise to where the teacher's path ends. With more steps, it jumps, adds noise, and jumps "
         "again. Does it end at the same place?",

@@ -73,6 +73,7 @@ LESSON = Lesson(
     ),
     figure=lines,
     words=words,
+    together=("schedule", "space"),
     ask=(
         "Can one step along a bent path end exactly at the path's end?",
         "Yes, where the path is first-order: x₀ and ε stay constant along it. It is straight in y = x/σ, however bent "

@@ -118,6 +118,7 @@ LESSON = Lesson(
     figure=picard,
     words=words,
     idle={("view", SPENT): ("sampler",)},
+    together=("sampler", "steps"),
     ask=(
         "Step by step, 40 steps need 40 rounds of calls, one after another. If all 40 are guessed at once and "
         "corrected in each round, how many rounds does it take until the sample is right?",

@@ -251,6 +251,8 @@ LESSON = Lesson(
     figure=reflow,
     uses=(flows, least, measured),
     words=words,
+    together=("mixture", "view"),
+    in_app="Training a round of reflow on your own mixture needs the app: `toydiff app`.",
     ask=(
         "Noise and data are paired at random and joined by straight lines. A flow learns them all. Are its paths "
         "straight?",

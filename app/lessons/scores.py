@@ -153,6 +153,7 @@ LESSON = Lesson(
     figure=scores,
     uses=(Particles, loss_of, on_show),
     words=words,
+    together=("method", "start"),
     ask=(
         "Particles follow the score of the data, uphill to where data are more probable. What becomes of 256 of them?",
         "They pile up at the most probable places. Only the second score, that of the particles themselves, pushes "

@@ -168,6 +168,7 @@ LESSON = Lesson(
     figure=images,
     uses=(checkpoint, warm),
     words=words,
+    in_app="Your own checkpoint, prompt and solvers need the app: `toydiff app`.",
     ask=(
         "Do solvers need to know that the denoiser is now a UNet with a text prompt?",
         "No. They call D(x, t) as they do on a mixture. Guidance doubles the calls of each step.",

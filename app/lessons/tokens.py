@@ -85,6 +85,7 @@ LESSON = Lesson(
     figure=tokens,
     uses=(exact,),
     words=words,
+    together=("source", "kappa", "steps"),
     ask=(
         "The data are 00 and 11, each half of the time. A network knows each bit's probabilities exactly. Both bits "
         "are drawn in one step: how often do they differ?",

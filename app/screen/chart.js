@@ -42,10 +42,10 @@ function keys(Plotly, place, event) {
 }
 
 // The figure as a picture: without what only moves on a page, below its claim, above the address of its state.
-function save(Plotly, place, { file, title }) {
+function save(Plotly, place, { file, title, address }) {
   const { width, height } = place.getBoundingClientRect(), size = place.layout.font.size;
   const layout = structuredClone({ ...place.layout, sliders: [], updatemenus: [], width, height });
-  const where = { text: `toydiff ${location.pathname}${decodeURIComponent(location.search)}`, showarrow: false, font: { size: 0.7 * size } };
+  const where = { text: `toydiff ${address ?? location.pathname + decodeURIComponent(location.search)}`, showarrow: false, font: { size: 0.7 * size } };
   layout.title = { text: `<b>${title}</b>`, x: 0.01, xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: size / 2 }, font: { size: 1.2 * size } };
   layout.margin.t += 1.8 * size;
   layout.annotations = [...(layout.annotations ?? []), { ...where, x: 1, xref: "paper", xanchor: "right", y: 0, yref: "container", yanchor: "bottom" }];

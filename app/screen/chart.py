@@ -14,6 +14,8 @@ import streamlit.components.v1 as components
 from toydiff.plots.on_screen import QUIET
 
 HERE = Path(__file__).parent
+CONFIG = QUIET | {"modeBarButtonsToRemove": ["toImage"]}
+"""Plotly's settings of a page: its own button for pictures leaves the slider out."""
 _chart = st.components.v2.component(
     "toydiff_chart",
     html='<div class="figure"></div>',
@@ -41,11 +43,11 @@ def show(
     whether keys move its slider. on_click(x, y, made_of) is called before the page is made again, with a place on the
     figure's first axes, and with `made_of` as it was given when the figure that was clicked was made.
     """
-    config = QUIET | {"modeBarButtonsToRemove": ["toImage"]}  # the page's own leaves the slider out
+    config = CONFIG
     has = {"keys": keys, "clicks": on_click is not None, "file": file, "title": title, "madeOf": made_of}
     callbacks = {"on_turned_change": lambda: None}  # the page is made again, which is enough
     if on_click is not None:
-        config["doubleClick"] = False  # two quick clicks are two, and do not change the axes
+        config = CONFIG | {"doubleClick": False}  # two quick clicks are two, and do not change the axes
         callbacks["on_clicks_change"] = lambda: _clicked(key, on_click)
     _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **callbacks)
 

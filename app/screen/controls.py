@@ -14,6 +14,9 @@ from toydiff.support.checks import unknown
 from . import editor
 from .mixtures import code_of, mixture_of
 
+FEW = 8
+"""Numbers of a long list that a site without a server draws."""
+
 
 @dataclass(frozen=True)
 class Control:
@@ -47,6 +50,11 @@ class Control:
         """Values that a test tries."""
         raise NotImplementedError
 
+    @property
+    def few(self) -> list:
+        """Values whose figures a site without a server carries; the default comes with every page."""
+        return []
+
 
 @dataclass(frozen=True)
 class Choice(Control):
@@ -67,6 +75,10 @@ class Choice(Control):
     @property
     def extremes(self) -> list:
         return list(self.options) if len(self.options) <= 5 else [self.options[0], self.options[-1]]
+
+    @property
+    def few(self) -> list:
+        return list(self.options)
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,11 @@ class Number(Control):
     @property
     def extremes(self) -> list:
         return [self.options[0], self.options[-1]]
+
+    @property
+    def few(self) -> list:
+        last = min(FEW, len(self.options)) - 1
+        return [self.options[round(k * (len(self.options) - 1) / max(last, 1))] for k in range(last + 1)]
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,10 @@ class Several(Control):
     @property
     def extremes(self) -> list:
         return [(self.options[0],), (self.options[-1],), tuple(self.options)]
+
+    @property
+    def few(self) -> list:
+        return [(word,) for word in self.options]
 
 
 @dataclass(frozen=True)
@@ -185,3 +206,7 @@ class Mixture(Control):
     @property
     def extremes(self) -> list:
         return ["checkerboard", "0,0,0.02,1", "-20,-20,0.02,0.001;20,20,10,1000"]
+
+    @property
+    def few(self) -> list:
+        return list(MIXTURES)

@@ -51,6 +51,17 @@ WORDS = {
 }
 
 
+def families(lessons: Sequence[Lesson]) -> list[tuple[str, str, list[Lesson]]]:
+    """Name, cost and lessons of each family that has some."""
+    by_id = {lesson.id: lesson for lesson in lessons}
+    placed = {id_ for *_, ids in FAMILIES for id_ in ids}
+    rest = [id_ for id_ in by_id if id_ not in placed]
+    rows = [*FAMILIES, (*ALSO, rest)] if rest else FAMILIES
+    # a page may be taken off the list
+    found = [(name, cost, [by_id[id_] for id_ in ids if id_ in by_id]) for name, cost, ids in rows]
+    return [row for row in found if row[2]]
+
+
 def show(lessons: Sequence[Lesson], pages: Mapping[str, st.Page]) -> None:
     """The map of `lessons`, each by its number and claim, which opens its page of `pages`."""
     st.html(f"<style>{STYLE}</style>")
@@ -60,17 +71,14 @@ def show(lessons: Sequence[Lesson], pages: Mapping[str, st.Page]) -> None:
             st.page_link(pages[lessons[0].id], label="Start", icon=":material/chevron_right:")
     st.markdown(START)
     number = {lesson.id: k for k, lesson in enumerate(lessons, 1)}
-    by_id = {lesson.id: lesson for lesson in lessons}
-    placed = {id_ for *_, ids in FAMILIES for id_ in ids}
-    rest = [id_ for id_ in by_id if id_ not in placed]
-    families = [*FAMILIES, (*ALSO, rest)] if rest else FAMILIES
-    for row in range(0, len(families), 3):
-        for column, (name, cost, ids) in zip(st.columns(3, gap="medium"), families[row : row + 3], strict=False):
+    shown = families(lessons)
+    for row in range(0, len(shown), 3):
+        for column, (name, cost, members) in zip(st.columns(3, gap="medium"), shown[row : row + 3], strict=False):
             with column.container(border=True, height="stretch"):
                 st.markdown(f"**{name}**  \n:gray[{cost}]")
-                for id_ in filter(by_id.get, ids):  # a page that was taken off the list
-                    st.page_link(pages[id_], label=f"{number[id_]}. {by_id[id_].menu}", icon=by_id[id_].icon)
-                    st.caption(by_id[id_].title)
+                for lesson in members:
+                    st.page_link(pages[lesson.id], label=f"{number[lesson.id]}. {lesson.menu}", icon=lesson.icon)
+                    st.caption(lesson.title)
     st.caption("Keys: PageDown and PageUp turn the pages, F leaves title, figure and controls only.")
     with st.expander("Words", icon=":material/menu_book:"):
         st.markdown("\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items()))

@@ -45,6 +45,9 @@ class Lesson:
     - live(values): draws what else is on the page, below the figure.
     - there: whether what the page shows has come with the library; else it is no page.
     - long(values): why the figure takes so long that it is made on request only; None where it does not.
+    - together: controls of which a site without a server has all combinations (`Control.few`); of the others it has one
+      at a time.
+    - in_app: what only the app can do here, said on such a site.
     """
 
     id: str
@@ -63,6 +66,8 @@ class Lesson:
     live: Callable[[Mapping], None] | None = None
     there: bool = True
     long: Callable[[Mapping], str | None] | None = None
+    together: Sequence[str] = ()
+    in_app: str = ""
 
     def __post_init__(self):
         if len(self.controls) > MOST_CONTROLS:

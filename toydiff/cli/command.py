@@ -24,6 +24,7 @@ from . import doctor as cli_doctor
 from . import score as cli_score
 from . import scoreboard as cli_scoreboard
 from . import sd as cli_sd
+from . import site as cli_site
 from . import solvers as cli_solvers
 from . import training as cli_training
 from .launchers import is_first_process
@@ -64,6 +65,7 @@ MOST_COST = 10
 EXAMPLES = """\
 examples:
   toydiff app                             the lessons in a browser
+  toydiff site --out lessons              the lessons as a folder that needs no server: open lessons/index.html
   toydiff demo --out pictures             five pictures with text: open pictures/index.html
   toydiff methods                         all names: solvers, time grids, schedules, mixtures, methods, problems
   toydiff sample --mixture spirals --steps 8 --out spirals.png
@@ -810,6 +812,11 @@ COMMANDS = {
         "the lessons as pages in a browser: figures, sliders, code",
         cli_app.arguments,
     ),
+    "site": Command(
+        cli_site.run,
+        "the same pages as a folder for any web host: no server, no network",
+        cli_site.arguments,
+    ),
     "zoo": Command(
         cli_training.zoo,
         "the bundled weights: list them, or build them again",
@@ -847,6 +854,7 @@ MORE = {
     ),
     "score": cli_score.MORE,
     "scoreboard": cli_scoreboard.MORE,
+    "site": cli_site.MORE,
     "doctor": (
         "It reads JSON and the headers of .safetensors files: no weight is loaded, and no code of the folder runs.\n"
         "What could not be loaded is refused with the same reason. A value that is not finite is not seen."

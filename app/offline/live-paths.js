@@ -1,0 +1,264 @@
+// The page of trajectories, computed here: solver, schedule, steps, and a mixture that is drawn by hand. The figure is
+// the page's own first one with other points in it.
+"use strict";
+window.toydiffLive = (page, set) => {
+  const { mixtures, power, uniforms, normals, colors, stochastic, wide, shades, dark: turned, ranges } = page.live;
+  const E = window.toydiffExact, NAMED = Object.fromEntries(Object.entries(mixtures).map(([name, rows]) => [name, rows.map(component)]));
+  const noises = split(Float32Array.from(new Float32Array(Uint8Array.from(atob(page.live.noises), (c) => c.charCodeAt(0)).buffer)), normals.length);
+  let kept = {}, frozen = null; // the last exact ends; the plane's limits while a mode is dragged
+
+  function component(row) {
+    if (row.length === 4) return E.round(...row);
+    const [x, y, weight, s, r, ...axes] = row;
+    return { x, y, weight, stds: [s, r], axes };
+  }
+
+  function split(values, size) {
+    return Array.from({ length: values.length / size }, (_, k) => Float64Array.from(values.subarray(k * size, (k + 1) * size)));
+  }
+
+  // ---- a mixture as a word of the link: x,y,std,weight;...
+
+  function rowsOf(word) {
+    const rows = word.split(";").map((row) => row.split(",").map((cell) => (cell.trim() ? Number(cell) : NaN)));
+    const fits = (row) => row.length === 4 && row.every((value, k) => value >= ranges[k][0] && value <= ranges[k][1]);
+    return rows.length <= ranges.at(-1) && rows.every(fits) ? rows : null;
+  }
+
+  const wordOf = (rows) => rows.map((row) => row.map((value) => Number(value.toPrecision(4))).join(",")).join(";");
+
+  function mixtureOf(word) {
+    if (NAMED[word]) return NAMED[word];
+    const rows = rowsOf(word), total = rows.reduce((sum, row) => sum + row[3], 0);
+    return rows.map(([x, y, std, weight]) => E.round(x, y, std, weight / total));
+  }
+
+  function drawable(word) { // the rows of any mixture; those of a ready-made one are made round
+    if (!NAMED[word]) return rowsOf(word);
+    const most = Math.max(...NAMED[word].map((one) => one.weight)), cut = (value) => Math.round(value * 1e3) / 1e3;
+    return NAMED[word].map(({ x, y, weight, stds: [s, r] }) => [x, y, Math.sqrt((s * s + r * r) / 2), weight / most].map(cut));
+  }
+
+  function value(name, text) {
+    const rows = name === "mixture" && rowsOf(text);
+    if (!rows) return null;
+    const total = rows.reduce((sum, row) => sum + row[3], 0), list = (k) => `[${rows.map((row) => row[k]).join(", ")}]`;
+    const means = `[${rows.map(([x, y]) => `[${x}, ${y}]`).join(", ")}]`, weights = `[${rows.map((row) => row[3] / total).join(", ")}]`;
+    const code = `toydiff.GaussianMixture(${means}, std=${list(2)}, weights=${weights}, labels=range(${rows.length}))`;
+    return { own: true, label: "drawn by hand", texts: [text], code };
+  }
+
+  const knows = (name, text) => ({ schedule: E.SCHEDULES, a: E.SOLVERS, b: E.SOLVERS, mixture: NAMED })[name]?.hasOwnProperty(text) ?? true;
+  const draws = (chosen) => ["schedule", "a", "b"].every((name) => knows(name, chosen[name])) && (NAMED[chosen.mixture] || rowsOf(chosen.mixture));
+
+  // ---- what is measured
+
+  function shorter(value) { // two digits, as Python's .2g writes them
+    const exponent = value ? Math.floor(Math.log10(Number(value.toPrecision(2)))) : 0;
+    if (exponent >= -4 && exponent < 2) return String(Number(value.toPrecision(2)));
+    const [digits, power] = value.toExponential(1).split("e");
+    return `${Number(digits)}e${power[0]}${power.slice(1).padStart(2, "0")}`;
+  }
+
+  const distance = (one, other) => Math.sqrt(one.reduce((sum, value, i) => sum + (value - other[i]) ** 2, 0) / (one.length / 2));
+
+  function runs({ mixture: word, schedule: name, a, b, steps }) {
+    const mixture = mixtureOf(word), schedule = E.SCHEDULES[name], size = E.sizeOf(mixture, power), N = Number(steps);
+    const noise = E.start(mixture, schedule, uniforms, normals), key = `${word} ${name} ${Boolean(frozen)}`;
+    if (kept.key !== key) kept = { key, exact: E.flow(mixture, schedule, noise, frozen ? 1e-4 : 1e-7) };
+    const rows = [], paths = [];
+    for (const [side, solver] of [["A", a], ["B", b]]) {
+      const path = E.solve(mixture, schedule, solver, noise, N, size, noises), error = distance(path.xs.at(-1), kept.exact);
+      const head = `${side}: ${solver}, ${path.calls} call${path.calls > 1 ? "s" : ""}, error ${shorter(error)}`;
+      const far = wide.includes(name), scale = ({ alpha, sigma }) => (far ? 1 / Math.hypot(alpha, sigma) : 1);
+      paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels: path.levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(path.levels[i]))) });
+      rows.push({ side, solver, steps: N, nfe: path.calls, rms_error: error, modes: mixture.length });
+    }
+    return { mixture, exact: kept.exact, paths, rows };
+  }
+
+  function words(rows) {
+    const [near, far] = [...rows].sort((one, other) => one.rms_error - other.rms_error), steps = `${near.steps} step${near.steps > 1 ? "s" : ""}`;
+    let text = "From each noise the ODE has <b>one</b> exact end (its ring). ";
+    if (near.solver === far.solver) text += `With ${steps} <b>${near.solver}</b> ends ${shorter(near.rms_error)} away from it. `;
+    else {
+      const times = far.rms_error / Math.max(near.rms_error, 1e-12);
+      text += `With ${steps} <b>${near.solver}</b> ends ${shorter(near.rms_error)} away from it, <b>${far.solver}</b> ${shorter(far.rms_error)}`;
+      text += times > 1.05 && times < 1e6 ? `: ${times.toFixed(1)} times as far. ` : ". ";
+    }
+    const wanders = [...new Set(rows.map((row) => row.solver))].filter((solver) => stochastic.includes(solver));
+    if (wanders.length) return `${text}The noise added by ${wanders.join(" and ")} on the way makes another sample of the same density, which need not end there.`;
+    if (near.modes === 1) return `${text}With one mode a particle has nothing to decide.`;
+    return `${text}Move the time to see where paths turn: between noise and data, where a particle chooses its mode.`;
+  }
+
+  // ---- the figure
+
+  const POINTS = 121, FEW = 16, DOT = 4 / 480; // of a picture's side; states that are dots; a dot's size in planes
+  const canvas = Object.assign(document.createElement("canvas"), { width: POINTS, height: POINTS }), pen = canvas.getContext("2d");
+
+  function square(mixture, paths) { // [x low, x high], [y low, y high]: three standard deviations of each mode, and all states
+    const low = [Infinity, Infinity], high = [-Infinity, -Infinity];
+    const see = (p, j) => ((low[j] = Math.min(low[j], p)), (high[j] = Math.max(high[j], p)));
+    for (const { x, y, stds: [s, r], axes: [a, b, c, d] } of mixture) {
+      const spread = [3 * Math.hypot(a * s, b * r), 3 * Math.hypot(c * s, d * r)];
+      [x, y].forEach((m, j) => (see(m - spread[j], j), see(m + spread[j], j)));
+    }
+    for (const { xs } of paths) for (const x of xs) x.forEach((v, i) => see(v, i % 2));
+    const reach = (1.04 * Math.max(high[0] - low[0], high[1] - low[1])) / 2;
+    return [0, 1].map((j) => [(low[j] + high[j]) / 2 - reach, (low[j] + high[j]) / 2 + reach]);
+  }
+
+  function picture(mixture, [[left, right], [bottom, top]], [pale, full]) { // of the density, the square root of its shade
+    const line = (from, to) => Float64Array.from({ length: POINTS }, (_, i) => from + ((to - from) * i) / (POINTS - 1));
+    const values = E.density(mixture, line(left, right), line(top, bottom)), image = pen.createImageData(POINTS, POINTS);
+    const [from, to] = [pale, full].map((color) => [1, 3, 5].map((k) => parseInt(color.slice(k, k + 2), 16)));
+    const most = values.reduce((one, other) => Math.max(one, other)) || 1;
+    values.forEach((p, k) => {
+      const part = Math.sqrt(p / most);
+      for (let c = 0; c < 3; c++) image.data[4 * k + c] = Math.round(from[c] + part * (to[c] - from[c]));
+      image.data[4 * k + 3] = 255;
+    });
+    pen.putImageData(image, 0, 0);
+    return canvas.toDataURL();
+  }
+
+  const cut = (v) => Math.round(v * 1e4) / 1e4;
+  const side = (x, j) => Array.from({ length: x.length / 2 }, (_, i) => cut(x[2 * i + j]));
+  function joined(xs, j) { // all paths as one line with gaps
+    const out = [];
+    for (let i = j; i < xs[0].length; i += 2) {
+      for (const x of xs) out.push(cut(x[i]));
+      out.push(null);
+    }
+    return out;
+  }
+
+  // All states as one line of dashes, as long as wide: hundreds of markers would take most of the time of a figure.
+  function dotted(line, xs, reach) {
+    const half = (DOT * reach) / 2, ends = (v, j) => (j ? [v, v, null] : [v - half, v + half, null]);
+    const [x, y] = [0, 1].map((j) => xs.flatMap((points) => side(points, j).flatMap((v) => ends(v, j))));
+    return { ...line, x, y, line: { ...line.line, width: 4 }, showlegend: false };
+  }
+
+  function made(chosen, figure, dark) {
+    const { mixture, exact, paths, rows } = runs(chosen), limits = frozen ?? square(mixture, paths);
+    const { layout, data } = figure, color = (name) => (dark && turned[name]) || name, air = (limits[0][1] - limits[0][0]) / (POINTS - 1);
+    const source = picture(mixture, limits, shades[dark ? 1 : 0]), most = Math.floor(110 / paths.length), states = [];
+    paths.forEach(({ head, solver, xs }, k) => {
+      const [line, rings, dots] = data.slice(3 * k, 3 * k + 3), end = xs.at(-1);
+      Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: "lines" });
+      line.line.color = dots.marker.color = color(colors[solver]);
+      if (xs.length <= FEW) states.push(dotted(line, xs, limits[0][1] - limits[0][0]));
+      Object.assign(rings, { x: side(exact, 0), y: side(exact, 1) });
+      Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
+      Object.assign(layout.images[k], { source, x: limits[0][0] - air / 2, y: limits[1][1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
+      layout.annotations[k].text = head.length <= most ? head : head.replace(/, (?=[^,]*$)/, ",<br>");
+      layout[`xaxis${k ? k + 1 : ""}`].range = limits[0];
+      layout[`yaxis${k ? k + 1 : ""}`].range = limits[1];
+    });
+    const lines = Math.max(...layout.annotations.map(({ text }) => text.split("<br>").length)) + 1, times = paths[0].levels.map(({ t }) => t);
+    layout.margin.t = 10 + Math.floor(1.35 * layout.font.size * lines);
+    figure.frames = times.map((t, i) => ({ name: String(i), traces: [2, 5], data: paths.map(({ xs }) => ({ type: "scatter", x: side(xs[i], 0), y: side(xs[i], 1) })) }));
+    const [slider] = layout.sliders, [button] = layout.updatemenus[0].buttons, [, how] = slider.steps[0].args;
+    slider.steps = times.map((t, i) => ({ args: [[String(i)], how], label: t.toFixed(3), method: "animate" }));
+    slider.active = times.length - 1;
+    button.args[0] = times.map((t, i) => String(i));
+    button.args[1].frame.duration = Math.max(60, Math.floor(3600 / times.length));
+    data.push(...states);
+    const said = words(rows);
+    return { figure, dark: [], words: said, alt: `${page.title}. ${said.replace(/<.*?>/g, "")}`, rows };
+  }
+
+  // ---- drawing a mixture on the first plane: a click makes a mode, a drag moves it, Delete or a double click takes it away
+
+  const board = Object.assign(document.createElement("div"), { className: "board", hidden: true });
+  const hint = "a click makes a mode, a drag moves it, a double click takes it away; + and − on a chosen one change its width";
+  let word, rows = [], waits = false;
+
+  const plane = () => document.querySelector(".figure")._fullLayout;
+  const update = () => {
+    if (waits) return;
+    waits = true;
+    requestAnimationFrame(() => ((waits = false), set("mixture", wordOf(rows))));
+  };
+
+  function follow(chosen) { // after each figure: the handles stand where its modes are
+    const drag = board.querySelector(".dragged");
+    if (!drag && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
+    if (board.hidden || !plane()) return;
+    const { xaxis, yaxis } = plane();
+    Object.assign(board.style, { left: `${xaxis._offset}px`, top: `${yaxis._offset}px`, width: `${xaxis._length}px`, height: `${yaxis._length}px` });
+    while (board.children.length > rows.length) board.lastChild.remove();
+    while (board.children.length < rows.length) board.append(handle());
+    rows.forEach(([x, y], k) => {
+      Object.assign(board.children[k].style, { left: `${xaxis.l2p(x)}px`, top: `${yaxis.l2p(y)}px` });
+      board.children[k].setAttribute("aria-label", `mode ${k + 1} at ${x}, ${y}: arrows move it`);
+    });
+  }
+
+  const at = (event) => {
+    const box = board.getBoundingClientRect(), { xaxis, yaxis } = plane();
+    return [xaxis.p2l(event.clientX - box.left), yaxis.p2l(event.clientY - box.top)].map((v, k) => Math.round(Math.min(Math.max(v, ranges[k][0]), ranges[k][1]) * 100) / 100);
+  };
+  const index = (dot) => [...board.children].indexOf(dot);
+
+  function remove(k) {
+    if (rows.length > 1) rows.splice(k, 1), update();
+  }
+
+  function handle() {
+    const dot = Object.assign(document.createElement("button"), { type: "button", className: "mode" });
+    dot.onpointerdown = (event) => {
+      event.stopPropagation();
+      dot.setPointerCapture(event.pointerId);
+      dot.classList.add("dragged");
+      frozen = [plane().xaxis.range, plane().yaxis.range].map((range) => [...range]);
+    };
+    dot.onpointermove = (event) => {
+      if (!dot.classList.contains("dragged") || !event.buttons) return;
+      rows[index(dot)].splice(0, 2, ...at(event));
+      update();
+    };
+    dot.onpointerup = dot.onpointercancel = () => {
+      dot.classList.remove("dragged");
+      frozen = null;
+      update();
+    };
+    dot.ondblclick = (event) => (event.stopPropagation(), remove(index(dot)));
+    dot.onclick = (event) => event.stopPropagation();
+    dot.onkeydown = (event) => {
+      const row = rows[index(dot)], step = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
+      const wider = { "+": 1.2, "=": 1.2, "-": 1 / 1.2 }[event.key];
+      if (event.key === "Delete" || event.key === "Backspace") remove(index(dot));
+      else if (step) [0, 1].forEach((j) => (row[j] = Math.round((row[j] + step[j]) * 100) / 100));
+      else if (wider) row[2] = Number(Math.min(Math.max(row[2] * wider, ranges[2][0]), ranges[2][1]).toPrecision(3));
+      else return;
+      event.preventDefault(), event.stopPropagation(), update();
+    };
+    return dot;
+  }
+
+  board.onclick = (event) => {
+    if (rows.length >= ranges.at(-1)) return;
+    rows.push([...at(event), ...rows.at(-1).slice(2)]);
+    update();
+  };
+
+  function begin(chosen) {
+    document.querySelector(".stBidiComponent").append(board);
+    const button = Object.assign(document.createElement("button"), { type: "button", id: "draw", textContent: "draw", title: hint });
+    button.setAttribute("aria-pressed", "false");
+    button.onclick = () => {
+      board.hidden = !board.hidden;
+      button.setAttribute("aria-pressed", String(!board.hidden));
+      follow(chosen());
+      document.querySelector(".notice").hidden = board.hidden;
+      document.querySelector(".notice").textContent = `On the first plane ${hint}.`;
+    };
+    document.forms[0].elements.mixture.after(button);
+    new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));
+  }
+
+  return { knows, draws, value, made, follow, begin };
+};
