@@ -27,7 +27,7 @@ def model(run):
 
 def test_teacher_and_student_are_measured_alike(run, model, monkeypatch):
     monkeypatch.setattr(clips, "REFERENCE", 20)
-    teacher = moving_digits.teacher_of_run(run)
+    teacher = runs.teacher_of_run(run)
     assert teacher.denoiser is not model.denoiser
     assert teacher.about["sampler"]["solver"] == run.problem.walk[0]
     rows = [sampled(each, TinyClips(), 2, n=4) for each in (teacher, model)]

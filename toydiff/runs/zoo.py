@@ -37,6 +37,9 @@ MEASURED = 5000
 GUIDED_ID = "digits-guided"
 """The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
 
+CLIPS_ID, CLIPS_TEACHER_ID = "clips-animatelcm", "clips-teacher"
+"""The fast model of clips of digits, and the video teacher that its training makes first."""
+
 TOKENS_ID = "markov-discrete-flow-matching"
 """The posterior of strings, the teacher of the methods of tokens."""
 
@@ -75,6 +78,11 @@ class WeightsRecipe:
     """The seed of the weights that are stored."""
     seeds: int = 1
     """How many trainings are measured: with `seed` and the next ones. Only the first one's weights are stored."""
+    base: str | None = None
+    """The id of the weights that these are stored as a change of; None is the start, or the teacher."""
+    teacher_of: str | None = None
+    """The id of the student whose training makes these weights as its teacher; None where they are a training's own
+    result."""
 
 
 _EULER: dict[str, Any] = {"solver": "ddim", "grid": "uniform"}  # on the linear schedule DDIM is Euler
@@ -373,6 +381,23 @@ _RECIPES = [
         teacher=TOKENS_ID,
         steps=(1, 2, 4, 8),
     ),
+    WeightsRecipe(
+        id=CLIPS_TEACHER_ID,
+        method="animatelcm",
+        problem="clips",
+        steps=(25,),
+        guidance_scale=GUIDANCE,
+        base=TEACHER_ID,
+        teacher_of=CLIPS_ID,
+    ),
+    WeightsRecipe(
+        id=CLIPS_ID,
+        method="animatelcm",
+        problem="clips",
+        steps=(1, 2, 4, 8),
+        guidance_scale=GUIDANCE,
+        base=CLIPS_TEACHER_ID,
+    ),
 ]
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
@@ -416,6 +441,8 @@ def build(
     for id_ in chosen or ():
         if id_ not in ids():
             raise unknown("bundled weights", id_, ids())
+    if chosen:  # with the teachers that their trainings make
+        chosen = [*chosen, *(id_ for id_, recipe in RECIPES.items() if recipe.teacher_of in chosen)]
     with Lock(work), Lock(out) if out.resolve() != work.resolve() else contextlib.nullcontext():
         for id_ in ids():
             if (not chosen or id_ in chosen) and not (missing and not is_missing(id_, out)):
@@ -480,7 +507,7 @@ def _samples(recipe: WeightsRecipe) -> int:
 def _made_of(recipe: WeightsRecipe, out: Path) -> dict[str, str | None]:
     """The checksums of the weights that a recipe begins with, by id; None for those that are not there."""
     found = {}
-    for id_ in (recipe.teacher, recipe.start):
+    for id_ in (recipe.teacher, recipe.start, recipe.base):
         if id_ is not None:
             known = (out / f"{id_}.json").exists()
             found[id_] = weights.read_about(id_, out)["sha256"] if known else None
@@ -539,7 +566,7 @@ def build_one(
         model, passes = trained(recipe.seed)
         stored, of_base = _stored(recipe, model.denoiser, out)
         about = {
-            "title": f"{runs.card(recipe.method).title} on {problem(recipe.problem).name}",
+            "title": _title(recipe),
             **model.about,
             "command": f"toydiff zoo build {recipe.id}",
             "teacher": recipe.teacher,
@@ -561,6 +588,11 @@ def build_one(
         weights.change_about(recipe.id, {"repeats": weights.read_about(recipe.id, out)["repeats"] + again}, out)
 
 
+def _title(recipe: WeightsRecipe) -> str:
+    title = f"{runs.card(recipe.method).title} on {problem(recipe.problem).name}"
+    return title if recipe.teacher_of is None else f"The teacher of {title}"
+
+
 def _trained(
     recipe: WeightsRecipe, seed: int, work: Path, out: Path, progress: bool, device: str
 ) -> tuple[runs.Model, int]:
@@ -577,7 +609,7 @@ def _trained(
             teacher_name=recipe.teacher,
             progress=progress,
         )
-    folder = work / recipe.id / str(seed)
+    folder = work / (recipe.teacher_of or recipe.id) / str(seed)
     run = runs.train(
         recipe.method,
         the_problem,
@@ -595,11 +627,15 @@ def _trained(
     curve = _followed(run, folder.with_name(f"{seed}.curve.json"))
     run.finish()
     model = runs.load(folder)
-    about = dict(model.about) | {
+    about, D = dict(model.about), model.denoiser
+    if recipe.teacher_of is not None:
+        taught = runs.teacher_of_run(run, *recipe.steps)
+        about, D = about | {name: taught.about[name] for name in ("denoiser", "sampler")}, taught.denoiser
+    about |= {
         "seconds": max(model.about["seconds"], curve[-1]["seconds"]),  # with those before an interruption
         "curve": [point | {"passes": passes * point["updates"]} for point in curve],
     }
-    return runs.Model(model.denoiser, about, model.data), passes
+    return runs.Model(D, about, model.data), passes
 
 
 def _followed(run: runs.Run, path: Path) -> list[dict]:
@@ -609,14 +645,19 @@ def _followed(run: runs.Run, path: Path) -> list[dict]:
     before = max((point["seconds"] for point in known.values()), default=0.0)
     measure = runs.evaluator(run.problem, run.about, run.training)
     every = -(-run.knobs.updates // POINTS)
+
+    def keep(updates: int) -> None:
+        found = measure(run.training.average.module)
+        known[updates] = {"updates": updates, "seconds": before + run.seconds} | {
+            name: found[name] for name in ("distance", "accuracy")
+        }
+        write_json(path, list(known.values()))
+
     for record in run:
         if record.step % every == 0 or record.last:
-            found = measure(run.training.average.module)
-            seconds = before + run.seconds
-            known[record.step] = {"updates": record.step, "seconds": seconds} | {
-                name: found[name] for name in ("distance", "accuracy")
-            }
-            write_json(path, list(known.values()))
+            keep(record.step)
+    if not known:  # the run was at its end before it was followed
+        keep(run.knobs.updates)
     return sorted(known.values(), key=lambda point: point["updates"])
 
 
@@ -656,7 +697,7 @@ def _stored(recipe: WeightsRecipe, D: Denoiser | Posterior, out: Path) -> tuple[
     A large network that started from bundled weights is stored as its change of that base, any other in half precision.
     """
     tensors = weights.storable(D).net.state_dict()
-    base = recipe.start or recipe.teacher
+    base = recipe.base or recipe.start or recipe.teacher
     if base is None or 2 * sum(t.numel() for t in tensors.values()) < LARGE:
         return {key: value.half() for key, value in tensors.items()}, {"base": None}
     before, about = weights.network_tensors(base, out)

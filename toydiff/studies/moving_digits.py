@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..denoisers import Denoiser, LambdaDenoiser
+from ..denoisers import LambdaDenoiser
 from ..distill.animatelcm import load_base
 from ..distill.diffusion import diffusion_loss
 from ..nets import FirstFrame
 from ..problems import ClipsProblem
 from ..problems.classifier import Classifier, moved
 from ..problems.clips import STYLES, ink, middle, turning_rate
-from ..runs import Model, Run, sample
+from ..runs import Model, sample
 from ..solvers import solve
 from ..support.checks import check_count, unknown
 from ..support.seeds import seeded
@@ -25,15 +25,6 @@ from ..training import EMA, Draws, Turn, fit
 GUIDANCE = 1.5
 """The guidance scale of all samples here."""
 STEPS, OF_TEACHER = (1, 2, 4, 8), 25
-
-
-def teacher_of_run(run: Run) -> Model:
-    """The video teacher of a finished run of `animatelcm`, sampled as the problem's undistilled models are."""
-    teacher = run.training.targets["teacher average"].module.eval().requires_grad_(False)
-    assert isinstance(teacher, Denoiser)
-    solver, grid = run.problem.walk
-    sampler = {"solver": solver, "grid": grid, "steps": [OF_TEACHER]}
-    return Model(teacher, run.about | {"method": "teacher", "sampler": sampler})
 
 
 def sampled(model: Model, on: ClipsProblem, steps: int, n: int = 500, seed: int = 0) -> dict[str, float]:
