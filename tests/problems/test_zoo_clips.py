@@ -57,10 +57,6 @@ def test_one_training_gives_the_student_and_its_teacher(recipes, tmp_path):
     assert same >= {k for k, v in t.image.state_dict().items() if v.ndim == 4}
     twice = [name for name in weights.load("s", out)[0] if name.endswith(".original")]
     assert twice == ["image.embed.guidance.parametrizations.weight.original"], "the teacher has all others"
-    # the teacher is made anew of something else: the student is of no use
-    weights.change_about("t", {"sha256": "0" * 64}, out)
-    with pytest.raises(ValueError, match="built anew since; run: toydiff zoo build s"):
-        weights.load_denoiser("s", out)
 
 
 def _scale(D):

@@ -123,7 +123,7 @@ def teacher_of_run(run: Run, steps: int = 25) -> Model:
     teacher = run.training.targets[TAUGHT].module.eval().requires_grad_(False)
     assert isinstance(teacher, Denoiser)
     solver, grid = run.problem.walk
-    own = {
+    own: dict[str, Any] = {
         "denoiser": weights.describe(teacher),
         "sampler": {"solver": solver, "grid": grid, "steps": [steps]},
     }
