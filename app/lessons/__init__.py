@@ -15,6 +15,7 @@ from .consistency import LESSON as consistency
 from .scores import LESSON as scores
 from .digits import LESSON as digits
 from .tokens import LESSON as tokens
+from .clips import LESSON as clips
 from .stable_diffusion import LESSON as stable_diffusion
 
 LESSONS = tuple(lesson for lesson in list(globals().values()) if isinstance(lesson, Lesson))

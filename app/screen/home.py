@@ -22,9 +22,9 @@ FAMILIES = (
     ("Jump to the end", "A training, with or without a teacher. Then one call; more calls may help.", ("consistency",)),
     ("Compare two scores", "A training with two networks beside the student. Then one call.", ("scores",)),
     (
-        "On images and tokens",
-        "The same methods on digits, steps on discrete data, and the same solvers on a checkpoint.",
-        ("digits", "tokens", "stable-diffusion"),
+        "On images, tokens and clips",
+        "The same methods on digits and clips, steps on discrete data, and the same solvers on a checkpoint.",
+        ("digits", "tokens", "clips", "stable-diffusion"),
     ),
 )
 """Families of pages: name, cost, ids of lessons. Lessons that are in none come last."""

@@ -127,7 +127,7 @@ def teacher_of_run(run: Run, steps: int = 25) -> Model:
         "denoiser": weights.describe(teacher),
         "sampler": {"solver": solver, "grid": grid, "steps": [steps]},
     }
-    return Model(teacher, run.finish().about | own, run.data)
+    return Model(teacher, dict(run.finish().about) | own, run.data)
 
 
 class _Kept(nn.Module):

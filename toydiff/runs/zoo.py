@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from .. import runs, weights
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..discrete import Posterior
-from ..problems import DigitsProblem, problem
+from ..distill.animatelcm import personal_base, swapped
+from ..nets import ClipNet
+from ..problems import ClipsProblem, DigitsProblem, problem
 from ..problems.classifier import Classifier
 from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
 from ..problems.pairs import Recipe as PairRecipe
@@ -400,13 +402,18 @@ _RECIPES = [
     ),
 ]
 
+STYLES = {f"clips-{style}": style for style in ("outlined", "inverted")}
+"""Personal image networks, by id: each is the video teacher's image network, trained further on single frames in a
+style (`personal_base`)."""
+STYLE_UPDATES = 500
+
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
 """The recipes by id, in an order in which they can be built: a teacher comes before its students."""
 
 
 def ids() -> list[str]:
     """The ids of all that can be built, in an order in which it can: first the features that measuring needs."""
-    return [FEATURES_ID, *RECIPES]
+    return [FEATURES_ID, *RECIPES, *STYLES]
 
 
 def listing() -> list[dict]:
@@ -448,6 +455,8 @@ def build(
             if (not chosen or id_ in chosen) and not (missing and not is_missing(id_, out)):
                 if id_ == FEATURES_ID:
                     build_features(out, progress)
+                elif id_ in STYLES:
+                    build_style(id_, out)
                 else:
                     build_one(RECIPES[id_], work, out, progress, device=device, missing=missing)
                 yield _entry(weights.read_about(id_, out))
@@ -458,6 +467,9 @@ def is_missing(id_: str, out: Path = weights.FOLDER) -> bool:
     that are there now, or are not measured as the recipe says."""
     if id_ == FEATURES_ID:
         return not _is_whole(id_, out)
+    if id_ in STYLES:
+        made_of = _shas(CLIPS_TEACHER_ID, CLIPS_ID, out=out)
+        return not _is_whole(id_, out) or weights.read_about(id_, out)["of"] != made_of
     recipe = RECIPES[id_]
     return not (_is_trained(recipe, out) and _is_measured(recipe, out)) or bool(_seeds_left(recipe, out))
 
@@ -506,12 +518,8 @@ def _samples(recipe: WeightsRecipe) -> int:
 
 def _made_of(recipe: WeightsRecipe, out: Path) -> dict[str, str | None]:
     """The checksums of the weights that a recipe begins with, by id; None for those that are not there."""
-    found = {}
-    for id_ in (recipe.teacher, recipe.start, recipe.base):
-        if id_ is not None:
-            known = (out / f"{id_}.json").exists()
-            found[id_] = weights.read_about(id_, out)["sha256"] if known else None
-    return found
+    of = dict.fromkeys(id_ for id_ in (recipe.teacher, recipe.start, recipe.base) if id_ is not None)
+    return _shas(*of, out=out)
 
 
 def build_features(out: Path, progress: bool = False) -> dict:
@@ -542,6 +550,41 @@ def build_features(out: Path, progress: bool = False) -> dict:
     }
     weights.save(FEATURES_ID, known.tensors(), about, out)
     return weights.read_about(FEATURES_ID, out)
+
+
+def build_style(id_: str, out: Path = weights.FOLDER) -> dict:
+    """Train a personal image network, store it as its change of the video teacher's, and measure the student above it
+    in 4 steps, on clips in its style. Returns its JSON."""
+    on, teacher = ClipsProblem(STYLES[id_]), weights.load_denoiser(CLIPS_TEACHER_ID, out)
+    image = LambdaDenoiser(cast(ClipNet, teacher.net).base(), teacher.schedule, teacher.kind)
+    began = time.perf_counter()
+    personal = personal_base(image, on, STYLE_UPDATES)
+    before, of_base = weights.network_tensors(CLIPS_TEACHER_ID, out)
+    about = {
+        "title": f"Personal image network of clips, {STYLES[id_]}",
+        "method": None,
+        "problem": on.name,
+        "seed": 0,
+        "updates": STYLE_UPDATES,
+        "seconds": time.perf_counter() - began,
+        "command": f"toydiff zoo build {id_}",
+        "denoiser": weights.describe(personal),
+        "base": CLIPS_TEACHER_ID,
+        "base_sha256": of_base["sha256"],
+        "of": _shas(CLIPS_TEACHER_ID, CLIPS_ID, out=out),
+        "rows": [],
+    }
+    weights.save(id_, weights.change(personal.net.state_dict(), before), about, out)
+    kept, student = weights.load_denoiser(id_, out), weights.read_about(CLIPS_ID, out)
+    above = runs.Model(swapped(weights.load_denoiser(CLIPS_ID, out), kept.net), student)
+    weights.change_about(id_, {"rows": runs.evaluate(above, on, steps=(4,), guidance_scale=GUIDANCE)}, out)
+    return weights.read_about(id_, out)
+
+
+def _shas(*chosen: str, out: Path) -> dict[str, str | None]:
+    """The checksums of weights by id; None for those that are not there."""
+    known = {id_ for id_ in chosen if (out / f"{id_}.json").exists()}
+    return {id_: weights.read_about(id_, out)["sha256"] if id_ in known else None for id_ in chosen}
 
 
 def build_one(
@@ -632,7 +675,8 @@ def _trained(
         taught = runs.teacher_of_run(run, *recipe.steps)
         about, D = about | {name: taught.about[name] for name in ("denoiser", "sampler")}, taught.denoiser
     about |= {
-        "seconds": max(model.about["seconds"], curve[-1]["seconds"]),  # with those before an interruption
+        # with those before an interruption; a run that had ended before has no curve
+        "seconds": max([model.about["seconds"], *(point["seconds"] for point in curve)]),
         "curve": [point | {"passes": passes * point["updates"]} for point in curve],
     }
     return runs.Model(D, about, model.data), passes
@@ -645,19 +689,14 @@ def _followed(run: runs.Run, path: Path) -> list[dict]:
     before = max((point["seconds"] for point in known.values()), default=0.0)
     measure = runs.evaluator(run.problem, run.about, run.training)
     every = -(-run.knobs.updates // POINTS)
-
-    def keep(updates: int) -> None:
-        found = measure(run.training.average.module)
-        known[updates] = {"updates": updates, "seconds": before + run.seconds} | {
-            name: found[name] for name in ("distance", "accuracy")
-        }
-        write_json(path, list(known.values()))
-
     for record in run:
         if record.step % every == 0 or record.last:
-            keep(record.step)
-    if not known:  # the run was at its end before it was followed
-        keep(run.knobs.updates)
+            found = measure(run.training.average.module)
+            seconds = before + run.seconds
+            known[record.step] = {"updates": record.step, "seconds": seconds} | {
+                name: found[name] for name in ("distance", "accuracy")
+            }
+            write_json(path, list(known.values()))
     return sorted(known.values(), key=lambda point: point["updates"])
 
 

@@ -109,12 +109,14 @@ FROZEN, ADAPTER = ".original", ".0.down"
 
 
 def _aligned(base: Mapping[str, Tensor], names: Mapping[str, object]) -> dict[str, Tensor]:
-    """A base's tensors by the names that they have in a network of `names`: inside a network of clips, and below
-    low-rank adapters."""
-    inside = IMAGE if any(name.startswith(IMAGE) for name in names) else ""
-    if any(name.startswith(IMAGE) for name in base):
-        inside = ""
-    return {stored_name(inside + name, names): tensor for name, tensor in base.items()}
+    """A base's tensors by the names that they have in a network of `names`: an image network inside one of clips and
+    below low-rank adapters, or the one inside for an image network."""
+    of_clips, inside = (any(name.startswith(IMAGE) for name in one) for one in (base, names))
+    if of_clips and not inside:
+        base = {name.removeprefix(IMAGE): tensor for name, tensor in base.items() if name.startswith(IMAGE)}
+    elif inside and not of_clips:
+        base = {IMAGE + name: tensor for name, tensor in base.items()}
+    return {stored_name(name, names): tensor for name, tensor in base.items()}
 
 
 def network_tensors(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor], dict]:
