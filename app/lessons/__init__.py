@@ -19,6 +19,7 @@ from .adversarial import LESSON as adversarial
 from .digits import LESSON as digits
 from .scoreboard import LESSON as scoreboard
 from .tokens import LESSON as tokens
+from .clips import LESSON as clips
 from .stable_diffusion import LESSON as stable_diffusion
 
 LESSONS = tuple(lesson for lesson in list(globals().values()) if isinstance(lesson, Lesson) and lesson.there)

@@ -30,9 +30,9 @@ FAMILIES = (
         ("scores", "adversarial"),
     ),
     (
-        "On images and tokens",
-        "The same methods on digits, steps on discrete data, and the same solvers on a checkpoint.",
-        ("digits", "scoreboard", "tokens", "stable-diffusion"),
+        "On images, tokens and clips",
+        "The same methods on digits and clips, steps on discrete data, and the same solvers on a checkpoint.",
+        ("digits", "scoreboard", "tokens", "clips", "stable-diffusion"),
     ),
 )
 """Families of pages: name, cost, ids of lessons. Lessons that are in none come last."""

@@ -3,6 +3,7 @@
 Each returns a `plotly.graph_objects.Figure`. `page(figure)` is a self-contained HTML page that works without a network.
 """
 
+from .clips import film_strip_interactive as film_strip
 from .digits import digits_interactive as digits
 from .digits import images_interactive as images
 from .digits import quality_interactive as quality
@@ -31,6 +32,7 @@ __all__ = [
     "convergence",
     "digits",
     "discriminators",
+    "film_strip",
     "images",
     "jump_errors",
     "lines",
