@@ -248,7 +248,7 @@ _RECIPES = [
         id="digits-adversarial",
         method="adversarial",
         teacher=TEACHER_ID,
-        start="digits-cd",
+        start="digits-dmd",
         changes={"updates": 250},
         steps=(1,),
     ),
