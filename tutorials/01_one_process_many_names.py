@@ -32,7 +32,6 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -584,4 +583,3 @@ key = {
     "bound with 1000 steps": bounds[1000],
 }
 assert key["identities_to_1e-10"] == 1
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

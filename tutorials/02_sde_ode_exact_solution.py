@@ -28,17 +28,16 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
-import json
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from toydiff import VP, Cosine, GaussianMixture, jump, reference, solve
 from toydiff.measure import floor, sliced_wasserstein
-from toydiff.plots import static, style
+from toydiff.plots import interactive, static, style
 from toydiff.solvers import DDIM, EulerMaruyama
 
 torch.set_default_dtype(torch.float64)
@@ -182,6 +181,7 @@ paths = {
 figure = static.trajectories(paths, ring)
 figure.set_dpi(80)
 display(figure)
+display(HTML(interactive.embedded(interactive.trajectories(paths, ring, title="Move the time"), "paths")))
 
 # %% [markdown]
 # Very different paths, and each ends at a mode. Pictures can flatter, so measure. On the line, whole densities, and not
@@ -577,4 +577,3 @@ key = {
     "ddim_step_error": step_error,
 }
 assert key["identities_to_1e-9"] == key["within_floor"] == 1
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

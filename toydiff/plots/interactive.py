@@ -1,19 +1,21 @@
 """The figures in plotly, for pages and notebooks: sliders instead of panels, and numbers on hover.
 
-Each returns a `plotly.graph_objects.Figure`. `page(figure)` is a self-contained HTML page that works without a network.
+Each returns a `plotly.graph_objects.Figure`. `page(figure)` is a self-contained HTML page that works without a network,
+`embedded` a small piece of one, for a notebook's output.
 """
 
 from .digits import digits_interactive as digits
 from .digits import images_interactive as images
 from .digits import quality_interactive as quality
 from .grids import time_grids_interactive as time_grids
-from .on_screen import page
+from .on_screen import embedded, page
 from .orders import convergence_interactive as convergence
 from .orders import work_precision_interactive as work_precision
 from .paths import lines_interactive as lines
 from .paths import pairs_interactive as pairs
 from .paths import reflow_interactive as reflow
 from .paths import rescaled_interactive as rescaled
+from .paths import samples_interactive as samples
 from .paths import trajectories_interactive as trajectories
 from .scores import score_coverage_interactive as score_coverage
 from .sweeps import spent_interactive as spent
@@ -28,6 +30,7 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
+    "embedded",
     "images",
     "jump_errors",
     "lines",
@@ -38,6 +41,7 @@ __all__ = [
     "reflow",
     "rescaled",
     "same_noise",
+    "samples",
     "score_coverage",
     "spent",
     "staircase",
