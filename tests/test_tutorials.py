@@ -93,6 +93,7 @@ def test_notebook_was_run_whole_and_holds_figures(source):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert source.with_suffix(".ipynb").stat().st_size < 2_000_000
 
 
 @SOURCES

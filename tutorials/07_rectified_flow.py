@@ -406,7 +406,14 @@ display(
         title="Reflow on the ring: paths in 50 steps, and where one step ends (S: of these 48; the table: of 300)",
     )
 )
-moved = interactive.reflow(walks, ring, one_step=one_step, lines=24, title="Move the time")
+two = ("round 0", "round 1")
+moved = interactive.reflow(
+    {name: walks[name] for name in two},
+    ring,
+    one_step={name: one_step[name] for name in two},
+    lines=24,
+    title="Move the time",
+)
 display(HTML(interactive.embedded(moved, "reflow")))
 
 # %%
