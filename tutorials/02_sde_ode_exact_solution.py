@@ -477,6 +477,20 @@ print(f"measured - formula: {shrink_gap:.0e}")
 
 # %%
 best = {name: values[-1] for name, values in distance.items()}
+identities = [beta_gap, eps_form, x0_form, freeze_gap, shrink_gap, gauss_gap, quantile_gap]
+key = {
+    "identities_to_1e-9": float(max(identities) < 1e-9),
+    "within_floor": float(max(best.values()) < 1.2 * max(data_floor.values)),
+    "std_ode": end_std["PF-ODE: ½ g² s, no noise"],
+    "std_sde": end_std["reverse SDE: g² s, noise"],
+    "std_swapped_sde": end_std["swapped: ½ g² s, noise"],
+    "std_swapped_ode_predicted": shrunk,
+    "std_swapped_sde_predicted": grown,
+    "ddim_std_4": measured[2],
+    "ddim_std_16": measured[4],
+    "ddim_step_error": step_error,
+}
+assert key["identities_to_1e-9"] == key["within_floor"] == 1
 box = f"""
 | The deck says (slide 3) | We measured |
 |---|---|
@@ -561,19 +575,3 @@ except NotImplementedError:
 # * Lu et al., *DPM-Solver*, arXiv 2206.00927: the exact solution in λ, eq. 3.4; its first order is DDIM, eq. 3.7.
 # * Lu et al., *DPM-Solver++*, arXiv 2211.01095: the $x_0$ form, eq. 8.
 # * Song, Meng, Ermon, *DDIM*, arXiv 2010.02502: eq. 12.
-
-# %%
-identities = [beta_gap, eps_form, x0_form, freeze_gap, shrink_gap, gauss_gap, quantile_gap]
-key = {
-    "identities_to_1e-9": float(max(identities) < 1e-9),
-    "within_floor": float(max(best.values()) < 1.2 * max(data_floor.values)),
-    "std_ode": end_std["PF-ODE: ½ g² s, no noise"],
-    "std_sde": end_std["reverse SDE: g² s, noise"],
-    "std_swapped_sde": end_std["swapped: ½ g² s, noise"],
-    "std_swapped_ode_predicted": shrunk,
-    "std_swapped_sde_predicted": grown,
-    "ddim_std_4": measured[2],
-    "ddim_std_16": measured[4],
-    "ddim_step_error": step_error,
-}
-assert key["identities_to_1e-9"] == key["within_floor"] == 1

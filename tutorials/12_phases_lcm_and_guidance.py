@@ -441,12 +441,12 @@ def travel(x, s, u):
 
 def adversarial_term(fake, y, edge, M, D, of_D):
     u = edge + torch.rand(len(edge)) / M
-    relu, judge = torch.relu, lambda x: D(torch.cat([travel(x, edge, u), *alpha_sigma(u)], 1))
-    loss_D = (relu(1 + judge(fake.detach())) + relu(1 - judge(y))).mean()
+    relu, D_at = torch.relu, lambda x: D(torch.cat([travel(x, edge, u), *alpha_sigma(u)], 1))
+    loss_D = (relu(1 + D_at(fake.detach())) + relu(1 - D_at(y))).mean()
     of_D.zero_grad()
     loss_D.backward()
     of_D.step()
-    return relu(1 - judge(fake)).mean()
+    return relu(1 - D_at(fake)).mean()
 
 
 def as_printed(fake, y, edge, M, D, of_D):
