@@ -27,7 +27,6 @@ except ImportError as missing:
     ) from missing
 
 import copy
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -45,7 +44,7 @@ from toydiff.training import Draws
 SEED = 0
 SEEDS = (0, 1, 2)  # of the trainings in section 3
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · What a regression leaves blurred
@@ -56,7 +55,7 @@ key = {}  # the numbers that the last cell prints
 # not there yet: in other modes, or in none?
 
 # %%
-EARLY = 300  # updates of the consistency distillation
+EARLY, STAGE = 300, 300  # updates of the consistency distillation, and of the adversarial stage
 ring = problem("mixture:ring")
 teacher = weights.load_denoiser("ring-teacher").requires_grad_(False)
 early = runs.train(
@@ -408,7 +407,7 @@ torch.manual_seed(SEED)
 g, D = OneStep(early.denoiser), OnFeatures()
 average = copy.deepcopy(g)  # of the weights, as every method here samples from
 rows = [(0, *seen(g), *seen(g))]
-for k, _ in enumerate(train(g, D, ring_data, reach=0.65, updates=300, lr=2e-4, lr_d=1e-3), 1):
+for k, _ in enumerate(train(g, D, ring_data, reach=0.65, updates=STAGE, lr=2e-4, lr_d=1e-3), 1):
     for slow, fast in zip(average.parameters(), g.parameters(), strict=True):
         slow.data.lerp_(fast.data, 0.02)
     if k % 30 == 0:
@@ -582,6 +581,3 @@ except NotImplementedError:
 #   arXiv 2403.12015: noised samples, the teacher's features.
 # * Mescheder, Geiger and Nowozin, *Which Training Methods for GANs do actually Converge?*, arXiv 1801.04406: eq. 9
 #   ($R_1$), and a student of one number that circles.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))
