@@ -5,7 +5,7 @@ window.toydiffLive = (page, set) => {
   const { mixtures, power, uniforms, normals, colors, stochastic, wide, shades, dark: turned, ranges } = page.live;
   const E = window.toydiffExact, NAMED = Object.fromEntries(Object.entries(mixtures).map(([name, rows]) => [name, rows.map(component)]));
   const noises = split(Float32Array.from(new Float32Array(Uint8Array.from(atob(page.live.noises), (c) => c.charCodeAt(0)).buffer)), normals.length);
-  let kept = {}, frozen = null; // the last exact ends; the plane's limits while a mode is dragged
+  let kept = {}, limits = null, dragged = false; // the last exact ends; the plane's limits while it is drawn on
 
   function component(row) {
     if (row.length === 4) return E.round(...row);
@@ -64,8 +64,8 @@ window.toydiffLive = (page, set) => {
 
   function runs({ mixture: word, schedule: name, a, b, steps }) {
     const mixture = mixtureOf(word), schedule = E.SCHEDULES[name], size = E.sizeOf(mixture, power), N = Number(steps);
-    const noise = E.start(mixture, schedule, uniforms, normals), key = `${word} ${name} ${Boolean(frozen)}`;
-    if (kept.key !== key) kept = { key, exact: E.flow(mixture, schedule, noise, frozen ? 1e-4 : 1e-7) };
+    const noise = E.start(mixture, schedule, uniforms, normals), key = `${word} ${name} ${dragged}`;
+    if (kept.key !== key) kept = { key, exact: E.flow(mixture, schedule, noise, dragged ? 1e-4 : 1e-7) };
     const rows = [], paths = [];
     for (const [side, solver] of [["A", a], ["B", b]]) {
       const path = E.solve(mixture, schedule, solver, noise, N, size, noises), error = distance(path.xs.at(-1), kept.exact);
@@ -142,21 +142,22 @@ window.toydiffLive = (page, set) => {
   }
 
   function made(chosen, figure, dark) {
-    const { mixture, exact, paths, rows } = runs(chosen), limits = frozen ?? square(mixture, paths);
-    const { layout, data } = figure, color = (name) => (dark && turned[name]) || name, air = (limits[0][1] - limits[0][0]) / (POINTS - 1);
-    const source = picture(mixture, limits, shades[dark ? 1 : 0]), most = Math.floor(110 / paths.length), states = [];
+    const { mixture, exact, paths, rows } = runs(chosen), [across, up] = limits ?? square(mixture, paths);
+    const { layout, data } = figure, color = (name) => (dark && turned[name]) || name, air = (across[1] - across[0]) / (POINTS - 1);
+    const source = picture(mixture, [across, up], shades[dark ? 1 : 0]), most = Math.floor(110 / paths.length), states = [];
     paths.forEach(({ head, solver, xs }, k) => {
       const [line, rings, dots] = data.slice(3 * k, 3 * k + 3), end = xs.at(-1);
       Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: "lines" });
       line.line.color = dots.marker.color = color(colors[solver]);
-      if (xs.length <= FEW) states.push(dotted(line, xs, limits[0][1] - limits[0][0]));
+      if (xs.length <= FEW) states.push(dotted(line, xs, across[1] - across[0]));
       Object.assign(rings, { x: side(exact, 0), y: side(exact, 1) });
       Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
-      Object.assign(layout.images[k], { source, x: limits[0][0] - air / 2, y: limits[1][1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
+      Object.assign(layout.images[k], { source, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
       layout.annotations[k].text = head.length <= most ? head : head.replace(/, (?=[^,]*$)/, ",<br>");
-      layout[`xaxis${k ? k + 1 : ""}`].range = limits[0];
-      layout[`yaxis${k ? k + 1 : ""}`].range = limits[1];
+      layout[`xaxis${k ? k + 1 : ""}`].range = across;
+      layout[`yaxis${k ? k + 1 : ""}`].range = up;
     });
+    delete layout.yaxis2.scaleanchor; // it matches the first, and plotly warns of both
     const lines = Math.max(...layout.annotations.map(({ text }) => text.split("<br>").length)) + 1, times = paths[0].levels.map(({ t }) => t);
     layout.margin.t = 10 + Math.floor(1.35 * layout.font.size * lines);
     figure.frames = times.map((t, i) => ({ name: String(i), traces: [2, 5], data: paths.map(({ xs }) => ({ type: "scatter", x: side(xs[i], 0), y: side(xs[i], 1) })) }));
@@ -173,20 +174,25 @@ window.toydiffLive = (page, set) => {
   // ---- drawing a mixture on the first plane: a click makes a mode, a drag moves it, Delete or a double click takes it away
 
   const board = Object.assign(document.createElement("div"), { className: "board", hidden: true });
-  const hint = "a click makes a mode, a drag moves it, a double click takes it away; + and − on a chosen one change its width";
+  const hint = "A click makes a mode, a drag moves it, a double click takes it away. On a chosen one + and − change its width.";
+  board.dataset.hint = hint;
   let word, rows = [], waits = false;
 
   const plane = () => document.querySelector(".figure")._fullLayout;
   const update = () => {
+    word = wordOf(rows);
+    arrange();
     if (waits) return;
     waits = true;
-    requestAnimationFrame(() => ((waits = false), set("mixture", wordOf(rows))));
+    requestAnimationFrame(() => ((waits = false), set("mixture", word)));
   };
 
-  function follow(chosen) { // after each figure: the handles stand where its modes are
-    const drag = board.querySelector(".dragged");
-    if (!drag && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
-    if (board.hidden || !plane()) return;
+  function follow(chosen) { // after each figure
+    if (!dragged && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
+    if (!board.hidden && plane()) arrange();
+  }
+
+  function arrange() { // the handles stand where the modes are
     const { xaxis, yaxis } = plane();
     Object.assign(board.style, { left: `${xaxis._offset}px`, top: `${yaxis._offset}px`, width: `${xaxis._length}px`, height: `${yaxis._length}px` });
     while (board.children.length > rows.length) board.lastChild.remove();
@@ -213,16 +219,16 @@ window.toydiffLive = (page, set) => {
       event.stopPropagation();
       dot.setPointerCapture(event.pointerId);
       dot.classList.add("dragged");
-      frozen = [plane().xaxis.range, plane().yaxis.range].map((range) => [...range]);
+      dragged = true;
     };
     dot.onpointermove = (event) => {
-      if (!dot.classList.contains("dragged") || !event.buttons) return;
+      if (!dragged || !event.buttons) return;
       rows[index(dot)].splice(0, 2, ...at(event));
       update();
     };
     dot.onpointerup = dot.onpointercancel = () => {
       dot.classList.remove("dragged");
-      frozen = null;
+      dragged = false;
       update();
     };
     dot.ondblclick = (event) => (event.stopPropagation(), remove(index(dot)));
@@ -251,10 +257,9 @@ window.toydiffLive = (page, set) => {
     button.setAttribute("aria-pressed", "false");
     button.onclick = () => {
       board.hidden = !board.hidden;
+      limits = board.hidden ? null : [plane().xaxis.range, plane().yaxis.range].map((range) => [...range]);
       button.setAttribute("aria-pressed", String(!board.hidden));
       follow(chosen());
-      document.querySelector(".notice").hidden = board.hidden;
-      document.querySelector(".notice").textContent = `On the first plane ${hint}.`;
     };
     document.forms[0].elements.mixture.after(button);
     new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));

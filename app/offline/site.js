@@ -96,6 +96,7 @@ const toydiff = (window.toydiff = (() => {
 
   function choose(k, value) {
     const wanted = state.with(k, value), found = nearest(wanted, [k]);
+    if (!found) return notice([`${page.controls[k].label} ${textOf(page.controls[k].values[value])} is not on this site; the app has it`]);
     const moved = page.controls.filter((control, j) => j !== k && found[j] !== state[j] && !resting(found).has(control.name));
     notice(moved.length ? [`not every combination is on this site, so ${moved.map((one) => one.label).join(", ")} went back; the app has all`] : []);
     state = found;
@@ -199,6 +200,7 @@ const toydiff = (window.toydiff = (() => {
     });
     if (live) keepKnown();
     document.forms[0].onsubmit = () => false;
+    $(".notice").onclick = () => notice([]);
     addEventListener("hashchange", () => ((state = read()), show()));
     addEventListener("toydiff-theme", show);
     $("#reset").onclick = (event) => (event.preventDefault(), (state = start()), notice([]), show());
