@@ -10,11 +10,12 @@ it is stale.
 """
 
 import dataclasses
+import functools
 import io
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
+from toydiff.studies import choices, headline, scoreboard
 from toydiff.studies.orders import FLOOR, WINDOW, convergence
 from toydiff.support.files import write_bytes, write_text
 
@@ -51,6 +53,7 @@ READMES = [
         "toydiff/distill",
         "toydiff/adapters",
         "toydiff/plots",
+        "toydiff/studies",
         "app",
         "tutorials",
         "tests",
@@ -190,6 +193,16 @@ def families() -> str:
     return table(["", *what_works.columns().values()], what_works.rows())
 
 
+def of_board(name: str, made: Callable[[Mapping], str]) -> str:
+    """A table of a bundled scoreboard, below what it was made with; one sentence where there is none."""
+    if name not in scoreboard.bundled_names():
+        return f"No scoreboard of {name} is bundled."
+    board = scoreboard.bundled(name)
+    plan = board["plan"]
+    head = f"{plan['budget']:,} network passes each, {plan['seeds']} seeds, {plan['n']:,} samples:"
+    return f"{head}\n\n{made(board)}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "names": names,
     "solvers": solvers,
@@ -200,6 +213,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "markov": lambda: bundled("markov"),
     "methods": methods,
     "families": families,
+    **{
+        f"{what}-{name}": functools.partial(of_board, name, made)
+        for name in ("ring", "digits")
+        for what, made in (
+            ("scoreboard", scoreboard.markdown),
+            ("choices", choices.markdown),
+            ("deck", headline.markdown),
+        )
+    },
 }
 
 PLACE = re.compile(r"(<!-- made by tutorials/readme\.py: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

@@ -12,19 +12,27 @@ START = (
     "way to need fewer of them: it makes a claim, shows it, and measures it."
 )
 FAMILIES = (
-    ("Walk better", "Nothing is trained. Some 5 to 50 calls, one after another.", ("paths", "orders")),
+    ("Walk better", "Nothing is trained. Some 5 to 50 calls, one after another.", ("paths", "orders", "grids")),
     ("Walk everywhere at once", "Nothing is trained. Fewer rounds, and more calls in all.", ("picard",)),
     (
         "Straighten the walk",
         "A training on pairs that the teacher has to make first. Then one call, or a few.",
         ("lines", "reflow"),
     ),
-    ("Jump to the end", "A training, with or without a teacher. Then one call; more calls may help.", ("consistency",)),
-    ("Compare two scores", "A training with two networks beside the student. Then one call.", ("scores",)),
     (
-        "On images and tokens",
-        "The same methods on digits, steps on discrete data, and the same solvers on a checkpoint.",
-        ("digits", "tokens", "stable-diffusion"),
+        "Jump to the end",
+        "A training, with or without a teacher. Then one call; more calls may help.",
+        ("halving", "consistency"),
+    ),
+    (
+        "Compare two distributions",
+        "A training with one or two networks beside the student. Then one call.",
+        ("scores", "adversarial"),
+    ),
+    (
+        "On images, tokens and clips",
+        "The same methods on digits and clips, steps on discrete data, and the same solvers on a checkpoint.",
+        ("digits", "scoreboard", "tokens", "clips", "stable-diffusion"),
     ),
 )
 """Families of pages: name, cost, ids of lessons. Lessons that are in none come last."""

@@ -43,6 +43,7 @@ class Lesson:
     - idle: controls without effect while another has a certain value, {(control, value): names}: they are not shown.
     - ask: a question to answer before the figure is looked at, and its answer.
     - live(values): draws what else is on the page, below the figure.
+    - there: whether what the page shows has come with the library; else it is no page.
     - long(values): why the figure takes so long that it is made on request only; None where it does not.
     - together: controls of which a site without a server has all combinations (`Control.few`); of the others it has one
       at a time.
@@ -63,6 +64,7 @@ class Lesson:
     idle: Mapping[tuple[str, object], Sequence[str]] = field(default_factory=dict)
     ask: tuple[str, str] | None = None
     live: Callable[[Mapping], None] | None = None
+    there: bool = True
     long: Callable[[Mapping], str | None] | None = None
     together: Sequence[str] = ()
     in_app: str = ""

@@ -33,11 +33,17 @@ def _source(function: Callable) -> str:
 
 
 def _imports(module: ModuleType, body: str) -> str:
-    """The module's imports and constants that the body names."""
-    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    """The module's imports and constants that the body names, and those that these constants name."""
     source = inspect.getsource(module)
+    top = ast.parse(source).body
+    used, before = _names(ast.parse(body)), None
+    while used != before:
+        before = set(used)
+        for node in top:
+            if isinstance(node, ast.Assign) and used & _names(node.targets[0]):
+                used |= _names(node.value)
     found = []
-    for node in ast.parse(source).body:
+    for node in top:
         if isinstance(node, ast.Import | ast.ImportFrom):
             root = (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
             if getattr(node, "level", 0) or root.split(".")[0] in OURS:
@@ -45,10 +51,12 @@ def _imports(module: ModuleType, body: str) -> str:
             names = [a for a in node.names if (a.asname or a.name.split(".")[0]) in used]
             if names:
                 found.append(ast.unparse(type(node)(**{**vars(node), "names": names})))
-        elif isinstance(node, ast.Assign) and used & {
-            n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)
-        }:
+        elif isinstance(node, ast.Assign) and used & _names(node.targets[0]):
             found.append(ast.get_source_segment(source, node))
     if "import toydiff" not in found and "toydiff" in used:
         found.insert(0, "import toydiff")
     return f"# toydiff {toydiff.__version__}\n" + "\n".join(found)
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}

@@ -233,6 +233,12 @@ def test_words_say_what_was_measured():
     assert "may jump again" in words("tokens", source="uniform")[1]
     with pytest.raises(ValueError, match="maskgit cannot start from the source uniform"):
         words("tokens", samplers=("maskgit",), source="uniform")
+    rows, text = words("grids", grids=("uniform", "lambda"), g=3, steps=3)
+    assert f"**{min(row['error'] for row in rows):.2g}**" in text
+    assert "Set guidance to 1" in text
+    rows, text = words("halving", models=("teacher",), steps=2, noises=200)
+    assert f"**teacher** in 2 calls ends {rows[0]['rms_from_exact']:.2g} from" in text
+    assert "million" not in text
     rows, text = words("lines", mixture="0,0,0.02,1", schedule="linear")
     assert f"C = {rows[1]['C']:.2g}" in text
 
@@ -285,6 +291,8 @@ def points(trace):
         ("picard", {"sampler": "parareal", "steps": 64}),
         ("scores", {"updates": 80}),
         ("scores", {"updates": 20, "method": "sds: no second score"}),
+        ("adversarial", {}),
+        ("adversarial", {"fault": "shifted", "size": 20}),
     ],
 )
 def test_the_words_hold_for_the_frame_that_the_page_opens_with(id_, changes):
@@ -308,6 +316,12 @@ def test_the_words_hold_for_the_frame_that_the_page_opens_with(id_, changes):
         assert f"after sweep {at}," in text
         median = 10 ** float(figure.data[0].z[int(at)][-1])
         assert (median <= 0.01) == ("is within" in text)
+    elif id_ == "adversarial":
+        assert text.startswith(f"On show: NSR {at}.")
+        _, generator, _, average = (points(trace) for trace in figure.data)
+        slope = torch.gradient(average[:, 1], spacing=float(average[1, 0] - average[0, 0]))[0]
+        moved = float(generator[slope.abs() > 0.05, 1].sum() / generator[:, 1].sum())
+        assert f"**{moved:.0%}** of the generator's samples" in text
     else:
         assert f"after {at} updates" in text
         found = toydiff.measure.modes(toydiff.mixture("ring"), points(figure.data[0]).double())

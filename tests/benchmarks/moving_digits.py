@@ -19,7 +19,6 @@ from toydiff.studies.moving_digits import (
     sampled,
     styled_base,
     swap_figures,
-    teacher_of_run,
 )
 
 MEASURES = ("distance", "frame", "lag-1", "velocity", "turning", "identity", "accuracy")
@@ -39,7 +38,7 @@ def main():
     def line(name, row):
         return [name, *(f"{row[key]:.3g}" for key in MEASURES)]
 
-    found = {f"teacher, {OF_TEACHER} steps": sampled(teacher_of_run(run), on, OF_TEACHER, args.n)}
+    found = {f"teacher, {OF_TEACHER} steps": sampled(runs.teacher_of_run(run, OF_TEACHER), on, OF_TEACHER, args.n)}
     found |= {f"student, {steps} steps": sampled(model, on, steps, args.n) for steps in STEPS}
     first = next(iter(found.values()))
     floors = ["floor", *(f"{first[f'floor {key}']:.3g}" for key in MEASURES[:-1]), ""]

@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
+from boards import made_up, mean, standard
 from commands import run, written
 
 from toydiff.catalog import METHODS
-from toydiff.studies import headline, scoreboard
+from toydiff.studies import choices, headline, scoreboard
 from toydiff.studies.scoreboard import Plan
 
 WORDS = ("scoreboard", "--methods", "ect", "instaflow", "--seeds", 2, "--budget", 60_000, "--n", 200, "--steps", 1, 2)
@@ -91,37 +92,8 @@ def test_a_cell_that_was_killed_goes_on_and_is_the_same(whole, tmp_path, monkeyp
     assert all(again[path] == trained[path] for path in trained if "pairs" in str(path))
 
 
-def cells(distances):
-    """A board of made-up cells: {(method, steps): distances over seeds}, the floor 1 +- 0.1."""
-    methods = list(dict.fromkeys(method for method, _ in distances))
-    steps = sorted({count for _, count in distances})
-    found = [
-        {
-            "method": method,
-            "seed": seed,
-            "passes": 10,
-            "updates": 1,
-            "begins_with": "nothing",
-            "rows": [
-                {
-                    "steps": count,
-                    "nfe": count,
-                    "distance": distances[method, count][seed],
-                    "accuracy": None,
-                    "floor": 1.0,
-                    "floor_std": 0.1,
-                }
-                for count in steps
-            ],
-        }
-        for method in methods
-        for seed in range(len(next(iter(distances.values()))))
-    ]
-    return {"plan": {"methods": methods, "steps": steps}, "cells": found}
-
-
 def test_a_verdict_counts_standard_errors():
-    board = cells(
+    board = made_up(
         {("a", 1): [2.0, 2.2, 2.4], ("b", 1): [3.0, 3.2, 3.4], ("c", 1): [2.0, 2.2, 2.7], ("d", 1): [2.25, 2.25, 2.25]}
     )
     found = scoreboard.verdict(board, ("a", 1), ("b", 1))
@@ -134,7 +106,7 @@ def test_a_verdict_counts_standard_errors():
     with pytest.raises(ValueError, match="no e in 1 step"):
         scoreboard.verdict(board, ("a", 1), ("e", 1))
     with pytest.raises(ValueError, match="two seeds"):
-        scoreboard.verdict(cells({("a", 1): [1.0], ("b", 1): [2.0]}), ("a", 1), ("b", 1))
+        scoreboard.verdict(made_up({("a", 1): [1.0], ("b", 1): [2.0]}), ("a", 1), ("b", 1))
 
 
 def test_the_decks_table_stands_beside_a_scoreboard():
@@ -145,19 +117,91 @@ def test_the_decks_table_stands_beside_a_scoreboard():
     full = {
         (method, steps): by_fid.get((method, steps), [90.0, 91.0, 92.0]) for method, _ in by_fid for _, steps in by_fid
     }
-    board = cells(full)
+    board = made_up(full)
     assert {found.word for *_, found in headline.verdicts(board)} == {scoreboard.HOLDS}
     full["rectified-flow", 1] = [1.0, 1.1, 1.2]  # ahead of all, which the deck denies twice and more
-    words = [found.word for *_, found in headline.verdicts(cells(full))]
+    words = [found.word for *_, found in headline.verdicts(made_up(full))]
     assert words.count(scoreboard.NOT) == 3
     lines = headline.markdown(board).splitlines()
-    assert len(lines) == 2 + 17 + 1 + 2 + len(headline.DIRECTIONS)
+    assert len(lines) == 2 + 17 + 3 + 2 + len(headline.DIRECTIONS)
+    assert lines[20].startswith("15 of 17 rows")
+    assert sum("a teacher twice as wide" in line for line in lines) == 2
+    turned = headline.markdown(made_up(full))
+    assert "does not | [" in turned  # a link to the experiment
+    assert "does not | beyond two standard errors, the other way round" in turned
+    assert headline.settled(made_up(full))[headline.row(headline.DISTILL, 1)] is False
     with pytest.raises(ValueError, match="the scoreboard has no rectified-flow"):
-        headline.verdicts(cells({("ect", 1): [1.0, 2.0]}))
+        headline.verdicts(made_up({("ect", 1): [1.0, 2.0]}))
+
+
+def test_a_verdict_says_how_many_seeds_it_would_need():
+    board = made_up({("a", 1): [2.0, 2.4, 2.8], ("b", 1): [2.2, 2.6, 3.0], ("c", 1): [2.0, 2.4, 2.8]})
+    seen = scoreboard.verdict(board, ("a", 1), ("b", 1))
+    assert seen.word == scoreboard.WITHIN
+    n = seen.seeds_needed
+    error = (2 * 0.4**2) ** 0.5
+    assert 0.2 / (error / n**0.5) >= 2 > 0.2 / (error / (n - 1) ** 0.5)
+    assert scoreboard.verdict(board, ("a", 1), ("c", 1)).seeds_needed == float("inf")
+
+
+def test_a_board_that_is_bundled_says_what_its_folder_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoreboard, "BUNDLED", tmp_path / "bundled")
+    assert scoreboard.bundled_names() == []
+    with pytest.raises(ValueError, match="unknown bundled scoreboard 'ring'; allowed: none yet"):
+        scoreboard.bundled("ring")
+    board = standard()
+    file = scoreboard.bundle(board, scoreboard.BUNDLED)
+    assert file.name == "ring.json"
+    assert scoreboard.bundled_names() == ["ring"]
+    kept = scoreboard.bundled("ring")
+    assert scoreboard.markdown(kept) == scoreboard.markdown(board)
+    assert headline.markdown(kept) == headline.markdown(board)
+    file.write_text(file.read_text().replace("1.45", "1.25"))
+    with pytest.raises(ValueError, match="was altered"):
+        scoreboard.bundled("ring")
+
+
+def test_only_a_whole_board_is_bundled(tmp_path, whole, capsys):
+    board = standard()
+    for changed, message in (
+        ({"methods": board["plan"]["methods"][1:]}, "lacks diffusion"),
+        ({"steps": [1, 2, 4, 8]}, "lacks 25"),
+        ({"seeds": 2}, "3 seeds or more, and this one has 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scoreboard.bundle(board | {"plan": board["plan"] | changed}, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert run("scoreboard", "--merge", "--bundle", "--out", whole) == 2
+    assert "a bundled scoreboard has all methods" in capsys.readouterr().err
+
+
+def test_questions_are_answered_by_the_board():
+    board = standard(first="dmd", later="cd")
+    found = {answer.question: answer.best["method"] for answer in choices.answers(board)}
+    assert found["for one step"] == "dmd"
+    assert found["for four steps"] == "cd"
+    able = [m for m in scoreboard.standard() if not any(METHODS[s].data for s in scoreboard.stages_of(m))]
+    assert "naive" in able
+    assert "cd" not in able
+    assert found["without data, in four steps"] == min(able, key=lambda m: mean(board, m, 4))
+    with pytest.raises(ValueError, match="none of these methods"):
+        scoreboard.tied(board, 4, ["no such"])
+    near = standard()
+    for cell in near["cells"]:
+        if cell["method"] == "vsd":
+            cell["rows"][0]["distance"] = 1.52  # within the floor's deviation
+    assert choices.answers(near)[0].ties == ("vsd",)
+    cheap, rows = choices.cheapest("digits")
+    good = [row for row in rows if row["distance"] <= choices.WITHIN * min(row["distance"] for row in rows)]
+    assert cheap == min(good, key=lambda row: row["passes"])
+    assert len(good) < len(rows)
+    with pytest.raises(ValueError, match="no student"):
+        choices.cheapest("cats")
+    assert choices.markdown(board).count("\n") == 1 + len(choices.QUESTIONS) + 1
 
 
 def test_the_table_marks_what_the_floor_cannot_tell_from_the_best():
-    board = cells({("a", 1): [2.0, 2.0], ("b", 1): [2.05, 2.05], ("c", 1): [2.3, 2.3]})
+    board = made_up({("a", 1): [2.0, 2.0], ("b", 1): [2.05, 2.05], ("c", 1): [2.3, 2.3]})
     lines = scoreboard.markdown(board).splitlines()[2:]
     assert ["**" in line for line in lines] == [True, True, False]
 
@@ -181,6 +225,7 @@ def test_the_front_is_what_nothing_beats():
         (["--budget", "0"], "--budget"),
         (["--merge"], "there is no"),
         (["--merge", "--seeds", "3"], "--merge takes all from the plan"),
+        (["--bundle"], "--bundle goes with --merge"),
     ],
 )
 def test_bad_words_are_one_line_and_leave_nothing(words, line, tmp_path, capsys):

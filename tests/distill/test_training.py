@@ -19,10 +19,14 @@ import torch
 from cases import RING, f64
 from torch import nn
 
-from toydiff import Cosine
+from toydiff import Cosine, runs
+from toydiff.catalog import METHODS, TOKEN_METHODS
 from toydiff.denoisers import LambdaDenoiser
+from toydiff.discrete import TokenPath
 from toydiff.nets import MLP
 from toydiff.prediction import jump
+from toydiff.problems import problem
+from toydiff.runs.run import _no_pairs
 from toydiff.support.seeds import seeded
 from toydiff.training import EMA, Collapse, Diverged, Draws, State, Turn, Watch, fit, lr_factor
 from toydiff.training.checkpoints import Checkpoints, read_tensors
@@ -696,3 +700,15 @@ def test_threads_that_draw_weights_together_draw_what_each_alone_would():
         sys.setswitchinterval(interval)
     assert all(torch.equal(drawn, alone[seed]) for seed, drawn in together)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["mixture:ring", "digits", "tokens:markov", "tokens:digits", "sequence:ring"])
+def test_every_recipe_is_allowed_where_it_stands(name):
+    on, set_up = problem(name), 0
+    for method, card in (METHODS | TOKEN_METHODS).items():
+        if card.fits(on.scale):
+            teacher = on.posterior(TokenPath(on.vocab)) if card.tokens else on.student()
+            pairs = _no_pairs(on) if card.needs == "pairs" else None
+            card.train(on, runs.knobs(method, on), None if card.needs == "nothing" else teacher, pairs)
+            set_up += 1
+    assert set_up

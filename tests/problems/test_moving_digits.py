@@ -5,10 +5,11 @@ import torch
 from tiny import TinyClips
 
 from toydiff import runs
+from toydiff.distill.animatelcm import swapped
 from toydiff.problems import ClipsProblem, clips
 from toydiff.problems.clips import STYLES
 from toydiff.studies import moving_digits
-from toydiff.studies.moving_digits import found_again, from_first_frame, in_style, judge_of_styles, sampled, swapped
+from toydiff.studies.moving_digits import found_again, from_first_frame, in_style, judge_of_styles, sampled
 
 TINY = {"updates": 4, "batch": 2, "frames": 1, "warmup": 0, "rank": 2, "intervals": 10, "given": 0.5}
 
@@ -27,7 +28,7 @@ def model(run):
 
 def test_teacher_and_student_are_measured_alike(run, model, monkeypatch):
     monkeypatch.setattr(clips, "REFERENCE", 20)
-    teacher = moving_digits.teacher_of_run(run)
+    teacher = runs.teacher_of_run(run)
     assert teacher.denoiser is not model.denoiser
     assert teacher.about["sampler"]["solver"] == run.problem.walk[0]
     rows = [sampled(each, TinyClips(), 2, n=4) for each in (teacher, model)]
@@ -53,7 +54,7 @@ def test_a_style_is_swapped_in_under_the_same_adapter_and_layers(model, monkeypa
     own = model.denoiser.net
     monkeypatch.setattr(ClipsProblem, "digits", TinyClips().digits)
     base = moving_digits.styled_base(model.denoiser, "inverted", updates=2, batch=4)
-    changed = swapped(model, base).denoiser.net
+    changed = swapped(model.denoiser, base).net
     assert {k for k, v in own.base().state_dict().items() if not torch.equal(v, base.state_dict()[k])}
     before, after = own.state_dict(), changed.state_dict()
     moved = {k for k in after if not torch.equal(before[k], after[k])}

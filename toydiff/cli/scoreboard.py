@@ -27,10 +27,14 @@ def run(args: argparse.Namespace) -> None:
             if getattr(args, name) is not None:
                 raise ValueError(f"--merge takes all from the plan in --out, and no --{name}")
         board = scoreboard.merge(args.out)
+        if args.bundle:
+            scoreboard.bundle(board)
+    elif args.bundle:
+        raise ValueError("--bundle goes with --merge: it takes a scoreboard that is done")
     else:
         plan = scoreboard.Plan(
             args.problem or "mixture:ring",
-            tuple(args.methods or [*scoreboard.names(), headline.RD_CD]),
+            tuple(args.methods or scoreboard.standard()),
             args.seeds or 3,
             args.budget or 0,
             tuple(args.steps or scoreboard.STEPS),
@@ -85,5 +89,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--jobs", metavar="N", type=whole(1, 1024), help="processes at a time (default: 1)")
     parser.add_argument("--shard", metavar="i/m", type=_shard, help="run every m-th cell only, from the i-th on")
     parser.add_argument("--merge", action="store_true", help="run nothing; write the table of the cells in --out")
+    parser.add_argument(
+        "--bundle", action="store_true", help="with --merge: put the scoreboard beside those that come with the library"
+    )
     parser.add_argument("--out", metavar="DIR", type=place, required=True, help="folder that keeps all of it")
     add_json(parser)

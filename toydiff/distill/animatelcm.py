@@ -19,6 +19,7 @@ and what is learnt of motion, and its base may be exchanged. In the paper base a
 and AnimateDiff's layers).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -31,7 +32,7 @@ from ..nets import ClipNet, FirstFrame
 from ..nets.low_rank import stored_name
 from ..solvers.registry import SKY
 from ..support.checks import check_count, check_fraction, unknown
-from ..training import EMA, Turn
+from ..training import EMA, Turn, fit
 from .base import Card, Sampler, Training, batch_of
 from .diffusion import diffusion_loss
 from .distances import distance
@@ -100,6 +101,29 @@ def without_adapter(net) -> None:
     for name, p in net.named_parameters():
         if name.endswith(".0.up"):
             p.zero_()
+
+
+def personal_base(base, on, updates, batch=64, lr=1e-3, seed=0) -> LambdaDenoiser:
+    """A personal style: a copy of the image denoiser `base`, trained further on the single frames of the problem `on`
+    (line 1). It sees no clip."""
+    check_count(updates, "updates")
+    image = LambdaDenoiser(copy.deepcopy(base.net).train().requires_grad_(True), base.schedule, base.kind)
+    average = EMA(image, 0.99)
+
+    def turn(step, draws):
+        x0, cond = draws.rows(on.single_frames, batch)
+        return diffusion_loss(image, x0, cond, draws, 0.1)
+
+    for _ in fit(Turn(turn, list(image.parameters()), lr), updates, averages=[average], warmup=50, seed=seed):
+        pass
+    return cast(LambdaDenoiser, average.module.eval().requires_grad_(False))
+
+
+def swapped(student, base) -> LambdaDenoiser:
+    """A copy of the student with another image network under its adapter and temporal layers."""
+    D = copy.deepcopy(student)
+    load_base(D.net.image, base)
+    return D
 
 
 def given_first(x0, given, draws, *models):

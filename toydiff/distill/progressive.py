@@ -106,7 +106,7 @@ CARD = Card(
     marker="D",
     recipes={
         "points": {"batch": 512, "lr": 1e-3, "updates": 3600},
-        "images": {"batch": 64, "lr": 1e-3, "updates": 1002},
+        "images": {"batch": 64, "lr": 1e-3, "updates": 1000},
         "latents": {
             "batch": 16,
             "lr": 1e-4,

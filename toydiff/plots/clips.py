@@ -1,16 +1,20 @@
-"""Clips of points as film strips: frames from left to right, steps or samples from top to bottom."""
+"""Clips as film strips: frames from left to right, steps or samples from top to bottom. Clips of points are for files,
+clips of images for a page, where they move; in a file, a sheet of digits is their strip."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from ..support.checks import check_finite, shape
-from . import on_paper, style
+from . import on_paper, on_screen, style
+from .digits import GAP as GAP_OF_IMAGES
+from .digits import HEIGHT, sheet
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -81,3 +85,73 @@ def _frame(corner: tuple[float, float]) -> "Rectangle":
     from matplotlib.patches import Rectangle
 
     return Rectangle(corner, 1, 1, facecolor="#F6F6F6", edgecolor="#CCCCCC", lw=0.8, zorder=0)
+
+
+SPEED = 160
+"""Milliseconds of a frame of a clip that is played."""
+ROUNDS = 6
+"""How often a clip is played."""
+MOVING, STRIP = "in motion", "frame by frame"
+
+
+def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
+    """Clips of images (frames, 1, H, W) in [-1, 1], -1 paper and 1 ink, a row each: at the left in motion, beside it
+    frame by frame. A slider chooses the frame. `ValueError` as `sheet` has it."""
+    import plotly.graph_objects as go
+
+    drawn = sheet(rows)
+    frames, _, _, wide = next(iter(rows.values())).shape
+    ink = (127 * drawn.ink).round().astype(np.int8)
+    high, every = ink.shape
+    scale = HEIGHT / next(iter(rows.values())).shape[2]
+    widths = [wide / (wide + every), every / (wide + every)]
+    height = round(high * scale) + 200
+    figure = on_screen.panels(1, 2, [MOVING, STRIP], title, height, column_widths=widths, horizontal_spacing=0.03)
+    shown: dict[str, Any] = {
+        "name": on_screen.INK_NAME,
+        "zmin": -127,
+        "zmax": 127,
+        "colorscale": [[0, "white"], [1, style.INK]],
+        "showscale": False,
+        "hoverinfo": "skip",
+    }
+
+    def moving(k: int) -> np.ndarray:
+        left = k * (wide + GAP_OF_IMAGES)
+        return ink[:, left : left + wide]
+
+    def around(k: int) -> dict[str, np.ndarray]:
+        left = k * (wide + GAP_OF_IMAGES) - 1
+        x, y = np.array([left, left + wide + 1]), np.array([-1, high])
+        return {"x": x[[0, 1, 1, 0, 0]], "y": y[[0, 0, 1, 1, 0]]}
+
+    figure.add_heatmap(z=moving(0), **shown, row=1, col=1)
+    figure.add_heatmap(z=ink, **shown, row=1, col=2)
+    line = {"color": style.ORANGE, "width": 3}
+    figure.add_scatter(**around(0), mode="lines", line=line, hoverinfo="skip", row=1, col=2)
+    bare = {"showgrid": False, "zeroline": False, "constrain": "domain"}
+    for column, size in ((1, wide), (2, every)):
+        at = {"row": 1, "col": column}
+        anchor = figure.get_subplot(1, column).yaxis.anchor
+        figure.update_xaxes(range=[-1.5, size + 0.5], showticklabels=False, **bare, **at)
+        figure.update_yaxes(range=[high + 0.5, -1.5], scaleanchor=anchor, scaleratio=1, **bare, **at)
+        figure.update_yaxes(showticklabels=False, **at)
+    named = {"tickvals": drawn.rows, "ticktext": [on_screen.plain(name) for name in rows], "showticklabels": True}
+    figure.update_yaxes(**named, row=1, col=1)
+    numbers = {"tickvals": drawn.columns, "ticktext": [str(k + 1) for k in range(frames)], "showticklabels": True}
+    figure.update_xaxes(**numbers, title_text="frame", row=1, col=2)
+    figure.frames = [
+        go.Frame(name=str(k), traces=[0, 2], data=[go.Heatmap(z=moving(k)), go.Scatter(**around(k))])
+        for k in range(frames)
+    ]
+    on_screen.slider(
+        figure,
+        [str(k + 1) for k in range(frames)],
+        "frame ",
+        0,
+        redraw=True,
+        milliseconds=SPEED,
+        rounds=ROUNDS,
+    )
+    figure.update_layout(showlegend=False)
+    return figure

@@ -102,7 +102,7 @@ def digits_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Fi
     figure = on_screen.panels(1, 1, [""], title, round(high * scale) + head + 20)
     grey = on_screen.enlarged(((1 - drawn.ink) / 2 * 255).round().astype(np.uint8), 8, 8)
     edges = (-0.5, wide - 0.5, high - 0.5, -0.5)
-    on_screen.picture(figure, np.stack([grey] * 3, axis=-1), edges, 1, 1, "ink")
+    on_screen.picture(figure, np.stack([grey] * 3, axis=-1), edges, 1, 1, on_screen.INK_NAME)
     figure.add_scatter(
         x=drawn.columns * len(rows),
         y=np.repeat(drawn.rows, len(drawn.columns)),

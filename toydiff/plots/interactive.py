@@ -3,9 +3,11 @@
 Each returns a `plotly.graph_objects.Figure`. `page(figure)` is a self-contained HTML page that works without a network.
 """
 
+from .clips import film_strip_interactive as film_strip
 from .digits import digits_interactive as digits
 from .digits import images_interactive as images
 from .digits import quality_interactive as quality
+from .discriminators import discriminators_interactive as discriminators
 from .grids import time_grids_interactive as time_grids
 from .on_screen import page
 from .orders import convergence_interactive as convergence
@@ -15,6 +17,7 @@ from .paths import pairs_interactive as pairs
 from .paths import reflow_interactive as reflow
 from .paths import rescaled_interactive as rescaled
 from .paths import trajectories_interactive as trajectories
+from .scoreboard import scoreboard_interactive as scoreboard
 from .scores import score_coverage_interactive as score_coverage
 from .sweeps import spent_interactive as spent
 from .sweeps import staircase_interactive as staircase
@@ -28,6 +31,8 @@ __all__ = [
     "against_noise",
     "convergence",
     "digits",
+    "discriminators",
+    "film_strip",
     "images",
     "jump_errors",
     "lines",
@@ -39,6 +44,7 @@ __all__ = [
     "rescaled",
     "same_noise",
     "score_coverage",
+    "scoreboard",
     "spent",
     "staircase",
     "time_grids",

@@ -1,14 +1,20 @@
 """The scoreboard: every method at every number of steps, and what quality costs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import on_paper, style
+from ..support.checks import unknown
+from . import on_paper, on_screen, style
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
 DISTANCE_LABEL = "distance / floor"
+STEPS_LABEL = "steps"
+BEST, FRONT = "best of all", "nothing is better"
+COSTS = {"steps": STEPS_LABEL, "nfe": style.NFE_LABEL}
+"""What a figure on a page may have along its axis, and its label."""
 ROW = 0.27
 """The height of a method's row, in inches."""
 
@@ -86,4 +92,62 @@ def scoreboard_cost_static(rows: Sequence[Mapping], front: Sequence[Mapping], *,
     axes.yaxis.minorticks_off()
     on_paper.grid(axes)
     on_paper.legend_beside(axes, fontsize=7)
+    return figure
+
+
+def scoreboard_interactive(
+    rows: Sequence[Mapping],
+    front: Sequence[Mapping],
+    *,
+    shown: Sequence[str],
+    cost: str = "steps",
+    title: str = "",
+) -> "go.Figure":
+    """Distance over its floor against steps or calls, both logarithmic: some methods in their colours with deviations
+    over seeds, all others pale, and the front that none beats.
+
+    rows: as for `scoreboard_static`. front: those of them that are best, by rising cost. shown: the methods in colour.
+    cost: "steps" or "nfe". `ValueError` for no rows, another cost, or a method that has no row.
+    """
+    methods = _by_method(rows)
+    if cost not in COSTS:
+        raise unknown("cost", cost, COSTS)
+    for name in shown:
+        if name not in methods:
+            raise unknown("method of the scoreboard", name, methods)
+    figure, marked = on_screen.panel(title, 620), style.markings(methods)
+    for name in [*(name for name in methods if name not in shown), *shown]:  # the pale ones below
+        own = sorted(methods[name], key=lambda row: row[cost])
+        mean, std = zip(*map(_in_floors, own), strict=True)
+        text = [f"{row['steps']} step{'s' if row['steps'] > 1 else ''}, {row['nfe']} NFE" for row in own]
+        hover = f"{on_screen.plain(name)}, %{{text}}: %{{y:.2f}} ± %{{customdata:.2f}} floors"
+        more: dict[str, Any] = {"text": text, "customdata": std, "name": on_screen.plain(name)}
+        seen, width, size = style.Marking(style.CONTEXT_COLOR), 1, 4
+        if name in shown:
+            seen, width, size = marked[name], 2, 10
+            down = [min(s, 0.99 * m) for m, s in zip(mean, std, strict=True)]
+            more["error_y"] = {"array": std, "arrayminus": down, "symmetric": False, "thickness": 1.2}
+        places = [row[cost] for row in own]
+        on_screen.curve(figure, places, mean, seen, hover, width, size, showlegend=name in shown, **more)
+    best = [_in_floors(row)[0] for row in front]
+    figure.add_scatter(
+        x=[row[cost] for row in front],
+        y=best,
+        mode="lines",
+        line={"color": style.INK, "width": 7, "shape": "hv" if cost == "nfe" else "linear"},
+        opacity=0.3,
+        hoverinfo="skip",
+        name=FRONT if cost == "nfe" else BEST,
+    )
+    spread = rows[0]["floor_std"] / rows[0]["floor"]
+    x_range = style.padded_log([row[cost] for row in rows])
+    y_range = style.padded_log([*(_in_floors(row)[0] for row in rows), 1])
+    figure.add_hrect(
+        y0=max(1 - spread, y_range[0]), y1=1 + spread, fillcolor=style.CONTEXT_COLOR, opacity=0.35, line_width=0
+    )
+    on_screen.level(figure, 1, "floor: true samples")
+    counts = sorted({row[cost] for row in rows})
+    ticks = {"tickvals": counts, "ticktext": [f"{count:g}" for count in counts]}
+    figure.update_xaxes(**on_screen.log_axis(COSTS[cost], x_range, ticks))
+    figure.update_yaxes(**on_screen.log_axis(DISTANCE_LABEL, y_range, on_screen.log_ticks(y_range)))
     return figure

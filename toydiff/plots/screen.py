@@ -8,7 +8,7 @@ import numpy as np
 
 from ..support.checks import check_count
 from . import style
-from .on_screen import source
+from .on_screen import INK_NAME, source
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -108,7 +108,7 @@ def _darken(figure: "go.Figure") -> None:
         _repaint(part)
     figure.for_each_annotation(_repaint)
     for image in figure.layout.images:
-        if image.name in ("density", "ink"):
+        if image.name in ("density", INK_NAME):
             image.source = source(_turned(image.source, image.name))
     for part in (*figure.layout.updatemenus, *figure.layout.sliders):
         part.bgcolor = part.bordercolor = DARK_SHADE
@@ -127,6 +127,8 @@ def _repaint(part: Any) -> None:
             part[f"{path}.color"] = DARK[color]
         elif isinstance(color, tuple | list) and any(isinstance(one, str) for one in color):  # a colour a bar
             part[f"{path}.color"] = [DARK.get(one, one) for one in color]
+    if getattr(part, "type", "") == "heatmap" and part.name == INK_NAME:
+        part.colorscale = [[0, DARK_PAPER], [1, DARK_INK]]
     if "fillcolor" in part and part["fillcolor"] in DARK:
         part["fillcolor"] = DARK[part["fillcolor"]]
 
@@ -136,11 +138,11 @@ def _turned(source: str, name: str) -> np.ndarray:
     from matplotlib.image import imread
 
     pixels = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])))[..., :3]
-    full = 0.0 if name == "ink" else _channel(style.DENSITY_SHADES[1])
+    full = 0.0 if name == INK_NAME else _channel(style.DENSITY_SHADES[1])
     covered = np.clip((1 - pixels) / (1 - full), 0, 1)
     paper, ink = (
         np.array([_channel(color[k : k + 2]) for k in (1, 3, 5)])
-        for color in (DARK_PAPER, DARK_INK if name == "ink" else DARK_SHADE)
+        for color in (DARK_PAPER, DARK_INK if name == INK_NAME else DARK_SHADE)
     )
     return ((paper + covered * (ink - paper)) * 255).round().astype(np.uint8)
 

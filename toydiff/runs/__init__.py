@@ -3,7 +3,7 @@ of the bundled weights and the notebooks use these functions."""
 
 from .evaluation import SEED_OF_NOISE, evaluate, sample
 from .models import Model, card, knobs, load, of_vectors, problem_of, teacher_of
-from .run import SEED_OF_EVALUATIONS, Run, deviation, evaluator, to_device, train
+from .run import SEED_OF_EVALUATIONS, Run, deviation, evaluator, teacher_of_run, to_device, train
 
 __all__ = [
     "SEED_OF_EVALUATIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "problem_of",
     "sample",
     "teacher_of",
+    "teacher_of_run",
     "to_device",
     "train",
 ]

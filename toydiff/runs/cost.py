@@ -8,7 +8,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from ..denoisers import Denoiser
 from ..distill.base import Training
-from ..nets import DIFFUSERS
+from ..nets import DIFFUSERS, ClipNet
 from ..nets.discriminator import Discriminator
 from ..prediction import Prediction
 from ..training import Draws, Turn
@@ -20,10 +20,13 @@ def passes_of_update(training: Training) -> int:
 
     A backward pass that only crosses a network on its way to another one's weights counts 1: half of its work is the
     gradient by the network's own weights. The networks are the student, the teacher and all others, such as a fake
-    model. An exact teacher, which is a formula, counts as a network does. One update's losses are computed for it, and
-    nothing is changed.
+    model. An exact teacher, which is a formula, counts as a network does. A frame of a clip is a sample. One update's
+    losses are computed for it, and nothing is changed. Of turns that have a part of the training each (`Turn.during`),
+    it is the mean.
     """
-    return sum(turn.repeats * _passes_of(turn) for turn in training.turns)
+    end = max((turn.during[1] for turn in training.turns if turn.during), default=1)
+    shares = [1.0 if turn.during is None else (turn.during[1] - turn.during[0]) / end for turn in training.turns]
+    return round(sum(s * turn.repeats * _passes_of(turn) for s, turn in zip(shares, training.turns, strict=True)))
 
 
 def _passes_of(turn: Turn) -> int:
@@ -40,7 +43,7 @@ def _counted(trained: set[int]) -> Iterator[list[int]]:
     count = [0]
 
     def hook(module: nn.Module, args: tuple, output: Tensor | Prediction) -> None:
-        if not _is_network(module):
+        if not _is_network(module) or isinstance(module, ClipNet):  # its image network is counted
             return
         out = output.x0 if isinstance(output, Prediction) else output
         own = any(id(p) in trained for p in module.parameters())

@@ -111,6 +111,25 @@ class Run:
         return Model(D, self.about | done | {"teacher_calls": calls, "seconds": self.seconds}, self.data)
 
 
+TAUGHT = "teacher average"
+"""The name, among a training's targets, of the average of a teacher that it trains first."""
+
+
+def teacher_of_run(run: Run, steps: int = 25) -> Model:
+    """The teacher that a run trains first, as `animatelcm` does a video teacher, once the run has ended. It is sampled
+    in `steps` steps, as the problem's undistilled models are. `ValueError` for a run that trains none."""
+    if TAUGHT not in run.training.targets:
+        raise ValueError(f"{run.method} trains no teacher of its own")
+    teacher = run.training.targets[TAUGHT].module.eval().requires_grad_(False)
+    assert isinstance(teacher, Denoiser)
+    solver, grid = run.problem.walk
+    own: dict[str, Any] = {
+        "denoiser": weights.describe(teacher),
+        "sampler": {"solver": solver, "grid": grid, "steps": [steps]},
+    }
+    return Model(teacher, dict(run.finish().about) | own, run.data)
+
+
 class _Kept(nn.Module):
     """Tensors that a checkpoint keeps and that nothing changes."""
 

@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from .. import runs, weights
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..discrete import Posterior
-from ..problems import DigitsProblem, problem
+from ..distill.animatelcm import personal_base, swapped
+from ..nets import ClipNet
+from ..problems import ClipsProblem, DigitsProblem, problem
 from ..problems.classifier import Classifier
 from ..problems.digits import FEATURES_ID, TEACHER_ID, Features, classifier_turn
 from ..problems.pairs import Recipe as PairRecipe
@@ -37,8 +39,14 @@ MEASURED = 5000
 GUIDED_ID = "digits-guided"
 """The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
 
+CLIPS_ID, CLIPS_TEACHER_ID = "clips-animatelcm", "clips-teacher"
+"""The fast model of clips of digits, and the video teacher that its training makes first."""
+
 TOKENS_ID = "markov-discrete-flow-matching"
 """The posterior of strings, the teacher of the methods of tokens."""
+
+DIGIT_TOKENS_ID = "grey-digits-discrete-flow-matching"
+"""The posterior of digits in grey levels."""
 
 POINTS = 8
 """How often a training is measured on its way, in the fewest steps of its method, on `Sizes.watched` samples."""
@@ -75,6 +83,11 @@ class WeightsRecipe:
     """The seed of the weights that are stored."""
     seeds: int = 1
     """How many trainings are measured: with `seed` and the next ones. Only the first one's weights are stored."""
+    base: str | None = None
+    """The id of the weights that these are stored as a change of; None is the start, or the teacher."""
+    teacher_of: str | None = None
+    """The id of the student whose training makes these weights as its teacher; None where they are a training's own
+    result."""
 
 
 _EULER: dict[str, Any] = {"solver": "ddim", "grid": "uniform"}  # on the linear schedule DDIM is Euler
@@ -373,7 +386,36 @@ _RECIPES = [
         teacher=TOKENS_ID,
         steps=(1, 2, 4, 8),
     ),
+    WeightsRecipe(
+        id=DIGIT_TOKENS_ID,
+        method="discrete-flow-matching",
+        problem="tokens:digits",
+        steps=(4, 8, 16, 32, 64),
+        guidance_scale=GUIDANCE,
+    ),
+    WeightsRecipe(
+        id=CLIPS_TEACHER_ID,
+        method="animatelcm",
+        problem="clips",
+        steps=(25,),
+        guidance_scale=GUIDANCE,
+        base=TEACHER_ID,
+        teacher_of=CLIPS_ID,
+    ),
+    WeightsRecipe(
+        id=CLIPS_ID,
+        method="animatelcm",
+        problem="clips",
+        steps=(1, 2, 4, 8),
+        guidance_scale=GUIDANCE,
+        base=CLIPS_TEACHER_ID,
+    ),
 ]
+
+STYLES = {f"clips-{style}": style for style in ("outlined", "inverted")}
+"""Personal image networks, by id: each is the video teacher's image network, trained further on single frames in a
+style (`personal_base`)."""
+STYLE_UPDATES = 500
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
 """The recipes by id, in an order in which they can be built: a teacher comes before its students."""
@@ -381,7 +423,7 @@ RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
 
 def ids() -> list[str]:
     """The ids of all that can be built, in an order in which it can: first the features that measuring needs."""
-    return [FEATURES_ID, *RECIPES]
+    return [FEATURES_ID, *RECIPES, *STYLES]
 
 
 def listing() -> list[dict]:
@@ -416,11 +458,15 @@ def build(
     for id_ in chosen or ():
         if id_ not in ids():
             raise unknown("bundled weights", id_, ids())
+    if chosen:  # with the teachers that their trainings make
+        chosen = [*chosen, *(id_ for id_, recipe in RECIPES.items() if recipe.teacher_of in chosen)]
     with Lock(work), Lock(out) if out.resolve() != work.resolve() else contextlib.nullcontext():
         for id_ in ids():
             if (not chosen or id_ in chosen) and not (missing and not is_missing(id_, out)):
                 if id_ == FEATURES_ID:
                     build_features(out, progress)
+                elif id_ in STYLES:
+                    build_style(id_, out)
                 else:
                     build_one(RECIPES[id_], work, out, progress, device=device, missing=missing)
                 yield _entry(weights.read_about(id_, out))
@@ -431,6 +477,9 @@ def is_missing(id_: str, out: Path = weights.FOLDER) -> bool:
     that are there now, or are not measured as the recipe says."""
     if id_ == FEATURES_ID:
         return not _is_whole(id_, out)
+    if id_ in STYLES:
+        made_of = _shas(CLIPS_TEACHER_ID, CLIPS_ID, out=out)
+        return not _is_whole(id_, out) or weights.read_about(id_, out)["of"] != made_of
     recipe = RECIPES[id_]
     return not (_is_trained(recipe, out) and _is_measured(recipe, out)) or bool(_seeds_left(recipe, out))
 
@@ -479,12 +528,8 @@ def _samples(recipe: WeightsRecipe) -> int:
 
 def _made_of(recipe: WeightsRecipe, out: Path) -> dict[str, str | None]:
     """The checksums of the weights that a recipe begins with, by id; None for those that are not there."""
-    found = {}
-    for id_ in (recipe.teacher, recipe.start):
-        if id_ is not None:
-            known = (out / f"{id_}.json").exists()
-            found[id_] = weights.read_about(id_, out)["sha256"] if known else None
-    return found
+    of = dict.fromkeys(id_ for id_ in (recipe.teacher, recipe.start, recipe.base) if id_ is not None)
+    return _shas(*of, out=out)
 
 
 def build_features(out: Path, progress: bool = False) -> dict:
@@ -517,6 +562,41 @@ def build_features(out: Path, progress: bool = False) -> dict:
     return weights.read_about(FEATURES_ID, out)
 
 
+def build_style(id_: str, out: Path = weights.FOLDER) -> dict:
+    """Train a personal image network, store it as its change of the video teacher's, and measure the student above it
+    in 4 steps, on clips in its style. Returns its JSON."""
+    on, teacher = ClipsProblem(STYLES[id_]), weights.load_denoiser(CLIPS_TEACHER_ID, out)
+    image = LambdaDenoiser(cast(ClipNet, teacher.net).base(), teacher.schedule, teacher.kind)
+    began = time.perf_counter()
+    personal = personal_base(image, on, STYLE_UPDATES)
+    before, of_base = weights.network_tensors(CLIPS_TEACHER_ID, out)
+    about = {
+        "title": f"Personal image network of clips, {STYLES[id_]}",
+        "method": None,
+        "problem": on.name,
+        "seed": 0,
+        "updates": STYLE_UPDATES,
+        "seconds": time.perf_counter() - began,
+        "command": f"toydiff zoo build {id_}",
+        "denoiser": weights.describe(personal),
+        "base": CLIPS_TEACHER_ID,
+        "base_sha256": of_base["sha256"],
+        "of": _shas(CLIPS_TEACHER_ID, CLIPS_ID, out=out),
+        "rows": [],
+    }
+    weights.save(id_, weights.change(personal.net.state_dict(), before), about, out)
+    kept, student = weights.load_denoiser(id_, out), weights.read_about(CLIPS_ID, out)
+    above = runs.Model(swapped(weights.load_denoiser(CLIPS_ID, out), kept.net), student)
+    weights.change_about(id_, {"rows": runs.evaluate(above, on, steps=(4,), guidance_scale=GUIDANCE)}, out)
+    return weights.read_about(id_, out)
+
+
+def _shas(*chosen: str, out: Path) -> dict[str, str | None]:
+    """The checksums of weights by id; None for those that are not there."""
+    known = {id_ for id_ in chosen if (out / f"{id_}.json").exists()}
+    return {id_: weights.read_about(id_, out)["sha256"] if id_ in known else None for id_ in chosen}
+
+
 def build_one(
     recipe: WeightsRecipe,
     work: Path,
@@ -539,7 +619,7 @@ def build_one(
         model, passes = trained(recipe.seed)
         stored, of_base = _stored(recipe, model.denoiser, out)
         about = {
-            "title": f"{runs.card(recipe.method).title} on {problem(recipe.problem).name}",
+            "title": _title(recipe),
             **model.about,
             "command": f"toydiff zoo build {recipe.id}",
             "teacher": recipe.teacher,
@@ -561,6 +641,11 @@ def build_one(
         weights.change_about(recipe.id, {"repeats": weights.read_about(recipe.id, out)["repeats"] + again}, out)
 
 
+def _title(recipe: WeightsRecipe) -> str:
+    title = f"{runs.card(recipe.method).title} on {problem(recipe.problem).name}"
+    return title if recipe.teacher_of is None else f"The teacher of {title}"
+
+
 def _trained(
     recipe: WeightsRecipe, seed: int, work: Path, out: Path, progress: bool, device: str
 ) -> tuple[runs.Model, int]:
@@ -577,7 +662,7 @@ def _trained(
             teacher_name=recipe.teacher,
             progress=progress,
         )
-    folder = work / recipe.id / str(seed)
+    folder = work / (recipe.teacher_of or recipe.id) / str(seed)
     run = runs.train(
         recipe.method,
         the_problem,
@@ -595,11 +680,16 @@ def _trained(
     curve = _followed(run, folder.with_name(f"{seed}.curve.json"))
     run.finish()
     model = runs.load(folder)
-    about = dict(model.about) | {
-        "seconds": max(model.about["seconds"], curve[-1]["seconds"]),  # with those before an interruption
+    about, D = dict(model.about), model.denoiser
+    if recipe.teacher_of is not None:
+        taught = runs.teacher_of_run(run, *recipe.steps)
+        about, D = about | {name: taught.about[name] for name in ("denoiser", "sampler")}, taught.denoiser
+    about |= {
+        # with those before an interruption; a run that had ended before has no curve
+        "seconds": max([model.about["seconds"], *(point["seconds"] for point in curve)]),
         "curve": [point | {"passes": passes * point["updates"]} for point in curve],
     }
-    return runs.Model(model.denoiser, about, model.data), passes
+    return runs.Model(D, about, model.data), passes
 
 
 def _followed(run: runs.Run, path: Path) -> list[dict]:
@@ -609,14 +699,19 @@ def _followed(run: runs.Run, path: Path) -> list[dict]:
     before = max((point["seconds"] for point in known.values()), default=0.0)
     measure = runs.evaluator(run.problem, run.about, run.training)
     every = -(-run.knobs.updates // POINTS)
+
+    def keep(updates: int) -> None:
+        found = measure(run.training.average.module)
+        known[updates] = {"updates": updates, "seconds": before + run.seconds} | {
+            name: found[name] for name in ("distance", "accuracy")
+        }
+        write_json(path, list(known.values()))
+
     for record in run:
         if record.step % every == 0 or record.last:
-            found = measure(run.training.average.module)
-            seconds = before + run.seconds
-            known[record.step] = {"updates": record.step, "seconds": seconds} | {
-                name: found[name] for name in ("distance", "accuracy")
-            }
-            write_json(path, list(known.values()))
+            keep(record.step)
+    if run.knobs.updates not in known:  # it ended before, without its last point
+        keep(run.knobs.updates)
     return sorted(known.values(), key=lambda point: point["updates"])
 
 
@@ -656,7 +751,7 @@ def _stored(recipe: WeightsRecipe, D: Denoiser | Posterior, out: Path) -> tuple[
     A large network that started from bundled weights is stored as its change of that base, any other in half precision.
     """
     tensors = weights.storable(D).net.state_dict()
-    base = recipe.start or recipe.teacher
+    base = recipe.base or recipe.start or recipe.teacher
     if base is None or 2 * sum(t.numel() for t in tensors.values()) < LARGE:
         return {key: value.half() for key, value in tensors.items()}, {"base": None}
     before, about = weights.network_tensors(base, out)

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .. import weights
 from ..support.words import plural
-from .scoreboard import Verdict, summary, verdict
+from .scoreboard import HOLDS, NOT, RD_CD, TEACHERS, Verdict, summary, verdict
+
+MOST_SEEDS = 1000
+"""More are not named."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,6 @@ class Row:
 TEACHER, RF, RD = "SDv1-5 + DPM-Solver", "Rectified Flow", "Rectified Diffusion"
 DISTILL, CD, PERFLOW = "Rectified Flow (Distill)", "Rectified Diffusion (CD)", "PeRFlow"
 PHASED = "Rectified Diffusion (Phased)"
-RD_CD = "rectified-diffusion+cd"
 
 ROWS = (
     Row(TEACHER, 25, 20.1, 0.318, "guided"),
@@ -84,19 +87,75 @@ def verdicts(board: Mapping) -> list[tuple[Row, Row, Verdict]]:
     ]
 
 
+EXPERIMENTS = {
+    ((RD, 1), (RF, 1)): "updates, the weight of t = 1 and the loss, one at a time",
+    ((RD, 2), (RF, 2)): "updates, the weight of t = 1 and the loss, one at a time",
+}
+"""Directions that a controlled experiment turns (`toydiff.studies.reversal`), and what it changes."""
+EXPERIMENT = "FINDINGS.md#when-rectified-flow-leads"
+"""Where it stands, beside this file."""
+
+
+def remark(seen: Verdict, better: Row, worse: Row) -> str:
+    """What follows from a verdict: nothing where a direction holds; else the experiment that turns it, or the seeds
+    after which the difference would be two standard errors."""
+    if seen.word == HOLDS:
+        return ""
+    if changed := _experiment(better, worse):
+        return f"[{changed}]({EXPERIMENT})"
+    if seen.word == NOT:
+        return "beyond two standard errors, the other way round"
+    if abs(seen.errors) > 2:
+        return "smaller than the floor's own deviation: more samples of the measure"
+    return f"{seen.seeds_needed:,} seeds" if seen.seeds_needed < MOST_SEEDS else f"more than {MOST_SEEDS:,} seeds"
+
+
+def settled(board: Mapping) -> dict[Row, bool]:
+    """For each row of the deck whether all of its directions are settled here: they hold beyond two standard errors, or
+    a controlled experiment turns them. Rows that nothing stands for are not."""
+    found: dict[Row, bool] = {row_: row_.method is not None for row_ in ROWS}
+    for better, worse, seen in verdicts(board):
+        if seen.word != HOLDS and not _experiment(better, worse):
+            found[better] = found[worse] = False
+    return found
+
+
+def _experiment(better: Row, worse: Row) -> str | None:
+    return EXPERIMENTS.get(((better.name, better.steps), (worse.name, worse.steps)))
+
+
+def wanted(board: Mapping) -> str:
+    """What the rows of the wider network would need: a teacher of their own, as long as the bundled one was trained."""
+    about = weights.read_about(TEACHERS[board["plan"]["problem"]])
+    return f"a teacher twice as wide, {about['passes']:,} passes of four times the cost"
+
+
 def markdown(board: Mapping) -> str:
     """Two tables in Markdown: the deck's rows beside ours, and its directions with their verdicts."""
     ours = {(row["method"], row["steps"]): row for row in summary(board)}
-    lines = ["| row | steps | FID, deck | CLIP, deck | distance / floor | accuracy |", "|---|---|---|---|---|---|"]
+    done = settled(board)
+    lines = [
+        "| row | steps | FID, deck | CLIP, deck | distance / floor | accuracy | settled |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row_ in ROWS:
         found = None if row_.method is None else ours[row_.entry]
-        text, accuracy = "—", "—"
+        text, accuracy, state = "—", "—", f"no: {wanted(board)}"
         if found is not None:
             text = f"{found['distance'] / found['floor']:.2f} ± {(found['distance_std'] or 0) / found['floor']:.2f}"
             accuracy = "—" if found["accuracy"] is None else f"{100 * found['accuracy']:.1f}%"
-        lines.append(f"| {row_.name} | {row_.steps} | {row_.fid:g} | {row_.clip:g} | {text} | {accuracy} |")
-    lines += ["", "| the deck's direction | FID there | standard errors | here |", "|---|---|---|---|"]
+            state = "yes" if done[row_] else "no"
+        lines.append(f"| {row_.name} | {row_.steps} | {row_.fid:g} | {row_.clip:g} | {text} | {accuracy} | {state} |")
+    lines += [
+        "",
+        f"{sum(done.values())} of {len(ROWS)} rows are settled: all their directions hold beyond two standard errors, "
+        "or a controlled experiment turns them.",
+        "",
+        "| the deck's direction | FID there | standard errors | here | what it would need, or what turns it |",
+        "|---|---|---|---|---|",
+    ]
     for better, worse, seen in verdicts(board):
         names = " before ".join(f"{one.name}, {plural(one.steps, 'step')}" for one in (better, worse))
-        lines.append(f"| {names} | {better.fid:g} < {worse.fid:g} | {seen.errors:+.1f} | {seen.word} |")
+        fids = f"{better.fid:g} < {worse.fid:g}"
+        lines.append(f"| {names} | {fids} | {seen.errors:+.1f} | {seen.word} | {remark(seen, better, worse)} |")
     return "\n".join(lines)

@@ -1,7 +1,6 @@
 """AnimateLCM on clips of digits: few steps beside the video teacher, a first frame that is given, and a style that is
 swapped in without any clip of it."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,31 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..denoisers import Denoiser, LambdaDenoiser
-from ..distill.animatelcm import load_base
-from ..distill.diffusion import diffusion_loss
+from ..denoisers import LambdaDenoiser
+from ..distill.animatelcm import personal_base, swapped
 from ..nets import FirstFrame
 from ..problems import ClipsProblem
 from ..problems.classifier import Classifier, moved
 from ..problems.clips import STYLES, ink, middle, turning_rate
-from ..runs import Model, Run, sample
+from ..runs import Model, sample
 from ..solvers import solve
-from ..support.checks import check_count, unknown
+from ..support.checks import unknown
 from ..support.seeds import seeded
-from ..training import EMA, Draws, Turn, fit
+from ..training import Draws, Turn, fit
 
 GUIDANCE = 1.5
 """The guidance scale of all samples here."""
 STEPS, OF_TEACHER = (1, 2, 4, 8), 25
-
-
-def teacher_of_run(run: Run) -> Model:
-    """The video teacher of a finished run of `animatelcm`, sampled as the problem's undistilled models are."""
-    teacher = run.training.targets["teacher average"].module.eval().requires_grad_(False)
-    assert isinstance(teacher, Denoiser)
-    solver, grid = run.problem.walk
-    sampler = {"solver": solver, "grid": grid, "steps": [OF_TEACHER]}
-    return Model(teacher, run.about | {"method": "teacher", "sampler": sampler})
 
 
 def sampled(model: Model, on: ClipsProblem, steps: int, n: int = 500, seed: int = 0) -> dict[str, float]:
@@ -90,30 +79,11 @@ def found_again(clips: Tensor) -> float:
 # ---- a style swapped in
 
 
-def styled_base(
-    student: LambdaDenoiser, style: str, updates: int = 1000, batch: int = 64, lr: float = 1e-3, seed: int = 0
-) -> nn.Module:
-    """A personal image network: the student's, without its adapter, as a diffusion model of single frames in a style
-    of `STYLES`. It sees no clip."""
-    on, net = ClipsProblem(style), cast(Any, student.net).base()
-    check_count(updates, "updates")
-    image = LambdaDenoiser(net.train().requires_grad_(True), student.schedule, student.kind)
-    average = EMA(image, 0.99)
-
-    def loss(step: int, draws: Draws) -> Tensor:
-        x0, cond = draws.rows(on.single_frames, batch)
-        return diffusion_loss(image, x0, cond, draws, drop=0.1)
-
-    for _ in fit(Turn(loss, list(net.parameters()), lr), updates, averages=[average], warmup=50, seed=seed):
-        pass
-    return cast(LambdaDenoiser, average.module).net
-
-
-def swapped(model: Model, base: nn.Module) -> Model:
-    """The model with another image network under its adapter and temporal layers."""
-    D = copy.deepcopy(cast(LambdaDenoiser, model.denoiser))
-    load_base(D.net.image, base)
-    return Model(D, model.about)
+def styled_base(student: LambdaDenoiser, style: str, updates: int = 1000, batch: int = 64, seed: int = 0) -> nn.Module:
+    """A personal image network: the student's, without its adapter, trained further on single frames in a style of
+    `STYLES`. It sees no clip."""
+    base = LambdaDenoiser(cast(Any, student.net).base(), student.schedule, student.kind)
+    return personal_base(base, ClipsProblem(style), updates, batch, seed=seed).net
 
 
 def judge_of_styles(updates: int = 200, batch: int = 64, seed: int = 0) -> Classifier:
@@ -146,6 +116,13 @@ def swap_figures(
     """The measures of clips with a style swapped in, against true clips in that style, and the fraction of frames
     that are judged to be in it: `style`, beside that of true clips, `floor style`."""
     on = ClipsProblem(style)
-    path, cond = sample(swapped(model, base), on, n, steps, guidance_scale=GUIDANCE, seed=seed)
+    path, cond = sample(
+        Model(swapped(cast(LambdaDenoiser, model.denoiser), base), model.about),
+        on,
+        n,
+        steps,
+        guidance_scale=GUIDANCE,
+        seed=seed,
+    )
     judged = {"style": in_style(judge, path.end, style), "floor style": in_style(judge, on.data(n, seed)[0], style)}
     return figures(on, path.end, cond) | judged

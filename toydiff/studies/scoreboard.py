@@ -42,15 +42,31 @@ BEFORE = {"instaflow": "rectified-flow", "adversarial": "cd"}
 """What a method begins with where it is not the teacher's weights."""
 FRESH = ("diffusion", "flow-matching")
 """Methods that train a model from nothing, as the teacher was."""
+NOTHING, OWN = "nothing", "the teacher's weights"
+"""What entries begin with that are no students of students."""
 PAIRS_SHARE = 0.2
 """The part of a budget that pairs may cost."""
 PAIR_STEPS = {"points": 20, "images": 10}
 PLAN, CELLS, RUNS, RESULT = "plan.json", "cells", "runs", "scoreboard.json"
+RD_CD = "rectified-diffusion+cd"
+"""The deck's "Rectified Diffusion (CD)"."""
+BUNDLED = Path(__file__).parent / "bundled"
+"""Scoreboards that come with the library, a file each."""
+LEAST_SEEDS = 3
+"""Of a scoreboard that is bundled."""
+IN_A_CELL = ("method", "seed", "begins_with", "updates", "passes")
+IN_A_ROW = ("steps", "nfe", "rounds", "teacher_calls", "distance", "accuracy", "floor", "floor_std")
+"""What a bundled scoreboard keeps."""
 
 
 def names() -> list[str]:
     """The methods that may stand on a scoreboard: those for all problems of vectors."""
     return [card.id for card in METHODS.values() if card.only is None]
+
+
+def standard() -> tuple[str, ...]:
+    """What stands on a scoreboard unless methods are named: all of them, and the deck's chain of two."""
+    return (*names(), RD_CD)
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,7 @@ def run_cell(plan: Plan, method: str, seed: int, folder: Path) -> dict:
     file = folder / CELLS / f"{method}-{seed}.json"
     if file.exists():
         return read_index(file, FORMAT, "cell of a scoreboard", ("rows",))
-    chain = _chain(method)
+    chain = stages_of(method)
     work = folder / RUNS / f"{method}-{seed}"
     model, spent = None, 0
     for i, stage in enumerate(chain):
@@ -152,8 +168,8 @@ def run_cell(plan: Plan, method: str, seed: int, folder: Path) -> dict:
     return cell
 
 
-def _chain(method: str) -> list[str]:
-    """The trainings of an entry, one after another."""
+def stages_of(method: str) -> list[str]:
+    """The trainings of an entry, one after another: what it begins with, and what + joins."""
     chain = method.split("+")
     return [BEFORE[chain[0]], *chain] if chain[0] in BEFORE else chain
 
@@ -161,7 +177,7 @@ def _chain(method: str) -> list[str]:
 def _begins_with(chain: Sequence[str]) -> str:
     if len(chain) > 1:
         return " and ".join(chain[:-1])
-    return "nothing" if chain[0] in FRESH else "the teacher's weights"
+    return NOTHING if chain[0] in FRESH else OWN
 
 
 def _takes_guidance(method: str) -> bool:
@@ -345,9 +361,45 @@ def merge(folder: Path | str) -> dict:
     return board
 
 
+def bundle(board: Mapping, into: Path | str = BUNDLED) -> Path:
+    """Put a merged scoreboard beside those that come with the library, and return its file.
+
+    `ValueError` where it lacks a method or a number of steps of the standard one, or has fewer than three seeds.
+    """
+    plan = board["plan"]
+    if lacking := [*(set(standard()) - set(plan["methods"])), *map(str, set(STEPS) - set(plan["steps"]))]:
+        raise ValueError(f"a bundled scoreboard has all methods and steps, and this one lacks {', '.join(lacking)}")
+    if plan["seeds"] < LEAST_SEEDS:
+        raise ValueError(f"a bundled scoreboard has {LEAST_SEEDS} seeds or more, and this one has {plan['seeds']}")
+    cells = [
+        {key: cell[key] for key in IN_A_CELL} | {"rows": [_short(row) for row in cell["rows"]]}
+        for cell in board["cells"]
+    ]
+    file = writable_folder(into) / f"{plan['problem'].removeprefix('mixture:')}.json"
+    write_index(file, {"format": FORMAT, "version": VERSION, "plan": plan, "cells": cells})
+    return file
+
+
+def _short(row: Mapping) -> dict:
+    """What is kept of a row, to six digits."""
+    return {key: float(f"{row[key]:.6g}") if isinstance(row[key], float) else row[key] for key in IN_A_ROW}
+
+
+def bundled_names() -> list[str]:
+    """The scoreboards that come with the library, by name."""
+    return sorted((file.stem for file in BUNDLED.glob("*.json")), reverse=True)
+
+
+def bundled(name: str) -> dict:
+    """A scoreboard that comes with the library, {plan, cells}, such as "ring". `ValueError` for another name."""
+    if name not in bundled_names():
+        raise unknown("bundled scoreboard", name, bundled_names() or ["none yet"])
+    return read_index(BUNDLED / f"{name}.json", FORMAT, "bundled scoreboard", ("plan", "cells"))
+
+
 def summary(board: Mapping) -> list[dict]:
     """A row for each method and number of steps: method, steps, nfe, distance and accuracy (mean, std over seeds),
-    floor, floor_std, passes, updates, begins_with, n_seeds."""
+    floor, floor_std, rounds, teacher_calls, passes, updates, begins_with, seeds."""
     rows = []
     for method in board["plan"]["methods"]:
         cells = [cell for cell in board["cells"] if cell["method"] == method]
@@ -360,6 +412,8 @@ def summary(board: Mapping) -> list[dict]:
                     "method": method,
                     "steps": steps,
                     "nfe": own[0]["nfe"],
+                    "rounds": own[0]["rounds"],
+                    "teacher_calls": own[0]["teacher_calls"],
                     "distance": statistics.mean(distances),
                     "distance_std": statistics.stdev(distances) if len(own) > 1 else None,
                     "accuracy": statistics.mean(accuracies) if accuracies else None,
@@ -414,6 +468,13 @@ class Verdict:
     difference: float
     errors: float
     word: str
+    seeds: int
+    """Of each entry."""
+
+    @property
+    def seeds_needed(self) -> float:
+        """Seeds after which a difference of this size and spread would be two standard errors; infinite for none."""
+        return math.inf if self.errors == 0 else max(self.seeds, math.ceil(self.seeds * (2 / self.errors) ** 2))
 
 
 def verdict(board: Mapping, better: tuple[str, int], worse: tuple[str, int]) -> Verdict:
@@ -433,7 +494,21 @@ def verdict(board: Mapping, better: tuple[str, int], worse: tuple[str, int]) -> 
     error = math.sqrt((a["distance_std"] ** 2 + b["distance_std"] ** 2) / a["seeds"])
     errors = difference / error if error > 0 else math.copysign(math.inf, difference) if difference else 0.0
     small = abs(errors) <= 2 or abs(difference) < a["floor_std"]
-    return Verdict(better, worse, difference, errors, WITHIN if small else HOLDS if difference > 0 else NOT)
+    word = WITHIN if small else HOLDS if difference > 0 else NOT
+    return Verdict(better, worse, difference, errors, word, a["seeds"])
+
+
+def tied(board: Mapping, steps: int, methods: Sequence[str] | None = None) -> list[dict]:
+    """The row with the least distance in a number of steps, and after it those that `verdict` cannot tell from it.
+
+    methods: among which; None is all. `ValueError` where the board has none of them, or one seed.
+    """
+    rows = [row for row in summary(board) if row["steps"] == steps and (methods is None or row["method"] in methods)]
+    if not rows:
+        raise ValueError(f"the scoreboard has none of these methods in {plural(steps, 'step')}")
+    first, *others = sorted(rows, key=lambda row: row["distance"])
+    best = (first["method"], steps)
+    return [first, *(row for row in others if verdict(board, best, (row["method"], steps)).word == WITHIN)]
 
 
 def pareto(rows: Sequence[Mapping], cost: str = "nfe") -> list[Mapping]:

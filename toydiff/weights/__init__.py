@@ -14,6 +14,7 @@ from torch import Tensor
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..discrete import NetPosterior, Posterior, path_from_config
 from ..nets import StringGRU, TokenUNet
+from ..nets.low_rank import stored_name
 from ..schedules import schedule_config, schedule_from_config
 from ..support.checks import unknown
 from ..support.files import write_bytes
@@ -61,19 +62,28 @@ WHOLE, SCALE = 127, ".scale"
 """The largest whole number of a change, and the end of the name of its scales."""
 
 
+IMAGE = "image."
+"""What the names of the image network inside a network of clips begin with."""
+
+
 def change(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The difference of tensors from those of a base, in small numbers, by name.
 
     A matrix or kernel becomes whole numbers from -127 to 127, with one scale for each row. Vectors are stored whole, in
-    half precision, and so are tensors that the base lacks.
+    half precision, and so are tensors that the base lacks. A matrix below a low-rank adapter, which is frozen, is left
+    out where it is the base's, but for the rounding of a stored base. The base of a network of clips may be its image
+    network.
     """
-    out = {}
+    out, base = {}, _aligned(base, tensors)
     for name, tensor in tensors.items():
         if tensor.ndim < 2 or name not in base or base[name].shape != tensor.shape:
             out[name] = tensor.half()
             continue
         rows = (tensor.float() - base[name].float()).flatten(1)
-        scale = (rows.abs().amax(1, keepdim=True) / WHOLE).clamp(min=1e-7).half()
+        largest = rows.abs().amax(1, keepdim=True)
+        if name.endswith(FROZEN) and float(largest.max()) <= float(tensor.abs().max()) / WHOLE:
+            continue
+        scale = (largest / WHOLE).clamp(min=1e-7).half()
         whole = torch.round(rows / scale.float()).clamp(-WHOLE, WHOLE).to(torch.int8)
         out |= {name: whole.view(tensor.shape), name + SCALE: scale[:, 0]}
     return out
@@ -81,14 +91,32 @@ def change(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[st
 
 def changed(stored: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `change`: the tensors, from their stored difference and the base."""
-    out = {}
+    out, base = {}, _aligned(base, stored)
     for name, tensor in stored.items():
         if tensor.dtype == torch.int8:
             scale = stored[name + SCALE].float().reshape(-1, *[1] * (tensor.ndim - 1))
             out[name] = base[name].float() + scale * tensor.float()
         elif not name.endswith(SCALE):
             out[name] = tensor.float()
+            frozen = name.removesuffix(ADAPTER) + FROZEN
+            if name.endswith(ADAPTER) and frozen not in stored:
+                out[frozen] = base[frozen].float()
     return out
+
+
+FROZEN, ADAPTER = ".original", ".0.down"
+"""The ends of the names of a matrix below a low-rank adapter, and of one of the adapter's own."""
+
+
+def _aligned(base: Mapping[str, Tensor], names: Mapping[str, object]) -> dict[str, Tensor]:
+    """A base's tensors by the names that they have in a network of `names`: an image network inside one of clips and
+    below low-rank adapters, or the one inside for an image network."""
+    of_clips, inside = (any(name.startswith(IMAGE) for name in one) for one in (base, names))
+    if of_clips and not inside:
+        base = {name.removeprefix(IMAGE): tensor for name, tensor in base.items() if name.startswith(IMAGE)}
+    elif inside and not of_clips:
+        base = {IMAGE + name: tensor for name, tensor in base.items()}
+    return {stored_name(name, names): tensor for name, tensor in base.items()}
 
 
 def network_tensors(id_: str, folder: Path = FOLDER) -> tuple[dict[str, Tensor], dict]:
