@@ -94,7 +94,7 @@ window.toydiffLive = (page, set) => {
 
   // ---- the figure
 
-  const POINTS = 121, FEW = 16, DOT = 4 / 480; // of a picture's side; states that are dots; a dot's size in planes
+  const POINTS = 121, FEW = 16; // of a picture's side; states of a path that are dots
   const canvas = Object.assign(document.createElement("canvas"), { width: POINTS, height: POINTS }), pen = canvas.getContext("2d");
 
   function square(mixture, paths) { // [x low, x high], [y low, y high]: three standard deviations of each mode, and all states
@@ -134,22 +134,14 @@ window.toydiffLive = (page, set) => {
     return out;
   }
 
-  // All states as one line of dashes, as long as wide: hundreds of markers would take most of the time of a figure.
-  function dotted(line, xs, reach) {
-    const half = (DOT * reach) / 2, ends = (v, j) => (j ? [v, v, null] : [v - half, v + half, null]);
-    const [x, y] = [0, 1].map((j) => xs.flatMap((points) => side(points, j).flatMap((v) => ends(v, j))));
-    return { ...line, x, y, line: { ...line.line, width: 4 }, showlegend: false };
-  }
-
   function made(chosen, figure, dark) {
     const { mixture, exact, paths, rows } = runs(chosen), [across, up] = limits ?? square(mixture, paths);
     const { layout, data } = figure, color = (name) => (dark && turned[name]) || name, air = (across[1] - across[0]) / (POINTS - 1);
-    const source = picture(mixture, [across, up], shades[dark ? 1 : 0]), most = Math.floor(110 / paths.length), states = [];
+    const source = picture(mixture, [across, up], shades[dark ? 1 : 0]), most = Math.floor(110 / paths.length);
     paths.forEach(({ head, solver, xs }, k) => {
       const [line, rings, dots] = data.slice(3 * k, 3 * k + 3), end = xs.at(-1);
-      Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: "lines" });
+      Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: xs.length <= FEW ? "lines+markers" : "lines" });
       line.line.color = dots.marker.color = color(colors[solver]);
-      if (xs.length <= FEW) states.push(dotted(line, xs, across[1] - across[0]));
       Object.assign(rings, { x: side(exact, 0), y: side(exact, 1) });
       Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
       Object.assign(layout.images[k], { source, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
@@ -166,9 +158,37 @@ window.toydiffLive = (page, set) => {
     slider.active = times.length - 1;
     button.args[0] = times.map((t, i) => String(i));
     button.args[1].frame.duration = Math.max(60, Math.floor(3600 / times.length));
-    data.push(...states);
     const said = words(rows);
     return { figure, dark: [], words: said, alt: `${page.title}. ${said.replace(/<.*?>/g, "")}`, rows };
+  }
+
+  // ---- the same, at once: plotly takes as long as several frames of a film, so that while a control or a mode moves the
+  // planes are drawn as a few shapes over those of the last figure
+
+  const SVG = "http://www.w3.org/2000/svg", sheets = [0, 1].map(() => document.createElementNS(SVG, "svg"));
+  for (const sheet of sheets) sheet.setAttribute("class", "sheet");
+
+  function preview({ figure: { data, layout } }, place) {
+    const full = place._fullLayout, by = place.scale, heads = place.querySelectorAll(".annotation-text");
+    if (!full?.xaxis2?._length || place.closest("[hidden]")) return false;
+    sheets.forEach((sheet, k) => {
+      const X = full[`xaxis${k ? 2 : ""}`], Y = full[`yaxis${k ? 2 : ""}`], image = layout.images[k], [line, rings, dots] = data.slice(3 * k, 3 * k + 3);
+      const at = (trace, i) => `${X.l2p(trace.x[i]).toFixed(1)} ${Y.l2p(trace.y[i]).toFixed(1)}`;
+      const each = (trace, shape) => trace.x.map((v, i) => (v === null ? "" : shape(at(trace, i), trace.x[i - 1] ?? null))).join("");
+      const stroke = (d, color, width, more = "") => `<path d="${d}" stroke="${color}" stroke-width="${width * by}" ${more}/>`;
+      const spots = (trace) => each(trace, (point) => `M${point}h0`), r = (rings.marker.size / 2) * by, [left, top] = [X.l2p(image.x), Y.l2p(image.y)];
+      const ring = (point) => `M${point}m${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
+      const { color } = line.line, faint = `opacity="${line.opacity}"`;
+      Object.assign(sheet.style, { left: `${X._offset}px`, top: `${Y._offset}px`, width: `${X._length}px`, height: `${Y._length}px`, background: layout.paper_bgcolor });
+      sheet.innerHTML = `<image href="${image.source}" x="${left}" y="${top}" width="${X.l2p(image.x + image.sizex) - left}" height="${Y.l2p(image.y - image.sizey) - top}" preserveAspectRatio="none"/>`
+        + stroke(each(line, (point, before) => `${before === null ? "M" : "L"}${point}`), color, line.line.width, faint)
+        + (line.mode.includes("markers") ? stroke(spots(line), color, line.marker.size, faint) : "")
+        + stroke(each(rings, ring), rings.marker.color, rings.marker.line.width)
+        + stroke(spots(dots), layout.paper_bgcolor, dots.marker.size + 2) + stroke(spots(dots), color, dots.marker.size);
+      place.after(sheet);
+      if (heads.length === 2) heads[k].textContent = layout.annotations[k].text.replace("<br>", " ");
+    });
+    return true;
   }
 
   // ---- drawing a mixture on the first plane: a click makes a mode, a drag moves it, Delete or a double click takes it away
@@ -188,6 +208,7 @@ window.toydiffLive = (page, set) => {
   };
 
   function follow(chosen) { // after each figure
+    for (const sheet of sheets) sheet.remove();
     if (!dragged && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
     if (!board.hidden && plane()) arrange();
   }
@@ -265,5 +286,5 @@ window.toydiffLive = (page, set) => {
     new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));
   }
 
-  return { knows, draws, value, made, follow, begin };
+  return { knows, draws, value, made, preview, follow, begin };
 };

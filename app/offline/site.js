@@ -4,7 +4,7 @@
 const toydiff = (window.toydiff = (() => {
   const $ = (selector) => document.querySelector(selector), root = document.documentElement;
   const kept = new Map(), waiting = new Map(); // states' files: what they held, and who waits for them
-  let page, live, state, shown, writes, turn = 0;
+  let page, live, state, shown, writes, settles, turn = 0;
 
   // ---- files
 
@@ -143,13 +143,20 @@ const toydiff = (window.toydiff = (() => {
     return out;
   }
 
+  const SETTLED = 150; // milliseconds without a change after which what was drawn at once becomes a figure
   async function show() {
     const mine = ++turn;
+    clearTimeout(settles);
     fill();
     write();
     try {
       const own = live?.draws(chosen()), made = await load(own ? 0 : page.states.findIndex((one) => same(one, state)));
-      if (mine === turn) draw(own ? live.made(chosen(), inTheme(made), isDark()) : made);
+      if (mine !== turn) return;
+      if (!own) return draw(made);
+      const computed = live.made(chosen(), inTheme(made), isDark());
+      if (!shown || !live.preview(computed, $(".figure"))) return draw(computed);
+      $(".said").innerHTML = computed.words;
+      settles = setTimeout(() => mine === turn && draw(computed), SETTLED);
     } catch (error) {
       if (mine === turn) draw({ error: error.message });
     }
