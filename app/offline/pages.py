@@ -89,7 +89,7 @@ def whole(title: str, body: str, scripts: Sequence[str]) -> str:
 <link rel="stylesheet" href="{FILES}/style.css">
 <script src="{FILES}/theme.js"></script>
 {tags}</head>
-<body class="stApp">{body}
+<body class="stApp"><noscript>These pages are drawn by your browser, and need JavaScript.</noscript>{body}
 </body>
 </html>
 """

@@ -245,6 +245,26 @@ class TestInABrowser:
         assert len(seen["frames"]) == len(figure.frames)
         assert seen["frames"][4] == pytest.approx(list(figure.frames[4].data[0].y), abs=2e-4)
 
+    def test_paths_are_drawn_at_once_and_become_a_figure(self, open_page):
+        """In the task of the control itself; the figure follows when the control rests."""
+        page = open_page("paths.html")
+        seen = page.evaluate(
+            f"""async () => {{
+              const steps = document.forms[0].elements.steps, before = document.querySelector(".said").textContent;
+              steps.value = 8, steps.oninput();
+              await new Promise((done) => setTimeout(done, 0));
+              const heads = [...document.querySelectorAll("{browser.FIGURE} .annotation-text")];
+              return [document.querySelectorAll(".sheet").length, heads[0].textContent,
+                      document.querySelector(".said").textContent !== before];
+            }}"""
+        )
+        assert seen[0] == 2
+        assert seen[1].startswith("A: ddim, 9 calls")
+        assert seen[2]
+        drawn = f"document.querySelector('{browser.FIGURE}')"
+        until(page, f"{drawn}.layout.sliders[0].steps.length === 10 && !document.querySelector('.sheet')")
+        assert page.evaluate(f"{drawn}.layout.annotations[0].text") == seen[1]
+
     def test_a_mixture_is_drawn_by_hand(self, open_page):
         page = open_page("paths.html")
         heads = page.evaluate(HEADS)
