@@ -2,50 +2,13 @@
 // the page's own first one with other points in it.
 "use strict";
 window.toydiffLive = (page, set) => {
-  const { mixtures, power, uniforms, normals, colors, stochastic, wide, shades, dark: turned, ranges } = page.live;
-  const E = window.toydiffExact, NAMED = Object.fromEntries(Object.entries(mixtures).map(([name, rows]) => [name, rows.map(component)]));
-  const noises = split(Float32Array.from(new Float32Array(Uint8Array.from(atob(page.live.noises), (c) => c.charCodeAt(0)).buffer)), normals.length);
+  const { power, uniforms, normals, colors, stochastic, wide, shades, dark: turned, ranges } = page.live;
+  const E = window.toydiffExact, { NAMED, rowsOf, wordOf, mixtureOf, drawable, value } = window.toydiffMixtures(page.live);
+  const noises = split(new Float32Array(Uint8Array.from(atob(page.live.noises), (c) => c.charCodeAt(0)).buffer), normals.length);
   let kept = {}, limits = null, dragged = false; // the last exact ends; the plane's limits while it is drawn on
-
-  function component(row) {
-    if (row.length === 4) return E.round(...row);
-    const [x, y, weight, s, r, ...axes] = row;
-    return { x, y, weight, stds: [s, r], axes };
-  }
 
   function split(values, size) {
     return Array.from({ length: values.length / size }, (_, k) => Float64Array.from(values.subarray(k * size, (k + 1) * size)));
-  }
-
-  // ---- a mixture as a word of the link: x,y,std,weight;...
-
-  function rowsOf(word) {
-    const rows = word.split(";").map((row) => row.split(",").map((cell) => (cell.trim() ? Number(cell) : NaN)));
-    const fits = (row) => row.length === 4 && row.every((value, k) => value >= ranges[k][0] && value <= ranges[k][1]);
-    return rows.length <= ranges.at(-1) && rows.every(fits) ? rows : null;
-  }
-
-  const wordOf = (rows) => rows.map((row) => row.map((value) => Number(value.toPrecision(4))).join(",")).join(";");
-
-  function mixtureOf(word) {
-    if (NAMED[word]) return NAMED[word];
-    const rows = rowsOf(word), total = rows.reduce((sum, row) => sum + row[3], 0);
-    return rows.map(([x, y, std, weight]) => E.round(x, y, std, weight / total));
-  }
-
-  function drawable(word) { // the rows of any mixture; those of a ready-made one are made round
-    if (!NAMED[word]) return rowsOf(word);
-    const most = Math.max(...NAMED[word].map((one) => one.weight)), cut = (value) => Math.round(value * 1e3) / 1e3;
-    return NAMED[word].map(({ x, y, weight, stds: [s, r] }) => [x, y, Math.sqrt((s * s + r * r) / 2), weight / most].map(cut));
-  }
-
-  function value(name, text) {
-    const rows = name === "mixture" && rowsOf(text);
-    if (!rows) return null;
-    const total = rows.reduce((sum, row) => sum + row[3], 0), list = (k) => `[${rows.map((row) => row[k]).join(", ")}]`;
-    const means = `[${rows.map(([x, y]) => `[${x}, ${y}]`).join(", ")}]`, weights = `[${rows.map((row) => row[3] / total).join(", ")}]`;
-    const code = `toydiff.GaussianMixture(${means}, std=${list(2)}, weights=${weights}, labels=range(${rows.length}))`;
-    return { own: true, label: "drawn by hand", texts: [text], code };
   }
 
   const knows = (name, text) => ({ schedule: E.SCHEDULES, a: E.SOLVERS, b: E.SOLVERS, mixture: NAMED })[name]?.hasOwnProperty(text) ?? true;
@@ -64,14 +27,14 @@ window.toydiffLive = (page, set) => {
 
   function runs({ mixture: word, schedule: name, a, b, steps }) {
     const mixture = mixtureOf(word), schedule = E.SCHEDULES[name], size = E.sizeOf(mixture, power), N = Number(steps);
-    const noise = E.start(mixture, schedule, uniforms, normals), key = `${word} ${name} ${dragged}`;
-    if (kept.key !== key) kept = { key, exact: E.flow(mixture, schedule, noise, dragged ? 1e-4 : 1e-7) };
+    const levels = E.grid(schedule, N, size), noise = E.start(mixture, levels[0], uniforms, normals), key = `${word} ${name} ${dragged}`;
+    if (kept.key !== key) kept = { key, exact: E.flow(mixture, noise, levels[0], levels.at(-1), dragged ? 1e-4 : 1e-7) };
     const rows = [], paths = [];
     for (const [side, solver] of [["A", a], ["B", b]]) {
-      const path = E.solve(mixture, schedule, solver, noise, N, size, noises), error = distance(path.xs.at(-1), kept.exact);
+      const path = E.solve(mixture, schedule, solver, noise, levels, size, noises), error = distance(path.xs.at(-1), kept.exact);
       const head = `${side}: ${solver}, ${path.calls} call${path.calls > 1 ? "s" : ""}, error ${shorter(error)}`;
       const far = wide.includes(name), scale = ({ alpha, sigma }) => (far ? 1 / Math.hypot(alpha, sigma) : 1);
-      paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels: path.levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(path.levels[i]))) });
+      paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(levels[i]))) });
       rows.push({ side, solver, steps: N, nfe: path.calls, rms_error: error, modes: mixture.length });
     }
     return { mixture, exact: kept.exact, paths, rows };
@@ -286,5 +249,5 @@ window.toydiffLive = (page, set) => {
     new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));
   }
 
-  return { knows, draws, value, made, preview, follow, begin };
+  return { knows, draws, value: (name, texts) => (name === "mixture" ? value(texts.at(-1)) : null), made, preview, follow, begin };
 };

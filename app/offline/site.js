@@ -45,9 +45,10 @@ const toydiff = (window.toydiff = (() => {
   const chosen = (of = state) => Object.fromEntries(page.controls.map((control, k) => [control.name, textOf(control.values[of[k]])]));
 
   function valueOf(control, texts) { // its number, -1 for what is not known here
+    if (control.words?.some((word) => texts.includes(word))) texts = [...control.words, ...texts].filter((text, k, list) => texts.includes(text) && list.indexOf(text) === k);
     const k = control.values.findIndex((value) => !value.own && textOf(value) === texts.join(", "));
     if (k >= 0) return k;
-    const made = live?.value(control.name, texts.at(-1)), own = control.values.findIndex((value) => value.own);
+    const made = live?.value(control.name, texts), own = control.values.findIndex((value) => value.own);
     if (made && own >= 0) control.values[own] = made; // the reader's own: there is one at a time
     return made ? (own >= 0 ? own : control.values.push(made) - 1) : -1;
   }
@@ -111,8 +112,9 @@ const toydiff = (window.toydiff = (() => {
   function fill() {
     const idle = resting(state);
     page.controls.forEach((control, k) => {
-      const field = document.forms[0].elements[control.name], box = field.closest(".control");
-      box.hidden = idle.has(control.name);
+      const several = $(`[data-name="${control.name}"]`), field = several ? null : document.forms[0].elements[control.name];
+      (several ?? field.closest(".control")).hidden = idle.has(control.name);
+      if (several) return tick(several, control, k);
       if (field.type === "range") {
         Object.assign(field, { min: 0, max: control.values.length - 1, value: state[k], disabled: control.values.length < 2 });
         field.setAttribute("aria-valuetext", textOf(control.values[state[k]]));
@@ -127,6 +129,24 @@ const toydiff = (window.toydiff = (() => {
       field.onchange = () => choose(k, Number(field.value));
     });
     $("pre").textContent = page.code.replace("{call}", page.controls.map((control, k) => `${control.name}=${control.values[state[k]].code}`).join(", "));
+  }
+
+  function tick(box, control, k) { // several words, chosen freely
+    const { texts } = control.values[state[k]], card = box.querySelector(".card");
+    box.querySelector("summary").textContent = texts.join(", ");
+    if (!card.childElementCount) {
+      for (const word of control.words.filter((one) => live.knows(control.name, one))) {
+        const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", value: word });
+        field.onchange = () => {
+          const chosen = [...card.querySelectorAll("input:checked")].map((one) => one.value);
+          if (chosen.length) choose(k, valueOf(control, chosen));
+          else field.checked = true; // one at least
+        };
+        label.append(field, word);
+        card.append(label);
+      }
+    }
+    for (const field of card.querySelectorAll("input")) field.checked = texts.includes(field.value);
   }
 
   // ---- the figure
@@ -154,7 +174,7 @@ const toydiff = (window.toydiff = (() => {
       if (mine !== turn) return;
       if (!own) return draw(made);
       const computed = live.made(chosen(), inTheme(made), isDark());
-      if (!shown || !live.preview(computed, $(".figure"))) return draw(computed);
+      if (!shown || !live.preview?.(computed, $(".figure"))) return draw(computed);
       $(".said").innerHTML = computed.words;
       settles = setTimeout(() => mine === turn && draw(computed), SETTLED);
     } catch (error) {
@@ -177,7 +197,7 @@ const toydiff = (window.toydiff = (() => {
       setStateValue() {},
       setTriggerValue() {},
     });
-    if (live) requestAnimationFrame(() => live.follow(chosen()));
+    if (live?.follow) requestAnimationFrame(() => live.follow(chosen()));
   }
 
   function download() {
@@ -216,14 +236,14 @@ const toydiff = (window.toydiff = (() => {
     $("#copy").onclick = () => navigator.clipboard?.writeText($("pre").textContent);
     state = read();
     show();
-    live?.begin(chosen);
+    live?.begin?.(chosen);
   }
 
   addEventListener("DOMContentLoaded", () => {
     window.toydiffFrameOf({ parentElement: $(".st-key-drawer") });
     $("#theme").onclick = () => (window.toydiffTheme(), dispatchEvent(new Event("toydiff-theme")));
     addEventListener("click", (event) => { // a click beside an open list closes it
-      for (const box of document.querySelectorAll("header > details[open]")) if (!box.contains(event.target)) box.open = false;
+      for (const box of document.querySelectorAll("header > details[open], .several[open]")) if (!box.contains(event.target)) box.open = false;
     });
   });
 

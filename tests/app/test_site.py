@@ -35,11 +35,11 @@ states = built.states
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of a small site: the map, and two pages."""
+    """The folder of a small site: the map, and three pages."""
     out = tmp_path_factory.mktemp("site") / "lessons"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(built, "states", lambda lesson: states(lesson)[:FEW])
-        assert cli.main(["site", "--out", str(out), "--pages", "paths", "tokens"]) == 0
+        assert cli.main(["site", "--out", str(out), "--pages", "paths", "orders", "tokens"]) == 0
     return out
 
 
@@ -119,7 +119,14 @@ def test_changes_make_the_second_of_the_first():
 
 
 def test_the_site_is_whole(site):
-    assert {file.name for file in site.iterdir()} == {"index.html", "paths.html", "tokens.html", "toydiff", built.MARK}
+    assert {file.name for file in site.iterdir()} == {
+        "index.html",
+        "orders.html",
+        "paths.html",
+        "tokens.html",
+        "toydiff",
+        built.MARK,
+    }
     assert sum(file.stat().st_size for file in site.rglob("*") if file.is_file()) < 3e6
     assert not list(site.parent.glob(".lessons*"))  # nothing half-written is left
     assert site.stat().st_mode & 0o055 == 0o055  # whoever serves it may read it
@@ -245,6 +252,32 @@ class TestInABrowser:
         assert len(seen["frames"]) == len(figure.frames)
         assert seen["frames"][4] == pytest.approx(list(figure.frames[4].data[0].y), abs=2e-4)
 
+    def test_orders_are_those_of_the_app(self, open_page):
+        [lesson] = [one for one in LESSONS if one.id == "orders"]
+        word = "-1,0.5,0.4,1;1.2,-0.4,0.3,2"
+        chosen = {"mixture": word, "schedule": "cosine", "grid": "karras", "guess": "2"}
+        chosen["solvers"] = ("ddim", "dpm++3m-published", "ab3")
+        figure, rows = lesson.figure(**chosen | {"mixture": mixture_of(word)})
+        page = open_page(pages.link(lesson, chosen).replace("&amp;", "&"))
+        assert page.evaluate("document.querySelector('.said').innerHTML") == pages.marked(lesson.words(rows))
+        seen = page.evaluate(
+            f"() => {{ const {{ data, layout }} = document.querySelector('{browser.FIGURE}'); return {{"
+            "data: data.map(({ name, x, y, line, marker }) => [name, x, y, line.color, marker.symbol]),"
+            "axes: [layout.xaxis.range, layout.yaxis.range, layout.xaxis.tickvals] }; }"
+        )
+        for mine, trace in zip(seen["data"], figure.data, strict=True):
+            assert [mine[k] for k in (0, 1, 3, 4)] == [
+                trace.name, list(trace.x), trace.line.color, trace.marker.symbol
+            ]  # fmt: skip
+            assert mine[2] == pytest.approx(list(trace.y), rel=1e-6)
+        assert seen["axes"] == [
+            pytest.approx(list(axis)) for axis in (figure.layout.xaxis.range, figure.layout.yaxis.range)
+        ] + [list(figure.layout.xaxis.tickvals)]
+        page.locator(".several summary").click()
+        page.get_by_label("heun", exact=True).check()
+        until(page, "location.hash.includes('solvers=heun')")
+        until(page, f"document.querySelector('{browser.FIGURE}').data.length === 4")
+
     def test_paths_are_drawn_at_once_and_become_a_figure(self, open_page):
         """In the task of the control itself; the figure follows when the control rests."""
         page = open_page("paths.html")
@@ -295,25 +328,27 @@ class TestInABrowser:
         names = page.evaluate("() => Object.keys(toydiffExact.SOLVERS)")
         assert set(names) <= set(toydiff.solvers.SOLVERS)
         assert set(page.evaluate("() => Object.keys(toydiffExact.SCHEDULES)")) == set(toydiff.SCHEDULES)
-        power = exact.data()["power"]
+        assert set(page.evaluate("() => toydiffExact.GRIDS")) == set(toydiff.GRIDS)
+        power = exact.data("paths")["power"]
         schedules = list(toydiff.SCHEDULES) * 4
         rng.shuffle(schedules)
         for name, schedule in zip(names, schedules, strict=False):
             mixture, steps, seed = random_mixture(rng.randrange(1000)), rng.choice([1, 3, 8, 21]), rng.randrange(1000)
             D = mixture.denoiser(toydiff.schedule(schedule))
             x = mixture.marginal(D.schedule, 1.0).sample(16, 0, dtype=torch.float64)
-            path = toydiff.solve(D, x, steps, solver=name, generator=seed)
+            grid = rng.choice(list(toydiff.GRIDS))
+            path = toydiff.solve(D, x, steps, solver=name, grid=grid, generator=seed)
             uniforms, normals = exact.draws(16)
             fresh = torch.Generator().manual_seed(seed)
             noises = [torch.randn(16, 2, dtype=torch.float64, generator=fresh) for _ in range(steps)]
             given = {
                 "rows": [[*m, w, *s, *U] for m, w, s, U in parts(mixture)],
-                "schedule": schedule, "solver": name, "steps": steps, "power": power,
+                "schedule": schedule, "solver": name, "steps": steps, "grid": grid, "power": power,
                 "uniforms": uniforms.tolist(), "normals": normals.flatten().tolist(),
                 "noises": [noise.flatten().tolist() for noise in noises],
             }  # fmt: skip
             mine = page.evaluate(THEIRS, given)
-            case, size = (name, schedule, steps), float(path.xs.abs().max())
+            case, size = (name, schedule, grid, steps), float(path.xs.abs().max())
             assert mine["start"] == pytest.approx(x.flatten().tolist(), rel=1e-12, abs=1e-12 * size), case
             assert mine["times"] == pytest.approx(path.ts.tolist(), abs=1e-12), case
             assert mine["calls"] == path.nfe, case
@@ -325,13 +360,14 @@ class TestInABrowser:
 THEIRS = """(given) => {
   const E = toydiffExact, schedule = E.SCHEDULES[given.schedule];
   const mixture = given.rows.map(([x, y, weight, s, r, ...axes]) => ({ x, y, weight, stds: [s, r], axes }));
-  const size = E.sizeOf(mixture, given.power), start = E.start(mixture, schedule, given.uniforms, given.normals);
+  const size = E.sizeOf(mixture, given.power), levels = E.grid(schedule, given.steps, size, given.grid);
+  const start = E.start(mixture, levels[0], given.uniforms, given.normals);
   const noises = given.noises.map((noise) => Float64Array.from(noise));
-  const path = E.solve(mixture, schedule, given.solver, start, given.steps, size, noises);
+  const path = E.solve(mixture, schedule, given.solver, start, levels, size, noises);
   const flat = (xs) => xs.flatMap((x) => [...x]);
   return {
-    start: [...start], times: path.levels.map(({ t }) => t), calls: path.calls, xs: flat(path.xs),
-    flow: [...E.flow(mixture, schedule, start)],
+    start: [...start], times: levels.map(({ t }) => t), calls: path.calls, xs: flat(path.xs),
+    flow: [...E.flow(mixture, start, levels[0], levels.at(-1))],
   };
 }"""
 
