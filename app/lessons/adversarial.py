@@ -75,6 +75,7 @@ LESSON = Lesson(
     uses=(generator, row_of),
     words=words,
     idle={("fault", "a mode lost"): ("size",), ("fault", "one mode only"): ("size",)},
+    together=("fault", "size"),
     ask=(
         "A discriminator is as good as can be. Does that help the generator most?",
         "No. The best D is a step, with no slope beside it: samples are told that they are "

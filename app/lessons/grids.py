@@ -97,6 +97,7 @@ LESSON = Lesson(
     figure=grids,
     uses=(classes, exact_ends),
     words=words,
+    together=("steps", "g"),
     ask=(
         "Eight steps from noise to data. Where would you put them: equally over time, or more of them at low noise?",
         "It depends on where the path bends. Equal steps in λ = log(α/σ) suit solvers that are exact in λ for a line; "

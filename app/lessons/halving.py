@@ -80,6 +80,7 @@ LESSON = Lesson(
     figure=halving,
     uses=(noise_and_ends,),
     words=words,
+    together=("models", "steps"),
     ask=(
         "In one DDIM step the teacher sends every noise to nearly the same blob. What does a student have to learn "
         "that does as well in one call as the teacher in many?",

@@ -117,7 +117,6 @@ LESSON = Lesson(
     figure=orders,
     uses=(truth, curve),
     words=words,
-    together=("grid", "guess"),
     ask=(
         "A solver of order 2 makes twice as many steps. By which factor does its error fall?",
         "By 2² = 4. On these axes that is a line of slope 2: its order can be read off the figure.",

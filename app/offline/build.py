@@ -22,7 +22,7 @@ from toydiff.support.checks import unknown
 from . import exact, pages
 from lessons import LESSONS
 from screen import chart
-from screen.controls import Control
+from screen.controls import Control, Several
 from screen.lesson import Lesson
 from screen.messages import EXPECTED
 
@@ -37,6 +37,7 @@ SHARED = {
     "theme.js": HERE / "theme.js",
     "site.js": HERE / "site.js",
     "toydiff.js": HERE / "toydiff.js",
+    "mixtures.js": HERE / "mixtures.js",
 }
 CALL = "{call}"
 """In a page's code, what the figure's function is called with."""
@@ -143,8 +144,7 @@ def _chosen(controls: Mapping[str, Control], preset: Mapping[str, object]) -> di
 
 def live(lesson: Lesson) -> str | None:
     """The file that computes a lesson's figures in the browser; None where there is none."""
-    name = f"live-{lesson.id}.js"
-    return name if (HERE / name).is_file() else None
+    return f"live-{lesson.id}.js" if lesson.id in exact.OWN else None
 
 
 def _write_shared(part: Path, lessons: Sequence[Lesson]) -> None:
@@ -172,8 +172,8 @@ def _write_page(part: Path, lesson: Lesson, lessons: Sequence[Lesson], wanted: S
     scripts = ["chart.js", "frame.js", "site.js"]
     if own:
         shutil.copyfile(HERE / own, files / own)
-        scripts += ["toydiff.js", own]
-    text = pages.page(lesson, lessons, [*scripts, f"{lesson.id}.js"])
+        scripts += ["toydiff.js", "mixtures.js", own]
+    text = pages.page(lesson, lessons, [*scripts, f"{lesson.id}.js"], live=bool(own))
     (part / pages.address(lesson)).write_text(text, encoding="utf-8")
 
 
@@ -181,7 +181,7 @@ def about(lesson: Lesson, wanted: Sequence[dict]) -> dict:
     """What a page's script knows of the lesson: its controls' values, and the file of each state."""
     controls = []
     for c in lesson.controls:
-        options = list(getattr(c, "options", c.few))
+        options = c.few if isinstance(c, Several) else list(getattr(c, "options", c.few))
         # what can be computed by the page has all values
         values = list(dict.fromkeys([*(options if live(lesson) else ()), *(state[c.name] for state in wanted)]))
         order = {value: k for k, value in enumerate(options)}
@@ -192,6 +192,7 @@ def about(lesson: Lesson, wanted: Sequence[dict]) -> dict:
                 "label": c.label,
                 "values": [{"texts": c.texts(value), "code": c.code(value)} for value in values],
                 "default": values.index(c.default),
+                "words": list(c.options) if isinstance(c, Several) else None,
                 "order": values,
             }
         )
@@ -206,7 +207,7 @@ def about(lesson: Lesson, wanted: Sequence[dict]) -> dict:
         "idle": [[name, str(value), list(names)] for (name, value), names in lesson.idle.items()],
         "code": lesson.code(default).replace(f"({call})", f"({CALL})"),
         "config": chart.CONFIG,
-        "live": exact.data() if live(lesson) else None,
+        "live": exact.data(lesson.id) if live(lesson) else None,
     }
 
 

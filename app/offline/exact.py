@@ -9,30 +9,61 @@ from toydiff.plots import style
 from toydiff.plots.screen import DARK, DARK_PAPER, DARK_SHADE
 from toydiff.schedules import SCHEDULES
 from toydiff.solvers import SOLVERS
+from toydiff.studies.orders import FLOOR, WINDOW
 
+from lessons.orders import HIDDEN, INNER, STEPS
 from lessons.paths import PARTICLES, WIDE
 from screen.mixtures import MOST, REACH, STDS, WEIGHTS
 
 MOST_STEPS = 50
+"""For which a page has noise."""
 
 
-def data() -> dict:
-    """The ready-made mixtures' components, the numbers from which `paths` draws noise and stochastic solvers theirs,
-    and how solvers and densities are coloured."""
-    uniforms, normals = draws(PARTICLES)
-    return {
+def data(page: str) -> dict:
+    """What a page's script takes (`live-PAGE.js`): the ready-made mixtures' components, the numbers that Python draws
+    for the same seeds, and how solvers and densities are drawn."""
+    uniforms, normals = draws({"orders": 32}.get(page, PARTICLES))
+    shared = {
         "mixtures": {name: components(make()) for name, make in MIXTURES.items()},
+        "ranges": [(-REACH, REACH), (-REACH, REACH), STDS, WEIGHTS, MOST],
         "power": torch.randn(2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist(),
         "uniforms": uniforms.tolist(),
         "normals": normals.flatten().tolist(),
+        "dark": DARK,
+    }
+    return shared | OWN[page]()
+
+
+def _paths() -> dict:
+    return {
         "noises": base64.b64encode(noises(PARTICLES, MOST_STEPS).float().numpy().tobytes()).decode(),
         "colors": {name: entry.color for name, entry in SOLVERS.items()},
         "stochastic": [name for name, entry in SOLVERS.items() if entry.solver.stochastic],
         "wide": [name for name, make in SCHEDULES.items() if float(make().sigma(torch.ones(()))) > WIDE],
         "shades": [style.DENSITY_SHADES, (DARK_PAPER, DARK_SHADE)],
-        "dark": DARK,
-        "ranges": [(-REACH, REACH), (-REACH, REACH), STDS, WEIGHTS, MOST],
     }
+
+
+def _orders() -> dict:
+    return {
+        "markings": {
+            name: {"color": entry.color, "symbol": seen.symbol, "dash": seen.dash, "order": entry.solver.order}
+            for name, entry in SOLVERS.items()
+            for seen in [style.marking(name)]
+        },
+        "orders": {
+            "steps": STEPS,
+            "inner": INNER,
+            "hidden": HIDDEN,
+            "window": WINDOW,
+            "floor": FLOOR,
+            "tolerance": 1e-12,
+        },
+    }
+
+
+OWN = {"paths": _paths, "orders": _orders}
+"""The pages whose figures the browser computes, and what each needs besides."""
 
 
 def components(mixture: GaussianMixture) -> list[list[float]]:

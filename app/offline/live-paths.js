@@ -2,50 +2,13 @@
 // the page's own first one with other points in it.
 "use strict";
 window.toydiffLive = (page, set) => {
-  const { mixtures, power, uniforms, normals, colors, stochastic, wide, shades, dark: turned, ranges } = page.live;
-  const E = window.toydiffExact, NAMED = Object.fromEntries(Object.entries(mixtures).map(([name, rows]) => [name, rows.map(component)]));
-  const noises = split(Float32Array.from(new Float32Array(Uint8Array.from(atob(page.live.noises), (c) => c.charCodeAt(0)).buffer)), normals.length);
-  let kept = {}, frozen = null; // the last exact ends; the plane's limits while a mode is dragged
-
-  function component(row) {
-    if (row.length === 4) return E.round(...row);
-    const [x, y, weight, s, r, ...axes] = row;
-    return { x, y, weight, stds: [s, r], axes };
-  }
+  const { power, uniforms, normals, colors, stochastic, wide, shades, dark: turned, ranges } = page.live;
+  const E = window.toydiffExact, { NAMED, rowsOf, wordOf, mixtureOf, drawable, value } = window.toydiffMixtures(page.live);
+  const noises = split(new Float32Array(Uint8Array.from(atob(page.live.noises), (c) => c.charCodeAt(0)).buffer), normals.length);
+  let kept = {}, limits = null, dragged = false; // the last exact ends; the plane's limits while it is drawn on
 
   function split(values, size) {
     return Array.from({ length: values.length / size }, (_, k) => Float64Array.from(values.subarray(k * size, (k + 1) * size)));
-  }
-
-  // ---- a mixture as a word of the link: x,y,std,weight;...
-
-  function rowsOf(word) {
-    const rows = word.split(";").map((row) => row.split(",").map((cell) => (cell.trim() ? Number(cell) : NaN)));
-    const fits = (row) => row.length === 4 && row.every((value, k) => value >= ranges[k][0] && value <= ranges[k][1]);
-    return rows.length <= ranges.at(-1) && rows.every(fits) ? rows : null;
-  }
-
-  const wordOf = (rows) => rows.map((row) => row.map((value) => Number(value.toPrecision(4))).join(",")).join(";");
-
-  function mixtureOf(word) {
-    if (NAMED[word]) return NAMED[word];
-    const rows = rowsOf(word), total = rows.reduce((sum, row) => sum + row[3], 0);
-    return rows.map(([x, y, std, weight]) => E.round(x, y, std, weight / total));
-  }
-
-  function drawable(word) { // the rows of any mixture; those of a ready-made one are made round
-    if (!NAMED[word]) return rowsOf(word);
-    const most = Math.max(...NAMED[word].map((one) => one.weight)), cut = (value) => Math.round(value * 1e3) / 1e3;
-    return NAMED[word].map(({ x, y, weight, stds: [s, r] }) => [x, y, Math.sqrt((s * s + r * r) / 2), weight / most].map(cut));
-  }
-
-  function value(name, text) {
-    const rows = name === "mixture" && rowsOf(text);
-    if (!rows) return null;
-    const total = rows.reduce((sum, row) => sum + row[3], 0), list = (k) => `[${rows.map((row) => row[k]).join(", ")}]`;
-    const means = `[${rows.map(([x, y]) => `[${x}, ${y}]`).join(", ")}]`, weights = `[${rows.map((row) => row[3] / total).join(", ")}]`;
-    const code = `toydiff.GaussianMixture(${means}, std=${list(2)}, weights=${weights}, labels=range(${rows.length}))`;
-    return { own: true, label: "drawn by hand", texts: [text], code };
   }
 
   const knows = (name, text) => ({ schedule: E.SCHEDULES, a: E.SOLVERS, b: E.SOLVERS, mixture: NAMED })[name]?.hasOwnProperty(text) ?? true;
@@ -64,14 +27,14 @@ window.toydiffLive = (page, set) => {
 
   function runs({ mixture: word, schedule: name, a, b, steps }) {
     const mixture = mixtureOf(word), schedule = E.SCHEDULES[name], size = E.sizeOf(mixture, power), N = Number(steps);
-    const noise = E.start(mixture, schedule, uniforms, normals), key = `${word} ${name} ${Boolean(frozen)}`;
-    if (kept.key !== key) kept = { key, exact: E.flow(mixture, schedule, noise, frozen ? 1e-4 : 1e-7) };
+    const levels = E.grid(schedule, N, size), noise = E.start(mixture, levels[0], uniforms, normals), key = `${word} ${name} ${dragged}`;
+    if (kept.key !== key) kept = { key, exact: E.flow(mixture, noise, levels[0], levels.at(-1), dragged ? 1e-4 : 1e-7) };
     const rows = [], paths = [];
     for (const [side, solver] of [["A", a], ["B", b]]) {
-      const path = E.solve(mixture, schedule, solver, noise, N, size, noises), error = distance(path.xs.at(-1), kept.exact);
+      const path = E.solve(mixture, schedule, solver, noise, levels, size, noises), error = distance(path.xs.at(-1), kept.exact);
       const head = `${side}: ${solver}, ${path.calls} call${path.calls > 1 ? "s" : ""}, error ${shorter(error)}`;
       const far = wide.includes(name), scale = ({ alpha, sigma }) => (far ? 1 / Math.hypot(alpha, sigma) : 1);
-      paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels: path.levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(path.levels[i]))) });
+      paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(levels[i]))) });
       rows.push({ side, solver, steps: N, nfe: path.calls, rms_error: error, modes: mixture.length });
     }
     return { mixture, exact: kept.exact, paths, rows };
@@ -94,7 +57,7 @@ window.toydiffLive = (page, set) => {
 
   // ---- the figure
 
-  const POINTS = 121, FEW = 16, DOT = 4 / 480; // of a picture's side; states that are dots; a dot's size in planes
+  const POINTS = 121, FEW = 16; // of a picture's side; states of a path that are dots
   const canvas = Object.assign(document.createElement("canvas"), { width: POINTS, height: POINTS }), pen = canvas.getContext("2d");
 
   function square(mixture, paths) { // [x low, x high], [y low, y high]: three standard deviations of each mode, and all states
@@ -134,29 +97,22 @@ window.toydiffLive = (page, set) => {
     return out;
   }
 
-  // All states as one line of dashes, as long as wide: hundreds of markers would take most of the time of a figure.
-  function dotted(line, xs, reach) {
-    const half = (DOT * reach) / 2, ends = (v, j) => (j ? [v, v, null] : [v - half, v + half, null]);
-    const [x, y] = [0, 1].map((j) => xs.flatMap((points) => side(points, j).flatMap((v) => ends(v, j))));
-    return { ...line, x, y, line: { ...line.line, width: 4 }, showlegend: false };
-  }
-
   function made(chosen, figure, dark) {
-    const { mixture, exact, paths, rows } = runs(chosen), limits = frozen ?? square(mixture, paths);
-    const { layout, data } = figure, color = (name) => (dark && turned[name]) || name, air = (limits[0][1] - limits[0][0]) / (POINTS - 1);
-    const source = picture(mixture, limits, shades[dark ? 1 : 0]), most = Math.floor(110 / paths.length), states = [];
+    const { mixture, exact, paths, rows } = runs(chosen), [across, up] = limits ?? square(mixture, paths);
+    const { layout, data } = figure, color = (name) => (dark && turned[name]) || name, air = (across[1] - across[0]) / (POINTS - 1);
+    const source = picture(mixture, [across, up], shades[dark ? 1 : 0]), most = Math.floor(110 / paths.length);
     paths.forEach(({ head, solver, xs }, k) => {
       const [line, rings, dots] = data.slice(3 * k, 3 * k + 3), end = xs.at(-1);
-      Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: "lines" });
+      Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: xs.length <= FEW ? "lines+markers" : "lines" });
       line.line.color = dots.marker.color = color(colors[solver]);
-      if (xs.length <= FEW) states.push(dotted(line, xs, limits[0][1] - limits[0][0]));
       Object.assign(rings, { x: side(exact, 0), y: side(exact, 1) });
       Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
-      Object.assign(layout.images[k], { source, x: limits[0][0] - air / 2, y: limits[1][1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
+      Object.assign(layout.images[k], { source, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
       layout.annotations[k].text = head.length <= most ? head : head.replace(/, (?=[^,]*$)/, ",<br>");
-      layout[`xaxis${k ? k + 1 : ""}`].range = limits[0];
-      layout[`yaxis${k ? k + 1 : ""}`].range = limits[1];
+      layout[`xaxis${k ? k + 1 : ""}`].range = across;
+      layout[`yaxis${k ? k + 1 : ""}`].range = up;
     });
+    delete layout.yaxis2.scaleanchor; // it matches the first, and plotly warns of both
     const lines = Math.max(...layout.annotations.map(({ text }) => text.split("<br>").length)) + 1, times = paths[0].levels.map(({ t }) => t);
     layout.margin.t = 10 + Math.floor(1.35 * layout.font.size * lines);
     figure.frames = times.map((t, i) => ({ name: String(i), traces: [2, 5], data: paths.map(({ xs }) => ({ type: "scatter", x: side(xs[i], 0), y: side(xs[i], 1) })) }));
@@ -165,28 +121,62 @@ window.toydiffLive = (page, set) => {
     slider.active = times.length - 1;
     button.args[0] = times.map((t, i) => String(i));
     button.args[1].frame.duration = Math.max(60, Math.floor(3600 / times.length));
-    data.push(...states);
     const said = words(rows);
     return { figure, dark: [], words: said, alt: `${page.title}. ${said.replace(/<.*?>/g, "")}`, rows };
+  }
+
+  // ---- the same, at once: plotly takes as long as several frames of a film, so that while a control or a mode moves the
+  // planes are drawn as a few shapes over those of the last figure
+
+  const SVG = "http://www.w3.org/2000/svg", sheets = [0, 1].map(() => document.createElementNS(SVG, "svg"));
+  for (const sheet of sheets) sheet.setAttribute("class", "sheet");
+
+  function preview({ figure: { data, layout } }, place) {
+    const full = place._fullLayout, by = place.scale, heads = place.querySelectorAll(".annotation-text");
+    if (!full?.xaxis2?._length || place.closest("[hidden]")) return false;
+    sheets.forEach((sheet, k) => {
+      const X = full[`xaxis${k ? 2 : ""}`], Y = full[`yaxis${k ? 2 : ""}`], image = layout.images[k], [line, rings, dots] = data.slice(3 * k, 3 * k + 3);
+      const at = (trace, i) => `${X.l2p(trace.x[i]).toFixed(1)} ${Y.l2p(trace.y[i]).toFixed(1)}`;
+      const each = (trace, shape) => trace.x.map((v, i) => (v === null ? "" : shape(at(trace, i), trace.x[i - 1] ?? null))).join("");
+      const stroke = (d, color, width, more = "") => `<path d="${d}" stroke="${color}" stroke-width="${width * by}" ${more}/>`;
+      const spots = (trace) => each(trace, (point) => `M${point}h0`), r = (rings.marker.size / 2) * by, [left, top] = [X.l2p(image.x), Y.l2p(image.y)];
+      const ring = (point) => `M${point}m${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
+      const { color } = line.line, faint = `opacity="${line.opacity}"`;
+      Object.assign(sheet.style, { left: `${X._offset}px`, top: `${Y._offset}px`, width: `${X._length}px`, height: `${Y._length}px`, background: layout.paper_bgcolor });
+      sheet.innerHTML = `<image href="${image.source}" x="${left}" y="${top}" width="${X.l2p(image.x + image.sizex) - left}" height="${Y.l2p(image.y - image.sizey) - top}" preserveAspectRatio="none"/>`
+        + stroke(each(line, (point, before) => `${before === null ? "M" : "L"}${point}`), color, line.line.width, faint)
+        + (line.mode.includes("markers") ? stroke(spots(line), color, line.marker.size, faint) : "")
+        + stroke(each(rings, ring), rings.marker.color, rings.marker.line.width)
+        + stroke(spots(dots), layout.paper_bgcolor, dots.marker.size + 2) + stroke(spots(dots), color, dots.marker.size);
+      place.after(sheet);
+      if (heads.length === 2) heads[k].textContent = layout.annotations[k].text.replace("<br>", " ");
+    });
+    return true;
   }
 
   // ---- drawing a mixture on the first plane: a click makes a mode, a drag moves it, Delete or a double click takes it away
 
   const board = Object.assign(document.createElement("div"), { className: "board", hidden: true });
-  const hint = "a click makes a mode, a drag moves it, a double click takes it away; + and − on a chosen one change its width";
+  const hint = "A click makes a mode, a drag moves it, a double click takes it away. On a chosen one + and − change its width.";
+  board.dataset.hint = hint;
   let word, rows = [], waits = false;
 
   const plane = () => document.querySelector(".figure")._fullLayout;
   const update = () => {
+    word = wordOf(rows);
+    arrange();
     if (waits) return;
     waits = true;
-    requestAnimationFrame(() => ((waits = false), set("mixture", wordOf(rows))));
+    requestAnimationFrame(() => ((waits = false), set("mixture", word)));
   };
 
-  function follow(chosen) { // after each figure: the handles stand where its modes are
-    const drag = board.querySelector(".dragged");
-    if (!drag && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
-    if (board.hidden || !plane()) return;
+  function follow(chosen) { // after each figure
+    for (const sheet of sheets) sheet.remove();
+    if (!dragged && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
+    if (!board.hidden && plane()) arrange();
+  }
+
+  function arrange() { // the handles stand where the modes are
     const { xaxis, yaxis } = plane();
     Object.assign(board.style, { left: `${xaxis._offset}px`, top: `${yaxis._offset}px`, width: `${xaxis._length}px`, height: `${yaxis._length}px` });
     while (board.children.length > rows.length) board.lastChild.remove();
@@ -213,16 +203,16 @@ window.toydiffLive = (page, set) => {
       event.stopPropagation();
       dot.setPointerCapture(event.pointerId);
       dot.classList.add("dragged");
-      frozen = [plane().xaxis.range, plane().yaxis.range].map((range) => [...range]);
+      dragged = true;
     };
     dot.onpointermove = (event) => {
-      if (!dot.classList.contains("dragged") || !event.buttons) return;
+      if (!dragged || !event.buttons) return;
       rows[index(dot)].splice(0, 2, ...at(event));
       update();
     };
     dot.onpointerup = dot.onpointercancel = () => {
       dot.classList.remove("dragged");
-      frozen = null;
+      dragged = false;
       update();
     };
     dot.ondblclick = (event) => (event.stopPropagation(), remove(index(dot)));
@@ -251,14 +241,13 @@ window.toydiffLive = (page, set) => {
     button.setAttribute("aria-pressed", "false");
     button.onclick = () => {
       board.hidden = !board.hidden;
+      limits = board.hidden ? null : [plane().xaxis.range, plane().yaxis.range].map((range) => [...range]);
       button.setAttribute("aria-pressed", String(!board.hidden));
       follow(chosen());
-      document.querySelector(".notice").hidden = board.hidden;
-      document.querySelector(".notice").textContent = `On the first plane ${hint}.`;
     };
     document.forms[0].elements.mixture.after(button);
     new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));
   }
 
-  return { knows, draws, value, made, follow, begin };
+  return { knows, draws, value: (name, texts) => (name === "mixture" ? value(texts.at(-1)) : null), made, preview, follow, begin };
 };

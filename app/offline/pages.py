@@ -15,8 +15,8 @@ FILES = "toydiff"
 HOME = "index.html"
 
 
-def page(lesson: Lesson, lessons: Sequence[Lesson], scripts: Sequence[str]) -> str:
-    """A lesson's page; scripts: what it loads, in this order."""
+def page(lesson: Lesson, lessons: Sequence[Lesson], scripts: Sequence[str], *, live: bool) -> str:
+    """A lesson's page; scripts: what it loads, in this order; live: whether they compute its figures."""
     at = [one.id for one in lessons].index(lesson.id)
     row = [HOME, *(address(one) for one in lessons), None]
     ask = ""
@@ -37,7 +37,7 @@ def page(lesson: Lesson, lessons: Sequence[Lesson], scripts: Sequence[str]) -> s
 {beside(row[at], row[at + 2])}
 </header>
 <div class="st-key-drawer"><button type="button">Controls</button></div>
-<form class="st-key-controls">{"".join(map(control, lesson.controls))}</form>
+<form class="st-key-controls">{"".join(control(c, live) for c in lesson.controls)}</form>
 <p class="notice" role="status" hidden></p>
 <main>
 <div class="st-key-picture"><div class="stBidiComponent"><div class="figure"></div></div></div>
@@ -89,7 +89,7 @@ def whole(title: str, body: str, scripts: Sequence[str]) -> str:
 <link rel="stylesheet" href="{FILES}/style.css">
 <script src="{FILES}/theme.js"></script>
 {tags}</head>
-<body class="stApp">{body}
+<body class="stApp"><noscript>These pages are drawn by your browser, and need JavaScript.</noscript>{body}
 </body>
 </html>
 """
@@ -119,8 +119,14 @@ def beside(before: str | None, after: str | None) -> str:
     )
 
 
-def control(of: Control) -> str:
-    """A control's place; site.js fills it with the values that there are."""
+def control(of: Control, live: bool) -> str:
+    """A control's place; site.js fills it with the values that there are. live: whether several words can be chosen
+    freely."""
+    if live and isinstance(of, Several):
+        return (
+            f'<div class="control wide" data-name="{of.name}"><span>{plain(of.label)}</span>'
+            '<details class="several"><summary></summary><div class="card"></div></details></div>'
+        )
     wide = " wide" if isinstance(of, Mixture | Several) else ""
     field = (
         f'<input type="range" name="{of.name}"><output></output>'

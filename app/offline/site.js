@@ -4,7 +4,7 @@
 const toydiff = (window.toydiff = (() => {
   const $ = (selector) => document.querySelector(selector), root = document.documentElement;
   const kept = new Map(), waiting = new Map(); // states' files: what they held, and who waits for them
-  let page, live, state, shown, writes, turn = 0;
+  let page, live, state, shown, writes, settles, turn = 0;
 
   // ---- files
 
@@ -45,9 +45,10 @@ const toydiff = (window.toydiff = (() => {
   const chosen = (of = state) => Object.fromEntries(page.controls.map((control, k) => [control.name, textOf(control.values[of[k]])]));
 
   function valueOf(control, texts) { // its number, -1 for what is not known here
+    if (control.words?.some((word) => texts.includes(word))) texts = [...control.words, ...texts].filter((text, k, list) => texts.includes(text) && list.indexOf(text) === k);
     const k = control.values.findIndex((value) => !value.own && textOf(value) === texts.join(", "));
     if (k >= 0) return k;
-    const made = live?.value(control.name, texts.at(-1)), own = control.values.findIndex((value) => value.own);
+    const made = live?.value(control.name, texts), own = control.values.findIndex((value) => value.own);
     if (made && own >= 0) control.values[own] = made; // the reader's own: there is one at a time
     return made ? (own >= 0 ? own : control.values.push(made) - 1) : -1;
   }
@@ -96,6 +97,7 @@ const toydiff = (window.toydiff = (() => {
 
   function choose(k, value) {
     const wanted = state.with(k, value), found = nearest(wanted, [k]);
+    if (!found) return notice([`${page.controls[k].label} ${textOf(page.controls[k].values[value])} is not on this site; the app has it`]);
     const moved = page.controls.filter((control, j) => j !== k && found[j] !== state[j] && !resting(found).has(control.name));
     notice(moved.length ? [`not every combination is on this site, so ${moved.map((one) => one.label).join(", ")} went back; the app has all`] : []);
     state = found;
@@ -110,8 +112,9 @@ const toydiff = (window.toydiff = (() => {
   function fill() {
     const idle = resting(state);
     page.controls.forEach((control, k) => {
-      const field = document.forms[0].elements[control.name], box = field.closest(".control");
-      box.hidden = idle.has(control.name);
+      const several = $(`[data-name="${control.name}"]`), field = several ? null : document.forms[0].elements[control.name];
+      (several ?? field.closest(".control")).hidden = idle.has(control.name);
+      if (several) return tick(several, control, k);
       if (field.type === "range") {
         Object.assign(field, { min: 0, max: control.values.length - 1, value: state[k], disabled: control.values.length < 2 });
         field.setAttribute("aria-valuetext", textOf(control.values[state[k]]));
@@ -128,6 +131,24 @@ const toydiff = (window.toydiff = (() => {
     $("pre").textContent = page.code.replace("{call}", page.controls.map((control, k) => `${control.name}=${control.values[state[k]].code}`).join(", "));
   }
 
+  function tick(box, control, k) { // several words, chosen freely
+    const { texts } = control.values[state[k]], card = box.querySelector(".card");
+    box.querySelector("summary").textContent = texts.join(", ");
+    if (!card.childElementCount) {
+      for (const word of control.words.filter((one) => live.knows(control.name, one))) {
+        const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", value: word });
+        field.onchange = () => {
+          const chosen = [...card.querySelectorAll("input:checked")].map((one) => one.value);
+          if (chosen.length) choose(k, valueOf(control, chosen));
+          else field.checked = true; // one at least
+        };
+        label.append(field, word);
+        card.append(label);
+      }
+    }
+    for (const field of card.querySelectorAll("input")) field.checked = texts.includes(field.value);
+  }
+
   // ---- the figure
 
   const isDark = () => root.dataset.theme === "dark";
@@ -142,13 +163,20 @@ const toydiff = (window.toydiff = (() => {
     return out;
   }
 
+  const SETTLED = 150; // milliseconds without a change after which what was drawn at once becomes a figure
   async function show() {
     const mine = ++turn;
+    clearTimeout(settles);
     fill();
     write();
     try {
       const own = live?.draws(chosen()), made = await load(own ? 0 : page.states.findIndex((one) => same(one, state)));
-      if (mine === turn) draw(own ? live.made(chosen(), inTheme(made), isDark()) : made);
+      if (mine !== turn) return;
+      if (!own) return draw(made);
+      const computed = live.made(chosen(), inTheme(made), isDark());
+      if (!shown || !live.preview?.(computed, $(".figure"))) return draw(computed);
+      $(".said").innerHTML = computed.words;
+      settles = setTimeout(() => mine === turn && draw(computed), SETTLED);
     } catch (error) {
       if (mine === turn) draw({ error: error.message });
     }
@@ -169,7 +197,7 @@ const toydiff = (window.toydiff = (() => {
       setStateValue() {},
       setTriggerValue() {},
     });
-    if (live) requestAnimationFrame(() => live.follow(chosen()));
+    if (live?.follow) requestAnimationFrame(() => live.follow(chosen()));
   }
 
   function download() {
@@ -199,6 +227,7 @@ const toydiff = (window.toydiff = (() => {
     });
     if (live) keepKnown();
     document.forms[0].onsubmit = () => false;
+    $(".notice").onclick = () => notice([]);
     addEventListener("hashchange", () => ((state = read()), show()));
     addEventListener("toydiff-theme", show);
     $("#reset").onclick = (event) => (event.preventDefault(), (state = start()), notice([]), show());
@@ -207,14 +236,14 @@ const toydiff = (window.toydiff = (() => {
     $("#copy").onclick = () => navigator.clipboard?.writeText($("pre").textContent);
     state = read();
     show();
-    live?.begin(chosen);
+    live?.begin?.(chosen);
   }
 
   addEventListener("DOMContentLoaded", () => {
     window.toydiffFrameOf({ parentElement: $(".st-key-drawer") });
     $("#theme").onclick = () => (window.toydiffTheme(), dispatchEvent(new Event("toydiff-theme")));
     addEventListener("click", (event) => { // a click beside an open list closes it
-      for (const box of document.querySelectorAll("header > details[open]")) if (!box.contains(event.target)) box.open = false;
+      for (const box of document.querySelectorAll("header > details[open], .several[open]")) if (!box.contains(event.target)) box.open = false;
     });
   });
 

@@ -80,19 +80,28 @@ window.toydiffExact = (() => {
     return { t, alpha, sigma, lam: Math.log(alpha) - Math.log(sigma) };
   }
 
-  const A = 0.12, B = 1.4; // of the grid: uniform in u = log((sigma + a alpha)/(sigma + b alpha)), for data of size 1
-  const warp = ({ alpha, sigma }, size) => Math.log((sigma + A * size * alpha) / (sigma + B * size * alpha));
+  const A = 0.12, B = 1.4; // u = log((sigma + a alpha)/(sigma + b alpha)) for data of size 1: about -lambda between NSR a and b
+  const SHIFTS = { "shifted-lambda": [A, B], "shifted-lambda-wide": [0.07, 3.5], "shifted-lambda-narrow": [0.056, 0.7] };
+  const warp = ({ alpha, sigma }, size, [a, b] = [A, B]) => Math.log((sigma + a * size * alpha) / (sigma + b * size * alpha));
+  const line = (from, to, n) => Array.from({ length: n }, (_, i) => from + ((to - from) * i) / (n - 1));
 
-  // The levels of N steps from t = 1 to 0 on the grid `shifted-lambda`.
-  function grid(schedule, N, size) {
-    const ends = [level(schedule, 1), level(schedule, 0)], [noise, data] = ends.map((end) => warp(end, size));
-    const levels = [ends[0]];
-    for (let i = 1; i < N; i++) {
-      const e = Math.exp(noise + ((data - noise) * i) / N);
-      levels.push(level(schedule, schedule.time(Math.log((1 - e) / (B * size * e - A * size)))));
+  // The levels of N steps from t = 1 to 0 on a grid of toydiff/grids.py, for data of this size.
+  function grid(schedule, N, size, kind = "shifted-lambda") {
+    const ends = [level(schedule, 1), level(schedule, 0)], at = (nsr) => level(schedule, schedule.time(-Math.log(nsr)));
+    if (kind === "uniform" || kind === "quadratic") return line(1, 0, N + 1).map((t) => level(schedule, kind === "uniform" ? t : t * t));
+    if (SHIFTS[kind]) {
+      const [noise, data] = ends.map((end) => warp(end, size, SHIFTS[kind])), [a, b] = SHIFTS[kind];
+      const inner = line(noise, data, N + 1).slice(1, -1).map(Math.exp).map((e) => at((b * size * e - a * size) / (1 - e)));
+      return [ends[0], ...inner, ends[1]];
     }
-    return [...levels, ends[1]];
+    const [to, back] = kind === "lambda" ? [Math.log, Math.exp] : [(n) => n ** (1 / 7), (v) => v ** 7];
+    const noisiest = ends[0].sigma / ends[0].alpha, low = 0.5 / N, high = Number.isFinite(noisiest) ? noisiest : Math.max(30, 2 * low);
+    const spaced = high === noisiest ? N : N - 1, levels = spaced < 2 ? Array(N - 1).fill(low) : line(to(high), to(low), spaced).map(back);
+    return [ends[0], ...(spaced < 2 || high < noisiest ? levels : levels.slice(1)).map(at), ends[1]];
   }
+
+  // N steps uniform in lambda between two finite ones.
+  const inner = (schedule, N, [from, to]) => line(from, to, N + 1).map((lam) => level(schedule, schedule.time(lam)));
 
   // ---- mixtures: components {x, y, weight, stds: [s, s'], axes: [a, b, c, d]}, the axes (a, c) and (b, d)
 
@@ -118,9 +127,9 @@ window.toydiffExact = (() => {
     return mid ** 0.25 * Math.max(Math.sqrt(most), mid) ** 0.75;
   }
 
-  // B draws of x at t = 1, from B uniform numbers, which choose components, and 2 B normal ones.
-  function start(mixture, schedule, uniforms, normals) {
-    const { alpha, sigma } = level(schedule, 1), out = new Float64Array(2 * uniforms.length);
+  // B draws of x at a level, from B uniform numbers, which choose components, and 2 B normal ones.
+  function start(mixture, { alpha, sigma }, uniforms, normals) {
+    const out = new Float64Array(2 * uniforms.length);
     uniforms.forEach((u, i) => {
       let k = 0;
       for (let sum = mixture[0].weight; sum < u && k < mixture.length - 1; ) sum += mixture[++k].weight;
@@ -190,7 +199,7 @@ window.toydiffExact = (() => {
   // of the data, earlier predictions (newest first), and this step's noise
 
   const jump = (p, s) => combine([s.alpha, p.x0], [s.sigma, p.eps]);
-  const inner = (step) => (run, p, s) => (Number.isFinite(s.lam - p.at.lam) ? step(run, p, s) : jump(p, s)); // in lambda
+  const finite = (step) => (run, p, s) => (Number.isFinite(s.lam - p.at.lam) ? step(run, p, s) : jump(p, s)); // in lambda
   const partWay = ({ schedule }, t, s, r) => level(schedule, schedule.time(t.lam + r * (s.lam - t.lam)));
 
   function euler({ schedule }, p, s) {
@@ -244,13 +253,18 @@ window.toydiffExact = (() => {
   }
 
   const multistep2 = (form) => ({ past }, p, s) => (usable(past).length ? twoValues(form, p, s, usable(past)) : jump(p, s));
+  function threeValues(form, p, s, olds, factor = 2) {
+    const [[r0, r1], [D10, D11]] = slopes(form, p, s, olds.slice(0, 2)), [one, two, three] = phis(form, s.lam - p.at.lam);
+    const bend = combine([1, D10], [-1, D11]);
+    return integrate(form, p, s, [one, p[form.m]], [two, D10], [(two * r0 + factor * three) / (r0 + r1), bend]);
+  }
+
   const multistep3 = (form) => (run, p, s) => {
     const olds = usable(run.past);
     if (olds.length < 2) return olds.length ? twoValues(form, p, s, olds) : second(form)(run, p, s);
-    const [[r0, r1], [D10, D11]] = slopes(form, p, s, olds.slice(0, 2)), [one, two, three] = phis(form, s.lam - p.at.lam);
-    const bend = combine([1, D10], [-1, D11]);
-    return integrate(form, p, s, [one, p[form.m]], [two, D10], [(two * r0 + 2 * three) / (r0 + r1), bend]);
+    return threeValues(form, p, s, olds);
   };
+  const published = (run, p, s) => (usable(run.past).length < 2 ? multistep2(DATA)(run, p, s) : threeValues(DATA, p, s, usable(run.past), 1));
 
   // Adams-Bashforth in the angle theta = atan(NSR/sigma_d), interpolated in u (`warp`)
   const NODES = (() => { // of Gauss and Legendre's rule with 16 nodes on [0, 1], and their weights
@@ -364,32 +378,33 @@ window.toydiffExact = (() => {
   const SOLVERS = {
     euler,
     ddim: (run, p, s) => jump(p, s),
-    heun: inner(heun),
-    dpm2: inner(second(NOISE)),
-    dpm3: inner(third(NOISE)),
-    dpm2m: inner(multistep2(NOISE)),
-    dpm3m: inner(multistep3(NOISE)),
-    "dpm++2s": inner(second(DATA)),
-    "dpm++3s": inner(third(DATA)),
-    "dpm++2m": inner(multistep2(DATA)),
-    "dpm++3m": inner(multistep3(DATA)),
+    heun: finite(heun),
+    dpm2: finite(second(NOISE)),
+    dpm3: finite(third(NOISE)),
+    dpm2m: finite(multistep2(NOISE)),
+    dpm3m: finite(multistep3(NOISE)),
+    "dpm++2s": finite(second(DATA)),
+    "dpm++3s": finite(third(DATA)),
+    "dpm++2m": finite(multistep2(DATA)),
+    "dpm++3m": finite(multistep3(DATA)),
+    "dpm++3m-published": finite(published),
     ab2: adamsBashforth(2),
     ab3: adamsBashforth(3),
     "ab3-wide": adamsBashforth(3, 2),
     guarded,
     ddpm: ddpm("small"),
     "ddpm-large": ddpm("large"),
-    "euler-maruyama": inner(eulerMaruyama),
+    "euler-maruyama": finite(eulerMaruyama),
     lcm,
     tcd,
   };
 
-  // N steps from x: {levels, xs, calls}. noises: a Float64Array a step, for stochastic solvers.
-  function solve(mixture, schedule, name, x, N, size, noises = []) {
-    const levels = grid(schedule, N, size), xs = [x], run = { schedule, size, past: [], correct: (p) => (run.own = p) };
+  // The steps between levels, from x: {levels, xs, calls}. noises: a Float64Array a step, for stochastic solvers.
+  function solve(mixture, schedule, name, x, levels, size, noises = []) {
+    const xs = [x], run = { schedule, size, past: [], correct: (p) => (run.own = p) };
     let calls = 0;
     run.D = (y, at) => (calls++, denoise(mixture, y, at));
-    for (let i = 0; i < N; i++) {
+    for (let i = 0; i < levels.length - 1; i++) {
       run.own = run.D(x, levels[i]);
       run.noise = noises[i];
       x = SOLVERS[name](run, run.own, levels[i + 1]);
@@ -399,22 +414,22 @@ window.toydiffExact = (() => {
     return { levels, xs, calls };
   }
 
-  // ---- the exact flow from t = 1 to data: Dormand and Prince's pair in the angle, in which the ODE of u = x/sqrt(alpha^2
+  // ---- the exact flow between two levels: Dormand and Prince's pair in the angle, in which the ODE of u = x/sqrt(alpha^2
   // + sigma^2) is finite at both ends: du/dtheta = cos(theta) eps - sin(theta) x0
 
   const DP = [[1 / 5], [3 / 40, 9 / 40], [44 / 45, -56 / 15, 32 / 9], [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729],
     [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656], [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84]];
   const PLACES = [1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1], MISS = [71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40];
 
-  function flow(mixture, schedule, x, tolerance = 1e-7) {
-    const { alpha, sigma } = level(schedule, 1);
+  function flow(mixture, x, from, to, tolerance = 1e-7) {
     const rate = (theta, u) => {
       const c = Math.cos(theta), s = Math.sin(theta), p = denoise(mixture, u, { alpha: c, sigma: s });
       return combine([c, p.eps], [-s, p.x0]);
     };
-    let theta = Math.atan2(sigma, alpha), u = combine([1 / Math.hypot(alpha, sigma), x]), h = -0.02, first = rate(theta, u);
-    while (theta > 0) {
-      h = Math.max(h, -theta);
+    const last = Math.atan2(to.sigma, to.alpha);
+    let theta = Math.atan2(from.sigma, from.alpha), u = combine([1 / Math.hypot(from.alpha, from.sigma), x]), h = -0.02, first = rate(theta, u);
+    while (theta > last) {
+      h = Math.max(h, last - theta);
       const slopes = [first];
       let next;
       DP.forEach((row, k) => {
@@ -423,11 +438,11 @@ window.toydiffExact = (() => {
       });
       const miss = combine(...MISS.map((c, j) => [h * c, slopes[j]]));
       const error = Math.sqrt(miss.reduce((sum, e, i) => sum + (e / (tolerance * (1 + Math.max(Math.abs(u[i]), Math.abs(next[i]))))) ** 2, 0) / u.length);
-      if (error <= 1) (theta = h === -theta ? 0 : theta + h), (u = next), (first = slopes[6]);
+      if (error <= 1) (theta = h === last - theta ? last : theta + h), (u = next), (first = slopes[6]);
       h *= clamp(0.9 * error ** -0.2, 0.2, 5);
     }
-    return u;
+    return combine([Math.hypot(to.alpha, to.sigma), u]);
   }
 
-  return { SCHEDULES, SOLVERS, level, grid, round, sizeOf, start, denoise, density, solve, flow };
+  return { SCHEDULES, SOLVERS, GRIDS: [...Object.keys(SHIFTS), "lambda", "karras", "uniform", "quadratic"], level, grid, inner, round, sizeOf, start, denoise, density, solve, flow };
 })();

@@ -428,7 +428,7 @@ def test_version(capsys):
 S = ["sample", "--out", "a.npz"]
 BAD = [
     (["demmo"], "did you mean 'demo'"),
-    (["teach"], "methods, train, pairs, learn-solver, evaluate, scoreboard, score, export, doctor, app, zoo"),
+    (["teach"], "methods, train, pairs, learn-solver, evaluate, scoreboard, score, export, doctor, app, site, zoo"),
     (["--vresion"], "did you mean '--version'"),
     (["sample"], "--out"),
     (["sample", "--otu", "a.npz"], "did you mean '--out'"),

@@ -444,6 +444,7 @@ COMMANDS = {
         False,
     ),
     "app": ([], [["--port", "{number}"], ["--host", "{name}"]], True),
+    "site": (["--out", "{place}"], [["--pages", "{name}"]], True),
 }
 POOLS = {
     "number": NUMBERS,
@@ -475,7 +476,7 @@ def lines(seed, count):
         return rng.choice(POOLS[pool]) if pool not in FITTING or rng.random() < 0.3 else rng.choice(FITTING[pool])
 
     for _ in range(count):
-        name = rng.choices(list(COMMANDS), [1, 1, 1, 3, 5, 5, 4, 5, 4, 1, 2, 1, 1])[0]
+        name = rng.choices(list(COMMANDS), [1, 1, 1, 3, 5, 5, 4, 5, 4, 1, 2, 1, 1, 1])[0]
         needed, options, wrong = COMMANDS[name]
         words = [value(w[1:-1]) if w.startswith("{") else w for w in needed]
         for option in rng.sample(options, min(len(options), rng.choice([0, 1, 1, 1, 1, 2]))):

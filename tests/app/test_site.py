@@ -1,0 +1,379 @@
+"""`toydiff site`: pages that need no server, their links and controls in a browser, and the mathematics that a page
+does by itself beside Python's.
+
+Debian's chromium is needed; without one the tests in it are skipped, unless TOYDIFF_BROWSER=1 says that there must be
+one.
+"""
+
+import json
+import os
+import random
+import sys
+
+import browser
+import pytest
+import torch
+
+import toydiff
+from toydiff.cli import command as cli
+from toydiff.mixtures import random_mixture
+
+pytest.importorskip("streamlit")
+sys.path.insert(0, str(browser.APP))
+
+import offline.build as built
+from lessons import LESSONS
+from offline import equation, exact, pages
+from screen.mixtures import mixture_of
+
+SCREENS = {"screen": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
+HEADS = f"() => document.querySelector('{browser.FIGURE}').layout.annotations.map((note) => note.text)"
+FEW = 6
+"""States of a page here: the default, presets, and what comes first of the others."""
+states = built.states
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of a small site: the map, and three pages."""
+    out = tmp_path_factory.mktemp("site") / "lessons"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(built, "states", lambda lesson: states(lesson)[:FEW])
+        assert cli.main(["site", "--out", str(out), "--pages", "paths", "orders", "tokens"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if browser.executable() is None:
+        if os.environ.get(browser.REQUIRED) == "1":
+            pytest.fail("no chromium on this machine, and TOYDIFF_BROWSER=1 asks for one: apt-get install chromium")
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    pytest.importorskip("playwright.sync_api")
+    with browser.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(chromium, site):
+    """open_page(address) -> a tab, whose console complains of nothing, and whose page is no wider than the screen."""
+    contexts, complaints = [], []
+
+    def open_(address, *, screen="screen", scheme="light", figure=True):
+        contexts.append(chromium.new_context(viewport=SCREENS[screen], color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.goto(f"{site.as_uri()}/{address}")
+        if figure:
+            page.wait_for_selector(browser.MARKS)
+        wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not complaints, complaints
+
+
+def until(page, truth):
+    page.wait_for_function(f"() => {{ try {{ return {truth}; }} catch {{ return false; }} }}")
+
+
+# ---- what is written
+
+
+def test_every_state_can_be_drawn_and_every_equation_is():
+    for lesson in LESSONS:
+        assert "<svg" in equation.drawn(lesson.equation), lesson.id
+        found = states(lesson)
+        assert found[0] == {c.name: c.default for c in lesson.controls}
+        assert len({tuple(state.values()) for state in found}) == len(found)
+        for state in found:
+            for control in lesson.controls:
+                control.value(state[control.name])
+        assert set(lesson.together) <= {c.name for c in lesson.controls}, lesson.id
+    assert "<code>" in equation.drawn(r"\notaword")
+
+
+def test_combinations_of_controls_that_go_together():
+    [lesson] = [one for one in LESSONS if one.id == "tokens"]
+    found = states(lesson)
+    assert {(s["source"], s["kappa"], s["steps"]) for s in found} >= {
+        (source, kappa, N) for source in ("mask", "uniform") for kappa in ("linear", "cosine") for N in (1, 8, 64)
+    }
+
+
+def test_changes_make_the_second_of_the_first():
+    one = {"a": [1, {"b": 2}], "c": "x", "d": [1, 2]}
+    other = {"a": [1, {"b": 3, "e": 4}], "c": "y", "d": [1]}
+    assert list(built.changes(one, other)) == [
+        (["a", 1, "b"], 3),
+        (["a", 1, "e"], 4),
+        (["c"], "y"),
+        (["d"], [1]),
+    ]
+
+
+def test_the_site_is_whole(site):
+    assert {file.name for file in site.iterdir()} == {
+        "index.html",
+        "orders.html",
+        "paths.html",
+        "tokens.html",
+        "toydiff",
+        built.MARK,
+    }
+    assert sum(file.stat().st_size for file in site.rglob("*") if file.is_file()) < 3e6
+    assert not list(site.parent.glob(".lessons*"))  # nothing half-written is left
+    assert site.stat().st_mode & 0o055 == 0o055  # whoever serves it may read it
+
+
+def test_an_earlier_site_stays_where_the_next_one_fails(tmp_path, monkeypatch):
+    out = tmp_path / "site"
+    monkeypatch.setattr(built, "states", lambda lesson: states(lesson)[:1])
+    monkeypatch.setattr(built, "drawn", lambda lesson, state: {"error": "none here"})
+    built.build(out, ["tokens"])
+    before = (out / "index.html").read_bytes()
+    monkeypatch.setattr(built, "drawn", lambda lesson, state: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        built.build(out, ["paths"])
+    assert (out / "index.html").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["site"]
+    monkeypatch.setattr(built, "drawn", lambda lesson, state: {"error": "none here"})
+    built.build(out, ["paths"])  # and is replaced where it does not
+    assert not (out / "tokens.html").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["site"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--out"),
+        (["--out", ""], "must name a file or a folder"),
+        (["--out", "file"], "'file' is a file"),
+        (["--out", "file/inside"], "cannot write into the folder"),
+        (["--out", "full"], "holds 'thesis.tex', which is not of an earlier site"),
+        (["--out", "."], "name another than the current one"),
+        (["--out", "new", "--pages", "pahts"], "did you mean 'paths'"),
+    ],
+)
+def test_a_wrong_place_or_page_is_one_line(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    assert cli.main(["site", *words]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert (out, err.count("\n")) == ("", 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "full"]
+
+
+# ---- in a browser
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+class TestInABrowser:
+    @pytest.mark.parametrize("screen", SCREENS)
+    def test_the_map_leads_to_the_pages(self, open_page, screen):
+        page = open_page("index.html", screen=screen, figure=False)
+        page.keyboard.press("PageDown")
+        page.wait_for_selector(browser.MARKS)
+        assert page.locator("h2").inner_text() == LESSONS[0].title
+        page.keyboard.press("PageUp")
+        page.get_by_role("link", name="Tokens").click()
+        page.wait_for_selector(browser.MARKS)
+
+    @pytest.mark.parametrize("screen", SCREENS)
+    def test_a_control_moves_the_figure_and_the_address(self, open_page, screen):
+        page = open_page("tokens.html", screen=screen)
+        if screen == "phone":
+            page.get_by_role("button", name="Controls").click()
+        said = page.locator(".said").inner_text()
+        assert "After 8 steps" in said
+        page.locator("[name=samplers]").select_option(label="maskgit")
+        until(page, "document.querySelector('.said').textContent.includes('maskgit')")
+        until(page, "location.hash.includes('samplers=maskgit')")
+        assert "went back" in page.locator(".notice").inner_text() or page.locator(".notice").is_hidden()
+        again = open_page(page.url.rsplit("/", 1)[1], screen=screen)
+        assert again.locator(".said").inner_text() == page.locator(".said").inner_text()
+        again.locator("#reset").click()
+        until(again, f"document.querySelector('.said').textContent === {json.dumps(said)}")
+
+    def test_a_link_that_does_not_fit_says_so(self, open_page):
+        page = open_page("tokens.html#steps=7&mode=<b>")
+        assert "Steps" not in page.locator("h2").inner_text()
+        said = page.locator(".notice").inner_text()
+        assert "N (steps) 7 is not on this site" in said
+        assert "the link has mode" in said.lower()
+
+    def test_dark_and_in_a_frame(self, open_page):
+        page = open_page("tokens.html?embed", scheme="dark")
+        paper = f"document.querySelector('{browser.FIGURE}').layout.paper_bgcolor"
+        assert page.evaluate(paper) == "#14161A"
+        assert page.locator(".st-key-words").is_hidden()
+        assert page.locator("h2").is_visible()
+        page.evaluate("toydiffTheme(); dispatchEvent(new Event('toydiff-theme'))")
+        until(page, f"{paper} === '#FFFFFF'")
+
+    def test_the_code_has_the_values_on_show(self, open_page):
+        page = open_page("paths.html#steps=7&b=heun")
+        code = page.evaluate("document.querySelector('pre').textContent")
+        assert "paths(mixture=toydiff.mixture('ring'), schedule='vp', a='ddim', b='heun', steps=7)" in code
+        compile(code, "page", "exec")
+
+    def test_paths_are_those_of_the_app(self, open_page):
+        """Another mixture, schedule, solvers and steps than the page's own: heads, words, places and frames."""
+        [lesson] = [one for one in LESSONS if one.id == "paths"]
+        word = "-1,0.5,0.3,1;1.2,-0.4,0.15,2;0.3,1.5,0.2,0.5"
+        chosen = {"mixture": word, "schedule": "ve", "a": "ddpm", "b": "guarded", "steps": 9}
+        figure, rows = lesson.figure(**chosen | {"mixture": mixture_of(word)})
+        page = open_page(pages.link(lesson, chosen).replace("&amp;", "&"))
+        heads = [text.replace(",<br>", ", ") for text in page.evaluate(HEADS)]
+        assert heads == [note.text for note in figure.layout.annotations]
+        assert page.evaluate("document.querySelector('.said').innerHTML") == pages.marked(lesson.words(rows))
+        seen = page.evaluate(
+            f"() => {{ const p = document.querySelector('{browser.FIGURE}'); return {{"
+            "range: [p.layout.xaxis.range, p.layout.yaxis2.range], image: p.layout.images[1].sizex,"
+            "x: p.data.slice(0, 6).map((t) => [...t.x]), frames: p._transitionData._frames.map((f) => f.data[0].y) }; }"
+        )
+        assert seen["range"] == [
+            pytest.approx(list(figure.layout.xaxis.range)),
+            pytest.approx(list(figure.layout.yaxis2.range)),
+        ]
+        assert seen["image"] == pytest.approx(figure.layout.images[1].sizex)
+        for mine, trace in zip(seen["x"], figure.data, strict=True):
+            assert [v for v in mine if v is not None] == pytest.approx([v for v in trace.x if v == v], abs=2e-4)
+        assert len(seen["frames"]) == len(figure.frames)
+        assert seen["frames"][4] == pytest.approx(list(figure.frames[4].data[0].y), abs=2e-4)
+
+    def test_orders_are_those_of_the_app(self, open_page):
+        [lesson] = [one for one in LESSONS if one.id == "orders"]
+        word = "-1,0.5,0.4,1;1.2,-0.4,0.3,2"
+        chosen = {"mixture": word, "schedule": "cosine", "grid": "karras", "guess": "2"}
+        chosen["solvers"] = ("ddim", "dpm++3m-published", "ab3")
+        figure, rows = lesson.figure(**chosen | {"mixture": mixture_of(word)})
+        page = open_page(pages.link(lesson, chosen).replace("&amp;", "&"))
+        assert page.evaluate("document.querySelector('.said').innerHTML") == pages.marked(lesson.words(rows))
+        seen = page.evaluate(
+            f"() => {{ const {{ data, layout }} = document.querySelector('{browser.FIGURE}'); return {{"
+            "data: data.map(({ name, x, y, line, marker }) => [name, x, y, line.color, marker.symbol]),"
+            "axes: [layout.xaxis.range, layout.yaxis.range, layout.xaxis.tickvals] }; }"
+        )
+        for mine, trace in zip(seen["data"], figure.data, strict=True):
+            assert [mine[k] for k in (0, 1, 3, 4)] == [
+                trace.name, list(trace.x), trace.line.color, trace.marker.symbol
+            ]  # fmt: skip
+            assert mine[2] == pytest.approx(list(trace.y), rel=1e-6)
+        assert seen["axes"] == [
+            pytest.approx(list(axis)) for axis in (figure.layout.xaxis.range, figure.layout.yaxis.range)
+        ] + [list(figure.layout.xaxis.tickvals)]
+        page.locator(".several summary").click()
+        page.get_by_label("heun", exact=True).check()
+        until(page, "location.hash.includes('solvers=heun')")
+        until(page, f"document.querySelector('{browser.FIGURE}').data.length === 4")
+
+    def test_paths_are_drawn_at_once_and_become_a_figure(self, open_page):
+        """In the task of the control itself; the figure follows when the control rests."""
+        page = open_page("paths.html")
+        seen = page.evaluate(
+            f"""async () => {{
+              const steps = document.forms[0].elements.steps, before = document.querySelector(".said").textContent;
+              steps.value = 8, steps.oninput();
+              await new Promise((done) => setTimeout(done, 0));
+              const heads = [...document.querySelectorAll("{browser.FIGURE} .annotation-text")];
+              return [document.querySelectorAll(".sheet").length, heads[0].textContent,
+                      document.querySelector(".said").textContent !== before];
+            }}"""
+        )
+        assert seen[0] == 2
+        assert seen[1].startswith("A: ddim, 9 calls")
+        assert seen[2]
+        drawn = f"document.querySelector('{browser.FIGURE}')"
+        until(page, f"{drawn}.layout.sliders[0].steps.length === 10 && !document.querySelector('.sheet')")
+        assert page.evaluate(f"{drawn}.layout.annotations[0].text") == seen[1]
+
+    def test_a_mixture_is_drawn_by_hand(self, open_page):
+        page = open_page("paths.html")
+        heads = page.evaluate(HEADS)
+        page.locator("#draw").click()
+        board = page.locator(".board").bounding_box()
+        middle = board["x"] + board["width"] / 2, board["y"] + board["height"] / 2
+        ranges = f"() => document.querySelector('{browser.FIGURE}').layout.xaxis.range"
+        plane = page.evaluate(ranges)
+        page.mouse.click(*middle)
+        until(page, "document.querySelectorAll('.mode').length === 9")
+        until(page, "location.hash.includes('mixture=')")
+        until(page, f"JSON.stringify(({HEADS})()) !== {json.dumps(json.dumps(heads, separators=(',', ':')))}")
+        assert page.evaluate(ranges) == plane  # which stays while it is drawn on
+        first = page.url
+        page.mouse.move(*middle)
+        page.mouse.down()
+        page.mouse.move(middle[0] + 60, middle[1] - 40, steps=3)
+        page.mouse.up()
+        until(page, f"location.href !== {json.dumps(first)}")
+        assert page.locator(".mode").count() == 9
+        page.locator(".mode").nth(8).focus()
+        page.keyboard.press("Delete")
+        until(page, "document.querySelectorAll('.mode').length === 8")
+
+    def test_the_mathematics_is_pythons(self, open_page):
+        """Start, time grid, every solver and the exact flow, on random mixtures, schedules, steps and seeds."""
+        page, rng = open_page("paths.html"), random.Random(5)
+        names = page.evaluate("() => Object.keys(toydiffExact.SOLVERS)")
+        assert set(names) <= set(toydiff.solvers.SOLVERS)
+        assert set(page.evaluate("() => Object.keys(toydiffExact.SCHEDULES)")) == set(toydiff.SCHEDULES)
+        assert set(page.evaluate("() => toydiffExact.GRIDS")) == set(toydiff.GRIDS)
+        power = exact.data("paths")["power"]
+        schedules = list(toydiff.SCHEDULES) * 4
+        rng.shuffle(schedules)
+        for name, schedule in zip(names, schedules, strict=False):
+            mixture, steps, seed = random_mixture(rng.randrange(1000)), rng.choice([1, 3, 8, 21]), rng.randrange(1000)
+            D = mixture.denoiser(toydiff.schedule(schedule))
+            x = mixture.marginal(D.schedule, 1.0).sample(16, 0, dtype=torch.float64)
+            grid = rng.choice(list(toydiff.GRIDS))
+            path = toydiff.solve(D, x, steps, solver=name, grid=grid, generator=seed)
+            uniforms, normals = exact.draws(16)
+            fresh = torch.Generator().manual_seed(seed)
+            noises = [torch.randn(16, 2, dtype=torch.float64, generator=fresh) for _ in range(steps)]
+            given = {
+                "rows": [[*m, w, *s, *U] for m, w, s, U in parts(mixture)],
+                "schedule": schedule, "solver": name, "steps": steps, "grid": grid, "power": power,
+                "uniforms": uniforms.tolist(), "normals": normals.flatten().tolist(),
+                "noises": [noise.flatten().tolist() for noise in noises],
+            }  # fmt: skip
+            mine = page.evaluate(THEIRS, given)
+            case, size = (name, schedule, grid, steps), float(path.xs.abs().max())
+            assert mine["start"] == pytest.approx(x.flatten().tolist(), rel=1e-12, abs=1e-12 * size), case
+            assert mine["times"] == pytest.approx(path.ts.tolist(), abs=1e-12), case
+            assert mine["calls"] == path.nfe, case
+            assert mine["xs"] == pytest.approx(path.xs.flatten().tolist(), rel=1e-6, abs=1e-6), case
+        true = toydiff.reference(D, x, tolerance=1e-10)
+        assert mine["flow"] == pytest.approx(true.flatten().tolist(), abs=1e-5)
+
+
+THEIRS = """(given) => {
+  const E = toydiffExact, schedule = E.SCHEDULES[given.schedule];
+  const mixture = given.rows.map(([x, y, weight, s, r, ...axes]) => ({ x, y, weight, stds: [s, r], axes }));
+  const size = E.sizeOf(mixture, given.power), levels = E.grid(schedule, given.steps, size, given.grid);
+  const start = E.start(mixture, levels[0], given.uniforms, given.normals);
+  const noises = given.noises.map((noise) => Float64Array.from(noise));
+  const path = E.solve(mixture, schedule, given.solver, start, levels, size, noises);
+  const flat = (xs) => xs.flatMap((x) => [...x]);
+  return {
+    start: [...start], times: levels.map(({ t }) => t), calls: path.calls, xs: flat(path.xs),
+    flow: [...E.flow(mixture, start, levels[0], levels.at(-1))],
+  };
+}"""
+
+
+def parts(mixture):
+    """Means, weights, standard deviations and axes of a mixture's components."""
+    variances, axes = torch.linalg.eigh(mixture.covariances)
+    own = (mixture.means, mixture.weights, variances.sqrt(), axes.flatten(1))
+    return zip(*(part.tolist() for part in own), strict=True)
