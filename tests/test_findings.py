@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toydiff.studies import findings, reversal, scoreboard
-from toydiff.studies.findings import FINDINGS, OF_A_BOARD
+from toydiff.studies import findings, reversal
+from toydiff.studies.findings import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "toydiff" / "studies" / "FINDINGS.md").read_text()
@@ -36,9 +36,8 @@ def command(name):
 
 def test_the_page_has_every_finding_with_its_figures_and_command():
     rows = ROW.findall(PAGE)
-    expected = [id_ for id_ in FINDINGS if id_ != OF_A_BOARD or scoreboard.bundled_names()]
-    assert [id_ for *_, id_ in rows] == expected
-    assert len(expected) >= 10
+    assert [id_ for *_, id_ in rows] == list(FINDINGS)
+    assert len(rows) >= 10
     for says, figures, id_ in rows:
         assert says == FINDINGS[id_].says
         found = figures_of(figures)
@@ -50,11 +49,7 @@ def test_the_page_has_every_finding_with_its_figures_and_command():
 
 @pytest.mark.parametrize(
     "id_",
-    [
-        pytest.param(id_, marks=() if finding.quick else pytest.mark.slow)
-        for id_, finding in FINDINGS.items()
-        if id_ != OF_A_BOARD or scoreboard.bundled_names()
-    ],
+    [pytest.param(id_, marks=() if finding.quick else pytest.mark.slow) for id_, finding in FINDINGS.items()],
 )
 def test_figures_are_those_of_the_command(id_):
     written = {id_: figures_of(figures) for _, figures, id_ in ROW.findall(PAGE)}[id_]
