@@ -94,10 +94,14 @@ def test_the_page_has_every_case_of_the_reversal_and_it_turns():
     for _, _, flow, own, errors in rows:
         assert (float(flow) > float(own)) == (float(errors) > 0)
     of = {(name, int(steps)): float(errors) for name, steps, *_, errors in rows}
-    few, many = reversal.CASES[0], reversal.CASES[1]
-    assert dataclasses.replace(few, changed=many.changed, updates=many.updates) == many  # one thing differs
-    assert of[few.changed, 1] > 2
-    assert of[many.changed, 1] < -2
+    few, many, half, published, v_few, v_many = (case.changed for case in reversal.CASES)
+    # the words below the table
+    assert of[few, 2] > 2
+    assert of[many, 2] < -2
+    assert max(of[name, 1] for name in (few, many, half, published)) < -2
+    assert min(of[v_few, 1], of[v_many, 1], of[v_many, 2]) > 2
+    errors = {name: float(own) for name, steps, _, own, _ in rows if steps == "1"}
+    assert max(errors[half], errors[published]) < errors[many]
 
 
 def test_cases_differ_in_one_thing_from_another():
