@@ -88,8 +88,8 @@ def verdicts(board: Mapping) -> list[tuple[Row, Row, Verdict]]:
 
 
 EXPERIMENTS = {
-    ((RD, 1), (RF, 1)): "updates, the weight of t = 1 and the loss, one at a time",
-    ((RD, 2), (RF, 2)): "updates, the weight of t = 1 and the loss, one at a time",
+    ((RD, 1), (RF, 1)): "updates, loss, the part at t = 1, what the network predicts: one at a time",
+    ((RD, 2), (RF, 2)): "updates, loss, the part at t = 1, what the network predicts: one at a time",
 }
 """Directions that a controlled experiment turns (`toydiff.studies.reversal`), and what it changes."""
 EXPERIMENT = "FINDINGS.md#when-rectified-flow-leads"
