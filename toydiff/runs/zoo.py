@@ -402,10 +402,10 @@ _RECIPES = [
     ),
 ]
 
-STYLES = {f"clips-{style}": style for style in ("outlined", "inverted")}
+STYLES = {f"clips-{style}": style for style in ("outlined",)}
 """Personal image networks, by id: each is the video teacher's image network, trained further on single frames in a
 style (`personal_base`)."""
-STYLE_UPDATES = 500
+STYLE_UPDATES = 400
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
 """The recipes by id, in an order in which they can be built: a teacher comes before its students."""
