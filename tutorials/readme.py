@@ -27,6 +27,7 @@ from toydiff.discrete import SAMPLERS
 from toydiff.grids import SHIFTS
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
+from toydiff.runs import zoo
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
 from toydiff.studies.orders import FLOOR, WINDOW, convergence
@@ -161,7 +162,7 @@ def digits() -> str:
 def clips() -> str:
     """What the weights of clips measure; a personal image network under the student's adapter and temporal layers."""
     rows = []
-    for id_ in [id_ for id_ in weights.bundled() if id_.startswith("clips-")]:
+    for id_ in [id_ for id_ in zoo.ids() if id_.startswith("clips-")]:
         for row in weights.read_about(id_)["rows"]:
             cells = [f"{row['parts'][name]['value']:.2f} ({row['parts'][name]['floor']:.2f})" for name in CLIP_MEASURES]
             accuracy = f"{100 * row['accuracy']:.1f}%"

@@ -67,7 +67,7 @@ def test_clips_of_images_move_beside_their_strip():
     slider, menu = figure.layout.sliders[0], figure.layout.updatemenus[0]
     assert [step.label for step in slider.steps] == ["1", "2", "3"]
     assert slider.steps[0].args[1]["frame"]["redraw"], "pictures do not move without"
-    assert menu.buttons[0].args[0] == subject.ROUNDS * ["0", "1", "2"]
+    assert list(menu.buttons[0].args[0]) == subject.ROUNDS * ["0", "1", "2"]
     dark = screen.for_screen(figure, dark=True).data[1]
     assert [color for _, color in dark.colorscale] == [screen.DARK_PAPER, screen.DARK_INK]
     with pytest.raises(ValueError, match="at least one row"):
