@@ -28,6 +28,7 @@ from toydiff.discrete import SAMPLERS
 from toydiff.grids import SHIFTS
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
+from toydiff.runs import zoo
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
 from toydiff.studies import choices, headline, scoreboard
@@ -161,6 +162,21 @@ def digits() -> str:
     return table(head.split(","), rows)
 
 
+def clips() -> str:
+    """What the weights of clips measure; a personal image network under the student's adapter and temporal layers."""
+    rows = []
+    for id_ in [id_ for id_ in zoo.ids() if id_.startswith("clips-")]:
+        for row in weights.read_about(id_)["rows"]:
+            cells = [f"{row['parts'][name]['value']:.2f} ({row['parts'][name]['floor']:.2f})" for name in CLIP_MEASURES]
+            accuracy = f"{100 * row['accuracy']:.1f}%"
+            rows.append([f"`{id_}`", f"`{row['solver']}`", str(row["steps"]), str(row["nfe"]), *cells, accuracy])
+    return table(["weights", "solver", "steps", "NFE", *CLIP_MEASURES, "right digit"], rows)
+
+
+CLIP_MEASURES = ("frame", "lag-1", "velocity", "turning", "identity")
+"""Of `toydiff.problems.clips.MEASURES`, each with its floor."""
+
+
 def samplers() -> str:
     """The samplers of tokens: the order that they declare, the sources that they can start from, and their papers."""
     rows = [
@@ -211,6 +227,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ring": lambda: bundled("ring"),
     "samplers": samplers,
     "markov": lambda: bundled("markov"),
+    "clips": clips,
     "methods": methods,
     "families": families,
     **{
