@@ -456,7 +456,7 @@ assert rows[-1][5] < 0.4 * rows[0][5]
 # %% [markdown]
 # ## 6 · What is left to gain? Digits
 #
-# `digits-adversarial` goes on from the finished `digits-dmd`; DMD2 is a score distillation with such a term (lesson 13).
+# `digits-adversarial` goes on from `digits-dmd`; DMD2 is a score distillation with such a term (lesson 13).
 
 # %%
 lines = ["| student | network calls | distance over the floor | accuracy | updates |", "|---" * 5 + "|"]
