@@ -2,7 +2,7 @@
 first frame that is given, and styles that are swapped in without any clip of them. Of the bundled weights, or of a
 run, whose training is continued where it has not ended.
 
-    python tests/benchmarks/moving_digits.py [RUN] [--n 200] [--updates 500] [--json FILE]
+    python tests/benchmarks/moving_digits.py [RUN] [--n 100] [--updates 500] [--json FILE]
 
 tutorials/measured/clips.json is made without RUN.
 """
@@ -38,7 +38,7 @@ def cells(row: Mapping) -> list[str]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?")
-    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--styles", default=",".join(STYLES.values()))
     parser.add_argument("--updates", type=int, default=500, help="of a style's image network, of a run's")
     parser.add_argument("--json", type=Path)
