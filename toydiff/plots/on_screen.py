@@ -43,7 +43,8 @@ addEventListener("keydown", (event) => {
 
 
 EMBEDDED = """<div style="overflow-x: auto"><div id="%(name)s" style="height: %(height)dpx; min-width: 640px">
-<p>The figure above, with a slider, stands here where JavaScript runs and the network reaches cdn.plot.ly.</p></div></div>
+<p>The figure above, with a slider, stands here where JavaScript runs and the network reaches cdn.plot.ly.</p>
+</div></div>
 <script>
 (() => {
   const source = "https://cdn.plot.ly/plotly-%(version)s.min.js";
