@@ -226,6 +226,8 @@ def train(g, D, data, r1=0.0, reach=0.5, stop=math.inf, updates=500, batch=256, 
 # %%
 torch.manual_seed(SEED)
 g, D, many = Student(), Discriminator(1), 1000
+for weight in D.parameters():
+    weight.data.mul_(3)  # steeper than a fresh network, so that R1 counts
 student = td.NetDenoiser(lambda z, t: g(z), cosine, "x0")
 z, x = torch.randn(many, 1), data.sample(many, SEED).float()
 t, s = torch.ones(many), torch.zeros(many)
@@ -530,6 +532,8 @@ def r1_penalty(D, x_u, u, gamma):
 # %%
 try:
     some = new(2, 5)
+    for weight in some.parameters():
+        weight.data.mul_(3)
     x_u, u = torch.randn(100, 2), torch.rand(100)
     zero = torch.zeros(100, 2)
     with_r1, without = (

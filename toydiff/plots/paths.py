@@ -536,7 +536,7 @@ def samples_interactive(
     active: int = 0,
     title: str = "",
 ) -> "go.Figure":
-    """As `samples_static`, in one panel, with a slider over the entries of `points`; `prefix` is before their names.
+    """As `samples_static`, in one panel, with a slider over the entries of `points`; `prefix` stands before a name.
 
     colors: one a point, the same in all entries. active: the entry that is seen first. `ValueError` for points that are
     not in the plane, or no colour or not one a point, and for another `active`.
