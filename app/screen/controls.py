@@ -14,7 +14,7 @@ from toydiff.support.checks import unknown
 from . import editor
 from .mixtures import code_of, mixture_of
 
-FEW = 8
+FEW = 6
 """Numbers of a long list that a site without a server draws."""
 
 

@@ -5,18 +5,23 @@ Debian's chromium is needed; without one the tests in it are skipped, unless TOY
 one.
 """
 
+import base64
+import io
 import json
 import os
 import random
 import sys
 
 import browser
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import toydiff
 from toydiff.cli import command as cli
 from toydiff.mixtures import random_mixture
+from toydiff.plots.on_screen import source
 
 pytest.importorskip("streamlit")
 sys.path.insert(0, str(browser.APP))
@@ -116,6 +121,21 @@ def test_changes_make_the_second_of_the_first():
         (["c"], "y"),
         (["d"], [1]),
     ]
+
+
+def test_what_is_packed_looks_the_same():
+    values = np.array([0.0, -1.2345678, 3e-7, 512.3, np.nan])
+    typed = {"x": {"dtype": "f8", "bdata": base64.b64encode(values.tobytes()).decode()}, "name": "x", "n": [1, 2.5]}
+    packed = built.rounded(typed)
+    seen = np.frombuffer(base64.b64decode(packed["x"]["bdata"]), dtype=packed["x"]["dtype"])
+    assert packed["x"]["dtype"] == "f4"
+    assert seen == pytest.approx(values, rel=2**-11, nan_ok=True)
+    assert (packed["name"], packed["n"]) == ("x", [1, 2.5])
+    grey = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    picture = built.repacked(source(grey))
+    again = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).convert("RGB"))
+    assert (again == grey).all()
+    assert len(built.repacked(source(np.zeros((64, 64, 3), np.uint8)))) < len(source(np.zeros((64, 64, 3), np.uint8)))
 
 
 def test_the_site_is_whole(site):
