@@ -168,8 +168,8 @@ assert off > 0.05, "the control bites"
 # ```
 # 1  base: diffusion on frames
 # 2  teacher: temporal layers, diffusion on clips
-# 3  image: the LoRA, LCM on frames
-# 4  student = base + LoRA + the teacher's temporal layers
+# 3  image: LoRA, LCM on frames
+# 4  student = base + LoRA + teacher's temporal layers
 # 5  motion: temporal layers, LCM on clips
 # 6  theta- <- mu theta- + (1 - mu) theta, in 5 from the teacher on
 # ```
@@ -388,7 +388,9 @@ G_SHOWN = {f"g = {g:g}, 4 steps": film(student, 4, g=g)[0][0] for g in (*scales,
 display(static.digits(G_SHOWN, title="Guidance: within the advice, and beyond it"))
 
 # %% [markdown]
-# **Verdict.** VERDICT
+# **Verdict.** "Minimum = ~4 steps" holds: below, the frames are far off, though they *move* as well as the teacher's.
+# "Increase step count" does not: with 8 the frames and the motion are worse again, as every step is one more jump of an
+# imperfect model. From 1 to 2 the guidance changes little: this student was told g, and learned it briefly.
 
 # %% [markdown]
 # ## 6 · The first frame given
@@ -403,9 +405,14 @@ follow = {f"noise {seed}": film(student, 4, told, seed=seed)[0][0] for seed in (
 display(static.digits({"given": picture[None].expand(8, -1, -1, -1), **follow}, title="One picture, three motions"))
 for clip in follow.values():
     assert torch.allclose(clip[0], picture, atol=1e-3), "the given frame is kept"
+again = {name: row["found again"] for name, row in facts["first"].items()}
+for name, share in again.items():
+    print(f"{name}: the last frame is nearest to its own first one, of {facts['n']}, in {share:.0%}")
+key["first frame given: found again"] = again["first frame given, 4 steps"]
 
 # %% [markdown]
-# The top row repeats the given frame. Each noise moves it another way, and it stays this 2.
+# The top row repeats the given frame. Each noise moves it another way. The measure is strict, and says where this
+# student is weak: eight frames on, the digit is right, but often no longer the very one that was given.
 
 # %% [markdown]
 # ## 7 · A style, swapped in
