@@ -11,11 +11,11 @@
 # %% [markdown]
 # # 17 · AnimateLCM: image first, motion second
 #
-# The deck's application (slides 14 and 15) is a fast video model. Its idea: learn the few-step *image* and the few-step
-# *motion* apart, so that another image style can be put in later, without a single video of it.
+# The deck's application (slides 14 and 15) is a fast video model. The few-step *image* and the few-step *motion* are
+# learnt apart, so that another image style can be put in later, without a video of it.
 #
-# **In this lesson (25 minutes)** you find out why a video needs measures of its own, train the four stages in plain
-# PyTorch, take the parts out one by one, and test the deck's advice. You need lesson 12.
+# **In this lesson (25 minutes)** you see why a video needs measures of its own, train the stages in plain PyTorch,
+# take the parts out, and test the deck's advice. You need lesson 12.
 
 # %%
 # %matplotlib inline
@@ -166,15 +166,15 @@ assert off > 0.05, "the control bites"
 # ## 3 · The algorithm, line by line
 #
 # ```
-# 1  base:     the image network, diffusion on single frames
-# 2  teacher:  temporal layers, diffusion on clips, base frozen
-# 3  image:    the LoRA, LCM on single frames, base frozen
-# 4  the student is base + LoRA + a copy of the teacher's temporal layers
-# 5  motion:   the temporal layers, LCM on clips, all else frozen
+# 1  base: diffusion on frames
+# 2  teacher: temporal layers, diffusion on clips
+# 3  image: LoRA, LCM on frames
+# 4  student = base + LoRA + teacher's temporal layers
+# 5  motion: temporal layers, LCM on clips
 # 6  theta- <- mu theta- + (1 - mu) theta, in 5 from the teacher on
 # ```
 #
-# Lines 3 and 5 are one loss, lesson 12's without guidance. Nothing in it knows what a frame is.
+# What a line does not train is frozen. Lines 3 and 5 are one loss, lesson 12's without guidance.
 
 # %%
 schedule, N = ring.schedule, 40
@@ -241,7 +241,7 @@ def adapter(net):
 
 # %%
 torch.manual_seed(SEED)
-rng, U = torch.Generator().manual_seed(SEED), 20 if FAST else 200
+rng, U = torch.Generator().manual_seed(SEED), 20 if FAST else 150
 frames = lambda: ring.single_frames(128, rng)[0]  # noqa: E731 - a line each
 clips = lambda: ring.data(64, rng)  # noqa: E731
 
@@ -388,7 +388,9 @@ G_SHOWN = {f"g = {g:g}, 4 steps": film(student, 4, g=g)[0][0] for g in (*scales,
 display(static.digits(G_SHOWN, title="Guidance: within the advice, and beyond it"))
 
 # %% [markdown]
-# **Verdict.** VERDICT
+# **Verdict.** "Minimum = ~4 steps" holds: below, the frames are far off, though they *move* as well as the teacher's.
+# "Increase step count" does not: with 8 the frames and the motion are worse again, as every step is one more jump of an
+# imperfect model. From 1 to 2 the guidance changes little: this student was told g, and learned it briefly.
 
 # %% [markdown]
 # ## 6 · The first frame given
@@ -403,9 +405,14 @@ follow = {f"noise {seed}": film(student, 4, told, seed=seed)[0][0] for seed in (
 display(static.digits({"given": picture[None].expand(8, -1, -1, -1), **follow}, title="One picture, three motions"))
 for clip in follow.values():
     assert torch.allclose(clip[0], picture, atol=1e-3), "the given frame is kept"
+again = {name: row["found again"] for name, row in facts["first"].items()}
+for name, share in again.items():
+    print(f"{name}: the last frame is nearest to its own first one, of {facts['n']}, in {share:.0%}")
+key["first frame given: found again"] = again["first frame given, 4 steps"]
 
 # %% [markdown]
-# The top row repeats the given frame. Each noise moves it another way, and it stays this 2.
+# The top row repeats the given frame. Each noise moves it another way. The measure is strict, and says where this
+# student is weak: eight frames on, the digit is right, but often no longer the very one that was given.
 
 # %% [markdown]
 # ## 7 · A style, swapped in

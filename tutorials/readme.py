@@ -167,7 +167,7 @@ def clips() -> str:
     rows = []
     for id_ in [id_ for id_ in zoo.ids() if id_.startswith("clips-")]:
         for row in weights.read_about(id_)["rows"]:
-            cells = [f"{row['parts'][name]['value']:.2f} ({row['parts'][name]['floor']:.2f})" for name in CLIP_MEASURES]
+            cells = [f"{row['parts'][name]['value']:.2g} ({row['parts'][name]['floor']:.2g})" for name in CLIP_MEASURES]
             accuracy = f"{100 * row['accuracy']:.1f}%"
             rows.append([f"`{id_}`", f"`{row['solver']}`", str(row["steps"]), str(row["nfe"]), *cells, accuracy])
     return table(["weights", "solver", "steps", "NFE", *CLIP_MEASURES, "right digit"], rows)
