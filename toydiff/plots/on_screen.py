@@ -22,6 +22,8 @@ MOST_FRAMES = 60
 """Frames of a slider: finer steps than these are not seen."""
 RING_COLOR = style.GREEN
 """Rings on a page, where dots are ink or paper: DDIM's colour."""
+INK_NAME = "ink"
+"""What pictures of black ink on white paper are called, which are turned around in the dark."""
 HERE = "(%{x:.3f}, %{y:.3f})"
 """What hovering a point says: where it is."""
 ABOVE = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
@@ -290,15 +292,28 @@ def level(figure: "go.Figure", y: float, text: str = "", row: int = 1, col: int 
 # ---- what moves
 
 
-def slider(figure: "go.Figure", labels: Sequence[str], prefix: str, active: int) -> None:
-    """A slider and a play button over the figure's frames, at the frame `active`, whose data are shown first."""
-    still = {"duration": 0, "redraw": False}
+def slider(
+    figure: "go.Figure",
+    labels: Sequence[str],
+    prefix: str,
+    active: int,
+    *,
+    redraw: bool = False,
+    milliseconds: int | None = None,
+    rounds: int = 1,
+) -> None:
+    """A slider and a play button over the figure's frames, at the frame `active`, whose data are shown first.
+
+    redraw: whether the frames move more than lines and dots. milliseconds: of a frame that is played; by default all
+    take 3.6 s. rounds: how often all are played.
+    """
+    still = {"duration": 0, "redraw": redraw}
     show = {"mode": "immediate", "frame": still, "transition": {"duration": 0}}
-    play = show | {"frame": still | {"duration": max(60, 3600 // len(labels))}}
+    play = show | {"frame": still | {"duration": milliseconds or max(60, 3600 // len(labels))}}
     # a list of all frames plays from the first one, wherever the slider stands
     every = [str(k) for k in range(len(labels))]
     steps = [{"method": "animate", "label": label, "args": [[k], show]} for k, label in zip(every, labels, strict=True)]
-    button = {"method": "animate", "label": "▶ play", "args": [every, play]}
+    button = {"method": "animate", "label": "▶ play", "args": [rounds * every, play]}
     bar = {"currentvalue": {"prefix": prefix}, "pad": {"t": 45}, "x": 0.12, "len": 0.88}
     menu = {"type": "buttons", "x": 0.0, "y": 0, "xanchor": "left", "yanchor": "top", "pad": {"t": 62}}
     figure.update_layout(
