@@ -113,7 +113,7 @@ def grids() -> str:
 
 
 def bundled(problem: str) -> str:
-    """All that the bundled weights of a problem measure, `ring` or `markov`."""
+    """All that the bundled weights of a problem measure, `ring`, `markov` or `grey`."""
     rows = []
     for id_ in RECIPES:
         if id_.startswith(f"{problem}-"):
@@ -227,6 +227,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ring": lambda: bundled("ring"),
     "samplers": samplers,
     "markov": lambda: bundled("markov"),
+    "grey": lambda: bundled("grey"),
     "clips": clips,
     "methods": methods,
     "families": families,
