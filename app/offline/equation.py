@@ -6,8 +6,8 @@ import re
 import matplotlib
 from matplotlib.textpath import TextPath
 
-SIZE, GAP = 40, 1.7
-"""The height of letters, and from one line to the next in such heights."""
+SIZE, GAP = 40, 0.35
+"""The height of letters, and the room between two lines in such heights."""
 PLAIN = (
     (re.compile(r"\\(big|Big|bigg|Bigg)[lrm]?(?![a-zA-Z])"), ""),
     (re.compile(r"\\(textstyle|displaystyle)(?![a-zA-Z])"), ""),
@@ -32,14 +32,14 @@ def drawn(tex: str) -> str:
     # the left parts end where the right ones begin
     middle = max((row[0].get_extents().x1 for row in paths if len(row) > 1), default=0.0)
     pieces, right, bottom = [], 1.0, 0.0
-    top = max(path.get_extents().y1 for path in paths[0])
     for k, row in enumerate(paths):
-        for j, path in enumerate(row):
-            box = path.get_extents()
+        boxes = [path.get_extents() for path in row]
+        down = bottom + (GAP * SIZE if k else 0.0) + max(box.y1 for box in boxes)  # where letters stand
+        for j, (path, box) in enumerate(zip(row, boxes, strict=True)):
             left = 0.0 if len(row) == 1 else middle - box.x1 if j == 0 else middle + 0.2 * SIZE - box.x0
-            down = top + k * GAP * SIZE
             pieces.append(_commands(path, left, down))
-            right, bottom = max(right, left + box.x1), max(bottom, down - box.y0)
+            right = max(right, left + box.x1)
+        bottom = down - min(box.y0 for box in boxes)
     width, height = right + 2, bottom + 4
     return (
         f'<svg class="equation" role="img" aria-label="{html.escape(tex)}" viewBox="0 -2 {width:.0f} {height:.0f}" '

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 
 from ..support.files import seen, writable_folder
+from ..support.words import plural
 from . import app
 from .terminal import Parser, given, one_thread, show_progress
 
@@ -47,6 +48,6 @@ def run(args: argparse.Namespace) -> None:
     one_thread()
     made = importlib.import_module("offline.build").build(out, args.pages, progress=show_progress())
     print(
-        f"wrote {made['pages']} pages and {made['figures']} figures, {made['bytes'] / 1e6:.1f} MB, in "
+        f"wrote {plural(made['pages'], 'page')} and {plural(made['figures'], 'figure')}, {made['bytes'] / 1e6:.1f} MB, in "
         f"{made['seconds']:.0f} s\nopen {(out / 'index.html').as_uri()}"
     )
