@@ -392,8 +392,8 @@ assert one_step < 0.15
 # ## 6 · Longer strings
 #
 # `tokens:markov`: 16 tokens out of 8, a known Markov chain. Bundled weights; the distance is the total variation of
-# 4-grams to their exact law, over its floor (that of true strings). The midpoint sampler makes two calls a step, and one
-# in the last.
+# 4-grams to their exact law, over its floor (that of true strings). The midpoint sampler makes two calls a step, and
+# one in the last.
 
 # %%
 table_rows = ["| weights | sampler | steps | calls | distance over the floor |", "|---" * 5 + "|"]
@@ -413,8 +413,8 @@ display(static.strings(shown, markov.vocab, title="Eight steps of the trained po
 
 # %% [markdown]
 # With one step the distance is that of independent tokens, and it falls with the steps down to near the floor. At equal
-# calls the midpoint is ahead here, and behind on two bits ($1/30$ in 15 calls of exact jumps). A mixture of eight products is only a little nearer: strings of 16 tokens have
-# far more to agree on than two bits.
+# calls the midpoint is ahead here, and behind on two bits ($1/30$ in 15 calls of exact jumps). A mixture of eight
+# products is only a little nearer: strings of 16 tokens have far more to agree on than two bits.
 
 # %% [markdown]
 # ## What the deck says / what we measured

@@ -26,7 +26,6 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
-import json
 import math
 import statistics
 
@@ -50,7 +49,7 @@ from toydiff.training import Draws
 SEED = 0
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}
 
 # %%
 boards = {name: scoreboard.bundled(name) for name in scoreboard.bundled_names()}
@@ -432,6 +431,3 @@ except NotImplementedError:
 # * Liu et al., *InstaFlow*, arXiv 2309.06380: "Rectified Flow (Distill)".
 # * Yan et al., *PeRFlow*, arXiv 2405.07510. Song et al., *Consistency Models*, arXiv 2303.01469.
 # * `toydiff/studies/README.md`: the whole tables, and how to make a scoreboard of your own.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

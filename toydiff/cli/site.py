@@ -48,6 +48,6 @@ def run(args: argparse.Namespace) -> None:
     one_thread()
     made = importlib.import_module("offline.build").build(out, args.pages, progress=show_progress())
     print(
-        f"wrote {plural(made['pages'], 'page')} and {plural(made['figures'], 'figure')}, {made['bytes'] / 1e6:.1f} MB, in "
-        f"{made['seconds']:.0f} s\nopen {(out / 'index.html').as_uri()}"
+        f"wrote {plural(made['pages'], 'page')} and {plural(made['figures'], 'figure')}, {made['bytes'] / 1e6:.1f} MB, "
+        f"in {made['seconds']:.0f} s\nopen {(out / 'index.html').as_uri()}"
     )
