@@ -47,7 +47,6 @@ def run(args: argparse.Namespace) -> None:
     sys.path.insert(0, str(app.folder()))
     one_thread()
     made = importlib.import_module("offline.build").build(out, args.pages, progress=show_progress())
-    print(
-        f"wrote {plural(made['pages'], 'page')} and {plural(made['figures'], 'figure')}, {made['bytes'] / 1e6:.1f} MB, "
-        f"in {made['seconds']:.0f} s\nopen {(out / 'index.html').as_uri()}"
-    )
+    pages, figures = plural(made["pages"], "page"), plural(made["figures"], "figure")
+    print(f"wrote {pages} and {figures}, {made['bytes'] / 1e6:.1f} MB, in {made['seconds']:.0f} s")
+    print(f"open {(out / 'index.html').as_uri()}")
