@@ -28,8 +28,8 @@ class CellFailedError(Exception):
 
 
 @contextmanager
-def runner(folder: Path) -> Iterator[Callable[..., tuple[str, str, float]]]:
-    """run(cells, **environment): a new process runs them in a folder.
+def runner(folder: Path) -> Iterator[Callable[[list[str]], tuple[str, str, float]]]:
+    """run(cells): a new process runs them in a folder.
 
     Returns what the last cell printed, what all wrote on stderr, and the seconds of the processor that they took.
     `CellFailedError` where a cell raises.
@@ -40,8 +40,8 @@ def runner(folder: Path) -> Iterator[Callable[..., tuple[str, str, float]]]:
     server.start()
     there.close()  # so that the end of the server is the end of what comes from it
 
-    def run(cells: list[str], **environment: str) -> tuple[str, str, float]:
-        here.send((cells, environment))
+    def run(cells: list[str]) -> tuple[str, str, float]:
+        here.send(cells)
         failure, *outcome = here.recv()
         if failure:
             raise CellFailedError(failure)
@@ -61,14 +61,14 @@ def _serve(jobs: Connection, folder: Path) -> None:
         importlib.import_module(library)
     fork = multiprocessing.get_context("fork")
     while job := jobs.recv():
-        process = fork.Process(target=_run, args=(jobs, folder, *job))
+        process = fork.Process(target=_run, args=(jobs, folder, job))
         process.start()
         process.join()
         if process.exitcode:
             jobs.send((f"the notebook's process ended with code {process.exitcode}",))
 
 
-def _run(answer: Connection, folder: Path, cells: list[str], environment: dict[str, str]) -> None:
+def _run(answer: Connection, folder: Path, cells: list[str]) -> None:
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 
@@ -76,7 +76,6 @@ def _run(answer: Connection, folder: Path, cells: list[str], environment: dict[s
         def enable_gui(self, gui: str | None = None) -> None:
             """Nothing: figures are inline."""
 
-    os.environ.update(environment)
     os.chdir(folder)
     shell, printed, complaints = Shell.instance(colors="nocolor"), "", ""
     for number, cell in enumerate(cells, 1):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toydiff.studies import findings, reversal, scoreboard
-from toydiff.studies.findings import FINDINGS, OF_A_BOARD
+from toydiff.studies import findings, reversal
+from toydiff.studies.findings import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "toydiff" / "studies" / "FINDINGS.md").read_text()
@@ -36,9 +36,8 @@ def command(name):
 
 def test_the_page_has_every_finding_with_its_figures_and_command():
     rows = ROW.findall(PAGE)
-    expected = [id_ for id_ in FINDINGS if id_ != OF_A_BOARD or scoreboard.bundled_names()]
-    assert [id_ for *_, id_ in rows] == expected
-    assert len(expected) >= 10
+    assert [id_ for *_, id_ in rows] == list(FINDINGS)
+    assert len(rows) >= 10
     for says, figures, id_ in rows:
         assert says == FINDINGS[id_].says
         found = figures_of(figures)
@@ -50,11 +49,7 @@ def test_the_page_has_every_finding_with_its_figures_and_command():
 
 @pytest.mark.parametrize(
     "id_",
-    [
-        pytest.param(id_, marks=() if finding.quick else pytest.mark.slow)
-        for id_, finding in FINDINGS.items()
-        if id_ != OF_A_BOARD or scoreboard.bundled_names()
-    ],
+    [pytest.param(id_, marks=() if finding.quick else pytest.mark.slow) for id_, finding in FINDINGS.items()],
 )
 def test_figures_are_those_of_the_command(id_):
     written = {id_: figures_of(figures) for _, figures, id_ in ROW.findall(PAGE)}[id_]
@@ -99,10 +94,14 @@ def test_the_page_has_every_case_of_the_reversal_and_it_turns():
     for _, _, flow, own, errors in rows:
         assert (float(flow) > float(own)) == (float(errors) > 0)
     of = {(name, int(steps)): float(errors) for name, steps, *_, errors in rows}
-    few, many = reversal.CASES[0], reversal.CASES[1]
-    assert dataclasses.replace(few, changed=many.changed, updates=many.updates) == many  # one thing differs
-    assert of[few.changed, 1] > 2
-    assert of[many.changed, 1] < -2
+    few, many, half, published, v_few, v_many = (case.changed for case in reversal.CASES)
+    # the words below the table
+    assert of[few, 2] > 2
+    assert of[many, 2] < -2
+    assert max(of[name, 1] for name in (few, many, half, published)) < -2
+    assert min(of[v_few, 1], of[v_many, 1], of[v_many, 2]) > 2
+    errors = {name: float(own) for name, steps, _, own, _ in rows if steps == "1"}
+    assert max(errors[half], errors[published]) < errors[many]
 
 
 def test_cases_differ_in_one_thing_from_another():

@@ -27,7 +27,6 @@ except ImportError as missing:
     ) from missing
 
 import itertools
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -42,7 +41,7 @@ from toydiff.training import Draws
 # %%
 SEED = 0
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %%
 ring = td.mixture("ring")
@@ -492,6 +491,3 @@ except NotImplementedError:
 # * Ho et al., *DDPM*, arXiv 2006.11239: alg. 1. Song et al., *Score SDE*, arXiv 2011.13456: eq. 13 (the ODE).
 # * Karras et al., *EDM*, arXiv 2206.00364: eq. 1, the ODE in our $(z,n)$. Song et al., *DDIM*, arXiv 2010.02502: eq.
 #   12.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

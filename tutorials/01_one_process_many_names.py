@@ -32,7 +32,6 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -472,6 +471,20 @@ for name, value in variation.items():
 # ## What the deck says / what we measured
 
 # %%
+identities = [lambda_gap, *round_trip.values(), weight_error, kl_error, table_gap, bayes_error, jump_error, chord_error]
+key = {
+    "identities_to_1e-10": float(max(identities) < 1e-10),
+    "eps_refused": float(eps_refused),
+    "lost_wrong_sign": lost_wrong,
+    "marginal_std": marginal_std,
+    "mixup_std": mixup_std,
+    "sigma_right": noise_right,
+    "sigma_mixup": noise_mixed,
+    "x0_variation_point": round(variation["one data point"], 12),
+    "x0_variation_ring": variation["ring of eight"],
+    "bound with 1000 steps": bounds[1000],
+}
+assert key["identities_to_1e-10"] == 1
 box = f"""
 | The deck says | Slide | We measured |
 |---|---|---|
@@ -568,20 +581,3 @@ except NotImplementedError:
 # * Lipman et al., *Flow Matching*, arXiv 2210.02747: the velocity regression, eq. 9.
 # * Liu et al., *Rectified Flow*, arXiv 2209.03003: the linear path, eq. 1.
 # * Wang et al., *Rectified Diffusion*, arXiv 2410.07303: first-order ODEs and $\Delta z/\Delta\mathrm{NSR}$, sec. 3.
-
-# %%
-identities = [lambda_gap, *round_trip.values(), weight_error, kl_error, table_gap, bayes_error, jump_error, chord_error]
-key = {
-    "identities_to_1e-10": float(max(identities) < 1e-10),
-    "eps_refused": float(eps_refused),
-    "lost_wrong_sign": lost_wrong,
-    "marginal_std": marginal_std,
-    "mixup_std": mixup_std,
-    "sigma_right": noise_right,
-    "sigma_mixup": noise_mixed,
-    "x0_variation_point": round(variation["one data point"], 12),
-    "x0_variation_ring": variation["ring of eight"],
-    "bound with 1000 steps": bounds[1000],
-}
-assert key["identities_to_1e-10"] == 1
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

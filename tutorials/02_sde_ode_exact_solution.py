@@ -28,17 +28,16 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
-import json
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from toydiff import VP, Cosine, GaussianMixture, jump, reference, solve
 from toydiff.measure import floor, sliced_wasserstein
-from toydiff.plots import static, style
+from toydiff.plots import interactive, static, style
 from toydiff.solvers import DDIM, EulerMaruyama
 
 torch.set_default_dtype(torch.float64)
@@ -182,6 +181,7 @@ paths = {
 figure = static.trajectories(paths, ring)
 figure.set_dpi(80)
 display(figure)
+display(HTML(interactive.embedded(interactive.trajectories(paths, ring, title="Move the time"), "paths")))
 
 # %% [markdown]
 # Very different paths, and each ends at a mode. Pictures can flatter, so measure. On the line, whole densities, and not
@@ -477,6 +477,20 @@ print(f"measured - formula: {shrink_gap:.0e}")
 
 # %%
 best = {name: values[-1] for name, values in distance.items()}
+identities = [beta_gap, eps_form, x0_form, freeze_gap, shrink_gap, gauss_gap, quantile_gap]
+key = {
+    "identities_to_1e-9": float(max(identities) < 1e-9),
+    "within_floor": float(max(best.values()) < 1.2 * max(data_floor.values)),
+    "std_ode": end_std["PF-ODE: ½ g² s, no noise"],
+    "std_sde": end_std["reverse SDE: g² s, noise"],
+    "std_swapped_sde": end_std["swapped: ½ g² s, noise"],
+    "std_swapped_ode_predicted": shrunk,
+    "std_swapped_sde_predicted": grown,
+    "ddim_std_4": measured[2],
+    "ddim_std_16": measured[4],
+    "ddim_step_error": step_error,
+}
+assert key["identities_to_1e-9"] == key["within_floor"] == 1
 box = f"""
 | The deck says (slide 3) | We measured |
 |---|---|
@@ -561,20 +575,3 @@ except NotImplementedError:
 # * Lu et al., *DPM-Solver*, arXiv 2206.00927: the exact solution in λ, eq. 3.4; its first order is DDIM, eq. 3.7.
 # * Lu et al., *DPM-Solver++*, arXiv 2211.01095: the $x_0$ form, eq. 8.
 # * Song, Meng, Ermon, *DDIM*, arXiv 2010.02502: eq. 12.
-
-# %%
-identities = [beta_gap, eps_form, x0_form, freeze_gap, shrink_gap, gauss_gap, quantile_gap]
-key = {
-    "identities_to_1e-9": float(max(identities) < 1e-9),
-    "within_floor": float(max(best.values()) < 1.2 * max(data_floor.values)),
-    "std_ode": end_std["PF-ODE: ½ g² s, no noise"],
-    "std_sde": end_std["reverse SDE: g² s, noise"],
-    "std_swapped_sde": end_std["swapped: ½ g² s, noise"],
-    "std_swapped_ode_predicted": shrunk,
-    "std_swapped_sde_predicted": grown,
-    "ddim_std_4": measured[2],
-    "ddim_std_16": measured[4],
-    "ddim_step_error": step_error,
-}
-assert key["identities_to_1e-9"] == key["within_floor"] == 1
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

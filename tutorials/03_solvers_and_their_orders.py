@@ -28,7 +28,6 @@ except ImportError as missing:
     ) from missing
 
 import itertools
-import json
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -52,7 +51,7 @@ LONG = (20, 40, 80, 160, 320)
 
 schedule = td.VP()
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · The exact solution
@@ -668,6 +667,3 @@ except NotImplementedError:
 # * Zhang and Chen, *DEIS*, arXiv 2204.13902: eq. 14, 15.
 # * Karras et al., *EDM*, arXiv 2206.00364: eq. 5 and 7, Heun algorithm 1.
 # * Ho et al., *DDPM*, arXiv 2006.11239: eq. 11.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

@@ -27,16 +27,15 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
-import json
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from toydiff.grids import last_nsr
 from toydiff.measure import fitted_order, paired_error
-from toydiff.plots import static, style
+from toydiff.plots import interactive, static, style
 from toydiff.solvers.learning import learn_solver
 from toydiff.solvers.registry import YELLOW
 
@@ -46,7 +45,7 @@ DRAWN = 400
 
 schedule = td.VP()
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · The same calls in different places
@@ -315,6 +314,14 @@ figure.suptitle(
     fontweight="bold",
 )
 plt.show()
+clouds = {
+    f"{g:g}": td.solve(D_ring, many, 30, cond=requested, guidance_scale=g, keep="end").end
+    for g in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
+}
+slide = interactive.samples(
+    clouds, ring, colors=[CLASS_COLORS[k] for k in requested], prefix="g = ", active=2, title="Move g (30 steps)"
+)
+display(HTML(interactive.embedded(slide, "guidance")))
 
 # %% [markdown]
 # A common explanation says that guidance samples the *sharpened* density
@@ -497,6 +504,7 @@ middle.set(xlabel="of call $j$", ylabel="in step $i$", title="What each step add
 figure.colorbar(shown, ax=middle)
 right.barh([name.replace(" and ", "\nand ") for name in size], list(size.values()), color=list(colors.values()))
 right.set(xlabel="median distance to the exact end", title="What each contributes, in five calls")
+right.locator_params(axis="x", nbins=4)
 plt.show()
 
 # %% [markdown]
@@ -602,6 +610,3 @@ except NotImplementedError:
 # * Song et al., *DDIM*, arXiv 2010.02502: linear and quadratic spacing, app. D.2.
 # * Lin et al., *Common Diffusion Noise Schedules and Sample Steps Are Flawed*, arXiv 2305.08891: sec. 3.1 and 3.3.
 # * Wang et al., *Phased Consistency Model*, arXiv 2405.18407: the guided solver of slide 13.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

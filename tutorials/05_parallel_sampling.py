@@ -27,16 +27,15 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
-import json
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from toydiff.studies.parallel_sampling import compare
-from toydiff.plots import static, style
+from toydiff.plots import interactive, static, style
 from toydiff.solvers import DDPM
 from toydiff.solvers.parallel.parareal import parareal_rounds
 
@@ -51,7 +50,7 @@ TARGET = 1e-2
 COST = 0.003  # seconds that a network call is made to take in section 7
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · All steps at once
@@ -125,6 +124,8 @@ assert max(prefix) < 1e-10
 assert picard.rounds <= T
 usual = td.solve(D, x, solver="picard", ts=ts)  # stops by its tolerance, 1e-3 of the noise level
 display(static.sweeps(usual, mixture, exact=walk.xs, title="Picard: the whole path at once, again and again"))
+moved = interactive.staircase(usual, mixture, exact=walk.xs, most=12, samples=12, title="Move the sweep")
+display(HTML(interactive.embedded(moved, "sweeps")))
 display(
     static.sweep_errors(
         td.solve(D, x, solver="picard:tolerance=1e-9", ts=ts),
@@ -910,6 +911,3 @@ except NotImplementedError:
 #   Anderson as one family.
 # * Lions, Maday and Turinici, *Résolution d'EDP par un schéma en temps « pararéel »*, 2001: Parareal.
 # * Song et al., *DDIM*, arXiv 2010.02502: eq. 12. Ho et al., *DDPM*, arXiv 2006.11239: eq. 11.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

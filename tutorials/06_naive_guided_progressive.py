@@ -27,7 +27,6 @@ except ImportError as missing:
     ) from missing
 
 import copy
-import json
 import math
 from itertools import pairwise
 
@@ -51,7 +50,7 @@ SEED = 0
 SAMPLES = 1000
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · Naive distillation: learn where the ODE goes
@@ -695,6 +694,3 @@ except NotImplementedError:
 # * Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: eq. 6. Song et al., *DDIM*,
 #   arXiv 2010.02502: eq. 12.
 # * Karras et al., *EDM*, arXiv 2206.00364: sampling in $x/\alpha$.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

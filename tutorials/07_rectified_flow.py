@@ -28,19 +28,18 @@ except ImportError as missing:
     ) from missing
 
 import copy
-import json
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from toydiff.catalog import METHODS
 from toydiff.distill.flow_matching import flow_matching_loss
 from toydiff.distill.rectified_flow import rectified_flow_loss
 from toydiff.measure import floor, sliced_wasserstein, straightness, wasserstein2
-from toydiff.plots import static, style
+from toydiff.plots import interactive, static, style
 from toydiff.problems import problem
 from toydiff.runs import load, sample
 from toydiff.training import Draws
@@ -51,7 +50,7 @@ SAMPLES = 1000
 
 linear = td.Linear()
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · Lines may cross, and the paths of an ODE may not
@@ -397,12 +396,25 @@ rounds = {
     "round 2": load("ring-rectified-flow-2"),
 }
 x = linear.prior((48, 2), SEED)
-static.reflow(
-    {name: td.solve(model.denoiser, x, 50, **fifty) for name, model in rounds.items()},
-    ring,
-    one_step={name: td.solve(model.denoiser, x, 1, **fifty).end for name, model in rounds.items()},
-    title="Reflow on the ring: paths in 50 steps, and where one step ends (S: of these 48; the table: of 300)",
+walks = {name: td.solve(model.denoiser, x, 50, **fifty) for name, model in rounds.items()}
+one_step = {name: td.solve(model.denoiser, x, 1, **fifty).end for name, model in rounds.items()}
+display(
+    static.reflow(
+        walks,
+        ring,
+        one_step=one_step,
+        title="Reflow on the ring: paths in 50 steps, and where one step ends (S: of these 48; the table: of 300)",
+    )
 )
+two = ("round 0", "round 1")
+moved = interactive.reflow(
+    {name: walks[name] for name in two},
+    ring,
+    one_step={name: one_step[name] for name in two},
+    lines=24,
+    title="Move the time",
+)
+display(HTML(interactive.embedded(moved, "reflow")))
 
 # %%
 counts = (1, 2, 50)
@@ -448,6 +460,11 @@ assert key["round 1, 1 steps"] < 0.5 * key["round 0, 1 steps"]
 # %% [markdown]
 # ## 6 · InstaFlow: give up all times but one
 #
+# **Why is one step of a straight flow exact?** On $x_t=(1-t)x_0+t\varepsilon$ the velocity is $\varepsilon-x_0$ at
+# *every* $t$. So what the model says at $t=1$ is the whole way, and Euler's step ends at
+# $\varepsilon-1\cdot(\varepsilon-x_0)=x_0$. Distilling it into one step has nothing left to learn.
+
+# %% [markdown]
 # If one step is all that is wanted, why train at any other time than $t=1$? InstaFlow distils a rectified flow by the
 # same loss with $t=1$ alone, which is naive distillation in velocity. The price: at all other times *nothing is
 # trained*. On the line, let the training be perfect at $t=1$ and leave all other times as flow matching has them:
@@ -612,6 +629,3 @@ except NotImplementedError:
 # * Liu et al., *InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image
 #   Generation*, arXiv 2309.06380: eq. 5.
 # * Song et al., *DDIM*, arXiv 2010.02502: eq. 12, of which Euler on the linear schedule is a case.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

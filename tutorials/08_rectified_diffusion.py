@@ -27,7 +27,6 @@ except ImportError as missing:
     ) from missing
 
 import copy
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -46,7 +45,7 @@ from toydiff.training import Draws
 # %%
 SEED = 0
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · First order, exactly
@@ -832,6 +831,3 @@ except NotImplementedError:
 # * Salimans and Ho, *Progressive Distillation*, arXiv 2202.00512: sec. 4 ($v$, and losses as weights of one another).
 # * Song et al., *DDIM*, arXiv 2010.02502: eq. 12. Lu et al., *DPM-Solver*, arXiv 2206.00927: prop. 3.1 (the exact
 #   solution).
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

@@ -27,9 +27,7 @@ except ImportError as missing:
         "then `%pip install './toydiff[digits]'`"
     ) from missing
 
-import json
 import math
-import os
 
 import matplotlib.pyplot as plt
 import torch
@@ -48,11 +46,10 @@ from toydiff.problems.digits import TEACHER_ID, Features
 
 # %%
 SEED = 0
-FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
 LIVE = 100  # images in measurements that are made here; those in the weights' files are made with 5000
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %% [markdown]
 # ## 1 · The lesson in one picture
@@ -608,6 +605,3 @@ except NotImplementedError:
 # * Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: eq. 6.
 # * Wang et al., *Rectified Diffusion*, arXiv 2410.07303: the table of slide 31. Liu et
 #   al., *InstaFlow*, arXiv 2309.06380: its rectified-flow rows. Yan et al., *PeRFlow*, arXiv 2405.07510.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

@@ -32,7 +32,6 @@ except ImportError as missing:
         "clone it, then `%pip install './toydiff[sd]'`"
     ) from missing
 
-import json
 import os
 import tempfile
 
@@ -60,7 +59,7 @@ UPDATES = 150  # of the distillation
 
 diffusers.logging.set_verbosity_error()
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 work = tempfile.TemporaryDirectory()
 MODEL = os.environ.get("TOYDIFF_SD_MODEL") or tiny.save(f"{work.name}/tiny", "sd", seed=SEED)
@@ -460,4 +459,3 @@ except NotImplementedError:
 
 # %%
 work.cleanup()
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

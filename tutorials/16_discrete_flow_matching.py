@@ -27,9 +27,7 @@ except ImportError as missing:
     ) from missing
 
 import itertools
-import json
 import math
-import os
 
 import matplotlib.pyplot as plt
 import torch
@@ -47,10 +45,9 @@ from toydiff.training import Draws
 
 # %%
 SEED = 0
-FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}  # numbers for the tables below
 
 # %%
 rows = mismatches()  # exact laws, no samples
@@ -151,7 +148,7 @@ print(f"{len(possible)} strings, one step from t = 0.7 to 0.4: the same laws")
 # Find the rule for N: in which step is a position revealed, with which probability? When is the second bit wrong?
 
 # %%
-counts, n = (1, 2, 4, 8, 16, 32), 2000 if FAST else 20_000
+counts, n = (1, 2, 4, 8, 16, 32), 20_000
 found = []
 for N in counts:
     ends = walk(exact_posterior, n, N, torch.Generator().manual_seed(SEED + N))
@@ -213,8 +210,9 @@ print(f"for N to infinity 1/(2 e^2) = {limit:.4f}")
 assert predicted[-1] > 4 / (2 * counts[-1]), "the control bites: more steps do not help"
 
 # %% [markdown]
-# A share of $1/e$ of the positions waits for the last step, which draws them all at once. More steps do not help: a
-# sampler whose error stalls has a wrong rate, not too few steps. The rate $1/t$ grows towards data for this reason.
+# A share of $1/e$ of the positions waits for the last step, which draws them all at once. More steps do not help: when
+# the error stalls, the rate is wrong, or the posterior, and not the number of steps. (The rate is the probability of a
+# jump per unit of time; here $1/t$, which grows towards data.)
 
 # %% [markdown]
 # ## 4 · Train the posterior
@@ -375,9 +373,10 @@ key["least total variation of a product"] = best
 assert abs(best - (math.sqrt(2) - 1)) < 1e-3
 
 # %% [markdown]
-# No product is nearer than $\sqrt2-1$, and those that are give up the marginals. So a student of the same form has
-# nothing to learn. *Di4C* changes the form: a mixture of K products, whose index is drawn anew in each step. Two
-# products hold two equal bits exactly: one says 00, the other 11.
+# No product is nearer than $\sqrt2-1$, and the two at that distance give up the marginals. Among products with the
+# right marginals the teacher's own is the best. *Di4C* changes the form: a mixture of K products, whose index is drawn
+# anew in each step. Two products hold two equal bits exactly: one says 00, the other 11. It learns by cross-entropy
+# from whole strings that the teacher made in many steps: $-\log\frac1K\sum_k\prod_i p_k(x^i\mid x_t)$.
 
 # %%
 changes = {"latents": 2, "walk": 8, "updates": 120, "batch": 64, "lr": 5e-3, "edge": 0.5}
@@ -393,7 +392,8 @@ assert one_step < 0.15
 # ## 6 · Longer strings
 #
 # `tokens:markov`: 16 tokens out of 8, a known Markov chain. Bundled weights; the distance is the total variation of
-# 4-grams to their exact law, over its floor. The midpoint sampler makes two calls a step.
+# 4-grams to their exact law, over its floor (that of true strings). The midpoint sampler makes two calls a step, and
+# one in the last.
 
 # %%
 table_rows = ["| weights | sampler | steps | calls | distance over the floor |", "|---" * 5 + "|"]
@@ -413,8 +413,8 @@ display(static.strings(shown, markov.vocab, title="Eight steps of the trained po
 
 # %% [markdown]
 # With one step the distance is that of independent tokens, and it falls with the steps down to near the floor. At equal
-# calls the midpoint is ahead from 7 on. A mixture of eight products is only a little nearer: strings of 16 tokens have
-# far more to agree on than two bits.
+# calls the midpoint is ahead here, and behind on two bits ($1/30$ in 15 calls of exact jumps). A mixture of eight
+# products is only a little nearer: strings of 16 tokens have far more to agree on than two bits.
 
 # %% [markdown]
 # ## What the deck says / what we measured
@@ -429,8 +429,8 @@ display(
 updates to {off:.3f} of the exact posterior |
 | few steps cost quality (slide 4) | counted: {key["mismatch, jump-exact, 1 steps"]:g} in 1 step, \
 {key["mismatch, jump-exact, 8 steps"]:g} in 8, exactly 1/(2N) |
-| better solvers, distillation (slides 4, 6, 9) | 8 steps with a midpoint: \
-{key["mismatch, tau-midpoint, 8 steps"]:.4f}; total variation of one step: a product at least \
+| better solvers, distillation (slides 4, 6, 9) | two bits, 15 calls: exact jumps {1 / 30:.4f}, \
+a midpoint {key["mismatch, tau-midpoint, 8 steps"]:.4f}; total variation of one step: a product at least \
 {best:.3f}, a mixture of two {one_step:.2f} |
 | *(not said)* strings | {", ".join(f"{N} steps {over:.1f}" for N, over in by_jumps.items())} floors |
 """)
@@ -440,7 +440,7 @@ updates to {off:.3f} of the exact posterior |
 # ## You can now
 #
 # * say what a posterior of tokens is, and train one in a dozen lines;
-# * derive the error of N steps, and know a wrong rate by an error that stalls;
+# * derive the error of N steps, and know a wrong rate or posterior by an error that stalls;
 # * explain why one step sees marginals alone, and what a mixture changes.
 
 # %% [markdown]
@@ -504,6 +504,3 @@ except NotImplementedError:
 # * Shaul et al., *Flow Matching with General Discrete Paths*, arXiv 2412.03487; the generalised KL, arXiv 2412.06264.
 # * Ren et al., *Fast Solvers for Discrete Diffusion Models*, arXiv 2502.00234: alg. 2 (the midpoint sampler).
 # * Hayakawa et al., *Distillation of Discrete Diffusion through Dimensional Correlations*, arXiv 2410.08709 (Di4C).
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))

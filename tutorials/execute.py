@@ -3,7 +3,8 @@
 A name is such as 03 or 03_solvers_and_their_orders; by default all are made. Each source NN_name.py (jupytext's
 py:percent) is run from a clean kernel in this folder, and NN_name.ipynb is written beside it, whole or not at all. What
 differs from run to run or machine to machine is left out, so that the file changes only when its content does. The
-notebook's metadata say which bundled weights it opened, and what they were: "weights", {id: `version_of`}.
+notebook's metadata say which bundled weights it opened, and what they were: "weights", {id: `version_of`}; and what it
+measured: "key_numbers", its dictionary `key`, which tests compare.
 """
 
 import json
@@ -38,7 +39,11 @@ def _listen(event, arguments):
 _sys.addaudithook(_listen)
 """
 """A cell before all others: from then on it is known which files of weights are opened."""
-TELL = "import json as _json; print(_json.dumps(sorted(_opened)))"
+TELL = """
+import json as _json
+_key = {_name: float(f"{_value:.6g}") for _name, _value in globals().get("key", {}).items()}
+print(_json.dumps({"weights": sorted(_opened), "key_numbers": _key}))
+"""
 """A cell after all others."""
 
 
@@ -87,12 +92,13 @@ def execute(notebook: NotebookNode) -> list[str]:
     )
     # the batches are too small to be divided among threads, which on a busy machine only wait for one another
     client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
-    opened = json.loads(notebook.cells[-1].outputs[0].text)
+    told = json.loads(notebook.cells[-1].outputs[0].text)
     notebook.cells = own
     notebook.metadata = NotebookNode(
         kernelspec=NotebookNode(KERNEL),
         language_info=NotebookNode(name="python"),
-        weights=NotebookNode({id_: version_of(id_) for id_ in opened}),
+        weights=NotebookNode({id_: version_of(id_) for id_ in told["weights"]}),
+        key_numbers=NotebookNode(told["key_numbers"]),
     )
     complaints = []
     for cell in notebook.cells:

@@ -28,6 +28,7 @@ from toydiff.discrete import SAMPLERS
 from toydiff.grids import SHIFTS
 from toydiff.measure import fitted_order, paired_error
 from toydiff.plots import static, style
+from toydiff.runs import zoo
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
 from toydiff.studies import choices, headline, scoreboard
@@ -112,7 +113,7 @@ def grids() -> str:
 
 
 def bundled(problem: str) -> str:
-    """All that the bundled weights of a problem measure, `ring` or `markov`."""
+    """All that the bundled weights of a problem measure, `ring`, `markov` or `grey`."""
     rows = []
     for id_ in RECIPES:
         if id_.startswith(f"{problem}-"):
@@ -159,6 +160,21 @@ def digits() -> str:
             )
     head = "weights,made with,solver,steps,NFE,distance / floor,excess,accuracy,rarest class,million passes"
     return table(head.split(","), rows)
+
+
+def clips() -> str:
+    """What the weights of clips measure; a personal image network under the student's adapter and temporal layers."""
+    rows = []
+    for id_ in [id_ for id_ in zoo.ids() if id_.startswith("clips-")]:
+        for row in weights.read_about(id_)["rows"]:
+            cells = [f"{row['parts'][name]['value']:.2g} ({row['parts'][name]['floor']:.2g})" for name in CLIP_MEASURES]
+            accuracy = f"{100 * row['accuracy']:.1f}%"
+            rows.append([f"`{id_}`", f"`{row['solver']}`", str(row["steps"]), str(row["nfe"]), *cells, accuracy])
+    return table(["weights", "solver", "steps", "NFE", *CLIP_MEASURES, "right digit"], rows)
+
+
+CLIP_MEASURES = ("frame", "lag-1", "velocity", "turning", "identity")
+"""Of `toydiff.problems.clips.MEASURES`, each with its floor."""
 
 
 def samplers() -> str:
@@ -211,6 +227,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ring": lambda: bundled("ring"),
     "samplers": samplers,
     "markov": lambda: bundled("markov"),
+    "grey": lambda: bundled("grey"),
+    "clips": clips,
     "methods": methods,
     "families": families,
     **{

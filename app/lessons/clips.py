@@ -15,7 +15,7 @@ from toydiff.runs.zoo import STYLES as PERSONAL
 from screen.controls import Choice, Number, Several
 from screen.lesson import Lesson, remember
 
-SEED, TEACHER_STEPS = 0, 25
+SEED, TEACHER_STEPS = 1, 25
 STEPS = tuple(str(row["steps"]) for row in weights.read_about(CLIPS_ID)["rows"])
 PLAIN, FREE, GIVEN = "plain", "sampled", "given"
 
@@ -96,7 +96,7 @@ LESSON = Lesson(
         "frames share the time, and each has its own noise. Weights: `toydiff zoo`."
     ),
     controls=(
-        Number("digit", "Digit", tuple(range(10)), 7),
+        Number("digit", "Digit", tuple(range(10)), 2),
         Several("steps", "Steps of the student", STEPS, STEPS),
         Choice("guidance", "Guidance g", ("1", "1.5", "2"), "1.5"),
         Choice("style", "Image network", (PLAIN, *PERSONAL.values()), PLAIN, "Swapped under the same motion layers"),

@@ -239,6 +239,16 @@ def test_words_say_what_was_measured():
     rows, text = words("halving", models=("teacher",), steps=2, noises=200)
     assert f"**teacher** in 2 calls ends {rows[0]['rms_from_exact']:.2g} from" in text
     assert "million" not in text
+    rows, text = words("clips", steps=("1", "4"))
+    [teacher], stored = (weights.read_about(id_)["rows"] for id_ in ("clips-teacher", "clips-animatelcm"))
+    four = next(row for row in stored if row["steps"] == 4)
+    assert rows[2]["nfe"] == four["nfe"] == 4
+    assert (
+        rows[2]["velocity_times_teacher"] == four["parts"]["velocity"]["value"] / teacher["parts"]["velocity"]["value"]
+    )
+    assert f"**{rows[2]['frame_times_teacher']:.2f}** times the teacher's" in text
+    assert "makes 50 calls, the student 1 or 4" in text
+    assert "trained on single frames alone" in words("clips", steps=("1",), style="outlined")[1]
     rows, text = words("lines", mixture="0,0,0.02,1", schedule="linear")
     assert f"C = {rows[1]['C']:.2g}" in text
 

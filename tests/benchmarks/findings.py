@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from common import versions, write
 
-from toydiff.studies.findings import FINDINGS, OF_A_BOARD, table_row, written
-from toydiff.studies.scoreboard import bundled_names
+from toydiff.studies.findings import FINDINGS, table_row, written
 from toydiff.support.files import write_text
 
 PAGE = Path(__file__).resolve().parents[2] / "toydiff" / "studies" / "FINDINGS.md"
@@ -37,8 +36,7 @@ def main() -> int:
     torch.set_num_threads(1)
     try:
         if args.write:
-            there = [f for f in FINDINGS.values() if f.id != OF_A_BOARD or bundled_names()]
-            rows = [table_row(finding) for finding in there]
+            rows = [table_row(finding) for finding in FINDINGS.values()]
             made = "\n".join([HEAD, *rows])
             write_text(PAGE, PLACE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[3]}", PAGE.read_text()))
             return 0

@@ -7,6 +7,7 @@ import pytest
 from boards import made_up, mean, standard
 from commands import run, written
 
+from toydiff import weights
 from toydiff.catalog import METHODS
 from toydiff.studies import choices, headline, scoreboard
 from toydiff.studies.scoreboard import Plan
@@ -130,6 +131,11 @@ def test_the_decks_table_stands_beside_a_scoreboard():
     assert "does not | [" in turned  # a link to the experiment
     assert "does not | beyond two standard errors, the other way round" in turned
     assert headline.settled(made_up(full))[headline.row(headline.DISTILL, 1)] is False
+    # on digits the bundled students, trained for longer, have it as the deck does
+    of = weights.read_about("digits-instaflow")
+    one, two = (row["distance"] / row["floor"] for row in of["rows"] if row["steps"] in (1, 2))
+    longer = headline.markdown(made_up(full | {("instaflow", 1): [200.0, 201.0, 202.0]}, "digits"))
+    assert f"does not | [longer training: {one:.1f} < {two:.1f} floors" in longer
     with pytest.raises(ValueError, match="the scoreboard has no rectified-flow"):
         headline.verdicts(made_up({("ect", 1): [1.0, 2.0]}))
 

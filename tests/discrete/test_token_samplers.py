@@ -7,7 +7,7 @@ import pytest
 import torch
 from tables import chain, table
 
-from toydiff.discrete import SAMPLERS, TablePosterior, TokenPath, sampler_by_name, scheduler, solve_tokens
+from toydiff.discrete import SAMPLERS, TablePosterior, TokenPath, sampler_by_name, scheduler, solve_tokens, token_grid
 from toydiff.discrete.base import TokenSampler, jumping
 from toydiff.discrete.driver import draw
 from toydiff.discrete.jumps import ExactJumps
@@ -34,6 +34,19 @@ def full_table(source, kappa, seed=0):
     rng = torch.Generator().manual_seed(seed)
     weights = torch.rand(8, generator=rng, dtype=torch.float64) + 0.5
     return TablePosterior(TokenPath(2, source, scheduler(kappa)), strings(2, 3), weights)
+
+
+@pytest.mark.parametrize("N", [1, 4, 9])
+@pytest.mark.parametrize("grid", ["uniform", "cosine"])
+def test_two_bits_count_the_steps_of_a_grid(grid, N):
+    """Both bits jump in the step from t to s with probability (t - s)^2, and differ then in half of the cases."""
+    ts = token_grid(N, grid)
+    assert (float(ts[0]), float(ts[-1])) == (1.0, 0.0)
+    law = propagate(ExactJumps(), BITS, source_law(BITS.path, 2), ts)
+    assert mismatch(law) == pytest.approx(0.5 * float(ts.diff().square().sum()), abs=1e-12)
+    assert (mismatch(law) > 1 / (2 * N) + 1e-3) == (grid == "cosine" and N > 1)
+    walk = solve_tokens(BITS, BITS.path.noise(4, 2, 0), N, grid=grid, generator=0)
+    assert torch.equal(walk.ts, ts)
 
 
 # ---- orders
@@ -254,7 +267,7 @@ def test_bad_input_is_named():
         (lambda: sampler_by_name("jump-corrector:eta=inf"), "must lie from 0 to 1000, got inf"),
         (lambda: sampler_by_name("maskgit:eta=2"), "maskgit has no settings, got 'eta'"),
         (lambda: solve_tokens(BITS, x, 0), "steps must be a whole number >= 1"),
-        (lambda: solve_tokens(BITS, x, 4, grid="karras"), "unknown grid of tokens 'karras'; allowed: uniform"),
+        (lambda: solve_tokens(BITS, x, 4, grid="karras"), "unknown grid of tokens 'karras'; allowed: uniform, cosine"),
         (lambda: solve_tokens(BITS, x, ts=torch.tensor([0.0, 1.0])), "strictly decreasing"),
         (lambda: solve_tokens(BITS, x.double()), "whole numbers"),
         (lambda: solve_tokens(BITS, x, keep="all"), "unknown keep"),

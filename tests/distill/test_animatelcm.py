@@ -118,6 +118,23 @@ def test_the_student_begins_as_base_with_adapter_and_the_teachers_layers():
     torch.testing.assert_close(student(x, lam, cond), teacher(x, lam, cond), rtol=0, atol=1e-6)
 
 
+def test_from_a_given_teacher_there_are_two_stages_at_the_fast_rate(what):
+    made = few(what)
+    made.finish()
+    teacher = runs.teacher_of_run(made).denoiser
+    r = few(what, start=teacher, changes={"fast_lr": 1e-12})
+    assert [(turn.name, turn.lr, turn.during) for turn in r.training.turns] == [
+        ("image", 1e-12, (0, 6)),
+        ("motion", 1e-12, (6, 12)),
+    ]
+    student = r.finish().denoiser
+    x, _ = PROBLEMS[what].data(2, 0)
+    t, cond = torch.tensor(0.5), torch.tensor([0, 1])
+    torch.testing.assert_close(student(x, t, cond).x0, teacher(x, t, cond).x0, rtol=0, atol=1e-4)
+    rates = [turn.lr for turn in few(what, changes={"fast_lr": 0.5, "lr": 0.1}).training.turns]
+    assert rates == [0.1, 0.1, 0.5, 0.5]
+
+
 def test_resumes_bit_for_bit(tmp_path, what):
     def set_up(folder, resume=False):
         torch.manual_seed(len(folder.name) + resume)
@@ -158,6 +175,7 @@ def test_a_killed_process_is_continued(tmp_path):
         ({"given": -0.1}, "given"),
         ({"updates": 13}, "multiple of the 4 stages, got 13"),
         ({"rank": 0}, "rank"),
+        ({"fast_lr": -1.0}, "fast_lr must be 0 or more"),
         ({"drop": 1.5}, "drop"),
         ({"target_start": "base"}, "unknown target_start 'base'; allowed: teacher, student"),
         ({"target_ema": 0.0}, "target_ema must lie above 0"),
@@ -173,8 +191,8 @@ def test_wrong_problems_and_starts():
         ValueError, match="animatelcm is for sequences, such as sequence:ring, and not for mixture:ring"
     ):
         runs.train("animatelcm", mixture("ring"))
-    with pytest.raises(ValueError, match="starts from no other model"):
-        runs.train("animatelcm", Tiny(), start=Tiny().student())
+    with pytest.raises(ValueError, match="starts from a video teacher"):
+        runs.train("animatelcm", Tiny(), start=runs.train("animatelcm", Tiny(), changes=FEW).finish())
     with pytest.raises(ValueError, match="guidance needs classes"):
         runs.train("animatelcm", "sequence:gaussian", changes={"g_max": 2.0})
 

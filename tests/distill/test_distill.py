@@ -39,7 +39,7 @@ from toydiff import (
     solve,
 )
 from toydiff.catalog import METHODS
-from toydiff.denoisers import NO_CLASS, LambdaDenoiser
+from toydiff.denoisers import NO_CLASS, LambdaDenoiser, Wrapper
 from toydiff.distill.diffusion import diffusion_loss
 from toydiff.distill.flow_matching import flow_matching_loss
 from toydiff.distill.progressive import stages
@@ -378,6 +378,26 @@ def test_guided_distillation_refuses_what_it_cannot_do():
     plain = With(PLAIN, schedule("vp"), "eps")
     with pytest.raises(ValueError, match="needs classes to guide towards, and test has none"):
         train("guided", plain, teacher=plain.teacher)
+
+
+def test_guided_distillation_without_guidance_draws_no_labels():
+    """Of a problem that is sampled without them: a teacher may not know any."""
+
+    class Unlabelled(Wrapper):
+        def forward(self, x, t, cond=None, guidance_scale=1.0):
+            assert cond is None
+            assert guidance_scale == 1.0
+            return self.denoiser(x, t)
+
+    on = schedule("vp")
+    problem = With(RING, on, "eps", lambda on, kind: Table(on, "x0", 8, 2))
+    training = train("guided", problem, teacher=Unlabelled(problem.teacher), batch=8, g_min=1.0, g_max=1.0)
+    assert training.teacher_calls == 8
+    minimise(training.turns[0].loss(0, Designed(uniforms=[torch.linspace(0.02, 0.98, 8)])), training.turns[0].params)
+    x, t, cond, g = training.student.inputs
+    assert cond is None
+    assert g is None  # off
+    close(training.student.values.detach(), problem.teacher(x, t).x0, 1e-11)
 
 
 # ---- progressive distillation

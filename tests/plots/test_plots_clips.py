@@ -8,7 +8,7 @@ import torch
 from matplotlib.image import imread
 
 from toydiff.plots import clips as subject
-from toydiff.plots import static
+from toydiff.plots import interactive, screen, static
 
 UP = torch.tensor([[0.0, -1.0], [0.0, 0.0], [0.0, 1.0]])
 STILL = torch.zeros(3, 2)
@@ -47,3 +47,28 @@ def test_the_drawn_strip():
 def test_what_is_no_strip(rows, match):
     with pytest.raises(ValueError, match=match):
         static.film_strip(rows)
+
+
+def test_clips_of_images_move_beside_their_strip():
+    """Each frame of the slider has its own part of the strip, which is framed; in the dark ink is light."""
+    clip = torch.full((3, 1, 4, 4), -1.0)
+    for k in range(3):
+        clip[k, 0, k, k] = 1.0
+    figure = interactive.film_strip({"a": clip, "b": -clip})
+    moving, strip, around = figure.data
+    assert np.shape(strip.z) == (2 * 4 + 2, 3 * 4 + 2 * 2)
+    for k, frame in enumerate(figure.frames):
+        left = k * (4 + 2)
+        assert np.array_equal(np.array(frame.data[0].z), np.array(strip.z)[:, left : left + 4])
+        assert np.array(frame.data[0].z)[k, k] == 127
+        assert (min(frame.data[1].x), max(frame.data[1].x)) == (left - 1, left + 4)
+    assert np.array_equal(moving.z, figure.frames[0].data[0].z)
+    assert np.array_equal(around.x, figure.frames[0].data[1].x)
+    slider, menu = figure.layout.sliders[0], figure.layout.updatemenus[0]
+    assert [step.label for step in slider.steps] == ["1", "2", "3"]
+    assert slider.steps[0].args[1]["frame"]["redraw"], "pictures do not move without"
+    assert list(menu.buttons[0].args[0]) == subject.ROUNDS * ["0", "1", "2"]
+    dark = screen.for_screen(figure, dark=True).data[1]
+    assert [color for _, color in dark.colorscale] == [screen.DARK_PAPER, screen.DARK_INK]
+    with pytest.raises(ValueError, match="at least one row"):
+        interactive.film_strip({})

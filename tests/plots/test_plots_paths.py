@@ -1,5 +1,6 @@
 """Paths and points in the plane: states in their places, measured numbers in heads, fixed axes."""
 
+import json
 import re
 
 import numpy as np
@@ -158,6 +159,32 @@ def test_a_saved_page_has_its_claim_and_its_words(drawn):
     assert "<p><b>One step</b> ends <i>there</i>, x &lt; 1.</p>" in after
     assert "<title>a &lt; b</title>" in html
     assert "ArrowRight" in after
+
+
+def test_an_embedded_piece_is_small_and_has_all_frames(drawn):
+    html = interactive.embedded(drawn[interactive], "paths")
+    assert len(html) < 300_000  # plotly.js is not inside
+    before, _, after = html.partition("<script>")
+    assert 'id="paths"' in before
+    assert "JavaScript" in before  # what is seen where nothing runs
+    figure = json.loads(re.search(r"newPlot\(place, (.*)\);", after)[1])
+    assert len(figure["frames"]) == len(drawn[interactive].frames)
+    assert len(figure["data"]) == len(drawn[interactive].data)
+    assert not figure["config"]["showSendToCloud"]
+    assert "</b>" not in after  # nothing in the figure can end the script
+
+
+def test_a_slider_runs_over_clouds_of_samples():
+    clouds = {"1": torch.zeros(3, 2), "2": torch.ones(3, 2)}
+    figure = interactive.samples(clouds, RING, colors=["red"] * 3, prefix="g = ", active=1)
+    assert [float(frame.data[0].x[0]) for frame in figure.frames] == [0, 1]
+    assert float(figure.data[-1].x[0]) == 1
+    assert [step.label for step in figure.layout.sliders[0].steps] == list(clouds)
+    assert figure.layout.sliders[0].active == 1
+    with refuses("3 points, got 1 colors"):
+        interactive.samples(clouds, RING, colors=["red"])
+    with refuses("0 to 1, got 2"):
+        interactive.samples(clouds, RING, active=2)
 
 
 def test_the_background_picture_is_the_density(paths):

@@ -101,7 +101,8 @@ def test_the_file_tells_the_truth(id_):
 
 ONE_STEP = {
     **dict.fromkeys(("vsd", "swiftbrush", "dmd", "dmd2", "sim"), 2.5),
-    **dict.fromkeys(("cd", "adversarial"), 3.5),
+    "adversarial": 1.4,
+    "cd": 3.5,
     **dict.fromkeys(("naive", "rectified-diffusion", "instaflow", "lcm"), 6),
     "rectified-flow": 6.5,
     **dict.fromkeys(("ct", "ect", "sct"), 15),

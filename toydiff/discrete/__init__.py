@@ -1,7 +1,7 @@
 """Discrete flow matching: states are strings of tokens, and samplers jump. See the README of this room."""
 
 from .base import TokenSampler
-from .driver import GRIDS, solve_tokens
+from .driver import GRIDS, solve_tokens, token_grid
 from .paths import SOURCES, TokenPath, path_from_config
 from .posteriors import ChainPosterior, NetPosterior, Posterior, TablePosterior
 from .registry import DEFAULT_SAMPLER, SAMPLERS, is_sampler, sampler_by_name
@@ -26,4 +26,5 @@ __all__ = [
     "sampler_by_name",
     "scheduler",
     "solve_tokens",
+    "token_grid",
 ]

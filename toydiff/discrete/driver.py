@@ -16,8 +16,22 @@ from .paths import TokenPath
 from .posteriors import Posterior
 from .registry import DEFAULT_SAMPLER, sampler_by_name
 
-GRIDS = ("uniform",)
-"""The time grids of tokens: equal steps in t. Where tokens are revealed sooner or later is the scheduler's part."""
+GRIDS = ("uniform", "cosine")
+"""The time grids of tokens: equal steps in t, or t = cos(pi/2 i/N), whose first steps are short (MaskGIT, arXiv
+2202.04200, sec. 3.3): few tokens are revealed while little is known. The posterior of a mask does not depend on t, so a
+model can be sampled on either."""
+
+
+def token_grid(steps: int, grid: str = "uniform") -> Tensor:
+    """The times of a walk, (N+1,) from 1 to 0 in float64. `ValueError` for another grid than `GRIDS` names."""
+    if grid not in GRIDS:
+        raise unknown("grid of tokens", grid, GRIDS)
+    N = check_count(steps, "steps")
+    if grid == "uniform":
+        return torch.linspace(1, 0, N + 1, dtype=torch.float64)
+    ts = torch.cos(torch.pi / 2 * torch.linspace(0, 1, N + 1, dtype=torch.float64))
+    ts[-1] = 0
+    return ts
 
 
 def draw(probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -62,7 +76,7 @@ def solve_tokens(
     data at t = 0.
 
     - x: of the law at the first time; `TokenPath.noise` draws it;
-    - steps, grid: N >= 1 equal steps from 1 to 0;
+    - steps, grid: N >= 1 steps from 1 to 0, a name of `GRIDS`;
     - ts: the times themselves instead, (N+1,), strictly decreasing in [0, 1];
     - solver: a name of `SAMPLERS`, with settings after a colon ("jump-corrector:eta=2"), or an object;
     - cond, guidance_scale: the labels (B,) that the strings are conditioned on, and g; 1 is off (`Posterior`);
@@ -87,11 +101,7 @@ def solve_tokens(
     P.path.check(x)
     if keep not in ("path", "end"):
         raise unknown("keep", keep, ("path", "end"))
-    if ts is None:
-        if grid not in GRIDS:
-            raise unknown("grid of tokens", grid, GRIDS)
-        ts = torch.linspace(1, 0, check_count(steps, "steps") + 1, dtype=torch.float64)
-    ts = as_time(ts).detach().to("cpu", torch.float64)
+    ts = as_time(token_grid(steps, grid) if ts is None else ts).detach().to("cpu", torch.float64)
     check_grid(ts)
     rng = as_generator(generator)
     began, rounds, xs, x0s = time.perf_counter(), calls_of(sampler, P.path, ts), [x], []

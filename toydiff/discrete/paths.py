@@ -102,10 +102,10 @@ class TokenPath:
         return kappa * same + (1 - kappa) * self.source_law().to(x.device)[x][..., None]
 
     def check(self, x: Tensor, what: str = "x") -> None:
-        """`ValueError` unless x holds strings of these symbols, (B, L)."""
-        if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        """`ValueError` unless x holds strings of these symbols, (B, L), in int64."""
+        if not isinstance(x, Tensor) or x.dtype != torch.int64:
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"{what} must be tokens, a tensor of whole numbers (B, L), got {got}")
+            raise ValueError(f"{what} must be tokens, a tensor of whole numbers (B, L) in int64, got {got}")
         if x.ndim != 2 or x.shape[1] < 1:
             raise ValueError(f"{what} must be tokens of shape (B, L) with L >= 1, got {shape(x)}")
         if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.size):

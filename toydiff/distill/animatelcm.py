@@ -16,7 +16,7 @@ Lines 1 and 2 minimise the loss of `diffusion`, lines 3 and 5 that of `lcm`; all
 its own eps. With `given` > 0 lines 2 and 5 also learn image to video: the first frame of so many clips is seen without
 noise, by all networks of the line (`FirstFrame`). So a fast video model is put together from what is learnt of images
 and what is learnt of motion, and its base may be exchanged. In the paper base and teacher are given (Stable Diffusion
-and AnimateDiff's layers).
+and AnimateDiff's layers); here too where the training starts from a video teacher: lines 1 and 2 are left out then.
 """
 
 import copy
@@ -31,7 +31,7 @@ from ..denoisers import LambdaDenoiser
 from ..nets import ClipNet, FirstFrame
 from ..nets.low_rank import stored_name
 from ..solvers.registry import SKY
-from ..support.checks import check_count, check_fraction, unknown
+from ..support.checks import check_count, check_fraction, check_number, unknown
 from ..training import EMA, Turn, fit
 from .base import Card, Sampler, Training, batch_of
 from .diffusion import diffusion_loss
@@ -48,6 +48,9 @@ class AnimateLCMKnobs(LCMKnobs):
 
     updates: int = 4000
     """Updates of the optimizer."""
+    fast_lr: float = 0.0
+    """The full learning rate in lines 3 and 5, >= 0; 0 is `lr`. What begins as a good model is soon lost at a high
+    one."""
     batch: int = 64
     """Samples in an update: clips, or single frames."""
     lr: float = 4e-3
@@ -68,6 +71,8 @@ class AnimateLCMKnobs(LCMKnobs):
     def check(self, problem) -> None:
         """`ValueError` for a value out of range, and for updates that the stages cannot share equally."""
         super().check(problem)
+        if check_number(self.fast_lr, "fast_lr") < 0:
+            raise ValueError(f"fast_lr must be 0 or more, got {self.fast_lr:g}")
         check_count(self.rank, "rank")
         check_count(self.frames, "frames")
         check_fraction(self.drop, "drop")
@@ -134,14 +139,27 @@ def given_first(x0, given, draws, *models):
     return [FirstFrame(D, x0[:, 0], told) for D in models]
 
 
+def _sizes(net) -> dict[str, Any]:
+    """A network's arguments, as they are after they were written as JSON."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in net.config.items()}
+
+
 def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training:
-    """The student, the video teacher, the averages of both and the target, with a turn for each stage."""
-    if start is not None:
-        raise ValueError("animatelcm makes its base and its teacher itself, and starts from no other model")
+    """The student, the video teacher, the averages of both and the target, with a turn for each stage. start: a video
+    teacher; None to train one. `ValueError` for another model."""
     knobs.check(problem)
-    d, stage = distance(knobs.distance, knobs.c), knobs.updates // STAGES
     video = problem.student(problem.schedule, "v")
     plain: ClipNet = video.net
+    if start is not None:
+        if not isinstance(start, LambdaDenoiser) or _sizes(start.net) != _sizes(plain) or start.kind != video.kind:
+            raise ValueError(
+                "animatelcm starts from a video teacher, such as a training of its own makes, or from nothing"
+            )
+        video.load_state_dict(start.state_dict())
+    own = ["base", "teacher"] if start is None else []
+    names = [*own, "image", "motion"]
+    d, stage = distance(knobs.distance, knobs.c), knobs.updates // len(names)
+    begins = {name: k * stage for k, name in enumerate(names)}
     net = type(plain)(**plain.config | {"guided": knobs.guidance, "rank": knobs.rank})
     student = LambdaDenoiser(net, problem.schedule, "v", data_std=problem.data_std)
     average, taught, target = EMA(student, knobs.ema), EMA(video, knobs.ema), EMA(student, knobs.target_ema, warm=False)
@@ -158,7 +176,7 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
         return diffusion_loss(image_of(video), x0, cond, draws, knobs.drop)  # 1
 
     def teacher_turn(step, draws):
-        if step == stage:
+        if step == begins["teacher"]:
             video.load_state_dict(slow.state_dict())
             taught.reset()
         train_only(video, plain.motion)
@@ -167,7 +185,7 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
         return diffusion_loss(told, x0, cond, draws, knobs.drop)  # 2
 
     def image_turn(step, draws):
-        if step == 2 * stage:
+        if step == begins["image"]:
             load_base(net.image, slow.net.image)
             average.reset()
             target.reset()
@@ -178,7 +196,7 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
         return lcm_loss(own, behind, above, knobs.intervals, d, x0, cond, draws, *of_images)  # 3
 
     def motion_turn(step, draws):
-        if step == 3 * stage:
+        if step == begins["motion"]:
             net.image.load_state_dict(sampled.net.image.state_dict())
             of_teacher = {k: v for k, v in slow.net.state_dict().items() if not k.startswith("image.")}
             net.load_state_dict(net.state_dict() | of_teacher)  # 4
@@ -191,15 +209,17 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
         own, behind, above = given_first(x0, knobs.given, draws, student, theta_minus, slow)
         return lcm_loss(own, behind, above, knobs.intervals, d, x0, cond, draws, *g)  # 5
 
+    fast = knobs.fast_lr or knobs.lr
     stages = {
-        "base": (base_turn, list(plain.image.parameters())),
-        "teacher": (teacher_turn, plain.motion),
-        "image": (image_turn, adapter),
-        "motion": (motion_turn, net.motion),
+        "base": (base_turn, list(plain.image.parameters()), knobs.lr),
+        "teacher": (teacher_turn, plain.motion, knobs.lr),
+        "image": (image_turn, adapter, fast),
+        "motion": (motion_turn, net.motion, fast),
     }
     turns = [
-        Turn(loss, params, knobs.lr, name=name, during=(k * stage, (k + 1) * stage))
-        for k, (name, (loss, params)) in enumerate(stages.items())
+        Turn(loss, params, lr, name=name, during=(begins[name], begins[name] + stage))
+        for name, (loss, params, lr) in stages.items()
+        if name in begins
     ]
     return Training(
         student,
@@ -232,6 +252,7 @@ CARD = Card(
             "batch": 8,
             "frames": 8,
             "lr": 1e-3,
+            "fast_lr": 2e-4,
             "ema": 0.995,
             "given": 0.25,
             "g_max": 2.0,

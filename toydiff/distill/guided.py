@@ -22,9 +22,9 @@ from .distances import mse
 
 
 def guided_loss(student, teacher, x0, cond, draws, g_min=1.0, g_max=5.0):
-    """A scalar. x0 (B, ...); cond (B,); g_min and g_max: as the knobs."""
+    """A scalar. x0 (B, ...); cond (B,), or None where there is no guidance, g = 1; g_min and g_max: as the knobs."""
     t = draws.uniform(len(x0), 1e-3, 1.0)  # 2
-    g = draws.uniform(len(x0), g_min, g_max)  # 2
+    g = 1.0 if cond is None else draws.uniform(len(x0), g_min, g_max)  # 2
     x_t = teacher.schedule.mix(x0, draws.normal(*x0.shape), t)  # 3
     with torch.no_grad():
         y = teacher(x_t, t, cond, g).x0  # 4
@@ -38,13 +38,15 @@ class GuidedKnobs(Knobs):
     g_min: float = 1.0
     """The least guidance scale that the student learns, > 0; 1 is off."""
     g_max: float = 5.0
-    """The greatest one, above g_min. g is drawn uniformly between the two."""
+    """The greatest one, above g_min. g is drawn uniformly between the two. With both 1 there is no guidance to learn,
+    and labels are drawn only where the problem is sampled with them."""
 
 
 def guided(problem, knobs, teacher, pairs=None, start=None) -> Training:
     """A student with g as an input, and its one turn."""
     check_positive(knobs.g_min, "g_min")
-    if not knobs.g_min < knobs.g_max:
+    unguided = knobs.g_min == knobs.g_max == 1
+    if not (knobs.g_min < knobs.g_max or unguided):
         raise ValueError(f"g_min must be below g_max, got {knobs.g_min:g} and {knobs.g_max:g}")
     if not problem.classes:
         raise ValueError(f"guided distillation needs classes to guide towards, and {problem.name} has none")
@@ -52,9 +54,11 @@ def guided(problem, knobs, teacher, pairs=None, start=None) -> Training:
 
     def turn(step, draws):
         x0, cond = draws.rows(problem.data, knobs.batch)  # 1
+        cond = None if unguided and not problem.conditional else cond
         return guided_loss(student, teacher, x0, cond, draws, knobs.g_min, knobs.g_max)
 
-    return one_turn(student, turn, knobs, teacher_calls=teacher.calls_at(2.0) * knobs.batch, guidance_scale=None)
+    calls = teacher.calls_at(1.0 if unguided else 2.0)
+    return one_turn(student, turn, knobs, teacher_calls=calls * knobs.batch, guidance_scale=None)
 
 
 CARD = Card(

@@ -135,9 +135,8 @@ def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "g
         anchor = figure.get_subplot(1, column).yaxis.anchor
         figure.update_xaxes(range=[-1.5, size + 0.5], showticklabels=False, **bare, **at)
         figure.update_yaxes(range=[high + 0.5, -1.5], scaleanchor=anchor, scaleratio=1, **bare, **at)
-        figure.update_yaxes(showticklabels=False, **at)
-    named = {"tickvals": drawn.rows, "ticktext": [on_screen.plain(name) for name in rows], "showticklabels": True}
-    figure.update_yaxes(**named, row=1, col=1)
+        named = {"tickvals": drawn.rows, "ticktext": [on_screen.plain(name) for name in rows]}
+        figure.update_yaxes(**named, showticklabels=column == 1, **at)
     numbers = {"tickvals": drawn.columns, "ticktext": [str(k + 1) for k in range(frames)], "showticklabels": True}
     figure.update_xaxes(**numbers, title_text="frame", row=1, col=2)
     figure.frames = [

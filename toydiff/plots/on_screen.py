@@ -4,6 +4,7 @@ import base64
 import functools
 import html
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,42 @@ addEventListener("keydown", (event) => {
   Plotly.animate(place, ...slider.steps[next].args);
 });
 </script>"""
+
+
+EMBEDDED = """<div style="overflow-x: auto"><div id="%(name)s" style="height: %(height)dpx; min-width: 640px">
+<p>The figure above, with a slider, stands here where JavaScript runs and the network reaches cdn.plot.ly.</p>
+</div></div>
+<script>
+(() => {
+  const source = "https://cdn.plot.ly/plotly-%(version)s.min.js";
+  const draw = (plotly) => {
+    const place = document.getElementById("%(name)s");
+    place.textContent = "";
+    plotly.newPlot(place, %(figure)s);
+  };
+  if (window.Plotly) return draw(window.Plotly);
+  if (typeof define === "function" && define.amd) return require([source.replace(/[.]js$/, "")], draw);
+  const script = document.createElement("script");
+  script.src = source;
+  script.onload = () => draw(window.Plotly);
+  document.head.appendChild(script);
+})();
+</script>"""
+"""A figure for a notebook's output. A notebook's page may have a loader of its own (`define`, `require`)."""
+
+
+def embedded(figure: "go.Figure", name: str, *, height: int = 520) -> str:
+    """A piece of HTML for a notebook's output, small as plotly.js is fetched from the network. Where it cannot run, a
+    line of words is seen instead: show the static figure above it.
+
+    name: the piece's id, one of its own on a page. height: in pixels.
+    """
+    from plotly.offline import get_plotlyjs_version
+
+    shown = json.loads(figure.to_json()) | {"config": QUIET | {"responsive": True}}
+    shown["layout"] |= {"height": None, "autosize": True}  # that of the piece
+    text = json.dumps(shown, separators=(",", ":")).replace("</", "<\\/")
+    return EMBEDDED % {"name": name, "height": height, "version": get_plotlyjs_version(), "figure": text}
 
 
 def page(figure: "go.Figure", *, title: str = "", words: str = "") -> str:

@@ -527,6 +527,43 @@ def samples_static(
     return figure
 
 
+def samples_interactive(
+    points: Mapping[str, Tensor],
+    background: GaussianMixture | Density,
+    *,
+    colors: Sequence[str] | None = None,
+    prefix: str = "",
+    active: int = 0,
+    title: str = "",
+) -> "go.Figure":
+    """As `samples_static`, in one panel, with a slider over the entries of `points`; `prefix` stands before a name.
+
+    colors: one a point, the same in all entries. active: the entry that is seen first. `ValueError` for points that are
+    not in the plane, or no colour or not one a point, and for another `active`.
+    """
+    import plotly.graph_objects as go
+
+    style.check_points(points)
+    if active not in range(len(points)):
+        raise ValueError(f"active must be one of the entries 0 to {len(points) - 1}, got {active!r}")
+    for name, cloud in points.items():
+        if colors is not None and len(colors) != len(cloud):
+            raise ValueError(f"{name!r} has {len(cloud)} points, got {len(colors)} colors")
+    figure = on_screen.panels(1, 1, [""], title, 620)
+    on_screen.plane(figure, style.as_density(background, list(points.values())), 1, 1)
+    marker = {"size": 5, "color": style.BLUE if colors is None else list(colors)}
+    hover = {"showlegend": False, "hovertemplate": f"{on_screen.HERE}<extra></extra>"}
+    figure.add_scatter(mode="markers", marker=marker, **hover, row=1, col=1)
+    last = len(figure.data) - 1
+    figure.frames = [
+        go.Frame(name=str(k), traces=[last], data=[go.Scatter(**on_screen.dots(cloud))])
+        for k, cloud in enumerate(points.values())
+    ]
+    on_screen.open_at(figure, active)
+    on_screen.slider(figure, [on_screen.words(name) for name in points], prefix, active)
+    return figure
+
+
 def pairs_interactive(
     couplings: Mapping[str, tuple[Tensor, Tensor]],
     meeting: Mapping[str, Tensor],

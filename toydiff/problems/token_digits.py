@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..discrete import TokenPath
+from ..discrete import DEFAULT_SAMPLER, TokenPath
 from ..nets import TokenUNet
 from ..support.checks import check_count
 from .base import TOKEN_IMAGES, Measured, Sizes, TokenProblem
@@ -61,6 +61,7 @@ class TokenDigitsProblem(TokenProblem):
     classes = DIGIT_CLASSES
     vocab = LEVELS
     shape = (SIDE * SIDE,)
+    walk = (DEFAULT_SAMPLER, "cosine")
 
     def __init__(self, seed: int = 0):
         self.images = GreyDigits(seed)

@@ -40,7 +40,7 @@ GUIDED_ID = "digits-guided"
 """The guided student. It teaches where a method calls its teacher in every update: its guidance costs one call."""
 
 CLIPS_ID, CLIPS_TEACHER_ID = "clips-animatelcm", "clips-teacher"
-"""The fast model of clips of digits, and the video teacher that its training makes first."""
+"""The fast model of clips of digits, and its video teacher."""
 
 TOKENS_ID = "markov-discrete-flow-matching"
 """The posterior of strings, the teacher of the methods of tokens."""
@@ -85,9 +85,8 @@ class WeightsRecipe:
     """How many trainings are measured: with `seed` and the next ones. Only the first one's weights are stored."""
     base: str | None = None
     """The id of the weights that these are stored as a change of; None is the start, or the teacher."""
-    teacher_of: str | None = None
-    """The id of the student whose training makes these weights as its teacher; None where they are a training's own
-    result."""
+    taught: bool = False
+    """Whether these are the weights of the teacher that the training makes first, and not those of its student."""
 
 
 _EULER: dict[str, Any] = {"solver": "ddim", "grid": "uniform"}  # on the linear schedule DDIM is Euler
@@ -248,7 +247,7 @@ _RECIPES = [
         id="digits-adversarial",
         method="adversarial",
         teacher=TEACHER_ID,
-        start="digits-cd",
+        start="digits-dmd",
         changes={"updates": 250},
         steps=(1,),
     ),
@@ -397,25 +396,27 @@ _RECIPES = [
         id=CLIPS_TEACHER_ID,
         method="animatelcm",
         problem="clips",
+        changes={"fast_lr": 0.0},
         steps=(25,),
         guidance_scale=GUIDANCE,
         base=TEACHER_ID,
-        teacher_of=CLIPS_ID,
+        taught=True,
     ),
     WeightsRecipe(
         id=CLIPS_ID,
         method="animatelcm",
         problem="clips",
+        start=CLIPS_TEACHER_ID,
+        changes={"updates": 400},
         steps=(1, 2, 4, 8),
         guidance_scale=GUIDANCE,
-        base=CLIPS_TEACHER_ID,
     ),
 ]
 
-STYLES = {f"clips-{style}": style for style in ("outlined", "inverted")}
+STYLES = {f"clips-{style}": style for style in ("outlined",)}
 """Personal image networks, by id: each is the video teacher's image network, trained further on single frames in a
 style (`personal_base`)."""
-STYLE_UPDATES = 500
+STYLE_UPDATES = 400
 
 RECIPES: dict[str, WeightsRecipe] = {recipe.id: recipe for recipe in _RECIPES}
 """The recipes by id, in an order in which they can be built: a teacher comes before its students."""
@@ -458,8 +459,6 @@ def build(
     for id_ in chosen or ():
         if id_ not in ids():
             raise unknown("bundled weights", id_, ids())
-    if chosen:  # with the teachers that their trainings make
-        chosen = [*chosen, *(id_ for id_, recipe in RECIPES.items() if recipe.teacher_of in chosen)]
     with Lock(work), Lock(out) if out.resolve() != work.resolve() else contextlib.nullcontext():
         for id_ in ids():
             if (not chosen or id_ in chosen) and not (missing and not is_missing(id_, out)):
@@ -643,7 +642,7 @@ def build_one(
 
 def _title(recipe: WeightsRecipe) -> str:
     title = f"{runs.card(recipe.method).title} on {problem(recipe.problem).name}"
-    return title if recipe.teacher_of is None else f"The teacher of {title}"
+    return f"The teacher of {title}" if recipe.taught else title
 
 
 def _trained(
@@ -662,7 +661,7 @@ def _trained(
             teacher_name=recipe.teacher,
             progress=progress,
         )
-    folder = work / (recipe.teacher_of or recipe.id) / str(seed)
+    folder = work / recipe.id / str(seed)
     run = runs.train(
         recipe.method,
         the_problem,
@@ -681,7 +680,7 @@ def _trained(
     run.finish()
     model = runs.load(folder)
     about, D = dict(model.about), model.denoiser
-    if recipe.teacher_of is not None:
+    if recipe.taught:
         taught = runs.teacher_of_run(run, *recipe.steps)
         about, D = about | {name: taught.about[name] for name in ("denoiser", "sampler")}, taught.denoiser
     about |= {

@@ -1,9 +1,11 @@
 """The deck's table of 17 rows (slide 31), beside a scoreboard: which of its directions hold at toy scale."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .. import weights
+from ..runs.zoo import RECIPES
 from ..support.words import plural
 from .scoreboard import HOLDS, NOT, RD_CD, TEACHERS, Verdict, summary, verdict
 
@@ -88,21 +90,54 @@ def verdicts(board: Mapping) -> list[tuple[Row, Row, Verdict]]:
 
 
 EXPERIMENTS = {
-    ((RD, 1), (RF, 1)): "updates, the weight of t = 1 and the loss, one at a time",
-    ((RD, 2), (RF, 2)): "updates, the weight of t = 1 and the loss, one at a time",
+    ((RD, 1), (RF, 1)): "updates, loss, the part at t = 1, what the network predicts: one at a time",
+    ((RD, 2), (RF, 2)): "updates, loss, the part at t = 1, what the network predicts: one at a time",
 }
 """Directions that a controlled experiment turns (`toydiff.studies.reversal`), and what it changes."""
 EXPERIMENT = "FINDINGS.md#when-rectified-flow-leads"
 """Where it stands, beside this file."""
 
 
-def remark(seen: Verdict, better: Row, worse: Row) -> str:
-    """What follows from a verdict: nothing where a direction holds; else the experiment that turns it, or the seeds
-    after which the difference would be two standard errors."""
+BUNDLED = "../distill/README.md#digits"
+"""Where the measurements of the bundled students of digits stand."""
+
+
+def turned(problem: str, better: Row, worse: Row) -> str:
+    """What turns a direction that does not hold, as a link, or nothing: a controlled experiment, or, on digits, the
+    longer trainings of the bundled students, where they have it beyond two deviations."""
+    changed = EXPERIMENTS.get(((better.name, better.steps), (worse.name, worse.steps)))
+    if changed:
+        return f"[{changed}]({EXPERIMENT})"
+    found = [_bundled(problem, one) for one in (better, worse)]
+    if None in found:
+        return ""
+    (a, passes_a), (b, passes_b) = (one for one in found if one is not None)
+    if b["distance"] - a["distance"] <= 2 * math.hypot(a["distance_std"], b["distance_std"]):
+        return ""
+    cost = " and ".join(f"{passes / 1e6:.1f}" for passes in dict.fromkeys((passes_a, passes_b)))
+    both = " < ".join(f"{one['distance'] / one['floor']:.1f}" for one in (a, b))
+    return f"[longer training: {both} floors, bundled students of {cost} million passes]({BUNDLED})"
+
+
+def _bundled(problem: str, row_: Row) -> tuple[dict, int] | None:
+    """What the bundled student of a row measures in its steps, and its passes in all; None where there is none."""
+    method = "cd" if row_.method == RD_CD else row_.method  # digits-cd begins with Rectified Diffusion
+    for id_, recipe in RECIPES.items():
+        if recipe.method == method and id_.startswith(f"{problem}-") and problem == "digits":
+            about = weights.read_about(id_)
+            for found in about["rows"]:
+                if found["steps"] == row_.steps:
+                    return found, about["passes_in_all"]
+    return None
+
+
+def remark(problem: str, seen: Verdict, better: Row, worse: Row) -> str:
+    """What follows from a verdict: nothing where a direction holds; else what turns it, or the seeds after which the
+    difference would be two standard errors."""
     if seen.word == HOLDS:
         return ""
-    if changed := _experiment(better, worse):
-        return f"[{changed}]({EXPERIMENT})"
+    if link := turned(problem, better, worse):
+        return link
     if seen.word == NOT:
         return "beyond two standard errors, the other way round"
     if abs(seen.errors) > 2:
@@ -112,16 +147,12 @@ def remark(seen: Verdict, better: Row, worse: Row) -> str:
 
 def settled(board: Mapping) -> dict[Row, bool]:
     """For each row of the deck whether all of its directions are settled here: they hold beyond two standard errors, or
-    a controlled experiment turns them. Rows that nothing stands for are not."""
+    it is known what turns them. Rows that nothing stands for are not."""
     found: dict[Row, bool] = {row_: row_.method is not None for row_ in ROWS}
     for better, worse, seen in verdicts(board):
-        if seen.word != HOLDS and not _experiment(better, worse):
+        if seen.word != HOLDS and not turned(board["plan"]["problem"], better, worse):
             found[better] = found[worse] = False
     return found
-
-
-def _experiment(better: Row, worse: Row) -> str | None:
-    return EXPERIMENTS.get(((better.name, better.steps), (worse.name, worse.steps)))
 
 
 def wanted(board: Mapping) -> str:
@@ -149,7 +180,7 @@ def markdown(board: Mapping) -> str:
     lines += [
         "",
         f"{sum(done.values())} of {len(ROWS)} rows are settled: all their directions hold beyond two standard errors, "
-        "or a controlled experiment turns them.",
+        "or the last column says what turns them.",
         "",
         "| the deck's direction | FID there | standard errors | here | what it would need, or what turns it |",
         "|---|---|---|---|---|",
@@ -157,5 +188,6 @@ def markdown(board: Mapping) -> str:
     for better, worse, seen in verdicts(board):
         names = " before ".join(f"{one.name}, {plural(one.steps, 'step')}" for one in (better, worse))
         fids = f"{better.fid:g} < {worse.fid:g}"
-        lines.append(f"| {names} | {fids} | {seen.errors:+.1f} | {seen.word} | {remark(seen, better, worse)} |")
+        last = remark(board["plan"]["problem"], seen, better, worse)
+        lines.append(f"| {names} | {fids} | {seen.errors:+.1f} | {seen.word} | {last} |")
     return "\n".join(lines)

@@ -21,14 +21,26 @@ from ..support.seeds import seeded
 from ..training import Draws, Turn, fit
 
 GUIDANCE = 1.5
-"""The guidance scale of all samples here."""
+"""The guidance scale of all samples here, unless another is given."""
+SCALES = (1.0, 1.5, 2.0)
 STEPS, OF_TEACHER = (1, 2, 4, 8), 25
 
 
-def sampled(model: Model, on: ClipsProblem, steps: int, n: int = 500, seed: int = 0) -> dict[str, float]:
+def sampled(
+    model: Model, on: ClipsProblem, steps: int, n: int = 500, seed: int = 0, guidance_scale: float = GUIDANCE
+) -> dict[str, float]:
     """The measures of n clips in `steps` steps (`figures`)."""
-    path, cond = sample(model, on, n, steps, guidance_scale=GUIDANCE, seed=seed)
+    path, cond = sample(model, on, n, steps, guidance_scale=guidance_scale, seed=seed)
     return figures(on, path.end, cond)
+
+
+def advice(model: Model, on: ClipsProblem, n: int = 500) -> list[dict[str, float]]:
+    """A row for each number of steps in `STEPS` and guidance scale in `SCALES`: both, and the measures (`sampled`)."""
+    return [
+        {"steps": steps, "guidance_scale": g} | sampled(model, on, steps, n, guidance_scale=g)
+        for steps in STEPS
+        for g in SCALES
+    ]
 
 
 def figures(on: ClipsProblem, clips: Tensor, cond: Tensor | None) -> dict[str, float]:

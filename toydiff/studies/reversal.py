@@ -72,7 +72,8 @@ def reversal(
         check_count(count, "each of the steps")
     ring, rows = MixtureProblem(mixtures.ring(), "the ring"), []
     for seed in seeds:
-        held_out = make_pairs(ring, ring.teacher, Recipe(n=HELD_OUT, steps=PAIR_STEPS, seed=1000 + seed))
+        exact = ring.mixture.denoiser(ring.schedule, EPS)
+        held_out = make_pairs(ring, exact, Recipe(n=HELD_OUT, steps=PAIR_STEPS, seed=1000 + seed))
         for kind in dict.fromkeys(case.teacher for case in cases):
             teacher = ring.mixture.denoiser(ring.schedule, kind)
             given = {

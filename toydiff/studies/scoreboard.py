@@ -190,8 +190,8 @@ def _changes(plan: Plan, method: str) -> dict[str, Any]:
     """The knobs that a scoreboard sets: guidance, where there is any."""
     g = plan.guidance_scale
     fields = METHODS[method].knobs.__dataclass_fields__
-    if g == 1:
-        return {}
+    if g == 1:  # the teacher of an unconditional problem knows no labels
+        return {"g_min": 1.0, "g_max": 1.0} if method == "guided" else {}
     if "guidance_scale" in fields:
         return {"guidance_scale": g}
     if "g_min" in fields:

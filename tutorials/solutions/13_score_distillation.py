@@ -3,11 +3,10 @@
 2. The forward divergence KL(q || p) is infinite in the limit: it averages over data, and where data is, log p has
 nothing. That is why maximum likelihood covers modes and score distillation may drop them.
 
-3. The gradient is an expectation over the generator's samples: d/dtheta moves *them*, and the push is wanted where they
-are. At noised data the generator has no say, and the fake model is not trained there. Why noise: without it the two
-densities may not overlap, log p - log q is not defined, and scores between modes say nothing of the other modes. Noised
-densities overlap everywhere, and the networks know scores of noised points only. Averaging over all noise levels gives
-a push at every distance: coarse at large t, fine at small t.
+3. Why noise: without it the two densities may not overlap, log p - log q is not defined, and scores between modes say
+nothing of the other modes. Noised densities overlap everywhere, and the networks know scores of noised points only.
+Averaging over all noise levels gives a push at every distance: coarse at large t, fine at small t. A fake model of
+noised data is the teacher once more: the difference is 0 wherever samples are, and nothing moves, as with "nobody's".
 """
 
 import math
