@@ -150,6 +150,8 @@ LESSON = Lesson(
     live=table,
     there=bool(bundled_names()),
     idle={("view", BY_STEPS): ("seed",), ("view", BY_CALLS): ("seed",)},
+    together=("board", "view"),
+    in_app="The table of all numbers, to sort and to filter, is in the app: `toydiff app`.",
     ask=(
         "All are trained at the same price, pairs and earlier students included. Does the best method in one step stay "
         "the best when you can pay for four, or for twenty-five?",

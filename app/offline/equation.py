@@ -26,17 +26,21 @@ def drawn(tex: str) -> str:
     rows = [row.split("&") for row in tex.split(r"\\")]
     try:
         with matplotlib.rc_context({"mathtext.fontset": "cm"}):
-            paths = [[_path(part) for part in row] for row in rows]
+            # a row's parts, each with the column that it stands in; None: the only one
+            paths = [
+                [(j if len(row) > 1 else None, _path(part)) for j, part in enumerate(row) if part.strip()]
+                for row in rows
+            ]
     except ValueError:
         return f"<code>{html.escape(tex)}</code>"
     # the left parts end where the right ones begin
-    middle = max((row[0].get_extents().x1 for row in paths if len(row) > 1), default=0.0)
+    middle = max((path.get_extents().x1 for row in paths for j, path in row if j == 0), default=0.0)
     pieces, right, bottom = [], 1.0, 0.0
     for k, row in enumerate(paths):
-        boxes = [path.get_extents() for path in row]
+        boxes = [path.get_extents() for _, path in row]
         down = bottom + (GAP * SIZE if k else 0.0) + max(box.y1 for box in boxes)  # where letters stand
-        for j, (path, box) in enumerate(zip(row, boxes, strict=True)):
-            left = 0.0 if len(row) == 1 else middle - box.x1 if j == 0 else middle + 0.2 * SIZE - box.x0
+        for (j, path), box in zip(row, boxes, strict=True):
+            left = 0.0 if j is None else middle - box.x1 if j == 0 else middle + 0.2 * SIZE - box.x0
             pieces.append(_commands(path, left, down))
             right = max(right, left + box.x1)
         bottom = down - min(box.y0 for box in boxes)

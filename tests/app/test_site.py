@@ -102,6 +102,9 @@ def test_every_state_can_be_drawn_and_every_equation_is():
                 control.value(state[control.name])
         assert set(lesson.together) <= {c.name for c in lesson.controls}, lesson.id
     assert "<code>" in equation.drawn(r"\notaword")
+    assert "<svg" in equation.drawn(
+        r"\begin{aligned}\text{passes}&=a\\&\quad+b\end{aligned}"
+    )  # a row that only goes on
 
 
 def test_combinations_of_controls_that_go_together():
