@@ -74,8 +74,8 @@ display(static.digits(strips, title="Eight frames of a 2: from left to right, al
 
 # %% [markdown]
 # **Four calls make the clip for which the video teacher needs fifty.** A column is a frame. The digit moves and turns;
-# it stays the same digit. With one call it is soft; from four on it is hard to say what is missing. The same rows, in
-# motion:
+# it stays the same digit. With one call it is soft, with two some frames break; with four it is a clip. The same rows,
+# in motion:
 
 
 # %%
@@ -239,7 +239,11 @@ def adapter(net):
 
 # %%
 torch.manual_seed(SEED)
+<<<<<<< HEAD
 rng, U = torch.Generator().manual_seed(SEED), 150
+=======
+rng, U = torch.Generator().manual_seed(SEED), 20 if FAST else 300
+>>>>>>> a
 frames = lambda: ring.single_frames(128, rng)[0]  # noqa: E731 - a line each
 clips = lambda: ring.data(64, rng)  # noqa: E731
 
@@ -315,8 +319,7 @@ assert rows["student, 4 steps"]["right speed"] > 0.8
 
 # %% [markdown]
 # The frames of a few steps are the LoRA's; the temporal layers have to learn that they are now asked in few steps too.
-# Here line 4 is not far off, as the LoRA is a small change; line 5 mends frames *and* motion. Compare one step with
-# four: a consistency model may always be given more.
+# Line 4 is not far off, as the LoRA is a small change; line 5 mends frames *and* motion.
 
 # %% [markdown]
 # ## 4 · Take the parts out
@@ -337,23 +340,24 @@ many = tuple(range(10)) * 4
 made = {name: film(student, 4, D, digits=many)[0] for name, D in parts.items()}
 display(static.digits({name: clips[DIGIT] for name, clips in made.items()}, title="Four steps of a 2, with parts out"))
 seen = Features.bundled().net
-table = ["| 4 steps | right digit | another digit than the frame before | grey pixels |", "|---" * 4 + "|"]
-found = {}
+table = ["| 4 steps | right digit | change from frame to frame (RMS) | mean ink |", "|---" * 4 + "|"]
+change, ink = {}, {}
 for name, clips in made.items():
     classes = seen.features_of(clips.flatten(0, 1))[1].view(clips.shape[:2])
-    right, jumps = (classes == torch.tensor(many)[:, None]).double().mean(), (classes.diff(dim=1) != 0).double().mean()
-    step = (clips.diff(dim=1).square().mean()).sqrt()
-    gray = (clips.abs() < 0.5).double().mean()
-    found[name] = float(right), float(jumps), float(gray), float(step)
-    table.append(f"| {name} | {right:.0%} | {jumps:.1%} | {gray:.1%} |")
+    right = (classes == torch.tensor(many)[:, None]).double().mean()
+    change[name], ink[name] = (
+        float(clips.diff(dim=1).square().mean().sqrt()),
+        float((clips.clamp(-1, 1) + 1).mean() / 2),
+    )
+    table.append(f"| {name} | {right:.0%} | {change[name]:.2f} | {ink[name]:.3f} |")
 display(Markdown("\n".join(table)))
-assert found["without temporal layers"][3] > 1.3 * found["all parts"][3], (
-    "the control bites: frames know nothing of one another"
-)
+assert change["without temporal layers"] > 1.3 * change["all parts"], "the control bites"
+assert ink["without the LoRA"] < ink["all parts"]
 
 # %% [markdown]
-# **Without temporal layers each frame is a digit of its own**: a fair sequence of images, and no clip. Without the LoRA
-# the motion is there, in frames of a network that was made for many steps.
+# **Without temporal layers each frame is a digit of its own**: good images, and no clip; the classifier of frames does
+# not notice. Without the LoRA the motion is there, and the frames are paler, like those of a network that was made for
+# many steps. This LoRA was trained briefly, and is a small change.
 
 # %% [markdown]
 # ## 5 · The deck's advice
@@ -426,15 +430,15 @@ for digit in (DIGIT, 5):
         dressed[f"{digit}, {name}"] = film(student, 4, D, digits=(digit,))[0][0]
 display(static.digits(dressed, title="Four steps, the same noise and motion layers, two image networks"))
 display(moving(list(dressed.values())))
-table = ["| style | frames in the style | velocity, unswapped = 1 | right digit |", "|---" * 4 + "|"]
+table = ["| style | frames in the style | velocity, unswapped = 1 |", "|---" * 3 + "|"]
 for name, row in facts["styles"].items():
     key[f"{name}: in style"], key[f"{name}: velocity"] = row["style"], row["velocity"] / grid[4, G]["velocity"]
-    table.append(f"| {name} | {row['style']:.0%} | {key[f'{name}: velocity']:.2f} | {row['accuracy']:.0%} |")
+    table.append(f"| {name} | {row['style']:.0%} | {key[f'{name}: velocity']:.2f} |")
 display(Markdown("\n".join(table)))
 
 # %% [markdown]
-# **This is the point of learning apart.** Whoever trains a style needs pictures, and no videos; whoever trains motion
-# needs no style.
+# **This is the point of learning apart.** Whoever trains a style needs pictures, and no videos. A classifier that was
+# trained for it judges the style. The lines are rough: the LoRA was made for another base.
 
 # %% [markdown]
 # ## What the deck says / what we measured
