@@ -30,7 +30,6 @@ import copy
 import io
 import itertools
 import json
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -50,10 +49,9 @@ from toydiff.training import Draws
 
 # %%
 SEED = 0
-FAST = os.environ.get("TOYDIFF_FAST") == "1"  # smaller sizes for tests; the numbers in KEY_NUMBERS do not depend on it
 
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-key = {}  # the numbers that the last cell prints
+key = {}
 
 # %%
 on, teacher, student = problem("clips"), runs.load("clips-teacher"), runs.load("clips-animatelcm")
@@ -104,7 +102,7 @@ display(moving(list(strips.values())))
 
 # %%
 ring = problem("sequence:ring")
-n = 400 if FAST else 1000
+n = 1000
 true, labels = ring.data(n, SEED)
 order = torch.stack([torch.randperm(8, generator=torch.Generator().manual_seed(k)) for k in range(n)])
 cases = {
@@ -241,7 +239,7 @@ def adapter(net):
 
 # %%
 torch.manual_seed(SEED)
-rng, U = torch.Generator().manual_seed(SEED), 20 if FAST else 300
+rng, U = torch.Generator().manual_seed(SEED), 300
 frames = lambda: ring.single_frames(128, rng)[0]  # noqa: E731 - a line each
 clips = lambda: ring.data(64, rng)  # noqa: E731
 
@@ -312,9 +310,8 @@ for name, ends in made.items():
     table.append(f"| {name} | " + " | ".join(f"{rows[name][m]:.3f}" for m in MEASURES) + f" | {found.accuracy:.0%} |")
 display(Markdown("\n".join(table)))
 display(static.film_strip({name: ends[1] for name, ends in made.items()}, title="One noise, one speed"))
-if not FAST:
-    assert rows["student, 4 steps"]["frame"] < rows["line 4 alone, 4 steps"]["frame"], "line 5 is needed"
-    assert rows["student, 4 steps"]["right speed"] > 0.8
+assert rows["student, 4 steps"]["frame"] < rows["line 4 alone, 4 steps"]["frame"], "line 5 is needed"
+assert rows["student, 4 steps"]["right speed"] > 0.8
 
 # %% [markdown]
 # The frames of a few steps are the LoRA's; the temporal layers have to learn that they are now asked in few steps too.
@@ -335,7 +332,7 @@ with torch.no_grad():
         layer.out.weight.zero_()
         layer.out.bias.zero_()
 parts = {"all parts": net, "without the LoRA": bare, "without temporal layers": frozen_motion}
-many = tuple(range(10)) * (1 if FAST else 4)
+many = tuple(range(10)) * 4
 made = {name: film(student, 4, D, digits=many)[0] for name, D in parts.items()}
 display(static.digits({name: clips[DIGIT] for name, clips in made.items()}, title="Four steps of a 2, with parts out"))
 seen = Features.bundled().net
@@ -527,6 +524,3 @@ except NotImplementedError:
 # * Wang et al., *AnimateLCM*, arXiv 2402.00769: decoupled consistency learning (sec. 4.1), image to video (sec. 4.3).
 # * Luo et al., *Latent Consistency Models*, arXiv 2310.04378; as a LoRA, arXiv 2311.05556.
 # * Guo et al., *AnimateDiff*, arXiv 2307.04725: temporal layers that add nothing at first.
-
-# %%
-print("KEY_NUMBERS", json.dumps({name: float(f"{value:.6g}") for name, value in key.items()}))
