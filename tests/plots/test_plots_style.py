@@ -12,6 +12,7 @@ from toydiff.catalog import METHODS
 from toydiff.plots import (
     clips,
     digits,
+    discriminators,
     grids,
     interactive,
     on_screen,
@@ -88,7 +89,19 @@ def test_static_and_interactive_are_the_figures_of_their_renderer():
     for module, renderer in ((static, "static"), (interactive, "interactive")):
         made = {
             name.removesuffix(f"_{renderer}"): figure
-            for subject in (clips, digits, grids, orders, paths, scoreboard, scores, sweeps, tokens, training)
+            for subject in (
+                clips,
+                digits,
+                discriminators,
+                grids,
+                orders,
+                paths,
+                scoreboard,
+                scores,
+                sweeps,
+                tokens,
+                training,
+            )
             for name, figure in vars(subject).items()
             if name.endswith(f"_{renderer}") and not name.startswith("_")
         }
