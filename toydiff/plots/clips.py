@@ -129,12 +129,15 @@ def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "g
     figure.add_heatmap(z=ink, **shown, row=1, col=2)
     line = {"color": style.ORANGE, "width": 3}
     figure.add_scatter(**around(0), mode="lines", line=line, hoverinfo="skip", row=1, col=2)
-    bare = {"showgrid": False, "zeroline": False, "constrain": "domain"}
+    bare = {"showgrid": False, "zeroline": False}
     for column, size in ((1, wide), (2, every)):
         at = {"row": 1, "col": column}
         anchor = figure.get_subplot(1, column).yaxis.anchor
-        figure.update_xaxes(range=[-1.5, size + 0.5], showticklabels=False, **bare, **at)
-        figure.update_yaxes(range=[high + 0.5, -1.5], scaleanchor=anchor, scaleratio=1, **bare, **at)
+        room = "range" if column == 1 else "domain"  # the one clip is narrow, and may have paper beside it
+        figure.update_xaxes(range=[-1.5, size + 0.5], showticklabels=False, constrain=room, **bare, **at)
+        figure.update_yaxes(
+            range=[high + 0.5, -1.5], scaleanchor=anchor, scaleratio=1, constrain="domain", **bare, **at
+        )
         named = {"tickvals": drawn.rows, "ticktext": [on_screen.plain(name) for name in rows]}
         figure.update_yaxes(**named, showticklabels=column == 1, **at)
     numbers = {"tickvals": drawn.columns, "ticktext": [str(k + 1) for k in range(frames)], "showticklabels": True}
