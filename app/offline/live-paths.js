@@ -172,7 +172,7 @@ window.toydiffLive = (page, set) => {
 
   function follow(chosen) { // after each figure
     for (const sheet of sheets) sheet.remove();
-    if (!dragged && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
+    if (!dragged && !waits && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
     if (!board.hidden && plane()) arrange();
   }
 
