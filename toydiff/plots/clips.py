@@ -104,7 +104,8 @@ def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "g
     ink = (127 * drawn.ink).round().astype(np.int8)
     high, every = ink.shape
     scale = HEIGHT / next(iter(rows.values())).shape[2]
-    widths = [wide / (wide + every), every / (wide + every)]
+    beside = 2.3 * wide  # with paper around the one clip
+    widths = [beside / (beside + every), every / (beside + every)]
     height = round(high * scale) + 200
     figure = on_screen.panels(1, 2, [MOVING, STRIP], title, height, column_widths=widths, horizontal_spacing=0.03)
     shown: dict[str, Any] = {
@@ -133,8 +134,10 @@ def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "g
     for column, size in ((1, wide), (2, every)):
         at = {"row": 1, "col": column}
         anchor = figure.get_subplot(1, column).yaxis.anchor
-        room = "range" if column == 1 else "domain"  # the one clip is narrow, and may have paper beside it
-        figure.update_xaxes(range=[-1.5, size + 0.5], showticklabels=False, constrain=room, **bare, **at)
+        room = (beside - wide) / 2 if column == 1 else 1.0
+        figure.update_xaxes(
+            range=[-0.5 - room, size - 0.5 + room], showticklabels=False, constrain="domain", **bare, **at
+        )
         figure.update_yaxes(
             range=[high + 0.5, -1.5], scaleanchor=anchor, scaleratio=1, constrain="domain", **bare, **at
         )
