@@ -329,8 +329,8 @@ assert size < 0.05
 # $$\partial_nq_n=n\,\Delta q_n=-\nabla\!\cdot\!\big(q_n\,[-n\nabla\log q_n]\big),$$
 # $$\frac{dz}{dn}=-n\,\nabla\log q_n(z)=\mathbb E[\varepsilon\,|\,z]=\hat\varepsilon .$$
 #
-# The first line says that points moving with velocity $-n\nabla\log q_n$ have density $q_n$ for every $n$. The second
-# is section 3.
+# The first line is a continuity equation, $\partial q=-\nabla\!\cdot(qv)$: points that move with $v=-n\nabla\log q_n$
+# have density $q_n$ for every $n$. The second is section 3.
 
 # %% [markdown]
 # That is the probability flow ODE of slide 3, free of $f$ and $g$. All schedules share it; they differ in how they walk

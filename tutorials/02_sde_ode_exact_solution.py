@@ -330,8 +330,9 @@ print(f"one Gaussian: {gauss_gap:.1e};  three, by quantiles: {quantile_gap:.1e}"
 # %% [markdown]
 # ## 5 · The exact solution
 #
-# The drift of the PF-ODE has a part that we know ($fx$) and a part that needs the network. Variation of constants
-# solves the known part exactly and leaves (slides 3 and 5)
+# The drift of the PF-ODE has a part that we know ($fx$) and a part that needs the network. In $z=x/\alpha$ the known
+# part is gone: $fx-\tfrac12g^2s=fx-\sigma\lambda'\hat\varepsilon$, so
+# $dz/dt=-n\lambda'\hat\varepsilon=\hat\varepsilon\,dn/dt$. This leaves (slides 3 and 5)
 #
 # $$x_s=\frac{\alpha_s}{\alpha_t}x_t
 # -\alpha_s\int_{\lambda_t}^{\lambda_s}e^{-\lambda}\,\hat\varepsilon(x_\lambda,\lambda)\,d\lambda

@@ -255,9 +255,10 @@ assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
 # %% [markdown]
 # ## 6 · Break it: a missing factor 2, and a careless start
 #
-# Third-order multistep needs the second derivative of a parabola through three values,
-# $D_2=2\,(D_1^{(0)}-D_1^{(1)})/(r_0+r_1)$. The widely copied code of DPM-Solver++ (3M) has no factor 2. And it starts
-# with a first-order step ("1-2-3"): that costs $\mathcal O(h^2)$ *once*.
+# Third-order multistep needs the second derivative of a parabola,
+# $D_2=2\,(D_1^{(0)}-D_1^{(1)})/(r_0+r_1)$, with slopes $D_1^{(j)}$ and ratios of steps $r_j$. The widely copied code of
+# DPM-Solver++ (3M) has no factor 2, which halves the $h^3$ term of *every* step: $N h^3=h^2$. And it starts with a
+# first-order step: that costs $\mathcal O(h^2)$ *once*.
 #
 # **Predict before you run.** Four variants, each slip on or off. Which orders do they keep?
 
@@ -493,8 +494,7 @@ for name in NAMED:
 
 # %% [markdown]
 # One grid for all is not fair to all: the default one was made for `ab3`. So here is each at 10 calls on its best grid
-# of those that the library has. Heun's step costs two calls, so it has the fewest steps; at 5 calls that is far too
-# few:
+# of those that the library has. Heun's method is linear in NSR, and the default grid's first step there is huge:
 
 # %%
 rows = ["| solver | default grid | best grid | there |", "|---|---|---|---|"]

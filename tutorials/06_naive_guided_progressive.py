@@ -309,10 +309,10 @@ head = "| g | student to exact guided sample (median) | what guidance moved (med
 display(Markdown("\n".join([head, "|---" * 3 + "|", *rows])))
 
 # %% [markdown]
-# Inside the range the student follows $g$; outside it is soon lost, and at $g=12$ nearly as far off as one that never
-# saw it. So choose the range that you will sample. It also pays a little at $g=1$, which its teacher knew before. (The
-# training here is short.) And guided distillation only *halves* the calls: it is stage one of the paper. Stage two
-# follows.
+# Inside the range the student follows $g$; outside it is soon lost, and at $g=12$ its samples are half as far off as
+# those of one that never saw it. So choose the range that you will sample. It also pays a little at $g=1$, which its
+# teacher knew before. (The training here is short.) And guided distillation only *halves* the calls: it is stage one of
+# the paper. Stage two follows.
 
 # %% [markdown]
 # ## 4 · Progressive distillation, line by line

@@ -245,8 +245,8 @@ assert live["control: turned round"][2] > 2 * live["round 1: reflow"][2]
 # Reflow: any number of steps gives the same. Its 50 steps cannot be better than round 0's, whose samples are its data.
 #
 # *Fresh noise* is flow matching again. Good samples and good noise do not help: all lies in who is paired with whom.
-# *Turned round* is right in one step, since at $t=1$ the point *is* the noise and nothing has crossed. In the middle
-# all lines meet, and more steps get worse.
+# *Turned round* is nearly right in one step, since at $t=1$ the point *is* the noise and nothing has crossed. In the
+# middle all lines meet, and more steps get worse.
 
 # %% [markdown]
 # **Two traps in the deck.** *Signs:* slide 22 writes $X_t=tX_1+(1-t)X_0$ with $X_0$ the noise, slide 24 has $x_0$ the

@@ -178,10 +178,11 @@ assert euler_error < 1e-12 < 1 < jump_error
 key["straight on VP: C"], key["straight on VP: one jump"] = C_straight, jump_error
 
 # %% [markdown]
-# Perfectly straight, and a jump misses by units: neither property implies the other. "First order" belongs to a path
-# *and a schedule*: straight lines at constant speed are first order on the linear schedule, and on that one only.
+# Perfectly straight, and a jump misses by units: neither property implies the other. First order is a property of
+# $z=x/\alpha$ against NSR: straight lines in $x$ at constant speed have it on the linear schedule, and on that one
+# only.
 #
-# The last line is the way back. A first-order model is first order on **every** schedule, so on the linear one it is
+# The way back: moving a first-order *model* to another schedule keeps $z$ against NSR, so on the linear schedule it is
 # straight. (What is left of $S$: VP's noise still holds 0.7 % signal.)
 
 # %% [markdown]
@@ -421,7 +422,7 @@ assert falls["one jump"] > 3
 # $C$ fell by the factor in the last column, and the error of one jump with it. $S$ did not need to fall, and nothing in
 # the training makes it fall.
 #
-# $C$ stays above 0. Exact pairs of this ring do not cross (07; the schedule has no say in that, since
+# $C$ stays above 0. Among exact pairs of this ring no crossing was found (07; the schedule has no say in that, since
 # $x_t/\alpha_t=x_0+n\varepsilon$, $n$ = NSR). What remains is due to pairs that a network and a solver made, and to a
 # student that is not perfect.
 

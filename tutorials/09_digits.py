@@ -15,7 +15,7 @@
 # distilled, it needs one, two or four. Here the same methods draw *digits*, all with one teacher.
 #
 # **In this lesson (25 minutes)** the *ruler* comes first, since nothing is exact any more; then the teacher, its
-# students from one noise, their cost, and the deck's table. Needed: 07, 08, 10.
+# students from one noise, their cost, and the deck's table. Needed: 07, 08, and a look at 10 to 14.
 
 # %%
 # %matplotlib inline
@@ -331,8 +331,8 @@ static.digits(drawn[4], title="4 steps: also of those that are made for one")
 # ## 6 · What they measure, and what they cost
 #
 # **NFE** is what a sample costs afterwards. **Passes** are what the student cost before: its own updates, its teacher's
-# calls, its pairs, *and* the students that it began with (a backward pass counts 2). The teacher itself is left out:
-# all have it.
+# calls, its pairs, *and* the students that it began with (a backward pass counts 2). The teacher itself is left out
+# of the students' figures, since all have it; its own row shows its own.
 
 # %%
 lines = []

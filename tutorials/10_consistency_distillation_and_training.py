@@ -151,8 +151,8 @@ assert abs(key["order, the sample, on average"] - 2) < 0.4
 assert abs(key["order, the sample, one draw"] - 1) < 0.2
 
 # %% [markdown]
-# On average it is off by $h^2$, too; a single draw by $h$: that is the variance slide 16 speaks of. It does not vanish
-# with the gap *relative to what is learnt*, since $f$ is carried over $1/h$ gaps.
+# On average it is off by $h^2$, too; a single draw by $h$: that is the variance slide 16 speaks of. A smaller gap does
+# not help: a gap teaches a change of size $h$ under noise of size $h$, so that their ratio stays.
 
 # %% [markdown]
 # ## 3 · To what do they converge?
@@ -450,10 +450,10 @@ assert lag > 3 * found["CT"][0]
 # is as good, from samples alone.
 
 # %% [markdown]
-# **What holds a consistency model up?** The boundary condition, and nothing else: every constant is perfectly
-# consistent. Without it, and with the loss truly minimised, the loss is the smallest of all and all samples are one
-# point. With the stop-gradient kept it does not even settle: target and network follow each other, and drift. With the
-# condition, data enters at $t_1=0$ and is passed on from time to time.
+# **What holds a consistency model up?** The boundary condition, since every constant is perfectly consistent; and,
+# where targets are random, the stopped gradient (below). Without it, and with the loss truly minimised, the loss is the
+# smallest of all and all samples are one point. With the stop-gradient kept it does not even settle: target and network
+# follow each other, and drift. With the condition, data enters at $t_1=0$ and is passed on from time to time.
 
 # %% [markdown]
 # **Why stop the gradient?** CT's neighbours are random, so $\mathbb E|f(x_t)-f(x_r)|^2$ holds the *variance* of
@@ -554,9 +554,9 @@ $h^{{{key["order, the sample, one draw"]:.1f}}}$, their mean by $h^{{{key["order
 on Gaussian data, elsewhere not ({ct_gap:.2f} apart on three Gaussians) |
 | *(not said)* which distance | with $c\\to0$ pseudo-Huber finds medians: {key["best answer, c = 0.001"]:.3f} where \
 the mean is 1 |
-| one step suffices | ring: CD {key["ring-cd, 1 steps"]:.1f} floors in one step, its teacher \
-{key["ring-teacher, 20 steps"]:.1f} in 20; digits: {key["digits-cd, 1 steps"]:.1f} in one step, \
-{key["digits-cd, 4 steps"]:.1f} in four, the teacher {key["digits-teacher, 25 steps"]:.1f} |
+| one step suffices | ring, yes: CD {key["ring-cd, 1 steps"]:.1f} floors in one step, its teacher \
+{key["ring-teacher, 20 steps"]:.1f} in 20; digits, no: a Fréchet distance of {key["digits-cd, 1 steps"]:.1f} in one \
+step, {key["digits-cd, 4 steps"]:.1f} in four, the teacher {key["digits-teacher, 25 steps"]:.1f} |
 """)
 )
 

@@ -144,9 +144,9 @@ display(Markdown("\n".join([*rows, f"| *the integral* | *{true_reward:.4f}* | *0
 # all of the variance.
 
 # %% [markdown]
-# **Why CT does not settle.** Make the gap $h=n_t-n_r$ smaller. The bias falls as $h^2$. But reward and noise are both
-# multiples of $h$ (here 0.2): their ratio stays, while $1/h$ gaps have to be learnt one upon the other. So a finer grid
-# is less biased and *slower*: each gap's answer is drowned in the same noise, and passed on.
+# **Why CT does not settle.** Make the gap $\delta=n_t-n_r$ smaller. The bias falls as $\delta^2$. But reward and noise
+# are both multiples of $\delta$ (here 0.2): their ratio stays, while $1/\delta$ gaps have to be learnt one upon the
+# other. So a finer grid is less biased and *slower*: each gap's answer is drowned in the same noise, and passed on.
 
 # %% [markdown]
 # ## 3 · The estimator, derived (slide 17)
@@ -442,7 +442,7 @@ display(
 # With the source left out, the target is biased at every gap, and each gap passes its bias on. As printed,
 # $\tilde\varepsilon\approx0$: no reward, $x_r\approx x_t$, and $f$ never learns to remove noise (off the axes).
 #
-# SCT is ahead of ECT on every seed, by a tenth of the distance or less: little beside the gain in variance, because
+# SCT is ahead of ECT on every seed, by about a tenth of the distance: little beside the gain in variance, because
 # many updates average noise too. And this is a line, where 256 points cover everything.
 
 # %% [markdown]

@@ -501,7 +501,7 @@ display(Markdown("\n".join(rows)))
 
 # %% [markdown]
 # Multistep consistency models are PCM's sister: the same phases, a distance in $x_0$ instead of at the edge, teacher
-# steps that get smaller while it trains. In the common case the two differ by a weight,
+# steps that get smaller while it trains. Where both use the same phases and steps, the two differ by a weight,
 # $(\alpha_s-\alpha_t\sigma_s/\sigma_t)^2$ with $s$ the edge.
 #
 # ## What the deck says / what we measured

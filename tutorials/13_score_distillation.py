@@ -81,7 +81,7 @@ some = slice(8, None, 16)
 arrows = moved[some].clamp(-4, 4)
 upper.quiver(shown[some], -0.06 + 0 * arrows, arrows, 0 * arrows, color=style.BLUE, scale=60, width=0.004)
 lower.axhline(0, color=style.FLOOR_COLOR, lw=0.8)
-upper.set(ylabel="density", ylim=(-0.12, None), title="Samples go where the teacher's score exceeds their own")
+upper.set(ylabel="density", ylim=(-0.12, None), title="Samples are moved by the difference of two scores")
 lower.set(xlabel="$x_t$ (t = 0.2)", ylabel="score", ylim=(-9, 9))
 for axis in (upper, lower):
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -89,7 +89,7 @@ plt.show()
 
 # %% [markdown]
 # **Out of the gap between the modes, and in from the tails.** Near 0 the push changes sign: samples part to both sides.
-# Where the densities are the same, it is 0.
+# It is 0 where the slopes of both log densities agree, and everywhere only if the densities are the same.
 #
 # ## 1 · Why the difference of scores: KL, in two lines
 #
@@ -444,7 +444,7 @@ assert min(shares["3.6 apart, wide start"]) > 0.4
 
 # %% [markdown]
 # Near modes are found even from inside one; far ones only if samples start on both sides. So score distillation begins
-# with a generator that covers the data, and DMD adds regression on pairs, which holds every mode to its share.
+# with a generator that covers the data, and DMD adds regression on pairs, whose ends are in every mode.
 #
 # ## 5 · The theorem of slides 19 and 20
 #

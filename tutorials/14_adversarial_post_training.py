@@ -350,8 +350,9 @@ assert max(map(off, broken["a flaw, no noise"])) > 3 * worst_noised
 # spread is lost on the way. (Lesson 13's stale fake model, once more.)
 
 # %% [markdown]
-# **2** Without noise $D$ tells the two by the flaw alone: perfectly, so that the hinge is 0 and nothing is said of mean
-# and spread. Noise of $\sigma_u>0.2$ hides the flaw, and what is left to see is what the student can mend.
+# **2** Without noise $D$ tells the two by the flaw alone: perfectly, so that the hinge is 0 and $D$ learns no more: the
+# student drifts on its old slope, as in 1. Noise of $\sigma_u>0.2$ hides the flaw, and what is left to see is what the
+# student can mend.
 
 # %% [markdown]
 # ## 5 · On the ring, with frozen features

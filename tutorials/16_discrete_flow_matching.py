@@ -169,9 +169,9 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# Why? The rule $q=(t-s)/t$ reveals a position in each of the N steps with probability 1/N. Both are revealed in the
-# *same* step with probability 1/N. Then neither sees the other, and they differ with probability 1/2. In all other
-# cases the second bit sees the first, and is right: $\tfrac1N\cdot\tfrac12$.
+# Why? A position is masked at t with probability t, and then revealed with $q=(t-s)/t$: in each step with probability
+# $t-s=1/N$. Both jump in the *same* step with probability 1/N. Then neither sees the other, and they differ with
+# probability 1/2. Else the second sees the first, and is right: $\tfrac1N\cdot\tfrac12$.
 #
 # One position alone is exact in one step. All error of few steps is in what the tokens know of one another.
 
