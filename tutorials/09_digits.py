@@ -15,7 +15,7 @@
 # distilled, it needs one, two or four. Here the same methods draw *digits*, all with one teacher.
 #
 # **In this lesson (25 minutes)** the *ruler* comes first, since nothing is exact any more; then the teacher, its
-# students from one noise, their cost, and the deck's table. Needed: 07, 08, and a look at 10 to 14.
+# students from one noise, their cost, and the deck's table. Needed: 07, 08.
 
 # %%
 # %matplotlib inline
