@@ -483,6 +483,8 @@ print(json.dumps(shown | {"menu": [lesson.id for lesson in LESSONS]}))
 def test_a_page_of_the_app(tmp_path):
     pytest.importorskip("streamlit")
     copied = copy_to(tmp_path)
+    boards = Path("toydiff", "studies", "bundled")  # a page is there where they are
+    shutil.copytree(Path(toydiff.__file__).parents[1] / boards, copied / boards, dirs_exist_ok=True)
     app = Path(__file__).resolve().parent.parent / "app"
     shutil.copytree(app, copied / "app", ignore=shutil.ignore_patterns("__pycache__"))
     menu = re.findall(r"from \.(\w+) import LESSON", (app / "lessons" / "__init__.py").read_text())

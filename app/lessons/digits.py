@@ -126,7 +126,7 @@ LESSON = Lesson(
             "students",
             "Students",
             STUDENTS,
-            ("naive", "rectified-flow", "rectified-diffusion", "cd", "dmd2", "adversarial"),
+            ("naive", "rectified-diffusion", "cd", "dmd2", "adversarial"),
         ),
         Choice(
             "undistilled",

@@ -13,7 +13,7 @@ from screen.controls import Choice, Mixture, Number, Several
 from screen.lesson import Lesson, remember
 
 SAMPLES = 64
-SOLVERS = ("ddim", "dpm++2m", DEFAULT_SOLVER)
+SOLVERS = ("ddim", DEFAULT_SOLVER)
 
 
 @remember
@@ -39,7 +39,7 @@ def exact_ends(mixture: GaussianMixture, schedule: str, g: int) -> tuple:
 def grids(
     mixture: GaussianMixture, schedule: str, grids: tuple[str, ...], steps: int, g: int
 ) -> tuple[go.Figure, list[dict]]:
-    """Where the steps of each grid lie, and the error of three solvers that take them."""
+    """Where the steps of each grid lie, and the error of two solvers that take them."""
     D, x, cond, exact = exact_ends(mixture, schedule, g)
     places = {name: toydiff.time_grid(D.schedule, steps, name, data_std=D.data_std) for name in grids}
     errors, rows = {solver: {} for solver in SOLVERS}, []
@@ -67,7 +67,7 @@ def words(rows: list[dict]) -> str:
     if len({row["grid"] for row in rows}) > 1:
         grids = set(favourite.values())
         text += (
-            f"The best of these grids for all three is {grids.pop()}. "
+            f"The best of these grids for both is {grids.pop()}. "
             if len(grids) == 1
             else "The best grid of each: " + ", ".join(f"{name} {grid}" for name, grid in favourite.items()) + ". "
         )

@@ -40,7 +40,7 @@ def test_a_single_file_is_the_same_checkpoint(made, capsys, kind):
             assert all(torch.equal(ours[key], value) for key, value in theirs.state_dict().items()), name
     settings = {"steps": 2, "solver": "ddim", "grid": "shifted", "size": 64, "guidance_scale": 3.0, "decode": False}
     a, b = (sample_images(checkpoint, "a cat", **settings).latents for checkpoint in (one, whole))
-    assert torch.equal(a, b)
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-5)  # equal weights, which may lie otherwise in memory
     rows = []
     for words in (["--model", file, "--config", folder], ["--model", folder], ["--model", file]):
         assert cli.main(["doctor", *words, "--json", "-"]) == 0
