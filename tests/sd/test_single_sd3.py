@@ -38,9 +38,13 @@ def test_a_single_file_is_the_same_checkpoint(made, capsys, kind):
         if (theirs := getattr(whole.pipe, name)) is not None:
             ours = getattr(one.pipe, name).state_dict()
             assert all(torch.equal(ours[key], value) for key, value in theirs.state_dict().items()), name
+    for checkpoint in (one, whole):  # mapped from a file weights lie at odd addresses, where kernels round otherwise
+        for name in checkpoint.family.networks:
+            if (network := getattr(checkpoint.pipe, name)) is not None:
+                network.load_state_dict({key: w.clone() for key, w in network.state_dict().items()}, assign=True)
     settings = {"steps": 2, "solver": "ddim", "grid": "shifted", "size": 64, "guidance_scale": 3.0, "decode": False}
     a, b = (sample_images(checkpoint, "a cat", **settings).latents for checkpoint in (one, whole))
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-5)  # equal weights, which may lie otherwise in memory
+    assert torch.equal(a, b)
     rows = []
     for words in (["--model", file, "--config", folder], ["--model", folder], ["--model", file]):
         assert cli.main(["doctor", *words, "--json", "-"]) == 0
