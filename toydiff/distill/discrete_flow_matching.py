@@ -106,6 +106,6 @@ CARD = Card(
     only="tokens",
     recipes={
         "tokens": {"batch": 128, "lr": 3e-3, "updates": 3000, "ema": 0.995},
-        "token-images": {"batch": 64, "lr": 3e-3, "updates": 12_000},
+        "token-images": {"batch": 64, "lr": 3e-3, "updates": 24_000},
     },
 )

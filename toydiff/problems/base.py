@@ -79,6 +79,8 @@ class Sizes:
     """The most samples in one network call while sampling."""
     watched: int = 2000
     """The samples of a measurement during training."""
+    watched_steps: int = 1
+    """It takes the fewest steps of the method's that are at least so many."""
     evaluated: int = 8000
     """The samples of a measurement after training."""
     pairs: Mapping[str, Any] = field(default_factory=dict)

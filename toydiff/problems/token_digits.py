@@ -56,7 +56,7 @@ class TokenDigitsProblem(TokenProblem):
 
     scale = TOKEN_IMAGES
     distance_name = DigitsProblem.distance_name
-    sizes = Sizes(at_once=500, watched=500, evaluated=1000)
+    sizes = Sizes(at_once=500, watched=500, watched_steps=16, evaluated=1000)  # of one step nothing is learnt
     conditional = True
     classes = DIGIT_CLASSES
     vocab = LEVELS

@@ -321,13 +321,15 @@ def _check_pairs(pairs: Pairs, the_problem: Problem) -> None:
 def evaluator(the_problem: Problem, about: Mapping[str, Any], training: Training) -> Evaluate:
     """The function that measures a run's average for its `training.Watch`.
 
-    It draws `Sizes.watched` samples in the fewest steps that the method is sampled with. Their noise is always the
-    same, and no other measurement has it. It returns distance, floor, accuracy, coverage, least_fraction and fractions
-    (`Measured`), spread, and the figures of the method's `Training.monitor`, by name. spread is the root mean square
-    distance of the samples from their mean, over that of data.
+    It draws `Sizes.watched` samples in the fewest steps that the method is sampled with, of those that are at least
+    `Sizes.watched_steps`. Their noise is always the same, and no other measurement has it. It returns distance, floor,
+    accuracy, coverage, least_fraction and fractions (`Measured`), spread, and the figures of the method's
+    `Training.monitor`, by name. spread is the root mean square distance of the samples from their mean, over that of
+    data.
     """
     n = the_problem.sizes.watched
-    steps = min(about["sampler"]["steps"])
+    allowed = about["sampler"]["steps"]
+    steps = min([few for few in allowed if few >= the_problem.sizes.watched_steps], default=max(allowed))
     spread_of_data = deviation(the_problem.data(n, SEED_OF_NOISE)[0])
 
     def evaluate_average(average: nn.Module) -> dict[str, Any]:
