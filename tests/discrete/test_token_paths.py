@@ -17,6 +17,7 @@ from toydiff.discrete import (
     path_from_config,
     scheduler,
 )
+from toydiff.discrete.jumps import CorrectedJumps
 from toydiff.discrete.laws import chain_law, generator, marginal, numbers, source_law, strings, total_variation
 
 SCHEDULERS = ["linear", "cosine", "power:2", "power:0.5"]
@@ -224,6 +225,9 @@ def test_bad_input_is_named():
         (lambda: table()(torch.tensor([[0, 1]]), 1.5), "lie in"),
         (lambda: TablePosterior(TokenPath(2), torch.tensor([[0, 2]]), torch.ones(1)), "tokens 0 ... 1, got 2"),
         (lambda: TablePosterior(TokenPath(2), torch.tensor([[0, 1]]), torch.zeros(1)), "are > 0"),
+        (lambda: TablePosterior(TokenPath(2), torch.zeros(0, 2, dtype=torch.long), torch.ones(0)), "at least one row"),
+        (lambda: TokenPath(3, "mask", "linear"), "scheduler must be a Scheduler"),
+        (lambda: CorrectedJumps("1"), "must lie from 0 to 1000, got '1'"),
         (lambda: TablePosterior(TokenPath(2), torch.tensor([[0, 1]]), torch.ones(2)), "weight for each"),
         (lambda: ChainPosterior(TokenPath(2), torch.ones(2), torch.eye(2), 3), "sum to 1"),
         (lambda: ChainPosterior(TokenPath(2), torch.ones(3) / 3, torch.eye(2), 3), "needs a start"),
@@ -232,3 +236,11 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
             wrong()
+
+
+def test_a_long_string_does_not_leave_the_range_of_numbers():
+    """Either half of the string is evidence of 10^-420 against the other's token."""
+    path, L = TokenPath(2, "uniform"), 1400
+    x = torch.cat([torch.zeros(1, L // 2, dtype=torch.long), torch.ones(1, L // 2, dtype=torch.long)], 1)
+    found = ChainPosterior(path, torch.ones(2) / 2, torch.eye(2), L)(x, 0.4)
+    torch.testing.assert_close(found, torch.full_like(found, 0.5))

@@ -267,9 +267,12 @@ def sample(args: argparse.Namespace) -> None:
         return
     cli_sd.refuse(args, "and none is given: add --problem sd, or a run on one")
     refuse_device(args)
+    from ..discrete import is_sampler
     from ..grids import DEFAULT_GRID
     from ..solvers.registry import DEFAULT_SOLVER
 
+    if args.solver is not None and is_sampler(args.solver):
+        raise ValueError(f"--solver {args.solver} samples tokens, and a mixture is of vectors: give a RUN of tokens")
     out = sample_file(args.out, args.json)
     settings = {
         "mixture": given(args.mixture, "ring"),
@@ -286,7 +289,7 @@ def sample(args: argparse.Namespace) -> None:
     result = draw(mixture, settings)
     data = as_npz(result, settings) if out.suffix == ".npz" else as_png(mixture, result, settings)
     write_bytes(out, data)
-    report(args.json, result.row, sample_text(result.row, "sliced Wasserstein distance", out))
+    report(args.json, result.row, sample_text(result.row, "sliced Wasserstein distance to true samples", out))
 
 
 def draw(mixture: "GaussianMixture", settings: Mapping[str, Any]) -> Samples:

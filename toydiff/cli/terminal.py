@@ -168,14 +168,14 @@ def report(json_to: str | None, obj: object, text: str) -> None:
     print(text)
 
 
-def sample_text(row: Mapping, distance_name: str | None, out: Path) -> str:
-    """What a call of `toydiff sample` did, for people."""
+def sample_text(row: Mapping, distance: str, out: Path) -> str:
+    """What a call of `toydiff sample` did, for people. distance: what its distance is of, and to what."""
     accuracy = "" if row["accuracy"] is None else f"; {row['accuracy']:.1%} of the requested class"
     return (
         f"{row['method']} on {row['problem']}: {plural(row['n'], 'sample')} in "
         f"{plural(row['nfe'], 'network call')} each (NFE), {plural(row['rounds'], 'round')}, {row['seconds']:.3g} s\n"
-        f"{distance_name} to true samples {row['distance']:.3g}; "
-        f"true samples among themselves (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
+        f"{distance} {row['distance']:.3g}; "
+        f"that of true samples (floor) {row['floor']:.3g} ± {row['floor_std']:.1g}{accuracy}\n"
         f"wrote {out}"
     )
 

@@ -537,7 +537,7 @@ def sample(args: argparse.Namespace) -> None:
     }
     data = as_npz(path, cond, settings) if out.suffix == ".npz" else as_png(the_problem, path, cond, law, row, settings)
     write_bytes(out, data)
-    report(args.json, row, sample_text(row, the_problem.distance_name, out))
+    report(args.json, row, sample_text(row, _distance(the_problem), out))
 
 
 def requested_labels(the_problem: "Problem", n: int, args: argparse.Namespace) -> "Tensor | None":
@@ -709,10 +709,14 @@ def evaluate(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=show_progress(),
     )
-    report(json_to, rows, evaluate_text(rows, model.about, the_problem.distance_name))
+    report(json_to, rows, evaluate_text(rows, model.about, _distance(the_problem)))
 
 
-def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | None) -> str:
+def _distance(the_problem: "Problem") -> str:
+    return f"{the_problem.distance_name} to {the_problem.compared_with}"
+
+
+def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance: str) -> str:
     """Measured rows as a table."""
     first = rows[0]
     parts = first.get("parts", {})
@@ -738,7 +742,7 @@ def evaluate_text(rows: Sequence[Mapping], about: Mapping, distance_name: str | 
         f"{first['method']} on {first['problem']}, after {about['updates']} updates{calls}\n"
         f"{first['n']} samples by {first['solver']} on the grid {first['grid']}{guidance}, seed {first['seed']}\n\n"
         f"{table(head, lines, range(len(head)))}\n\n"
-        f"distance: {distance_name} to true samples. floor: that of true samples among themselves. "
+        f"distance: {distance}. floor: that of as many true samples. "
         f"excess: distance - floor.{floors}"
     )
 

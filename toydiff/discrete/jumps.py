@@ -60,8 +60,8 @@ class CorrectedJumps(TokenSampler):
     """How often a walk draws a position anew, from 0 to 1000."""
 
     def __post_init__(self):
-        if not 0 <= self.eta <= MOST_ETA:
-            raise ValueError(f"the setting eta of jump-corrector must lie from 0 to {MOST_ETA:g}, got {self.eta:g}")
+        if not isinstance(self.eta, int | float) or not 0 <= self.eta <= MOST_ETA:
+            raise ValueError(f"the setting eta of jump-corrector must lie from 0 to {MOST_ETA:g}, got {self.eta!r}")
 
     def stage(self, path: TokenPath, t: Tensor, s: Tensor, xs: Sequence[Tensor], ps: Sequence[Tensor | None]) -> Tensor:
         p = posterior(ps[0])

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..schedules import as_time
 from ..support.checks import as_generator, check_count, shape, unknown
+from ..support.words import quoted
 from .schedulers import Power, Scheduler, scheduler
 
 SOURCES = ("mask", "uniform")
@@ -36,6 +37,9 @@ class TokenPath:
         check_count(self.vocab, "vocab", 2)
         if self.source not in SOURCES:
             raise unknown("source of tokens", self.source, SOURCES)
+        if not isinstance(self.scheduler, Scheduler):
+            got = quoted(self.scheduler)
+            raise ValueError(f"scheduler must be a Scheduler, such as toydiff.discrete.scheduler('linear'), got {got}")
 
     @property
     def masked(self) -> bool:

@@ -110,6 +110,8 @@ class TablePosterior(Posterior):
     def __init__(self, path: TokenPath, rows: Tensor, weights: Tensor):
         path.check(rows, "rows")
         super().__init__(path, rows.shape[1])
+        if len(rows) == 0:
+            raise ValueError("a table needs at least one row")
         if int(rows.max()) >= path.vocab:
             raise ValueError(f"the rows of a table hold tokens 0 ... {path.vocab - 1}, got {int(rows.max())}")
         if weights.shape != rows.shape[:1]:
@@ -154,16 +156,13 @@ class ChainPosterior(Posterior):
         self.register_buffer("transition", transition.double())
 
     def logits(self, x: Tensor, t: Tensor, latent: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        seen = self.path.likelihood(x, t).clamp(min=LEAST)
-        forward, backward = [_scaled(seen[:, 0] * self.start)], [torch.ones_like(seen[:, 0])]
+        seen = self.path.likelihood(x, t).clamp(min=LEAST).log()
+        P = self.transition.log()  # all in logarithms: over a long string either law falls below the least number
+        forward, backward = [seen[:, 0] + self.start.log()], [torch.zeros_like(seen[:, 0])]
         for i in range(1, self.length):
-            forward.append(_scaled(seen[:, i] * (forward[-1] @ self.transition)))
-            backward.append(_scaled((seen[:, -i] * backward[-1]) @ self.transition.T))
-        return (torch.stack(forward, 1) * torch.stack(backward[::-1], 1)).log()
-
-
-def _scaled(law: Tensor) -> Tensor:
-    return law / law.sum(-1, keepdim=True).clamp(min=LEAST**2)
+            forward.append(seen[:, i] + torch.logsumexp(forward[-1][:, :, None] + P, 1))
+            backward.append(torch.logsumexp((seen[:, -i] + backward[-1])[:, None] + P, 2))
+        return torch.stack(forward, 1) + torch.stack(backward[::-1], 1)
 
 
 class NetPosterior(Posterior):

@@ -111,6 +111,8 @@ class Problem:
     points are, even where training samples have classes."""
     distance_name: str | None = None
     """What `measure` measures; None where there is nothing to compare samples with."""
+    compared_with: str = "true samples"
+    """What it measures the distance to."""
     teacher: Denoiser | None = None
     """The denoiser that a student learns from; None where a teacher has to be trained first."""
     sizes: Sizes = Sizes()

@@ -35,6 +35,7 @@ class TokensProblem(TokenProblem):
     """
 
     sizes = Sizes(at_once=8000, watched=2000, evaluated=8000)
+    compared_with = "their exact law"
     ready = False
     """Whether the name is that of a ready-made problem. If not, a run keeps the chain itself."""
 
