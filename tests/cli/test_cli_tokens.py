@@ -134,7 +134,10 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_same_bits():
         ),
         (["evaluate", "ring-teacher", "--solver", "jump-exact"], "jump-exact is a sampler of tokens"),
         (["sample", "ring-teacher", "--solver", "maskgit", "--out", "x.png"], "maskgit is a sampler of tokens"),
-        (["sample", "--mixture", "ring", "--solver", "maskgit", "--out", "x.png"], "maskgit samples tokens, and a mixture is of vectors"),
+        (
+            ["sample", "--mixture", "ring", "--solver", "maskgit", "--out", "x.png"],
+            "maskgit samples tokens, and a mixture is of vectors",
+        ),
         (["export", "RUN", "--out", "x"], "an export is of a model of vectors"),
     ],
 )
