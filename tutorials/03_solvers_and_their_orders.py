@@ -198,9 +198,9 @@ assert same < 1e-12
 # %% [markdown]
 # ## 4 · Where do the derivatives come from?
 #
-# A network gives values, not derivatives in $\lambda$. **Singlestep** (DPM-Solver-2 and -3): call it again at places
-# *inside* the step; order $k$ costs $k$ calls. **Multistep** (2M, 3M, UniPC, Adams–Bashforth): reuse the values of
-# *earlier* steps; one call a step, whatever the order.
+# A network gives values, not derivatives in $\lambda$. **Singlestep** (Heun, DPM-Solver-2 and -3): call it again at
+# places *inside* the step; order $k$ costs $k$ calls. **Multistep** (2M, 3M, UniPC, DEIS, Adams–Bashforth): reuse the
+# values of *earlier* steps; one call a step, whatever the order.
 #
 # So never compare at equal steps. What counts is the **NFE**, the number of network calls.
 
@@ -504,7 +504,7 @@ assert sorted(median, key=lambda name: median[name][5])[-2:] == ["deis4", "heun"
 
 # %% [markdown]
 # One grid for all is not fair to all: the default one was made for `ab3`. So here is each at 10 calls on its best grid
-# of those that the library has. Heun's method is linear in NSR, and the default grid's first step there is huge:
+# of those that the library has. Heun's steps are lines in NSR, where the default grid's first step is huge:
 
 # %%
 rows = ["| solver | default grid | best grid | there |", "|---|---|---|---|"]
