@@ -60,9 +60,9 @@ key = {}  # numbers for the tables below
 # `jump` (one DDIM step) between any two times is exact. Nothing is said of $x$ against $t$.
 
 # %% [markdown]
-# On the line such a model can be written down. The exact ODE takes noise $\varepsilon$ to $T(\varepsilon)$, a map
-# between quantiles, which increases; then so does $\alpha_tT(\varepsilon)+\sigma_t\varepsilon$, and at $(x,t)$ there is
-# exactly one pair. The model that *names that pair* is what training on perfect pairs converges to.
+# On the line such a model can be written down. The exact ODE takes noise $\varepsilon$ to $T(\varepsilon)$, which
+# increases; so does $\alpha_tT(\varepsilon)+\sigma_t\varepsilon$, and at $(x,t)$ there is exactly one pair: least
+# squares has nothing to average. The model that *names that pair* is what training on perfect pairs converges to.
 #
 # **Predict before you run.** Nine such pairs on VP (figure), and on three schedules (table). On which are the paths
 # straight? On which is one jump exact?
@@ -191,11 +191,11 @@ key["straight on VP: C"], key["straight on VP: one jump"] = C_straight, jump_err
 
 # %% [markdown]
 # Perfectly straight, and a jump misses by units: neither property implies the other. First order is a property of
-# $z=x/\alpha$ against NSR: straight lines in $x$ at constant speed have it on the linear schedule, and on that one
-# only.
+# $z=x/\alpha$ against NSR: straight lines in $x$ at constant speed have it where $\alpha$ and $\sigma$ are linear in
+# $t$, and nowhere else.
 #
 # The way back: moving a first-order *model* to another schedule keeps $z$ against NSR, so on the linear schedule it is
-# straight. (What is left of $S$: VP's noise still holds 0.7 % signal.)
+# straight. (What is left of $S$: VP's noise still holds a little signal, $\alpha_1>0$.)
 
 # %% [markdown]
 # ## 3 · The algorithm, line by line
