@@ -61,7 +61,7 @@ key = {}  # numbers for the tables below
 # | `shifted-lambda` | $u=\log\frac{n+a}{n+b}$, $(a,b)=(0.12,1.4)$ |
 # | `…-wide`, `…-narrow` | $u$ with $(0.07,3.5)$, $(0.056,0.7)$ |
 #
-# Between $n=a$ and $b$ $u$ is about $-\lambda$; outside it hardly moves.
+# Between $n=a$ and $b$ $u$ moves like $-\lambda$; outside it hardly moves.
 
 # %% [markdown]
 # Ten steps cost ten calls, but each grid evaluates the model at other noise levels. The denoisers are exact, so every
@@ -104,7 +104,7 @@ static.time_grids(
     {grid: td.time_grid(schedule, 10, grid) for grid in td.GRIDS},
     schedule,
     errors={solver: {grid: error[solver, grid, 10] for grid in td.GRIDS} for solver in solvers},
-    title="Ten calls, spent in different places",
+    title="Ten calls in different places: the better the solver, the more it matters",
 )
 
 # %%
@@ -225,12 +225,13 @@ true_start = moved.marginal(table, 1.0).sample(512, SEED, dtype=torch.float64)
 started_right = float(td.reference(D_moved, true_start, tolerance=1e-8)[:, 0].mean())
 print(f"exact flow from x_1 of the data, not pure noise: mean {started_right:.2f}")
 assert abs(started_right - centre) < 0.25 < abs(flow_mean - centre)
+assert abs(float(table.alpha(torch.ones(()))) - 0.068) < 0.001
 
 # %% [markdown]
-# For pictures, "towards 0" means towards medium grey. Even trailing spacing does not reach the data's mean: this table
-# ends with $\alpha_1=0.068$, not 0, so pure noise is not quite what it should start from. Two things mend it: a
-# schedule with $\alpha_1=0$, or starts $x_1=\alpha_1x_0+\sigma_1\varepsilon$ that hold the data's trace (printed
-# above).
+# At its first $t$ the model expects $\alpha_tx_0$ under the noise, finds nothing, and takes that for data near 0: in
+# pictures, medium grey. Even trailing spacing does not reach the data's mean: this table ends with $\alpha_1=0.068$, so
+# pure noise is not quite right at $t=1$ either. Two things mend it: a schedule with $\alpha_1=0$, or starts
+# $x_1=\alpha_1x_0+\sigma_1\varepsilon$ that hold a trace of data (printed above).
 
 # %% [markdown]
 # ## 4 · Break it: integer time steps
