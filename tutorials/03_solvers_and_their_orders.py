@@ -47,7 +47,7 @@ from toydiff.solvers.dpm import multistep_third, usable
 # %%
 SEED = 0
 SAMPLES = 1000
-LONG = (20, 40, 80, 160, 320)
+LONG = (20, 40, 80, 160, 320, 640)
 
 schedule = td.VP()
 plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
@@ -56,8 +56,9 @@ key = {}  # numbers for the tables below
 # %% [markdown]
 # ## 1 · The exact solution
 #
-# Notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise; a step goes from $t$ down to $s<t$, and
-# $h=\lambda_s-\lambda_t>0$. In its two forms (lesson 02):
+# Notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise; $n=\sigma/\alpha$ (NSR) and $\lambda=-\log n$ say how
+# noisy. A step goes from $t$ down to $s<t$, $h=\lambda_s-\lambda_t>0$. With predictions $\hat\varepsilon$, $\hat x_0$
+# on the way (lesson 02):
 #
 # $$
 # x_s=\frac{\alpha_s}{\alpha_t}x_t
@@ -107,11 +108,11 @@ assert both_forms < 1e-10
 # The integral needs $\hat\varepsilon$ along the whole step, and all we have is its value at the start. Slide 5 expands
 # it:
 #
-# $$\hat\varepsilon(\lambda)=\sum_{n=0}^{k-1}\frac{(\lambda-\lambda_t)^n}{n!}\,\hat\varepsilon^{(n)}(\lambda_t)
+# $$\hat\varepsilon(\lambda)=\sum_{j=0}^{k-1}\frac{(\lambda-\lambda_t)^j}{j!}\,\hat\varepsilon^{(j)}(\lambda_t)
 # +\mathcal O\big((\lambda-\lambda_t)^k\big).$$
 #
 # $k=1$ says "it stays constant", $k=2$ "it is a line", $k=3$ "it is a parabola". The weights
-# $\int e^{-\lambda}(\lambda-\lambda_t)^n/n!\,d\lambda$ are exact: only the model is approximated.
+# $\int e^{-\lambda}(\lambda-\lambda_t)^j/j!\,d\lambda$ are exact: only the model is approximated.
 
 # %%
 lams = np.linspace(start_lam, stop_lam, 61)
@@ -129,15 +130,18 @@ for ax, (kind, title) in zip(axes, seen.items(), strict=True):
     ax.plot(lams, [float(prediction(lam).read(kind)) for lam in lams], color=style.INK, lw=3, label="the truth")
     terms = derivatives(kind)
     for k, color in enumerate((style.ORANGE, style.BLUE, style.VERMILLION), 1):
-        taylor = sum(c * (lams - start_lam) ** n / math.factorial(n) for n, c in enumerate(terms[:k]))
-        ax.plot(lams, taylor, color=color, lw=1.8, ls="--", label=f"k = {k}: {('constant', 'line', 'parabola')[k - 1]}")
+        taylor = sum(c * (lams - start_lam) ** j / math.factorial(j) for j, c in enumerate(terms[:k]))
+        name = f"k = {k}: {('constant', 'line', 'parabola')[k - 1]}"
+        ax.plot(lams, taylor, color=color, lw=6 - 1.5 * k, ls="--", label=name)
     ax.set(xlabel="λ (one step, from noise to data ▸)", title=title)
 axes[0].legend()
+figure.suptitle("Each further term follows the model for longer", x=0.01, ha="left", fontweight="bold")
 plt.show()
 
 # %% [markdown]
-# **Better lids: a constant, a line, a parabola.** The slide promises $\mathcal O(h^{k+1})$ for **one** step. We halve
-# $h$ again and again and fit the slope (with the true derivatives, so this is the slide's formula and nothing else).
+# **A constant, a line, a parabola instead of the model.** (Right, the parabola happens to be nearly a line.) The slide
+# promises $\mathcal O(h^{k+1})$ for **one** step. We halve $h$ again and again and fit the slope (with the true
+# derivatives, so this is the slide's formula and nothing else).
 #
 # **Predict before you run:** by which factor does the error of $k=3$ fall for each halving?
 
@@ -148,7 +152,7 @@ def one_step_error(k, h):
     coefficients = derivatives("eps")[:k]
 
     def integrand(lam):
-        return math.exp(-lam) * sum(c * (lam - start_lam) ** n / math.factorial(n) for n, c in enumerate(coefficients))
+        return math.exp(-lam) * sum(c * (lam - start_lam) ** j / math.factorial(j) for j, c in enumerate(coefficients))
 
     alpha_t, alpha_s = schedule.alpha(t), schedule.alpha(s)
     x_s = alpha_s / alpha_t * start_x - alpha_s * integral(integrand, start_lam, start_lam + h)
@@ -167,8 +171,8 @@ for k in (1, 2, 3):
     assert max(abs(slope - (k + 1)) for slope in local) < 0.3, local
 
 # %% [markdown]
-# About 16. A whole run has $N\sim 1/h$ such steps, so the error at its end is $\mathcal O(h^{k})$. That $k$ is the
-# solver's **order**.
+# About 16. A whole run has $N\sim 1/h$ such steps, so the error at its end is $N\,\mathcal O(h^{k+1})=\mathcal
+# O(h^{k})$. That $k$ is the solver's **order**.
 #
 # ## 3 · Order 1 is DDIM
 #
@@ -194,9 +198,9 @@ assert same < 1e-12
 # %% [markdown]
 # ## 4 · Where do the derivatives come from?
 #
-# A network gives values, not derivatives in $\lambda$. **Singlestep** (DPM-Solver-2 and -3): call it again at places
-# *inside* the step; order $k$ costs $k$ calls. **Multistep** (2M, 3M, UniPC, Adams–Bashforth): reuse the values of
-# *earlier* steps; one call a step, whatever the order.
+# A network gives values, not derivatives in $\lambda$. **Singlestep** (Heun, DPM-Solver-2 and -3): call it again at
+# places *inside* the step; order $k$ costs $k$ calls. **Multistep** (2M, 3M, UniPC, DEIS, Adams–Bashforth): reuse the
+# values of *earlier* steps; one call a step, whatever the order.
 #
 # So never compare at equal steps. What counts is the **NFE**, the number of network calls.
 
@@ -255,11 +259,13 @@ assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
 # %% [markdown]
 # ## 6 · Break it: a missing factor 2, and a careless start
 #
-# Third-order multistep needs the second derivative of a parabola,
-# $D_2=2\,(D_1^{(0)}-D_1^{(1)})/(r_0+r_1)$, with slopes $D_1^{(j)}$ and ratios of steps $r_j$. The widely copied code of
-# DPM-Solver++ (3M) has no factor 2, which halves the $h^3$ term of *every* step: $N h^3=h^2$. And it starts with a
-# first-order step: that costs $\mathcal O(h^2)$ *once*.
-#
+# Third-order multistep needs the second derivative of the parabola through three predictions,
+# $D_2=2\,(D_1^{(0)}-D_1^{(1)})/(r_0+r_1)$: $D_1^{(0)}$ and $D_1^{(1)}$ are the slopes over the last step and the one
+# before, $r_0$ and $r_1$ these steps' lengths over $h$. The widely copied code of DPM-Solver++ (3M) has no factor 2,
+# which halves the $h^3$ term of *every* step: $N h^3=h^2$. And it starts with a first-order step: $\mathcal O(h^2)$,
+# *once*.
+
+# %% [markdown]
 # **Predict before you run.** Four variants, each slip on or off. Which orders do they keep?
 
 
@@ -368,19 +374,21 @@ slope_clipped = fitted_order(FINE, curves["float64, clipped to [-0.5, 0.5]"][0])
 assert slope_clipped < 2.5  # no key number: where errors cross the kinks depends on rounding
 
 # %% [markdown]
-# In float32 more steps only collect more rounding. Where a path meets the clip, the prediction has a kink that no
-# Taylor series runs through: third order is gone.
+# In float32 more steps only collect rounding. Where a path meets the clip, the prediction has a kink, and no Taylor
+# series: third order is gone.
 #
 # ## 8 · The two ends
 #
-# From $t=1$ to $t=0$ $\lambda\to\infty$: a formula in $\lambda$ cannot take the last step, it **jumps** ($x_0:=\hat
-# x_0$). The last noise level shrinks like $1/N$, and a jump from NSR $n$ is wrong by $\mathcal O(n^2)$: an error of
-# slope 2, whatever the order inside.
+# At $t=0$ $\lambda=\infty$: a formula in $\lambda$ cannot take the last step, it **jumps**, $x_0:=\hat x_0$. From the
+# last level $n$ that is a DDIM step of length $n$ in NSR, wrong by $\mathcal O(n^2)$. On the default grid $n$ shrinks
+# like $1/N$: slope 2, whatever the order inside.
 
 # %% [markdown]
-# The cure is another variable. With $\theta=\arctan(n/\sigma_d)$ ($\sigma_d$: the data's scale) the ODE reads
-# $dw/d\theta=-F$ with EDM's finite $F$ (arXiv 2206.00364, eq. 7). Adams–Bashforth in that angle, `ab3`, has no special
-# step at either end.
+# The cure is a variable that is finite at both ends: the angle $\theta=\arctan(n/\sigma_d)$, from $\pi/2$ (noise) to 0
+# (data), $\sigma_d$: the data's standard deviation. With $S=\sqrt{\sigma^2+\sigma_d^2\alpha^2}$ the scaled state
+# $w=x/S$ obeys $dw/d\theta=-F$, where $F=(\sigma\hat x_0/\sigma_d-\sigma_d\alpha\hat\varepsilon)/S$ (EDM, arXiv
+# 2206.00364, eq. 7). `ab3` (Adams–Bashforth) integrates a parabola through the last three $F$: the last step is like
+# any other.
 
 # %%
 end = td.reference(D, noise)
@@ -423,15 +431,16 @@ plt.show()
 assert key["whole way ab3"] > 2.8
 assert abs(key["last jump alone"] - 2) < 0.1
 assert abs(key["whole way dpm3"] - 2) < 0.2
+assert whole["ab3"][-1] < jumps[-1] < 0.3 * whole["dpm3"][-1]
 
 # %% [markdown]
-# The dashed line is a floor for every solver in $\lambda$. `dpm3` lies on it from 80 steps on. The multistep ones are
-# still above it: at both ends the steps stay *long in $\lambda$* (printed below), and polynomials through past values
-# serve badly there. `ab3` goes through the floor with its full order. This is why the library's default works in the
-# angle.
+# `dpm3` runs parallel to the dashed line, a few times above it: near data its steps stay *$\log 2$ long in $\lambda$*,
+# however many there are (printed below), so those before the jump are wrong by $\mathcal O(n^2)$ as well. The multistep
+# solvers are worse off with long steps, since their polynomials run through past values. `ab3` keeps its order and
+# falls below the line. This is why the library's default works in the angle.
 
 # %%
-for N in (20, 80, 320):
+for N in (5, 20, 80, 320):
     h = schedule.lam(td.time_grid(schedule, N)).diff()
     print(
         f"{N:3} steps: h of the first {float(h[0]):.2f}, shortest {float(h.min()):.3f}, last before the jump "
@@ -491,10 +500,11 @@ ax.legend()
 plt.show()
 for name in NAMED:
     key[f"10 NFE {name}"] = median[name][10]
+assert sorted(median, key=lambda name: median[name][5])[-2:] == ["deis4", "heun"]
 
 # %% [markdown]
 # One grid for all is not fair to all: the default one was made for `ab3`. So here is each at 10 calls on its best grid
-# of those that the library has. Heun's method is linear in NSR, and the default grid's first step there is huge:
+# of those that the library has. Heun's steps are lines in NSR, where the default grid's first step is huge:
 
 # %%
 rows = ["| solver | default grid | best grid | there |", "|---|---|---|---|"]
@@ -517,9 +527,11 @@ display(Markdown("\n".join(rows)))
 print(f"heun: {median['heun'][5]:.1f} with 5 calls, {median['heun'][10]:.1f} with 10, {median['heun'][20]:.2f} with 20")
 
 # %% [markdown]
-# Order is not everything. `deis4` has the highest one, and at 5 NFE only `heun` is worse: its start-up costs too much.
-# There `dpm3` has one step and a jump; multistep solvers take five.
-#
+# Order is not everything: it is a promise for *small* $h$, and in 5 steps $h$ is 0.9 or more (section 8). `deis4` has
+# the highest order, and at 5 NFE only `heun` is worse: its start-up takes three calls a step. There it has, like
+# `dpm3`, one step and a jump; multistep solvers take five.
+
+# %% [markdown]
 # ## 10 · Stochastic solvers have no such slope
 #
 # DDPM's path is *random*, so its distance to the ODE's end does not fall at all. What converges is the

@@ -233,7 +233,7 @@ assert key["ring, naive student, 1 step"] < 0.5 * key["ring, teacher, 1 step"]
 # %% [markdown]
 # ## 3 · Guided distillation: two calls become one
 #
-# The target is the guided prediction itself (the paper's $w$ is $g-1$):
+# The target is the guided prediction itself (the paper's guidance weight is $g-1$):
 #
 # $$\hat x_0^{\,g}(x_t,c)=\hat x_0(x_t,\varnothing)+g\,\big(\hat x_0(x_t,c)-\hat x_0(x_t,\varnothing)\big),
 # \qquad g\sim U[1,5],$$
@@ -325,7 +325,7 @@ display(Markdown("\n".join([head, "|---" * 3 + "|", *rows])))
 # \alpha_t}.$$
 #
 # The slide's $\lambda_t=\log[\alpha_t^2/\sigma_t^2]$ is **twice** the $\lambda$ of slides 3 and 5;
-# $w=\max(e^{\lambda},1)$.
+# the weight of the loss is $w=\max(e^{\lambda},1)$.
 
 
 # %%
@@ -575,7 +575,8 @@ print(
 # it, cost calls, and lose a little; fewer are off it, too.
 #
 # One more thing breaks: predicting $\varepsilon$ where $\alpha_1=0$. One step must say what $x_0$ is, and
-# $(x-\sigma\hat\varepsilon)/\alpha$ divides by zero. `Prediction.of("eps", ...)` refuses there. Hence $v$, or $x_0$.
+# $(x-\sigma\hat\varepsilon)/\alpha$ divides by zero. `Prediction.of("eps", ...)` refuses there. Hence networks that
+# predict $v=\alpha\varepsilon-\sigma x_0$, or $x_0$.
 #
 # ## What the deck says / what we measured
 

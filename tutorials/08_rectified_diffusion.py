@@ -60,12 +60,12 @@ key = {}  # numbers for the tables below
 # `jump` (one DDIM step) between any two times is exact. Nothing is said of $x$ against $t$.
 
 # %% [markdown]
-# On the line such a model can be written down. The exact ODE takes noise $\varepsilon$ to $T(\varepsilon)$, a map
-# between quantiles, which increases; then so does $\alpha_tT(\varepsilon)+\sigma_t\varepsilon$, and at $(x,t)$ there is
-# exactly one pair. The model that *names that pair* is what training on perfect pairs converges to.
+# On the line such a model can be written down. The exact ODE takes noise $\varepsilon$ to $T(\varepsilon)$, which
+# increases; so does $\alpha_tT(\varepsilon)+\sigma_t\varepsilon$, and at $(x,t)$ there is exactly one pair: least
+# squares has nothing to average. The model that *names that pair* is what training on perfect pairs converges to.
 #
-# **Predict before you run.** The same nine pairs on three schedules. On which are the paths straight? On which is one
-# jump exact?
+# **Predict before you run.** Nine such pairs on VP (figure), and on three schedules (table). On which are the paths
+# straight? On which is one jump exact?
 
 # %%
 line = td.GaussianMixture(
@@ -98,7 +98,7 @@ eps = torch.linspace(-2.2, 2.2, 9, dtype=torch.float64)[:, None]
 T = at(eps, noise, data)
 
 
-def judged(D, start, ends, solver="ddim"):
+def measured(D, start, ends, solver="ddim"):
     """A model's 200-step path from its start, its straightness and first-orderness, and one step's largest error."""
     path = td.solve(D, start, 200, solver=solver, grid="uniform")
     one = td.solve(D, start, 1, solver=solver, grid="uniform").end
@@ -107,41 +107,53 @@ def judged(D, start, ends, solver="ddim"):
 
 
 schedules = {"linear": td.Linear(), "cosine": td.Cosine(), "VP": td.VP()}
-figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
-lines = []
-for k, (name, schedule) in enumerate(schedules.items()):
+lines, followed = [], {}
+for name, schedule in schedules.items():
     start = schedule.mix(T, eps, 1.0)
-    before = judged(line.denoiser(schedule), start, T)
-    after = judged(Rectified(schedule, noise, data), start, T)
-    snr = torch.exp(schedule.lam(after[0].ts))
-    near = snr <= 2.5
-    for path, grey in ((before[0], True), (after[0], False)):
-        for b in range(len(eps)):
-            line_style = {"color": style.GREY if grey else style.PATH_COLORS[b % 6], "lw": 1 if grey else 1.8}
-            axes[0, k].plot(path.ts, path.xs[:, b, 0], **line_style)
-            axes[1, k].plot(
-                snr[near], (path.xs[:, b, 0] / schedule.sigma(path.ts))[near], **line_style
-            ) if b % 2 == 0 else None
-    axes[0, k].set(xlim=(1, 0), xlabel=style.TIME_LABEL, ylabel="x", title=f"{name}: x against t, S = {after[1]:.1f}")
-    axes[1, k].set(xlim=(0, 2.5), xlabel=style.SNR_LABEL, ylabel="y = x/σ", title="y against α/σ")
-    for what, (_, S, C, error) in (("exact model of the data", before), ("rectified", after)):
+    models = {"exact model of the data": line.denoiser(schedule), "rectified": Rectified(schedule, noise, data)}
+    for what, D in models.items():
+        path, S, C, error = measured(D, start, T)
         lines.append(f"| {name} | {what} | {S:.2g} | {C:.2g} | {error:.2g} |")
         key[f"{name}, {what}: S"], key[f"{name}, {what}: one jump"] = S, error
-    assert after[2] < 1e-20
-    assert after[3] < 1e-12
-figure.suptitle("The same pairs on three schedules (grey: the model before)", x=0.01, ha="left", fontweight="bold")
+        followed[what] = path, D(start, 1.0), S, error
+    assert C < 1e-20  # of the rectified one
+    assert error < 1e-12
+
+figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")  # on the last schedule, VP
+COLORS = [style.PATH_COLORS[b % 6] for b in range(len(eps))]
+for ax, what, title in zip(
+    axes,
+    followed,
+    ("Before: one jump misses by up to {error:.1f}", "Rectified: one jump lands on every end"),
+    strict=False,
+):
+    path, at_noise, S, error = followed[what]
+    jumps = torch.stack([td.jump(at_noise, t)[:, 0] for t in path.ts])
+    for b, color in enumerate(COLORS):
+        ax.plot(path.ts, path.xs[:, b, 0], color=color, lw=2)
+        ax.plot(path.ts, jumps[:, b], color=style.INK, lw=1, ls=":")
+    ax.scatter(torch.zeros(len(eps)), jumps[-1], marker="x", s=60, color=style.INK, zorder=3, clip_on=False)
+    ax.set(xlim=(1, 0), ylim=(-3.6, 3.6), xlabel=style.TIME_LABEL, ylabel="x", title=title.format(error=error))
+    ax.text(0.97, 3.2, f"S = {S:.1f}")
+axes[0].plot([], [], color=style.GREY, lw=2, label="the path, in 200 steps")
+axes[0].plot([], [], "x:", color=style.INK, label="one jump, as it goes")
+axes[0].legend(loc="lower left")
+path, snr = followed["rectified"][0], torch.exp(schedule.lam(followed["rectified"][0].ts))
+near = snr <= 2.5
+for b, color in enumerate(COLORS):
+    axes[2].plot(snr[near], (path.xs[:, b, 0] / schedule.sigma(path.ts))[near], color=color, lw=2)
+axes[2].set(xlim=(0, 2.5), xlabel=style.SNR_LABEL, ylabel="y = x/σ", title="Why: the same, as x/σ against α/σ")
+figure.suptitle("The more bent paths are the ones that one jump follows exactly", x=0.01, ha="left", fontweight="bold")
 plt.show()
-head = (
-    "| schedule | model | straightness S (0: straight) | first-orderness C (0: first order) | largest error of one "
-    "jump |"
-)
+head = "| schedule | model | S (0: straight in t) | C (0: first order) | largest error of one jump |"
 display(Markdown("\n".join([head, "|---" * 5 + "|", *lines])))
 
 # %% [markdown]
-# **Curved, more than the model before, and still exact in one jump.** Only on the linear schedule are the paths
-# straight lines. What rectified models share is not $S=0$ (straight in $t$) but $C=0$ ($\hat x_0,\hat\varepsilon$
-# constant along a path), and the straight lines of the lower row.
-#
+# **Curved, more than the model before, and still exact in one jump.** $S$ measures how much $dx/dt$ varies along a path
+# (0: straight at constant speed), $C$ how much $\hat\varepsilon$ varies (0: first order). Only on the linear schedule
+# is $S=0$ as well. A jump keeps $\hat\varepsilon$, not $dx/dt$: it needs $C=0$, the straight lines on the right.
+
+# %% [markdown]
 # ## 2 · Break it: straight, and not first order
 #
 # A model on VP that moves every noise to its sample on a straight line at constant speed:
@@ -164,10 +176,10 @@ class Straight(td.Denoiser):
 vp = schedules["VP"]
 start = vp.mix(T, eps, 1.0)
 straight = Straight(vp, noise, data)
-_, S_straight, _, euler_error = judged(straight, start, T, "euler")  # Euler's step in t follows a straight line
-_, _, C_straight, jump_error = judged(straight, start, T)
+_, S_straight, _, euler_error = measured(straight, start, T, "euler")  # Euler's step in t follows a straight line
+_, _, C_straight, jump_error = measured(straight, start, T)
 moved = td.Rescheduled(Rectified(vp, noise, data), td.Linear())
-_, S_moved, _, moved_error = judged(moved, eps, T)
+_, S_moved, _, moved_error = measured(moved, eps, T)
 print(f"straight lines on VP: S = {S_straight:.1g}, C = {C_straight:.2g}")
 print(f"  one Euler step in t is off by {euler_error:.1g}, one jump (DDIM) by {jump_error:.2g}")
 print(
@@ -179,11 +191,11 @@ key["straight on VP: C"], key["straight on VP: one jump"] = C_straight, jump_err
 
 # %% [markdown]
 # Perfectly straight, and a jump misses by units: neither property implies the other. First order is a property of
-# $z=x/\alpha$ against NSR: straight lines in $x$ at constant speed have it on the linear schedule, and on that one
-# only.
+# $z=x/\alpha$ against NSR: straight lines in $x$ at constant speed have it where $\alpha$ and $\sigma$ are linear in
+# $t$, and nowhere else.
 #
 # The way back: moving a first-order *model* to another schedule keeps $z$ against NSR, so on the linear schedule it is
-# straight. (What is left of $S$: VP's noise still holds 0.7 % signal.)
+# straight. (What is left of $S$: VP's noise still holds a little signal, $\alpha_1>0$.)
 
 # %% [markdown]
 # ## 3 · The algorithm, line by line
@@ -341,27 +353,31 @@ for ax, steps in zip(axes, (1, 2), strict=True):
 axes[0].set_ylabel("RMS distance to the teacher's own ends")
 axes[0].legend(fontsize=9)
 plt.show()
-judged_live = {}
+measured_live = {}
 for name, D in live.items():
     path = td.solve(D, start, 50, **by_euler)
     S, C = straightness(path, normalised=True), first_orderness(path, D.schedule, normalised=True)
-    judged_live[name] = S, C, paired_error(td.solve(D, start, 1, **by_euler).end, goal).rms
-rows = [f"| {name} | {S:.2g} | {C:.2g} | {gap:.2f} |" for name, (S, C, gap) in judged_live.items()]
+    measured_live[name] = S, C, paired_error(td.solve(D, start, 1, **by_euler).end, goal).rms
+rows = [f"| {name} | {S:.2g} | {C:.2g} | {gap:.2f} |" for name, (S, C, gap) in measured_live.items()]
 head = "| after 1000 updates | straightness S | first-orderness C | one jump: RMS distance to the teacher's 50 steps |"
 display(Markdown("\n".join([head, "|---" * 4 + "|", *rows])))
-before, ours = judged_live["the teacher, before"], judged_live["Rectified Diffusion, loss in $x_0$"]
+before, ours = measured_live["the teacher, before"], measured_live["Rectified Diffusion, loss in $x_0$"]
 assert ours[0] > before[0]
-assert ours[1] < 0.05 * before[1]
-assert ours[2] < judged_live["Rectified Diffusion, loss in ε"][2]
-assert judged_live["control: fresh noise, loss in $x_0$"][2] > 3 * ours[2]
+assert ours[1] < 0.02 * before[1]
+by_flow, by_diffusion = (curves[name] for name in ("rectified flow", "Rectified Diffusion, loss in $x_0$"))
+print(f"two steps, after 1000 updates: {by_flow[2][-1][1]:.2f} (rectified flow), {by_diffusion[2][-1][1]:.2f}")
+assert by_flow[1][-1][1] < by_diffusion[1][-1][1]
+assert ours[2] < measured_live["Rectified Diffusion, loss in ε"][2]
+assert measured_live["control: fresh noise, loss in $x_0$"][2] > 3 * ours[2]
 
 # %% [markdown]
 # **Curvier than before, and good in one jump.** Rectified Diffusion's $S$ *rose*, its $C$ fell by two orders of
 # magnitude. Fresh noise changes little.
 #
 # *Who learns faster?* Slides 29 to 31 say Rectified Diffusion. Here, with one seed, rectified flow is ahead by one
-# step, nobody by two: $F\approx\alpha\varepsilon-\sigma x_0$ is nearly a velocity, and a ring's noise goes outwards on
-# nearly straight ways. The deck's networks predict $\varepsilon$: section 7 shows what such a head must unlearn.
+# step; by two the curves cross. $F\approx\alpha\varepsilon-\sigma x_0$ is nearly a velocity, and a ring's noise goes
+# outwards on nearly straight ways. The deck's networks predict $\varepsilon$: section 7 shows what such a head must
+# unlearn.
 
 # %% [markdown]
 # ## 4 · A network that was trained longer
@@ -510,8 +526,8 @@ assert 0.01 < key["eps of a pair, the noise itself: paired"] < key["eps of a pai
 # ## 6 · Which loss?
 #
 # Algorithm 4 squares $\hat\varepsilon-\varepsilon$; the published code compares $\hat x_0$ with $x_0$. At one state
-# $\hat x_0-x_0=-\mathrm{NSR}\,(\hat\varepsilon-\varepsilon)$: they differ by a **weight** NSR². In $v$ (where
-# $\alpha^2+\sigma^2=1$) it is $1/\alpha^2$.
+# $\hat x_0-x_0=-\mathrm{NSR}\,(\hat\varepsilon-\varepsilon)$: a **weight** NSR². For $v=\alpha\varepsilon-\sigma x_0$
+# (section 3's $F$; not 07's $v$, the velocity) it is $1/\alpha^2$, if $\alpha^2+\sigma^2=1$.
 
 # %%
 rng = torch.Generator().manual_seed(SEED)
@@ -540,17 +556,15 @@ print(
     f"both identities hold to {rounding:.0e}; at t = 1 the weight NSR² is {heaviest:.1f}, at t = 0.5 "
     f"{float(sd.nsr(one_time / 2)) ** 2:.2f}"
 )
-print(f"an error of 0.05 in ε at t = 1 is an error of {0.05 * math.sqrt(heaviest):.2f} in the sample of one step")
 
 # %% [markdown]
-# Few steps depend on $\hat x_0$ at the noisiest level, to which the mean square in $\varepsilon$ gives little weight.
-# That is what section 3 showed.
+# Few steps depend on $\hat x_0$ at the noisiest level, to which the square in $\varepsilon$ gives little weight: so the
+# loss in $x_0$ gave the better jump in section 3.
 #
 # ## 7 · Where does rectified flow lose its head start?
 #
-# It changes **two** things, schedule and kind. How wrong is a student before its first update? The exact denoiser of
-# the ring writes its output as one kind; we read it as the student's kind on the student's schedule, at the same noise
-# level:
+# It changes **two** things, schedule and kind of prediction. How wrong is a student before its first update? The ring's
+# exact denoiser writes one kind; we read it as the student's kind, on its schedule, at equal noise:
 
 # %%
 exact = ring.mixture.denoiser(table)
@@ -747,8 +761,8 @@ first-order model is first order on every schedule |
 off after one jump, as before training; where $\\alpha_1>0$ the stored noise itself is \
 {key["eps of a pair, the noise itself: paired"]:.2f} off, the chord exact |
 | Algorithm 4: loss in ε | in $x_0$ it weighs an error in ε by NSR², {heaviest:.0f} at t = 1 of Stable Diffusion's \
-table. Trained live, one jump is {judged_live["Rectified Diffusion, loss in ε"][2]:.2f} off with it and \
-{judged_live["Rectified Diffusion, loss in $x_0$"][2]:.2f} with the code's |
+table. Trained live, one jump is {measured_live["Rectified Diffusion, loss in ε"][2]:.2f} off with it and \
+{measured_live["Rectified Diffusion, loss in $x_0$"][2]:.2f} with the code's |
 | it trains faster than rectified flow, because schedule and kind stay | not from section 3's $F$: after 16 updates \
 one jump is {curves["rectified flow"][1][2][1]:.2f} off for rectified flow, \
 {curves["Rectified Diffusion, loss in $x_0$"][1][2][1]:.2f} for Rectified Diffusion. From an ε-teacher the \

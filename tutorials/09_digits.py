@@ -32,6 +32,7 @@ import math
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
+from matplotlib.transforms import Bbox
 
 from toydiff.runs import zoo
 from toydiff.catalog import METHODS
@@ -40,9 +41,6 @@ from toydiff.measure import frechet_distance
 from toydiff.plots import static, style
 from toydiff.problems import problem
 from toydiff.problems.digits import TEACHER_ID, Features
-
-# %% [markdown]
-# House notation: $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data; a guidance scale $g=1$ is off.
 
 # %%
 SEED = 0
@@ -54,7 +52,8 @@ key = {}  # numbers for the tables below
 # %% [markdown]
 # ## 1 · The lesson in one picture
 #
-# One column, one noise. The top row takes 50 calls of the teacher; the rows below one call of a student each.
+# One column, one noise. The top row takes 50 calls of the teacher; the rows below one call of a student each. Notation:
+# $x_t=\alpha_t x_0+\sigma_t\varepsilon$, $t=1$ noise, $t=0$ data; a guidance scale $g=1$ is off.
 
 # %%
 digits = problem("digits")
@@ -254,16 +253,35 @@ display(Markdown("\n".join(["| n | distance | floor | ratio | excess |", "|---" 
 excess = {n: d - floors[n].mean for n, d in by_n.items()}
 key |= {f"excess of a shift, n = {n}": excess[n] for n in (100, 1000)}
 assert abs(excess[100] / excess[1000] - 1) < 0.1
+
+
+def spread_of(row):
+    """What a row's distance varies by: the floor's spread, or that of its own five groups where it is larger."""
+    return max(row["floor_std"], row["distance_std"] or 0.0)
+
+
+def ahead(a, b):
+    """Whether a is ahead of b: its excess is smaller by more than the spreads of both together."""
+    excess_a, excess_b = (row["distance"] - row["floor"] for row in (a, b))
+    return excess_b - excess_a > spread_of(a) + spread_of(b)
+
+
+floor_of_rows, spread_of_floor = rows[0]["floor"], rows[0]["floor_std"]
+print(f"stored rows: floor {floor_of_rows:.2f} ± {spread_of_floor:.2f}; ahead: by {2 * spread_of_floor:.2f} at least")
 assert by_n[1000] / floors[1000].mean > 3 * by_n[100] / floors[100].mean
 
 # %% [markdown]
-# In this lesson, what is measured live has 100 images. The stored rows have 5000, in five groups of 1000, so that their
-# floor is that of 1000 and they have a spread. Where the two meet they are compared by their excess.
+# What is measured live in this lesson has 100 images. The stored rows have 5000, in five groups of 1000: their floor is
+# that of 1000, and they have a spread.
 #
+# **The rule:** one model is *ahead* of another only if its excess is smaller by more than *both* spreads together. A
+# row's spread is the floor's, or its own groups' if that is larger (`ahead`). Anything less is a draw.
+
+# %% [markdown]
 # ## 4 · The teacher
 #
 # A UNet with attention at 7 × 7, trained on the 4000 digits with their labels on Stable Diffusion's table; it predicts
-# $v$. The same noise by more and more steps, guided:
+# $v=\alpha\varepsilon-\sigma x_0$. The same noise by more and more steps, guided:
 
 # %%
 about = teacher.about
@@ -330,37 +348,74 @@ static.digits(drawn[4], title="4 steps: also of those that are made for one")
 # %% [markdown]
 # ## 6 · What they measure, and what they cost
 #
-# **NFE** is what a sample costs afterwards. **Passes** are what the student cost before: its own updates, its teacher's
-# calls, its pairs, *and* the students that it began with (a backward pass counts 2). The teacher itself is left out
-# of the students' figures, since all have it; its own row shows its own.
+# **NFE** is what a sample costs afterwards. **Passes** are what the student cost before, in images through a network: a
+# forward pass counts 1, a backward pass 2, a teacher's call 1, in updates and pairs. `own` is its own training, `in
+# all` adds the student that it *began with*, and that one's beginnings. The teacher is left out of the students'
+# figures, since all have it.
 
 # %%
 lines = []
 for row in rows:
     made = models[row["id"]].about
-    before = [short[i] for i in dict.fromkeys((made["start"], made["teacher"])) if i not in (None, TEACHER_ID)]
+    before = made["base"] if made["base"] not in (None, TEACHER_ID) else None
     lines.append(
-        f"| {short[row['id']]} | {', '.join(before) or '—'} | {row['steps']} | {row['nfe']} | {row['distance']:.2f} ± "
-        f"{row['distance_std']:.2f} | {row['distance'] - row['floor']:.2f} | {row['distance'] / row['floor']:.1f} | "
-        f"{100 * row['accuracy']:.1f} % | {made['passes_in_all'] / 1e6:.2f} |"
+        f"| {short[row['id']]} | {short.get(before, '—')} | {row['solver']} | {row['steps']} | {row['nfe']} | "
+        f"{row['distance']:.2f} ± {row['distance_std']:.2f} | {row['distance'] - row['floor']:.2f} | "
+        f"{100 * row['accuracy']:.1f} % | {made['passes'] / 1e6:.2f} | {made['passes_in_all'] / 1e6:.2f} |"
     )
-head = "| weights | made with | steps | NFE | distance | excess | / floor | accuracy | million passes |"
-display(Markdown("\n".join([head, "|---" * 9 + "|", *lines])))
-print(f"floor {rows[0]['floor']:.2f} ± {rows[0]['floor_std']:.2f}; two rows nearer than that are not ranked")
+head = "| weights | began with | solver | steps | NFE | distance | excess | accuracy | million passes: own | in all |"
+display(Markdown("\n".join([head, "|---" * 10 + "|", *lines])))
+
+
+def costs(id_):
+    """A student's own passes, and those of the students before it."""
+    while id_ not in (None, TEACHER_ID):
+        made = models[id_].about
+        yield f"{made['passes'] / 1e6:.2f} ({short[id_]})"
+        id_ = made["base"]
+
+
+for name in ("cd", "pcm", "adversarial"):
+    in_all = models[f"digits-{name}"].about["passes_in_all"] / 1e6
+    print(f"million passes of {name}: {' + '.join(costs(f'digits-{name}'))} = {in_all:.2f}")
+
+
+def priced(row):
+    return f"{short[row['id']]} ({models[row['id']].about['passes_in_all'] / 1e6:.2f} million)"
+
+
+first = {}
+for calls in (1, 4):
+    few = sorted((row for row in rows if row["nfe"] == calls), key=lambda row: row["distance"])
+    first[calls] = [row for row in few if not ahead(few[0], row)]
+    draws = ", ".join(map(priced, first[calls][1:])) or "none"
+    print(f"best in {calls} call{'s' * (calls > 1)}: {priced(first[calls][0])}; a draw with it: {draws}")
+top = next(row for row in rows if row["id"] == TEACHER_ID and row["steps"] == 25)
+for what, other in ("the best in 1 call", first[1][0]), ("the best in 4 calls", first[4][0]):
+    print(f"is the teacher in {top['nfe']} calls ahead of {what}? {'yes' if ahead(top, other) else 'no'}")
+assert [short[row["id"]] for calls in (1, 4) for row in first[calls]] == ["adversarial", "progressive", "pcm", "cd"]
+assert max(one_call, key=lambda row: models[row["id"]].about["passes_in_all"]) is first[1][0]
+
+# %% [markdown]
+# **What did CD cost?** Not its own training alone: it began with Rectified Diffusion's weights, and these had to be
+# made. Whoever has nothing but the teacher pays the sum (printed); whoever has that student already pays `own`. When
+# methods are compared the sum counts, or one method's work would be credited to another. (Pairs that two trainings
+# share, such as naive's and dmd's, are counted for each.)
 
 # %%
 figure, ax = plt.subplots(figsize=(11, 6), layout="constrained")
 for id_, model in models.items():
-    card = METHODS[model.about["method"]]
-    found_ = sorted((row["nfe"], row["distance"] / row["floor"]) for row in model.about["rows"])
-    ax.loglog(
-        *zip(*found_, strict=True),
-        color=card.color,
-        marker=card.marker,
-        ls=style.LINES[card.dash],
-        lw=1.6,
-        label=short[id_],
-    )
+    card, solvers = METHODS[model.about["method"]], list(dict.fromkeys(row["solver"] for row in model.about["rows"]))
+    for solver in solvers:
+        own_rows = [row for row in model.about["rows"] if row["solver"] == solver]
+        ax.loglog(
+            *zip(*sorted((row["nfe"], row["distance"] / row["floor"]) for row in own_rows), strict=True),
+            color=card.color,
+            marker=card.marker,
+            ls=style.LINES[card.dash] if solver == solvers[0] else ":",
+            lw=1.6,
+            label=short[id_] + (f", {solver}" if len(solvers) > 1 else ""),
+        )
 ax.axhline(1, color=style.FLOOR_COLOR, ls="--", label="floor: held-out digits")
 ax.set(xlabel=style.NFE_LABEL, ylabel="distance / floor")
 ax.set_title("The best students need one to four calls")
@@ -377,16 +432,17 @@ plt.show()
 
 # %%
 figure, axes = plt.subplots(2, 1, figsize=(11, 10), layout="constrained")
+to_label = {}
 for axis, steps in zip(axes, (1, 4), strict=True):
     shown = sorted((row for row in rows if row["steps"] == steps), key=lambda row: row["distance"])
     beyond = [row for row in shown if row["distance"] > 60 * row["floor"]]
-    for k, row in enumerate(shown[: len(shown) - len(beyond)]):
+    points = []
+    for row in shown[: len(shown) - len(beyond)]:
         made = models[row["id"]].about
         card, at = METHODS[made["method"]], (made["passes_in_all"] / 1e6, row["distance"] / row["floor"])
         axis.loglog(*at, color=card.color, marker=card.marker, ms=9, ls="")
-        place = {"xytext": (8, 3), "ha": "left"} if k % 2 else {"xytext": (-8, -9), "ha": "right"}
-        axis.annotate(short[row["id"]], at, textcoords="offset points", fontsize="small", **place)
-    top = next(row for row in rows if row["id"] == TEACHER_ID and row["steps"] == 25)
+        points.append((short[row["id"]], at))
+    to_label[axis] = points
     axis.axhline(top["distance"] / top["floor"], color=style.GREY, ls=":", label="the teacher in 50 calls")
     axis.axhline(1, color=style.FLOOR_COLOR, ls="--", label="floor: held-out digits")
     for row in beyond:
@@ -399,15 +455,34 @@ for axis, steps in zip(axes, (1, 4), strict=True):
     axis.margins(x=0.15)
 axes[0].legend(fontsize="small")
 figure.suptitle("What a student cost, and what it gives", x=0.01, ha="left", fontweight="bold")
+figure.canvas.draw()  # from here on it is known how much room a label takes
+PLACES = [(9, -4, "left"), (-9, -4, "right"), (6, 7, "left"), (-6, 7, "right"), (6, -16, "left"), (-6, -16, "right")]
+for axis, points in to_label.items():
+    boxes = [Bbox.from_bounds(*(axis.transData.transform(at) - 9), 18, 18) for _, at in points]
+    taken = list(boxes)
+    for k, (_, at) in enumerate(points):
+        here = [m for m, box in enumerate(boxes) if abs(box.min - boxes[k].min).max() < 6]  # they share a label
+        if here[0] < k:
+            continue
+        names_here = ", ".join(points[m][0] for m in here)
+        for dx, dy, side in PLACES:
+            label = axis.annotate(names_here, at, (dx, dy), textcoords="offset points", ha=side, fontsize="small")
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken) or (dx, dy, side) == PLACES[-1]:
+                break
+            label.remove()
+        taken.append(box)
 plt.show()
 
 # %% [markdown]
+# It does: it pays for three trainings. In one call nothing draws with it; in four `progressive`, `pcm` and `cd` draw,
+# and the first costs least.
+#
 # ## 7 · The deck's table beside ours
 #
-# Slide 31, row by row, beside the same methods here. (Its CLIP score stands beside our accuracy.) "Rectified Diffusion
-# (CD)" is lesson 10's; the two SDXL rows have no counterpart. What our files have not measured is measured live with
-# 100 images. Only **directions** can be compared: a direction counts as *not decided* where our two excesses differ by
-# less than twice the floor's own spread.
+# Slide 31 beside the same methods (accuracy for its CLIP score). "Rectified Diffusion (CD)" is lesson
+# 10's; SDXL's rows have no counterpart. What our files lack is measured live with 100 images. Only **directions**
+# compare, by section 3's rule: *not decided* if neither is ahead.
 
 # %%
 RF, RD, DISTILL = "Rectified Flow", "Rectified Diffusion", "Rectified Flow (Distill)"
@@ -438,16 +513,13 @@ measured = {}
 for method, steps in SLIDE:
     id_ = OURS[method]
     row = next((row for row in rows if row["id"] == id_ and row["steps"] == steps), None)
-    if row is None and steps <= 4:
+    if row is None:
         (row,) = runs.evaluate(models[id_], digits, steps=(steps,), n=LIVE, seed=SEED)
-    if row is not None:
-        measured[method, steps] = row
+    measured[method, steps] = row
 lines = []
 for (method, steps), (fid, clip) in SLIDE.items():
-    row = measured.get((method, steps))
-    text = "not measured | | | |"
-    if row is not None:
-        text = f"{row['distance'] - row['floor']:.2f} | {100 * row['accuracy']:.1f} % | {row['nfe']} | {row['n']} |"
+    row = measured[method, steps]
+    text = f"{row['distance'] - row['floor']:.2f} | {100 * row['accuracy']:.1f} % | {row['nfe']} | {row['n']} |"
     lines.append(f"| {method} | {steps} | {fid:g} | {clip:g} | {text}")
 head = "| method | steps | FID, slide | CLIP, slide | excess, ours | accuracy | NFE | n |"
 display(Markdown("\n".join([head, "|---" * 8 + "|", *lines])))
@@ -471,10 +543,7 @@ for good, bad in DIRECTIONS:
     assert SLIDE[good][0] < SLIDE[bad][0]
     a, b = measured[good], measured[bad]
     better, worse = (row["distance"] - row["floor"] for row in (a, b))
-    unsure = 2 * max(row["floor_std"] for row in (a, b))
-    verdict = (
-        "not decided" if abs(worse - better) < unsure else "**the same**" if better < worse else "**the other way**"
-    )
+    verdict = "**the same**" if ahead(a, b) else "**the other way**" if ahead(b, a) else "not decided"
     verdicts.append(verdict)
     names_ = " before ".join(f"{method}, {steps}" for method, steps in (good, bad))
     lines.append(f"| {names_} | {SLIDE[good][0]:g} < {SLIDE[bad][0]:g} | {better:.2f} < {worse:.2f}? | {verdict} |")
@@ -502,7 +571,8 @@ display(
 | the teacher in 25 steps is the upper bound | {full["distance"] / full["floor"]:.2f} floors, accuracy \
 {100 * full["accuracy"]:.1f} %, at {full["nfe"]} NFE (guided) |
 | one to four steps come near to it | best with at most 4 calls: {short[best["id"]]}, {best["nfe"]} NFE, \
-{best["distance"] / best["floor"]:.2f} floors, accuracy {100 * best["accuracy"]:.1f} % |
+{best["distance"] / best["floor"]:.2f} floors, accuracy {100 * best["accuracy"]:.1f} %; the teacher is \
+{"" if ahead(full, best) else "not "}ahead of it |
 | Rectified Diffusion before rectified flow, and the other directions | {tally["**the same**"]} of \
 {len(DIRECTIONS)} as on the slide, {tally["**the other way**"]} the other way, {tally["not decided"]} not decided |
 | FID ranks them | the distance is 0 for the training set itself, \
@@ -589,7 +659,7 @@ except NotImplementedError:
 # ## You can now
 #
 # * break a ruler before you trust it, and say what it does not see;
-# * read a table of distances: n, the floor and its spread, and what a student began with;
+# * read a table of distances: n, the floor, who is ahead and who is not, and what a student began with;
 # * say which method to take for one call, and which for four, and what each costs.
 #
 # In the app: *Digits*. Next: consistency models (10).

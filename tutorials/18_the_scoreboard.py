@@ -26,6 +26,7 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
+import itertools
 import math
 import statistics
 
@@ -60,9 +61,10 @@ title = f"{name}: {plan['budget']:,} network passes each, {plan['seeds']} seeds"
 display(static.scoreboard(rows, title=title))
 
 # %% [markdown]
-# **A row is a method, a panel a number of steps. Left is better; the dashed line is the distance of true samples.** In
-# all panels the methods are in the order of the first. Follow the best one to the panels at its right: does it stay the
-# best? The table below says which entries lead, and which others noise cannot tell from them.
+# **A row is a method, a panel a number of steps. Left is better; the dashed line is the distance of true samples from
+# other true samples, the floor,** the band its deviation over ten pairs of sets. In all panels the methods are in the
+# order of the first. Follow the best one to the panels at its right: does it stay the best? The table below says which
+# entries lead, and which others noise cannot tell from them.
 
 # %%
 best = {steps: scoreboard.tied(board, steps) for steps in plan["steps"]}
@@ -250,7 +252,7 @@ axis.axhspan(1 - floor_std, 1 + floor_std, color=style.CONTEXT_COLOR, alpha=0.6,
 axis.axhline(1, color=style.FLOOR_COLOR, ls="--")
 axis.set_xticks(range(len(distances)), list(distances), rotation=60, ha="right", fontsize=8)
 axis.set(yscale="log", ylabel="distance / floor, one step")
-axis.set_title("Every training of the board; the band is the floor's own deviation")
+axis.set_title("Every training of the board; the band is the floor's own deviation (ten pairs of true sets)")
 plt.show()
 assert fooled > len(distances) / 4, "the control bites: without seeds chance ranks methods"
 
@@ -298,14 +300,72 @@ plt.show()
 # %% [markdown]
 # ## 5 · What a call buys
 #
-# The same rows against calls a sample. The grey steps are the *Pareto front*: no row has both fewer calls and a lower
-# distance.
+# The same rows against calls a sample, a panel a family; the other families are grey. The black steps are the *Pareto
+# front*: no row has both fewer calls and a lower distance.
+#
+# **Predict before you run.** Which family is good in one call, which only from four on, and which gets *worse* with
+# more?
 
 # %%
+FAMILIES = {
+    "one network, many steps": ("diffusion", "flow-matching", "guided"),
+    "whole paths become one step": ("naive", "instaflow", "progressive", "rectified-flow", "rectified-diffusion"),
+    "phases": ("perflow", "rectified-diffusion-phased", "multistep-consistency", "pcm"),
+    "consistency": ("cd", "ct", "ect", "sct", "lcm", scoreboard.RD_CD),
+    "two distributions": ("vsd", "swiftbrush", "dmd", "dmd2", "sim", "adversarial"),
+}
+assert sorted(itertools.chain(*FAMILIES.values())) == sorted(plan["methods"])
+curves = {}
+for row in sorted(rows, key=lambda row: row["nfe"]):
+    curves.setdefault(row["method"], []).append((row["nfe"], row["distance"] / row["floor"]))
 front = scoreboard.pareto(rows)
-display(static.scoreboard_cost(rows, front, title=title))
+steps_of_front = [row["nfe"] for row in front], [row["distance"] / row["floor"] for row in front]
+figure, axes = plt.subplots(2, 3, figsize=(13, 7.4), sharex=True, sharey=True, layout="constrained")
+for axis, (family, methods) in zip(axes.flat, [*FAMILIES.items(), ("the front", ())], strict=True):
+    for curve in curves.values():
+        axis.plot(*zip(*curve, strict=True), color=style.CONTEXT_COLOR, lw=0.8, zorder=1)
+    height = 0.0  # of the label below
+    for method, color in sorted(zip(methods, style.PATH_COLORS, strict=False), key=lambda one: curves[one[0]][-1][1]):
+        axis.plot(*zip(*curves[method], strict=True), "o-", color=color, lw=2, ms=5)
+        height = max(curves[method][-1][1], 1.25 * height)
+        axis.text(1.12 * curves[method][-1][0], height, method, color=color, va="center", fontsize=9)
+    axis.axhline(1, color=style.FLOOR_COLOR, ls="--", lw=1)
+    axis.set(xscale="log", yscale="log", title=family)
+    axis.set_xticks(plan["steps"], plan["steps"])
+    axis.set_yticks([1, 2, 5, 10, 20], [1, 2, 5, 10, 20])
+    axis.minorticks_off()
+axes[1, 2].step(*steps_of_front, where="post", color=style.INK, lw=3)
+axes[1, 2].plot(*steps_of_front, "o", color=style.INK)
+for row in front:
+    axes[1, 2].annotate(
+        f"{row['method']}, {row['nfe']}", (row["nfe"], row["distance"] / row["floor"]), (4, 8),
+        textcoords="offset points", rotation=50, fontsize=9,
+    )  # fmt: skip
+for axis in axes[1]:
+    axis.set_xlabel(style.NFE_LABEL)
+for axis in axes[:, 0]:
+    axis.set_ylabel("distance / floor")
+plt.show()
 print("on the front: " + ", ".join(f"{row['method']} in {row['nfe']}" for row in front))
+print(f"fewest calls until the distance is within the floor's own deviation, {1 + floor_std:.2f} floors:")
+for family, methods in FAMILIES.items():
+    first = {m: next((str(calls) for calls, over in curves[m] if over <= 1 + floor_std), "never") for m in methods}
+    print(f"  {family:28} " + ", ".join(f"{method} {calls}" for method, calls in first.items()))
 key["rows on the front"] = len(front)
+
+# %% [markdown]
+# **A student is good at the steps that it was trained for.** A phased student meets its edges only in its own number of
+# steps. Naive, InstaFlow and the generators of score distillation were trained at $t=1$ alone: a second step asks them
+# at a time that they never saw. Consistency models learn every $t$, and keep what they have in more steps.
+
+# %% [markdown]
+# **So which one?** Five answers from the board, and one that it cannot give, since there all cost the same: the
+# cheapest of the bundled students. *Without data* means that no training draws any (the teacher's own samples take its
+# place); *without a teacher's answers*, that none is asked while training, though the student may begin with its
+# weights. The last column is as good an answer as the second.
+
+# %%
+display(Markdown(choices.markdown(board)))
 
 # %% [markdown]
 # ## What the deck says / what we measured
@@ -343,8 +403,9 @@ display(
 #
 # Write the body of each stub; until then its check says "to do". Solutions: `tutorials/solutions/`.
 #
-# **1. Read the table.** A row is a dict with `method`, `steps`, `distance`, `teacher_calls`, `begins_with`. Return the
-# method with the least distance at `steps`, among those that `allowed(row)` lets pass.
+# **1. Ask the board yourself.** A row is a dict with `method`, `steps`, `distance`, `teacher_calls`, `begins_with`.
+# Return the method with the least distance at `steps`, among those that `allowed(row)` lets pass. The check asks three
+# questions that are not in section 5's table.
 
 
 # %%
@@ -354,22 +415,27 @@ def best_method(rows, steps, allowed=lambda row: True):
 
 
 # %%
-questions = [answer.question for answer in choices.answers(board)]
+questions = {
+    "without data, in two steps": (2, choices.no_data),
+    "without a teacher's answers, in one step": (1, choices.no_teacher),
+    "with no model before it, in eight steps": (8, choices.from_nothing),
+}
 try:
-    for answer in choices.answers(board):
-        steps, allowed = choices.QUESTIONS[answer.question]
+    for question, (steps, allowed) in questions.items():
+        able = [row["method"] for row in rows if row["steps"] == steps and allowed(row)]
+        right, *ties = (row["method"] for row in scoreboard.tied(board, steps, able))
         found = best_method(rows, steps, allowed)
-        assert found == answer.best["method"], f"not yet, {answer.question}: not {found}"
-        print(f"{answer.question}: {found}" + (f" (or {', '.join(answer.ties)})" if answer.ties else ""))
+        assert found == right, f"not yet, {question}: not {found}"
+        print(f"{question}: {found}" + (f" (or {', '.join(ties)})" if ties else ""))
     print("exercise 1: right")
 except NotImplementedError:
     print("questions:", "; ".join(questions))
     print("exercise 1: to do")
 
 # %% [markdown]
-# **2. The cheapest to train.** All rows of a board cost the same, so it cannot say. The bundled students did not: each
-# row has `id`, `distance` (its best in four steps or fewer) and `passes`. Return the `id` that cost least, among those
-# within `within` times the best distance.
+# **2. The cheapest to train, on digits.** Each row has `id`, `distance` (its best in four steps or fewer) and `passes`.
+# Return the `id` that cost least, among those within `within` times the best distance. How does the price rise as you
+# ask for more?
 
 
 # %%
@@ -380,12 +446,11 @@ def cheapest_student(students, within):
 
 # %%
 try:
-    right, students = choices.cheapest(name)
-    floor = students[0]["floor"]
-    above = [row | {"distance": max(row["distance"], floor)} for row in students]  # below the floor is luck
-    found = cheapest_student(above, choices.WITHIN)
-    assert found == right["id"], f"not yet: not {found}"
-    print(f"cheapest within {choices.WITHIN:g} times the best: {found}, {right['passes']:,} passes")
+    for within in (2.0, 1.2, 1.0):
+        right, students = choices.cheapest("digits", within)
+        found = cheapest_student(students, within)
+        assert found == right["id"], f"not yet: not {found}"
+        print(f"cheapest within {within:g} times the best: {found}, {right['passes']:,} passes")
     print("exercise 2: right")
 except NotImplementedError:
     print("exercise 2: to do")
