@@ -25,7 +25,7 @@ from toydiff.distill.lcm import lcm_loss
 from toydiff.nets import ClipMLP, FirstFrame
 from toydiff.problems import SequenceProblem, mixture, problem, sequence
 from toydiff.problems.sequences import lag_correlation, ring_clips
-from toydiff.training import Draws
+from toydiff.training import Draws, lr_factor
 
 FEW = {"updates": 12, "batch": 8, "warmup": 0, "ema": 0.5, "rank": 2, "intervals": 10}
 
@@ -135,6 +135,14 @@ def test_from_a_given_teacher_there_are_two_stages_at_the_fast_rate(what):
     assert rates == [0.1, 0.1, 0.5, 0.5]
 
 
+def test_the_fast_stages_may_be_short_and_each_stage_has_its_own_rise_and_fall(what):
+    r = few(what, changes={"updates": 24, "fast_updates": 2, "warmup": 1})
+    assert [turn.during for turn in r.training.turns] == [(0, 10), (10, 20), (20, 22), (22, 24)]
+    rates = [record.lr for record in r]
+    assert rates[:10] == rates[10:20] == [lr_factor(k, 10, 1) for k in range(10)]
+    assert rates[20:22] == rates[22:] == [lr_factor(k, 2, 1) for k in range(2)]
+
+
 def test_resumes_bit_for_bit(tmp_path, what):
     def set_up(folder, resume=False):
         torch.manual_seed(len(folder.name) + resume)
@@ -176,6 +184,7 @@ def test_a_killed_process_is_continued(tmp_path):
         ({"updates": 13}, "multiple of the 4 stages, got 13"),
         ({"rank": 0}, "rank"),
         ({"fast_lr": -1.0}, "fast_lr must be 0 or more"),
+        ({"fast_updates": -1}, "fast_updates must be a whole number >= 0"),
         ({"drop": 1.5}, "drop"),
         ({"target_start": "base"}, "unknown target_start 'base'; allowed: teacher, student"),
         ({"target_ema": 0.0}, "target_ema must lie above 0"),

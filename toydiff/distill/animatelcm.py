@@ -2,7 +2,7 @@
 of the deck).
 
 The networks are an image network, seen by every frame alone, and temporal layers between its own (`toydiff.nets`,
-`ClipNet`). They are trained in four stages of equally many updates, each with its own parameters, all others frozen:
+`ClipNet`). They are trained in four stages, each with its own parameters, all others frozen:
 
     1  base:     the image network, as a diffusion model of single frames; it begins as the problem's network is made
     2  teacher:  temporal layers on the base, as a diffusion model of clips: the video teacher
@@ -38,16 +38,19 @@ from .diffusion import diffusion_loss
 from .distances import distance
 from .lcm import LCMKnobs, lcm_loss
 
-STAGES = 4
+NAMES = ("base", "teacher", "image", "motion")
+STAGES = len(NAMES)
 BEGINNINGS = ("teacher", "student")
 
 
 @dataclass(frozen=True)
 class AnimateLCMKnobs(LCMKnobs):
-    """Those of LCM, of which `updates` is divided equally among the four stages, and:"""
+    """Those of LCM, of which `updates` is that of all stages together, and:"""
 
     updates: int = 4000
     """Updates of the optimizer."""
+    fast_updates: int = 0
+    """The most updates that line 3 has, and line 5, >= 0; lines 1 and 2 share the rest. 0 for four equal parts."""
     fast_lr: float = 0.0
     """The full learning rate in lines 3 and 5, >= 0; 0 is `lr`. What begins as a good model is soon lost at a high
     one."""
@@ -69,8 +72,9 @@ class AnimateLCMKnobs(LCMKnobs):
     """The probability, in [0, 1], that a clip's first frame is given in lines 2 and 5."""
 
     def check(self, problem) -> None:
-        """`ValueError` for a value out of range, and for updates that the stages cannot share equally."""
+        """`ValueError` for a value out of range, and for updates that the stages cannot share."""
         super().check(problem)
+        check_count(self.fast_updates, "fast_updates", 0)
         if check_number(self.fast_lr, "fast_lr") < 0:
             raise ValueError(f"fast_lr must be 0 or more, got {self.fast_lr:g}")
         check_count(self.rank, "rank")
@@ -156,10 +160,11 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
                 "animatelcm starts from a video teacher, such as a training of its own makes, or from nothing"
             )
         video.load_state_dict(start.state_dict())
-    own = ["base", "teacher"] if start is None else []
-    names = [*own, "image", "motion"]
-    d, stage = distance(knobs.distance, knobs.c), knobs.updates // len(names)
-    begins = {name: k * stage for k, name in enumerate(names)}
+    half, quarter = knobs.updates // 2, knobs.updates // STAGES
+    fast = half if start is not None else min(knobs.fast_updates or quarter, quarter)
+    edges = (0, half - fast, 2 * (half - fast), knobs.updates - fast, knobs.updates)
+    begins, ends = dict(zip(NAMES, edges, strict=False)), dict(zip(NAMES, edges[1:], strict=True))
+    d = distance(knobs.distance, knobs.c)
     net = type(plain)(**plain.config | {"guided": knobs.guidance, "rank": knobs.rank})
     student = LambdaDenoiser(net, problem.schedule, "v", data_std=problem.data_std)
     average, taught, target = EMA(student, knobs.ema), EMA(video, knobs.ema), EMA(student, knobs.target_ema, warm=False)
@@ -209,17 +214,17 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
         own, behind, above = given_first(x0, knobs.given, draws, student, theta_minus, slow)
         return lcm_loss(own, behind, above, knobs.intervals, d, x0, cond, draws, *g)  # 5
 
-    fast = knobs.fast_lr or knobs.lr
+    fast_lr = knobs.fast_lr or knobs.lr
     stages = {
         "base": (base_turn, list(plain.image.parameters()), knobs.lr),
         "teacher": (teacher_turn, plain.motion, knobs.lr),
-        "image": (image_turn, adapter, fast),
-        "motion": (motion_turn, net.motion, fast),
+        "image": (image_turn, adapter, fast_lr),
+        "motion": (motion_turn, net.motion, fast_lr),
     }
     turns = [
-        Turn(loss, params, lr, name=name, during=(begins[name], begins[name] + stage))
+        Turn(loss, params, lr, name=name, during=(begins[name], ends[name]))
         for name, (loss, params, lr) in stages.items()
-        if name in begins
+        if begins[name] < ends[name]
     ]
     return Training(
         student,
@@ -227,7 +232,6 @@ def animatelcm(problem, knobs, teacher=None, pairs=None, start=None) -> Training
         turns,
         {"target": target, "teacher average": taught},
         {"teacher": video},
-        period=stage,
         guidance_scale=None if knobs.guidance else 1.0,
     )
 
@@ -248,7 +252,8 @@ CARD = Card(
     only="sequences",
     recipes={
         "clips": {
-            "updates": 6000,
+            "updates": 3400,
+            "fast_updates": 200,
             "batch": 8,
             "frames": 8,
             "lr": 1e-3,

@@ -399,7 +399,6 @@ _RECIPES = [
         id=CLIPS_TEACHER_ID,
         method="animatelcm",
         problem="clips",
-        changes={"fast_lr": 0.0},
         steps=(25,),
         guidance_scale=GUIDANCE,
         base=TEACHER_ID,

@@ -81,7 +81,8 @@ def fit(
     - averages: follow their sources after each update;
     - clip: the largest norm of a turn's gradient, None for no limit;
     - warmup, decay, period: the learning rate rises over `warmup` updates and then decays, "cosine" or "constant"; this
-      repeats with each `period` of updates (None: the whole run);
+      repeats with each `period` of updates (None: the whole run). A turn that has a part of the run (`Turn.during`)
+      rises and decays within it;
     - watch: evaluates an average before the first update, every so many updates, and after the last; it may end the
       training early;
     - accumulate: in how many parts the gradient of a batch is computed, one after the other, to take less memory. The
@@ -122,11 +123,13 @@ def fit(
             state.measured.append(watch(0))
         while state.step < steps and not (watch is not None and watch.over):
             began = time.perf_counter()
-            factor = lr_factor(state.step % period, period, warmup, decay)
+            start, factor = state.step - state.step % period, 0.0
             losses, norms = {}, {}
             for turn, optimizer in zip(state.turns, state.optimizers, strict=True):
                 if not turn.takes_part(state.step):
                     continue
+                begin, end = turn.during or (start, start + period)
+                factor = lr_factor(state.step - begin, end - begin, warmup, decay)
                 for group in optimizer.param_groups:
                     group["lr"] = turn.lr * factor
                 for _ in range(turn.repeats):
