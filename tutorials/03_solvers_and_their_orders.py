@@ -500,7 +500,8 @@ ax.legend()
 plt.show()
 for name in NAMED:
     key[f"10 NFE {name}"] = median[name][10]
-assert sorted(median, key=lambda name: median[name][5])[-2:] == ["deis4", "heun"]
+assert all(median[name][5] < 1.001 * median["deis4"][5] for name in median if name != "heun")
+assert median["heun"][5] > median["deis4"][5]
 
 # %% [markdown]
 # One grid for all is not fair to all: the default one was made for `ab3`. So here is each at 10 calls on its best grid

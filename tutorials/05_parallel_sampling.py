@@ -727,13 +727,12 @@ display(
 )
 by_method = {row["method"]: row for row in rows if row["steps"] == T}
 slower = by_method["picard"]["seconds"] / by_method["sequential"]["seconds"]
-faster = by_method["sequential"]["seconds_with_cost"] / by_method["picard"]["seconds_with_cost"]
+faster = by_method["sequential"]["calls"] / by_method["picard"]["calls"]
 print(
-    f"picard against step by step: {slower:.1f} times the seconds as measured, 1/{faster:.1f} of them with "
-    f"{1000 * COST:.0f} ms a call"
+    f"picard against step by step: {slower:.1f} times the seconds as measured; 1/{faster:.1f} of them where nothing "
+    "but calls takes time"
 )
-assert slower > 1
-assert faster > 1
+assert faster > 4
 for N in (5, 6, 8, 10):
     key[f"default solver, {N} rounds"] = float((td.solve(D, x, N).end - exact).norm(dim=1).median())
     print(
