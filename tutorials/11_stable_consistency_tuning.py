@@ -144,9 +144,80 @@ display(Markdown("\n".join([*rows, f"| *the integral* | *{true_reward:.4f}* | *0
 # all of the variance.
 
 # %% [markdown]
-# **Why CT does not settle.** Make the gap $\delta=n_t-n_r$ smaller. The bias falls as $\delta^2$. But reward and noise
-# are both multiples of $\delta$ (here 0.2): their ratio stays, while $1/\delta$ gaps have to be learnt one upon the
-# other. So a finer grid is less biased and *slower*: each gap's answer is drowned in the same noise, and passed on.
+# **Why CT does not settle.** No network now: $f$ is a *table*, a row for each of 12 noise levels, a column for each
+# place $x/\sqrt{1+t^2}$. An update moves the cells that 256 samples meet towards the mean of their targets, by a rate
+# $\eta$. The control is CD: the same table and samples, the exact mean reward.
+#
+# **Predict before you run.** Do both come to rest? If $\eta$ falls, does CT end where CD does?
+
+# %%
+places = torch.linspace(-4, 4, 161, dtype=torch.float64)
+ends_of = line.flow(ve, 80 * places[:, None], 1.0, 0.0)[:, 0]
+normal = (-places.square() / 2).softmax(0)
+
+
+def learnt_tables(reward, rate, N=12, updates=1200, batch=256):
+    """The table's last row, f(., 80), after each update. reward: "CD" or "CT"; rate: of the update k."""
+    draws, levels = torch.Generator().manual_seed(SEED), ve.sigma(td.time_grid(ve, N, "karras").flip(0))[:, None]
+    table = torch.zeros(len(levels), len(places), dtype=torch.float64)
+    table[0] = places  # f(x, 0) = x
+    t, r = levels[1:], levels[:-1]  # 0 to 80
+    for k in range(updates):
+        x0, eps = line.sample(batch, draws, dtype=torch.float64)[:, 0], torch.randn(batch, generator=draws).double()
+        x = x0 + t * eps  # (N, batch)
+        if reward == "CD":
+            times = ve.t_of_lam(-t.log()).expand_as(x).flatten()
+            eps = line.denoiser(ve)(x.flatten()[:, None], times).eps.view_as(x)
+        y = x + (r - t) * eps
+        column = ((y / (1 + r**2).sqrt() + 4) / 0.05).clamp(0, 159.99)
+        low, part = column.long(), column % 1
+        y = table[:-1].gather(1, low) * (1 - part) + table[:-1].gather(1, low + 1) * part  # f at the neighbour
+        met = ((x / (1 + t**2).sqrt() + 4) / 0.05).round().long().clamp(0, 160)
+        count = torch.zeros_like(table[1:]).scatter_add(1, met, torch.ones_like(x))
+        mean = torch.zeros_like(table[1:]).scatter_add(1, met, y) / count.clamp(min=1)
+        table[1:] += rate(k) * (mean - table[1:]) * (count > 0)
+        yield table[-1].clone()
+
+
+trained = {
+    "CD, η = 1": torch.stack(list(learnt_tables("CD", lambda k: 1.0))),
+    "CT, η = 1": torch.stack(list(learnt_tables("CT", lambda k: 1.0))),
+    "CT, η falls": torch.stack(list(learnt_tables("CT", lambda k: min(1.0, 40 / (k + 1))))),
+    "CT, η = 1, 48 levels": torch.stack(list(learnt_tables("CT", lambda k: 1.0, N=48))),
+}
+figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
+right.plot(places, ends_of, color=style.INK, lw=5, alpha=0.25, label="exact")
+table = [
+    "| | distance of the last 300 tables' mean to the exact map | how far a table is from that mean |",
+    "|---|---|---|",
+]
+for (name, tables), color in zip(trained.items(), (style.INK, style.SKY, style.VERMILLION, None), strict=True):
+    if color:
+        off = (normal * (tables - ends_of).square()).sum(1).sqrt()[::5]
+        left.plot(range(0, len(tables), 5), off, color=color, lw=1.2, label=name)
+        right.plot(places, tables[-1], color=color, lw=1.2, label=name)
+    mean = tables[-300:].mean(0)
+    key[f"table, {name}: offset"] = float((normal * (mean - ends_of).square()).sum().sqrt())
+    key[f"table, {name}: wander"] = float((normal * (tables[-300:] - mean).square()).sum(1).mean().sqrt())
+    table.append(f"| {name} | {key[f'table, {name}: offset']:.3f} | {key[f'table, {name}: wander']:.3f} |")
+left.set(xlabel="updates", ylabel="distance to the exact map", title="CT goes on moving", ylim=(0, 0.8))
+right.set(xlabel="place: noise", ylabel="f(x, 80)", title="The last tables", xlim=(-2.5, 2.5), ylim=(-3, 3.5))
+for axis in (left, right):
+    axis.legend()
+plt.show()
+display(Markdown("\n".join(table)))
+assert key["table, CT, η = 1: wander"] > 3 * key["table, CD, η = 1: wander"]
+assert key["table, CT, η falls: wander"] < 0.3 * key["table, CT, η = 1: wander"]
+assert key["table, CT, η = 1, 48 levels: offset"] < 0.8 * key["table, CT, η = 1: offset"]
+assert key["table, CT, η = 1, 48 levels: wander"] > 2 * key["table, CD, η = 1: wander"]
+assert key["table, CT, η falls: offset"] > 1.3 * key["table, CD, η = 1: offset"]
+
+# %% [markdown]
+# **CT has two troubles.** *Noise:* one sample stands for a mean, so no table is at rest: each row copies what the row
+# below happens to say. A falling $\eta$ averages that away. *Offset:* what then settles is the mean of $f(x_r)$, not
+# $f$ at the mean neighbour (lesson 10), and rounds the steps. A finer grid lessens both, the noise slowly: a gap
+# $\delta=n_t-n_r$ carries noise $\propto\delta$, and $1/\delta$ of them add up to $\sqrt\delta$. So: better
+# targets.
 
 # %% [markdown]
 # ## 3 · The estimator, derived (slide 17)
@@ -503,9 +574,10 @@ deviation {key["standard deviation of the reward, CT, one source"]:.3f}, SCT's \
 # ## You can now
 #
 # * derive slide 16's bootstrap and slide 17's weights, and say where each $\frac1n$ goes;
+# * say what noise a one-sample target carries, and what keeps CT from the exact map;
 # * say why the source must be in the batch, and what happens without it;
 # * write ECT and SCT in a dozen lines, and name what they share with CD and CT;
-# * say where a reference batch helps: in noise, early, in few dimensions.
+# * say where a reference batch helps.
 
 # %% [markdown]
 # ## Exercises

@@ -1,9 +1,9 @@
 """Solutions of lesson 12.
 
-3. An LCM was trained on guided steps: w is in its weights or given as an input, and its one answer is already pushed
-away from the unguided one. Guiding it by 7 multiplies: with 7 inside it is like 49 for the teacher. Samples leave the
-region where any network was trained. So an LCM gets g = 1 (or up to 2, if little guidance is inside), and the number
-that the teacher needs goes into its input for g.
+3. The scales multiply: 7.5 * 7.5, about 56. Samples leave the region where any network was trained, and few steps
+cannot lead back. An input of 1 does not help: that number was never trained, and even a student that knew it would be
+guided in its ends, which is not the end of a guided path (section 5: four long jumps go too far). One call a step, and
+the 7.5 goes into the input.
 
 4. With one phase an interval every jump ends at the next grid point, r = edge always, and the target is the teacher's
 own step: nothing is bootstrapped. The student is the teacher as a DDIM sampler of N steps. M = 1 is a consistency

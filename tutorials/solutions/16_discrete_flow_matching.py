@@ -11,8 +11,9 @@ left to agree on.
 import itertools
 
 
-def mismatch_by(kappas):
-    return sum((later - earlier) ** 2 for earlier, later in itertools.pairwise(kappas)) / 2
+def mismatch_by(kappas, K):
+    # both in one step, and then the second is right by luck alone, once in K
+    return (1 - 1 / K) * sum((later - earlier) ** 2 for earlier, later in itertools.pairwise(kappas))
 
 
 def mismatch_of_three(N):
