@@ -38,7 +38,7 @@ from IPython.display import HTML, Markdown, display
 from toydiff.catalog import METHODS
 from toydiff.distill.flow_matching import flow_matching_loss
 from toydiff.distill.rectified_flow import rectified_flow_loss
-from toydiff.measure import floor, sliced_wasserstein, straightness, wasserstein2
+from toydiff.measure import floor, paired_error, sliced_wasserstein, straightness, wasserstein2
 from toydiff.plots import interactive, static, style
 from toydiff.problems import problem
 from toydiff.runs import load, sample
@@ -96,16 +96,23 @@ plt.show()
 
 # %% [markdown]
 # **Crossing lines make curved paths; the curves' ends make lines that do not cross.** Left: noise and data are drawn
-# independently. A network sees only $(x_t,t)$. Where many lines pass through one point it cannot know on which one it
-# is, and least squares makes it answer their *mean* velocity, $v^\star(x,t)=\mathbb E[\varepsilon-x_0\mid x_t=x]$.
+# independently. Where many lines pass through one $(x_t,t)$, which is all that a network sees, least squares answers
+# with their *mean* velocity, $v^\star(x,t)=\mathbb E[\varepsilon-x_0\mid x_t=x]$.
 #
-# Second panel: following the means ends in the same distribution, but turns aside where lines crossed. One Euler step
-# along the first tangent misses.
+# Second: its path turns where lines crossed; one Euler step along the first tangent misses. Third: lines
+# between the *curves' ends*. On the line an ODE keeps the order, so they **never cross**. Fourth: wrong order.
 
 # %% [markdown]
-# Third: straight lines between the *ends of the curves*. On the line an ODE keeps the order of points, so they **never
-# cross**: each point knows its line. Fourth: one to one, in the wrong order.
+# **Why do the mean velocities lead to the same distribution?** (Liu et al., theorem 3.3.) For any smooth $\varphi$,
 #
+# $$\tfrac{d}{dt}\mathbb E\,\varphi(x_t)=\mathbb E[\nabla\varphi(x_t)\cdot\dot x_t]
+# =\mathbb E[\nabla\varphi(x_t)\cdot v^\star(x_t,t)]=-\textstyle\int\varphi\,\nabla\!\cdot(p_tv^\star)\,dx .$$
+#
+# (The mean given $x_t$ first, then by parts.) So $\partial_tp_t=-\nabla\!\cdot(p_tv^\star)$: the continuity equation
+# of points that move with $v^\star$ (lesson 00). They start with the density $p_1$, so they have $p_t$ at every $t$,
+# the data's at $t=0$. Only the *pairs* are new.
+
+# %% [markdown]
 # ## 2 · The algorithm, line by line
 #
 # Slide 24: Algorithm 1 (flow matching) and Algorithm 3 (rectified flow) differ in where the pair comes from. The rest
@@ -210,14 +217,15 @@ nets = {
 }
 start = torch.randn(SAMPLES, 2, generator=torch.Generator().manual_seed(SEED + 1))
 truths = [ring.sample(SAMPLES, 10**6 + k) for k in range(2)]
-fifty = {"solver": "ddim", "grid": "uniform"}  # Euler, on the linear schedule
+by_euler = {"solver": "ddim", "grid": "uniform"}  # Euler, on the linear schedule
 
 
 def apart(a, b):
     return sliced_wasserstein(a.double(), b.double(), projections=32)
 
 
-ground = floor(apart, lambda n, seed: ring.sample(n, seed), SAMPLES)
+PAIRS = 20  # of true sets, for the floor
+ground = floor(apart, lambda n, seed: ring.sample(n, seed), SAMPLES, seeds=range(PAIRS))
 
 
 def over_floor(cloud):
@@ -228,7 +236,7 @@ def over_floor(cloud):
 denoisers = {name: td.NetDenoiser(net, linear, "velocity") for name, net in nets.items()}
 display(
     static.reflow(
-        {name: td.solve(D, start[:40], 50, **fifty) for name, D in denoisers.items()},
+        {name: td.solve(D, start[:40], 50, **by_euler) for name, D in denoisers.items()},
         ring,
         one_step={name: walk(net, start[:40], 1) for name, net in nets.items()},
         title="Paths in 50 steps (lines), and where one step ends (rings)",
@@ -237,12 +245,15 @@ display(
 live = {name: [over_floor(walk(net, start, steps)) for steps in (1, 2, 4, 50)] for name, net in nets.items()}
 rows = [f"| {name} | " + " | ".join(f"{far:.1f}" for far in found) + " |" for name, found in live.items()]
 display(Markdown("\n".join(["| distance / floor | 1 step | 2 | 4 | 50 |", "|---" * 5 + "|", *rows])))
-print(f"spread of the floor: {ground.std / ground.mean:.1f} of it; within it nothing is ahead")
+print(
+    f"spread of the floor over {PAIRS} pairs of {SAMPLES:,} true samples: {ground.std / ground.mean:.1f} of it; "
+    "within it nothing is ahead"
+)
 assert live["round 1: reflow"][0] < 0.3 * min(live["round 0: flow matching"][0], live["control: fresh noise"][0])
 assert live["control: turned round"][2] > 2 * live["round 1: reflow"][2]
 
 # %% [markdown]
-# Reflow: any number of steps gives the same. Its 50 steps cannot be better than round 0's, whose samples are its data.
+# Reflow: any number of steps gives the same. It learns round 0's samples, errors included (section 5).
 #
 # *Fresh noise* is flow matching again. Good samples and good noise do not help: all lies in who is paired with whom.
 # *Turned round* is nearly right in one step, since at $t=1$ the point *is* the noise and nothing has crossed. In the
@@ -315,16 +326,14 @@ for steps in (1, 3):
     assert off < 1e-9 < before
 
 # %% [markdown]
-# One step, exact, for data that are far from Gaussian; and with three steps the same: "flexibility on inference steps"
-# (slide 21).
-
-# %% [markdown]
+# One step is exact, as are three: "flexibility on inference steps" (slide 21).
+#
 # ## 4 · In the plane: can lines cross there?
 #
-# A flow in the plane keeps no order, so nothing forbids that two lines between its ends meet at one place at the same
-# time. The test: is $\varepsilon\mapsto(1-t)\,T(\varepsilon)+t\,\varepsilon$ one-to-one for each $t$? Neighbouring
-# lines do not meet where the Jacobian $DT$ has no real eigenvalue $\le0$, for then $\det[(1-t)\,DT+t\,I]\ne0$. That is
-# local, so we also try all pairs of points of a lattice.
+# A flow in the plane keeps no order: two lines between its ends may meet at one place and time. The test: is
+# $\varepsilon\mapsto(1-t)\,T(\varepsilon)+t\,\varepsilon$ one-to-one for each $t$? Neighbouring lines do not meet where
+# the Jacobian $DT$ has no real eigenvalue $\le0$, for then $\det[(1-t)\,DT+t\,I]\ne0$. That is local, so we try all
+# pairs of a lattice too.
 
 
 # %%
@@ -382,8 +391,8 @@ assert key["nearest meeting, ring"] > 0.02 > turned
 # ## 5 · What rounds of reflow do on the ring
 #
 # Three networks of the library, trained longer: flow matching (round 0, also called 1-rectified flow), reflow on its
-# pairs (round 1) and on those of round 1 (round 2). **Straightness** $S$: how much the velocity varies along a path,
-# relative to its squared length; 0 is straight at constant speed.
+# pairs (round 1) and on those of round 1 (round 2). **Straightness** $S$: the mean square
+# of the velocity's change along a path, over that of its mean; 0: straight, at constant speed.
 #
 # **Predict before you run.** Which round gains most in one step? Does the transport cost
 # $\mathbb E|\varepsilon-x_0|^2$ keep falling?
@@ -396,14 +405,14 @@ rounds = {
     "round 2": load("ring-rectified-flow-2"),
 }
 x = linear.prior((48, 2), SEED)
-walks = {name: td.solve(model.denoiser, x, 50, **fifty) for name, model in rounds.items()}
-one_step = {name: td.solve(model.denoiser, x, 1, **fifty).end for name, model in rounds.items()}
+walks = {name: td.solve(model.denoiser, x, 50, **by_euler) for name, model in rounds.items()}
+one_step = {name: td.solve(model.denoiser, x, 1, **by_euler).end for name, model in rounds.items()}
 display(
     static.reflow(
         walks,
         ring,
         one_step=one_step,
-        title="Reflow on the ring: paths in 50 steps, and where one step ends (S: of these 48; the table: of 300)",
+        title="After one reflow, one step ends where 50 do (S is of these 48 paths)",
     )
 )
 two = ("round 0", "round 1")
@@ -426,10 +435,10 @@ def cost(ends):
     return float((ends - from_here).square().sum(1).mean()), wasserstein2(from_here, ends) ** 2
 
 
-paths = {"the exact flow": td.solve(D_ring, from_here, 50, **fifty)}
-paths |= {name: td.solve(model.denoiser, from_here.float(), 50, **fifty) for name, model in rounds.items()}
+paths = {"the exact flow": td.solve(D_ring, from_here, 50, **by_euler)}
+paths |= {name: td.solve(model.denoiser, from_here.float(), 50, **by_euler) for name, model in rounds.items()}
 curves = {
-    name: [over_floor(sample(model, on_ring, SAMPLES, n, **fifty)[0].end) for n in counts]
+    name: [over_floor(sample(model, on_ring, SAMPLES, n, **by_euler)[0].end) for n in counts]
     for name, model in rounds.items()
 }
 drawn_alone = 2 + float(ring.means.square().sum(1).mean() + ring.covariances.diagonal(dim1=1, dim2=2).sum(1).mean())
@@ -450,12 +459,31 @@ for name, values in curves.items():
     key |= {f"{name}, {n} steps": value for n, value in zip(counts, values, strict=True)}
 assert key["straightness, round 1"] < 0.5 * key["straightness, round 0"]
 assert key["round 1, 1 steps"] < 0.5 * key["round 0, 1 steps"]
+assert all(key[f"transport cost, {name}"] < 1.01 * key[f"least cost, {name}"] for name in paths)
+
+# %%
+net, last = round_0, walk(round_0, start, 50)
+flow_ends = td.solve(D_ring, start.double(), 50, keep="end").end.float()  # the exact flow, from the same noise
+off, moved = [paired_error(last, flow_ends).rms], [0.0]
+for k in range(1, 6):
+    net = train(net, of(eps, x0_hat if k == 1 else walk(net, eps, 50)), updates=300)
+    now = walk(net, start, 50)
+    off, moved, last = [*off, paired_error(now, flow_ends).rms], [*moved, paired_error(now, last).rms], now
+    key[f"live round {k}, off"] = off[-1]
+print("trained live, rounds 0 to 5, RMS distance to the exact flow: " + ", ".join(f"{value:.3f}" for value in off))
+print("RMS distance to the round before: " + ", ".join(f"{value:.3f}" for value in moved[1:]))
+long = [paired_error(paths[name].end.double(), paths["the exact flow"].end).rms for name in rounds]
+print("the library's three rounds, trained longer: " + ", ".join(f"{value:.3f}" for value in long))
+assert off == sorted(off), "each short round ends farther from the exact flow"
+assert max(long) < 1.1 * long[0]
 
 # %% [markdown]
-# **Transport cost.** Rectifying never raises $\mathbb E|\varepsilon-x_0|^2$, nor any other convex cost (Liu et al.,
-# theorem 3.5). The large fall is the *first* one, from independent pairs to those of the flow. What flow matching
-# leaves is all but the least cost that any pairing of these points can have. Later rounds buy straightness only. (Where
-# a later round's cost moves in the last digit, compare the column beside it: the samples differ a little, too.)
+# **Errors add up.** A perfect reflow keeps the distribution; a trained one adds its own error, and never sees the data
+# again. So (triangle inequality) the distance to the exact flow is at most the sum of all rounds' errors. Short rounds
+# raise it each time; long ones by too little to be seen.
+#
+# **Transport cost.** Rectifying never raises $\mathbb E|\varepsilon-x_0|^2$ (theorem 3.5). The *first* fall is large:
+# the flow's pairs cost nearly the least that these points allow.
 
 # %% [markdown]
 # ## 6 · InstaFlow: give up all times but one
