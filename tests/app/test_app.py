@@ -453,6 +453,31 @@ def test_an_address_that_is_late_does_not_undo_a_control():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("id_", "link", "key", "value"),
+    [
+        ("paths", {"steps": "6", "mixture": "0,0,0.3,1;1,1,0.3,1"}, "paths.steps", 7),
+        ("paths", {"steps": "6"}, "paths.mixture", "moons"),
+        ("picard", {"sampler": "parareal", "view": "cost"}, "picard.view", "sweeps"),
+    ],
+)
+def test_after_a_restart_of_the_server_a_moved_control_wins_over_the_link(id_, link, key, value):
+    """The browser's page stayed open: the new session is told its link, and all of its controls, one of them moved."""
+    before = opened(id_, **link)
+    box = before.select_slider(key=key) if key.endswith("steps") else before.selectbox(key=key)
+    box.set_value(value)
+    at = AppTest.from_function(page, kwargs={"id_": id_}, default_timeout=120)
+    at.query_params.update(link)
+    at = at._run(widget_state=before._tree.get_widget_states())
+    assert drawn(at)
+    name = key.split(".")[1]
+    assert at.session_state[key] == value
+    rest = {control: texts for control, texts in link.items() if control != name}
+    assert at.query_params == rest | ({} if value == chosen_of(id_)[name] else {name: str(value)})
+    assert at.run().session_state[key] == value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"steps": "1000"}, "steps must be one of"),

@@ -424,6 +424,25 @@ def test_the_map_leads_to_every_page(open_page):
     assert old.evaluate(FRAMES) == 8
 
 
+def test_after_a_restart_of_the_server_the_first_move_counts(chromium):
+    """The page stays open meanwhile; then the control, the figure and the link have the new value."""
+    page, port = chromium.new_context(viewport=SMALL).new_page(), browser.free_port()
+    page.set_default_timeout(40_000)
+    with browser.serve(port=port) as address:
+        page.goto(f"{address}/paths?steps=6")
+        page.wait_for_selector(".st-key-files")
+        settled(page)
+    with browser.serve(port=port):
+        page.wait_for_event("websocket")  # the browser is there again
+        page.locator(".st-key-paths-steps input[type=range]").focus()
+        page.keyboard.press("ArrowRight")
+        until(page, f"({FRAMES})() === 8")
+        settled(page)
+        assert page.url.endswith("/paths?steps=7")
+        assert "7" in page.locator(".st-key-paths-steps").inner_text().split()
+    page.context.close()
+
+
 def test_a_page_left_by_the_menu_is_as_it_was(open_page):
     page = open_page("paths?mixture=0,0,0.3,1;1,1,0.3,1")
     page.wait_for_selector(".st-key-files")
