@@ -1,7 +1,9 @@
 // A figure of plotly in `.figure`. Plotly.react draws only what differs from the figure before. Keys move its slider.
+// Where the app stands: its own script lies there, also behind a proxy that adds a path of which the server knows nothing.
+const root = () => document.querySelector('script[src*="static/js/"]')?.src.replace(/static\/js\/.*/, "") ?? location.href;
 const plotly = (url) => (window.toydiffPlotly ??= new Promise((done, failed) => {
   const script = document.createElement("script");
-  script.src = url;
+  script.src = new URL(url, root());
   // plotly rejects, without a reason, what an animation that begins interrupts
   window.addEventListener("unhandledrejection", (event) => event.reason === undefined && event.preventDefault());
   script.onload = () => done(window.Plotly);
@@ -42,14 +44,24 @@ function keys(Plotly, place, event) {
 }
 
 // The figure as a picture: without what only moves on a page, below its claim, above the address of its state.
-function save(Plotly, place, { file, title, address }) {
-  const { width, height } = place.getBoundingClientRect(), size = place.layout.font.size;
-  const layout = structuredClone({ ...place.layout, sliders: [], updatemenus: [], width, height });
-  const where = { text: `toydiff ${address ?? location.pathname + decodeURIComponent(location.search)}`, showarrow: false, font: { size: 0.7 * size } };
+function picture(place, { file, title, address }) {
+  const { width, height } = place.getBoundingClientRect(), size = place.layout.font.size, [slider] = place.layout.sliders ?? [], above = 1.8 * size;
+  const layout = structuredClone({ ...place.layout, sliders: [], updatemenus: [], width, height }), { margin, legend } = layout;
   layout.title = { text: `<b>${title}</b>`, x: 0.01, xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: size / 2 }, font: { size: 1.2 * size } };
-  layout.margin.t += 1.8 * size;
-  layout.annotations = [...(layout.annotations ?? []), { ...where, x: 1, xref: "paper", xanchor: "right", y: 0, yref: "container", yanchor: "bottom" }];
-  return Plotly.downloadImage({ data: place.data, layout }, { format: "png", filename: file, width, height, scale: 3 });
+  margin.t += above;
+  if (legend?.yref === "container") legend.y -= above / height;
+  if (slider) margin.b = Math.min(margin.b, 4.4 * size); // the slider's room
+  margin.b += size;
+  const note = { showarrow: false, font: { size: 0.7 * size }, xref: "paper", y: 0, yref: "paper", yanchor: "bottom", yshift: 2 - margin.b };
+  const where = `toydiff ${address ?? location.pathname + decodeURIComponent(location.search)}`;
+  const when = slider ? [{ ...note, text: (slider.currentvalue.prefix ?? "") + slider.steps[slider.active ?? 0].label, x: 0, xanchor: "left" }] : [];
+  layout.annotations = [...(layout.annotations ?? []), { ...note, text: where, x: 1, xanchor: "right" }, ...when];
+  return { figure: { data: place.data, layout }, width, height, file };
+}
+
+function save(Plotly, place, has) {
+  const { figure, width, height, file } = picture(place, has);
+  return Plotly.downloadImage(figure, { format: "png", filename: file, width, height, scale: 3 });
 }
 
 function click(place, event, tell) {
@@ -144,6 +156,7 @@ function draw(Plotly, place) {
   if (PHONE.matches) fit(figure, place.clientWidth);
   if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
   place.save = () => save(Plotly, place, has);
+  place.picture = () => picture(place, has);
   place.madeOf = has.madeOf;
   return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
     .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames));

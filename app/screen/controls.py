@@ -29,6 +29,11 @@ class Control:
         """Draw it, with the value that `st.session_state[key]` holds; what is chosen now."""
         raise NotImplementedError
 
+    @property
+    def shown(self) -> bool:
+        """Whether a page shows it; otherwise only a link sets it."""
+        return True
+
     def read(self, texts: Sequence[str]) -> object:
         """The value of a link's texts, of which the last counts; `ValueError` names what is allowed."""
         return texts[-1]

@@ -1,16 +1,20 @@
 """The state of a page in its link: an opened link sets the controls, and the controls are written into the address."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import streamlit as st
 from streamlit.runtime.state import get_session_state
 from streamlit.runtime.state.common import user_key_from_element_id
 
+from toydiff.support.words import unknown
+
 from .controls import Control
 
 ECHO = 0.4
 """Seconds within which a browser may still send an address older than the last one that it was given."""
+HIDE = "hide"
+"""The parameter that names what a page leaves out: `hide=menu,words`, or `hide=menu&hide=words`."""
 MOST_SAID = 3
 """Unknown parameters that are named: a link may have any number of them."""
 
@@ -54,7 +58,7 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
     said, known = [], {control.name: control for control in controls}
     # a preset of the page that is open reaches us, but not the browser's address
     memory["said"], memory["opened"] = said, not lost and memory["written"] is not None
-    for name in [name for name in requested if name not in known][:MOST_SAID]:
+    for name in [name for name in requested if name not in (*known, HIDE)][:MOST_SAID]:
         has = f"; this page has {', '.join(known)}" if known else ""
         said.append(f"the link has a parameter {name[:60]!r} that is not known here{has}")
     for control in controls:
@@ -76,6 +80,14 @@ def _read(control: Control, requested: Mapping[str, Sequence[str]], said: list[s
     except ValueError as error:
         said.append(str(error))
         return control.default
+
+
+def hidden(controls: Sequence[Control], parts: Iterable[str]) -> tuple[set[str], str | None]:
+    """What the address says to leave out, of a page's parts and of its controls by name; and what is wrong with it."""
+    words = [word.strip() for text in st.query_params.get_all(HIDE) for word in text.split(",")]
+    can = [*parts, *(control.name for control in controls)]
+    wrong = next((word for word in words if word not in can), None)
+    return set(words) & set(can), wrong and str(unknown(HIDE, wrong[:60], can))
 
 
 def reset(page: str, controls: Sequence[Control]) -> None:
@@ -102,6 +114,7 @@ def write(page: str, controls: Sequence[Control], chosen: Mapping[str, object]) 
     memory["values"] = [st.session_state[key_of(page, control)] for control in controls]
     wanted = {c.name: c.texts(chosen[c.name]) for c in controls if chosen[c.name] not in (c.default, ())}
     now = {name: st.query_params.get_all(name) for name in st.query_params}
+    wanted |= {HIDE: now[HIDE]} if HIDE in now else {}
     if wanted != now or memory["opened"]:
         st.query_params.from_dict(wanted)
         memory.update(stale=(now, memory["written"]), at=time.monotonic(), opened=False)
