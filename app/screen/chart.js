@@ -89,15 +89,13 @@ function enlarge(part, by, inside = "") {
   }
 }
 
-const BUTTON = 76; // pixels that the button takes beside the slider
 const bars = (data, layout) => data.some((trace) => trace.colorbar) ? 5 * layout.font.size : 0;
 
-// On a phone: axes' names as small as other letters, the slider below them and beside its button, which does not shrink; and a finger moves the page.
-function fit({ data, layout }, width) {
-  const inner = width - layout.margin.l - layout.margin.r - bars(data, layout), x = Math.min(0.5, BUTTON / inner);
+// On a phone: axes' names as small as other letters, the slider below them, as wide as there is room (see beside); and a finger moves the page.
+function fit({ layout }) {
   const below = 16, axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   for (const key of axes) if (layout[key].title) layout[key].title.font = { size: layout.font.size };
-  for (const slider of layout.sliders ?? []) Object.assign(slider, { x, len: 1 - x, pad: { t: slider.pad.t + below } });
+  for (const slider of layout.sliders ?? []) slider.pad.t += below;
   for (const menu of layout.updatemenus ?? []) menu.pad.t += below;
   if (layout.sliders) layout.margin.b += below;
   layout.dragmode = false;
@@ -153,13 +151,21 @@ function draw(Plotly, place) {
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
   const room = place.closest(".st-key-picture") ?? place.closest(".stBidiComponent");
-  if (PHONE.matches) fit(figure, place.clientWidth);
+  if (PHONE.matches) fit(figure);
   if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
   place.save = () => save(Plotly, place, has);
   place.picture = () => picture(place, has);
   place.madeOf = has.madeOf;
   return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
-    .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames));
+    .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames))
+    .then(() => beside(Plotly, place));
+}
+
+// The slider begins where its button ends: how wide the axes' names have left the room is known now only.
+function beside(Plotly, place) {
+  const [slider] = place.layout.sliders ?? [], button = place.querySelector(".updatemenu-button"), { w } = place._fullLayout._size;
+  const x = button && Math.min(0.5, (button.getBoundingClientRect().width + 12) / w);
+  if (slider && x > slider.x) return Plotly.relayout(place, { "sliders[0].x": x, "sliders[0].len": 1 - x });
 }
 
 function begin(Plotly, place, has, tell) {

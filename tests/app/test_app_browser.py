@@ -44,6 +44,9 @@ COVERED = f"""() => [...document.querySelectorAll('{browser.FIGURE} :is(.legend,
   }}).map((word) => word.textContent);
 }})"""
 """The words of a figure that lie below a legend."""
+BUTTON_ON_SLIDER = f"""() => [...document.querySelectorAll('{browser.FIGURE} .slider-group')].some((slider) =>
+    slider.getBoundingClientRect().left < document.querySelector('{browser.FIGURE} .updatemenu-button')
+        .getBoundingClientRect().right)"""
 PROBES = re.compile(r"/_stcore/(health|host-config)")
 """Streamlit, opened at a page's own address, first asks below it where its server is, and gets 404."""
 FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
@@ -246,6 +249,7 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     on_another = [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlaps(one, other)]
     assert not on_another
     assert not page.evaluate(COVERED)
+    assert not page.evaluate(BUTTON_ON_SLIDER)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
 
