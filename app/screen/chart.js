@@ -158,7 +158,42 @@ function draw(Plotly, place) {
   place.madeOf = has.madeOf;
   return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
     .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames))
-    .then(() => beside(Plotly, place));
+    .then(() => beside(Plotly, place))
+    .then(() => follow(Plotly, place));
+}
+
+// A click on a dot shows its path alone, in every panel; another click on it, or another figure, shows all again. Paths are one line with gaps, the k-th that of the k-th dot.
+const isPath = ({ mode, x }) => mode?.startsWith("lines") && x?.length > 2;
+const dotsOf = (place) => place._fullData.map((trace, k) => [trace, k]).filter(([{ mode, type, x }]) => type === "scatter" && mode === "markers" && x?.length);
+
+function cut({ x, y }) {
+  const parts = [[]];
+  for (let k = 0; k < x.length; k++) Number.isFinite(x[k] ?? NaN) ? parts.at(-1).push([x[k], y[k]]) : parts.push([]);
+  return parts.filter((part) => part.length);
+}
+
+function follow(Plotly, place) {
+  place.removeAllListeners?.("plotly_click");
+  const traces = place._fullData, paths = traces.map((trace, k) => [trace, k, isPath(trace) ? cut(trace) : []]);
+  const many = (trace) => paths.filter(([line, , parts]) => line.xaxis === trace.xaxis && parts.length > 1 && parts.length === trace.x.length);
+  const touched = dotsOf(place).filter(([trace]) => many(trace).length);
+  if (!touched.length) return;
+  const shapes = place.layout.shapes ?? [], plain = paths.map(([{ opacity }]) => opacity), lines = [...new Set(touched.flatMap(([trace]) => many(trace).map(([, k]) => k)))];
+  let alone;
+  const show = (one) => {
+    alone = one;
+    const found = lines.map((k) => [traces[k], paths[k][2][one]]).filter(([, part]) => part);
+    const drawn = one === undefined ? [] : found.map(([{ xaxis, yaxis, line }, part]) => ({
+      type: "path", xref: xaxis, yref: yaxis, layer: "above", line: { color: line.color, width: 4 }, path: `M${part.map((at) => at.join(",")).join("L")}`,
+    }));
+    const faded = lines.map((k) => (one === undefined ? plain[k] : 0.12));
+    return Plotly.restyle(place, { opacity: faded }, lines)
+      .then(() => Plotly.restyle(place, { selectedpoints: [one === undefined ? null : [one]] }, touched.map(([, k]) => k)))
+      .then(() => Plotly.relayout(place, { shapes: [...shapes, ...drawn] }));
+  };
+  place.on("plotly_click", ({ points: [{ curveNumber, pointNumber }] }) => {
+    if (touched.some(([, k]) => k === curveNumber)) show(pointNumber === alone ? undefined : pointNumber);
+  });
 }
 
 // The slider begins where its button ends: how wide the axes' names have left the room is known now only.

@@ -45,7 +45,8 @@ def show(id_: str, figure: str, rows: list[dict], title: str, words: str) -> Non
         )
         _copy(key=f"{id_}-copy", width="content", height="content")
         if moves:
-            st.caption("· keys: ← → Home End move the slider, space plays, F presents", width="content")
+            touch = " · a click on a dot: its path alone" if '"state at time t"' in figure else ""
+            st.caption(f"· keys: ← → Home End move the slider, space plays, F presents{touch}", width="content")
 
 
 def as_json(rows: list[dict]) -> str:

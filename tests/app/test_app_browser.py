@@ -681,6 +681,46 @@ def pixels_of_pdf(file):
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3).astype(int)
 
 
+SHAPES_OF = f"() => (document.querySelector('{browser.FIGURE}').layout.shapes ?? []).map(s => [s.xref, s.path])"
+DOT = f"""() => {{
+  const place = document.querySelector('{browser.FIGURE}'), box = place.getBoundingClientRect();
+  const {{ xaxis, yaxis }} = place._fullLayout, {{ x, y }} = place._fullData.find((t) => t.name === "state at time t");
+  const far = [...x.keys()].sort((i, k) => Math.hypot(x[k], y[k]) - Math.hypot(x[i], y[i]))[0];
+  return [box.x + xaxis._offset + xaxis.l2p(x[far]), box.y + yaxis._offset + yaxis.l2p(y[far]), x[far], y[far]];
+}}"""
+"""Where the first panel's outermost dot is on the screen, and in the plane."""
+
+
+def test_a_click_on_a_dot_shows_its_path_alone(open_page):
+    """In both panels; another click shows all again, and so does another figure."""
+    page = open_page("paths?steps=6")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    page.locator("h2").first.click()
+    page.keyboard.press("Home")
+    until(page, f"({ACTIVE})() === 0")
+    *at, x, y = page.evaluate(DOT)
+    page.mouse.click(*at)
+    until(page, f"({SHAPES_OF})().length === 2")
+    (left, one), (right, other) = page.evaluate(SHAPES_OF)
+    assert (left, right) == ("x", "x2")
+    begins = [path[1:].split("L")[0] for path in (one, other)]
+    for begin in begins:  # both from this noise
+        assert [float(n) for n in begin.split(",")] == pytest.approx([x, y], abs=1e-5)
+    assert one.count("L") == 6
+    assert one != other
+    page.screenshot(path=SCREENSHOTS / "paths-alone.png")
+    page.mouse.click(*at)
+    until(page, f"({SHAPES_OF})().length === 0")
+    page.mouse.click(*at)
+    until(page, f"({SHAPES_OF})().length === 2")
+    page.keyboard.press("End")  # and the slider moves on
+    until(page, f"({ACTIVE})() === 6")
+    page.locator(".st-key-paths-steps input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    until(page, f"({FRAMES})() === 8 && ({SHAPES_OF})().length === 0")
+
+
 DRAWN = f"""() => {{
   const {{ figure, width, height }} = document.querySelector('{browser.FIGURE}').picture();
   const sheet = document.createElement("div");
