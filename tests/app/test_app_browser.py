@@ -28,7 +28,7 @@ from lessons import LESSONS  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots")
 SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
-PHONE = {"width": 390, "height": 844}
+PHONE, TABLET = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
 LETTERS = f"""() => [...document.querySelectorAll('{browser.FIGURE} text')]
     .filter(e => e.textContent.trim())
     .map(e => [e.textContent, e.getBoundingClientRect()])
@@ -231,7 +231,6 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     page.wait_for_selector(".st-key-files")
     settled(page)
     until(page, f"document.querySelector('{browser.FIGURE}').layout.dragmode === false")
-    box = page.locator(browser.FIGURE).bounding_box()
     assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= PHONE["width"]
     planes = page.evaluate(PLANES)
     assert all(wide > 0.3 * PHONE["width"] for wide, _ in planes)  # two columns at most
@@ -240,6 +239,12 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     page.get_by_role("button", name="Controls").click()
     assert controls.is_visible()
     page.get_by_role("button", name="Controls").click()
+    no_word_is_cut_or_covered(page)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
+
+
+def no_word_is_cut_or_covered(page):
     box = page.locator(browser.FIGURE).bounding_box()
     words = page.evaluate(LETTERS)
     assert len(words) > 2
@@ -250,8 +255,18 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     assert not on_another
     assert not page.evaluate(COVERED)
     assert not page.evaluate(BUTTON_ON_SLIDER)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
+
+
+@pytest.mark.parametrize("view", ["grids", "picard", "lines", "scoreboard"])
+def test_a_tablet_shows_the_whole_figure(open_page, view):
+    """Also where the claim takes two lines."""
+    page = open_page(view, viewport=TABLET, scheme="dark")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    box = page.locator(browser.FIGURE).bounding_box()
+    assert box["y"] + box["height"] <= TABLET["height"]
+    no_word_is_cut_or_covered(page)
+    page.screenshot(path=SCREENSHOTS / f"{view}-tablet.png")
 
 
 def test_a_phone_shows_the_map_without_controls(open_page):
