@@ -22,6 +22,7 @@ from screen.lesson import Lesson, remember
 from screen.messages import EXPECTED, line_of
 from screen.mixtures import code_of, mixture_of
 from screen.theme import is_dark
+from screen.turns import Turns
 
 FLOWS, PAIRS = "flows", "pairs"
 BUNDLED = {
@@ -117,8 +118,11 @@ UPDATES = 900
 LONGEST = 120.0
 """Seconds of training at most, on a slow machine: the round so far is shown then."""
 
-AT_ONCE = threading.BoundedSemaphore(2)
+AT_ONCE = Turns(2)
 """Trainings at a time, of all visitors together: each takes a processor."""
+
+PAUSE = 0.5
+"""Seconds after which one who waits asks again."""
 
 KEY = "reflow-training"
 """Of the session: {word, run, done, loss, going, lock}, the run None until it is set up."""
@@ -176,11 +180,13 @@ def live(chosen: dict) -> None:
 
 
 def _train_here(state: dict) -> dict | None:
-    """Go on with a training, if there is room for one more; the state, or None where it went wrong."""
-    if not AT_ONCE.acquire(blocking=False):
-        st.info("Two trainings are running on this machine already. Try again in half a minute.")
-        state["going"] = False
-        return state
+    """Go on with a training when its turn comes; the state, or None where it went wrong."""
+    who, place = state["lock"], st.empty()
+    while ahead := AT_ONCE.ahead(who):
+        come = "1 training comes" if ahead == 1 else f"{ahead} trainings come"
+        place.info(f"{come} first on this machine. Yours begins by itself.", icon=":material/hourglass_empty:")
+        time.sleep(PAUSE)
+    place.empty()
     try:
         if state["run"] is None:
             with st.spinner("The exact flow makes 8,000 pairs"):
@@ -191,7 +197,7 @@ def _train_here(state: dict) -> dict | None:
         st.error(line_of(error), icon=":material/error:")
         return None
     finally:
-        AT_ONCE.release()  # also where Streamlit ends this script, since something was pressed, or the reader left
+        AT_ONCE.leave(who)  # also where Streamlit ends this script, since something was pressed, or the reader left
     st.rerun()  # the buttons as they are now
 
 

@@ -20,7 +20,7 @@ from toydiff.support.words import unknown
 
 from screen.controls import Choice, Number, Text
 from screen.lesson import Lesson
-from screen.visitors import is_open, offered
+from screen.visitors import class_address, is_open, offered
 
 TINY, GUIDANCE = "tiny", 7.5
 
@@ -105,7 +105,12 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
 @dataclass(frozen=True)
 class Checkpoint(Text):
     """A checkpoint: any, for this machine's user. On an open address one of those that the app was started with: a
-    visitor could fill the disk from the hub, or find out by messages which folders there are."""
+    visitor could fill the disk from the hub, or find out by messages which folders there are. A class chooses none: two
+    of them in use at once would fill the memory."""
+
+    @property
+    def shown(self) -> bool:
+        return not class_address()
 
     def widget(self, key: str) -> str:
         if not is_open():

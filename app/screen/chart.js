@@ -1,7 +1,9 @@
 // A figure of plotly in `.figure`. Plotly.react draws only what differs from the figure before. Keys move its slider.
+// Where the app stands: its own script lies there, also behind a proxy that adds a path of which the server knows nothing.
+const root = () => document.querySelector('script[src*="static/js/"]')?.src.replace(/static\/js\/.*/, "") ?? location.href;
 const plotly = (url) => (window.toydiffPlotly ??= new Promise((done, failed) => {
   const script = document.createElement("script");
-  script.src = url;
+  script.src = new URL(url, root());
   // plotly rejects, without a reason, what an animation that begins interrupts
   window.addEventListener("unhandledrejection", (event) => event.reason === undefined && event.preventDefault());
   script.onload = () => done(window.Plotly);
@@ -42,14 +44,24 @@ function keys(Plotly, place, event) {
 }
 
 // The figure as a picture: without what only moves on a page, below its claim, above the address of its state.
-function save(Plotly, place, { file, title, address }) {
-  const { width, height } = place.getBoundingClientRect(), size = place.layout.font.size;
-  const layout = structuredClone({ ...place.layout, sliders: [], updatemenus: [], width, height });
-  const where = { text: `toydiff ${address ?? location.pathname + decodeURIComponent(location.search)}`, showarrow: false, font: { size: 0.7 * size } };
+function picture(place, { file, title, address }) {
+  const { width, height } = place.getBoundingClientRect(), size = place.layout.font.size, [slider] = place.layout.sliders ?? [], above = 1.8 * size;
+  const layout = structuredClone({ ...place.layout, sliders: [], updatemenus: [], width, height }), { margin, legend } = layout;
   layout.title = { text: `<b>${title}</b>`, x: 0.01, xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: size / 2 }, font: { size: 1.2 * size } };
-  layout.margin.t += 1.8 * size;
-  layout.annotations = [...(layout.annotations ?? []), { ...where, x: 1, xref: "paper", xanchor: "right", y: 0, yref: "container", yanchor: "bottom" }];
-  return Plotly.downloadImage({ data: place.data, layout }, { format: "png", filename: file, width, height, scale: 3 });
+  margin.t += above;
+  if (legend?.yref === "container") legend.y -= above / height;
+  if (slider) margin.b = Math.min(margin.b, 4.4 * size); // the slider's room
+  margin.b += size;
+  const note = { showarrow: false, font: { size: 0.7 * size }, xref: "paper", y: 0, yref: "paper", yanchor: "bottom", yshift: 2 - margin.b };
+  const where = `toydiff ${address ?? location.pathname + decodeURIComponent(location.search)}`;
+  const when = slider ? [{ ...note, text: (slider.currentvalue.prefix ?? "") + slider.steps[slider.active ?? 0].label, x: 0, xanchor: "left" }] : [];
+  layout.annotations = [...(layout.annotations ?? []), { ...note, text: where, x: 1, xanchor: "right" }, ...when];
+  return { figure: { data: place.data, layout }, width, height, file };
+}
+
+function save(Plotly, place, has) {
+  const { figure, width, height, file } = picture(place, has);
+  return Plotly.downloadImage(figure, { format: "png", filename: file, width, height, scale: 3 });
 }
 
 function click(place, event, tell) {
@@ -77,15 +89,13 @@ function enlarge(part, by, inside = "") {
   }
 }
 
-const BUTTON = 76; // pixels that the button takes beside the slider
 const bars = (data, layout) => data.some((trace) => trace.colorbar) ? 5 * layout.font.size : 0;
 
-// On a phone: axes' names as small as other letters, the slider below them and beside its button, which does not shrink; and a finger moves the page.
-function fit({ data, layout }, width) {
-  const inner = width - layout.margin.l - layout.margin.r - bars(data, layout), x = Math.min(0.5, BUTTON / inner);
+// On a phone: axes' names as small as other letters, the slider below them, as wide as there is room (see beside); and a finger moves the page.
+function fit({ layout }) {
   const below = 16, axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   for (const key of axes) if (layout[key].title) layout[key].title.font = { size: layout.font.size };
-  for (const slider of layout.sliders ?? []) Object.assign(slider, { x, len: 1 - x, pad: { t: slider.pad.t + below } });
+  for (const slider of layout.sliders ?? []) slider.pad.t += below;
   for (const menu of layout.updatemenus ?? []) menu.pad.t += below;
   if (layout.sliders) layout.margin.b += below;
   layout.dragmode = false;
@@ -141,12 +151,56 @@ function draw(Plotly, place) {
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
   const room = place.closest(".st-key-picture") ?? place.closest(".stBidiComponent");
-  if (PHONE.matches) fit(figure, place.clientWidth);
+  if (PHONE.matches) fit(figure);
   if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
   place.save = () => save(Plotly, place, has);
+  place.picture = () => picture(place, has);
   place.madeOf = has.madeOf;
   return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
-    .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames));
+    .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames))
+    .then(() => beside(Plotly, place))
+    .then(() => follow(Plotly, place));
+}
+
+// A click on a dot shows its path alone, in every panel; another click on it, or another figure, shows all again. Paths are one line with gaps, the k-th that of the k-th dot.
+const isPath = ({ mode, x }) => mode?.startsWith("lines") && x?.length > 2;
+const dotsOf = (place) => place._fullData.map((trace, k) => [trace, k]).filter(([{ mode, type, x }]) => type === "scatter" && mode === "markers" && x?.length);
+
+function cut({ x, y }) {
+  const parts = [[]];
+  for (let k = 0; k < x.length; k++) Number.isFinite(x[k] ?? NaN) ? parts.at(-1).push([x[k], y[k]]) : parts.push([]);
+  return parts.filter((part) => part.length);
+}
+
+function follow(Plotly, place) {
+  place.removeAllListeners?.("plotly_click");
+  const traces = place._fullData, paths = traces.map((trace, k) => [trace, k, isPath(trace) ? cut(trace) : []]);
+  const many = (trace) => paths.filter(([line, , parts]) => line.xaxis === trace.xaxis && parts.length > 1 && parts.length === trace.x.length);
+  const touched = dotsOf(place).filter(([trace]) => many(trace).length);
+  if (!touched.length) return;
+  const shapes = place.layout.shapes ?? [], plain = paths.map(([{ opacity }]) => opacity), lines = [...new Set(touched.flatMap(([trace]) => many(trace).map(([, k]) => k)))];
+  let alone;
+  const show = (one) => {
+    alone = one;
+    const found = lines.map((k) => [traces[k], paths[k][2][one]]).filter(([, part]) => part);
+    const drawn = one === undefined ? [] : found.map(([{ xaxis, yaxis, line }, part]) => ({
+      type: "path", xref: xaxis, yref: yaxis, layer: "above", line: { color: line.color, width: 4 }, path: `M${part.map((at) => at.join(",")).join("L")}`,
+    }));
+    const faded = lines.map((k) => (one === undefined ? plain[k] : 0.12));
+    return Plotly.restyle(place, { opacity: faded }, lines)
+      .then(() => Plotly.restyle(place, { selectedpoints: [one === undefined ? null : [one]] }, touched.map(([, k]) => k)))
+      .then(() => Plotly.relayout(place, { shapes: [...shapes, ...drawn] }));
+  };
+  place.on("plotly_click", ({ points: [{ curveNumber, pointNumber }] }) => {
+    if (touched.some(([, k]) => k === curveNumber)) show(pointNumber === alone ? undefined : pointNumber);
+  });
+}
+
+// The slider begins where its button ends: how wide the axes' names have left the room is known now only.
+function beside(Plotly, place) {
+  const [slider] = place.layout.sliders ?? [], button = place.querySelector(".updatemenu-button"), { w } = place._fullLayout._size;
+  const x = button && Math.min(0.5, (button.getBoundingClientRect().width + 12) / w);
+  if (slider && x > slider.x) return Plotly.relayout(place, { "sliders[0].x": x, "sliders[0].len": 1 - x });
 }
 
 function begin(Plotly, place, has, tell) {

@@ -74,8 +74,8 @@ def _data(figure: str, **more: object) -> bytes:
 def _address() -> str:
     """Where the server hands out plotly.js, in the folder of a component that is declared for this only.
 
-    It is plotly's own build for figures with axes, a third as large as the whole one that the package plotly carries.
+    It is below the app's own address, which a proxy may have changed: the browser knows it. It is plotly's own build
+    for figures with axes, a third as large as the whole one that the package plotly carries.
     """
     folder = components.declare_component("plotly", path=str(HERE / "plotly"))
-    base = st.get_option("server.baseUrlPath").strip("/")
-    return f"{base and '/'}{base}/component/{folder.name}/plotly-cartesian.min.js"
+    return f"component/{folder.name}/plotly-cartesian.min.js"

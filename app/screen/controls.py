@@ -29,6 +29,11 @@ class Control:
         """Draw it, with the value that `st.session_state[key]` holds; what is chosen now."""
         raise NotImplementedError
 
+    @property
+    def shown(self) -> bool:
+        """Whether a page shows it; otherwise only a link sets it."""
+        return True
+
     def read(self, texts: Sequence[str]) -> object:
         """The value of a link's texts, of which the last counts; `ValueError` names what is allowed."""
         return texts[-1]
@@ -184,12 +189,12 @@ class Mixture(Control):
 
     def widget(self, key: str) -> str:
         left, right = st.columns([1.7, 1], vertical_alignment="bottom", gap="small")
-        with right:
-            editor.popover(key)
         with left:
             # a word that the reader typed is listed as well
-            options = [*MIXTURES, *({st.session_state[key]} - set(MIXTURES))]
+            options = [*MIXTURES, *({st.session_state.get(key, self.default)} - set(MIXTURES))]
             chosen = st.selectbox(self.label, options, key=key, help=self.help, accept_new_options=True)
+        with right:
+            editor.popover(key)
         return chosen or self.default
 
     def read(self, texts: Sequence[str]) -> str:

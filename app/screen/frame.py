@@ -9,7 +9,7 @@ _frame = st.components.v2.component(
     "toydiff_frame",
     html='<button type="button">Controls</button>',
     js=(HERE / "frame.js").read_text(),
-    css=(HERE / "png.css").read_text(),
+    css=(HERE / "button.css").read_text(),
 )
 
 

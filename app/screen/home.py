@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from .lesson import STYLE, Lesson
+from .visitors import class_address
 
 QUESTION = "How do you get a good sample in fewer, or in parallel, network calls?"
 START = (
@@ -69,6 +70,8 @@ def show(lessons: Sequence[Lesson], pages: Mapping[str, st.Page]) -> None:
         st.header(QUESTION, anchor=False, width="stretch")
         with st.container(key="after", width="content"):
             st.page_link(pages[lessons[0].id], label="Start", icon=":material/chevron_right:")
+    if address := class_address():
+        st.markdown(f"Open this on your own screen: **{address}**")
     st.markdown(START)
     number = {lesson.id: k for k, lesson in enumerate(lessons, 1)}
     shown = families(lessons)

@@ -29,6 +29,20 @@ PICTURE_FIRST = 0.8
 Words, equation and buttons come after them, and make the browser fetch what they need.
 """
 
+PARTS = {
+    "menu": ".stSidebar, .stAppHeader, .st-key-before, .st-key-after",
+    "title": ".st-key-head",
+    "question": ".st-key-ask",
+    "controls": ".st-key-controls, .st-key-drawer",
+    "words": ".st-key-words",
+    "files": ".st-key-files",
+    "training": ".st-key-train",
+    "code": ".stMain .stExpander",
+}
+"""What `hide=` in a link can leave out of a page, and where it is."""
+ROOM = {"title": 2.4, "controls": 4.6}
+"""The height in rem that the figure gains where a part is left out."""
+
 Rows = list[dict]
 STYLE = (Path(__file__).parent / "page.css").read_text()
 
@@ -119,14 +133,16 @@ def _picture(lesson: Lesson, chosen: tuple, dark: bool) -> tuple[str, Rows]:
 def show(lesson: Lesson, before: st.Page | None = None, after: st.Page | None = None) -> None:
     """The page; before, after: the pages beside it, which the keys PageUp and PageDown open."""
     dark = is_dark()
-    st.html(f"<style>{STYLE}</style>")
+    hidden, wrong = link.hidden(lesson.controls, PARTS)
+    st.html(f"<style>{STYLE}{_left_out(hidden)}</style>")
     _head(lesson, before, after)
-    for text in link.follow(lesson.id, lesson.controls):
+    for text in [*link.follow(lesson.id, lesson.controls), *filter(None, [wrong])]:
         st.warning(f"The link does not fit: {plain(text)}", icon=":material/link_off:")
     resting = lesson.resting({c.name: st.session_state[link.key_of(lesson.id, c)] for c in lesson.controls})
+    resting |= {c.name for c in lesson.controls if c.name in hidden or not c.shown}
     shown = [c for c in lesson.controls if c.name not in resting]
     widths = [1.7 if isinstance(c, Mixture | Several) else 1 for c in shown]
-    columns = st.container(key="controls").columns(widths, vertical_alignment="bottom")
+    columns = st.container(key="controls").columns(widths, vertical_alignment="bottom") if shown else []
     place = st.container(key="picture")
     ahead = place.empty()
     first = "seen" not in st.session_state
@@ -174,13 +190,23 @@ def show(lesson: Lesson, before: st.Page | None = None, after: st.Page | None = 
         code.code(lesson.code(chosen), language="python")
 
 
+def _left_out(hidden: set[str]) -> str:
+    """The style that takes parts off the page, whose height is the figure's then."""
+    gained = sum(ROOM.get(name, 0) for name in hidden)
+    parts = ", ".join(PARTS[name] for name in PARTS if name in hidden)
+    return f"{parts} {{ display: none !important }} :root {{ --gained: {gained}rem }}" if parts else ""
+
+
 def _head(lesson: Lesson, before: st.Page | None, after: st.Page | None) -> None:
     """The claim, and beside it the question, the way back to the first view, and the pages before and after."""
     with st.container(key="head", horizontal=True, vertical_alignment="center"):
         st.header(lesson.title, anchor=False, width="stretch")
         if lesson.ask:
             question, answer = lesson.ask
-            with st.popover("Predict first", icon=":material/psychology_alt:"):
+            with (
+                st.container(key="ask", width="content"),
+                st.popover("Predict first", icon=":material/psychology_alt:"),
+            ):
                 st.markdown(f"**{question}**")
                 st.expander("The answer").markdown(answer)
         st.button(

@@ -1,14 +1,20 @@
 """The state of a page in its link: an opened link sets the controls, and the controls are written into the address."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import streamlit as st
+from streamlit.runtime.state import get_session_state
+from streamlit.runtime.state.common import user_key_from_element_id
+
+from toydiff.support.words import unknown
 
 from .controls import Control
 
 ECHO = 0.4
 """Seconds within which a browser may still send an address older than the last one that it was given."""
+HIDE = "hide"
+"""The parameter that names what a page leaves out: `hide=menu,words`, or `hide=menu&hide=words`."""
 MOST_SAID = 3
 """Unknown parameters that are named: a link may have any number of them."""
 
@@ -23,12 +29,21 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
 
     Returns what is wrong with that address, a line for each mistake, as long as no control was moved since. The address
     rules where it is new and no control was moved; otherwise the controls rule, and `write` changes the address. The
-    menu's address is empty: the page is as the visitor left it.
+    menu's address is empty: the page is as the visitor left it. A page that stayed open while the server was started
+    again tells its controls, which rule.
     """
     memory = st.session_state.setdefault(
         f"{page}-link", {"written": None, "stale": (), "at": 0.0, "values": None, "said": [], "opened": False}
     )
     requested = {name: st.query_params.get_all(name) for name in st.query_params}
+    if memory["written"] is None and (told := _told(page, controls)):
+        memory["written"] = requested
+        for control in controls:
+            if control in told:
+                control.widget(key_of(page, control))  # which takes over what the browser told of it
+            else:
+                _set(page, control, _read(control, requested, []))
+        st.rerun()
     keys = [key_of(page, control) for control in controls]
     lost = any(key not in st.session_state for key in keys)  # another page was open in between
     moved = not lost and memory["values"] is not None and [st.session_state[key] for key in keys] != memory["values"]
@@ -43,18 +58,36 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
     said, known = [], {control.name: control for control in controls}
     # a preset of the page that is open reaches us, but not the browser's address
     memory["said"], memory["opened"] = said, not lost and memory["written"] is not None
-    for name in [name for name in requested if name not in known][:MOST_SAID]:
+    for name in [name for name in requested if name not in (*known, HIDE)][:MOST_SAID]:
         has = f"; this page has {', '.join(known)}" if known else ""
         said.append(f"the link has a parameter {name[:60]!r} that is not known here{has}")
     for control in controls:
-        value = control.default
-        if requested.get(control.name):
-            try:
-                value = control.read(requested[control.name])
-            except ValueError as error:
-                said.append(str(error))
-        _set(page, control, value)
+        _set(page, control, _read(control, requested, said))
     return said
+
+
+def _told(page: str, controls: Sequence[Control]) -> list[Control]:
+    """The controls whose values the browser told before this session has drawn any."""
+    ids = [state.id for state in get_session_state().get_widget_states()]
+    keys = {user_key_from_element_id(id_) for id_ in ids}
+    return [control for control in controls if key_of(page, control) in keys]
+
+
+def _read(control: Control, requested: Mapping[str, Sequence[str]], said: list[str]) -> object:
+    """A control's value in an address, or its default; what is wrong is added to `said`."""
+    try:
+        return control.read(requested[control.name]) if requested.get(control.name) else control.default
+    except ValueError as error:
+        said.append(str(error))
+        return control.default
+
+
+def hidden(controls: Sequence[Control], parts: Iterable[str]) -> tuple[set[str], str | None]:
+    """What the address says to leave out, of a page's parts and of its controls by name; and what is wrong with it."""
+    words = [word.strip() for text in st.query_params.get_all(HIDE) for word in text.split(",")]
+    can = [*parts, *(control.name for control in controls)]
+    wrong = next((word for word in words if word not in can), None)
+    return set(words) & set(can), wrong and str(unknown(HIDE, wrong[:60], can))
 
 
 def reset(page: str, controls: Sequence[Control]) -> None:
@@ -81,6 +114,7 @@ def write(page: str, controls: Sequence[Control], chosen: Mapping[str, object]) 
     memory["values"] = [st.session_state[key_of(page, control)] for control in controls]
     wanted = {c.name: c.texts(chosen[c.name]) for c in controls if chosen[c.name] not in (c.default, ())}
     now = {name: st.query_params.get_all(name) for name in st.query_params}
+    wanted |= {HIDE: now[HIDE]} if HIDE in now else {}
     if wanted != now or memory["opened"]:
         st.query_params.from_dict(wanted)
         memory.update(stale=(now, memory["written"]), at=time.monotonic(), opened=False)

@@ -1,4 +1,4 @@
-"""Under each figure: its picture, its page and its numbers as files."""
+"""Under each figure: its picture, its page and its numbers as files, and the link to its state."""
 
 import json
 from pathlib import Path
@@ -9,19 +9,24 @@ import streamlit as st
 from toydiff.plots import interactive
 
 HERE = Path(__file__).parent
-_png = st.components.v2.component(
-    "toydiff_png",
-    html='<button type="button">PNG</button>',
-    js=(HERE / "png.js").read_text(),
-    css=(HERE / "png.css").read_text(),
+FORMATS = ("PNG", "SVG", "PDF")
+_save, _save_moving, _copy = (
+    st.components.v2.component(
+        f"toydiff_{name}",
+        html="".join(f'<button type="button">{word}</button>' for word in words),
+        js=(HERE / "save.js").read_text(),
+        css=(HERE / "button.css").read_text(),
+    )
+    for name, words in (("save", FORMATS), ("save_moving", (*FORMATS, "GIF")), ("copy", ("Copy link",)))
 )
 
 
 def show(id_: str, figure: str, rows: list[dict], title: str, words: str) -> None:
     """The row of buttons, for a figure given as its JSON, its claim, and what was measured."""
+    moves = '"sliders":' in figure
     with st.container(horizontal=True, key="files", vertical_alignment="center"):
-        st.caption("Save the figure as", width="content")
-        _png(key=f"{id_}-png", width="content", height="content")
+        st.caption("Save as", width="content")
+        (_save_moving if moves else _save)(key=f"{id_}-save", width="content", height="content")
         st.download_button(
             "HTML",
             lambda: interactive.page(plotly.io.from_json(figure), title=title, words=words),
@@ -38,8 +43,10 @@ def show(id_: str, figure: str, rows: list[dict], title: str, words: str) -> Non
             key=f"{id_}-json",
             on_click="ignore",
         )
-        if '"sliders":' in figure:
-            st.caption("· keys: ← → Home End move the slider, space plays, F presents", width="content")
+        _copy(key=f"{id_}-copy", width="content", height="content")
+        if moves:
+            touch = " · a click on a dot: its path alone" if '"state at time t"' in figure else ""
+            st.caption(f"· keys: ← → Home End move the slider, space plays, F presents{touch}", width="content")
 
 
 def as_json(rows: list[dict]) -> str:

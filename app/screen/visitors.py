@@ -8,6 +8,8 @@ import streamlit as st
 
 CHECKPOINTS = "TOYDIFF_CHECKPOINTS"
 """The variable in which `toydiff app --checkpoint` says what an open address offers: a JSON list."""
+CLASS = "TOYDIFF_CLASS"
+"""The variable in which `toydiff app --class` says the address that a class types."""
 
 
 def is_open() -> bool:
@@ -22,3 +24,8 @@ def is_open() -> bool:
 def offered() -> list[str]:
     """The checkpoints that the app was started with."""
     return json.loads(os.environ.get(CHECKPOINTS, "[]"))
+
+
+def class_address() -> str:
+    """What a class types to be here; empty where the app was not started for one."""
+    return os.environ.get(CLASS, "")

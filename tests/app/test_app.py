@@ -7,8 +7,8 @@ import importlib
 import json
 import random
 import re
+import subprocess
 import sys
-import threading
 import types
 
 import browser
@@ -28,6 +28,7 @@ from toydiff.cli import command as cli
 
 from lessons import LESSONS
 from screen import lesson as frame
+from screen import turns, visitors
 from screen.controls import Mixture, Number
 from screen.mixtures import MOST, code_of, components_of, mixture_of, word_of
 
@@ -453,6 +454,31 @@ def test_an_address_that_is_late_does_not_undo_a_control():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("id_", "link", "key", "value"),
+    [
+        ("paths", {"steps": "6", "mixture": "0,0,0.3,1;1,1,0.3,1"}, "paths.steps", 7),
+        ("paths", {"steps": "6"}, "paths.mixture", "moons"),
+        ("picard", {"sampler": "parareal", "view": "cost"}, "picard.view", "sweeps"),
+    ],
+)
+def test_after_a_restart_of_the_server_a_moved_control_wins_over_the_link(id_, link, key, value):
+    """The browser's page stayed open: the new session is told its link, and all of its controls, one of them moved."""
+    before = opened(id_, **link)
+    box = before.select_slider(key=key) if key.endswith("steps") else before.selectbox(key=key)
+    box.set_value(value)
+    at = AppTest.from_function(page, kwargs={"id_": id_}, default_timeout=120)
+    at.query_params.update(link)
+    at = at._run(widget_state=before._tree.get_widget_states())
+    assert drawn(at)
+    name = key.split(".")[1]
+    assert at.session_state[key] == value
+    rest = {control: texts for control, texts in link.items() if control != name}
+    assert at.query_params == rest | ({} if value == chosen_of(id_)[name] else {name: str(value)})
+    assert at.run().session_state[key] == value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"steps": "1000"}, "steps must be one of"),
@@ -577,6 +603,25 @@ def test_what_a_reader_typed_is_not_read_as_markdown():
     assert "\\`a\\`" in at.warning[0].value
 
 
+@pytest.mark.slow
+def test_a_link_leaves_parts_of_a_page_out():
+    at = opened("paths", hide="menu,words", steps="7")
+    assert drawn(at)
+    style = at.get("html")[0].proto.body
+    assert ".stSidebar, .stAppHeader, .st-key-before, .st-key-after, .st-key-words { display: none" in style
+    at = at.select_slider(key="paths.steps").set_value(8).run()  # and it stays so
+    assert at.query_params == {"steps": "8", "hide": "menu,words"}
+    at = opened("paths", hide=["schedule", "mixture"], schedule="linear")  # controls by their names
+    assert drawn(at)
+    assert [box.key for box in at.selectbox] == ["paths.a", "paths.b"]
+    assert at.session_state["paths.schedule"] == "linear"
+    assert "display: none !important" not in at.get("html")[0].proto.body
+    assert opened("paths", hide="mixture,schedule,a,b,steps").get("bidi_component")
+    at = opened("paths", hide="wrods")
+    assert not at.exception
+    assert "did you mean 'words'" in said(at.warning)[0]
+
+
 # ---- the code under a figure
 
 
@@ -690,8 +735,7 @@ def test_live_reflow_trains_and_says_what_it_measured(monkeypatch):
     assert not at.exception
     assert len(figures(at)) == before + 1
     assert "round 1: 40 updates" in json.dumps(figures(at)[-1])
-    assert all(lesson.AT_ONCE.acquire(blocking=False) for _ in range(2))  # both places are free again
-    lesson.AT_ONCE.release(2)
+    assert lesson.AT_ONCE.free == 2  # both places are free again
 
 
 @pytest.mark.slow
@@ -707,18 +751,47 @@ def test_what_goes_wrong_in_live_reflow_is_one_line(monkeypatch, step):
     assert not at.exception
     assert said(at.error) == ["the network is out of order"]
     assert not at.run().error
-    assert all(lesson.AT_ONCE.acquire(blocking=False) for _ in range(2))
-    lesson.AT_ONCE.release(2)
+    assert lesson.AT_ONCE.free == 2
 
 
 @pytest.mark.slow
-def test_live_reflow_waits_where_two_are_running(monkeypatch):
+def test_live_reflow_waits_its_turn_and_begins_by_itself(monkeypatch):
     lesson = importlib.import_module("lessons.reflow")
-    monkeypatch.setattr(lesson, "AT_ONCE", threading.BoundedSemaphore(1))
-    lesson.AT_ONCE.acquire()
-    at = opened("reflow").button(key="reflow-start").click().run()
+    line = turns.Turns(1)
+    monkeypatch.setattr(lesson, "AT_ONCE", line)
+    monkeypatch.setattr(lesson, "UPDATES", 10)
+    assert line.ahead("another") == 0
+    notes = []
+
+    def pause(seconds):
+        if seconds == lesson.PAUSE:
+            notes.append(line.free)
+            if len(notes) == 3:
+                line.leave("another")
+
+    monkeypatch.setattr(lesson, "time", types.SimpleNamespace(sleep=pause, monotonic=lambda: 0.0))
+    at = opened("reflow", mixture="0,1,0.3,1").button(key="reflow-start").click().run()
     assert not at.exception
-    assert "running on this machine already" in at.info[0].value
+    assert notes == [0, 0, 0]
+    assert "round 1: 10 updates" in json.dumps(figures(at)[-1])
+    assert line.free == 1
+
+
+def test_turns_come_in_order_and_who_left_is_passed_over(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(turns, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    line = turns.Turns(2)
+    assert [line.ahead(who) for who in "abcde"] == [0, 0, 1, 2, 3]
+    assert line.free == 0
+    line.leave("a")
+    assert [line.ahead(who) for who in "edc"] == [3 - 1, 1, 0]  # not by who asks first now
+    now[0] += turns.GONE + 1  # d does not ask any more
+    assert line.ahead("e") == 1
+    line.leave("b")
+    assert line.ahead("e") == 0
+    line.leave("c")
+    line.leave("e")
+    assert line.free == 2
 
 
 # ---- the checkpoint's page
@@ -759,16 +832,102 @@ def test_a_missing_checkpoint_is_said_before_its_cost(tmp_path):
 # ---- the command
 
 
-@pytest.mark.parametrize(("host", "said_"), [("0.0.0.0", True), ("localhost", False)])
-def test_a_class_is_told_the_address(monkeypatch, capsys, host, said_):
+@pytest.fixture
+def started(monkeypatch, capsys):
+    """started(*words) -> what `toydiff app` prints, and the settings that it gives Streamlit."""
     from streamlit.web import cli as streamlit
 
-    monkeypatch.setattr(streamlit, "main", lambda words, standalone_mode: None)
-    port = browser.free_port()
-    assert cli.main(["app", "--no-browser", "--host", host, "--port", str(port)]) == 0
-    found = re.findall(rf"For the class: http://([\w.-]+):{port}", capsys.readouterr().out)
+    given = {}
+    monkeypatch.setattr(
+        streamlit,
+        "main",
+        lambda words, standalone_mode: given.update(w[2:].split("=", 1) for w in words if w.startswith("--")),
+    )
+    for name in ("TOYDIFF_CHECKPOINTS", "TOYDIFF_CLASS"):
+        monkeypatch.setenv(name, "")
+
+    def start(*words):
+        given.clear()
+        port = browser.free_port()
+        assert cli.main(["app", "--no-browser", "--port", str(port), *words]) == 0
+        return capsys.readouterr().out.replace(str(port), "PORT"), dict(given)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("words", "said_"),
+    [(["--host", "0.0.0.0"], True), (["--class"], True), ([], False), (["--host", "localhost"], False)],
+)
+def test_a_class_is_told_the_address(started, words, said_):
+    out, given = started(*words)
+    found = re.findall(r"For the class: http://([\w.-]+):PORT\n", out)
     assert bool(found) == said_
     assert not {"0.0.0.0", "localhost"} & set(found)
+    assert given["server.address"] == ("0.0.0.0" if said_ else "localhost")
+    address = visitors.class_address()
+    assert bool(address) == (words == ["--class"])
+    assert not address or address.startswith(f"http://{found[0]}:")
+
+
+def test_a_terminal_shows_the_address_as_a_qr_code(started, monkeypatch):
+    """Where the package is there; it is told how far the terminal goes."""
+    codes = []
+
+    class Code:
+        def __init__(self, border):
+            self.data = ""
+
+        def add_data(self, text):
+            self.data += text
+
+        def print_ascii(self, tty):
+            assert tty
+            codes.append(self.data)
+
+    monkeypatch.setitem(sys.modules, "qrcode", None)
+    assert "toydiff[qr]" in started("--class")[0]
+    monkeypatch.setitem(sys.modules, "qrcode", types.SimpleNamespace(QRCode=Code))
+    assert "toydiff[qr]" not in started("--class")[0]
+    assert not codes  # a file is no terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    started("--class")
+    started()
+    [code] = codes
+    assert re.fullmatch(r"http://[\w.-]+:\d+", code)
+
+
+def test_below_a_path_of_a_proxy(started, capsys):
+    out, given = started("--host", "0.0.0.0", "--base", "/user/ann/lessons/")
+    assert given["server.baseUrlPath"] == "user/ann/lessons"
+    assert ":PORT/user/ann/lessons\n" in out
+    assert started()[1]["server.baseUrlPath"] == ""
+    for wrong in ("", "a//b", "a b", "http://x/y", "a?b"):
+        assert cli.main(["app", "--base", wrong]) == 2
+        assert "--base: must be a path such as" in capsys.readouterr().err
+
+
+def test_the_command_says_at_once_that_it_starts():
+    """Before the packages are loaded, which takes seconds."""
+    command = "import sys; from toydiff.cli import main; main(sys.argv[1:])"
+    words = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-c",
+        command,
+        "app",
+        "--no-browser",
+        "--port",
+        str(browser.free_port()),
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        process.kill()
+        loaded = {row.rpartition("|")[2].strip() for row in process.stderr}
+    assert line == "Starting the app ...\n"
+    assert "toydiff.cli.app" in loaded
+    assert not loaded & {"torch", "streamlit", "plotly"}
 
 
 def test_app_command_says_what_is_missing(monkeypatch, capsys, tmp_path):

@@ -10,10 +10,14 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import browser
+import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("streamlit")
@@ -24,7 +28,7 @@ from lessons import LESSONS  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots")
 SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
-PHONE = {"width": 390, "height": 844}
+PHONE, TABLET = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
 LETTERS = f"""() => [...document.querySelectorAll('{browser.FIGURE} text')]
     .filter(e => e.textContent.trim())
     .map(e => [e.textContent, e.getBoundingClientRect()])
@@ -40,6 +44,9 @@ COVERED = f"""() => [...document.querySelectorAll('{browser.FIGURE} :is(.legend,
   }}).map((word) => word.textContent);
 }})"""
 """The words of a figure that lie below a legend."""
+BUTTON_ON_SLIDER = f"""() => [...document.querySelectorAll('{browser.FIGURE} .slider-group')].some((slider) =>
+    slider.getBoundingClientRect().left < document.querySelector('{browser.FIGURE} .updatemenu-button')
+        .getBoundingClientRect().right)"""
 PROBES = re.compile(r"/_stcore/(health|host-config)")
 """Streamlit, opened at a page's own address, first asks below it where its server is, and gets 404."""
 FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
@@ -175,7 +182,7 @@ def test_every_page_opens_with_its_figure(open_page, viewport, scheme, paper):
                 page.wait_for_selector(".st-key-files")
         figure = f".st-key-{lesson.id}-figure .js-plotly-plot"
         page.wait_for_selector(f"{figure} .trace:visible, {figure} .imagelayer image")
-        page.wait_for_selector(f".st-key-{lesson.id}-png")
+        page.wait_for_selector(f".st-key-{lesson.id}-save")
         settled(page)
         assert page.locator("h2").first.inner_text() == lesson.title
         assert page.evaluate(COUNT) > 0, lesson.id
@@ -224,7 +231,6 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     page.wait_for_selector(".st-key-files")
     settled(page)
     until(page, f"document.querySelector('{browser.FIGURE}').layout.dragmode === false")
-    box = page.locator(browser.FIGURE).bounding_box()
     assert page.evaluate("() => document.querySelector('.stMainBlockContainer').scrollWidth") <= PHONE["width"]
     planes = page.evaluate(PLANES)
     assert all(wide > 0.3 * PHONE["width"] for wide, _ in planes)  # two columns at most
@@ -233,6 +239,12 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     page.get_by_role("button", name="Controls").click()
     assert controls.is_visible()
     page.get_by_role("button", name="Controls").click()
+    no_word_is_cut_or_covered(page)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
+
+
+def no_word_is_cut_or_covered(page):
     box = page.locator(browser.FIGURE).bounding_box()
     words = page.evaluate(LETTERS)
     assert len(words) > 2
@@ -242,8 +254,19 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
     on_another = [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlaps(one, other)]
     assert not on_another
     assert not page.evaluate(COVERED)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{re.sub(r'[^a-z]+', '-', view) or 'first'}-phone.png")
+    assert not page.evaluate(BUTTON_ON_SLIDER)
+
+
+@pytest.mark.parametrize("view", ["grids", "picard", "lines", "scoreboard"])
+def test_a_tablet_shows_the_whole_figure(open_page, view):
+    """Also where the claim takes two lines."""
+    page = open_page(view, viewport=TABLET, scheme="dark")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    box = page.locator(browser.FIGURE).bounding_box()
+    assert box["y"] + box["height"] <= TABLET["height"]
+    no_word_is_cut_or_covered(page)
+    page.screenshot(path=SCREENSHOTS / f"{view}-tablet.png")
 
 
 def test_a_phone_shows_the_map_without_controls(open_page):
@@ -424,6 +447,25 @@ def test_the_map_leads_to_every_page(open_page):
     assert old.evaluate(FRAMES) == 8
 
 
+def test_after_a_restart_of_the_server_the_first_move_counts(chromium):
+    """The page stays open meanwhile; then the control, the figure and the link have the new value."""
+    page, port = chromium.new_context(viewport=SMALL).new_page(), browser.free_port()
+    page.set_default_timeout(40_000)
+    with browser.serve(port=port) as address:
+        page.goto(f"{address}/paths?steps=6")
+        page.wait_for_selector(".st-key-files")
+        settled(page)
+    with browser.serve(port=port):
+        page.wait_for_event("websocket")  # the browser is there again
+        page.locator(".st-key-paths-steps input[type=range]").focus()
+        page.keyboard.press("ArrowRight")
+        until(page, f"({FRAMES})() === 8")
+        settled(page)
+        assert page.url.endswith("/paths?steps=7")
+        assert "7" in page.locator(".st-key-paths-steps").inner_text().split()
+    page.context.close()
+
+
 def test_a_page_left_by_the_menu_is_as_it_was(open_page):
     page = open_page("paths?mixture=0,0,0.3,1;1,1,0.3,1")
     page.wait_for_selector(".st-key-files")
@@ -595,27 +637,173 @@ def test_an_absurd_mixture_is_said_on_the_page(open_page):
 
 
 def test_figures_are_saved_as_files(open_page, tmp_path):
-    page = open_page()
+    page = open_page("paths?steps=6")
     page.wait_for_selector(".st-key-files")
     settled(page)
+    page.locator("h2").first.click()
+    page.keyboard.press("Home")
+    until(page, f"({ACTIVE})() === 0")
     saved = {}
-    for name, ending in (("PNG", "png"), ("HTML", "html"), ("numbers", "json")):
+    for name, ending in (
+        ("PNG", "png"),
+        ("SVG", "svg"),
+        ("PDF", "pdf"),
+        ("GIF", "gif"),
+        ("HTML", "html"),
+        ("numbers", "json"),
+    ):
         with page.expect_download() as waiting:
             page.locator(".st-key-files").get_by_role("button", name=name).click()
         assert waiting.value.suggested_filename == f"toydiff-paths.{ending}"
         saved[ending] = tmp_path / f"file.{ending}"
         waiting.value.save_as(saved[ending])
     assert saved["png"].read_bytes().startswith(b"\x89PNG")
-    from PIL import Image
-
     picture = Image.open(saved["png"])
     assert picture.width > 2000
     assert len(picture.convert("RGB").resize((300, 150)).getcolors(100_000)) > 20
+    drawing = ElementTree.parse(saved["svg"]).getroot()
+    assert drawing.tag.endswith("}svg")
+    texts = [node.text for node in drawing.iter() if node.text]
+    assert any(LESSONS[0].title in text for text in texts)
+    assert any("/paths?steps=6" in text for text in texts)
+    assert not any("play" in text for text in texts)
+    assert np.abs(pixels_of_pdf(saved["pdf"]) - np.asarray(picture.convert("RGB"), int)).mean() < 1
+    film = Image.open(saved["gif"])
+    assert film.n_frames == page.evaluate(FRAMES) == 7
+    frames = [np.asarray(frame.convert("RGB"), int) for frame in ImageSequence.Iterator(film)]
+    small = np.asarray(picture.convert("RGB").resize(film.size), int)
+    off = [np.abs(frame - small).mean() for frame in frames]  # the picture shows the first frame
+    assert off[0] < 3, off
+    assert off[0] < min(off[1:]) - 0.3, off
+    assert page.evaluate(ACTIVE) == 0  # and the figure is as it was
     rows = json.loads(saved["json"].read_text())
     assert [row["solver"] for row in rows] == ["ddim", "guarded"]
     own = page.context.new_page()
     own.goto(saved["html"].as_uri())
     own.wait_for_selector(".js-plotly-plot .trace")
+
+
+def pixels_of_pdf(file):
+    """The picture of a page that has nothing else, after a check that the table of objects is right."""
+    data = file.read_bytes()
+    table = int(re.search(rb"startxref\n(\d+)\n%%EOF", data)[1])
+    assert data[table:].startswith(b"xref\n0 6\n")
+    for number, start in enumerate(re.findall(rb"(\d{10}) 00000 n", data), 1):
+        assert data[int(start) :].startswith(b"%d 0 obj" % number)
+    head = re.search(rb"/Width (\d+) /Height (\d+) .*/Length (\d+) >>\nstream\n", data)
+    width, height, length = map(int, head.groups())
+    raw = zlib.decompress(data[head.end() : head.end() + length])
+    return np.frombuffer(raw, np.uint8).reshape(height, width, 3).astype(int)
+
+
+SHAPES_OF = f"() => (document.querySelector('{browser.FIGURE}').layout.shapes ?? []).map(s => [s.xref, s.path])"
+DOT = f"""() => {{
+  const place = document.querySelector('{browser.FIGURE}'), box = place.getBoundingClientRect();
+  const {{ xaxis, yaxis }} = place._fullLayout, {{ x, y }} = place._fullData.find((t) => t.name === "state at time t");
+  const far = [...x.keys()].sort((i, k) => Math.hypot(x[k], y[k]) - Math.hypot(x[i], y[i]))[0];
+  return [box.x + xaxis._offset + xaxis.l2p(x[far]), box.y + yaxis._offset + yaxis.l2p(y[far]), x[far], y[far]];
+}}"""
+"""Where the first panel's outermost dot is on the screen, and in the plane."""
+
+
+def test_a_click_on_a_dot_shows_its_path_alone(open_page):
+    """In both panels; another click shows all again, and so does another figure."""
+    page = open_page("paths?steps=6")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    page.locator("h2").first.click()
+    page.keyboard.press("Home")
+    until(page, f"({ACTIVE})() === 0")
+    *at, x, y = page.evaluate(DOT)
+    page.mouse.click(*at)
+    until(page, f"({SHAPES_OF})().length === 2")
+    (left, one), (right, other) = page.evaluate(SHAPES_OF)
+    assert (left, right) == ("x", "x2")
+    begins = [path[1:].split("L")[0] for path in (one, other)]
+    for begin in begins:  # both from this noise
+        assert [float(n) for n in begin.split(",")] == pytest.approx([x, y], abs=1e-5)
+    assert one.count("L") == 6
+    assert one != other
+    page.screenshot(path=SCREENSHOTS / "paths-alone.png")
+    page.mouse.click(*at)
+    until(page, f"({SHAPES_OF})().length === 0")
+    page.mouse.click(*at)
+    until(page, f"({SHAPES_OF})().length === 2")
+    page.keyboard.press("End")  # and the slider moves on
+    until(page, f"({ACTIVE})() === 6")
+    page.locator(".st-key-paths-steps input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    until(page, f"({FRAMES})() === 8 && ({SHAPES_OF})().length === 0")
+
+
+DRAWN = f"""() => {{
+  const {{ figure, width, height }} = document.querySelector('{browser.FIGURE}').picture();
+  const sheet = document.createElement("div");
+  sheet.id = "sheet";
+  sheet.style = `position: fixed; z-index: 1e6; inset: 0 auto auto 0; width: ${{width}}px; height: ${{height}}px`;
+  document.body.append(sheet);
+  return Plotly.newPlot(sheet, figure.data, figure.layout);
+}}"""
+SHEET = LETTERS.replace(browser.FIGURE, "#sheet")
+"""The words of a picture that is laid over the page."""
+
+
+@pytest.mark.parametrize("view", ["paths", "orders", "picard", "reflow", "scoreboard", "tokens"])
+def test_a_picture_has_its_claim_and_its_link_beside_all_other_words(open_page, view):
+    page = open_page(view)
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    page.evaluate(DRAWN)
+    words = page.evaluate(SHEET)
+    page.locator("#sheet").screenshot(path=SCREENSHOTS / f"{view}-picture.png")
+    box = page.locator("#sheet").bounding_box()
+    lesson = next(lesson for lesson in LESSONS if lesson.id == view)
+    assert {lesson.title, f"toydiff /{view}"} <= {word for word, *_ in words}
+    for word, left, top, right, bottom in words:
+        assert -1 <= left < right <= box["width"] + 1, word
+        assert -1 <= top < bottom <= box["height"] + 1, word
+    on_another = [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlaps(one, other)]
+    assert not on_another
+
+
+def test_a_figure_without_a_slider_has_no_film(open_page):
+    page = open_page("orders")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    files = page.locator(".st-key-files")
+    assert files.get_by_role("button", name="PDF").is_visible()
+    assert not files.get_by_role("button", name="GIF").count()
+
+
+def test_the_link_is_copied(open_page):
+    """With the browser's clipboard, and without one: an address of the network has none."""
+    page = open_page("paths?steps=6")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    for stolen in (False, True):
+        page.evaluate("() => navigator.clipboard.writeText('')")
+        if stolen:
+            page.evaluate("""() => {
+              window.kept = navigator.clipboard;
+              Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
+            }""")
+        page.get_by_role("button", name="Copy link").click()
+        page.get_by_role("button", name="Copied").wait_for()
+        assert page.evaluate("() => (window.kept ?? navigator.clipboard).readText()") == page.url
+        page.get_by_role("button", name="Copy link").wait_for()
+
+
+def test_a_link_pares_a_page_down(open_page):
+    page = open_page("paths?hide=menu,controls,words,files,code&steps=6")
+    page.wait_for_selector(".st-key-files", state="attached")
+    settled(page)
+    for part in (".stSidebar", ".stAppHeader", ".st-key-controls", ".st-key-words", ".st-key-files", ".st-key-after"):
+        assert not page.locator(part).first.is_visible(), part
+    assert page.locator("h2").first.is_visible()
+    assert page.locator(browser.FIGURE).bounding_box()["height"] > 680
+    assert page.evaluate(FRAMES) == 7
+    assert page.locator("[data-testid=stAlert]").count() == 0
 
 
 def test_code_on_the_pages_gives_the_same_numbers(open_page, tmp_path):

@@ -74,6 +74,20 @@ def test_an_open_address_loads_nothing_that_a_visitor_names(served, tmp_path, mo
     assert lesson.LESSON.controls[0].value("offered/one") == "offered/one"
 
 
+def test_a_class_chooses_no_checkpoint(served, monkeypatch):
+    served("0.0.0.0", "offered/one")
+    monkeypatch.setenv(visitors.CLASS, "http://192.0.2.7:8501")
+    at = opened("stable-diffusion", steps=1)
+    assert not at.exception
+    assert figures(at)
+    assert [box.key for box in at.selectbox] == ["stable-diffusion.a", "stable-diffusion.b"]
+    at = opened("stable-diffusion", steps=1, model="/etc")  # nor does a link
+    assert "unknown checkpoint '/etc'" in said(at.warning)[0]
+    assert at.session_state["stable-diffusion.model"] == "tiny"
+    home = AppTest.from_file(str(browser.APP / "main.py"), default_timeout=60).run()
+    assert any("http://192.0.2.7:8501" in text.value for text in home.markdown)
+
+
 def test_no_cache_is_one_that_a_visitor_can_clear():
     """The browser's message to clear it reaches `st.cache_data` and `st.cache_resource`."""
     for path in browser.APP.rglob("*.py"):

@@ -33,8 +33,9 @@ def test_the_best_of_all_and_the_floor_are_drawn(rows):
     line = figure.data[-1]
     assert line.line.shape == "hv"  # so many calls or fewer
     assert list(zip(line.x, line.y, strict=True)) == [(row["nfe"], row["distance"]) for row in front]
-    [note] = figure.layout.annotations
-    assert note.y == 0  # the floor, at 1 on a logarithmic axis
+    [floor] = [shape for shape in figure.layout.shapes if shape.type == "line"]
+    assert (floor.y0, floor.y1, floor.name, floor.showlegend) == (1, 1, "floor: true samples", True)
+    assert not figure.layout.annotations  # words at the line would lie on the curves there
     band = next(shape for shape in figure.layout.shapes if shape.type == "rect")
     assert (band.y0, band.y1) == pytest.approx((0.9, 1.1))
     low, high = 10 ** np.array(figure.layout.yaxis.range)

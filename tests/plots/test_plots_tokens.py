@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from toydiff.plots import interactive, static
+from toydiff.plots import interactive, screen, static
 from toydiff.plots.tokens import KINDS, MASK_COLOR, MOST_STRINGS, cells, pair_kinds
 from toydiff.studies.tokens import mismatches
 
@@ -63,6 +63,11 @@ def test_two_bits_stand_beside_their_curve():
     assert [name for name in KINDS if name in by_name] == list(KINDS)
     [ring] = [trace for trace in figure.data if trace.type == "scatter" and trace.marker.symbol == "circle-open"]
     assert (ring.x.tolist(), ring.y.tolist()) == ([4], [pytest.approx(1 / 8)])
+    for dark in (False, True):  # a square of the legend has the colour of its cells
+        screen.for_screen(figure, dark=dark)
+        cells_in = [color for _, color in heat.colorscale[::2]]
+        assert cells_in == [by_name[name].marker.color for name in KINDS]
+    assert cells_in[0] == screen.DARK_SHADE
 
 
 def test_bad_input_is_named():

@@ -145,7 +145,8 @@ def scoreboard_interactive(
     figure.add_hrect(
         y0=max(1 - spread, y_range[0]), y1=1 + spread, fillcolor=style.CONTEXT_COLOR, opacity=0.35, line_width=0
     )
-    on_screen.level(figure, 1, "floor: true samples")
+    floor = {"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5}
+    figure.add_hline(y=1, line=floor, name="floor: true samples", showlegend=True)  # words at the line would hide curves
     counts = sorted({row[cost] for row in rows})
     ticks = {"tickvals": counts, "ticktext": [f"{count:g}" for count in counts]}
     figure.update_xaxes(**on_screen.log_axis(COSTS[cost], x_range, ticks))

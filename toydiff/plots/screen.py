@@ -127,8 +127,10 @@ def _repaint(part: Any) -> None:
             part[f"{path}.color"] = DARK[color]
         elif isinstance(color, tuple | list) and any(isinstance(one, str) for one in color):  # a colour a bar
             part[f"{path}.color"] = [DARK.get(one, one) for one in color]
-    if getattr(part, "type", "") == "heatmap" and part.name == INK_NAME:
-        part.colorscale = [[0, DARK_PAPER], [1, DARK_INK]]
+    if getattr(part, "type", "") == "heatmap":
+        ink = [[0, DARK_PAPER], [1, DARK_INK]]
+        kept = [[at, DARK.get(color, color)] for at, color in part.colorscale or ()]
+        part.colorscale = ink if part.name == INK_NAME else kept or None
     if "fillcolor" in part and part["fillcolor"] in DARK:
         part["fillcolor"] = DARK[part["fillcolor"]]
 
