@@ -80,6 +80,26 @@ def serve(*command: str, port: int | None = None, **environment: str) -> Iterato
 
 
 @contextmanager
+def static(folder: Path) -> Iterator[tuple[str, int]]:
+    """The address and the process of a server of a folder's files, while it runs."""
+    port = free_port()
+    words = [sys.executable, "-m", "http.server", str(port), "--bind", "localhost", "--directory", str(folder)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://localhost:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=1).read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url, process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def chromium() -> Iterator:
     """The browser, started; contexts of it are fresh profiles."""
     from playwright.sync_api import sync_playwright

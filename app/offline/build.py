@@ -34,14 +34,17 @@ SCREEN = HERE.parent / "screen"
 MARK = "toydiff-site.json"
 """The file by which a folder is known as such a site."""
 SHARED = {
-    "plotly-cartesian.min.js": SCREEN / "plotly" / "plotly-cartesian.min.js",
+    pages.PLOTLY: SCREEN / "plotly" / pages.PLOTLY,
     "plotly-LICENSE": SCREEN / "plotly" / "LICENSE",
-    "icon.png": SCREEN / "icon.png",
     "theme.js": HERE / "theme.js",
     "site.js": HERE / "site.js",
     "toydiff.js": HERE / "toydiff.js",
     "mixtures.js": HERE / "mixtures.js",
+    "axes.js": HERE / "axes.js",
+    "particle.js": HERE / "particle.js",
 }
+ALSO = {"paths": ["particle.js"]}
+"""What a page that is computed in the browser loads besides."""
 CALL = "{call}"
 """In a page's code, what the figure's function is called with."""
 MODULES = {"chart.js": "toydiffChart", "frame.js": "toydiffFrameOf"}
@@ -175,7 +178,7 @@ def _write_page(part: Path, lesson: Lesson, lessons: Sequence[Lesson], wanted: S
     scripts = ["chart.js", "frame.js", "site.js"]
     if own:
         shutil.copyfile(HERE / own, files / own)
-        scripts += ["toydiff.js", "mixtures.js", own]
+        scripts += ["toydiff.js", "mixtures.js", "axes.js", *ALSO.get(lesson.id, ()), own]
     text = pages.page(lesson, lessons, [*scripts, f"{lesson.id}.js"], live=bool(own))
     (part / pages.address(lesson)).write_text(text, encoding="utf-8")
 
