@@ -17,6 +17,21 @@ from pathlib import Path
 APP = Path(__file__).parent.parent / "app"
 FIGURE = ".st-key-picture .js-plotly-plot"
 MARKS = f"{FIGURE} .trace:visible, {FIGURE} .imagelayer image"
+LETTERS = f"""() => [...document.querySelectorAll('{FIGURE} text')]
+    .filter(e => e.textContent.trim())
+    .map(e => [e.textContent, e.getBoundingClientRect()])
+    .map(([text, box]) => [text, box.left, box.top, box.right, box.bottom])
+"""
+"""All the words of a figure, and where they stand: left, top, right, bottom."""
+COVERED = f"""() => [...document.querySelectorAll('{FIGURE} :is(.legend, .legend2)')].flatMap((legend) => {{
+  const box = legend.querySelector('.bg').getBoundingClientRect();
+  return [...document.querySelectorAll('{FIGURE} text')].filter((word) => {{
+    const one = word.getBoundingClientRect(), x = [one.left, one.right], y = [one.top, one.bottom];
+    const apart = x[1] < box.left + 1 || x[0] > box.right - 1 || y[1] < box.top + 3 || y[0] > box.bottom - 3;
+    return word.textContent.trim() && !legend.contains(word) && !apart;
+  }}).map((word) => word.textContent);
+}})"""
+"""The words of a figure that lie below a legend."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -107,7 +107,6 @@ window.toydiffLive = (page, set) => {
       layout[`xaxis${k ? k + 1 : ""}`].range = across;
       layout[`yaxis${k ? k + 1 : ""}`].range = up;
     });
-    delete layout.yaxis2.scaleanchor; // it matches the first, and plotly warns of both
     const lines = Math.max(...layout.annotations.map(({ text }) => text.split("<br>").length)) + 1, times = paths[0].levels.map(({ t }) => t);
     layout.margin.t = 10 + Math.floor(1.35 * layout.font.size * lines);
     figure.frames = times.map((t, i) => ({ name: String(i), traces: [2, 5], data: paths.map(({ xs }) => ({ type: "scatter", x: side(xs[i], 0), y: side(xs[i], 1) })) }));

@@ -32,7 +32,12 @@ from lessons import LESSONS
 from offline import equation, exact, pages
 from screen.mixtures import mixture_of
 
-SCREENS = {"screen": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
+SCREENS = {
+    "screen": {"width": 1280, "height": 800},
+    "phone": {"width": 390, "height": 844},
+    "tablet": {"width": 820, "height": 1180},
+    "stage": {"width": 1920, "height": 1080},
+}
 HEADS = f"() => document.querySelector('{browser.FIGURE}').layout.annotations.map((note) => note.text)"
 FEW = 6
 """States of a page here: the default, presets, and what comes first of the others."""
@@ -46,6 +51,16 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(built, "states", lambda lesson: states(lesson)[:FEW])
         assert cli.main(["site", "--out", str(out), "--pages", "paths", "orders", "grids", "tokens"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def every_page(tmp_path_factory):
+    """The folder of a site of all pages, each with its default only."""
+    out = tmp_path_factory.mktemp("pages") / "lessons"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(built, "states", lambda lesson: states(lesson)[:1])
+        assert cli.main(["site", "--out", str(out)]) == 0
     return out
 
 
@@ -65,12 +80,12 @@ def open_page(chromium, site):
     """open_page(address) -> a tab, whose console complains of nothing, and whose page is no wider than the screen."""
     contexts, complaints = [], []
 
-    def open_(address, *, screen="screen", scheme="light", figure=True):
+    def open_(address, *, screen="screen", scheme="light", figure=True, site=site):
         contexts.append(chromium.new_context(viewport=SCREENS[screen], color_scheme=scheme))
         page = contexts[-1].new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning", "trace") else None)
         page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
         page.goto(f"{site.as_uri()}/{address}")
         if figure:
@@ -89,7 +104,53 @@ def until(page, truth):
     page.wait_for_function(f"() => {{ try {{ return {truth}; }} catch {{ return false; }} }}")
 
 
+CUT = """() => {
+  const seen = (one) => one.checkVisibility({ visibilityProperty: true }) && one.getBoundingClientRect().width;
+  const ruler = document.createElement("canvas").getContext("2d"), out = [];
+  const edge = document.documentElement.clientWidth;
+  const kinds = "h2, p, b, a, dt, dd, button, summary, output, .control > span, .said, .equation";
+  for (const one of document.querySelectorAll(kinds)) {
+    const { left, right } = one.getBoundingClientRect(), inline = getComputedStyle(one).display === "inline";
+    if (!seen(one) || one.closest(".modebar, .mode, .board")) continue;
+    const cut = !inline && one.scrollWidth > one.clientWidth + 1;
+    if (left < -1 || right > edge + 1 || cut) out.push(one.textContent);
+  }
+  for (const one of document.querySelectorAll("select")) {
+    const { font, paddingLeft } = getComputedStyle(one), text = one.selectedOptions[0]?.textContent ?? "";
+    ruler.font = font;
+    const room = one.clientWidth - 2 * parseFloat(paddingLeft) - 12;
+    if (seen(one) && ruler.measureText(text).width > room) out.push(text);
+  }
+  return out;
+}"""
+"""The texts of a page, outside of its figure, that have too little room; a select's arrow takes 12 pixels."""
+BOXES = """() => [...document.querySelectorAll("header > *, .control, .st-key-drawer, .notice, main > *")]
+    .filter((one) => one.checkVisibility() && !one.hidden)
+    .map((one) => [one.className || one.id || one.textContent, one.getBoundingClientRect()])
+    .map(([name, box]) => [name, box.left, box.top, box.right, box.bottom])"""
+REACHABLE = """() => {
+  const all = [...document.querySelectorAll("a[href], button, input, select, summary")];
+  const seen = all.filter((one) => one.checkVisibility() && !one.disabled && one.tabIndex >= 0);
+  seen.forEach((one, k) => (one.dataset.number = k));
+  return seen.length;
+}"""
+"""Numbers whatever can be pressed or moved; how many there are."""
+
+
+def overlap(a, b):
+    """Two boxes overlap by more than a pixel across and three down: letters have some air around them."""
+    return min(a[2], b[2]) - max(a[0], b[0]) > 1 and min(a[3], b[3]) - max(a[1], b[1]) > 3
+
+
 # ---- what is written
+
+
+def test_the_whole_site_is_at_most_25_megabytes(every_page):
+    """Each page's states, as large as its default; the site itself was 22.9 MB where this said so."""
+    size = sum(file.stat().st_size for file in every_page.rglob("*") if file.is_file())
+    for lesson in LESSONS:
+        size += (len(states(lesson)) - 1) * (every_page / "toydiff" / lesson.id / "0.js").stat().st_size
+    assert 10e6 < size < 25e6
 
 
 def test_every_state_can_be_drawn_and_every_equation_is():
@@ -204,7 +265,7 @@ def test_a_wrong_place_or_page_is_one_line(tmp_path, monkeypatch, capsys, words,
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")
 class TestInABrowser:
-    @pytest.mark.parametrize("screen", SCREENS)
+    @pytest.mark.parametrize("screen", ["screen", "phone"])
     def test_the_map_leads_to_the_pages(self, open_page, screen):
         page = open_page("index.html", screen=screen, figure=False)
         page.keyboard.press("PageDown")
@@ -214,7 +275,7 @@ class TestInABrowser:
         page.get_by_role("link", name="Tokens").click()
         page.wait_for_selector(browser.MARKS)
 
-    @pytest.mark.parametrize("screen", SCREENS)
+    @pytest.mark.parametrize("screen", ["screen", "phone"])
     def test_a_control_moves_the_figure_and_the_address(self, open_page, screen):
         page = open_page("tokens.html", screen=screen)
         if screen == "phone":
@@ -229,6 +290,45 @@ class TestInABrowser:
         assert again.locator(".said").inner_text() == page.locator(".said").inner_text()
         again.locator("#reset").click()
         until(again, f"document.querySelector('.said').textContent === {json.dumps(said)}")
+
+    @pytest.mark.parametrize("screen", SCREENS)
+    @pytest.mark.parametrize("id_", ["index", *(lesson.id for lesson in LESSONS)])
+    def test_no_word_is_cut_off_or_lies_on_another(self, open_page, every_page, id_, screen):
+        page = open_page(f"{id_}.html", screen=screen, figure=id_ != "index", site=every_page)
+        page.wait_for_timeout(500)
+        if screen in ("phone", "tablet") and id_ != "index":
+            page.get_by_role("button", name="Controls").click()
+        assert not page.evaluate(CUT)
+        boxes = page.evaluate(BOXES)
+        assert not [(a, b) for k, (a, *one) in enumerate(boxes) for b, *other in boxes[:k] if overlap(one, other)]
+        if id_ == "index":
+            return
+        assert not page.evaluate(browser.COVERED)
+        words, place = page.evaluate(browser.LETTERS), page.locator(browser.FIGURE).bounding_box()
+        right, bottom = place["x"] + place["width"], place["y"] + place["height"]
+        assert len(words) > 2
+        outside = [
+            word
+            for word, *at in words
+            if at[0] < place["x"] - 1 or at[1] < place["y"] - 1 or at[2] > right + 1 or at[3] > bottom + 1
+        ]
+        assert not outside
+        assert not [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlap(one, other)]
+
+    @pytest.mark.parametrize("id_", ["index", *(lesson.id for lesson in LESSONS)])
+    def test_the_keyboard_alone_reaches_everything(self, open_page, every_page, id_):
+        page = open_page(f"{id_}.html", figure=id_ != "index", site=every_page)
+        wanted = page.evaluate(REACHABLE)
+        assert wanted >= 5
+        reached = set()
+        for _ in range(wanted + 3):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("() => document.activeElement.dataset.number"))
+        assert {str(k) for k in range(wanted)} <= reached
+        page.locator(".menu summary").focus()  # and what a list holds, once it is open
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("() => document.activeElement.closest('.menu nav')?.textContent.includes('The map')")
 
     def test_a_link_that_does_not_fit_says_so(self, open_page):
         page = open_page("tokens.html#steps=7&mode=<b>")

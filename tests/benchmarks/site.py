@@ -6,7 +6,8 @@
 
 - cold: a page in a new browser from a static file server, from the navigation's start until its figure has marks.
 - control: an event on a control of a page of exact mixtures until the frame with the new figure is painted, by the
-  browser's own clock; 20 events of each kind, none repeated.
+  browser's own clock, up to 20 events of each kind; and the processor time that the page's main thread spent on it,
+  which says the same of a machine that does nothing else.
 - readers: so many at once open a page each, fetch what a browser fetches, and move controls; what the server worked.
 
 The median and the extremes. The browser shares this machine's processors with whatever else runs on it; the load is
@@ -34,31 +35,26 @@ OWN = ("paths", "orders", "grids")
 TIMES = 20
 TICK = os.sysconf("SC_CLK_TCK")
 
-MOVES = """async ({ figure, name, values, drag }) => {
-  const out = [], frame = () => new Promise((done) => requestAnimationFrame(done));
-  const rest = (ms) => new Promise((done) => setTimeout(done, ms));
-  const painted = async () => { await frame(); await rest(0); };
-  for (const value of values) {
-    await rest(600);
-    const place = document.querySelector(figure), before = place.layout;
-    const field = drag ? document.querySelector(".mode") : document.forms[0].elements[name];
-    const sheet = () => document.querySelector(".sheet")?.innerHTML, old = sheet();
-    const began = performance.now();
-    if (drag) {
-      const { left, top } = field.getBoundingClientRect(), how = { bubbles: true, pointerId: 1, buttons: 1 };
-      field.setPointerCapture = () => {};
-      field.dispatchEvent(new PointerEvent("pointerdown", { ...how, clientX: left + 8, clientY: top + 8 }));
-      field.dispatchEvent(new PointerEvent("pointermove", { ...how, clientX: left + value, clientY: top + value }));
-    } else {
-      field.value = value;
-      field.dispatchEvent(new Event(field.type === "range" ? "input" : "change"));
-    }
-    while (place.layout === before && (sheet() ?? old) === old) await frame();
-    await painted();
-    out.push(performance.now() - began);
-    if (drag) field.dispatchEvent(new PointerEvent("pointerup", { bubbles: true, pointerId: 1 }));
+MOVE = """async ({ figure, name, value, drag }) => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const sheet = () => document.querySelector(".sheet")?.innerHTML, old = sheet();
+  const place = document.querySelector(figure), before = place.layout;
+  const field = drag ? document.querySelector(".mode") : document.forms[0].elements[name], began = performance.now();
+  if (drag) {
+    const { left, top } = field.getBoundingClientRect(), how = { bubbles: true, pointerId: 1, buttons: 1 };
+    field.setPointerCapture = () => {};
+    field.dispatchEvent(new PointerEvent("pointerdown", { ...how, clientX: left + 8, clientY: top + 8 }));
+    field.dispatchEvent(new PointerEvent("pointermove", { ...how, clientX: left + value, clientY: top + value }));
+  } else {
+    field.value = value;
+    field.dispatchEvent(new Event(field.type === "range" ? "input" : "change"));
   }
-  return out;
+  while (place.layout === before && (sheet() ?? old) === old) await frame();
+  await frame();
+  await new Promise((done) => setTimeout(done, 0)); // the frame is painted
+  const took = performance.now() - began;
+  if (drag) field.dispatchEvent(new PointerEvent("pointerup", { bubbles: true, pointerId: 1 }));
+  return took;
 }"""
 
 
@@ -71,6 +67,11 @@ def worked(pid: int) -> float:
     """CPU-seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def work(clock) -> float:
+    """Processor seconds of the page's main thread so far."""
+    return {one["name"]: one["value"] for one in clock.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
 
 
 def cold(browser, url: str) -> float:
@@ -135,6 +136,8 @@ def measure(browser, url: str, pid: int, ids: list[str], rounds: int, readers: i
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
+    clock = page.context.new_cdp_session(page)
+    clock.send("Performance.enable", {"timeDomain": "threadTicks"})
     moved = {
         "paths": {"steps": 20, "b": 20, "schedule": 6, "mixture": 6, "drag": 20},
         "orders": {"schedule": 6, "grid": 8, "mixture": 6},
@@ -158,8 +161,15 @@ def measure(browser, url: str, pid: int, ids: list[str], rounds: int, readers: i
                     name,
                 )
                 values = (list(range(count)) * TIMES)[1 : min(most, count) * (TIMES // min(most, count)) + 1]
-            given = {"figure": FIGURE, "name": name, "values": values[:TIMES], "drag": drag}
-            show(f"{id_}: {name if not drag else 'a mode is dragged'}", page.evaluate(MOVES, given), "ms")
+            taken, spent = [], []
+            for value in values[:TIMES]:
+                page.wait_for_timeout(600)
+                before = work(clock)
+                taken.append(page.evaluate(MOVE, {"figure": FIGURE, "name": name, "value": value, "drag": drag}))
+                spent.append(1000 * (work(clock) - before))
+            what = "a mode is dragged" if drag else name
+            show(f"{id_}: {what}", taken, "ms")
+            show(f"{id_}: {what}, processor", spent, "ms")
             assert not [one for one in asked if one.startswith("http")], asked  # nothing is asked of the server
     before, began = worked(pid), time.perf_counter()
     with ThreadPoolExecutor(readers) as pool:
