@@ -51,8 +51,9 @@ MODULES = {"chart.js": "toydiffChart", "frame.js": "toydiffFrameOf"}
 """The app's modules, and the name by which the site's scripts call each: a page in a folder may load no modules."""
 
 
-def build(out: Path, ids: Sequence[str] = (), *, progress: bool = False) -> dict:
-    """Write the site into the folder `out`, whole or not at all. ids: some pages only; the map always comes.
+def build(out: Path, ids: Sequence[str] = (), *, most: int | None = None, progress: bool = False) -> dict:
+    """Write the site into the folder `out`, whole or not at all. ids: some pages only; the map always comes. most: at
+    most so many figures a page, the default's first.
 
     Returns {pages, figures, bytes, seconds}. `ValueError` for an unknown page, and where `check_place` refuses.
     """
@@ -65,7 +66,7 @@ def build(out: Path, ids: Sequence[str] = (), *, progress: bool = False) -> dict
     began = time.monotonic()
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
     try:
-        wanted = {lesson: states(lesson) for lesson in chosen}
+        wanted = {lesson: states(lesson)[:most] for lesson in chosen}
         count = sum(map(len, wanted.values()))
         with tqdm(total=count, desc="site", unit="figure", disable=not progress) as bar:
             _write_shared(part, chosen)
