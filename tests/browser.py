@@ -17,6 +17,21 @@ from pathlib import Path
 APP = Path(__file__).parent.parent / "app"
 FIGURE = ".st-key-picture .js-plotly-plot"
 MARKS = f"{FIGURE} .trace:visible, {FIGURE} .imagelayer image"
+LETTERS = f"""() => [...document.querySelectorAll('{FIGURE} text')]
+    .filter(e => e.textContent.trim())
+    .map(e => [e.textContent, e.getBoundingClientRect()])
+    .map(([text, box]) => [text, box.left, box.top, box.right, box.bottom])
+"""
+"""All the words of a figure, and where they stand: left, top, right, bottom."""
+COVERED = f"""() => [...document.querySelectorAll('{FIGURE} :is(.legend, .legend2)')].flatMap((legend) => {{
+  const box = legend.querySelector('.bg').getBoundingClientRect();
+  return [...document.querySelectorAll('{FIGURE} text')].filter((word) => {{
+    const one = word.getBoundingClientRect(), x = [one.left, one.right], y = [one.top, one.bottom];
+    const apart = x[1] < box.left + 1 || x[0] > box.right - 1 || y[1] < box.top + 3 || y[0] > box.bottom - 3;
+    return word.textContent.trim() && !legend.contains(word) && !apart;
+  }}).map((word) => word.textContent);
+}})"""
+"""The words of a figure that lie below a legend."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -76,6 +91,26 @@ def serve(*command: str, port: int | None = None, **environment: str) -> Iterato
         yield url
     finally:
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def static(folder: Path) -> Iterator[tuple[str, int]]:
+    """The address and the process of a server of a folder's files, while it runs."""
+    port = free_port()
+    words = [sys.executable, "-m", "http.server", str(port), "--bind", "localhost", "--directory", str(folder)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://localhost:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=1).read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url, process.pid
+    finally:
+        process.kill()
         process.wait()
 
 

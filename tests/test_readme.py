@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -449,17 +450,24 @@ def test_the_animation_is_made_of_its_frames():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("orders", {"steps": (10, 20, 40), "starts": 4}),
-        ("reflow", {"samples": 4}),
-        ("picard", {"steps": 10, "samples": 4}),
-    ],
-)
-def test_stills_are_made(name, size):
-    from PIL import Image
+def test_captions_of_pages_say_what_they_measure():
+    """The pictures are pages as they open, and a guess on that of orders: the captions' numbers are these pages'."""
+    pytest.importorskip("streamlit")
+    sys.path.insert(0, str(ROOT / "app"))
+    from lessons import LESSONS
 
-    image = Image.open(io.BytesIO(make.still(make.FIGURES[name](**size))))
-    assert image.format == "PNG"
-    assert image.width == make.WIDTH
+    text, rows = READMES["."], {}
+    for address in make.SITE.values():
+        [lesson] = [one for one in LESSONS if f"{one.id}.html" == address.partition("?")[0]]
+        given = dict(re.findall(r"[#&](\w+)=(\w+)", address))
+        values = {c.name: c.value(c.read([given[c.name]]) if c.name in given else c.default) for c in lesson.controls}
+        _, rows[lesson.id] = lesson.figure(**values)
+    for row in rows["orders"]:
+        assert f"{row['measured']:.2f} for `{row['solver']}`" in text
+    T, last = rows["picard"][0]["T"], rows["picard"][-1]
+    [near] = [row for row in rows["picard"] if row["on_show"]]
+    assert f"all {T} steps improve together: after {near['rounds']} rounds" in text
+    assert near["median_error"] <= 0.01
+    assert f"{last['rounds']} rounds, not {T}, bring all points to 1e-8" in text
+    before, once, twice = (f"{row['one_step_error']:.2g}" for row in rows["reflow"])
+    assert f"ends {before} from the flow's own end before, {once} after one round and {twice} after two" in text

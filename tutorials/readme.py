@@ -2,8 +2,8 @@
 
     python tutorials/readme.py              both
     python tutorials/readme.py tables       solvers' names from the registry, and the measurements in the weights' JSON
-    python tutorials/readme.py pictures     the animation and the figures of README.md, seed 0, and a page of the app,
-                                            which needs Debian's chromium
+    python tutorials/readme.py pictures     the animation of README.md, seed 0, pages of `toydiff site`, and one of the
+                                            app, which need Debian's chromium
 
 A table stands between `<!-- made by tutorials/readme.py: NAME -->` and `<!-- end -->`; tests/test_readme.py says when
 it is stale.
@@ -15,6 +15,7 @@ import io
 import re
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,17 +23,16 @@ from typing import TYPE_CHECKING
 import torch
 
 import toydiff
-from toydiff import runs, weights
+from toydiff import weights
 from toydiff.catalog import METHODS
 from toydiff.discrete import SAMPLERS
 from toydiff.grids import SHIFTS
-from toydiff.measure import fitted_order, paired_error
+from toydiff.measure import paired_error
 from toydiff.plots import static, style
 from toydiff.runs import zoo
 from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
 from toydiff.studies import choices, headline, scoreboard
-from toydiff.studies.orders import FLOOR, WINDOW, convergence
 from toydiff.support.files import write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -307,54 +307,33 @@ def animation(frames: Iterator["Figure"], milliseconds: int = 90) -> bytes:
     return out.getvalue()
 
 
-def orders(steps: Sequence[int] = (10, 20, 40, 80, 160, 320), starts: int = 64) -> "Figure":
-    """Error against evaluations, with the slopes."""
-    chosen = ["ddim", "heun", "dpm++2m", "dpm3", "dpm++3m", "ab3", "deis4"]
-    rows = [
-        row | {"measured": fitted_order(steps[-3:], row["error"][-3:], floor=FLOOR)}
-        for row in convergence(
-            toydiff.mixtures.random_mixture(SEED),
-            lambdas=WINDOW,
-            schedules=["vp"],
-            solvers=chosen,
-            steps=steps,
-            starts=starts,
-            seed=SEED,
-        )
-    ]
-    figure = static.convergence(rows, floor=FLOOR)
-    figure.set_size_inches(11.5, 6.4)
-    return figure
+SITE = {
+    "orders": "orders.html?embed#guess=3",
+    "picard": "picard.html?embed",
+    "reflow": "reflow.html?embed",
+}
+"""Pictures of pages of the site, without what stands around a figure, by the name of the file."""
 
 
-def reflow(samples: int = 24) -> "Figure":
-    """Flow matching, and a round of reflow: paths, and where one step ends."""
-    bundled = {"flow matching": "ring-flow-matching", "reflow, once": "ring-rectified-flow"}
-    noise = toydiff.Linear().prior((samples, 2), SEED)
-    flows = {name: runs.load(id_).denoiser for name, id_ in bundled.items()}
-    paths = {name: toydiff.solve(D, noise, 50, solver="ddim", grid="uniform") for name, D in flows.items()}
-    once = {name: toydiff.solve(D, noise, 1, solver="ddim", grid="uniform").end for name, D in flows.items()}
-    figure = static.reflow(paths, toydiff.mixtures.ring(), one_step=once)
-    figure.set_size_inches(10.4, 6.0)
-    return figure
+def site() -> Iterator[tuple[str, bytes]]:
+    """The pictures of `SITE`, from a site that is written for them."""
+    import browser
+    from offline.build import build
 
-
-def picard(steps: int = 100, samples: int = 256) -> "Figure":
-    """Paths after some sweeps, and the errors of all points after each."""
-    mixture, schedule = toydiff.mixtures.random_mixture(SEED), toydiff.schedule("scaled-linear")
-    noise = mixture.marginal(schedule, 1.0).sample(samples, SEED, dtype=torch.float64)
-    D = mixture.denoiser(schedule)
-    walk, path = (
-        toydiff.solve(D, noise, steps, solver=solver, grid="uniform") for solver in ("ddim", "picard:tolerance=1e-8")
-    )
-    figure = static.staircase(path, mixture, exact=walk.xs, most=4)
-    figure.set_size_inches(12.0, 6.8)
-    return figure
+    pages = [address.partition(".")[0] for address in SITE.values()]
+    with tempfile.TemporaryDirectory() as folder, browser.chromium() as chromium:
+        out = Path(folder) / "site"
+        build(out, pages, most=1)
+        for name, address in SITE.items():
+            tab = chromium.new_page(viewport={"width": 1280, "height": 760})
+            tab.goto(f"{out.as_uri()}/{address}")
+            tab.wait_for_selector(browser.MARKS)
+            tab.wait_for_timeout(1500)
+            yield name, small(tab.screenshot(), colors=256)
 
 
 def app(page: str = "picard") -> bytes:
     """A page of the app in a browser, as it opens."""
-    sys.path.insert(0, str(ROOT / "tests"))
     import browser
 
     with browser.serve() as url, browser.chromium() as chromium:
@@ -364,16 +343,6 @@ def app(page: str = "picard") -> bytes:
         tab.wait_for_selector(".st-key-files")
         tab.wait_for_timeout(2000)  # letters and the equation arrive after the figure
         return small(tab.screenshot(), colors=256)
-
-
-FIGURES: dict[str, Callable[[], "Figure"]] = {"orders": orders, "reflow": reflow, "picard": picard}
-
-
-def still(figure: "Figure") -> bytes:
-    """A figure as `small` makes it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=WIDTH / figure.get_figwidth())
-    return small(buffer.getvalue())
 
 
 def small(picture: bytes, colors: int = 128) -> bytes:
@@ -396,8 +365,9 @@ def main(words: Sequence[str]) -> None:
             write_text(readme, with_tables(readme.read_text()))
     if "pictures" in parts:
         PICTURES.mkdir(exist_ok=True)
-        for name, figure in FIGURES.items():
-            write_bytes(PICTURES / f"{name}.png", still(figure()))
+        sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "app")]
+        for name, picture in site():
+            write_bytes(PICTURES / f"{name}.png", picture)
         write_bytes(PICTURES / "flow.gif", animation(flow()))
         write_bytes(PICTURES / "app.png", app())
 

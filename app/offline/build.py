@@ -34,22 +34,26 @@ SCREEN = HERE.parent / "screen"
 MARK = "toydiff-site.json"
 """The file by which a folder is known as such a site."""
 SHARED = {
-    "plotly-cartesian.min.js": SCREEN / "plotly" / "plotly-cartesian.min.js",
+    pages.PLOTLY: SCREEN / "plotly" / pages.PLOTLY,
     "plotly-LICENSE": SCREEN / "plotly" / "LICENSE",
-    "icon.png": SCREEN / "icon.png",
     "theme.js": HERE / "theme.js",
     "site.js": HERE / "site.js",
     "toydiff.js": HERE / "toydiff.js",
     "mixtures.js": HERE / "mixtures.js",
+    "axes.js": HERE / "axes.js",
+    "particle.js": HERE / "particle.js",
 }
+ALSO = {"paths": ["particle.js"]}
+"""What a page that is computed in the browser loads besides."""
 CALL = "{call}"
 """In a page's code, what the figure's function is called with."""
 MODULES = {"chart.js": "toydiffChart", "frame.js": "toydiffFrameOf"}
 """The app's modules, and the name by which the site's scripts call each: a page in a folder may load no modules."""
 
 
-def build(out: Path, ids: Sequence[str] = (), *, progress: bool = False) -> dict:
-    """Write the site into the folder `out`, whole or not at all. ids: some pages only; the map always comes.
+def build(out: Path, ids: Sequence[str] = (), *, most: int | None = None, progress: bool = False) -> dict:
+    """Write the site into the folder `out`, whole or not at all. ids: some pages only; the map always comes. most: at
+    most so many figures a page, the default's first.
 
     Returns {pages, figures, bytes, seconds}. `ValueError` for an unknown page, and where `check_place` refuses.
     """
@@ -62,7 +66,7 @@ def build(out: Path, ids: Sequence[str] = (), *, progress: bool = False) -> dict
     began = time.monotonic()
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
     try:
-        wanted = {lesson: states(lesson) for lesson in chosen}
+        wanted = {lesson: states(lesson)[:most] for lesson in chosen}
         count = sum(map(len, wanted.values()))
         with tqdm(total=count, desc="site", unit="figure", disable=not progress) as bar:
             _write_shared(part, chosen)
@@ -175,7 +179,7 @@ def _write_page(part: Path, lesson: Lesson, lessons: Sequence[Lesson], wanted: S
     scripts = ["chart.js", "frame.js", "site.js"]
     if own:
         shutil.copyfile(HERE / own, files / own)
-        scripts += ["toydiff.js", "mixtures.js", own]
+        scripts += ["toydiff.js", "mixtures.js", "axes.js", *ALSO.get(lesson.id, ()), own]
     text = pages.page(lesson, lessons, [*scripts, f"{lesson.id}.js"], live=bool(own))
     (part / pages.address(lesson)).write_text(text, encoding="utf-8")
 
@@ -234,6 +238,11 @@ def drawn(lesson: Lesson, state: Mapping[str, object]) -> dict:
 
 def _data(figure: go.Figure, dark: bool) -> dict:
     data = json.loads(for_screen(copy.deepcopy(figure), dark=dark).to_json())
+    for axis in data["layout"].values():
+        if (
+            isinstance(axis, dict) and "matches" in axis
+        ):  # it has the other's scale already, and plotly.js warns of both
+            axis.pop("scaleanchor", None)
     for image in data["layout"].get("images", ()):
         image["source"] = repacked(image["source"])
     return data | {key: rounded(data[key]) for key in ("data", "frames") if key in data}

@@ -11,6 +11,8 @@ from toydiff.schedules import SCHEDULES
 from toydiff.solvers import SOLVERS
 from toydiff.studies.orders import FLOOR, WINDOW
 
+from lessons.grids import SAMPLES
+from lessons.grids import SOLVERS as PAIR
 from lessons.orders import HIDDEN, INNER, STEPS
 from lessons.paths import PARTICLES, WIDE
 from screen.mixtures import MOST, REACH, STDS, WEIGHTS
@@ -62,7 +64,21 @@ def _orders() -> dict:
     }
 
 
-OWN = {"paths": _paths, "orders": _orders}
+def _grids() -> dict:
+    uniforms, _ = draws(SAMPLES, 1)
+    noise = torch.randn(SAMPLES, 2, generator=torch.Generator().manual_seed(0))
+    made = {name: make() for name, make in MIXTURES.items()}
+    return {
+        "uniforms": uniforms.tolist(),
+        "noise": base64.b64encode(noise.numpy().tobytes()).decode(),
+        "labels": {name: one.labels.tolist() for name, one in made.items() if one.labels is not None},
+        "solvers": [
+            {"name": name, "color": SOLVERS[name].color, "symbol": style.marking(name).symbol} for name in PAIR
+        ],
+    }
+
+
+OWN = {"paths": _paths, "orders": _orders, "grids": _grids}
 """The pages whose figures the browser computes, and what each needs besides."""
 
 
@@ -78,10 +94,10 @@ def components(mixture: GaussianMixture) -> list[list[float]]:
     return [[*m, w, *s, *U] for m, w, s, U in rows]
 
 
-def draws(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `GaussianMixture.sample(n, 0)` draws: uniform numbers (n,), by which it chooses components, and normal ones
-    (n, 2)."""
-    rng = torch.Generator().manual_seed(0)
+def draws(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `GaussianMixture.sample(n, seed)` draws: uniform numbers (n,), by which it chooses components, and normal
+    ones (n, 2)."""
+    rng = torch.Generator().manual_seed(seed)
     return torch.rand(n, dtype=torch.float64, generator=rng), torch.randn(n, 2, dtype=torch.float64, generator=rng)
 
 

@@ -2,7 +2,7 @@
 "use strict";
 window.toydiffLive = (page) => {
   const { power, uniforms, normals, markings, dark: turned, orders: { steps, inner, window: lambdas, floor, tolerance, hidden } } = page.live;
-  const E = window.toydiffExact, { NAMED, rowsOf, mixtureOf, value } = window.toydiffMixtures(page.live), kept = new Map();
+  const E = window.toydiffExact, { limits, ticks } = window.toydiffAxes, { NAMED, rowsOf, mixtureOf, value } = window.toydiffMixtures(page.live), kept = new Map();
 
   const all = (text, known) => text.split(", ").every((word) => Object.hasOwn(known, word));
   const GRIDS = Object.fromEntries([inner, ...E.GRIDS].map((name) => [name, true]));
@@ -19,15 +19,15 @@ window.toydiffLive = (page) => {
   }
 
   function truth(word, schedule, grid) {
-    const mixture = mixtureOf(word), on = E.SCHEDULES[schedule], size = E.sizeOf(mixture, power);
+    const mixture = mixtureOf(word), on = E.SCHEDULES[schedule], size = E.sizeOf(mixture, power), D = E.denoiser(mixture);
     const levels = steps.map((N) => (grid === inner ? E.inner(on, N, lambdas) : E.grid(on, N, size, grid)));
-    const x = E.start(mixture, levels[0][0], uniforms, normals), exact = E.flow(mixture, x, levels[0][0], levels[0].at(-1), tolerance);
-    return { mixture, on, size, levels, x, exact };
+    const x = E.start(mixture, levels[0][0], uniforms, normals), exact = E.flow(D, x, levels[0][0], levels[0].at(-1), tolerance);
+    return { D, on, size, levels, x, exact };
   }
 
   function curve(key, solver) {
-    const { mixture, on, size, levels, x, exact } = once(key, () => truth(...key.split(" | ")));
-    const runs = levels.map((one) => E.solve(mixture, on, solver, x, one, size)), { order: declared } = markings[solver];
+    const { D, on, size, levels, x, exact } = once(key, () => truth(...key.split(" | ")));
+    const runs = levels.map((one) => E.solve(D, on, solver, x, one, size)), { order: declared } = markings[solver];
     const error = runs.map(({ xs }) => Math.sqrt(xs.at(-1).reduce((sum, v, i) => sum + (v - exact[i]) ** 2, 0) / (x.length / 2)));
     const above = error.map((e, k) => k).filter((k) => error[k] > floor).slice(-3);
     return { solver, declared, measured: above.length > 1 ? slope(above.map((k) => [Math.log(steps[k]), Math.log(error[k])])) : NaN, nfe: runs.map(({ calls }) => calls), error };
@@ -51,17 +51,6 @@ window.toydiffLive = (page) => {
       + (lost.length ? ` Below their order here: ${lost.map(({ solver, measured }) => `${solver} (${measured.toFixed(2)})`).join(", ")}; ${where}.` : "");
   }
 
-  function limits(values) { // of a logarithmic axis, in powers of ten
-    const logs = values.filter((v) => v > 0).map(Math.log10), low = Math.min(...logs), high = Math.max(...logs), air = 0.04 * (high - low || 1);
-    return [low - air, high + air];
-  }
-
-  function ticks([low, high]) { // 1, 2, 5, 10, ...
-    const out = [];
-    for (let power = Math.floor(low); power <= Math.ceil(high); power++) for (const m of [1, 2, 5]) out.push(m * 10 ** power);
-    return out.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high);
-  }
-
   function made({ mixture, schedule, grid, solvers, guess }, figure, dark) {
     const key = [mixture, schedule, grid].join(" | ");
     const rows = solvers.split(", ").map((solver) => ({ ...once(`${key} | ${solver}`, () => curve(key, solver)), schedule, grid, guess }));
@@ -74,10 +63,9 @@ window.toydiffLive = (page) => {
         line: { ...pattern.line, color: color(own), dash }, marker: { ...pattern.marker, symbol }, hovertemplate: `${solver}<br>%{x} NFE, error %{y:.2e}<extra></extra>`,
       };
     });
-    layout.xaxis.range = limits(rows.flatMap(({ nfe }) => nfe));
-    layout.yaxis.range = limits(rows.flatMap(({ error }) => error));
-    layout.xaxis.tickvals = ticks(layout.xaxis.range);
-    layout.xaxis.ticktext = layout.xaxis.tickvals.map(String);
+    layout.xaxis.range = limits(rows.flatMap(({ nfe }) => nfe), 0.04);
+    layout.yaxis.range = limits(rows.flatMap(({ error }) => error), 0.04);
+    Object.assign(layout.xaxis, ticks(layout.xaxis.range));
     const seen = Math.log10(floor) >= layout.yaxis.range[0], line = { color: color("#7F7F7F"), dash: "dash", width: 1.5 };
     layout.shapes = seen ? [{ type: "line", line, x0: 0, x1: 1, xref: "x domain", y0: floor, y1: floor, yref: "y" }] : [];
     const note = { text: "rounding", xref: "x domain", x: 1, xanchor: "right", yref: "y", y: Math.log10(floor), yanchor: "bottom", showarrow: false };

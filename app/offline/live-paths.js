@@ -5,7 +5,7 @@ window.toydiffLive = (page, set) => {
   const { power, uniforms, normals, colors, stochastic, wide, shades, dark: turned, ranges } = page.live;
   const E = window.toydiffExact, { NAMED, rowsOf, wordOf, mixtureOf, drawable, value } = window.toydiffMixtures(page.live);
   const noises = split(new Float32Array(Uint8Array.from(atob(page.live.noises), (c) => c.charCodeAt(0)).buffer), normals.length);
-  let kept = {}, limits = null, dragged = false; // the last exact ends; the plane's limits while it is drawn on
+  let kept = {}, last, limits = null, dragged = false; // the last exact ends and run; the plane's limits while it is drawn on
 
   function split(values, size) {
     return Array.from({ length: values.length / size }, (_, k) => Float64Array.from(values.subarray(k * size, (k + 1) * size)));
@@ -16,27 +16,21 @@ window.toydiffLive = (page, set) => {
 
   // ---- what is measured
 
-  function shorter(value) { // two digits, as Python's .2g writes them
-    const exponent = value ? Math.floor(Math.log10(Number(value.toPrecision(2)))) : 0;
-    if (exponent >= -4 && exponent < 2) return String(Number(value.toPrecision(2)));
-    const [digits, power] = value.toExponential(1).split("e");
-    return `${Number(digits)}e${power[0]}${power.slice(1).padStart(2, "0")}`;
-  }
-
+  const shorter = (value) => window.toydiffAxes.number(value, 2);
   const distance = (one, other) => Math.sqrt(one.reduce((sum, value, i) => sum + (value - other[i]) ** 2, 0) / (one.length / 2));
 
   function runs({ mixture: word, schedule: name, a, b, steps }) {
-    const mixture = mixtureOf(word), schedule = E.SCHEDULES[name], size = E.sizeOf(mixture, power), N = Number(steps);
+    const mixture = mixtureOf(word), schedule = E.SCHEDULES[name], size = E.sizeOf(mixture, power), N = Number(steps), D = E.denoiser(mixture);
     const levels = E.grid(schedule, N, size), noise = E.start(mixture, levels[0], uniforms, normals), key = `${word} ${name} ${dragged}`;
-    if (kept.key !== key) kept = { key, exact: E.flow(mixture, noise, levels[0], levels.at(-1), dragged ? 1e-4 : 1e-7) };
-    const rows = [], paths = [];
+    if (kept.key !== key) kept = { key, exact: E.flow(D, noise, levels[0], levels.at(-1), dragged ? 1e-4 : 1e-7) };
+    const rows = [], paths = [], far = wide.includes(name), scale = ({ alpha, sigma }) => (far ? 1 / Math.hypot(alpha, sigma) : 1);
     for (const [side, solver] of [["A", a], ["B", b]]) {
-      const path = E.solve(mixture, schedule, solver, noise, levels, size, noises), error = distance(path.xs.at(-1), kept.exact);
+      const path = E.solve(D, schedule, solver, noise, levels, size, noises), error = distance(path.xs.at(-1), kept.exact);
       const head = `${side}: ${solver}, ${path.calls} call${path.calls > 1 ? "s" : ""}, error ${shorter(error)}`;
-      const far = wide.includes(name), scale = ({ alpha, sigma }) => (far ? 1 / Math.hypot(alpha, sigma) : 1);
       paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(levels[i]))) });
       rows.push({ side, solver, steps: N, nfe: path.calls, rms_error: error, modes: mixture.length });
     }
+    last = { D, schedule, size, levels, scale, solvers: [a, b], xs: paths[0].xs };
     return { mixture, exact: kept.exact, paths, rows };
   }
 
@@ -108,11 +102,11 @@ window.toydiffLive = (page, set) => {
       Object.assign(rings, { x: side(exact, 0), y: side(exact, 1) });
       Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
       Object.assign(layout.images[k], { source, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
+      (last.colors ??= [])[k] = line.line.color;
       layout.annotations[k].text = head.length <= most ? head : head.replace(/, (?=[^,]*$)/, ",<br>");
       layout[`xaxis${k ? k + 1 : ""}`].range = across;
       layout[`yaxis${k ? k + 1 : ""}`].range = up;
     });
-    delete layout.yaxis2.scaleanchor; // it matches the first, and plotly warns of both
     const lines = Math.max(...layout.annotations.map(({ text }) => text.split("<br>").length)) + 1, times = paths[0].levels.map(({ t }) => t);
     layout.margin.t = 10 + Math.floor(1.35 * layout.font.size * lines);
     figure.frames = times.map((t, i) => ({ name: String(i), traces: [2, 5], data: paths.map(({ xs }) => ({ type: "scatter", x: side(xs[i], 0), y: side(xs[i], 1) })) }));
@@ -161,7 +155,7 @@ window.toydiffLive = (page, set) => {
   board.dataset.hint = hint;
   let word, rows = [], waits = false;
 
-  const plane = () => document.querySelector(".figure")._fullLayout;
+  const plane = () => document.querySelector(".figure")._fullLayout, particle = window.toydiffParticle(() => last, plane);
   const update = () => {
     word = wordOf(rows);
     arrange();
@@ -174,6 +168,7 @@ window.toydiffLive = (page, set) => {
     for (const sheet of sheets) sheet.remove();
     if (!dragged && !waits && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
     if (!board.hidden && plane()) arrange();
+    particle.draw();
   }
 
   function arrange() { // the handles stand where the modes are
@@ -237,15 +232,22 @@ window.toydiffLive = (page, set) => {
 
   function begin(chosen) {
     document.querySelector(".stBidiComponent").append(board);
-    const button = Object.assign(document.createElement("button"), { type: "button", id: "draw", textContent: "draw", title: hint });
-    button.setAttribute("aria-pressed", "false");
-    button.onclick = () => {
-      board.hidden = !board.hidden;
-      limits = board.hidden ? null : [plane().xaxis.range, plane().yaxis.range].map((range) => [...range]);
-      button.setAttribute("aria-pressed", String(!board.hidden));
-      follow(chosen());
-    };
-    document.forms[0].elements.mixture.after(button);
+    const buttons = { draw: [hint, (open) => ((board.hidden = !open), (limits = open ? [plane().xaxis.range, plane().yaxis.range].map((range) => [...range]) : null))],
+      particle: ["The denoiser and the score of one particle, and its way from there", particle.show] };
+    for (const [id, [title, show]] of Object.entries(buttons)) {
+      const button = Object.assign(document.createElement("button"), { type: "button", id, textContent: id, title });
+      button.setAttribute("aria-pressed", "false");
+      button.onclick = () => { // one of them at a time
+        const open = button.getAttribute("aria-pressed") === "false";
+        for (const [other, [, turn]] of Object.entries(buttons)) {
+          const pressed = other === id && open;
+          if (String(pressed) !== document.getElementById(other).getAttribute("aria-pressed")) turn(pressed);
+          document.getElementById(other).setAttribute("aria-pressed", String(pressed));
+        }
+        follow(chosen());
+      };
+      document.forms[0].elements.mixture.closest(".control").append(button);
+    }
     new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));
   }
 

@@ -1,17 +1,21 @@
 """The pages' HTML: what stands on a page of the app, in its order. Names of classes are the app's, which chart.js and
 frame.js look for."""
 
+import base64
 import html
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from .equation import drawn
 from screen import home
 from screen.controls import Control, Mixture, Number, Several
 from screen.lesson import Lesson
 
+ICON = Path(__file__).parent.parent / "screen" / "icon.png"
 FILES = "toydiff"
 """The folder of what the pages share, beside them."""
+PLOTLY = "plotly-cartesian.min.js"
 HOME = "index.html"
 
 
@@ -78,6 +82,9 @@ def first(lessons: Sequence[Lesson], scripts: Sequence[str]) -> str:
 
 
 def whole(title: str, body: str, scripts: Sequence[str]) -> str:
+    # the icon is in the page: browsers ask for one at an address again whenever the page's own address changes
+    icon = base64.b64encode(ICON.read_bytes()).decode()
+    figures = f'<link rel="preload" as="script" href="{FILES}/{PLOTLY}">\n' if "chart.js" in scripts else ""
     tags = "".join(f'<script src="{FILES}/{name}" defer></script>\n' for name in scripts)
     return f"""<!doctype html>
 <html lang="en">
@@ -85,9 +92,9 @@ def whole(title: str, body: str, scripts: Sequence[str]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{plain(title)} · toydiff</title>
-<link rel="icon" href="{FILES}/icon.png">
+<link rel="icon" href="data:image/png;base64,{icon}">
 <link rel="stylesheet" href="{FILES}/style.css">
-<script src="{FILES}/theme.js"></script>
+{figures}<script src="{FILES}/theme.js"></script>
 {tags}</head>
 <body class="stApp"><noscript>These pages are drawn by your browser, and need JavaScript.</noscript>{body}
 </body>

@@ -127,13 +127,18 @@ window.toydiffExact = (() => {
     return mid ** 0.25 * Math.max(Math.sqrt(most), mid) ** 0.75;
   }
 
+  // The component that a uniform number chooses.
+  function choose(mixture, u) {
+    let k = 0;
+    for (let sum = mixture[0].weight; sum < u && k < mixture.length - 1; ) sum += mixture[++k].weight;
+    return k;
+  }
+
   // B draws of x at a level, from B uniform numbers, which choose components, and 2 B normal ones.
   function start(mixture, { alpha, sigma }, uniforms, normals) {
     const out = new Float64Array(2 * uniforms.length);
     uniforms.forEach((u, i) => {
-      let k = 0;
-      for (let sum = mixture[0].weight; sum < u && k < mixture.length - 1; ) sum += mixture[++k].weight;
-      const { x, y, stds: [s, r], axes: [a, b, c, d] } = mixture[k];
+      const { x, y, stds: [s, r], axes: [a, b, c, d] } = mixture[choose(mixture, u)];
       const p = Math.hypot(alpha * s, sigma) * normals[2 * i], q = Math.hypot(alpha * r, sigma) * normals[2 * i + 1];
       out[2 * i] = alpha * x + a * p + b * q;
       out[2 * i + 1] = alpha * y + c * p + d * q;
@@ -142,8 +147,9 @@ window.toydiffExact = (() => {
   }
 
   // The exact denoiser: x0 = sum_k r_k [m_k + alpha C_k V_k^-1 (x - alpha m_k)], eps = sigma sum_k r_k V_k^-1 (x -
-  // alpha m_k), V_k = alpha^2 C_k + sigma^2, r_k the posterior probability of component k.
-  function denoise(mixture, x, at) {
+  // alpha m_k), V_k = alpha^2 C_k + sigma^2, r_k the posterior probability of component k. within(i, k): whether
+  // component k may be that of point i.
+  function denoise(mixture, x, at, within = null) {
     const { alpha, sigma } = at, K = mixture.length, x0 = new Float64Array(x.length), eps = new Float64Array(x.length);
     const logs = new Float64Array(K), ps = new Float64Array(K), qs = new Float64Array(K);
     const parts = mixture.map(({ x, y, weight, stds: [s, r], axes: [a, b, c, d] }) => {
@@ -153,6 +159,10 @@ window.toydiffExact = (() => {
     for (let i = 0; i < x.length; i += 2) {
       let best = -Infinity, mass = 0, e = 0, f = 0, g = 0, h = 0;
       for (let k = 0; k < K; k++) {
+        if (within && !within(i / 2, k)) {
+          logs[k] = -Infinity;
+          continue;
+        }
         const part = parts[k], u = x[i] - alpha * part.x, v = x[i + 1] - alpha * part.y;
         const p = part.a * u + part.c * v, q = part.b * u + part.d * v, log = part.log - 0.5 * ((p * p) / part.V + (q * q) / part.W);
         (ps[k] = p / part.V), (qs[k] = q / part.W), (logs[k] = log);
@@ -171,6 +181,21 @@ window.toydiffExact = (() => {
     }
     return { x, at, x0, eps };
   }
+
+  // The denoiser as a function of x and its level.
+  const denoiser = (mixture) => (x, at) => denoise(mixture, x, at);
+
+  // Classifier-free guidance: eps = eps_none + g (eps_class - eps_none), and x0 alike. labels: a class a component; cond:
+  // a class a point.
+  const guided = (mixture, labels, cond, g) => (x, at) => {
+    const own = denoise(mixture, x, at, (i, k) => labels[k] === cond[i]);
+    if (g === 1) return own;
+    const free = denoise(mixture, x, at), lead = (key) => combine([1 - g, free[key]], [g, own[key]]);
+    return { x, at, x0: lead("x0"), eps: lead("eps") };
+  };
+
+  // The score of x_t, the gradient of its log density: -eps/sigma.
+  const score = ({ eps, at }) => combine([-1 / at.sigma, eps]);
 
   // The density on the lattice of xs and ys, up to a factor: a Float64Array, row by row.
   function density(mixture, xs, ys) {
@@ -399,11 +424,12 @@ window.toydiffExact = (() => {
     tcd,
   };
 
-  // The steps between levels, from x: {levels, xs, calls}. noises: a Float64Array a step, for stochastic solvers.
-  function solve(mixture, schedule, name, x, levels, size, noises = []) {
+  // The steps of denoiser D between levels, from x: {levels, xs, calls}. noises: a Float64Array a step, for stochastic
+  // solvers.
+  function solve(D, schedule, name, x, levels, size, noises = []) {
     const xs = [x], run = { schedule, size, past: [], correct: (p) => (run.own = p) };
     let calls = 0;
-    run.D = (y, at) => (calls++, denoise(mixture, y, at));
+    run.D = (y, at) => (calls++, D(y, at));
     for (let i = 0; i < levels.length - 1; i++) {
       run.own = run.D(x, levels[i]);
       run.noise = noises[i];
@@ -414,16 +440,16 @@ window.toydiffExact = (() => {
     return { levels, xs, calls };
   }
 
-  // ---- the exact flow between two levels: Dormand and Prince's pair in the angle, in which the ODE of u = x/sqrt(alpha^2
+  // ---- the exact flow of D between two levels: Dormand and Prince's pair in the angle, in which the ODE of u = x/sqrt(alpha^2
   // + sigma^2) is finite at both ends: du/dtheta = cos(theta) eps - sin(theta) x0
 
   const DP = [[1 / 5], [3 / 40, 9 / 40], [44 / 45, -56 / 15, 32 / 9], [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729],
     [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656], [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84]];
   const PLACES = [1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1], MISS = [71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40];
 
-  function flow(mixture, x, from, to, tolerance = 1e-7) {
+  function flow(D, x, from, to, tolerance = 1e-7) {
     const rate = (theta, u) => {
-      const c = Math.cos(theta), s = Math.sin(theta), p = denoise(mixture, u, { alpha: c, sigma: s });
+      const c = Math.cos(theta), s = Math.sin(theta), p = D(u, { alpha: c, sigma: s });
       return combine([c, p.eps], [-s, p.x0]);
     };
     const last = Math.atan2(to.sigma, to.alpha);
@@ -444,5 +470,5 @@ window.toydiffExact = (() => {
     return combine([Math.hypot(to.alpha, to.sigma), u]);
   }
 
-  return { SCHEDULES, SOLVERS, GRIDS: [...Object.keys(SHIFTS), "lambda", "karras", "uniform", "quadratic"], level, grid, inner, round, sizeOf, start, denoise, density, solve, flow };
+  return { SCHEDULES, SOLVERS, GRIDS: [...Object.keys(SHIFTS), "lambda", "karras", "uniform", "quadratic"], level, grid, inner, round, sizeOf, choose, start, denoiser, guided, score, density, solve, flow };
 })();

@@ -29,21 +29,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots")
 SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
 PHONE, TABLET = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
-LETTERS = f"""() => [...document.querySelectorAll('{browser.FIGURE} text')]
-    .filter(e => e.textContent.trim())
-    .map(e => [e.textContent, e.getBoundingClientRect()])
-    .map(([text, box]) => [text, box.left, box.top, box.right, box.bottom])
-"""
-"""All the words of a figure, and where they stand: left, top, right, bottom."""
-COVERED = f"""() => [...document.querySelectorAll('{browser.FIGURE} :is(.legend, .legend2)')].flatMap((legend) => {{
-  const box = legend.querySelector('.bg').getBoundingClientRect();
-  return [...document.querySelectorAll('{browser.FIGURE} text')].filter((word) => {{
-    const one = word.getBoundingClientRect(), x = [one.left, one.right], y = [one.top, one.bottom];
-    const apart = x[1] < box.left + 1 || x[0] > box.right - 1 || y[1] < box.top + 3 || y[0] > box.bottom - 3;
-    return word.textContent.trim() && !legend.contains(word) && !apart;
-  }}).map((word) => word.textContent);
-}})"""
-"""The words of a figure that lie below a legend."""
 BUTTON_ON_SLIDER = f"""() => [...document.querySelectorAll('{browser.FIGURE} .slider-group')].some((slider) =>
     slider.getBoundingClientRect().left < document.querySelector('{browser.FIGURE} .updatemenu-button')
         .getBoundingClientRect().right)"""
@@ -246,14 +231,14 @@ def test_a_phone_shows_panels_below_one_another(open_page, view):
 
 def no_word_is_cut_or_covered(page):
     box = page.locator(browser.FIGURE).bounding_box()
-    words = page.evaluate(LETTERS)
+    words = page.evaluate(browser.LETTERS)
     assert len(words) > 2
     for word, left, top, right, bottom in words:
         assert box["x"] - 1 <= left < right <= box["x"] + box["width"] + 1, word
         assert box["y"] - 1 <= top < bottom <= box["y"] + box["height"] + 1, word
     on_another = [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlaps(one, other)]
     assert not on_another
-    assert not page.evaluate(COVERED)
+    assert not page.evaluate(browser.COVERED)
     assert not page.evaluate(BUTTON_ON_SLIDER)
 
 

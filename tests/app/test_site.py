@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 
 import browser
@@ -31,7 +32,12 @@ from lessons import LESSONS
 from offline import equation, exact, pages
 from screen.mixtures import mixture_of
 
-SCREENS = {"screen": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
+SCREENS = {
+    "screen": {"width": 1280, "height": 800},
+    "phone": {"width": 390, "height": 844},
+    "tablet": {"width": 820, "height": 1180},
+    "stage": {"width": 1920, "height": 1080},
+}
 HEADS = f"() => document.querySelector('{browser.FIGURE}').layout.annotations.map((note) => note.text)"
 FEW = 6
 """States of a page here: the default, presets, and what comes first of the others."""
@@ -40,11 +46,19 @@ states = built.states
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of a small site: the map, and three pages."""
+    """The folder of a small site: the map, and four pages."""
     out = tmp_path_factory.mktemp("site") / "lessons"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(built, "states", lambda lesson: states(lesson)[:FEW])
-        assert cli.main(["site", "--out", str(out), "--pages", "paths", "orders", "tokens"]) == 0
+        assert cli.main(["site", "--out", str(out), "--pages", "paths", "orders", "grids", "tokens"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def every_page(tmp_path_factory):
+    """The folder of a site of all pages, each with its default only."""
+    out = tmp_path_factory.mktemp("pages") / "lessons"
+    assert built.build(out, most=1)["figures"] == len(LESSONS)
     return out
 
 
@@ -64,12 +78,12 @@ def open_page(chromium, site):
     """open_page(address) -> a tab, whose console complains of nothing, and whose page is no wider than the screen."""
     contexts, complaints = [], []
 
-    def open_(address, *, screen="screen", scheme="light", figure=True):
+    def open_(address, *, screen="screen", scheme="light", figure=True, site=site):
         contexts.append(chromium.new_context(viewport=SCREENS[screen], color_scheme=scheme))
         page = contexts[-1].new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning", "trace") else None)
         page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
         page.goto(f"{site.as_uri()}/{address}")
         if figure:
@@ -88,7 +102,53 @@ def until(page, truth):
     page.wait_for_function(f"() => {{ try {{ return {truth}; }} catch {{ return false; }} }}")
 
 
+CUT = """() => {
+  const seen = (one) => one.checkVisibility({ visibilityProperty: true }) && one.getBoundingClientRect().width;
+  const ruler = document.createElement("canvas").getContext("2d"), out = [];
+  const edge = document.documentElement.clientWidth;
+  const kinds = "h2, p, b, a, dt, dd, button, summary, output, .control > span, .said, .equation";
+  for (const one of document.querySelectorAll(kinds)) {
+    const { left, right } = one.getBoundingClientRect(), inline = getComputedStyle(one).display === "inline";
+    if (!seen(one) || one.closest(".modebar, .mode, .board")) continue;
+    const cut = !inline && one.scrollWidth > one.clientWidth + 1;
+    if (left < -1 || right > edge + 1 || cut) out.push(one.textContent);
+  }
+  for (const one of document.querySelectorAll("select")) {
+    const { font, paddingLeft } = getComputedStyle(one), text = one.selectedOptions[0]?.textContent ?? "";
+    ruler.font = font;
+    const room = one.clientWidth - 2 * parseFloat(paddingLeft) - 12;
+    if (seen(one) && ruler.measureText(text).width > room) out.push(text);
+  }
+  return out;
+}"""
+"""The texts of a page, outside of its figure, that have too little room; a select's arrow takes 12 pixels."""
+BOXES = """() => [...document.querySelectorAll("header > *, .control, .st-key-drawer, .notice, main > *")]
+    .filter((one) => one.checkVisibility() && !one.hidden)
+    .map((one) => [one.className || one.id || one.textContent, one.getBoundingClientRect()])
+    .map(([name, box]) => [name, box.left, box.top, box.right, box.bottom])"""
+REACHABLE = """() => {
+  const all = [...document.querySelectorAll("a[href], button, input, select, summary")];
+  const seen = all.filter((one) => one.checkVisibility() && !one.disabled);
+  seen.forEach((one, k) => (one.dataset.number = k));
+  return seen.length;
+}"""
+"""Numbers whatever can be pressed or moved; how many there are."""
+
+
+def overlap(a, b):
+    """Two boxes overlap by more than a pixel across and three down: letters have some air around them."""
+    return min(a[2], b[2]) - max(a[0], b[0]) > 1 and min(a[3], b[3]) - max(a[1], b[1]) > 3
+
+
 # ---- what is written
+
+
+def test_the_whole_site_is_at_most_25_megabytes(every_page):
+    """Each page's states, as large as its default; the site itself was 22.9 MB where this said so."""
+    size = sum(file.stat().st_size for file in every_page.rglob("*") if file.is_file())
+    for lesson in LESSONS:
+        size += (len(states(lesson)) - 1) * (every_page / "toydiff" / lesson.id / "0.js").stat().st_size
+    assert 10e6 < size < 25e6
 
 
 def test_every_state_can_be_drawn_and_every_equation_is():
@@ -143,6 +203,7 @@ def test_what_is_packed_looks_the_same():
 
 def test_the_site_is_whole(site):
     assert {file.name for file in site.iterdir()} == {
+        "grids.html",
         "index.html",
         "orders.html",
         "paths.html",
@@ -202,7 +263,7 @@ def test_a_wrong_place_or_page_is_one_line(tmp_path, monkeypatch, capsys, words,
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")
 class TestInABrowser:
-    @pytest.mark.parametrize("screen", SCREENS)
+    @pytest.mark.parametrize("screen", ["screen", "phone"])
     def test_the_map_leads_to_the_pages(self, open_page, screen):
         page = open_page("index.html", screen=screen, figure=False)
         page.keyboard.press("PageDown")
@@ -212,7 +273,7 @@ class TestInABrowser:
         page.get_by_role("link", name="Tokens").click()
         page.wait_for_selector(browser.MARKS)
 
-    @pytest.mark.parametrize("screen", SCREENS)
+    @pytest.mark.parametrize("screen", ["screen", "phone"])
     def test_a_control_moves_the_figure_and_the_address(self, open_page, screen):
         page = open_page("tokens.html", screen=screen)
         if screen == "phone":
@@ -227,6 +288,45 @@ class TestInABrowser:
         assert again.locator(".said").inner_text() == page.locator(".said").inner_text()
         again.locator("#reset").click()
         until(again, f"document.querySelector('.said').textContent === {json.dumps(said)}")
+
+    @pytest.mark.parametrize("screen", SCREENS)
+    @pytest.mark.parametrize("id_", ["index", *(lesson.id for lesson in LESSONS)])
+    def test_no_word_is_cut_off_or_lies_on_another(self, open_page, every_page, id_, screen):
+        page = open_page(f"{id_}.html", screen=screen, figure=id_ != "index", site=every_page)
+        page.wait_for_timeout(500)
+        if screen in ("phone", "tablet") and id_ != "index":
+            page.get_by_role("button", name="Controls").click()
+        assert not page.evaluate(CUT)
+        boxes = page.evaluate(BOXES)
+        assert not [(a, b) for k, (a, *one) in enumerate(boxes) for b, *other in boxes[:k] if overlap(one, other)]
+        if id_ == "index":
+            return
+        assert not page.evaluate(browser.COVERED)
+        words, place = page.evaluate(browser.LETTERS), page.locator(browser.FIGURE).bounding_box()
+        right, bottom = place["x"] + place["width"], place["y"] + place["height"]
+        assert len(words) > 2
+        outside = [
+            word
+            for word, *at in words
+            if at[0] < place["x"] - 1 or at[1] < place["y"] - 1 or at[2] > right + 1 or at[3] > bottom + 1
+        ]
+        assert not outside
+        assert not [(a, b) for k, (a, *one) in enumerate(words) for b, *other in words[:k] if overlap(one, other)]
+
+    @pytest.mark.parametrize("id_", ["index", *(lesson.id for lesson in LESSONS)])
+    def test_the_keyboard_alone_reaches_everything(self, open_page, every_page, id_):
+        page = open_page(f"{id_}.html", figure=id_ != "index", site=every_page)
+        wanted = page.evaluate(REACHABLE)
+        assert wanted >= 5
+        reached = set()
+        for _ in range(wanted + 3):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("() => document.activeElement.dataset.number"))
+        assert {str(k) for k in range(wanted)} <= reached
+        page.locator(".menu summary").focus()  # and what a list holds, once it is open
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("() => document.activeElement.closest('.menu nav')?.textContent.includes('The map')")
 
     def test_a_link_that_does_not_fit_says_so(self, open_page):
         page = open_page("tokens.html#steps=7&mode=<b>")
@@ -301,6 +401,64 @@ class TestInABrowser:
         until(page, "location.hash.includes('solvers=heun')")
         until(page, f"document.querySelector('{browser.FIGURE}').data.length === 4")
 
+    def test_grids_are_those_of_the_app(self, open_page):
+        """A ready-made mixture whose classes are chains of modes, and one by hand; with guidance and without."""
+        [lesson] = [one for one in LESSONS if one.id == "grids"]
+        cases = [
+            {"mixture": "spirals", "schedule": "cosine", "grids": ("karras", "quadratic"), "steps": 5, "g": 3},
+            {"mixture": "-1,0.5,0.4,1;1.2,-0.4,0.3,2", "schedule": "ve", "grids": ("shifted-lambda-wide",), "steps": 8},
+            {"mixture": "grid", "schedule": "vp", "grids": ("shifted-lambda",), "steps": 8, "g": 5},
+        ]  # fmt: skip
+        page = open_page("grids.html")
+        for case in cases:
+            chosen = {"g": 1} | case
+            figure, rows = lesson.figure(**chosen | {"mixture": mixture_of(chosen["mixture"])})
+            page.goto(page.url.split("#")[0] + "#" + pages.link(lesson, chosen).replace("&amp;", "&").split("#")[1])
+            until(page, f"document.querySelector('{browser.FIGURE}').data.length === {len(figure.data)}")
+            assert page.evaluate("document.querySelector('.said').innerHTML") == pages.marked(lesson.words(rows))
+            seen = page.evaluate(
+                f"() => {{ const {{ data, layout }} = document.querySelector('{browser.FIGURE}'); return {{"
+                "data: data.map(({ name, x, y, marker }) => [name, x, y, marker.symbol]),"
+                "axes: [layout.xaxis2.range, layout.xaxis3.range], ticks: layout.xaxis3.ticktext }; }"
+            )
+            D = mixture_of(chosen["mixture"]).denoiser(toydiff.schedule(chosen["schedule"]))
+            spread = {"data_std": D.data_std, "guidance_scale": chosen["g"]}
+            ts = toydiff.time_grid(D.schedule, chosen["steps"], chosen["grids"][0], **spread)
+            assert seen["data"][0][1] == pytest.approx(ts.tolist(), abs=1e-9)  # the steps that were taken
+            for mine, trace in zip(seen["data"], figure.data, strict=True):
+                symbol = trace.marker.symbol
+                assert [mine[0], mine[2]] == [trace.name, list(trace.y)]
+                assert mine[3] == (symbol if isinstance(symbol, str) else list(symbol))
+                if trace.showlegend is None or chosen["grids"] != ("shifted-lambda",):
+                    assert mine[1] == pytest.approx(list(trace.x), rel=1e-6, abs=1e-12)
+            assert seen["axes"][1] == pytest.approx(list(figure.layout.xaxis3.range))
+            assert seen["ticks"] == list(figure.layout.xaxis3.ticktext)
+
+    @pytest.mark.parametrize("schedule", toydiff.SCHEDULES)
+    def test_the_denoiser_and_the_score_are_pythons(self, open_page, schedule):
+        """At random places and times; of one class, with guidance and without; and the score as the gradient of the
+        logarithm of the density."""
+        page, rng = open_page("grids.html"), torch.Generator().manual_seed(3)
+        for name in ("spirals", "random"):
+            mixture = toydiff.mixture(name)
+            D = mixture.denoiser(toydiff.schedule(schedule))
+            _, labels = mixture.sample_labelled(12, rng)
+            for t, g in ((1.0, 1.0), (0.7, 4.0), (0.31, 2.0), (0.02, 1.0)):
+                at = mixture.marginal(D.schedule, t)
+                x = at.sample(12, rng, dtype=torch.float64).requires_grad_()
+                [slope] = torch.autograd.grad(at.log_prob(x).sum(), x)
+                x = x.detach()
+                free, led = D(x, t), D(x, t, labels, g)
+                given = {
+                    "rows": [[*m, w, *s, *U] for m, w, s, U in parts(mixture)], "schedule": schedule, "t": t, "g": g,
+                    "classes": mixture.labels.tolist(), "cond": labels.tolist(), "x": x.flatten().tolist(),
+                }  # fmt: skip
+                mine = page.evaluate(PREDICTED, given)
+                for key, theirs in (
+                    ("x0", free.x0), ("eps", free.eps), ("led_x0", led.x0), ("led_eps", led.eps), ("score", slope)
+                ):  # fmt: skip
+                    assert mine[key] == pytest.approx(theirs.flatten().tolist(), rel=1e-6, abs=1e-6), (name, t, key)
+
     def test_paths_are_drawn_at_once_and_become_a_figure(self, open_page):
         """In the task of the control itself; the figure follows when the control rests."""
         page = open_page("paths.html")
@@ -345,6 +503,53 @@ class TestInABrowser:
         page.keyboard.press("Delete")
         until(page, "document.querySelectorAll('.mode').length === 8")
 
+    @pytest.mark.parametrize(("schedule", "screen"), [("vp", "screen"), ("ve", "screen"), ("linear", "phone")])
+    def test_one_particle(self, open_page, schedule, screen):
+        """Its denoiser and score are Python's, and so is where both solvers take it from there."""
+        page = open_page(f"paths.html#mixture=random&schedule={schedule}&a=ab2&b=heun&steps=7", screen=screen)
+        page.evaluate("document.querySelector('#particle').click()")
+        until(page, "document.querySelector('.particle').dataset.hint.includes('score')")
+        page.locator(".particle .mode").focus()
+        for key in ("ArrowLeft", "ArrowUp", "ArrowUp"):
+            page.keyboard.press(key)
+        said = page.locator(".particle .mode").get_attribute("aria-label")
+        places = [[float(v) for v in pair.split(", ")] for pair in re.findall(r"\((-?[\d.e-]+, -?[\d.e-]+)\)", said)]
+        drawn, x0, score = torch.tensor(places, dtype=torch.float64)
+        D = toydiff.mixture("random").denoiser(toydiff.schedule(schedule))
+        ts = toydiff.time_grid(D.schedule, 7, data_std=D.data_std)
+        ts = ts[page.evaluate(f"document.querySelector('{browser.FIGURE}').layout.sliders[0].active") :]
+        alpha, sigma = D.schedule.alpha(ts[0]), D.schedule.sigma(ts[0])
+        x = (drawn * (torch.hypot(alpha, sigma) if schedule == "ve" else 1.0))[None]
+        p = D(x, ts[0])
+        assert x0.tolist() == pytest.approx(p.x0[0].tolist(), rel=0.01, abs=0.005)
+        assert score.tolist() == pytest.approx((-p.eps / sigma)[0].tolist(), rel=0.01, abs=0.005)
+        for k, solver in enumerate(("ab2", "heun")):
+            end = toydiff.solve(D, x, ts=ts, solver=solver).end[0]
+            seen = page.evaluate(ENDS, {"figure": browser.FIGURE, "plane": k})
+            assert seen[1] == pytest.approx(end.tolist(), abs=0.02), solver
+            exact = toydiff.reference(D, x, float(ts[0]), tolerance=1e-8)[0]
+            assert seen[0] == pytest.approx(exact.tolist(), abs=0.02)
+        page.evaluate("document.querySelector('#draw').click()")  # takes its place
+        assert page.locator(".sheet").count() == 0
+        assert page.locator(".particle").is_hidden()
+
+    def test_a_control_of_exact_mixtures_asks_the_server_for_nothing(self, chromium, site):
+        with browser.static(site) as (url, _):
+            page, asked = chromium.new_context().new_page(), []
+            page.goto(f"{url}/paths.html")
+            page.wait_for_selector(browser.MARKS)
+            page.on("request", lambda request: asked.append(request.url))
+            for steps in (3, 12):
+                before = page.url
+                page.evaluate(
+                    "(k) => { const field = document.forms[0].elements.steps; field.value = k, field.oninput(); }",
+                    steps,
+                )
+                until(page, f"location.href !== {json.dumps(before)}")
+                page.wait_for_timeout(300)
+            page.context.close()
+        assert not [one for one in asked if one.startswith("http")]
+
     def test_the_mathematics_is_pythons(self, open_page):
         """Start, time grid, every solver and the exact flow, on random mixtures, schedules, steps and seeds."""
         page, rng = open_page("paths.html"), random.Random(5)
@@ -380,18 +585,38 @@ class TestInABrowser:
         assert mine["flow"] == pytest.approx(true.flatten().tolist(), abs=1e-5)
 
 
+ENDS = """({ figure, plane }) => {
+  const full = document.querySelector(figure)._fullLayout, own = (one) => full[`${one}axis${plane ? 2 : ""}`];
+  const [X, Y] = [own("x"), own("y")];
+  return [...document.querySelectorAll(".sheet")[plane].querySelectorAll("path")].slice(0, 2).map((path) => {
+    const [x, y] = path.getAttribute("d").split(/[ML]/).at(-1).split(" ").map(Number);
+    return [X.p2l(x), Y.p2l(y)];
+  });
+}"""
+"""Where the exact way and the solver's end on a plane, in the plane's numbers."""
+
 THEIRS = """(given) => {
   const E = toydiffExact, schedule = E.SCHEDULES[given.schedule];
   const mixture = given.rows.map(([x, y, weight, s, r, ...axes]) => ({ x, y, weight, stds: [s, r], axes }));
-  const size = E.sizeOf(mixture, given.power), levels = E.grid(schedule, given.steps, size, given.grid);
+  const D = E.denoiser(mixture), size = E.sizeOf(mixture, given.power);
+  const levels = E.grid(schedule, given.steps, size, given.grid);
   const start = E.start(mixture, levels[0], given.uniforms, given.normals);
   const noises = given.noises.map((noise) => Float64Array.from(noise));
-  const path = E.solve(mixture, schedule, given.solver, start, levels, size, noises);
+  const path = E.solve(D, schedule, given.solver, start, levels, size, noises);
   const flat = (xs) => xs.flatMap((x) => [...x]);
   return {
     start: [...start], times: levels.map(({ t }) => t), calls: path.calls, xs: flat(path.xs),
-    flow: [...E.flow(mixture, start, levels[0], levels.at(-1))],
+    flow: [...E.flow(D, start, levels[0], levels.at(-1))],
   };
+}"""
+
+
+PREDICTED = """(given) => {
+  const E = toydiffExact, at = E.level(E.SCHEDULES[given.schedule], given.t), x = Float64Array.from(given.x);
+  const mixture = given.rows.map(([x, y, weight, s, r, ...axes]) => ({ x, y, weight, stds: [s, r], axes }));
+  const free = E.denoiser(mixture)(x, at), led = E.guided(mixture, given.classes, given.cond, given.g)(x, at);
+  const all = { x0: free.x0, eps: free.eps, led_x0: led.x0, led_eps: led.eps, score: E.score(free) };
+  return Object.fromEntries(Object.entries(all).map(([name, values]) => [name, [...values]]));
 }"""
 
 
