@@ -729,7 +729,7 @@ DRAWN = f"""() => {{
   document.body.append(sheet);
   return Plotly.newPlot(sheet, figure.data, figure.layout);
 }}"""
-SHEET = LETTERS.replace(browser.FIGURE, "#sheet")
+SHEET = browser.LETTERS.replace(browser.FIGURE, "#sheet")
 """The words of a picture that is laid over the page."""
 
 
