@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 00 · A map
 #
-# A diffusion model makes a sample in many network calls. This course, after the lecture deck *The
-# Principle and Application of Diffusion Acceleration*, is about doing it in few calls, or in parallel.
+# A diffusion model is a network that removes noise. It makes samples from noise in many calls. This course, after
+# the deck *The Principle and Application of Diffusion Acceleration*, is about few calls, or parallel ones.
 #
 # **In this lesson (15 minutes)** you train a diffusion model in plain PyTorch, see why predicting noise gives the
 # score, derive the ODE in two lines, and get a map of the methods. You need calculus, probability and PyTorch.
@@ -63,15 +63,17 @@ assert key["student, share near a mode"] > 0.9
 
 # %% [markdown]
 # **One call of a diffusion model gives a mean, which is no sample; a student that was trained to jump gives a sample.**
-# Data: eight Gaussians on a ring (shaded). The course explains how one gets from the left to the right, what it costs,
-# and when it fails.
+# Data: eight Gaussians on a ring (shaded). Left, a solver follows an ODE from noise to data (section 5); middle, the
+# same in one step; right, one call of another network, trained for it. The course explains how one gets there, what it
+# costs, and when it fails.
 
 # %% [markdown]
 # ## 1 · The families, and what each costs
 #
-# The deck's list (slides 4, 6, 9). A *round* is a set of calls that run at the same time. *Over the floor* is the
-# distance of 8,000 samples to the data, divided by the distance of real data to real data. The floor's own spread
-# stands below the table: within it nothing is ahead.
+# The deck's list (slides 4, 6, 9). A *round* is a set of calls that run at the same time. *Over the floor*: the
+# distance of 8,000 samples to the data, divided by the **floor**, that of as many real samples to the data. The floor's
+# spread stands below the table: within it nothing is ahead. More samples have a lower floor, so compare ratios at one
+# number of samples only.
 
 # %%
 FAMILIES = [  # family, what changes, weights, steps, lessons
@@ -92,7 +94,8 @@ for family, change, name, steps, lessons in FAMILIES:
         f"| {family} | {change} | {row['nfe']} | {row['rounds']} | {about['updates']:,} | {row['teacher_calls']:,} | "
         f"{row['distance'] / row['floor']:.1f} | {lessons} |"
     )
-serial, parallel = (td.solve(ring.denoiser(td.VP()), noise.double(), 100, solver=s) for s in ("ddim", "picard"))
+vp = td.VP()  # the schedule of score-based models: lesson 01
+serial, parallel = (td.solve(ring.denoiser(vp), noise.double(), 100, solver=s) for s in ("ddim", "picard"))
 rows += [
     f"| parallel sampling | all steps at once, repeated | {parallel.nfe:,} | {parallel.rounds} | 0 | 0 | that of "
     f"{serial.rounds} steps | 05 |",
@@ -100,14 +103,17 @@ rows += [
     "| adversarial | a discriminator judges noised samples | 1 | 1 | | | on digits | 14 |",
 ]
 display(Markdown("\n".join(rows)))
-print(f"spread of the floor: {row['floor_std'] / row['floor']:.2f} of it (one standard deviation)")
+print(
+    f"spread of the floor over 10 pairs of sets: {row['floor_std'] / row['floor']:.2f} of it (one standard deviation)"
+)
+assert row["n"] == 8000
 key["rounds of 100 parallel steps"], key["calls of 100 parallel steps"] = parallel.rounds, parallel.nfe
 assert parallel.rounds < serial.rounds < parallel.nfe
 
 # %% [markdown]
-# Two currencies, then: *calls* cost energy, *rounds* cost time. Parallel sampling buys rounds with calls; distillation
-# buys calls with training. Every student here except consistency training's starts from a trained diffusion model,
-# whose updates come on top of its own.
+# There are two costs: *calls* cost energy, *rounds* cost time. Parallel sampling needs fewer rounds and more calls;
+# distillation needs fewer calls and a second training. Every student here, except consistency training's, starts from a
+# trained diffusion model, whose updates the table leaves out.
 
 # %% [markdown]
 # ## 2 · Notation card
@@ -122,8 +128,7 @@ assert parallel.rounds < serial.rounds < parallel.nfe
 # | $\nabla\log p_t$ | score |
 # | $\hat\varepsilon(x_t,t)$ | the network's prediction of $\varepsilon$ |
 # | $\hat x_0$ | $(x_t-\sigma_t\hat\varepsilon)/\alpha_t$ |
-# | $\theta,\ \theta^-$ | weights; weights of a target network |
-# | $\mathrm{sg}$ | stop-gradient |
+# | $\theta$ | the network's weights |
 #
 # In code, on the cosine schedule:
 
@@ -149,8 +154,12 @@ exact = data.denoiser(schedule)
 # $$\nabla\log p_t(x)=\mathbb E\Big[-\frac{x-\alpha_tx_0}{\sigma_t^2}\,\Big|\,x_t=x\Big]
 # =-\frac{\mathbb E[\varepsilon\,|\,x_t=x]}{\sigma_t}.$$
 #
-# And least squares finds conditional means. So a network that regresses $\varepsilon$ on $x_t$ *is* the score, up to
-# $-1/\sigma_t$.
+# And least squares finds conditional means: with $m(x_t)=\mathbb E[\varepsilon\,|\,x_t]$
+#
+# $$\mathbb E|\hat\varepsilon-\varepsilon|^2=\mathbb E|\hat\varepsilon-m|^2+\mathbb E|m-\varepsilon|^2,$$
+#
+# since given $x_t$ the cross term has mean $(\hat\varepsilon-m)\cdot\mathbb E[m-\varepsilon\,|\,x_t]=0$. The last
+# term is out of reach; the other is least for $\hat\varepsilon=m=-\sigma_t\nabla\log p_t$.
 
 # %% [markdown]
 # **Predict before you run.** Draw many $(x_0,\varepsilon)$, form $x_t$ at $t=0.3$, plot $\varepsilon$ against $x_t$. Is
@@ -179,7 +188,7 @@ by_score = -float(sigma[0]) * score[:, 0]
 figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 5.4), sharex=True, layout="constrained", height_ratios=(1, 2.4))
 grid = line.detach()
 upper.fill_between(grid[:, 0], noised.log_prob(grid).exp(), color="#B5B5B5")
-upper.set(ylabel="$p_t$", title="The mean of the noise, given $x_t$, is the slope of the log density")
+upper.set(ylabel="$p_t$", title=r"The mean of the noise, given $x_t$, is $-\sigma_t$ times the slope of $\log p_t$")
 lower.scatter(x_t[:3000, 0], eps[:3000, 0], s=3, color=style.SKY, alpha=0.4, label="draws of ($x_t$, ε)")
 lower.plot(grid[:, 0], by_score, color=style.INK, lw=2.5, label=r"$-\sigma_t\nabla\log p_t$, closed form")
 lower.plot(middle, mean_eps, "o", color=style.VERMILLION, ms=5, label="mean of ε in a bin")
@@ -200,8 +209,9 @@ assert gap < 0.08
 # ## 4 · Train it
 #
 # *Denoising score matching*, slide 25's Algorithm 2: sample $x_0$, $t$, $\varepsilon$; compute $x_t$; predict
-# $\hat\varepsilon$; loss $\|\hat\varepsilon-\varepsilon\|^2$; backpropagate. The network is given one thing for free:
-# $\hat\varepsilon=\sigma_tx_t+\alpha_t(\ldots)$, so that in pure noise it names the noise.
+# $\hat\varepsilon$; loss $\|\hat\varepsilon-\varepsilon\|^2$; backpropagate. Our network is
+# $\hat\varepsilon=\sigma_tx_t+\alpha_t\cdot(\text{layers})$: at $t=1$, where $\alpha=0$ and $\sigma=1$, it returns
+# $x_t$, which is the noise.
 
 
 # %%

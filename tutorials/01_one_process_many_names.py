@@ -61,6 +61,16 @@ eps = torch.randn(n, 2, generator=rng)
 #
 # $$\lambda_t=\log\frac{\alpha_t}{\sigma_t},\qquad \mathrm{NSR}_t=\frac{\sigma_t}{\alpha_t}=e^{-\lambda_t}.$$
 #
+# | name | $\alpha_t$ | $\sigma_t$ |
+# |---|---|---|
+# | vp (score SDE) | $e^{-4.975\,t^2-0.05\,t}$ | $\sqrt{1-\alpha_t^2}$ |
+# | cosine | $\cos\frac\pi2t$ | $\sin\frac\pi2t$ |
+# | linear (flow matching) | $1-t$ | $t$ |
+# | ve (EDM) | $1$ | $80\,t^7$ |
+# | scaled-linear (SD) | $\sqrt{\prod_{k\le1000t}(1-\beta_k)}$, $\sqrt{\beta_k}$ linear in $k$ | $\sqrt{1-\alpha_t^2}$ |
+# | linear-table | the same, $\beta_k$ linear in $k$ | $\sqrt{1-\alpha_t^2}$ |
+
+# %% [markdown]
 # **Predict before you run.** How well can the *best* denoiser guess $x_0$? We draw $E|x_0-\hat x_0(x_t)|^2$ for six
 # schedules, against $t$ and against $\lambda$. How many curves will you see in each panel?
 
@@ -85,12 +95,19 @@ plt.show()
 together = torch.stack(list(guess_error.values()))
 lambda_gap = float((together.amax(0) - together.amin(0)).max())
 print(f"largest disagreement of the six schedules at equal lambda: {lambda_gap:.1e}")
+half = torch.tensor(0.5)
+assert torch.isclose(schedule("vp").alpha(half), torch.exp(-4.975 * half**2 - 0.05 * half))
+assert torch.isclose(schedule("ve").sigma(half), 80 * half**7)
+noisiest = {name: float(schedule(name).lam(torch.tensor(1.0))) for name in SCHEDULES}
+print("lambda at t = 1: " + ", ".join(f"{name} {value:.1f}" for name, value in noisiest.items()))
+assert all(value == -math.inf for name, value in noisiest.items() if name in ("cosine", "linear"))
 
 # %% [markdown]
 # **One curve.** $x_t/\alpha_t=x_0+\mathrm{NSR}_t\,\varepsilon$: dividing by $\alpha_t$ makes all schedules equal where
 # their $\lambda$ are. So "which schedule is better?" has no answer for the process itself. A schedule matters for
-# *where a solver puts its steps*, for *how a loss weights the noise levels*, and for what a network sees at the two
-# ends.
+# *where a solver puts its steps*, for *how a loss weights the noise levels*, and for *where it begins*: cosine and
+# linear in pure noise ($\alpha_1=0$, $\lambda=-\infty$), the others at a finite $\lambda$, printed above. The curves
+# are one where all of them go.
 
 # %% [markdown]
 # ## 2 · Every kind of prediction is a row $(a, b)$
@@ -101,7 +118,9 @@ print(f"largest disagreement of the six schedules at equal lambda: {lambda_gap:.
 # $$\begin{pmatrix} a & b\\ \alpha_t & \sigma_t\end{pmatrix}\begin{pmatrix}\hat x_0\\ \hat\varepsilon\end{pmatrix}
 # =\begin{pmatrix} y\\ x_t\end{pmatrix}.$$
 #
-# One solve replaces every conversion formula in the literature. Here are the rows on the linear schedule at $t=0.3$:
+# One solve replaces every conversion formula in the literature. The rows: x0 $(1,0)$; eps $(0,1)$; v
+# $(-\sigma,\alpha)$; score $(0,-1/\sigma)$; velocity, $dx_t/dt$, $(\alpha',\sigma')$; preconditioned, EDM's network
+# for data of variance 1, $(\sigma,-\alpha)/\sqrt{\alpha^2+\sigma^2}$. On the linear schedule at $t=0.3$:
 
 # %%
 linear, cosine = Linear(), Cosine()
@@ -227,11 +246,11 @@ plt.show()
 
 # %% [markdown]
 # A weight that is positive everywhere cannot move the optimum of a network that is flexible enough: the best guess at
-# each $(x_t, t)$ is the posterior mean, whatever the weight. It does change which errors a *real* network spends its
-# effort on.
+# each $(x_t, t)$ is the posterior mean. It does change on which errors a *real* network works.
 #
-# The likelihood of slide 2 is one more weight of this family. Its term for a step $t\to s$ is a KL between two
-# Gaussians of equal variance:
+# The likelihood of slide 2 is one more weight (section 4 derives it). Its term for a step $t\to s$ compares the true
+# reverse step $q$, which knows $x_0$, with the model's $p_\theta$, the same Gaussian with $\hat x_0$ in its place. With
+# $\mathrm{SNR}=\alpha^2/\sigma^2=\mathrm{NSR}^{-2}$:
 #
 # $$D_{\mathrm{KL}}\big(q(x_s|x_t,x_0)\,\|\,p_\theta(x_s|x_t)\big)
 # =\tfrac12\big(\mathrm{SNR}_s-\mathrm{SNR}_t\big)|\hat x_0-x_0|^2 .$$
@@ -409,7 +428,8 @@ assert list(bounds.values()) == sorted(bounds.values(), reverse=True)
 assert exact_nll < bounds[1000] < exact_nll + 0.1 < blind
 
 # %% [markdown]
-# With finer steps the bound closes on the exact value, for the *best* denoiser; so minimising it is maximum likelihood.
+# For the *best* denoiser the bound comes down to the exact value as steps get finer: in this limit minimising it is
+# maximum likelihood.
 #
 # ## 5 · Two verbs: jump and chord
 #
@@ -441,7 +461,7 @@ print(f"jump - Euler on the flow: {jump_error:.1e};  chord undoes jump, and is s
 # $$y_t=\frac{x_t}{\sigma_t}=\frac{\alpha_t}{\sigma_t}x_0+\varepsilon,$$
 #
 # and such a path is a straight line in $\alpha/\sigma$, even where $x_t$ itself is curved. With a single data point it
-# is. With eight modes the path bends while it decides where to go (right column, dashed is straight).
+# is. With eight modes the path bends while it decides where to go: look at the right column, where dashed is straight.
 
 # %%
 place = torch.tensor([[1.4, 1.4]])
@@ -459,7 +479,12 @@ for name, (D, background) in worlds.items():
     variation[name] = first_orderness(path, cosine, kind="x0", normalised=True)
     path.xs, path.x0s = path.xs[:, :6], path.x0s[:, :6]  # six are enough to look at
     paths[name], backgrounds[name] = path, background
-figure = static.rescaled(paths, cosine, backgrounds)
+figure = static.rescaled(
+    paths,
+    cosine,
+    backgrounds,
+    title="Right: one data point gives straight lines after scaling, eight modes give bent ones",
+)
 figure.set_dpi(80)
 display(figure)
 for name, value in variation.items():

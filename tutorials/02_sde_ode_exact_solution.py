@@ -28,6 +28,7 @@ except ImportError as missing:
         "install the library first: in a clone `pip install -e .`; in Colab clone it, then `%pip install ./toydiff`"
     ) from missing
 
+import itertools
 import math
 
 import matplotlib.pyplot as plt
@@ -78,8 +79,9 @@ plt.show()
 # $$dx=f(t)\,x\,dt+g(t)\,dW,\qquad f=\frac{d\log\alpha}{dt},\qquad g^2=\frac{d\sigma^2}{dt}-2f\sigma^2
 # =-2\sigma^2\lambda' .$$
 #
-# Slide 3's $f(x,t)$ is our $f(t)\,x$. Both coefficients are *derived* from $\alpha$ and $\sigma$: on the VP schedule
-# $f=-\beta/2$, $g^2=\beta=0.1+19.9\,t$.
+# $W$ is Brownian motion: each $dW$ is fresh noise from $\mathcal N(0,dt)$. With $g=0$ this is an ODE.
+# $\lambda=\log(\alpha/\sigma)$, and $'$ is $d/dt$. Slide 3's $f(x,t)$ is our $f(t)\,x$. Both coefficients are *derived*
+# from $\alpha$ and $\sigma$: on the VP schedule $f=-\beta/2$, $g^2=\beta=0.1+19.9\,t$.
 
 
 # %%
@@ -97,8 +99,8 @@ beta_gap = max(max(abs(f + b / 2), abs(g2 - b)) for t in ts for f, g2 in [coeffi
 print(f"f = -beta/2 and g² = beta, to {beta_gap:.0e}")
 
 # %% [markdown]
-# Simulate it by the simplest rule, Euler–Maruyama: $x\leftarrow x+f x\,\Delta+g\sqrt{\Delta}\,\xi$. The histograms must
-# fill the exact marginals $p_t$.
+# Simulate it by the simplest rule, Euler–Maruyama: $x\leftarrow x+f x\,\Delta+g\sqrt{\Delta}\,\xi$, with a step
+# $\Delta$ and a new $\xi\sim\mathcal N(0,I)$ each time. The histograms must fill the exact marginals $p_t$.
 
 # %%
 m, N = 20000, 500
@@ -128,15 +130,18 @@ plt.show()
 #
 # $$dx=\Big[f x-\tfrac{1+\eta^2}{2}\,g^2\,s(x,t)\Big]dt+\eta\,g\,d\bar W,\qquad s=\nabla\log p_t,$$
 #
-# passes through the same $p_t$. $\eta=1$ is the reverse SDE of slide 3; $\eta=0$ has no noise left and *is* the
-# probability flow ODE. In words: $\eta$ adds noise, and just enough extra score to remove it again.
+# passes through the same $p_t$ ($\bar W$: Brownian motion in reversed time, noise of its own). $\eta=1$ is the
+# reverse SDE of slide 3; $\eta=0$ has no noise left and *is* the probability flow ODE. In words: $\eta$ adds noise, and
+# just enough extra score to remove it again.
 
 # %% [markdown]
-# **Why, in three lines.** The forward SDE's density obeys the Fokker–Planck equation
-# $\partial_tp=-\partial_x(fxp)+\tfrac12g^2\,\partial_x^2p$. Run in $\tau=1-t$, the family above has
+# **Why, in three lines.** In $dt$ the drift transports the density (the continuity equation of 00, section 5) and the
+# noise convolves it with $\mathcal N(0,g^2dt)$ (its heat equation). Together, Fokker–Planck:
+# $\partial_tp=-\partial_x(fxp)+\tfrac12g^2\,\partial_x^2p$. In $\tau=1-t$ the family has
 # $$\partial_\tau q=\partial_x\big([fx-\tfrac{1+\eta^2}2g^2s]\,q\big)+\tfrac{\eta^2}2g^2\,\partial_x^2q .$$
-# Put in $q=p_t$, for which $s\,p=\partial_xp$: the two terms in $\eta^2$ cancel, and what is left is
-# $\partial_x(fxp)-\tfrac12g^2\partial_x^2p=-\partial_tp$. So $q=p_{1-\tau}$ solves it, for every $\eta$. In numbers:
+# At $q=p_t$, where $s\,p=\partial_xp$, the terms in $\eta^2$ cancel:
+# $\partial_x(fxp)-\tfrac12g^2\partial_x^2p=-\partial_tp$. So $q=p_{1-\tau}$ is a solution for every $\eta$; with the
+# same start, it is the only one.
 
 
 # %%
@@ -210,9 +215,9 @@ panels[0].legend(loc="upper left")
 plt.show()
 
 # %% [markdown]
-# And one number a run: the sliced Wasserstein distance between samples and data. Two finite sets of *true* samples are
-# not at distance 0 either; that is the **floor** (grey band, five pairs of true sets). A sampler inside the band cannot
-# be told from the data.
+# And one number a run: the sliced Wasserstein distance between 4,000 samples and as many data. Two sets of *true*
+# samples are not at distance 0 either; that is the **floor** (20 pairs; grey: their mean, plus and minus a standard
+# deviation). Inside the band this measure cannot tell a sampler from the data.
 
 # %%
 m = 4000
@@ -226,7 +231,8 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
     return sliced_wasserstein(a, b, projections=64)
 
 
-data_floor = floor(apart, five.sample, m)
+data_floor = floor(apart, five.sample, m, seeds=range(20))
+band = data_floor.mean - data_floor.std, data_floor.mean + data_floor.std
 distance = {}
 for eta in ETA_COLORS:
     options = {"solver": EulerMaruyama(eta), "grid": "uniform", "generator": SEED, "keep": "end"}
@@ -236,7 +242,7 @@ distance["η = 0, a better solver"] = [apart(solve(D5, start, steps, keep="end")
 figure, axes = plt.subplots(figsize=(6.8, 3.6), layout="constrained")
 for (name, values), color in zip(distance.items(), [*ETA_COLORS.values(), style.GREEN], strict=True):
     axes.plot(budgets, values, "o-", color=color, lw=2, label=name)
-axes.axhspan(min(data_floor.values), max(data_floor.values), color=style.CONTEXT_COLOR, alpha=0.7)
+axes.axhspan(*band, color=style.CONTEXT_COLOR, alpha=0.7)
 axes.axhline(data_floor.mean, color=style.FLOOR_COLOR, ls="--", label="floor: data against data")
 axes.set(xscale="log", ylim=(0, None), xlabel=style.NFE_LABEL, ylabel="sliced Wasserstein to the data")
 axes.set_xticks(budgets, budgets)
@@ -246,12 +252,16 @@ axes.legend()
 plt.show()
 for name, values in distance.items():
     print(f"{name:24s}" + ", ".join(f"{v:.3f} at {k}" for k, v in zip(budgets, values, strict=True)))
-print(f"floor {data_floor.mean:.3f}, from {min(data_floor.values):.3f} to {max(data_floor.values):.3f}")
+lowest, highest = min(data_floor.values), max(data_floor.values)
+print(f"floor {data_floor.mean:.3f} ± {data_floor.std:.3f}; all values {lowest:.3f} to {highest:.3f}")
+assert max(values[-1] for values in distance.values()) < band[1]
+assert distance["η = 1"][0] == min(distance[f"η = {eta:g}"][0] for eta in ETA_COLORS) > band[1]
 
 # %% [markdown]
-# All three reach the floor, and with this simplest solver noise is not slower; at 10 steps it is ahead (one seed). What
-# the ODE brings is *smooth paths*, which can be followed with few, long, well-aimed steps. The green curve is the same
-# ODE with the library's default solver (lesson 03).
+# All three reach the floor, and with this simplest solver noise is not slower: at 10 steps all are outside the band,
+# and $\eta=1$ is nearest (one seed; inside the band no order means anything). What the ODE brings is *smooth paths*,
+# which can be followed with few, long, well-aimed steps. The green curve is the same ODE with the library's default
+# solver (lesson 03).
 
 # %% [markdown]
 # ## 3 · Break it: swap $g^2s$ and $\frac12g^2s$
@@ -310,8 +320,8 @@ print(f"predicted for the two swapped ones: {shrunk:.4f} and {grown:.4f}")
 #
 # ## 4 · The PF-ODE is a map
 #
-# No noise means: one start, one end. For one Gaussian $\mathcal N(m,c^2)$ the map is a stretch, with
-# $S_t^2=\alpha_t^2c^2+\sigma_t^2$:
+# No noise means: one start, one end. (From here on $s<t$ is a time; the score is written $\nabla\log p_t$.) For one
+# Gaussian $\mathcal N(m,c^2)$ the map is a stretch, with $S_t^2=\alpha_t^2c^2+\sigma_t^2$:
 #
 # $$x_s=\alpha_sm+\frac{S_s}{S_t}\,(x_t-\alpha_tm).$$
 
@@ -331,7 +341,8 @@ print(f"one Gaussian: {gauss_gap:.1e};  three, by quantiles: {quantile_gap:.1e}"
 # ## 5 · The exact solution
 #
 # The drift of the PF-ODE has a part that we know ($fx$) and a part that needs the network. In $z=x/\alpha$ the known
-# part is gone: $fx-\tfrac12g^2s=fx-\sigma\lambda'\hat\varepsilon$, so
+# part is gone. With $n=\sigma/\alpha=e^{-\lambda}$, the NSR:
+# $fx-\tfrac12g^2\nabla\log p_t=fx-\sigma\lambda'\hat\varepsilon$, so
 # $dz/dt=-n\lambda'\hat\varepsilon=\hat\varepsilon\,dn/dt$. This leaves (slides 3 and 5)
 #
 # $$x_s=\frac{\alpha_s}{\alpha_t}x_t
@@ -468,11 +479,13 @@ plt.show()
 print("N      " + "".join(f"{N:8d}" for N in counts))
 print("std    " + "".join(f"{v:8.4f}" for v in measured))
 print(f"measured - formula: {shrink_gap:.0e}")
+enough = next(N for N in itertools.count(1) if math.cos(math.pi / (2 * N)) ** N >= 0.999)
+print(f"99.9 % of the spread takes {enough} steps")
 
 # %% [markdown]
-# Half. One step yields a single point; 99.9 % of the spread takes more than 1200 steps. First order is not enough. The
-# cure is in the picture of the area: after two or three steps one knows several *heights*, and can draw a slanted or
-# curved lid instead of a flat one. That is DPM-Solver's Taylor expansion (slide 5).
+# Half. One step yields a single point; 99.9 % of the spread takes the number of steps printed above. First order is not
+# enough. The cure is in the picture of the area: after two or three steps one knows several *heights*, and can draw a
+# slanted or curved lid instead of a flat one. That is DPM-Solver's Taylor expansion (slide 5).
 #
 # ## What the deck says / what we measured
 
@@ -496,7 +509,7 @@ box = f"""
 | The deck says (slide 3) | We measured |
 |---|---|
 | The reverse SDE samples the data | Sliced Wasserstein {best["η = 1"]:.3f} at {budgets[-1]} steps; floor \
-{min(data_floor.values):.3f} to {max(data_floor.values):.3f} |
+{data_floor.mean:.3f} ± {data_floor.std:.3f} |
 | So does a deterministic reverse process | {best["η = 0"]:.3f} at {budgets[-1]} steps, and so does η = 0.5: \
 {best["η = 0.5"]:.3f} |
 | ... with ½ g² s | With g² s the std ends at {end_std["swapped: g² s, no noise"]:.4f} instead of 1; noise with ½ g² s \

@@ -603,8 +603,8 @@ print(
 )
 
 # %% [markdown]
-# A teacher gains by more steps, until it is as good as it gets. This student was made for one grid: extra steps cost
-# calls and gain nothing (what they lose is less than the floor's spread), and one or two steps lose much.
+# A teacher gains by more steps, up to a limit. This student was made for one grid: extra steps cost calls and gain
+# nothing (what they lose is within the floor's spread); one or two steps lose much.
 #
 # One more thing breaks: predicting $\varepsilon$ where $\alpha_1=0$. One step must say what $x_0$ is, and
 # $(x-\sigma\hat\varepsilon)/\alpha$ divides by zero. `Prediction.of("eps", ...)` refuses there. Hence networks that
