@@ -2,12 +2,15 @@
 none.
 """
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -57,8 +60,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(*command: str, port: int | None = None, **environment: str) -> Iterator[str]:
-    """A server's address while it runs; by default that of `toydiff app`."""
+def serve(*command: str, port: int | None = None, base: str = "", **environment: str) -> Iterator[str]:
+    """A server's address while it runs; by default that of `toydiff app`. base: "/" and the path below which it serves."""
     port = port or free_port()
     words = [word.format(port=port) for word in command] or [
         "-m",
@@ -76,7 +79,7 @@ def serve(*command: str, port: int | None = None, **environment: str) -> Iterato
         text=True,
         start_new_session=True,
     )
-    url = f"http://localhost:{port}"
+    url = f"http://localhost:{port}{base}"
     try:
         for _ in range(240):
             if process.poll() is not None:
@@ -123,3 +126,49 @@ def chromium() -> Iterator:
         browser = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
         yield browser
         browser.close()
+
+
+@contextmanager
+def stripping_proxy(target: str, prefix: str) -> Iterator[str]:
+    """The address below which another server is reached, which sees its paths without `prefix`; as JupyterHub's proxy
+    does it, for web sockets too."""
+    port = int(target.rpartition(":")[2])
+
+    def forward(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve_one(client: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = client.recv(65536)
+            if not data:
+                return client.close()
+            head += data
+        method, path, rest = head.split(b" ", 2)
+        if not path.startswith(prefix.encode()):
+            client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return client.close()
+        if b"pgrade: websocket" not in rest:  # one request a connection, since only the first is looked at
+            rest = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", rest)
+        try:
+            server = socket.create_connection(("localhost", port))
+        except ConnectionRefusedError:  # it has ended
+            return client.close()
+        server.sendall(method + b" " + (path[len(prefix) :] or b"/") + b" " + rest)
+        threading.Thread(target=forward, args=(server, client), daemon=True).start()
+        forward(client, server)
+
+    with socket.create_server(("localhost", 0)) as door:
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=serve_one, args=(door.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://localhost:{door.getsockname()[1]}{prefix}"

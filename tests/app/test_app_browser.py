@@ -5,6 +5,7 @@ Debian's chromium is needed; without one these tests are skipped, unless TOYDIFF
 Screenshots of all pages go to the folder that TOYDIFF_SCREENSHOTS names, build/screenshots otherwise.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -449,6 +450,40 @@ def test_after_a_restart_of_the_server_the_first_move_counts(chromium):
         assert page.url.endswith("/paths?steps=7")
         assert "7" in page.locator(".st-key-paths-steps").inner_text().split()
     page.context.close()
+
+
+@contextlib.contextmanager
+def below(path, url):
+    """The app's address below a path: one that the server knows, or one that a proxy takes away."""
+    if path == "known":
+        words = ["-m", "toydiff", "app", "--no-browser", "--port", "{port}", "--base", "user/ann/lessons"]
+        with browser.serve(*words, base="/user/ann/lessons") as address:
+            yield address
+    else:
+        with browser.stripping_proxy(url, "/user/ann/proxy/8501") as address:
+            yield address
+
+
+@pytest.mark.parametrize("path", ["known", "taken away"])
+def test_the_app_below_a_path(chromium, url, path):
+    """As in JupyterHub: figures are drawn, controls move them, and links lead to the pages."""
+    page = chromium.new_context(viewport=SMALL).new_page()
+    page.set_default_timeout(120_000)  # the server's first page
+    with below(path, url) as address:
+        page.goto(f"{address}/paths?steps=6")
+        page.wait_for_selector(browser.MARKS)
+        page.wait_for_selector(".st-key-files")
+        settled(page)
+        page.locator(".st-key-paths-steps input[type=range]").focus()
+        page.keyboard.press("ArrowRight")
+        until(page, f"({FRAMES})() === 8")
+        settled(page)
+        assert page.url == f"{address}/paths?steps=7"
+        page.locator("h2").first.click()
+        page.keyboard.press("PageDown")
+        page.wait_for_selector(".st-key-orders-figure .trace")
+        assert page.url.startswith(f"{address}/orders")
+        page.context.close()
 
 
 def test_a_page_left_by_the_menu_is_as_it_was(open_page):
