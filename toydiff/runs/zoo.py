@@ -33,7 +33,7 @@ from .cost import passes_of_update
 GUIDANCE = 1.5
 """The guidance scale of the digits' teacher, wherever guidance is built into a student or a model is measured."""
 
-TOKENS_GUIDANCE = 1.25
+TOKENS_GUIDANCE = 1.15
 """The same of the digits' tokens."""
 
 MEASURED = 5000
