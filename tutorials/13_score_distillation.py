@@ -343,7 +343,7 @@ for seed, (g, _, _) in generators.items():
     rows.append(f"| {seed} | {share:.2f} | {off:.2f} |")
     assert abs(share - 0.6) < 0.08
     assert off < 0.3
-display(Markdown("\n".join([*rows, f"| *data to data* | *0.60* | *{floor:.2f}* |"])))
+display(Markdown("\n".join([*rows, f"| *data to data, one pair of sets* | *0.60* | *{floor:.2f}* |"])))
 
 # %% [markdown]
 # Yes, on every seed. The shares are right, the shapes are not: $g$ is continuous, so some samples must lie between the
@@ -489,7 +489,9 @@ display(Markdown("\n".join(rows)))
 assert wrong < 0.8 * sim_slope(0.9)
 
 # %% [markdown]
-# Half of the derivative is lost. SIM is differentiated *through* both networks; VSD must not be.
+# Half of the derivative is lost: $u$ moves with $\theta$ too, through $x_t$. SIM is differentiated *through* both
+# networks. VSD must not be: its difference of scores already *is* KL's gradient, as the term that is left is 0
+# (section 1).
 #
 # ## 6 · Digits in one call
 #
@@ -505,12 +507,13 @@ ids = ["digits-rectified-flow", "digits-vsd", "digits-swiftbrush", "digits-dmd",
 for id_ in ids:
     row = next(row for row in runs.load(id_).about["rows"] if row["steps"] == 1)
     rarest = f"{10 * min(row['fractions']):.0%}" if row.get("fractions") else "—"
-    rows.append(f"| {id_} | 1 | {row['distance'] / row['floor']:.2f} | {row['accuracy']:.1%} | {rarest} |")
-    key[f"{id_}, 1 step"] = row["distance"] / row["floor"]
+    key[f"{id_}, 1 step"], error = row["distance"] / row["floor"], row["distance_std"] / row["floor"]
+    rows.append(f"| {id_} | 1 | {key[f'{id_}, 1 step']:.1f} ± {error:.1f} | {row['accuracy']:.1%} | {rarest} |")
 best = next(row for row in runs.load("digits-teacher").about["rows"] if row["steps"] == 25)
 key["digits-teacher, 25 steps"] = best["distance"] / best["floor"]
 rows.append(
-    f"| *digits-teacher* | *{best['nfe']}* | *{key['digits-teacher, 25 steps']:.2f}* | *{best['accuracy']:.1%}* | |"
+    f"| *digits-teacher* | *{best['nfe']}* | *{key['digits-teacher, 25 steps']:.1f} ± "
+    f"{best['distance_std'] / best['floor']:.1f}* | *{best['accuracy']:.1%}* | |"
 )
 display(Markdown("\n".join(rows)))
 
@@ -525,8 +528,9 @@ display(static.digits(pictures, title="The same noise, one call each"))
 assert max(key[f"{id_}, 1 step"] for id_ in ids[1:]) < 3 * key["digits-teacher, 25 steps"]
 
 # %% [markdown]
-# A generator that is moved by scores need not land where the teacher's ODE takes the same noise: compare a column with
-# the teacher's. Its *distribution* is what is matched, not its map.
+# One run each; ± is the deviation over five groups of 1,000 images. A generator that is moved by scores need not land
+# where the teacher's ODE takes the same noise: compare a column with the teacher's. Its *distribution* is what is
+# matched, not its map.
 #
 # ## What the deck says / what we measured
 
