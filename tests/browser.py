@@ -61,7 +61,7 @@ def free_port() -> int:
 
 @contextmanager
 def serve(*command: str, port: int | None = None, base: str = "", **environment: str) -> Iterator[str]:
-    """A server's address while it runs; by default that of `toydiff app`. base: "/" and the path that it serves below."""
+    """A server's address while it runs; by default that of `toydiff app`. base: "/" and the path that it is below."""
     port = port or free_port()
     words = [word.format(port=port) for word in command] or [
         "-m",
