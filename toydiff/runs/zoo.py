@@ -399,6 +399,7 @@ _RECIPES = [
         id=CLIPS_TEACHER_ID,
         method="animatelcm",
         problem="clips",
+        changes={"updates": 6000, "fast_updates": 0, "fast_lr": 0.0},
         steps=(25,),
         guidance_scale=GUIDANCE,
         base=TEACHER_ID,
