@@ -126,6 +126,7 @@ const toydiff = (window.toydiff = (() => {
         field.replaceChildren(...control.values.map((value, j) => new Option(value.label ?? textOf(value), j)));
       }
       field.value = state[k];
+      field.title = field.selectedOptions[0].textContent; // of long words a narrow box shows the beginning
       field.onchange = () => choose(k, Number(field.value));
     });
     $("pre").textContent = page.code.replace("{call}", page.controls.map((control, k) => `${control.name}=${control.values[state[k]].code}`).join(", "));
@@ -133,7 +134,7 @@ const toydiff = (window.toydiff = (() => {
 
   function tick(box, control, k) { // several words, chosen freely
     const { texts } = control.values[state[k]], card = box.querySelector(".card");
-    box.querySelector("summary").textContent = texts.join(", ");
+    Object.assign(box.querySelector("summary"), { textContent: texts.join(", "), title: texts.join(", ") });
     if (!card.childElementCount) {
       for (const word of control.words.filter((one) => live.knows(control.name, one))) {
         const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", value: word });

@@ -106,22 +106,24 @@ CUT = """() => {
   const seen = (one) => one.checkVisibility({ visibilityProperty: true }) && one.getBoundingClientRect().width;
   const ruler = document.createElement("canvas").getContext("2d"), out = [];
   const edge = document.documentElement.clientWidth;
+  const told = (one, text) => one.title === text && getComputedStyle(one).textOverflow === "ellipsis";
   const kinds = "h2, p, b, a, dt, dd, button, summary, output, .control > span, .said, .equation";
   for (const one of document.querySelectorAll(kinds)) {
     const { left, right } = one.getBoundingClientRect(), inline = getComputedStyle(one).display === "inline";
     if (!seen(one) || one.closest(".modebar, .mode, .board")) continue;
-    const cut = !inline && one.scrollWidth > one.clientWidth + 1;
+    const cut = !inline && !told(one, one.textContent) && one.scrollWidth > one.clientWidth + 1;
     if (left < -1 || right > edge + 1 || cut) out.push(one.textContent);
   }
   for (const one of document.querySelectorAll("select")) {
     const { font, paddingLeft } = getComputedStyle(one), text = one.selectedOptions[0]?.textContent ?? "";
     ruler.font = font;
     const room = one.clientWidth - 2 * parseFloat(paddingLeft) - 12;
-    if (seen(one) && ruler.measureText(text).width > room) out.push(text);
+    if (seen(one) && ruler.measureText(text).width > room && !told(one, text)) out.push(text);
   }
   return out;
 }"""
-"""The texts of a page, outside of its figure, that have too little room; a select's arrow takes 12 pixels."""
+"""The texts of a page, outside of its figure, that have too little room; a select's arrow takes 12 pixels, and what it
+cuts off with an ellipsis its title says."""
 BOXES = """() => [...document.querySelectorAll("header > *, .control, .st-key-drawer, .notice, main > *")]
     .filter((one) => one.checkVisibility() && !one.hidden)
     .map((one) => [one.className || one.id || one.textContent, one.getBoundingClientRect()])
