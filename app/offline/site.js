@@ -183,12 +183,20 @@ const toydiff = (window.toydiff = (() => {
     }
   }
 
+  const NARROW = matchMedia("(max-width: 820px)"); // there an axis' name is no larger than other letters
+  function narrowed(figure) {
+    for (const [key, axis] of Object.entries(figure.layout)) {
+      if (NARROW.matches && /^[xy]axis/.test(key) && axis.title) axis.title = { ...axis.title, font: { size: figure.layout.font.size } };
+    }
+    return figure;
+  }
+
   function draw(made) {
     shown = made;
     $(".said").innerHTML = made.words ?? "";
     $(".figure").hidden = $(".st-key-files").hidden = Boolean(made.error);
     if (made.error) return notice([`this figure needs the app: ${made.error}`]);
-    const figure = inTheme(made);
+    const figure = narrowed(inTheme(made));
     const hash = words(), address = `${page.id}${hash && `?${decodeURIComponent(hash)}`}`;
     const has = { keys: true, clicks: false, file: `toydiff-${page.id}`, title: page.title, madeOf: "", address };
     const data = { figure, has, config: page.config, alt: made.alt, url: "toydiff/plotly-cartesian.min.js" };
