@@ -172,8 +172,7 @@ def _write_page(part: Path, lesson: Lesson, lessons: Sequence[Lesson], wanted: S
     files, own = part / pages.FILES, live(lesson)
     (files / lesson.id).mkdir()
     for k, state in enumerate(wanted):
-        packed = base64.b64encode(gzip.compress(json.dumps(drawn(lesson, state)).encode(), mtime=0)).decode()
-        (files / lesson.id / f"{k}.js").write_text(f'toydiff.take({k},"{packed}");\n')
+        (files / lesson.id / f"{k}.js").write_text(packed(lesson, state, k))
         bar.update()
     (files / f"{lesson.id}.js").write_text(f"toydiff.page({json.dumps(about(lesson, wanted))});\n", encoding="utf-8")
     scripts = ["chart.js", "frame.js", "site.js"]
@@ -216,6 +215,12 @@ def about(lesson: Lesson, wanted: Sequence[dict]) -> dict:
         "config": chart.CONFIG,
         "live": exact.data(lesson.id) if live(lesson) else None,
     }
+
+
+def packed(lesson: Lesson, state: Mapping[str, object], k: int) -> str:
+    """The file of a state, the page's number k."""
+    text = base64.b64encode(gzip.compress(json.dumps(drawn(lesson, state)).encode(), mtime=0)).decode()
+    return f'toydiff.take({k},"{text}");\n'
 
 
 def drawn(lesson: Lesson, state: Mapping[str, object]) -> dict:

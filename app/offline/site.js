@@ -126,6 +126,7 @@ const toydiff = (window.toydiff = (() => {
         field.replaceChildren(...control.values.map((value, j) => new Option(value.label ?? textOf(value), j)));
       }
       field.value = state[k];
+      field.title = field.selectedOptions[0].textContent; // of long words a narrow box shows the beginning
       field.onchange = () => choose(k, Number(field.value));
     });
     $("pre").textContent = page.code.replace("{call}", page.controls.map((control, k) => `${control.name}=${control.values[state[k]].code}`).join(", "));
@@ -133,7 +134,7 @@ const toydiff = (window.toydiff = (() => {
 
   function tick(box, control, k) { // several words, chosen freely
     const { texts } = control.values[state[k]], card = box.querySelector(".card");
-    box.querySelector("summary").textContent = texts.join(", ");
+    Object.assign(box.querySelector("summary"), { textContent: texts.join(", "), title: texts.join(", ") });
     if (!card.childElementCount) {
       for (const word of control.words.filter((one) => live.knows(control.name, one))) {
         const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", value: word });
@@ -182,12 +183,20 @@ const toydiff = (window.toydiff = (() => {
     }
   }
 
+  const NARROW = matchMedia("(max-width: 820px)"); // there an axis' name is no larger than other letters
+  function narrowed(figure) {
+    for (const [key, axis] of Object.entries(figure.layout)) {
+      if (NARROW.matches && /^[xy]axis/.test(key) && axis.title) axis.title = { ...axis.title, font: { size: figure.layout.font.size } };
+    }
+    return figure;
+  }
+
   function draw(made) {
     shown = made;
     $(".said").innerHTML = made.words ?? "";
     $(".figure").hidden = $(".st-key-files").hidden = Boolean(made.error);
     if (made.error) return notice([`this figure needs the app: ${made.error}`]);
-    const figure = inTheme(made);
+    const figure = narrowed(inTheme(made));
     const hash = words(), address = `${page.id}${hash && `?${decodeURIComponent(hash)}`}`;
     const has = { keys: true, clicks: false, file: `toydiff-${page.id}`, title: page.title, madeOf: "", address };
     const data = { figure, has, config: page.config, alt: made.alt, url: "toydiff/plotly-cartesian.min.js" };
