@@ -29,7 +29,7 @@ SMALLER = {
     "14": {"SEEDS = (0, 1, 2)": "SEEDS = (0,)", "STAGE = 300, 300": "STAGE = 300, 100"},
     "15": {"UPDATES = 150": "UPDATES = 60"},
     "16": {"n = (1, 2, 4, 8, 16, 32), 20_000": "n = (1, 2, 4, 8, 16, 32), 2000"},
-    "17": {"\nn = 1000": "\nn = 400", "tuple(range(10)) * 4": "tuple(range(10))"},
+    "17": {"\nn = 700": "\nn = 400", "tuple(range(10)) * 4": "tuple(range(10))"},
 }
 """Sizes with which a lesson is run here, {its number: {what stands there: what is run}}; what it says holds at these
 too, and its key numbers do not depend on them."""

@@ -1,9 +1,11 @@
 """Solutions of lesson 17.
 
-3. The temporal layers that line 4 copies were made under the base, for many steps. A target that has the LoRA at once
-is that unfinished pair, "line 4 alone": its errors are then what the student is asked to reproduce, while the average
-of a target that begins as the teacher gives true clips at first, and the LoRA's share grows as the layers above it
-learn. On the ring the difference is small (`--set target_start=student`), since the LoRA changes little.
+3. theta-minus starts with the teacher's weights in every part: the base without the LoRA, and the temporal layers that
+were trained on it. These fit each other, so the first targets are the teacher's own clips, and the LoRA's share in the
+average grows only as the student's temporal layers learn to live with it. A theta-minus that has the LoRA at once is
+the unfinished pair of line 4 alone: temporal layers made for the base and for many steps, on layers made for few. Its
+errors are then what the student is asked to reproduce. On the ring the difference is small
+(`--set target_start=student`), since the LoRA changes little.
 """
 
 
