@@ -46,7 +46,7 @@ def free_port() -> int:
 
 @contextmanager
 def serve(*command: str, port: int | None = None, base: str = "", **environment: str) -> Iterator[str]:
-    """A server's address while it runs; by default that of `toydiff app`. base: "/" and the path below which it serves."""
+    """A server's address while it runs; by default that of `toydiff app`. base: "/" and the path that it serves."""
     port = port or free_port()
     words = [word.format(port=port) for word in command] or [
         "-m",

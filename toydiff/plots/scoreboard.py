@@ -146,7 +146,7 @@ def scoreboard_interactive(
         y0=max(1 - spread, y_range[0]), y1=1 + spread, fillcolor=style.CONTEXT_COLOR, opacity=0.35, line_width=0
     )
     floor = {"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5}
-    figure.add_hline(y=1, line=floor, name="floor: true samples", showlegend=True)  # words at the line would hide curves
+    figure.add_hline(y=1, line=floor, name="floor: true samples", showlegend=True)
     counts = sorted({row[cost] for row in rows})
     ticks = {"tickvals": counts, "ticktext": [f"{count:g}" for count in counts]}
     figure.update_xaxes(**on_screen.log_axis(COSTS[cost], x_range, ticks))
