@@ -3,9 +3,9 @@
     python tests/benchmarks/deck.py [--seeds 0 1 2] [--write] [--json FILE]
     python tests/benchmarks/deck.py --tables
 
-Four minutes of an idle core. Distances of samples to where the guided teacher's ODE ends from the same noise, over seeds;
-each seed has a teacher and pairs of its own. `--write` keeps the rows in toydiff/studies/deck.json, and puts the tables
-into toydiff/studies/README.md and FINDINGS.md. `--tables` makes them of the rows that are kept.
+Four minutes of an idle core. Distances of samples to where the guided teacher's ODE ends from the same noise, over
+seeds; each seed has a teacher and pairs of its own. `--write` keeps the rows in toydiff/studies/deck.json, and puts the
+tables into toydiff/studies/README.md and FINDINGS.md. `--tables` makes them of the rows that are kept.
 """
 
 import argparse
