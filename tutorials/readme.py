@@ -237,9 +237,9 @@ TABLES: dict[str, Callable[[], str]] = {
         for what, made in (
             ("scoreboard", scoreboard.markdown),
             ("choices", choices.markdown),
-            ("deck", headline.markdown),
         )
     },
+    "deck-digits": functools.partial(of_board, "digits", headline.markdown),
 }
 
 PLACE = re.compile(r"(<!-- made by tutorials/readme\.py: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

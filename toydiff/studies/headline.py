@@ -34,6 +34,7 @@ class Row:
 TEACHER, RF, RD = "SDv1-5 + DPM-Solver", "Rectified Flow", "Rectified Diffusion"
 DISTILL, CD, PERFLOW = "Rectified Flow (Distill)", "Rectified Diffusion (CD)", "PeRFlow"
 PHASED = "Rectified Diffusion (Phased)"
+PERFLOW_WIDE, PHASED_WIDE = "PeRFlow-SDXL", "Rectified Diffusion-SDXL (Phased)"
 
 ROWS = (
     Row(TEACHER, 25, 20.1, 0.318, "guided"),
@@ -51,8 +52,8 @@ ROWS = (
     Row(CD, 4, 21.43, 0.314, RD_CD),
     Row(PERFLOW, 4, 22.97, 0.294, "perflow"),
     Row(PHASED, 4, 20.64, 0.311, "rectified-diffusion-phased"),
-    Row("PeRFlow-SDXL", 4, 27.06, 0.335, None),
-    Row("Rectified Diffusion-SDXL (Phased)", 4, 25.81, 0.341, None),
+    Row(PERFLOW_WIDE, 4, 27.06, 0.335, None),
+    Row(PHASED_WIDE, 4, 25.81, 0.341, None),
 )
 METHODS = tuple(dict.fromkeys(row.method for row in ROWS if row.method is not None))
 """The entries that the table needs of a scoreboard."""
