@@ -260,8 +260,8 @@ assert abs(key["without, n = 1"] - float(line.mean)) < 0.03
 
 # %% [markdown]
 # One random point knows nothing of $x_t$: its mean is the data's. With the source, no $n$ is off by more than the
-# sampling error. But $f(x_r)$ is biased, $f$ being curved: its offset (section 2) grows with the variance of
-# $x_r$. SCT lessens it, and does not remove it.
+# sampling error. But $f(x_r)$ is biased, $f$ being curved: its offset (section 2) grows with the variance of $x_r$. SCT
+# only lessens it.
 #
 # ## 4 · Where is there something to gain?
 #
