@@ -169,10 +169,10 @@ assert off > 0.05, "the control bites"
 # 3  image: LoRA, LCM on frames
 # 4  student = base + LoRA + teacher's temporal layers
 # 5  motion: temporal layers, LCM on clips
-# 6  theta- <- mu theta- + (1 - mu) theta, in 5 from the teacher on
+# 6  theta- <- mu theta- + (1 - mu) theta; in 5 theta- starts as the teacher
 # ```
 #
-# What a line does not train is frozen. Lines 3 and 5 are one loss, lesson 12's, unguided.
+# What a line does not train is frozen. Lines 3 and 5 are lesson 12's loss, unguided.
 
 # %%
 schedule, N = ring.schedule, 40
