@@ -82,7 +82,7 @@ display(
     static.samples(
         {"data": ring.data(2000, SEED)[0], f"one call: {off_modes(blurred):.0%} off the modes": blurred},
         ring.mixture,
-        title="Half-way from the teacher's mean to samples: many lie between the modes",
+        title="Half-way from the teacher's mean to samples: nearly all lie in no mode",
     )
 )
 
