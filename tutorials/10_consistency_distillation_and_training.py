@@ -99,8 +99,8 @@ plt.show()
 # %% [markdown]
 # ## 2 · What a neighbour's error costs
 #
-# $f(x_t,t)-f(\Phi(x_t,t\to r),r)$ for the *exact* $f$ is one solver step's error, carried to the end: its **local**
-# order, $h^2$ for DDIM, $h^3$ for Heun. **Predict before you run:** with the sample itself,
+# $f(x_t,t)-f(\Phi(x_t,t\to r),r)$, with $\Phi$ one solver step and the *exact* $f$, is that step's error, carried to
+# the end: its **local** order, $h^2$ for DDIM, $h^3$ for Heun. **Predict before you run:** with the sample itself,
 # $x_r=\alpha_rx_0+\sigma_r\varepsilon$, in the teacher's place, one target is wrong by a lot. And on average over $x_0$
 # given $x_t$?
 
@@ -151,9 +151,10 @@ assert abs(key["order, the sample, on average"] - 2) < 0.4
 assert abs(key["order, the sample, one draw"] - 1) < 0.2
 
 # %% [markdown]
-# On average it is off by $h^2$, too; a single draw by $h$: that is the variance slide 16 speaks of. A smaller gap does
-# not help: a gap teaches a change of size $h$ under noise of size $h$, so that their ratio stays. Lesson 11 shows what
-# it does to a training.
+# On average it is off by $h^2$, too; a single draw by $h$: that is the variance slide 16 speaks of. *One* target is no
+# clearer over a smaller gap: a change of size $h$ under noise of size $h$. The whole way has $1/h$ gaps with noise of
+# their own, which partly cancels: $h\sqrt{1/h}=\sqrt h$ in sum. So a finer grid helps, but slowly. Lesson 11 measures
+# it in a training.
 
 # %% [markdown]
 # ## 3 · To what do they converge?
@@ -343,7 +344,8 @@ def train(loss_of, mu=0.95, updates=800, batch=256, eta=5e-3):
 dataset = line.sample(50_000, SEED).float()
 
 # %% [markdown]
-# Consistency *training* changes one line: the sample itself is the neighbour, with the **same** $\varepsilon$. And
+# Consistency *training* changes one line: the sample itself is the neighbour, with the **same** $\varepsilon$. (With
+# another one, $x_t$ and $x_r$ would lie on different lines from data to noise, and not on neighbouring points.) And
 # controls: no boundary condition, and the gradient through the target. **Predict before you run:** what happens to CD
 # without the boundary condition, and to CT when the gradient flows through the target too?
 
@@ -448,7 +450,7 @@ assert lag > 3 * found["CT"][0]
 # %% [markdown]
 # Left: both find the exact map's range and slope, and round its steps off. A steep step is what a small network finds
 # hardest, and samples on it lie between the modes. CT's last loss is the larger one, as its targets are random; its map
-# is as good, from samples alone.
+# is as good, from samples alone. (The curve of CD without the boundary condition is off the right axes.)
 
 # %% [markdown]
 # **What holds a consistency model up?** The boundary condition, since every constant is perfectly consistent; and,
@@ -459,7 +461,8 @@ assert lag > 3 * found["CT"][0]
 # %% [markdown]
 # **Why stop the gradient?** CT's neighbours are random, so $\mathbb E|f(x_t)-f(x_r)|^2$ holds the *variance* of
 # $f(x_r)$. If the target may move, making $f$ flat lowers it, and samples shrink towards the mean. With the gradient
-# stopped, the variance is a constant.
+# stopped, the variance is a constant. CD's targets are not random; with its boundary condition kept, this control was
+# not run for it.
 
 # %% [markdown]
 # **Why an average as target?** With $\theta^-=\theta$ each noisy update moves its own goal; $\mu$ near 1 lets what is
@@ -470,9 +473,9 @@ assert lag > 3 * found["CT"][0]
 # %% [markdown]
 # ## 6 · On the ring, and on digits
 #
-# Bundled students of the ring's trained teacher. A trajectory of the teacher with 200 steps; from each of its points
-# one jump to data. The teacher's own jump is far off in noise. The students' land near the end from *everywhere*, which
-# was the definition.
+# Bundled students of the ring's trained teacher. A trajectory of the teacher in 100 second-order steps; from each of
+# its points one jump to data. The teacher's own jump is far off in noise. The students' land near the end from
+# *everywhere*, which was the definition.
 
 # %%
 ring = problem("mixture:ring")

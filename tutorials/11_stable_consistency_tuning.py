@@ -139,9 +139,9 @@ for name, x0 in (("CD, exact teacher", torch.full((2,), exact)), ("CT, one sourc
 display(Markdown("\n".join([*rows, f"| *the integral* | *{true_reward:.4f}* | *0* |"])))
 
 # %% [markdown]
-# All three have one mean, off the integral by the error of one Euler step, $O((n_t-n_r)^2)$: *bias*. CT adds *variance*
-# larger than the reward itself, and bootstrapping passes it from time to time. SCT keeps the mean and removes nearly
-# all of the variance.
+# All three have one mean (the printed ones differ by the sampling), off the integral by the error of one Euler step,
+# $O((n_t-n_r)^2)$: *bias*. CT's *standard deviation* is larger than the reward itself, and bootstrapping passes this
+# noise from time to time. SCT keeps the mean and removes nearly all of the variance.
 
 # %% [markdown]
 # **Why CT does not settle.** No network now: $f$ is a *table*, a row for each of 12 noise levels, a column for each
@@ -260,7 +260,8 @@ assert abs(key["without, n = 1"] - float(line.mean)) < 0.03
 
 # %% [markdown]
 # One random point knows nothing of $x_t$: its mean is the data's. With the source, no $n$ is off by more than the
-# sampling error.
+# sampling error. But $f(x_r)$ is biased, $f$ being curved: its offset (section 2) grows with the variance of $x_r$. SCT
+# only lessens it.
 #
 # ## 4 · Where is there something to gain?
 #
@@ -316,7 +317,8 @@ key["stage 0 is diffusion training up to NSR"] = float(nsr[nearer(nsr, 0, 2.0, 8
 assert abs(key["stage 0 is diffusion training up to NSR"] - math.log(7)) < 0.1
 
 # %% [markdown]
-# Stage 0 is diffusion training for $t\le\log7\approx1.95$ only; above, $r>0$ from the start.
+# Stage $k$ has $r=t\,\max(0,\,1-2^{-(k+1)}(1+8\,\mathrm{sigmoid}(-t)))$. So stage 0 is diffusion training for
+# $t\le\log7\approx1.95$ only; above, $r>0$ from the start.
 #
 # One loss serves both methods. `references` is what the mean runs over: for ECT the source alone, for SCT the whole
 # batch. $f_\theta$ meets $f(x,0)=x$ as in lesson 10, $\theta^-$ is $\theta$ without a gradient, $d$ the squared
@@ -513,8 +515,8 @@ display(
 # With the source left out, the target is biased at every gap, and each gap passes its bias on. As printed,
 # $\tilde\varepsilon\approx0$: no reward, $x_r\approx x_t$, and $f$ never learns to remove noise (off the axes).
 #
-# SCT is ahead of ECT on every seed, by about a tenth of the distance: little beside the gain in variance, because
-# many updates average noise too. And this is a line, where 256 points cover everything.
+# SCT is ahead of ECT on every seed, by 5 to 10 % of the distance: little beside the gain in variance. Four references
+# (one seed) are as good as 256: many updates average noise too. And this is a line, which 256 points cover.
 
 # %% [markdown]
 # ## 7 · Where the gain ends: dimension
@@ -545,9 +547,9 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# One: distances grow with the dimension, and the softmax is one-hot except at the noisiest levels. There SCT *is* ECT.
-# Images have far fewer dimensions that matter than pixels, and the paper's batches are larger, which moves the curve to
-# the left.
+# One: distances grow with the dimension, and the softmax is one-hot at all but the noisiest levels. Wherever it is
+# one-hot, SCT *is* ECT. Images have far fewer dimensions that matter than pixels, and the paper's batches are larger:
+# both let more references count (not measured here).
 #
 # ## What the deck says / what we measured
 

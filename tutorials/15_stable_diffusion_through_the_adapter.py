@@ -76,6 +76,29 @@ PROMPTS = ["a photograph of a red fox", "a lighthouse by the sea"]
 # and with the UNet a denoiser.
 
 # %% [markdown]
+# **Why is that all?** Lesson 00's ODE is $dz/dn=\hat\varepsilon$ with $z=x_t/\alpha_t$, $n=\sigma_t/\alpha_t$. It asks
+# for $\alpha$, $\sigma$ and $\hat\varepsilon$, and for nothing else: not what $x$ shows, nor which network answers. So
+# the adapter is three lines:
+#
+# ```
+# k   = K t(lambda) - 1              the table's time, a fraction too
+# out = unet(x, k, text(prompt))     eps, v or x_0
+# eps = out,  or sigma x + alpha out,  or (x - alpha out)/sigma
+# ```
+#
+# Theirs, and what it is here:
+
+# %% [markdown]
+# | theirs (diffusers) | ours |
+# |---|---|
+# | timestep $k=0\dots K-1$ | $t=(k+1)/K$; the UNet is told $k$, a fraction too |
+# | `alphas_cumprod`, $\bar\alpha_k$ | $\alpha_t=\sqrt{\bar\alpha_k}$, $\sigma_t=\sqrt{1-\bar\alpha_k}$ |
+# | `prediction_type` epsilon, v_prediction, sample | kind eps, v, x0 |
+# | prompt; empty or negative prompt | `cond`; no class, $\varnothing$ |
+# | `guidance_scale` $g$ | the same $g$; the papers' $\omega$ is $g-1$ |
+# | VAE, `scaling_factor` $s$ | $x=s\cdot$ latent, of about unit spread; $x/s$ is decoded at the end |
+
+# %% [markdown]
 # House notation: $t=1$ noise, $t=0$ data; timestep $k$ of $K=1000$ is $t=(k+1)/K$. (Lesson 04 counted the same steps
 # from 1.) The UNet is told $k$, our models $\lambda=\log(\alpha/\sigma)$: the adapter looks up where the table has that
 # $\lambda$.
@@ -160,8 +183,10 @@ plt.show()
 key["all five are diffusers' images, to 1/255"] = float(max(gaps.values()) <= 1 / 255)
 
 # %% [markdown]
-# **Break it.** Could this check fail? Take the same UNet's output as $v$, where it is an $\hat\varepsilon$: one word of
-# the configuration. And guide with $\omega=3$ in place of $g=3$.
+# The five pictures look alike, as a random network's ODE is nearly straight (section 5). The numbers are the check.
+#
+# **Break it.** Could it fail? Take the same UNet's output as $v$, where it is an $\hat\varepsilon$: one word of the
+# configuration. And guide with $\omega=3$ in place of $g=3$.
 
 # %%
 settings = {"steps": 10, "solver": "ddim", "grid": "trailing", "seed": SEED}
@@ -316,9 +341,9 @@ plt.show()
 assert after[0] < before[0]
 
 # %% [markdown]
-# One and two calls are nearer to the teacher, eight are not: a random network's ODE is nearly straight by
-# itself, so that there is little to gain, and after a few updates the student follows its 64 pairs and not the
-# teacher. What matters here is that nothing in this cell knows of latents: the ring's students were made by the
+# One and two calls are nearer to the teacher, four about as near, eight are not: a random network's ODE is nearly
+# straight by itself, so that there is little to gain, and after a few updates the student follows its 64 pairs and not
+# the teacher. What matters here is that nothing in this cell knows of latents: the ring's students were made by the
 # same lines.
 
 # %% [markdown]

@@ -139,7 +139,8 @@ def walk(posterior, n, N, rng, jump=jump_probability):
 
 
 # %% [markdown]
-# The same step in the library: the law of each position must be the same numbers, for all nine strings.
+# The same step in the library: the law of each position must be the same numbers, for all seven strings that can occur
+# (01 and 10 cannot).
 
 # %%
 path = td.discrete.TokenPath(2)
@@ -179,11 +180,16 @@ plt.show()
 
 # %% [markdown]
 # A position is masked at t with probability t, and then revealed with $q=(t-s)/t$: in each step with probability
-# $t-s=1/N$. Both jump in the *same* step with probability 1/N: neither sees the other, and in half of the cases they
-# differ. Else the second sees the first, and is right: $\tfrac1N\cdot\tfrac12$.
+# $t-s=1/N$. The two jump independently, so both in the *same* step with probability $N\cdot(1/N)^2=1/N$: neither sees
+# the other, and in half of the cases they differ. Else the second sees the first, and is right:
+# $\tfrac1N\cdot\tfrac12$.
+
+# %% [markdown]
+# One position alone is exact in one step. All error of few steps is in what tokens know of each other.
 #
-# One position alone is exact in one step. All error of few steps is in what tokens know of each other. (`maskgit`, one
-# bit a step, is exact.)
+# Three samplers by name: `jump-exact` is the box above. `maskgit` reveals a fixed number of positions a step, those
+# that the network is surest of: with one bit a step it is exact here. `tau-midpoint` jumps half of a step, asks again,
+# and goes on with rates corrected by both answers.
 
 # %% [markdown]
 # ## 3 · Break it
@@ -383,10 +389,11 @@ key["least total variation of a product"] = best
 assert abs(best - (math.sqrt(2) - 1)) < 1e-3
 
 # %% [markdown]
-# No product is nearer than $\sqrt2-1$, and the two at that distance give up the marginals. Among products with the
-# right marginals the teacher's own is the best. *Di4C* changes the form: a mixture of K products, whose index is drawn
-# anew in each step. Two products hold two equal bits exactly: one says 00, the other 11. It learns by cross-entropy
-# from whole strings that the teacher made in many steps: $-\log\frac1K\sum_k\prod_i p_k(x^i\mid x_t)$.
+# No product is nearer than $\sqrt2-1$, and the two at that distance give up the marginals. One product alone has the
+# right marginals, the teacher's own (white, $a=b=\tfrac12$), and its distance is $\tfrac12$. *Di4C* changes the form: a
+# mixture of K products, whose index is drawn anew in each step. Two products hold two equal bits exactly: one says 00,
+# the other 11. It learns by cross-entropy from whole strings that the teacher made in many steps:
+# $-\log\frac1K\sum_k\prod_i p_k(x^i\mid x_t)$.
 
 # %%
 changes = {"latents": 2, "walk": 8, "updates": 120, "batch": 64, "lr": 5e-3, "edge": 0.5}
@@ -430,7 +437,7 @@ shown = {f"t = {float(walked.ts[k]):g}": walked.xs[k] for k in (0, 3, 6, 8)}
 display(static.strings(shown, markov.vocab, title="Eight steps of the trained posterior: masks (grey) become tokens"))
 
 # %% [markdown]
-# With one step the distance is that of independent tokens, and it falls with the steps down to near the floor. The
+# With one step all tokens are drawn independently. The distance falls with the steps down to near the floor. The
 # midpoint in 15 calls is ahead of 16 exact jumps here, and on two bits behind 15 of them ($1/30$). A mixture of eight
 # products is only a little nearer: strings of 16 tokens have far more to agree on than two bits.
 

@@ -355,8 +355,8 @@ assert ink["without the LoRA"] < ink["all parts"]
 
 # %% [markdown]
 # **Without temporal layers each frame is a digit of its own**: mostly good images, and no clip; the classifier of
-# frames does not notice. Without the LoRA the motion is there, and the frames are paler, like those of a network that
-# was made for many steps. This LoRA was trained briefly, and is a small change.
+# frames does not notice. Without the LoRA the motion is there, with less ink (the table). This LoRA was trained
+# briefly, and is a small change.
 
 # %% [markdown]
 # ## 5 · The deck's advice
@@ -390,8 +390,8 @@ display(static.digits(G_SHOWN, title="Guidance: within the advice, and beyond it
 # %% [markdown]
 # **Verdict.** "Minimum = ~4 steps" holds: below, the frames are far off, though they *move* as well as the teacher's.
 # "Increase step count" does not: with 8 the frames and the motion are worse again, as every step is one more jump of an
-# imperfect model. Guidance hardly matters from 1 to 2, and even 4 looks the same: this student is *told* g,
-# learned it briefly, and does not test the slide's "lower cfg".
+# imperfect model. Guidance hardly matters from 1 to 2, and even 4 looks the same: the digits' student is *told* $g$
+# (section 3's is not), learned it briefly, and does not test the slide's "lower cfg".
 
 # %% [markdown]
 # ## 6 · The first frame given
@@ -413,7 +413,8 @@ key["first frame given: found again"] = again["first frame given, 4 steps"]
 
 # %% [markdown]
 # The top row repeats the given frame. Each noise moves it another way. The measure is strict, and says where this
-# student is weak: eight frames on, the digit is right, but often no longer the very one that was given.
+# student is weak: eight frames on, most clips are nearer to another first frame than to their own. (By chance one in a
+# hundred is found. Whether the class of the digit is kept is not measured.)
 
 # %% [markdown]
 # ## 7 · A style, swapped in
@@ -438,9 +439,9 @@ display(Markdown("\n".join(table)))
 
 # %% [markdown]
 # **This is the point of learning apart.** LoRA and temporal layers were trained with the base frozen (sections 2 and
-# 3), and add to whatever base is below them. Whoever trains a style needs pictures, and no videos. A classifier that
-# was trained for it judges the style. The lines are rough: the LoRA was made for another base. (A velocity error below
-# 1 is less than unswapped: thin lines wobble less.)
+# 3), and add to whatever base is below them. Whoever trains a style needs pictures, and no videos. A classifier made
+# for it judges the style. The lines are rough, some digits hard to read: the LoRA was made for another base. (A
+# velocity error below 1 is less than unswapped; why is not tested. Nor is joint training.)
 
 # %% [markdown]
 # ## What the deck says / what we measured

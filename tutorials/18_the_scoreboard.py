@@ -356,13 +356,20 @@ key["rows on the front"] = len(front)
 # %% [markdown]
 # **A student is good at the steps that it was trained for.** A phased student meets its edges only in its own number of
 # steps. Naive, InstaFlow and the generators of score distillation were trained at $t=1$ alone: a second step asks them
-# at a time that they never saw. Consistency models learn every $t$, and keep what they have in more steps.
+# at a time that they never saw. Consistency models learn every $t$, and lose less in more steps. PeRFlow is the
+# exception: it learns a flow inside its phases, and eight steps are no worse than four.
 
 # %% [markdown]
-# **So which one?** Five answers from the board, and one that it cannot give, since there all cost the same: the
-# cheapest of the bundled students. *Without data* means that no training draws any (the teacher's own samples take its
-# place); *without a teacher's answers*, that none is asked while training, though the student may begin with its
-# weights. The last column is as good an answer as the second.
+# **So which one, on a ring of two dimensions?** *Without data* means that no training draws any (the teacher's own
+# samples take its place); *without a teacher's answers*, that none is asked while training, though the student may
+# begin with its weights. The last column is as good an answer as the second. A distance below 1 floor is luck of the
+# samples. For images start with lesson 09.
+
+# %% [markdown]
+# **What "cheapest" counts.** The first five answers are the board's, where every row costs the same. The sixth is of
+# *other* trainings, the bundled students, each with a budget of its own: it counts all passes of one, with its pairs
+# and what it began with, the teacher left out. It is the least sum *among those*. The board's rows had less than half
+# of it each, and several get near the floor too.
 
 # %%
 display(Markdown(choices.markdown(board)))
