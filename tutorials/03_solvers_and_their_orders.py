@@ -223,7 +223,7 @@ display(
 
 # %% [markdown]
 # (`dpm3` does not cost 36: its last step, to $\sigma=0$, is infinitely long in $\lambda$, so it is a jump, section 8.
-# `dpm++3m` takes one call more in its first step, section 6. `guarded` is section 8's `ab3` with a guard.)
+# `dpm++3m` takes one call more at first, section 6. `guarded` is section 8's `ab3` with a guard.)
 #
 # ## 5 · Measured orders
 #
