@@ -560,7 +560,7 @@ print(
 
 # %% [markdown]
 # Few steps depend on $\hat x_0$ at the noisiest level, to which the square in $\varepsilon$ gives little weight.
-# Perhaps this is why section 3's loss in $x_0$ gave the better jump; so may its pseudo-Huber distance.
+# Perhaps that is why section 3's loss in $x_0$ jumps better; its pseudo-Huber distance differed too.
 #
 # ## 7 · Where does rectified flow lose its head start?
 #
