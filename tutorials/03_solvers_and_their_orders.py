@@ -222,8 +222,8 @@ display(
 )
 
 # %% [markdown]
-# (`dpm3` does not cost 36: its last step, to $\sigma=0$, is infinitely long in $\lambda$, and only a jump is defined
-# there, section 8. `dpm++3m` costs 13: its first step makes one call more, section 6.)
+# (`dpm3` does not cost 36: its last step, to $\sigma=0$, is infinitely long in $\lambda$, so it is a jump, section 8.
+# `dpm++3m` takes one call more at first, section 6. `guarded` is section 8's `ab3` with a guard.)
 #
 # ## 5 · Measured orders
 #
@@ -259,14 +259,25 @@ assert pair["unipc2"]["measured"] > pair["dpm++2m"]["measured"] + 0.8
 # %% [markdown]
 # ## 6 · Break it: a missing factor 2, and a careless start
 #
-# Third-order multistep needs the second derivative of the parabola through three predictions,
-# $D_2=2\,(D_1^{(0)}-D_1^{(1)})/(r_0+r_1)$: $D_1^{(0)}$ and $D_1^{(1)}$ are the slopes over the last step and the one
-# before, $r_0$ and $r_1$ these steps' lengths over $h$. The widely copied code of DPM-Solver++ (3M) has no factor 2,
-# which halves the $h^3$ term of *every* step: $N h^3=h^2$. And it starts with a first-order step: $\mathcal O(h^2)$,
-# *once*.
+# Third-order multistep (3M) lays a parabola $P$ through the last three predictions $m_0,m_1,m_2$ of $\hat x_0$, newest
+# first. With $u=(\lambda-\lambda_t)/h$ they lie at $u=0$, $-r_0$, $-r_0-r_1$; $\delta_0=(m_0-m_1)/r_0$ and
+# $\delta_1=(m_1-m_2)/r_1$ are the slopes between them. Newton's form is
+#
+# $$P(u)=m_0+\delta_0\,u+\frac{\delta_0-\delta_1}{r_0+r_1}\,u\,(u+r_0).$$
+#
+# The step is the data form with $P$ for $\hat x_0$. With $P(u)=m_0+P'(0)\,u+D_2\,u^2/2$,
+#
+# $$x_s=\frac{\sigma_s}{\sigma_t}x_t+\alpha_sh\,\big(c_0\,m_0+c_1P'(0)+c_2D_2\big),\qquad
+# c_j=\int_0^1e^{-h(1-u)}\,\frac{u^j}{j!}\,du\approx\frac1{(j+1)!}.$$
 
 # %% [markdown]
-# **Predict before you run.** Four variants, each slip on or off. Which orders do they keep?
+# **Why 2.** $D_2$ is $P''$, and $u(u+r_0)$ has second derivative 2: $D_2=2\,(\delta_0-\delta_1)/(r_0+r_1)$, *twice* the
+# second divided difference. Since $D_2\approx h^2\,d^2\hat x_0/d\lambda^2$, it gives the step's $h^3$ term. The widely
+# copied code of DPM-Solver++ (3M) has no 2: *every* step lacks half of that term, $\mathcal O(Nh^3)=\mathcal O(h^2)$.
+# And its first step is of order 1: wrong by $\mathcal O(h^2)$, *once*.
+#
+# **Predict before you run.** Which orders do four variants keep, each slip on or off? ("2-2-3": orders of the first,
+# the second, all later steps.)
 
 
 # %%
@@ -434,10 +445,10 @@ assert abs(key["whole way dpm3"] - 2) < 0.2
 assert whole["ab3"][-1] < jumps[-1] < 0.3 * whole["dpm3"][-1]
 
 # %% [markdown]
-# `dpm3` runs parallel to the dashed line, a few times above it: near data its steps stay *$\log 2$ long in $\lambda$*,
-# however many there are (printed below), so those before the jump are wrong by $\mathcal O(n^2)$ as well. The multistep
-# solvers are worse off with long steps, since their polynomials run through past values. `ab3` keeps its order and
-# falls below the line. This is why the library's default works in the angle.
+# (Equal *steps*, as this is about slopes.) `dpm3` runs parallel to the dashed line. Near data the grid's levels are
+# evenly spaced, $\dots,2n,n,0$: the step before the jump stays $\log2$ *long in $\lambda$* (printed), so it too is
+# wrong by $\mathcal O(n^2)$. The other solvers in $\lambda$ suffer more from long steps: their polynomials run through
+# *past* values. `ab3`, in the angle, starts behind `dpm3`, keeps its order, and at 640 steps is below the line.
 
 # %%
 for N in (5, 20, 80, 320):
@@ -451,7 +462,8 @@ for N in (5, 20, 80, 320):
 # ## 9 · What you pay for: error against NFE
 #
 # Orders are about many steps. At 5, 10 or 20 calls constants matter as much. Nine solvers with the default grid, median
-# over five random mixtures; each gets as many steps as its calls allow.
+# over five random mixtures; each gets as many steps as its calls allow. (`deis4`: DEIS, a polynomial in
+# $\lambda$ through four values of $\hat\varepsilon$.)
 #
 # **Predict before you run.** Who wins at 5 calls: the highest order?
 
@@ -528,15 +540,17 @@ display(Markdown("\n".join(rows)))
 print(f"heun: {median['heun'][5]:.1f} with 5 calls, {median['heun'][10]:.1f} with 10, {median['heun'][20]:.2f} with 20")
 
 # %% [markdown]
-# Order is not everything: it is a promise for *small* $h$, and in 5 steps $h$ is 0.9 or more (section 8). `deis4` has
-# the highest order, and at 5 NFE only `heun` is worse: its start-up takes three calls a step. There it has, like
-# `dpm3`, one step and a jump; multistep solvers take five.
+# Order is not everything: it is a promise for *small* $h$, and in 5 steps every $h$ is 0.9 or more (section 8). `deis4`
+# has the highest order, and at 5 NFE only `heun` is worse. Its first steps take three calls each, so that 5 calls are
+# one step and a jump, as for `dpm3`; multistep solvers that take one call from the start, like `dpm++2m` and `ab3`,
+# make five steps of them.
 
 # %% [markdown]
 # ## 10 · Stochastic solvers have no such slope
 #
 # DDPM's path is *random*, so its distance to the ODE's end does not fall at all. What converges is the
-# **distribution**: on the ring of eight, how wide are the modes, compared with the truth?
+# **distribution**: on the ring of eight, how wide are the modes, compared with the truth? (`ddpm` adds noise of the
+# smaller of the two variances of the DDPM paper, `ddpm-large` of the larger.)
 
 # %%
 ring = td.mixtures.ring()

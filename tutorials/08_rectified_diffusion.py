@@ -55,9 +55,10 @@ key = {}  # numbers for the tables below
 #
 # $$\frac{dz}{d\,\mathrm{NSR}}=\hat\varepsilon(x_t,t),\qquad\frac{dy}{d(\alpha/\sigma)}=\hat x_0(x_t,t).$$
 #
-# So slide 27's marks of a first-order ODE are one statement: (i) $\hat\varepsilon$ is constant along each path;
-# (ii) $\hat x_0$ is; (iii) $z$ is straight in NSR, and $y=\frac\alpha\sigma x_0+\varepsilon$ in $\alpha/\sigma$; (iv) a
-# `jump` (one DDIM step) between any two times is exact. Nothing is said of $x$ against $t$.
+# So slide 27's marks of a first-order *ODE* (lesson 03's order was a *solver's*) are one statement: (i)
+# $\hat\varepsilon$ is constant along each path; (ii) $\hat x_0$ is; (iii) $z$ is straight in NSR, and
+# $y=\frac\alpha\sigma x_0+\varepsilon$ in $\alpha/\sigma$; (iv) a `jump` (one DDIM step, the solver of order 1) between
+# any two times is exact. Nothing is said of $x$ against $t$.
 
 # %% [markdown]
 # On the line such a model can be written down. The exact ODE takes noise $\varepsilon$ to $T(\varepsilon)$, which
@@ -375,9 +376,9 @@ assert measured_live["control: fresh noise, loss in $x_0$"][2] > 3 * ours[2]
 # magnitude. Fresh noise changes little.
 #
 # *Who learns faster?* Slides 29 to 31 say Rectified Diffusion. Here, with one seed, rectified flow is ahead by one
-# step; by two the curves cross. $F\approx\alpha\varepsilon-\sigma x_0$ is nearly a velocity, and a ring's noise goes
-# outwards on nearly straight ways. The deck's networks predict $\varepsilon$: section 7 shows what such a head must
-# unlearn.
+# step; by two the curves cross. A likely reason: $F\approx\alpha\varepsilon-\sigma x_0$ and the new target
+# $\varepsilon-x_0$ are alike, whereas the deck's networks predict $\varepsilon$ (section 7;
+# `tests/benchmarks/turning.py` trains such teachers to the end, three seeds each).
 
 # %% [markdown]
 # ## 4 · A network that was trained longer
@@ -435,12 +436,12 @@ assert falls["C"] > 5
 assert falls["one jump"] > 3
 
 # %% [markdown]
-# $C$ fell by the factor in the last column, and the error of one jump with it. $S$ did not need to fall, and nothing in
-# the training makes it fall.
+# Both fell, by the factors in the last column. $C$ is a mean *square*: the error goes with $\sqrt C$, whose factor is
+# about 60. $S$ did not need to fall, and nothing in training makes it.
 #
-# $C$ stays above 0. Among exact pairs of this ring no crossing was found (07; the schedule has no say in that, since
-# $x_t/\alpha_t=x_0+n\varepsilon$, $n$ = NSR). What remains is due to pairs that a network and a solver made, and to a
-# student that is not perfect.
+# Why is $C$ not 0? Not because paths of exact pairs cross: none of this ring were found to (07), on any schedule, since
+# $x_t/\alpha_t=x_0+n\varepsilon$, $n$ = NSR. But a network and a solver made these pairs, and the student is not
+# perfect.
 
 # %% [markdown]
 # **The schedule can be swapped afterwards.** If paths are first order, a sampler on any schedule ends at the same
@@ -558,13 +559,13 @@ print(
 )
 
 # %% [markdown]
-# Few steps depend on $\hat x_0$ at the noisiest level, to which the square in $\varepsilon$ gives little weight: so the
-# loss in $x_0$ gave the better jump in section 3.
+# Few steps depend on $\hat x_0$ at the noisiest level, to which the square in $\varepsilon$ gives little weight.
+# Perhaps that is why section 3's loss in $x_0$ jumps better; its pseudo-Huber distance differed too.
 #
 # ## 7 · Where does rectified flow lose its head start?
 #
-# It changes **two** things, schedule and kind of prediction. How wrong is a student before its first update? The ring's
-# exact denoiser writes one kind; we read it as the student's kind, on its schedule, at equal noise:
+# It changes **two** things, schedule and kind. How wrong is it before its first update? The ring's exact denoiser
+# writes one kind; we read it as the student's, on its schedule, at equal levels:
 
 # %%
 exact = ring.mixture.denoiser(table)
@@ -608,9 +609,11 @@ assert 0.5 < by_schedule / by_kind < 2
 
 # %% [markdown]
 # RMS errors in $\hat x_0$, for data at distance 2 from the middle. For an $\varepsilon$-teacher what costs is the kind,
-# not the schedule: moved to the linear schedule it starts right, read as a velocity it is wrong everywhere. For a
-# $v$-teacher (section 3's $F$) both cost something, and neither much more. (`tests/benchmarks/turning.py` trains
-# $\varepsilon$-teachers to the end, on the ring and on digits, three seeds each.)
+# not the schedule: read as a velocity it is wrong everywhere. For a $v$-teacher ($F$) both cost something.
+#
+# But in section 3 rectified flow *led* before any update! There a jump from $t=1$ was compared with its *end*. The
+# teacher's $\hat x_0=-F$ is right, near the mean, and far from every end; misread, $\hat x_0=x_1-F$ is near the noise,
+# which lies nearer.
 
 # %% [markdown]
 # ## 8 · Phased: one chord a window
@@ -739,6 +742,9 @@ for name in phased:
     assert key[f"{name}, 1 steps"] > 2 * key[f"{name}, 4 steps"]
 
 # %% [markdown]
+# With a step for each of four windows the phased students are as near as with eight. Three steps, which do not divide
+# into windows, are worse than two, which do. Rectified Diffusion, one window, needs one step.
+#
 # ## What the deck says / what we measured
 
 # %%
