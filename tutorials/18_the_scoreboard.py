@@ -259,12 +259,11 @@ assert fooled > len(distances) / 4, "the control bites: without seeds chance ran
 # %% [markdown]
 # ## 4 · The deck's 17 rows
 #
-# Near the floor the board cannot tell most of the deck's rows apart. But all of them approximate *one map*: from noise
-# to where the guided teacher's ODE ends. So these rows, on labelled mixtures at guidance 1.5, are compared by the root
-# mean square distance to that end **from the same noise**, at equal cost, over three seeds.
+# Near the floor the board cannot tell the deck's rows apart. But all approximate *one map*: from noise to where the
+# guided teacher's ODE ends. So here they are compared by the root mean square distance to that end **from the same
+# noise**, at equal cost, over three seeds.
 #
-# **Predict before you run.** Which of the deck's directions will small networks show? Rectified flow gets better from
-# 1 to 2 to 25 steps; its distilled student, trained at t = 1 alone, *worse*; phases help at equal steps.
+# **Predict before you run.** In the deck the student trained at t = 1 alone gets *worse* with steps; phases help. Here?
 
 # %%
 of_deck = deck.bundled()
@@ -295,10 +294,10 @@ axis.set_title("Diamonds: the deck's FID. Circles: here (green holds, orange not
 plt.show()
 
 # %% [markdown]
-# Where a direction does not hold, the last column names the one change that turns it: four times the cost, or a teacher
-# that predicts v. An error of eps is an error NSR times as large in $x_0$, and one step calls the network where NSR is
-# largest. One direction nothing turns: in 2 and in 4 steps the distilled student calls its network at times that it was
-# never trained at, and which is worse there is chance. All cases are in `toydiff/studies/FINDINGS.md`.
+# Where a direction does not hold, the last column names the change that turns it: four times the cost, or a teacher
+# that predicts v. An error of eps is NSR times as large in $x_0$, and one step calls the network where NSR is largest.
+# One direction nothing has turned: in 2 and 4 steps the distilled student calls its network at times that it was never
+# trained at. All cases: `toydiff/studies/FINDINGS.md`.
 
 # %% [markdown]
 # ## 5 · What a call buys
