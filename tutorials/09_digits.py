@@ -419,7 +419,7 @@ assert max(one_call, key=lambda row: models[row["id"]].about["passes_in_all"]) i
 
 # %%
 figure, ax = plt.subplots(figsize=(11, 6), layout="constrained")
-for id_, model in models.items():
+for id_, model in sorted(models.items(), key=lambda item: min(row["distance"] for row in item[1].about["rows"])):
     card, solvers = METHODS[model.about["method"]], list(dict.fromkeys(row["solver"] for row in model.about["rows"]))
     for solver in solvers:
         own_rows = [row for row in model.about["rows"] if row["solver"] == solver]
@@ -438,7 +438,7 @@ ticks = sorted({row["nfe"] for row in rows})
 ax.set_xticks(ticks, [str(n) for n in ticks])
 ax.minorticks_off()
 ax.set_yticks(levels := style.ticks(*ax.get_ylim()), [f"{level:g}" for level in levels])
-ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="by its best distance")
 plt.show()
 
 # %% [markdown]
