@@ -57,7 +57,9 @@ def test_generated_tables_are_fresh(place):
 def test_each_generated_table_stands_once():
     text = "\n".join(READMES.values())
     assert sorted(found[1] for found in make.PLACE.findall(text)) == sorted(make.TABLES)
-    assert text.count("<!-- made by") == text.count("<!-- end -->") == len(make.TABLES)
+    elsewhere = text.count("<!-- made by tests/benchmarks/deck.py -->")  # in tests/test_findings.py
+    assert elsewhere == 1
+    assert text.count("<!-- made by") == text.count("<!-- end -->") == len(make.TABLES) + elsewhere
 
 
 def test_table_of_names_is_the_registry():

@@ -290,7 +290,7 @@ axis.set(xscale="log", xlabel="the first's error / the second's; left of the lin
 places = style.ticks(*axis.get_xlim())
 axis.set_xticks(places, [f"{place:g}" for place in places])
 axis.minorticks_off()
-axis.set_title("Diamonds: the deck's FID. Circles: here (green holds, orange not, grey noise)", fontsize=11, loc="right")
+axis.set_title("Diamonds: the deck. Circles: here (green holds, orange not, grey noise)", fontsize=11, loc="right")
 plt.show()
 
 # %% [markdown]
