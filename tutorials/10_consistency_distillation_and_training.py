@@ -459,7 +459,7 @@ assert lag > 3 * found["CT"][0]
 
 # %% [markdown]
 # **What holds a consistency model up?** The boundary condition, since every constant is perfectly consistent; and,
-# where targets are random, the stopped gradient (below). Without it, and with the loss truly minimised, the loss is the
+# where targets are random, the stopped gradient (below). Without either, the loss is truly minimised: it is the
 # smallest of all and all samples are one point. With the stop-gradient kept it does not even settle: target and network
 # follow each other, and drift. With the condition, data enters at $t_1=0$ and is passed on from time to time.
 
@@ -472,8 +472,7 @@ assert lag > 3 * found["CT"][0]
 # %% [markdown]
 # **Why an average as target?** With $\theta^-=\theta$ each noisy update moves its own goal; $\mu$ near 1 lets what is
 # wrong at small $t$ settle before it is passed on. The price is lag: $\mu=0.995$ is still near its start after 800
-# updates. It is no part of the fixed point, which needs the stopped gradient only: here $\mu=0$ does as well, and
-# later work drops the average (iCT, sec. 3.2).
+# updates. It is no part of the fixed point: here $\mu=0$ does as well, and later work drops the average (iCT, sec. 3.2).
 
 # %% [markdown]
 # ## 6 · On the ring, and on digits

@@ -465,8 +465,8 @@ assert control[0] < 1.3 * rows[-1][4], "the control bites: here CD repairs as mu
 assert control[2] < rows[-1][6], "and keeps each noise nearer to its end"
 
 # %% [markdown]
-# **What the adversarial term repairs:** samples that no data looks like, whatever made them. $D$ pays for being told
-# from data, and is content in *any* mode.
+# **What the adversarial term repairs:** samples that no data looks like, whatever made them. The student pays where $D$
+# tells it from data; *any* mode will do.
 #
 # **The control is sobering.** This student was unfinished, and as many further updates of CD itself repair about as
 # much, and leave each noise nearer to its end. So the ring shows *how* the term works, and not that it is needed. That
@@ -505,7 +505,7 @@ assert gain > unsure  # else the text below is to be written anew
 # %% [markdown]
 # One run each; ± is the deviation over five groups of 1,000 images. The gain is larger than this spread of the
 # measurement, and says nothing of other runs. The pictures hardly change: a finished student has no blur of the ring's
-# kind left, and what is gained is in the details.
+# kind left, and what is gained is in the details. As many further updates of DMD were not tried in its place.
 #
 # ## What the deck says / what we measured
 

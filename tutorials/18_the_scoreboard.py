@@ -300,6 +300,11 @@ plt.show()
 # trained at. All cases: `toydiff/studies/FINDINGS.md`.
 
 # %% [markdown]
+# Two traps. The teacher's *distance to data* is larger than a student's: guidance leads away from data on purpose, so
+# the paired error decides. And CD after Rectified Diffusion leads here in one step, but trails on the board of section
+# 2: there the budget is eight times as large, and what pairs teach keeps getting better with it.
+
+# %% [markdown]
 # ## 5 · What a call buys
 #
 # The same rows against calls a sample, a panel a family; the other families are grey. The black steps are the *Pareto
