@@ -472,7 +472,8 @@ assert lag > 3 * found["CT"][0]
 # %% [markdown]
 # **Why an average as target?** With $\theta^-=\theta$ each noisy update moves its own goal; $\mu$ near 1 lets what is
 # wrong at small $t$ settle before it is passed on. The price is lag: $\mu=0.995$ is still near its start after 800
-# updates. It is no part of the fixed point: here $\mu=0$ does as well, and later work drops the average (iCT, sec. 3.2).
+# updates. It is no part of the fixed point: here $\mu=0$ does as well, and later work drops the average (iCT, sec.
+# 3.2).
 
 # %% [markdown]
 # ## 6 · On the ring, and on digits

@@ -211,8 +211,8 @@ def lcm_loss(student, target, teacher, x0, c, i, eps):
 
 
 # %% [markdown]
-# What a stage trains is a list of parameters; all others are frozen. Averages follow: one is the result, and
-# `follow` has the target $\theta^-$.
+# What a stage trains is a list of parameters; all others are frozen. Temporal layers have an embedding of the time of
+# their own (`embed`), trained with them. Averages follow: one is the result, and `follow` has the target $\theta^-$.
 
 
 # %%
