@@ -145,17 +145,6 @@ def overlap(a, b):
 # ---- what is written
 
 
-@pytest.mark.slow
-def test_the_whole_site_is_at_most_25_megabytes(every_page):
-    """By three states of each page, which are smaller than the first ones: the whole was 1.12 times as large."""
-    size = sum(file.stat().st_size for file in every_page.rglob("*") if file.is_file())
-    for lesson in LESSONS:
-        rest = states(lesson)[1:]
-        some = [rest[int((k + 0.5) * len(rest) / 3)] for k in range(min(3, len(rest)))]
-        size += len(rest) * sum(len(built.packed(lesson, state, 0)) for state in some) / max(len(some), 1)
-    assert 10e6 < 1.12 * size < 25e6
-
-
 def test_every_state_can_be_drawn_and_every_equation_is():
     for lesson in LESSONS:
         assert "<svg" in equation.drawn(lesson.equation), lesson.id

@@ -79,13 +79,13 @@ class Sizes:
     """The most samples in one network call while sampling."""
     watched: int = 2000
     """The samples of a measurement during training."""
-    watched_steps: int = 1
-    """It takes the fewest steps of the method's that are at least so many."""
     evaluated: int = 8000
     """The samples of a measurement after training."""
     pairs: Mapping[str, Any] = field(default_factory=dict)
     """How pairs are made for a method that was given none: the fields of `toydiff.problems.pairs.Recipe` that differ
     from their defaults."""
+    watched_steps: int = 1
+    """A measurement during training takes the fewest steps of the method's that are at least so many."""
 
 
 class Problem:
