@@ -244,10 +244,8 @@ def drawn(lesson: Lesson, state: Mapping[str, object]) -> dict:
 def _data(figure: go.Figure, dark: bool) -> dict:
     data = json.loads(for_screen(copy.deepcopy(figure), dark=dark).to_json())
     for axis in data["layout"].values():
-        if (
-            isinstance(axis, dict) and "matches" in axis
-        ):  # it has the other's scale already, and plotly.js warns of both
-            axis.pop("scaleanchor", None)
+        if isinstance(axis, dict) and "matches" in axis:
+            axis.pop("scaleanchor", None)  # it has the other's scale already, and plotly.js warns of both
     for image in data["layout"].get("images", ()):
         image["source"] = repacked(image["source"])
     return data | {key: rounded(data[key]) for key in ("data", "frames") if key in data}

@@ -2,7 +2,7 @@
 "use strict";
 window.toydiffLive = (page) => {
   const { power, uniforms, noise, labels, solvers, dark: turned } = page.live;
-  const E = window.toydiffExact, { number, limits, ticks } = window.toydiffAxes, { NAMED, rowsOf, mixtureOf, value } = window.toydiffMixtures(page.live);
+  const E = window.toydiffExact, { number, limits, ticks } = window.toydiffAxes, { NAMED, rowsOf, mixtureOf, value, several } = window.toydiffMixtures(page.live);
   const kept = new Map(), normals = new Float32Array(Uint8Array.from(atob(noise), (c) => c.charCodeAt(0)).buffer), TOLERANCE = 1e-9;
 
   const GRIDS = Object.fromEntries(E.GRIDS.map((name) => [name, true]));
@@ -75,9 +75,7 @@ window.toydiffLive = (page) => {
 
   function own(name, texts) {
     if (name === "mixture") return value(texts.at(-1));
-    if (name !== "grids" || !texts.length || !texts.every((text) => knows(name, text))) return null;
-    const quoted = texts.map((text) => `'${text}'`).join(", ");
-    return { own: true, texts, code: `(${quoted}${texts.length === 1 ? "," : ""})` };
+    return name === "grids" && texts.length && texts.every((text) => knows(name, text)) ? several(texts) : null;
   }
 
   return { knows, draws, value: own, made };

@@ -2,7 +2,7 @@
 "use strict";
 window.toydiffLive = (page) => {
   const { power, uniforms, normals, markings, dark: turned, orders: { steps, inner, window: lambdas, floor, tolerance, hidden } } = page.live;
-  const E = window.toydiffExact, { limits, ticks } = window.toydiffAxes, { NAMED, rowsOf, mixtureOf, value } = window.toydiffMixtures(page.live), kept = new Map();
+  const E = window.toydiffExact, { limits, ticks } = window.toydiffAxes, { NAMED, rowsOf, mixtureOf, value, several } = window.toydiffMixtures(page.live), kept = new Map();
 
   const all = (text, known) => text.split(", ").every((word) => Object.hasOwn(known, word));
   const GRIDS = Object.fromEntries([inner, ...E.GRIDS].map((name) => [name, true]));
@@ -76,9 +76,7 @@ window.toydiffLive = (page) => {
 
   function own(name, texts) {
     if (name === "mixture") return value(texts.at(-1));
-    if (name !== "solvers" || !texts.length || !texts.every((text) => knows(name, text))) return null;
-    const quoted = texts.map((text) => `'${text}'`).join(", ");
-    return { own: true, texts, code: `(${quoted}${texts.length === 1 ? "," : ""})` };
+    return name === "solvers" && texts.length && texts.every((text) => knows(name, text)) ? several(texts) : null;
   }
 
   return { knows, draws, value: own, made };

@@ -1,4 +1,5 @@
-// Mixtures as words of the link, x,y,std,weight;..., as the app writes them. data: what exact.py wrote.
+// Mixtures as words of the link, x,y,std,weight;..., as the app writes them, and what a reader chooses beyond the words
+// of a control. data: what exact.py wrote.
 "use strict";
 window.toydiffMixtures = ({ mixtures, ranges }) => {
   const { round } = window.toydiffExact;
@@ -39,5 +40,10 @@ window.toydiffMixtures = ({ mixtures, ranges }) => {
     return { own: true, label: "drawn by hand", texts: [word], code };
   }
 
-  return { NAMED, rowsOf, wordOf, mixtureOf, drawable, value };
+  function several(texts) { // any words of a control that has many, as its value
+    const quoted = texts.map((text) => `'${text}'`).join(", ");
+    return { own: true, texts, code: `(${quoted}${texts.length === 1 ? "," : ""})` };
+  }
+
+  return { NAMED, rowsOf, wordOf, mixtureOf, drawable, value, several };
 };

@@ -137,6 +137,14 @@ def until(page, truth):
     page.wait_for_function(f"() => {{ try {{ return {value}; }} catch {{ return false; }} }}")
 
 
+def one_step_more(page):
+    """Move the slider of steps by its key, and wait for the figure."""
+    before = page.evaluate(FRAMES)
+    page.locator(".st-key-paths-steps input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    until(page, f"({FRAMES})() === {before + 1}")
+
+
 def settled(page):
     until(page, "() => !document.querySelector('[data-testid=stStatusWidget]')")
     page.wait_for_timeout(150)
@@ -352,9 +360,7 @@ def test_a_control_moved_while_the_figure_plays_stops_it(open_page):
     settled(page)
     page.locator(f"{browser.FIGURE} .updatemenu-button").click()
     until(page, f"({ACTIVE})() === 2")
-    page.locator(".st-key-paths-steps input[type=range]").focus()
-    page.keyboard.press("ArrowRight")
-    until(page, f"({FRAMES})() === 8")
+    one_step_more(page)
     at, shown = page.evaluate(ACTIVE), page.evaluate(DOTS)
     page.wait_for_timeout(2500)
     assert page.evaluate(ACTIVE) == at == 7
@@ -443,9 +449,7 @@ def test_after_a_restart_of_the_server_the_first_move_counts(chromium):
         settled(page)
     with browser.serve(port=port):
         page.wait_for_event("websocket")  # the browser is there again
-        page.locator(".st-key-paths-steps input[type=range]").focus()
-        page.keyboard.press("ArrowRight")
-        until(page, f"({FRAMES})() === 8")
+        one_step_more(page)
         settled(page)
         assert page.url.endswith("/paths?steps=7")
         assert "7" in page.locator(".st-key-paths-steps").inner_text().split()
@@ -474,9 +478,7 @@ def test_the_app_below_a_path(chromium, url, path):
         page.wait_for_selector(browser.MARKS)
         page.wait_for_selector(".st-key-files")
         settled(page)
-        page.locator(".st-key-paths-steps input[type=range]").focus()
-        page.keyboard.press("ArrowRight")
-        until(page, f"({FRAMES})() === 8")
+        one_step_more(page)
         settled(page)
         assert page.url == f"{address}/paths?steps=7"
         page.locator("h2").first.click()
@@ -490,9 +492,7 @@ def test_a_page_left_by_the_menu_is_as_it_was(open_page):
     page = open_page("paths?mixture=0,0,0.3,1;1,1,0.3,1")
     page.wait_for_selector(".st-key-files")
     settled(page)
-    page.locator(".st-key-paths-steps input[type=range]").focus()
-    page.keyboard.press("ArrowRight")
-    until(page, f"({FRAMES})() === 7")
+    one_step_more(page)
     settled(page)
     open_menu(page)
     for menu, id_ in (("Solvers and orders", "orders"), (LESSONS[0].menu, "paths")):
