@@ -146,7 +146,8 @@ def one_step_more(page):
 
 
 def settled(page):
-    until(page, "() => !document.querySelector('[data-testid=stStatusWidget]')")
+    """No run goes on, and what an earlier one left on the page is gone."""
+    until(page, "() => !document.querySelector('[data-testid=stStatusWidget], [data-stale=true]')")
     page.wait_for_timeout(150)
 
 
