@@ -430,11 +430,13 @@ def test_the_map_leads_to_every_page(open_page):
     for lesson in LESSONS:
         page.get_by_role("link", name=lesson.menu).first.wait_for()
     assert page.get_by_role("link", name=lesson.menu).first.get_attribute("href").endswith(f"/{lesson.id}")
+    settled(page)
+    until(page, "window.toydiffFrame")  # the keys are there
     page.keyboard.press("PageDown")
     page.wait_for_selector(f".st-key-{LESSONS[0].id}-figure .trace")
     settled(page)
     page.keyboard.press("PageUp")
-    page.get_by_role("link", name=lesson.menu).first.wait_for()
+    until(page, "location.pathname === '/'")
     old = open_page("?steps=7")  # a link of the time when the first lesson stood here
     old.wait_for_url(f"**/{LESSONS[0].id}?steps=7")
     assert old.evaluate(FRAMES) == 8
