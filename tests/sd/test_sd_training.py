@@ -108,6 +108,9 @@ def everything(module):
 
 CHECKPOINTS = ("sd", "sd3", "flux", "clips")
 """The problems on a checkpoint, one a family."""
+ON_CLIPS = ("rectified-diffusion", "progressive", "lcm", "sct", "vsd", "adversarial")
+"""On clips, whose network is the slowest, one method for each thing that a training may hold beside the student: pairs,
+a teacher that changes, a guidance scale that is told, references, a second network, a discriminator."""
 PLAIN = {"guided": 3.0, "lcm": 3.0}
 """Students that are conditioned on the guidance scale."""
 
@@ -151,9 +154,16 @@ def trained(method, on, **options):
     return run, [record.losses for record in run]
 
 
-@pytest.mark.parametrize("method", ANYWHERE)
 @pytest.mark.parametrize(
-    "on", ["mixture", "digits", *(pytest.param(name, marks=pytest.mark.slow) for name in CHECKPOINTS)]
+    ("on", "method"),
+    [
+        *((on, method) for on in ("mixture", "digits") for method in ANYWHERE),
+        *(
+            pytest.param(on, method, marks=pytest.mark.slow)
+            for on in CHECKPOINTS
+            for method in (ON_CLIPS if on == "clips" else ANYWHERE)
+        ),
+    ],
 )
 def test_every_method_on_every_problem(on, method, request, monkeypatch):
     prompts = on if METHODS[method].data else f"{on}_without_data"
