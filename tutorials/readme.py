@@ -12,6 +12,7 @@ it is stale.
 import dataclasses
 import functools
 import io
+import math
 import re
 import statistics
 import sys
@@ -162,6 +163,35 @@ def digits() -> str:
     return table(head.split(","), rows)
 
 
+def more_digits() -> str:
+    """What more passes would take: the excess of a student over the floor falls as passes^-r, by the second half of its
+    curve; at that rate it needs so many times the passes to be within 2.5 times the teacher's distance in one step, or
+    1.3 times in four."""
+    teacher = min(row["distance"] for row in weights.read_about("digits-teacher")["rows"])
+    rows = []
+    for id_, recipe in RECIPES.items():
+        steps = min(recipe.steps)
+        times = {1: 2.5, 4: 1.3}.get(steps)
+        if not id_.startswith("digits-") or times is None:
+            continue
+        about = weights.read_about(id_)
+        if "curve" not in about:  # it was trained before runs were followed
+            continue
+        row = next(row for row in about["rows"] if row["steps"] == steps)
+        half, last = about["curve"][len(about["curve"]) // 2 - 1], about["curve"][-1]
+        over = [point["distance"] - row["floor"] for point in (half, last)]
+        rate = math.log(over[0] / over[1]) / math.log(last["passes"] / half["passes"])
+        missing = (row["distance"] - row["floor"]) / (times * teacher - row["floor"])
+        factor = missing ** (1 / rate) if rate > 0.05 else math.inf
+        needs = "reached" if missing <= 1 else f"{factor:.2g} times" if factor < 1000 else "no number: it is flat"
+        now = row["distance"] / teacher
+        rows.append(
+            [f"`{id_}`", str(steps), f"{now:.2f}", f"{times:g}", *(f"{e:.2f}" for e in over), f"{rate:.2f}", needs]
+        )
+    head = "weights,steps,times the teacher's distance,target,excess at half,in the end,rate r,passes needed"
+    return table(head.split(","), rows)
+
+
 def clips() -> str:
     """What the weights of clips measure; a personal image network under the student's adapter and temporal layers."""
     rows = []
@@ -224,6 +254,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "solvers": solvers,
     "grids": grids,
     "digits": digits,
+    "more-digits": more_digits,
     "ring": lambda: bundled("ring"),
     "samplers": samplers,
     "markov": lambda: bundled("markov"),

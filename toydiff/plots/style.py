@@ -255,9 +255,10 @@ def padded_log(values: Sequence[float], margin: float = 0.08) -> tuple[float, fl
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers 1, 2, 5, 10, ... in a range, for logarithmic axes of few decades."""
+    """Round numbers in a range, for logarithmic axes: 1, 2, 5, 10, ..., and beyond two decades 1, 3, 10, ..."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
+    first = (1, 2, 5) if high <= 100 * low else (1, 3)
+    return [m * 10.0**d for d in decades for m in first if low <= m * 10.0**d <= high]
 
 
 def number(value: float) -> str:
