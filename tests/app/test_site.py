@@ -6,6 +6,7 @@ one.
 """
 
 import base64
+import gzip
 import io
 import json
 import os
@@ -23,13 +24,14 @@ import toydiff
 from toydiff.cli import command as cli
 from toydiff.mixtures import random_mixture
 from toydiff.plots.on_screen import source
+from toydiff.plots.screen import for_screen
 
 pytest.importorskip("streamlit")
 sys.path.insert(0, str(browser.APP))
 
 import offline.build as built
 from lessons import LESSONS
-from offline import equation, exact, pages
+from offline import equation, exact, packing, pages
 from screen.mixtures import mixture_of
 
 SCREENS = {
@@ -172,7 +174,7 @@ def test_combinations_of_controls_that_go_together():
 def test_changes_make_the_second_of_the_first():
     one = {"a": [1, {"b": 2}], "c": "x", "d": [1, 2]}
     other = {"a": [1, {"b": 3, "e": 4}], "c": "y", "d": [1]}
-    assert list(built.changes(one, other)) == [
+    assert list(packing.changes(one, other)) == [
         (["a", 1, "b"], 3),
         (["a", 1, "e"], 4),
         (["c"], "y"),
@@ -181,18 +183,40 @@ def test_changes_make_the_second_of_the_first():
 
 
 def test_what_is_packed_looks_the_same():
-    values = np.array([0.0, -1.2345678, 3e-7, 512.3, np.nan])
-    typed = {"x": {"dtype": "f8", "bdata": base64.b64encode(values.tobytes()).decode()}, "name": "x", "n": [1, 2.5]}
-    packed = built.rounded(typed)
-    seen = np.frombuffer(base64.b64decode(packed["x"]["bdata"]), dtype=packed["x"]["dtype"])
-    assert packed["x"]["dtype"] == "f4"
-    assert seen == pytest.approx(values, rel=2**-11, nan_ok=True)
-    assert (packed["name"], packed["n"]) == ("x", [1, 2.5])
-    grey = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    picture = built.repacked(source(grey))
-    again = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).convert("RGB"))
-    assert (again == grey).all()
-    assert len(built.repacked(source(np.zeros((64, 64, 3), np.uint8)))) < len(source(np.zeros((64, 64, 3), np.uint8)))
+    values = np.array([np.nan, 0.0, -1.2345678, np.nan, np.nan, *np.linspace(-3, 3, 40)])
+    typed = {"dtype": "f8", "bdata": base64.b64encode(values.tobytes()).decode()}
+    far = {"dtype": "f8", "bdata": base64.b64encode((100 * values).tobytes()).decode()}
+    trace = {"x": typed, "y": typed, "yaxis": "y2", "customdata": far | {"shape": "45, 1"}, "n": [1, 2.5]}
+    layout = {"xaxis": {"range": [-4, 4]}, "yaxis2": {"type": "log"}}
+    sheet = np.repeat(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), 3, axis=1)
+    light, dark = ({"data": [trace], "layout": layout | {"images": [{"source": source(p)}]}} for p in (sheet, 255 - sheet))
+    packing.pictures(light, dark)
+    assert [path[-1] for path, _ in packing.changes(light, dark)] == ["colors"]
+    text = packing.packed({"figure": light | {"frames": [{"traces": [0], "data": [{"x": far}]}]}}, 3)
+    assert text.startswith('toydiff.take(3,"')
+    head, _, body = gzip.decompress(base64.b64decode(text.split('"')[1])).partition(b"\0")
+    figure = json.loads(head)["figure"]
+    numbers = np.frombuffer(body, np.uint8).reshape(2, -1).T.copy().view("<i2").ravel()
+
+    def array(part):
+        first, count, step = part["packed"]
+        taken = numbers[first : first + count].astype(float)
+        return np.where(taken == packing.GAP, np.nan, step * np.where(taken == packing.GAP, 0, taken).cumsum())
+
+    [drawn] = figure["data"]
+    assert array(drawn["x"]) == pytest.approx(values, abs=8 / 2**14, nan_ok=True)
+    assert array(drawn["customdata"]) == pytest.approx(100 * values, abs=600 / 2**14, nan_ok=True)
+    assert (drawn["customdata"]["shape"], drawn["n"]) == ("45, 1", [1, 2.5])
+    for part, whole, off in ((drawn["y"], values, 2**-11), (figure["frames"][0]["data"][0]["x"], 100 * values, 2**-11)):
+        seen = np.frombuffer(base64.b64decode(part["bdata"]), dtype=part["dtype"])  # on a log axis, and far outside
+        assert part["dtype"] == "f4"
+        assert seen == pytest.approx(whole, rel=off, nan_ok=True)
+    [picture] = figure["layout"]["images"]
+    first, count = picture["source"]["pixels"]
+    colors = np.frombuffer(bytes.fromhex(picture["source"]["colors"]), np.uint8).reshape(-1, 3)
+    small = colors[numbers[first : first + count]].reshape(-1, picture["source"]["width"], 3)
+    assert (picture["source"]["times"], small.shape) == ([1, 3], (4, 4, 3))
+    assert (small.repeat(3, axis=1) == sheet).all()
 
 
 def test_the_site_is_whole(site):
@@ -337,6 +361,25 @@ class TestInABrowser:
         assert page.locator("h2").is_visible()
         page.evaluate("toydiffTheme(); dispatchEvent(new Event('toydiff-theme'))")
         until(page, f"{paper} === '#FFFFFF'")
+
+    def test_figures_of_files_are_those_of_the_app(self, open_page, every_page):
+        """Places to a ten-thousandth of their plane, and pictures pixel by pixel, in the dark, too."""
+        [lesson] = [one for one in LESSONS if one.id == "halving"]
+        figure, _ = lesson.figure(**{c.name: c.value(c.default) for c in lesson.controls})
+        for_screen(figure, dark=True)
+        page = open_page("halving.html", scheme="dark", site=every_page)
+        seen = page.evaluate(
+            f"() => {{ const {{ _fullData, layout }} = document.querySelector('{browser.FIGURE}'); return {{"
+            "data: _fullData.map(({ x, y, marker }) => [[...x], [...y], marker.color]),"
+            "images: layout.images.map((image) => image.source) }; }"
+        )
+        for (x, y, color), trace in zip(seen["data"], figure.data, strict=True):
+            for mine, theirs in ((x, trace.x), (y, trace.y)):
+                assert mine == pytest.approx(list(theirs), abs=np.ptp(theirs) / 5000)
+            assert (color if isinstance(color, str) else len(color)) in (trace.marker.color, len(trace.x))
+        assert len(seen["images"]) == len(figure.layout.images) > 0
+        for mine, image in zip(seen["images"], figure.layout.images, strict=True):
+            assert (pixels_of(mine) == pixels_of(image.source)).all()
 
     def test_the_code_has_the_values_on_show(self, open_page):
         page = open_page("paths.html#steps=7&b=heun")
@@ -577,6 +620,10 @@ class TestInABrowser:
             assert mine["xs"] == pytest.approx(path.xs.flatten().tolist(), rel=1e-6, abs=1e-6), case
         true = toydiff.reference(D, x, tolerance=1e-10)
         assert mine["flow"] == pytest.approx(true.flatten().tolist(), abs=1e-5)
+
+
+def pixels_of(address):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
 
 
 ENDS = """({ figure, plane }) => {
