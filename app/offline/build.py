@@ -37,8 +37,9 @@ SHARED = {
     "mixtures.js": HERE / "mixtures.js",
     "axes.js": HERE / "axes.js",
     "particle.js": HERE / "particle.js",
+    "layers.js": HERE / "layers.js",
 }
-ALSO = {"paths": ["particle.js"]}
+ALSO = {"paths": ["particle.js", "layers.js"]}
 """What a page that is computed in the browser loads besides."""
 CALL = "{call}"
 """In a page's code, what the figure's function is called with."""

@@ -220,12 +220,29 @@ const toydiff = (window.toydiff = (() => {
     return figure;
   }
 
+  const ROUNDS = 100; // of what is played again and again
+  function paced([frames, how]) { // the arguments of play, as the reader has chosen speed and rounds
+    const once = [...new Set(frames)], { frame } = how;
+    const all = $("#loop").checked ? Array(ROUNDS).fill(once).flat() : frames;
+    return [all, { ...how, frame: { ...frame, duration: frame.duration / Number($("#speed").value) } }];
+  }
+
+  function pace() { // another one, also of what plays
+    const place = $(".figure"), [{ buttons: [button] }] = shown.figure.layout.updatemenus, [frames, how] = paced(button.args);
+    window.Plotly.relayout(place, { "updatemenus[0].buttons[0].args": [frames, how] });
+    const next = place.layout.sliders[0].active + 1;
+    if (place._transitionData._animationRaf) window.Plotly.animate(place, frames.slice(next < frames.length ? next : 0), how);
+  }
+
   function draw(made) {
     shown = made;
     $(".said").innerHTML = made.words ?? "";
     $(".figure").hidden = $(".st-key-files").hidden = Boolean(made.error);
     if (made.error) return notice([`this figure needs the app: ${made.error}`]);
     const figure = narrowed(inTheme(made));
+    const [menu] = figure.layout.updatemenus ?? [];
+    for (const field of document.querySelectorAll(".pace")) field.hidden = !menu;
+    if (menu) menu.buttons[0].args = paced(menu.buttons[0].args);
     const hash = words(), address = `${page.id}${hash && `?${decodeURIComponent(hash)}`}`;
     const has = { keys: true, clicks: false, file: `toydiff-${page.id}`, title: page.title, madeOf: "", address };
     const data = { figure, has, config: page.config, alt: made.alt, url: "toydiff/plotly-cartesian.min.js" };
@@ -271,6 +288,7 @@ const toydiff = (window.toydiff = (() => {
     $("#reset").onclick = (event) => (event.preventDefault(), (state = start()), notice([]), show());
     $("#png").onclick = () => $(".js-plotly-plot")?.save();
     $("#json").onclick = download;
+    $("#speed").onchange = $("#loop").onchange = pace;
     $("#copy").onclick = () => navigator.clipboard?.writeText($("pre").textContent);
     state = read();
     show();
