@@ -25,8 +25,8 @@ def packed(drawn: dict, k: int) -> str:
     """The script of the state of number k: gzip of the JSON, a zero byte, and `Numbers.bytes`.
 
     A packed array is {packed: [its place, how many, step]}: step times the sums of the numbers there. A picture is
-    {pixels: [their place, how many], width, times, colors}: each pixel the number of its colour, drawn so often down and
-    across.
+    {pixels: [their place, how many], width, times, colors}: each pixel the number of its colour, drawn so often down
+    and across.
     """
     numbers = Numbers()
     if "figure" in drawn:
@@ -57,7 +57,8 @@ class Numbers:
         """The figure without its long arrays and its pictures' pixels."""
         layout, traces = figure["layout"], figure["data"]
         frames = [
-            frame | {"data": [self._trace(t, traces[k], layout) for k, t in zip(frame["traces"], frame["data"], strict=True)]}
+            frame
+            | {"data": [self._trace(t, traces[k], layout) for k, t in zip(frame["traces"], frame["data"], strict=True)]}
             for frame in figure.get("frames", ())
         ]
         drawn = {"data": [self._trace(t, t, layout) for t in traces], "frames": frames}

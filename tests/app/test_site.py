@@ -80,8 +80,8 @@ def open_page(chromium, site):
     """open_page(address) -> a tab, whose console complains of nothing, and whose page is no wider than the screen."""
     contexts, complaints = [], []
 
-    def open_(address, *, screen="screen", scheme="light", figure=True, site=site):
-        contexts.append(chromium.new_context(viewport=SCREENS[screen], color_scheme=scheme))
+    def open_(address, *, screen="screen", scheme="light", figure=True, site=site, **device):
+        contexts.append(chromium.new_context(viewport=SCREENS[screen], color_scheme=scheme, **device))
         page = contexts[-1].new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -189,7 +189,9 @@ def test_what_is_packed_looks_the_same():
     trace = {"x": typed, "y": typed, "yaxis": "y2", "customdata": far | {"shape": "45, 1"}, "n": [1, 2.5]}
     layout = {"xaxis": {"range": [-4, 4]}, "yaxis2": {"type": "log"}}
     sheet = np.repeat(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), 3, axis=1)
-    light, dark = ({"data": [trace], "layout": layout | {"images": [{"source": source(p)}]}} for p in (sheet, 255 - sheet))
+    light, dark = (
+        {"data": [trace], "layout": layout | {"images": [{"source": source(p)}]}} for p in (sheet, 255 - sheet)
+    )
     packing.pictures(light, dark)
     assert [path[-1] for path, _ in packing.changes(light, dark)] == ["colors"]
     text = packing.packed({"figure": light | {"frames": [{"traces": [0], "data": [{"x": far}]}]}}, 3)
@@ -363,20 +365,21 @@ class TestInABrowser:
         until(page, f"{paper} === '#FFFFFF'")
 
     def test_figures_of_files_are_those_of_the_app(self, open_page, every_page):
-        """Places to a ten-thousandth of their plane, and pictures pixel by pixel, in the dark, too."""
+        """Places to a ten-thousandth of their plane's width, and pictures pixel by pixel, in the dark, too."""
         [lesson] = [one for one in LESSONS if one.id == "halving"]
         figure, _ = lesson.figure(**{c.name: c.value(c.default) for c in lesson.controls})
         for_screen(figure, dark=True)
         page = open_page("halving.html", scheme="dark", site=every_page)
         seen = page.evaluate(
             f"() => {{ const {{ _fullData, layout }} = document.querySelector('{browser.FIGURE}'); return {{"
-            "data: _fullData.map(({ x, y, marker }) => [[...x], [...y], marker.color]),"
+            "data: _fullData.map(({ x, y, marker: { color } }) => [x, y, color].map((v) => [...v])),"
             "images: layout.images.map((image) => image.source) }; }"
         )
-        for (x, y, color), trace in zip(seen["data"], figure.data, strict=True):
-            for mine, theirs in ((x, trace.x), (y, trace.y)):
-                assert mine == pytest.approx(list(theirs), abs=np.ptp(theirs) / 5000)
-            assert (color if isinstance(color, str) else len(color)) in (trace.marker.color, len(trace.x))
+        plane = np.ptp(figure.layout.xaxis.range)
+        for mine, trace in zip(seen["data"], figure.data, strict=True):
+            angles = trace.marker.color
+            for values, theirs, width in zip(mine, (trace.x, trace.y, angles), (plane, plane, 360), strict=True):
+                assert values == pytest.approx(list(theirs), abs=width / 2**13 * 0.51)
         assert len(seen["images"]) == len(figure.layout.images) > 0
         for mine, image in zip(seen["images"], figure.layout.images, strict=True):
             assert (pixels_of(mine) == pixels_of(image.source)).all()
@@ -516,9 +519,56 @@ class TestInABrowser:
         until(page, f"{drawn}.layout.sliders[0].steps.length === 10 && !document.querySelector('.sheet')")
         assert page.evaluate(f"{drawn}.layout.annotations[0].text") == seen[1]
 
-    def test_a_mixture_is_drawn_by_hand(self, open_page):
-        page = open_page("paths.html")
+    @pytest.mark.parametrize("screen", ["screen", "phone"])
+    def test_touching_a_dot_and_choosing_layers(self, open_page, screen):
+        """By mouse, and by a finger at 390 pixels; and by keys."""
+        finger = screen == "phone"
+        page = open_page("paths.html", screen=screen, has_touch=finger, is_mobile=finger)
+        page.evaluate(f"document.querySelector('{browser.FIGURE}').scrollIntoView()")
+        place, plot = (
+            page.touchscreen.tap if finger else page.mouse.click,
+            f"document.querySelector('{browser.FIGURE}')",
+        )
+        seen = f"(({SHAPES})({plot}))"
+        place(*page.evaluate(DOT, {"figure": browser.FIGURE, "k": 5}))
+        until(page, f"{seen}.length === 4")
+        exact = page.evaluate(seen)[2:]  # on both planes, after both solvers'
+        D = toydiff.mixture("ring").denoiser(toydiff.schedule("vp"))
+        noise = toydiff.mixture("ring").marginal(D.schedule, 1.0).sample(64, 0, dtype=torch.float64)[5:6]
+        for axis, (name, points) in zip(("x", "x2"), exact, strict=True):
+            assert name == axis
+            assert points[:2] == pytest.approx(noise[0].tolist(), abs=1e-3)
+            assert points[-2:] == pytest.approx(toydiff.reference(D, noise)[0].tolist(), abs=1e-3)
+        page.locator(browser.FIGURE).focus()
+        page.keyboard.press("Enter")
+        until(page, f"{plot}._fullData[2].selectedpoints[0] === 6")
+        page.keyboard.press("Shift+Enter")
+        until(page, f"{plot}._fullData[2].selectedpoints[0] === 5")
+        place(*page.evaluate(DOT, {"figure": browser.FIGURE, "k": 5}))
+        until(page, f"{seen}.length === 0")
+        for name in ("density", "paths", "score"):
+            page.get_by_label(name, exact=True).click()
+        until(page, f"{plot}.data[0].opacity === 0 && {plot}.layout.images.every((image) => !image.visible)")
+        page.locator(browser.FIGURE).focus()
+        page.keyboard.press("Home")
+        until(page, f"{plot}.layout.sliders[0].active === 0")
+        page.wait_for_timeout(100)
+        centre, along = page.evaluate(ARROW, browser.FIGURE)
+        score = -D(torch.tensor([centre], dtype=torch.float64), 1.0).eps[0]
+        assert float(torch.nn.functional.cosine_similarity(torch.tensor(along), score, dim=0)) > 0.99
+        how = f"{plot}.layout.updatemenus[0].buttons[0].args"
+        before = page.evaluate(how)
+        page.locator("#speed").select_option("2")
+        page.locator("#loop").check()
+        until(page, f"{how}[0].length > 100")
+        assert page.evaluate(how)[1]["frame"]["duration"] == before[1]["frame"]["duration"] / 2
+
+    @pytest.mark.parametrize("finger", [False, True])
+    def test_a_mixture_is_drawn_by_hand(self, open_page, finger):
+        page = open_page("paths.html", screen="phone" if finger else "screen", has_touch=finger, is_mobile=finger)
         heads = page.evaluate(HEADS)
+        if finger:
+            page.get_by_role("button", name="Controls").click()
         page.locator("#draw").click()
         board = page.locator(".board").bounding_box()
         middle = board["x"] + board["width"] / 2, board["y"] + board["height"] / 2
@@ -530,10 +580,7 @@ class TestInABrowser:
         until(page, f"JSON.stringify(({HEADS})()) !== {json.dumps(json.dumps(heads, separators=(',', ':')))}")
         assert page.evaluate(ranges) == plane  # which stays while it is drawn on
         first = page.url
-        page.mouse.move(*middle)
-        page.mouse.down()
-        page.mouse.move(middle[0] + 60, middle[1] - 40, steps=3)
-        page.mouse.up()
+        drag(page, finger, middle, (middle[0] + 60, middle[1] - 40))
         until(page, f"location.href !== {json.dumps(first)}")
         assert page.locator(".mode").count() == 9
         page.locator(".mode").nth(8).focus()
@@ -620,6 +667,37 @@ class TestInABrowser:
             assert mine["xs"] == pytest.approx(path.xs.flatten().tolist(), rel=1e-6, abs=1e-6), case
         true = toydiff.reference(D, x, tolerance=1e-10)
         assert mine["flow"] == pytest.approx(true.flatten().tolist(), abs=1e-5)
+
+
+SHAPES = """(place) =>
+  (place.layout.shapes ?? []).map(({ xref, path }) => [xref, path.split(/[ML,]/).slice(1).map(Number)])"""
+"""The axes and the numbers of the paths that are drawn over a figure."""
+DOT = """({ figure, k }) => {
+  const place = document.querySelector(figure), { x, y } = place._fullData[2], { xaxis, yaxis } = place._fullLayout;
+  const { left, top } = place.getBoundingClientRect();
+  return [left + xaxis._offset + xaxis.l2p(x[k]), top + yaxis._offset + yaxis.l2p(y[k])];
+}"""
+"""Where the dot of number k of the first plane is on the screen."""
+ARROW = """(figure) => {
+  const { xaxis, yaxis } = document.querySelector(figure)._fullLayout;
+  const path = document.querySelector(".field path").getAttribute("d");
+  const [a, b, c, d] = path.split(/[ML ]/).slice(1, 5).map(Number);
+  const [from, to] = [[xaxis.p2l(a), yaxis.p2l(b)], [xaxis.p2l(c), yaxis.p2l(d)]];
+  return [from.map((v, k) => (v + to[k]) / 2), from.map((v, k) => to[k] - v)];
+}"""
+"""Middle and direction of the score's first arrow, in the plane's numbers."""
+
+
+def drag(page, finger, from_, to):
+    if not finger:
+        page.mouse.move(*from_)
+        page.mouse.down()
+        page.mouse.move(*to, steps=3)
+        return page.mouse.up()
+    hand = page.context.new_cdp_session(page)
+    for kind, points in (("Start", [from_]), ("Move", [to]), ("End", [])):
+        at = [{"x": x, "y": y} for x, y in points]
+        hand.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
 
 
 def pixels_of(address):
