@@ -277,6 +277,16 @@ def test_a_wrong_place_or_page_is_one_line(tmp_path, monkeypatch, capsys, words,
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "full"]
 
 
+@pytest.mark.parametrize(("size", "said"), [(24.9e6, False), (25.1e6, True)])
+def test_a_large_site_says_so(tmp_path, monkeypatch, capsys, size, said):
+    made = {"pages": 2, "figures": 9, "bytes": size, "seconds": 3}
+    monkeypatch.setattr(built, "build", lambda *_, **__: made)
+    assert cli.main(["site", "--out", str(tmp_path / "site")]) == 0
+    out = capsys.readouterr().out
+    assert f"9 figures, {size / 1e6:.1f} MB" in out
+    assert ("that is more than 25 MB" in out) == said
+
+
 # ---- in a browser
 
 
