@@ -1,28 +1,23 @@
 """Writing the site: which states of a lesson are drawn, their figures as data, and all files at once."""
 
-import base64
 import copy
-import gzip
-import io
 import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import plotly.graph_objects as go
-from PIL import Image
 from tqdm import tqdm
 
 import toydiff
 from toydiff.plots.screen import for_screen
 from toydiff.support.checks import unknown
 
-from . import exact, pages
+from . import exact, packing, pages
 from lessons import LESSONS
 from screen import chart
 from screen.controls import Control, Several
@@ -42,8 +37,9 @@ SHARED = {
     "mixtures.js": HERE / "mixtures.js",
     "axes.js": HERE / "axes.js",
     "particle.js": HERE / "particle.js",
+    "layers.js": HERE / "layers.js",
 }
-ALSO = {"paths": ["particle.js"]}
+ALSO = {"paths": ["particle.js", "layers.js"]}
 """What a page that is computed in the browser loads besides."""
 CALL = "{call}"
 """In a page's code, what the figure's function is called with."""
@@ -172,7 +168,7 @@ def _write_page(part: Path, lesson: Lesson, lessons: Sequence[Lesson], wanted: S
     files, own = part / pages.FILES, live(lesson)
     (files / lesson.id).mkdir()
     for k, state in enumerate(wanted):
-        (files / lesson.id / f"{k}.js").write_text(packed(lesson, state, k))
+        (files / lesson.id / f"{k}.js").write_text(packing.packed(drawn(lesson, state), k))
         bar.update()
     (files / f"{lesson.id}.js").write_text(f"toydiff.page({json.dumps(about(lesson, wanted))});\n", encoding="utf-8")
     scripts = ["chart.js", "frame.js", "site.js"]
@@ -217,12 +213,6 @@ def about(lesson: Lesson, wanted: Sequence[dict]) -> dict:
     }
 
 
-def packed(lesson: Lesson, state: Mapping[str, object], k: int) -> str:
-    """The file of a state, the page's number k."""
-    text = base64.b64encode(gzip.compress(json.dumps(drawn(lesson, state)).encode(), mtime=0)).decode()
-    return f'toydiff.take({k},"{text}");\n'
-
-
 def drawn(lesson: Lesson, state: Mapping[str, object]) -> dict:
     """A state's figure in the light, what differs in the dark, its words and its numbers; or what went wrong."""
     try:
@@ -232,9 +222,10 @@ def drawn(lesson: Lesson, state: Mapping[str, object]) -> dict:
         return {"error": " ".join(str(error).split())}
     said = lesson.words(rows)
     light, dark = (_data(figure, dark) for dark in (False, True))
+    packing.pictures(light, dark)
     return {
         "figure": light,
-        "dark": list(changes(light, dark)),
+        "dark": list(packing.changes(light, dark)),
         "words": pages.marked(said),
         "alt": f"{lesson.title}. {said.replace('*', '')}",
         "rows": json.loads(json.dumps(rows), parse_constant=lambda _: None),
@@ -246,54 +237,4 @@ def _data(figure: go.Figure, dark: bool) -> dict:
     for axis in data["layout"].values():
         if isinstance(axis, dict) and "matches" in axis:
             axis.pop("scaleanchor", None)  # it has the other's scale already, and plotly.js warns of both
-    for image in data["layout"].get("images", ()):
-        image["source"] = repacked(image["source"])
-    return data | {key: rounded(data[key]) for key in ("data", "frames") if key in data}
-
-
-def repacked(source: str) -> str:
-    """A picture's address, the same pixels in a palette where they have 256 colours or fewer: a third of the bytes."""
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB"))
-    colors, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
-    if len(colors) > 256:
-        return source
-    picture = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8), "P")
-    picture.putpalette(colors.tobytes())
-    out = io.BytesIO()
-    picture.save(out, "png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-BITS = 11
-"""Of a number's 24 that a figure keeps: a point of a plane is off by a twentieth of a pixel at most."""
-
-
-def rounded(part: object) -> object:
-    """A figure's arrays in float32, with so many bits that the eye sees no difference: the rest would take most of the
-    site's bytes."""
-    if isinstance(part, list):
-        return [rounded(one) for one in part]
-    if not isinstance(part, dict):
-        return part
-    if part.get("dtype") not in ("f4", "f8"):
-        return {key: rounded(value) for key, value in part.items()}
-    values = np.frombuffer(base64.b64decode(part["bdata"]), dtype=part["dtype"]).astype(np.float32)
-    mantissa, exponent = np.frexp(values)
-    with np.errstate(invalid="ignore"):  # NaN, a gap in a line, stays one
-        short = np.ldexp(np.round(mantissa * 2.0**BITS) / 2.0**BITS, exponent).astype(np.float32)
-    return part | {"dtype": "f4", "bdata": base64.b64encode(short.tobytes()).decode()}
-
-
-def changes(one: object, other: object, path: tuple = ()) -> Iterator[tuple[list, object]]:
-    """What makes the second of the first: (path, value)."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() <= other.keys():
-        for key in other:
-            if key in one:
-                yield from changes(one[key], other[key], (*path, key))
-            else:
-                yield [*path, key], other[key]
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for k, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from changes(left, right, (*path, k))
-    elif one != other:
-        yield list(path), other
+    return data

@@ -30,7 +30,7 @@ window.toydiffLive = (page, set) => {
       paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(levels[i]))) });
       rows.push({ side, solver, steps: N, nfe: path.calls, rms_error: error, modes: mixture.length });
     }
-    last = { D, schedule, size, levels, scale, solvers: [a, b], xs: paths[0].xs };
+    last = { word, D, schedule, size, levels, scale, noise, solvers: [a, b], xs: paths[0].xs };
     return { mixture, exact: kept.exact, paths, rows };
   }
 
@@ -99,10 +99,12 @@ window.toydiffLive = (page, set) => {
       const [line, rings, dots] = data.slice(3 * k, 3 * k + 3), end = xs.at(-1);
       Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: xs.length <= FEW ? "lines+markers" : "lines" });
       line.line.color = dots.marker.color = color(colors[solver]);
+      if (!layers.on.paths) Object.assign(line, { opacity: 0, hoverinfo: "skip" });
       Object.assign(rings, { x: side(exact, 0), y: side(exact, 1) });
       Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
-      Object.assign(layout.images[k], { source, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
+      Object.assign(layout.images[k], { source, visible: layers.on.density, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
       (last.colors ??= [])[k] = line.line.color;
+      last.ring = rings.marker.color;
       layout.annotations[k].text = head.length <= most ? head : head.replace(/, (?=[^,]*$)/, ",<br>");
       layout[`xaxis${k ? k + 1 : ""}`].range = across;
       layout[`yaxis${k ? k + 1 : ""}`].range = up;
@@ -137,7 +139,8 @@ window.toydiffLive = (page, set) => {
       const ring = (point) => `M${point}m${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
       const { color } = line.line, faint = `opacity="${line.opacity}"`;
       Object.assign(sheet.style, { left: `${X._offset}px`, top: `${Y._offset}px`, width: `${X._length}px`, height: `${Y._length}px`, background: layout.paper_bgcolor });
-      sheet.innerHTML = `<image href="${image.source}" x="${left}" y="${top}" width="${X.l2p(image.x + image.sizex) - left}" height="${Y.l2p(image.y - image.sizey) - top}" preserveAspectRatio="none"/>`
+      const behind = `<image href="${image.source}" x="${left}" y="${top}" width="${X.l2p(image.x + image.sizex) - left}" height="${Y.l2p(image.y - image.sizey) - top}" preserveAspectRatio="none"/>`;
+      sheet.innerHTML = (image.visible ? behind : "")
         + stroke(each(line, (point, before) => `${before === null ? "M" : "L"}${point}`), color, line.line.width, faint)
         + (line.mode.includes("markers") ? stroke(spots(line), color, line.marker.size, faint) : "")
         + stroke(each(rings, ring), rings.marker.color, rings.marker.line.width)
@@ -148,6 +151,17 @@ window.toydiffLive = (page, set) => {
     return true;
   }
 
+  // ---- a particle's path alone (chart.js): beside both solvers' the exact one, on both planes
+
+  const FINE = 48; // steps of its line at least
+  function besides(k) {
+    const { D, schedule, size, levels, scale, noise } = last, fine = E.grid(schedule, Math.max(levels.length - 1, FINE), size);
+    const way = [noise.slice(2 * k, 2 * k + 2)];
+    for (let i = 1; i < fine.length; i++) way.push(E.flow(D, way.at(-1), fine[i - 1], fine[i], 1e-6));
+    const path = `M${way.map((x, i) => [...x].map((v) => cut(v * scale(fine[i]))).join(",")).join("L")}`, line = { color: last.ring, width: 2.5, dash: "dot" };
+    return ["", 2].map((axis) => ({ type: "path", xref: `x${axis}`, yref: `y${axis}`, layer: "above", path, line }));
+  }
+
   // ---- drawing a mixture on the first plane: a click makes a mode, a drag moves it, Delete or a double click takes it away
 
   const board = Object.assign(document.createElement("div"), { className: "board", hidden: true });
@@ -156,6 +170,7 @@ window.toydiffLive = (page, set) => {
   let word, rows = [], waits = false;
 
   const plane = () => document.querySelector(".figure")._fullLayout, particle = window.toydiffParticle(() => last, plane);
+  const layers = window.toydiffLayers(() => last, plane, () => set("mixture", last.word));
   const update = () => {
     word = wordOf(rows);
     arrange();
@@ -165,10 +180,14 @@ window.toydiffLive = (page, set) => {
   };
 
   function follow(chosen) { // after each figure
+    const figure = document.querySelector(".figure");
     for (const sheet of sheets) sheet.remove();
+    figure.besides = besides;
+    figure.removeAllListeners?.("plotly_animatingframe");
+    figure.on?.("plotly_animatingframe", () => setTimeout(() => (particle.draw(), layers.draw()), 0));
     if (!dragged && !waits && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
     if (!board.hidden && plane()) arrange();
-    particle.draw();
+    particle.draw(), layers.draw();
   }
 
   function arrange() { // the handles stand where the modes are
@@ -248,6 +267,7 @@ window.toydiffLive = (page, set) => {
       };
       document.forms[0].elements.mixture.closest(".control").append(button);
     }
+    document.querySelector(".keys").before("Show ", ...layers.boxes());
     new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));
   }
 

@@ -49,7 +49,11 @@ def page(lesson: Lesson, lessons: Sequence[Lesson], scripts: Sequence[str], *, l
 <div>{drawn(lesson.equation)}<p class="small">{marked(lesson.source)}</p></div></section>
 <p class="st-key-files"><span>Save the figure as</span> <button type="button" id="png">PNG</button>
 <button type="button" id="json">numbers (JSON)</button>
-<span class="keys">keys: ← → Home End move the slider, space plays, F presents</span></p>
+<label class="pace">Play <select id="speed"><option value="0.5">½×</option>
+<option value="1" selected>1×</option><option value="2">2×</option></select></label>
+<label class="pace"><input type="checkbox" id="loop"> again and again</label>
+<span class="keys">keys: ← → Home End move the slider, space plays, F presents; Enter, on the figure, or a click on a
+dot shows its path alone</span></p>
 {f'<p class="presets"><span>For a lecture</span> {presets}</p>' if presets else ""}
 {f'<p class="small">{marked(lesson.in_app)}</p>' if lesson.in_app else ""}
 <details class="code"><summary>The code of this figure</summary>

@@ -77,7 +77,6 @@ window.toydiffParticle = (now, plane) => {
     const figure = document.querySelector(".figure"), { steps, active } = plane().sliders[0];
     figure.after(...sheets, board);
     x = null;
-    figure.on("plotly_animatingframe", () => setTimeout(draw, 0));
     if (active < steps.length - 1) return draw();
     window.Plotly.animate(figure, ...steps[Math.floor((steps.length - 1) / 2)].args); // where a particle chooses its mode
   }

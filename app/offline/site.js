@@ -8,10 +8,38 @@ const toydiff = (window.toydiff = (() => {
 
   // ---- files
 
-  const unpacked = async (packed) => {
-    const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
-  };
+  const GAP = -32768; // see packing.py, which writes what is read here
+  const letters = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  async function unpacked(packed) {
+    const zipped = new Blob([Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0))]).stream();
+    const bytes = new Uint8Array(await new Response(zipped.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+    const text = bytes.indexOf(0), low = bytes.subarray(text + 1), high = low.subarray(low.length / 2);
+    const array = ([from, count, step]) => {
+      const out = new Float32Array(count);
+      for (let i = 0, sum = 0; i < count; i++) {
+        const number = ((low[from + i] | (high[from + i] << 8)) << 16) >> 16;
+        out[i] = number === GAP ? NaN : step * (sum += number);
+      }
+      return { dtype: "f4", bdata: btoa(letters(new Uint8Array(out.buffer))) };
+    };
+    return JSON.parse(new TextDecoder().decode(bytes.subarray(0, text)), (key, value) => {
+      if (value?.pixels) value.pixels = low.slice(value.pixels[0], value.pixels[0] + value.pixels[1]);
+      return value?.packed ? { shape: value.shape, ...array(value.packed) } : value;
+    });
+  }
+
+  function painted({ pixels, width, times: [down, across], colors }) { // a picture's address
+    const size = { width: width * across, height: (pixels.length / width) * down };
+    const pen = Object.assign(document.createElement("canvas"), size).getContext("2d"), image = pen.createImageData(size.width, size.height);
+    const table = new Uint32Array(colors.match(/.{6}/g).map((color) => Number(`0xff${color.match(/../g).reverse().join("")}`)));
+    const out = new Uint32Array(image.data.buffer); // a number a pixel: alpha, blue, green, red
+    for (let y = 0, i = 0; y < size.height; y++) {
+      const row = Math.floor(y / down) * width;
+      for (let x = 0; x < size.width; x++) out[i++] = table[pixels[row + Math.floor(x / across)]];
+    }
+    pen.putImageData(image, 0, 0);
+    return pen.canvas.toDataURL();
+  }
 
   function load(k) { // a script, since a page in a folder may fetch nothing
     if (!kept.has(k)) {
@@ -161,6 +189,7 @@ const toydiff = (window.toydiff = (() => {
       for (const key of path.slice(0, -1)) part = part[key];
       part[path.at(-1)] = value;
     }
+    for (const image of out.layout.images ?? []) if (image.source.pixels) image.source = painted(image.source);
     return out;
   }
 
@@ -191,12 +220,29 @@ const toydiff = (window.toydiff = (() => {
     return figure;
   }
 
+  const ROUNDS = 100; // of what is played again and again
+  function paced([frames, how]) { // the arguments of play, as the reader has chosen speed and rounds
+    const once = [...new Set(frames)], { frame } = how;
+    const all = $("#loop").checked ? Array(ROUNDS).fill(once).flat() : frames;
+    return [all, { ...how, frame: { ...frame, duration: frame.duration / Number($("#speed").value) } }];
+  }
+
+  function pace() { // another one, also of what plays
+    const place = $(".figure"), [{ buttons: [button] }] = shown.figure.layout.updatemenus, [frames, how] = paced(button.args);
+    window.Plotly.relayout(place, { "updatemenus[0].buttons[0].args": [frames, how] });
+    const next = place.layout.sliders[0].active + 1;
+    if (place._transitionData._animationRaf) window.Plotly.animate(place, frames.slice(next < frames.length ? next : 0), how);
+  }
+
   function draw(made) {
     shown = made;
     $(".said").innerHTML = made.words ?? "";
     $(".figure").hidden = $(".st-key-files").hidden = Boolean(made.error);
     if (made.error) return notice([`this figure needs the app: ${made.error}`]);
     const figure = narrowed(inTheme(made));
+    const [menu] = figure.layout.updatemenus ?? [];
+    for (const field of document.querySelectorAll(".pace")) field.hidden = !menu;
+    if (menu) menu.buttons[0].args = paced(menu.buttons[0].args);
     const hash = words(), address = `${page.id}${hash && `?${decodeURIComponent(hash)}`}`;
     const has = { keys: true, clicks: false, file: `toydiff-${page.id}`, title: page.title, madeOf: "", address };
     const data = { figure, has, config: page.config, alt: made.alt, url: "toydiff/plotly-cartesian.min.js" };
@@ -242,6 +288,7 @@ const toydiff = (window.toydiff = (() => {
     $("#reset").onclick = (event) => (event.preventDefault(), (state = start()), notice([]), show());
     $("#png").onclick = () => $(".js-plotly-plot")?.save();
     $("#json").onclick = download;
+    $("#speed").onchange = $("#loop").onchange = pace;
     $("#copy").onclick = () => navigator.clipboard?.writeText($("pre").textContent);
     state = read();
     show();

@@ -34,6 +34,7 @@ function play(Plotly, place) { // or pause
 }
 
 function keys(Plotly, place, event) {
+  if (event.key === "Enter" && event.target === place) place.turn?.(event.shiftKey ? -1 : 1);
   const by = { ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6 }[event.key], slider = place.layout?.sliders?.[0];
   if (!slider || event.ctrlKey || event.metaKey || event.altKey || busy(event.target)) return;
   if (event.key === " " && !event.target.closest?.(PRESSED)) event.preventDefault(), play(Plotly, place);
@@ -174,24 +175,33 @@ function cut({ x, y }) {
 
 function follow(Plotly, place) {
   place.removeAllListeners?.("plotly_click");
+  place.turn = undefined;
   const traces = place._fullData, paths = traces.map((trace, k) => [trace, k, isPath(trace) ? cut(trace) : []]);
   const many = (trace) => paths.filter(([line, , parts]) => line.xaxis === trace.xaxis && parts.length > 1 && parts.length === trace.x.length);
   const touched = dotsOf(place).filter(([trace]) => many(trace).length);
   if (!touched.length) return;
   const shapes = place.layout.shapes ?? [], plain = paths.map(([{ opacity }]) => opacity), lines = [...new Set(touched.flatMap(([trace]) => many(trace).map(([, k]) => k)))];
-  let alone;
+  const count = touched[0][0].x.length;
+  let alone, pressed, done;
+  place.turn = (by) => { // the next one's path alone; after the last one all
+    const next = ((alone ?? count) + by + count + 1) % (count + 1);
+    return show(next === count ? undefined : next);
+  };
   const show = (one) => {
     alone = one;
     const found = lines.map((k) => [traces[k], paths[k][2][one]]).filter(([, part]) => part);
-    const drawn = one === undefined ? [] : found.map(([{ xaxis, yaxis, line }, part]) => ({
+    const drawn = one === undefined ? [] : [...found.map(([{ xaxis, yaxis, line }, part]) => ({
       type: "path", xref: xaxis, yref: yaxis, layer: "above", line: { color: line.color, width: 4 }, path: `M${part.map((at) => at.join(",")).join("L")}`,
-    }));
-    const faded = lines.map((k) => (one === undefined ? plain[k] : 0.12));
+    })), ...(place.besides?.(one) ?? [])];
+    const faded = lines.map((k) => (one === undefined ? plain[k] : Math.min(plain[k], 0.12)));
     return Plotly.restyle(place, { opacity: faded }, lines)
       .then(() => Plotly.restyle(place, { selectedpoints: [one === undefined ? null : [one]] }, touched.map(([, k]) => k)))
       .then(() => Plotly.relayout(place, { shapes: [...shapes, ...drawn] }));
   };
+  place.onpointerdown = (event) => (pressed = event); // a finger's tap is told twice, as touch and as mouse
   place.on("plotly_click", ({ points: [{ curveNumber, pointNumber }] }) => {
+    if (pressed && pressed === done) return;
+    done = pressed;
     if (touched.some(([, k]) => k === curveNumber)) show(pointNumber === alone ? undefined : pointNumber);
   });
 }

@@ -6,6 +6,7 @@ one.
 """
 
 import base64
+import gzip
 import io
 import json
 import os
@@ -23,13 +24,14 @@ import toydiff
 from toydiff.cli import command as cli
 from toydiff.mixtures import random_mixture
 from toydiff.plots.on_screen import source
+from toydiff.plots.screen import for_screen
 
 pytest.importorskip("streamlit")
 sys.path.insert(0, str(browser.APP))
 
 import offline.build as built
 from lessons import LESSONS
-from offline import equation, exact, pages
+from offline import equation, exact, packing, pages
 from screen.mixtures import mixture_of
 
 SCREENS = {
@@ -78,8 +80,8 @@ def open_page(chromium, site):
     """open_page(address) -> a tab, whose console complains of nothing, and whose page is no wider than the screen."""
     contexts, complaints = [], []
 
-    def open_(address, *, screen="screen", scheme="light", figure=True, site=site):
-        contexts.append(chromium.new_context(viewport=SCREENS[screen], color_scheme=scheme))
+    def open_(address, *, screen="screen", scheme="light", figure=True, site=site, **device):
+        contexts.append(chromium.new_context(viewport=SCREENS[screen], color_scheme=scheme, **device))
         page = contexts[-1].new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -172,7 +174,7 @@ def test_combinations_of_controls_that_go_together():
 def test_changes_make_the_second_of_the_first():
     one = {"a": [1, {"b": 2}], "c": "x", "d": [1, 2]}
     other = {"a": [1, {"b": 3, "e": 4}], "c": "y", "d": [1]}
-    assert list(built.changes(one, other)) == [
+    assert list(packing.changes(one, other)) == [
         (["a", 1, "b"], 3),
         (["a", 1, "e"], 4),
         (["c"], "y"),
@@ -181,18 +183,42 @@ def test_changes_make_the_second_of_the_first():
 
 
 def test_what_is_packed_looks_the_same():
-    values = np.array([0.0, -1.2345678, 3e-7, 512.3, np.nan])
-    typed = {"x": {"dtype": "f8", "bdata": base64.b64encode(values.tobytes()).decode()}, "name": "x", "n": [1, 2.5]}
-    packed = built.rounded(typed)
-    seen = np.frombuffer(base64.b64decode(packed["x"]["bdata"]), dtype=packed["x"]["dtype"])
-    assert packed["x"]["dtype"] == "f4"
-    assert seen == pytest.approx(values, rel=2**-11, nan_ok=True)
-    assert (packed["name"], packed["n"]) == ("x", [1, 2.5])
-    grey = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    picture = built.repacked(source(grey))
-    again = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).convert("RGB"))
-    assert (again == grey).all()
-    assert len(built.repacked(source(np.zeros((64, 64, 3), np.uint8)))) < len(source(np.zeros((64, 64, 3), np.uint8)))
+    values = np.array([np.nan, 0.0, -1.2345678, np.nan, np.nan, *np.linspace(-3, 3, 40)])
+    typed = {"dtype": "f8", "bdata": base64.b64encode(values.tobytes()).decode()}
+    far = {"dtype": "f8", "bdata": base64.b64encode((100 * values).tobytes()).decode()}
+    trace = {"x": typed, "y": typed, "yaxis": "y2", "customdata": far | {"shape": "45, 1"}, "n": [1, 2.5]}
+    layout = {"xaxis": {"range": [-4, 4]}, "yaxis2": {"type": "log"}}
+    sheet = np.repeat(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), 3, axis=1)
+    light, dark = (
+        {"data": [trace], "layout": layout | {"images": [{"source": source(p)}]}} for p in (sheet, 255 - sheet)
+    )
+    packing.pictures(light, dark)
+    assert [path[-1] for path, _ in packing.changes(light, dark)] == ["colors"]
+    text = packing.packed({"figure": light | {"frames": [{"traces": [0], "data": [{"x": far}]}]}}, 3)
+    assert text.startswith('toydiff.take(3,"')
+    head, _, body = gzip.decompress(base64.b64decode(text.split('"')[1])).partition(b"\0")
+    figure = json.loads(head)["figure"]
+    numbers = np.frombuffer(body, np.uint8).reshape(2, -1).T.copy().view("<i2").ravel()
+
+    def array(part):
+        first, count, step = part["packed"]
+        taken = numbers[first : first + count].astype(float)
+        return np.where(taken == packing.GAP, np.nan, step * np.where(taken == packing.GAP, 0, taken).cumsum())
+
+    [drawn] = figure["data"]
+    assert array(drawn["x"]) == pytest.approx(values, abs=8 / 2**14, nan_ok=True)
+    assert array(drawn["customdata"]) == pytest.approx(100 * values, abs=600 / 2**14, nan_ok=True)
+    assert (drawn["customdata"]["shape"], drawn["n"]) == ("45, 1", [1, 2.5])
+    for part, whole, off in ((drawn["y"], values, 2**-11), (figure["frames"][0]["data"][0]["x"], 100 * values, 2**-11)):
+        seen = np.frombuffer(base64.b64decode(part["bdata"]), dtype=part["dtype"])  # on a log axis, and far outside
+        assert part["dtype"] == "f4"
+        assert seen == pytest.approx(whole, rel=off, nan_ok=True)
+    [picture] = figure["layout"]["images"]
+    first, count = picture["source"]["pixels"]
+    colors = np.frombuffer(bytes.fromhex(picture["source"]["colors"]), np.uint8).reshape(-1, 3)
+    small = colors[numbers[first : first + count]].reshape(-1, picture["source"]["width"], 3)
+    assert (picture["source"]["times"], small.shape) == ([1, 3], (4, 4, 3))
+    assert (small.repeat(3, axis=1) == sheet).all()
 
 
 def test_the_site_is_whole(site):
@@ -249,6 +275,16 @@ def test_a_wrong_place_or_page_is_one_line(tmp_path, monkeypatch, capsys, words,
     assert said in err
     assert (out, err.count("\n")) == ("", 1)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "full"]
+
+
+@pytest.mark.parametrize(("size", "said"), [(24.9e6, False), (25.1e6, True)])
+def test_a_large_site_says_so(tmp_path, monkeypatch, capsys, size, said):
+    made = {"pages": 2, "figures": 9, "bytes": size, "seconds": 3}
+    monkeypatch.setattr(built, "build", lambda *_, **__: made)
+    assert cli.main(["site", "--out", str(tmp_path / "site")]) == 0
+    out = capsys.readouterr().out
+    assert f"9 figures, {size / 1e6:.1f} MB" in out
+    assert ("that is more than 25 MB" in out) == said
 
 
 # ---- in a browser
@@ -337,6 +373,26 @@ class TestInABrowser:
         assert page.locator("h2").is_visible()
         page.evaluate("toydiffTheme(); dispatchEvent(new Event('toydiff-theme'))")
         until(page, f"{paper} === '#FFFFFF'")
+
+    def test_figures_of_files_are_those_of_the_app(self, open_page, every_page):
+        """Places to a ten-thousandth of their plane's width, and pictures pixel by pixel, in the dark, too."""
+        [lesson] = [one for one in LESSONS if one.id == "halving"]
+        figure, _ = lesson.figure(**{c.name: c.value(c.default) for c in lesson.controls})
+        for_screen(figure, dark=True)
+        page = open_page("halving.html", scheme="dark", site=every_page)
+        seen = page.evaluate(
+            f"() => {{ const {{ _fullData, layout }} = document.querySelector('{browser.FIGURE}'); return {{"
+            "data: _fullData.map(({ x, y, marker: { color } }) => [x, y, color].map((v) => [...v])),"
+            "images: layout.images.map((image) => image.source) }; }"
+        )
+        plane = np.ptp(figure.layout.xaxis.range)
+        for mine, trace in zip(seen["data"], figure.data, strict=True):
+            angles = trace.marker.color
+            for values, theirs, width in zip(mine, (trace.x, trace.y, angles), (plane, plane, 360), strict=True):
+                assert values == pytest.approx(list(theirs), abs=width / 2**13 * 0.51)
+        assert len(seen["images"]) == len(figure.layout.images) > 0
+        for mine, image in zip(seen["images"], figure.layout.images, strict=True):
+            assert (pixels_of(mine) == pixels_of(image.source)).all()
 
     def test_the_code_has_the_values_on_show(self, open_page):
         page = open_page("paths.html#steps=7&b=heun")
@@ -473,9 +529,56 @@ class TestInABrowser:
         until(page, f"{drawn}.layout.sliders[0].steps.length === 10 && !document.querySelector('.sheet')")
         assert page.evaluate(f"{drawn}.layout.annotations[0].text") == seen[1]
 
-    def test_a_mixture_is_drawn_by_hand(self, open_page):
-        page = open_page("paths.html")
+    @pytest.mark.parametrize("screen", ["screen", "phone"])
+    def test_touching_a_dot_and_choosing_layers(self, open_page, screen):
+        """By mouse, and by a finger at 390 pixels; and by keys."""
+        finger = screen == "phone"
+        page = open_page("paths.html", screen=screen, has_touch=finger, is_mobile=finger)
+        page.evaluate(f"document.querySelector('{browser.FIGURE}').scrollIntoView()")
+        place, plot = (
+            page.touchscreen.tap if finger else page.mouse.click,
+            f"document.querySelector('{browser.FIGURE}')",
+        )
+        seen = f"(({SHAPES})({plot}))"
+        place(*page.evaluate(DOT, {"figure": browser.FIGURE, "k": 5}))
+        until(page, f"{seen}.length === 4")
+        exact = page.evaluate(seen)[2:]  # on both planes, after both solvers'
+        D = toydiff.mixture("ring").denoiser(toydiff.schedule("vp"))
+        noise = toydiff.mixture("ring").marginal(D.schedule, 1.0).sample(64, 0, dtype=torch.float64)[5:6]
+        for axis, (name, points) in zip(("x", "x2"), exact, strict=True):
+            assert name == axis
+            assert points[:2] == pytest.approx(noise[0].tolist(), abs=1e-3)
+            assert points[-2:] == pytest.approx(toydiff.reference(D, noise)[0].tolist(), abs=1e-3)
+        page.locator(browser.FIGURE).focus()
+        page.keyboard.press("Enter")
+        until(page, f"{plot}._fullData[2].selectedpoints[0] === 6")
+        page.keyboard.press("Shift+Enter")
+        until(page, f"{plot}._fullData[2].selectedpoints[0] === 5")
+        place(*page.evaluate(DOT, {"figure": browser.FIGURE, "k": 5}))
+        until(page, f"{seen}.length === 0")
+        for name in ("density", "paths", "score"):
+            page.get_by_label(name, exact=True).click()
+        until(page, f"{plot}.data[0].opacity === 0 && {plot}.layout.images.every((image) => !image.visible)")
+        page.locator(browser.FIGURE).focus()
+        page.keyboard.press("Home")
+        until(page, f"{plot}.layout.sliders[0].active === 0")
+        page.wait_for_timeout(100)
+        centre, along = page.evaluate(ARROW, browser.FIGURE)
+        score = -D(torch.tensor([centre], dtype=torch.float64), 1.0).eps[0]
+        assert float(torch.nn.functional.cosine_similarity(torch.tensor(along), score, dim=0)) > 0.99
+        how = f"{plot}.layout.updatemenus[0].buttons[0].args"
+        before = page.evaluate(how)
+        page.locator("#speed").select_option("2")
+        page.locator("#loop").check()
+        until(page, f"{how}[0].length > 100")
+        assert page.evaluate(how)[1]["frame"]["duration"] == before[1]["frame"]["duration"] / 2
+
+    @pytest.mark.parametrize("finger", [False, True])
+    def test_a_mixture_is_drawn_by_hand(self, open_page, finger):
+        page = open_page("paths.html", screen="phone" if finger else "screen", has_touch=finger, is_mobile=finger)
         heads = page.evaluate(HEADS)
+        if finger:
+            page.get_by_role("button", name="Controls").click()
         page.locator("#draw").click()
         board = page.locator(".board").bounding_box()
         middle = board["x"] + board["width"] / 2, board["y"] + board["height"] / 2
@@ -487,10 +590,7 @@ class TestInABrowser:
         until(page, f"JSON.stringify(({HEADS})()) !== {json.dumps(json.dumps(heads, separators=(',', ':')))}")
         assert page.evaluate(ranges) == plane  # which stays while it is drawn on
         first = page.url
-        page.mouse.move(*middle)
-        page.mouse.down()
-        page.mouse.move(middle[0] + 60, middle[1] - 40, steps=3)
-        page.mouse.up()
+        drag(page, finger, middle, (middle[0] + 60, middle[1] - 40))
         until(page, f"location.href !== {json.dumps(first)}")
         assert page.locator(".mode").count() == 9
         page.locator(".mode").nth(8).focus()
@@ -577,6 +677,41 @@ class TestInABrowser:
             assert mine["xs"] == pytest.approx(path.xs.flatten().tolist(), rel=1e-6, abs=1e-6), case
         true = toydiff.reference(D, x, tolerance=1e-10)
         assert mine["flow"] == pytest.approx(true.flatten().tolist(), abs=1e-5)
+
+
+SHAPES = """(place) =>
+  (place.layout.shapes ?? []).map(({ xref, path }) => [xref, path.split(/[ML,]/).slice(1).map(Number)])"""
+"""The axes and the numbers of the paths that are drawn over a figure."""
+DOT = """({ figure, k }) => {
+  const place = document.querySelector(figure), { x, y } = place._fullData[2], { xaxis, yaxis } = place._fullLayout;
+  const { left, top } = place.getBoundingClientRect();
+  return [left + xaxis._offset + xaxis.l2p(x[k]), top + yaxis._offset + yaxis.l2p(y[k])];
+}"""
+"""Where the dot of number k of the first plane is on the screen."""
+ARROW = """(figure) => {
+  const { xaxis, yaxis } = document.querySelector(figure)._fullLayout;
+  const path = document.querySelector(".field path").getAttribute("d");
+  const [a, b, c, d] = path.split(/[ML ]/).slice(1, 5).map(Number);
+  const [from, to] = [[xaxis.p2l(a), yaxis.p2l(b)], [xaxis.p2l(c), yaxis.p2l(d)]];
+  return [from.map((v, k) => (v + to[k]) / 2), from.map((v, k) => to[k] - v)];
+}"""
+"""Middle and direction of the score's first arrow, in the plane's numbers."""
+
+
+def drag(page, finger, from_, to):
+    if not finger:
+        page.mouse.move(*from_)
+        page.mouse.down()
+        page.mouse.move(*to, steps=3)
+        return page.mouse.up()
+    hand = page.context.new_cdp_session(page)
+    for kind, points in (("Start", [from_]), ("Move", [to]), ("End", [])):
+        at = [{"x": x, "y": y} for x, y in points]
+        hand.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
+
+
+def pixels_of(address):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
 
 
 ENDS = """({ figure, plane }) => {

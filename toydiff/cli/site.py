@@ -17,6 +17,9 @@ MORE = (
     "serves it, also below another address or in a frame of another page. An earlier site in DIR is replaced."
 )
 
+LIMIT = 25e6
+"""Bytes that a site should have at most, so that it fits into a course's pages and on a slow line."""
+
 
 def arguments(parser: Parser) -> None:
     """The options of `toydiff site`."""
@@ -49,4 +52,6 @@ def run(args: argparse.Namespace) -> None:
     made = importlib.import_module("offline.build").build(out, args.pages, progress=show_progress())
     pages, figures = plural(made["pages"], "page"), plural(made["figures"], "figure")
     print(f"wrote {pages} and {figures}, {made['bytes'] / 1e6:.1f} MB, in {made['seconds']:.0f} s")
+    if made["bytes"] > LIMIT:
+        print(f"that is more than {LIMIT / 1e6:g} MB: with --pages it has fewer pages")
     print(f"open {(out / 'index.html').as_uri()}")

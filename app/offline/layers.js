@@ -1,0 +1,45 @@
+// What is seen of the planes of trajectories: the density, the paths, and the score at the time on show, each on or off.
+// now(): the run on show, {D, levels, scale}; plane(): the figure's layout in full; changed(): draws the figure again.
+"use strict";
+window.toydiffLayers = (now, plane, changed) => {
+  const E = window.toydiffExact, SVG = "http://www.w3.org/2000/svg", SIDE = 17; // arrows along a side
+  const on = { density: true, paths: true, score: false }, sheets = [0, 1].map(() => document.createElementNS(SVG, "svg"));
+  for (const sheet of sheets) sheet.setAttribute("class", "sheet field");
+
+  // Arrows along the score; the longest fill their cell, as |sigma score| = |eps| goes from 0 to infinity.
+  function draw() {
+    for (const sheet of sheets) sheet.remove();
+    if (!on.score || !plane()?.xaxis2?._length) return;
+    const { D, levels, scale } = now(), at = levels[Math.min(plane().sliders[0].active, levels.length - 2)]; // at t = 0 it is infinite
+    const { font, xaxis, yaxis } = plane(), cell = xaxis._length / SIDE, x = new Float64Array(2 * SIDE * SIDE);
+    for (let k = 0; k < SIDE * SIDE; k++) {
+      x[2 * k] = xaxis.p2l(((k % SIDE) + 0.5) * cell) / scale(at);
+      x[2 * k + 1] = yaxis.p2l(((Math.floor(k / SIDE) + 0.5) * yaxis._length) / SIDE) / scale(at);
+    }
+    const { eps } = D(x, at);
+    let path = "";
+    for (let k = 0; k < SIDE * SIDE; k++) {
+      const size = Math.hypot(eps[2 * k], eps[2 * k + 1]) || 1, long = (0.45 * cell * size) / (0.5 + size);
+      const [u, v] = [(-eps[2 * k] * long) / size, (eps[2 * k + 1] * long) / size]; // down the screen
+      const [a, b] = [xaxis.l2p(x[2 * k] * scale(at)), yaxis.l2p(x[2 * k + 1] * scale(at))], point = (p, q) => `${(a + p).toFixed(1)} ${(b + q).toFixed(1)}`;
+      path += `M${point(-u, -v)}L${point(u, v)}M${point(0.3 * u - 0.5 * v, 0.3 * v + 0.5 * u)}L${point(u, v)}L${point(0.3 * u + 0.5 * v, 0.3 * v - 0.5 * u)}`;
+    }
+    sheets.forEach((sheet, k) => {
+      const [X, Y] = [plane()[`xaxis${k ? 2 : ""}`], plane()[`yaxis${k ? 2 : ""}`]];
+      Object.assign(sheet.style, { left: `${X._offset}px`, top: `${Y._offset}px`, width: `${X._length}px`, height: `${Y._length}px` });
+      sheet.innerHTML = `<path d="${path}" stroke="${font.color}" stroke-width="1.3" opacity="0.6"/>`;
+    });
+    document.querySelector(".figure").after(...sheets);
+  }
+
+  function boxes() { // to tick
+    return Object.keys(on).map((name) => {
+      const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", checked: on[name] });
+      field.onchange = () => ((on[name] = field.checked), changed());
+      label.append(field, ` ${name}`);
+      return label;
+    });
+  }
+
+  return { on, draw, boxes };
+};
