@@ -128,7 +128,7 @@ LESSON = Lesson(
     id="scoreboard",
     menu="Scoreboard",
     icon=":material/leaderboard:",
-    title="Every method, one teacher, one price: how good is it in N steps?",
+    title="At one price of training, who is best depends on the number of steps",
     equation=(
         r"\begin{aligned}\text{passes}&=\text{updates}\cdot\text{batch}\\&\quad\cdot(3\,\text{student}+\text{teacher})\\"
         r"&\quad+\text{pairs}+\text{what came before}\end{aligned}"
@@ -140,7 +140,7 @@ LESSON = Lesson(
     controls=(
         Choice("board", "Problem", BOARDS, BOARDS[0]),
         Choice("view", "Show", (BY_STEPS, BY_CALLS, NOISE), BY_STEPS),
-        Several("methods", "In colour", standard(), ("rectified-flow", "rectified-diffusion", "cd", "sct", "vsd")),
+        Several("methods", "In colour", standard(), ("naive", "sct", "vsd", "diffusion")),
         Number("steps", "Steps", STEPS, 1),
         Number("seed", "Noise", tuple(range(10)), 0),
     ),

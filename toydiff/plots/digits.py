@@ -142,7 +142,8 @@ def images_interactive(pictures: Mapping[str, Tensor], *, title: str = "") -> "g
         figure.add_scatter(x=[0, wide], y=[0, high], **corners, **at)
         bare = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"} | at
         figure.update_xaxes(range=[0, wide], **bare)
-        figure.update_yaxes(range=[high, 0], scaleanchor=figure.get_subplot(1, column).yaxis.anchor, **bare)
+        below_head = {"scaleanchor": figure.get_subplot(1, column).yaxis.anchor, "constraintoward": "top"}
+        figure.update_yaxes(range=[high, 0], **below_head, **bare)
     return figure
 
 
