@@ -71,8 +71,8 @@ def words(rows: list[dict]) -> str:
         return (
             f"Each column is one noise and one digit; beside a name, its network calls a sample. The first row is the "
             f"teacher in {TEACHER_STEPS} steps, the others are bundled students in {plural(rows[-1]['steps'])}. They "
-            "were trained for longer than those of the scoreboard, each for its own time. Who learnt the teacher's "
-            "paths draws its digit; who learnt by scores need not."
+            "were trained for longer than those of the scoreboard, each for its own time. Who adds noise between steps "
+            "draws other digits than the teacher."
         )
     here = [row for row in rows if row["steps"] == first["steps"]]
     ties = [row["method"] for row in here if row["among_best"] and row is not first]

@@ -138,7 +138,9 @@ class Checkpoint(Text):
     def widget(self, key: str) -> str:
         if not is_open():
             return super().widget(key)
-        return st.selectbox(self.label, [DIGITS, TINY, *offered()], key=key, help="those that this app was started with")
+        return st.selectbox(
+            self.label, [DIGITS, TINY, *offered()], key=key, help="those that this app was started with"
+        )
 
     def value(self, chosen: str) -> str:
         if is_open() and chosen not in (DIGITS, TINY, *offered()):

@@ -490,7 +490,9 @@ def lines_interactive(
                 if guide:
                     figure.add_scatter(x=guide[0], y=guide[1][:, b], line=grey, hoverinfo="skip", **here)
                 line = {"color": path_color(b), "width": 3}
-                figure.add_scatter(x=at, y=ys[:, b], line=line, hovertemplate=f"{on_screen.HERE}<extra></extra>", **here)
+                figure.add_scatter(
+                    x=at, y=ys[:, b], line=line, hovertemplate=f"{on_screen.HERE}<extra></extra>", **here
+                )
             figure.update_xaxes(title_text=label, range=limits, zeroline=False, row=row, col=col)
         figure.update_yaxes(range=style.padded(float(values.min()), float(values.max())), zeroline=False, row=row)
         figure.update_yaxes(title_text=on_screen.words(name), row=row, col=1)
