@@ -35,6 +35,8 @@ BUTTON_ON_SLIDER = f"""() => [...document.querySelectorAll('{browser.FIGURE} .sl
         .getBoundingClientRect().right)"""
 PROBES = re.compile(r"/_stcore/(health|host-config)")
 """Streamlit, opened at a page's own address, first asks below it where its server is, and gets 404."""
+EXPECTED = re.compile(r"404 \(Not Found\)|page that you have requested does not seem to exist")
+"""What the console says of such a request, and of an unknown address."""
 FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
 ACTIVE = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].active"
 DOTS = (
@@ -114,7 +116,7 @@ def open_page(visitors, url):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
-            lambda m: complaints.append(m.text) if m.type == "error" and "404 (Not Found)" not in m.text else None,
+            lambda m: complaints.append(m.text) if m.type == "error" and not EXPECTED.search(m.text) else None,
         )
         page.goto(f"{url}/{path}")
         if marks:
@@ -276,6 +278,10 @@ def test_a_phone_shows_the_map_without_controls(open_page):
     assert len(boxes) > 20
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
     assert min(box["y"] for box in boxes) >= menu["y"] + menu["height"] - 1
+    page.get_by_test_id("stExpandSidebarButton").click()
+    page.locator('[data-testid="stSidebarNavLink"]', has_text="Solvers and orders").click()
+    page.wait_for_selector(".st-key-orders-figure .trace")
+    until(page, "document.querySelector('.stSidebar').getBoundingClientRect().right <= 0")  # not over the page
 
 
 @pytest.mark.parametrize("id_", ["paths", "scores"])
@@ -429,7 +435,7 @@ def test_the_map_leads_to_every_page(open_page):
     page = open_page("", marks=False)
     for lesson in LESSONS:
         page.get_by_role("link", name=lesson.menu).first.wait_for()
-    assert page.get_by_role("link", name=lesson.menu).first.get_attribute("href").endswith(f"/{lesson.id}")
+    assert page.get_by_role("link", name=lesson.menu).first.get_attribute("href").endswith(lesson.id)
     page.keyboard.press("PageDown")
     page.wait_for_selector(f".st-key-{LESSONS[0].id}-figure .trace")
     settled(page)
@@ -438,6 +444,10 @@ def test_the_map_leads_to_every_page(open_page):
     old = open_page("?steps=7")  # a link of the time when the first lesson stood here
     old.wait_for_url(f"**/{LESSONS[0].id}?steps=7")
     assert old.evaluate(FRAMES) == 8
+    old.goto(f"{old.url.split('/paths')[0]}/no-such-page")  # says so, above the map
+    old.get_by_role("dialog").get_by_text("Page not found").wait_for()
+    old.get_by_role("button", name="Close").click()
+    old.get_by_role("link", name=lesson.menu).first.wait_for()
 
 
 def test_after_a_restart_of_the_server_the_first_move_counts(chromium):
@@ -503,6 +513,52 @@ def test_a_page_left_by_the_menu_is_as_it_was(open_page):
     assert page.evaluate(FRAMES) == 7
     assert "steps=6" in page.url
     assert "mixture=" in page.url
+
+
+FOCUSED = """() => {
+  let e = document.activeElement;
+  while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;
+  const box = e.getBoundingClientRect();
+  const name = e.getAttribute("aria-label") || (e.matches("button, a, summary") ? e.innerText : e.tagName);
+  return [name.trim(), e.checkVisibility({ visibilityProperty: true }) && box.right > 0 && box.left < innerWidth];
+}"""
+"""What the keyboard is at, as a screen reader says it, and whether it is seen."""
+
+
+def test_by_keyboard_and_on_paper(open_page):
+    """Tab goes from the claim through controls, figure, files and code, and through nothing that is not seen; a screen
+    reader says what the figure shows; print has claim, figure and words, and no buttons."""
+    page = open_page("paths?steps=6")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    names = []
+    while not any("The code of this figure" in name for name in names):
+        page.keyboard.press("Tab")
+        name, seen = page.evaluate(FOCUSED)
+        assert seen, name
+        names.append(name)
+        assert len(names) < 60, names
+    title = LESSONS[0].title
+    wanted = ["Predict first", "Reset", "Next", "Mixture", "edit", "Schedule", "Solver A", "Solver B", "Steps", title]
+    rest = iter(names)
+    for want in [*wanted, "PNG", "SVG", "PDF", "GIF", "HTML", "numbers", "Copy link", "The code"]:
+        assert any(want in name for name in rest), (want, names)
+    figure = page.locator(".st-key-picture [role=figure]")
+    assert figure.get_attribute("aria-label").startswith(f"{title}. From each noise the ODE has one exact end")
+    page.emulate_media(media="print")
+    until(page, "getComputedStyle(document.querySelector('.slider-container')).visibility === 'hidden'")
+    for part in ("h2", browser.FIGURE, ".st-key-words"):
+        assert page.locator(part).first.is_visible(), part
+    for part in (
+        ".stAppHeader",
+        ".st-key-controls",
+        ".st-key-files",
+        ".st-key-ask",
+        ".stExpander",
+        ".updatemenu-button",
+    ):
+        assert not page.locator(part).first.is_visible(), part
+    page.emulate_media(media="screen")
 
 
 SAVED = """() => {
@@ -702,6 +758,17 @@ def test_figures_are_saved_as_files(open_page, tmp_path):
     own = page.context.new_page()
     own.goto(saved["html"].as_uri())
     own.wait_for_selector(".js-plotly-plot .trace")
+    assert own.title() == LESSONS[0].title
+    assert [LESSONS[0].title, page.locator(".st-key-words p").first.inner_text()] == [
+        own.locator(part).first.inner_text() for part in ("h1", "p")
+    ]
+    at = own.evaluate(MOVED)
+    own.keyboard.press("ArrowLeft")
+    until(own, f"({MOVED})() === {at - 1}")
+    own.close()
+
+
+MOVED = "() => document.querySelector('.js-plotly-plot').layout.sliders[0].active"
 
 
 def pixels_of_pdf(file):
@@ -911,6 +978,10 @@ def test_live_reflow_can_be_stopped(open_page):
     page.wait_for_selector(".st-key-files")
     page.get_by_role("button", name="Train one round").click()
     page.wait_for_selector("text=/update \\d+ of/")
+    status = page.get_by_test_id("stStatusWidget").bounding_box()
+    for claim in page.locator("h2, .st-key-head button").all():
+        box = claim.bounding_box()
+        assert box["y"] + box["height"] <= status["y"] or box["x"] + box["width"] <= status["x"]
     page.get_by_test_id("stMainBlockContainer").get_by_role("button", name="Stop").click()
     page.wait_for_selector(".st-key-reflow-result .trace")
     settled(page)
