@@ -979,8 +979,8 @@ def test_live_reflow_can_be_stopped(open_page):
     page.get_by_role("button", name="Train one round").click()
     page.wait_for_selector("text=/update \\d+ of/")
     status = page.get_by_test_id("stStatusWidget").bounding_box()
-    for claim in page.locator("h2, .st-key-head button").all():
-        box = claim.bounding_box()
+    for part in page.locator(".st-key-head > *").all():  # the claim and what stands beside it
+        box = part.bounding_box()
         assert box["y"] + box["height"] <= status["y"] or box["x"] + box["width"] <= status["x"]
     page.get_by_test_id("stMainBlockContainer").get_by_role("button", name="Stop").click()
     page.wait_for_selector(".st-key-reflow-result .trace")

@@ -186,10 +186,10 @@ def _heat_interactive(figure: "go.Figure", errors: Errors, col: int) -> None:
 def _name_regions(figure: "go.Figure", errors: Errors, col: int) -> None:
     """What the cells left of the two stairs are, in them: they are pale in any light."""
     last, wide = len(errors.logs) - 1, errors.logs.shape[1]
-    note = {"showarrow": False, "font": {"color": "#222222"}, "row": 1, "col": col}
+    note = {"showarrow": False, "font": {"color": "#111111"}, "row": 1, "col": col}
     left = {"x": 0.02 * wide - 0.5, "xanchor": "left", "align": "left"}
     figure.add_annotation(text="exact for certain", y=0.93 * last, **left, **note)
-    k = round(0.72 * last)
+    k = round(0.8 * last)
     figure.add_annotation(text="as good as exact", x=errors.accepted[0][2 * k] - 0.5, y=k, xanchor="right", **note)
 
 
