@@ -785,6 +785,8 @@ def pixels_of_pdf(file):
 
 
 SHAPES_OF = f"() => (document.querySelector('{browser.FIGURE}').layout.shapes ?? []).map(s => [s.xref, s.path])"
+HIDDEN = f"""() => document.querySelector('{browser.FIGURE}')._fullData.filter((t) => t.name === "exact end")
+    .every((t) => t.visible === "legendonly")"""
 DOT = f"""() => {{
   const place = document.querySelector('{browser.FIGURE}'), box = place.getBoundingClientRect();
   const {{ xaxis, yaxis }} = place._fullLayout, {{ x, y }} = place._fullData.find((t) => t.name === "state at time t");
@@ -822,6 +824,11 @@ def test_a_click_on_a_dot_shows_its_path_alone(open_page):
     page.locator(".st-key-paths-steps input[type=range]").focus()
     page.keyboard.press("ArrowRight")
     until(page, f"({FRAMES})() === 8 && ({SHAPES_OF})().length === 0")
+    page.locator(f"{browser.FIGURE} .legendtoggle").nth(1).click()  # the rings, of both panels
+    until(page, HIDDEN)
+    page.locator("h2").first.click()
+    page.keyboard.press("ArrowLeft")
+    until(page, f"({ACTIVE})() === 6 && ({HIDDEN})()")
 
 
 DRAWN = f"""() => {{
