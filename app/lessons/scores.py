@@ -124,7 +124,8 @@ def words(rows: list[dict]) -> str:
         )
     return (
         text
-        + "Where both scores agree the two arrows cancel. A second score that lags pushes particles from where they *were*."
+        + "Where both scores agree the two arrows cancel. A second score that lags pushes particles from where they "
+        "*were*."
     )
 
 

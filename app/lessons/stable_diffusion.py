@@ -201,7 +201,7 @@ LESSON = Lesson(
             "model",
             "Checkpoint",
             DIGITS,
-            "a folder in diffusers' layout, a hub id, or a .safetensors file; *digits*: our own; *tiny*: random weights",
+            "a folder in diffusers' layout, a hub id or a .safetensors file; *digits*: ours; *tiny*: random weights",
         ),
         Text("prompt", "Prompt", "a lighthouse by the sea"),
         Choice("a", "Solver A", tuple(SOLVERS), "ddim"),

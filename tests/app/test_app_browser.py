@@ -985,6 +985,7 @@ def test_live_reflow_can_be_stopped(open_page):
     page.wait_for_selector(".st-key-files")
     page.get_by_role("button", name="Train one round").click()
     page.wait_for_selector("text=/update \\d+ of/")
+    page.locator("h2").first.scroll_into_view_if_needed()
     status = page.get_by_test_id("stStatusWidget").bounding_box()
     for part in page.locator(".st-key-head > *").all():  # the claim and what stands beside it
         box = part.bounding_box()

@@ -467,7 +467,7 @@ def lines_interactive(
     for name in paths:
         if name not in schedules:
             raise unknown("path with a schedule", name, schedules)
-    heads = ([], [])
+    heads: tuple[list[str], list[str]] = ([], [])
     rows: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
     for name, path in paths.items():
         S, C = straightness(path, normalised=True), first_orderness(path, schedules[name], normalised=True)

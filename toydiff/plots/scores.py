@@ -129,14 +129,17 @@ def score_coverage_interactive(
     heads = ["", "each mode's fraction (1: as in the data)"]
     figure = on_screen.panels(1, 2, heads, title, 660, **spacing)
     wide = max(3, min(18, 160 // modes))
-    marker = {"size": 6, "color": color, "opacity": 0.8}
-    lines = [{"color": tint, "width": 2} for tint in ARROW_COLORS[:kinds]]
-    for column, how in (
-        (1, {"mode": "markers", "name": SHORT_NAME, "marker": marker}),
-        *((1, {"mode": "lines", "name": name, "line": line}) for name, line in zip(arrows, lines, strict=True)),
-        (2, {"mode": "lines", "line": {"color": color, "width": wide}, "showlegend": False}),
-    ):
-        figure.add_scatter(**how, hoverinfo="skip" if column == 1 else "y", row=1, col=column)
+    drawn_as: list[dict[str, Any]] = [
+        {"mode": "markers", "name": SHORT_NAME, "marker": {"size": 6, "color": color, "opacity": 0.8}},
+        *(
+            {"mode": "lines", "name": name, "line": {"color": tint, "width": 2}}
+            for name, tint in zip(arrows, ARROW_COLORS, strict=False)
+        ),
+    ]
+    for how in drawn_as:
+        figure.add_scatter(**how, hoverinfo="skip", row=1, col=1)
+    stem = {"color": color, "width": wide}
+    figure.add_scatter(mode="lines", line=stem, showlegend=False, hoverinfo="y", row=1, col=2)
     frame_data = [[go.Scatter(**places) for places in _places(drawn, step, kinds, fractions[step])] for step in steps]
     traces = list(range(kinds + 2))
     figure.frames = [go.Frame(name=str(k), traces=traces, data=data) for k, data in enumerate(frame_data)]
