@@ -77,9 +77,9 @@ function click(place, event, tell) {
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
-// On a phone letters are a little smaller, and panels stand below one another.
-const PHONE = matchMedia("(max-width: 640px)"), TOUCH = matchMedia("(max-width: 640px), (pointer: coarse)"), SMALL = 0.78;
-const scale = () => PHONE.matches ? SMALL : parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
+// On a phone and an upright tablet letters are a little smaller; on a phone panels stand below one another.
+const PHONE = matchMedia("(max-width: 640px)"), NARROW = matchMedia("(max-width: 820px)"), TOUCH = matchMedia("(max-width: 640px), (pointer: coarse)"), SMALL = 0.78;
+const scale = () => NARROW.matches ? SMALL : parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
 const grows = (key, inside) => key === "standoff" || inside === "margin" || inside === "pad" || (key === "size" && /(font|marker)$/.test(inside)) || (key === "width" && inside === "line");
 
 function enlarge(part, by, inside = "") {
@@ -91,7 +91,7 @@ function enlarge(part, by, inside = "") {
 
 const bars = (data, layout) => data.some((trace) => trace.colorbar) ? 5 * layout.font.size : 0;
 
-// On a phone: axes' names as small as other letters, the slider below them, as wide as there is room (see beside); and a finger moves the page.
+// On a narrow screen: axes' names as small as other letters, the slider below them, as wide as there is room (see beside); and a finger moves the page.
 function fit({ layout }) {
   const below = 16, axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   for (const key of axes) if (layout[key].title) layout[key].title.font = { size: layout.font.size };
@@ -162,12 +162,14 @@ function draw(Plotly, place) {
   if (place._transitionData?._animationRaf) Plotly.purge(place); // it plays: the old frames would go on in the new figure
   if (!place._fullLayout) place.textContent = "";
   const { figure, config, has } = JSON.parse(place.newest), by = (place.scale = scale());
+  place.phone = PHONE.matches;
   const camera = { name: "PNG", title: "Save as PNG", icon: Plotly.Icons.camera, click: saved };
   enlarge(figure.layout, by);
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
   const room = place.closest(".st-key-picture") ?? place.closest(".stBidiComponent");
-  if (PHONE.matches) fit(figure), above(figure, place.clientWidth);
+  if (NARROW.matches) fit(figure);
+  if (PHONE.matches) above(figure, place.clientWidth);
   if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
   place.save = () => save(Plotly, place, has);
   place.picture = () => picture(place, has);
@@ -221,7 +223,7 @@ function beside(Plotly, place) {
 
 function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
-  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
+  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() && place.phone === PHONE.matches ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed, true); // before a box, which keeps arrows for itself
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   fitted.observe(place);

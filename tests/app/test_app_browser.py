@@ -30,6 +30,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots")
 SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
 PHONE, TABLET = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
+UPRIGHT = {"width": 820, "height": 1180}
+EQUATION = "Math.max(...[...document.querySelectorAll('.katex-html .base')].map(e => e.getBoundingClientRect().right))"
+"""Where the equation ends."""
 BUTTON_ON_SLIDER = f"""() => [...document.querySelectorAll('{browser.FIGURE} .slider-group')].some((slider) =>
     slider.getBoundingClientRect().left < document.querySelector('{browser.FIGURE} .updatemenu-button')
         .getBoundingClientRect().right)"""
@@ -252,18 +255,26 @@ def no_word_is_cut_or_covered(page):
     assert not on_another
     assert not page.evaluate(browser.COVERED)
     assert not page.evaluate(BUTTON_ON_SLIDER)
+    assert page.evaluate(EQUATION) <= page.evaluate("innerWidth")
 
 
-@pytest.mark.parametrize("view", ["grids", "picard", "lines", "scoreboard"])
-def test_a_tablet_shows_the_whole_figure(open_page, view):
-    """Also where the claim takes two lines."""
-    page = open_page(view, viewport=TABLET, scheme="dark")
+@pytest.mark.parametrize(
+    ("view", "screen"),
+    [
+        *((view, TABLET) for view in ("grids", "picard", "lines", "scoreboard")),
+        ("grids", UPRIGHT),
+        ("halving", UPRIGHT),
+    ],
+)
+def test_a_tablet_shows_the_whole_figure(open_page, view, screen):
+    """Also where the claim takes two lines, and upright."""
+    page = open_page(view, viewport=screen, scheme="dark")
     page.wait_for_selector(".st-key-files")
     settled(page)
     box = page.locator(browser.FIGURE).bounding_box()
-    assert box["y"] + box["height"] <= TABLET["height"]
+    assert box["y"] + box["height"] <= screen["height"]
     no_word_is_cut_or_covered(page)
-    page.screenshot(path=SCREENSHOTS / f"{view}-tablet.png")
+    page.screenshot(path=SCREENSHOTS / f"{view}-{screen['width']}.png")
 
 
 def test_a_phone_shows_the_map_without_controls(open_page):
@@ -785,8 +796,6 @@ def pixels_of_pdf(file):
 
 
 SHAPES_OF = f"() => (document.querySelector('{browser.FIGURE}').layout.shapes ?? []).map(s => [s.xref, s.path])"
-HIDDEN = f"""() => document.querySelector('{browser.FIGURE}')._fullData.filter((t) => t.name === "exact end")
-    .every((t) => t.visible === "legendonly")"""
 DOT = f"""() => {{
   const place = document.querySelector('{browser.FIGURE}'), box = place.getBoundingClientRect();
   const {{ xaxis, yaxis }} = place._fullLayout, {{ x, y }} = place._fullData.find((t) => t.name === "state at time t");
@@ -824,11 +833,6 @@ def test_a_click_on_a_dot_shows_its_path_alone(open_page):
     page.locator(".st-key-paths-steps input[type=range]").focus()
     page.keyboard.press("ArrowRight")
     until(page, f"({FRAMES})() === 8 && ({SHAPES_OF})().length === 0")
-    page.locator(f"{browser.FIGURE} .legendtoggle").nth(1).click()  # the rings, of both panels
-    until(page, HIDDEN)
-    page.locator("h2").first.click()
-    page.keyboard.press("ArrowLeft")
-    until(page, f"({ACTIVE})() === 6 && ({HIDDEN})()")
 
 
 DRAWN = f"""() => {{
