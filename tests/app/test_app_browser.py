@@ -262,7 +262,6 @@ def no_word_is_cut_or_covered(page):
     ("view", "screen"),
     [
         *((view, TABLET) for view in ("grids", "picard", "lines", "scoreboard")),
-        ("grids", UPRIGHT),
         ("halving", UPRIGHT),
     ],
 )
