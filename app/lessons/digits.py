@@ -7,7 +7,7 @@ from toydiff import runs, weights
 from toydiff.plots import interactive
 from toydiff.problems import problem
 from toydiff.runs.zoo import MEASURED, RECIPES
-from toydiff.solvers import DEFAULT_SOLVER
+from toydiff.solvers import DEFAULT_SOLVER, SOLVERS
 from toydiff.solvers.learned import bundled
 
 from screen.controls import Choice, Number, Several
@@ -33,6 +33,7 @@ def sample(name: str, steps: int, seed: int, solver: str | None = None) -> tuple
     path, _ = runs.sample(
         model, problem("digits"), 10, steps, solver=solver, cond=torch.arange(10), guidance_scale=g, seed=seed
     )
+    walked = SOLVERS.get(solver or model.about["sampler"]["solver"])  # None: a learned one
     known = next((row for row in stored if solver is None and row["steps"] == steps), None)
     quality = None if known is None else known["distance"] / known["floor"]
     return path.end, {
@@ -42,6 +43,7 @@ def sample(name: str, steps: int, seed: int, solver: str | None = None) -> tuple
         "nfe": path.nfe,
         "distance_over_floor": quality,
         "accuracy": known and known["accuracy"],
+        "adds_noise": steps > 1 and walked is not None and walked.solver.stochastic,
     }
 
 
@@ -73,7 +75,8 @@ def digits(
         images, row = sample(name, n, seed, solver)
         good = f"{row['distance_over_floor']:.1f}×" if row["distance_over_floor"] else "–"
         sheet[f"{title} · {row['nfe']} · {good}"] = images
-        rows.append(row)
+        both = torch.stack([sheet[next(iter(sheet))].flatten(), images.flatten()])
+        rows.append(row | {"correlation": float(torch.corrcoef(both)[0, 1])})
     return interactive.digits(sheet), rows
 
 
@@ -86,7 +89,14 @@ def words(rows: list[dict]) -> str:
             "distance to real digits in floors (–: not stored for this solver and number of steps). One floor is the "
             "distance of held-out real digits. "
         )
-        end = " Students that learn the teacher's paths draw its digit; those trained by scores need not."
+        students = [row for row in rows if row["student"] != TEACHER]
+        near, far = (pick(students, key=lambda row: row["correlation"]) for pick in (max, min))
+        end = f" Pixels correlate with the teacher's by {near['correlation']:.2f} ({near['student']})"
+        end += f" down to {far['correlation']:.2f} ({far['student']})." if far is not near else "."
+        noisy = [row["student"] for row in students if row["adds_noise"]]
+        if noisy:
+            few_names = ", ".join(noisy[:4]) + (f" and {len(noisy) - 4} more" if len(noisy) > 4 else "")
+            end += f" Noise is added between the steps of {few_names}: they draw other digits than the teacher."
         few = [row for row in rows if row["student"] == TEACHER and row["steps"] != TEACHER_STEPS]
         if few:
             end += (
@@ -144,8 +154,8 @@ LESSON = Lesson(
     ask=(
         "The teacher needs 25 steps of two calls for a digit. From the same noise, does a student of one step draw the "
         "teacher's digit?",
-        "Only if it learned the teacher's paths, from noise to end. Students trained by scores, or by a discriminator, "
-        "draw digits as likely, but others.",
+        "Most come near it; the words below the figure say how near. In more steps those that add noise between steps "
+        "draw other digits, as likely.",
     ),
     presets={
         "All students in four steps": {"steps": 4, "students": list(STUDENTS)},

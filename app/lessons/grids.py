@@ -41,7 +41,8 @@ def grids(
 ) -> tuple[go.Figure, list[dict]]:
     """Where the steps of each grid lie, and the error of two solvers that take them."""
     D, x, cond, exact = exact_ends(mixture, schedule, g)
-    places = {name: toydiff.time_grid(D.schedule, steps, name, data_std=D.data_std) for name in grids}
+    spread = {"data_std": D.data_std, "guidance_scale": g}  # by which `solve` places the steps
+    places = {name: toydiff.time_grid(D.schedule, steps, name, **spread) for name in grids}
     errors, rows = {solver: {} for solver in SOLVERS}, []
     for name in grids:
         for solver in SOLVERS:

@@ -69,7 +69,7 @@ LESSON = Lesson(
     title="A student copies where the walk ends: at once, or by halves",
     equation=(
         r"\begin{aligned}\text{naive: }&\|x_0^\theta(x_1)-\mathrm{ODE}_N(x_1)\|^2\\"
-        r"\text{progressive: }&\|\mathrm{jump}_\theta(x_t,t\to t'')-\mathrm{DDIM}^2(x_t,t\to t'\to t'')\|^2"
+        r"\text{progressive: }&\|\mathrm{jump}_\theta(x_t,t\to t'')\\&\quad-\mathrm{DDIM}^2(x_t,t\to t'\to t'')\|^2"
         r"\end{aligned}"
     ),
     source="Naive: arXiv 2101.02388. Progressive: arXiv 2202.00512, algorithm 2. Bundled weights of the ring.",

@@ -12,11 +12,10 @@ from toydiff.plots import interactive
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson
 
-Y, X = "y", "x"
 STEPS = 100
 
 
-def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tuple[go.Figure, list[dict]]:
+def lines(mixture: GaussianMixture, schedule: str, paths: int) -> tuple[go.Figure, list[dict]]:
     """Exact paths of one data point and of a mixture, and of the ring's Rectified Diffusion student."""
     on = toydiff.schedule(schedule)
     models = {
@@ -41,7 +40,7 @@ def lines(mixture: GaussianMixture, schedule: str, space: str, paths: int) -> tu
                 "one_step_error": paired_error(once.end, path.end).rms,
             }
         )
-    return interactive.lines(drawn, dict.fromkeys(drawn, on), space=space, samples=paths), rows
+    return interactive.lines(drawn, dict.fromkeys(drawn, on), samples=paths), rows
 
 
 def words(rows: list[dict]) -> str:
@@ -68,20 +67,17 @@ LESSON = Lesson(
     controls=(
         Mixture(),
         Choice("schedule", "Schedule", tuple(toydiff.SCHEDULES), "vp"),
-        Choice("space", "Space", (Y, X), Y, "*y*: y = x/σ against α/σ. *x*: x against t"),
         Number("paths", "Paths", (1, 2, 4, 6, 10, 16, 24), 6),
     ),
     figure=lines,
     words=words,
-    together=("schedule", "space"),
     ask=(
         "Can one step along a bent path end exactly at the path's end?",
         "Yes, where the path is first-order: x₀ and ε stay constant along it. It is straight in y = x/σ, however bent "
         "it is in x.",
     ),
     presets={
-        "Bent in x …": {"space": X},
-        "… straight in y": {"space": Y},
-        "On the linear schedule both agree": {"schedule": "linear", "space": X},
+        "One path": {"paths": 1},
+        "On the linear schedule both agree": {"schedule": "linear"},
     },
 )

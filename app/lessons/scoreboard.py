@@ -71,8 +71,8 @@ def words(rows: list[dict]) -> str:
         return (
             f"Each column is one noise and one digit; beside a name, its network calls a sample. The first row is the "
             f"teacher in {TEACHER_STEPS} steps, the others are bundled students in {plural(rows[-1]['steps'])}. They "
-            "were trained for longer than those of the scoreboard, each for its own time. Who learnt the teacher's "
-            "paths draws its digit; who learnt by scores need not."
+            "were trained for longer than those of the scoreboard, each for its own time. Who adds noise between steps "
+            "draws other digits than the teacher."
         )
     here = [row for row in rows if row["steps"] == first["steps"]]
     ties = [row["method"] for row in here if row["among_best"] and row is not first]
@@ -128,7 +128,7 @@ LESSON = Lesson(
     id="scoreboard",
     menu="Scoreboard",
     icon=":material/leaderboard:",
-    title="Every method, one teacher, one price: how good is it in N steps?",
+    title="At one price of training, who is best depends on the number of steps",
     equation=(
         r"\begin{aligned}\text{passes}&=\text{updates}\cdot\text{batch}\\&\quad\cdot(3\,\text{student}+\text{teacher})\\"
         r"&\quad+\text{pairs}+\text{what came before}\end{aligned}"
@@ -140,7 +140,7 @@ LESSON = Lesson(
     controls=(
         Choice("board", "Problem", BOARDS, BOARDS[0]),
         Choice("view", "Show", (BY_STEPS, BY_CALLS, NOISE), BY_STEPS),
-        Several("methods", "In colour", standard(), ("rectified-flow", "rectified-diffusion", "cd", "sct", "vsd")),
+        Several("methods", "In colour", standard(), ("naive", "sct", "vsd", "diffusion")),
         Number("steps", "Steps", STEPS, 1),
         Number("seed", "Noise", tuple(range(10)), 0),
     ),

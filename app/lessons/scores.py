@@ -19,8 +19,9 @@ from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson
 
 WAYS = ("vsd", "swiftbrush", "dmd", "sim", "sds: no second score")
+PULLS = "towards data: their score", "away from others: minus the particles' score"
 STARTS = ("the middle", "one mode", "noise")
-PARTICLES, LR, ARROWS = 256, 0.05, 80
+PARTICLES, LR, ARROWS = 256, 0.05, 40
 ON_THEIR_WAY = 0.3
 """The fraction of the data that is found where the figure opens: arrows are still long there."""
 
@@ -73,8 +74,10 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
         phi = toydiff.Empirical(past[0]).denoiser(psi.schedule)  # knows where the particles are, or were
         if step in shown:
             level = psi.schedule.t_of_lam(-torch.log(torch.tensor(0.25)))
-            at = psi.schedule.alpha(level) * now[:ARROWS]
-            frames[step] = now, now[:ARROWS], psi(at, level).x0 - phi(at, level).x0
+            some = now[:ARROWS]
+            at = psi.schedule.alpha(level) * some
+            away = torch.zeros_like(some) if method.startswith("sds") else some - phi(at, level).x0
+            frames[step] = now, some, torch.stack([psi(at, level).x0 - some, away])
             found = modes(mixture, now)
             ratios[step] = (found.weights / found.expected).tolist()
             rows.append(
@@ -93,7 +96,8 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
         loss = loss_of(method, particles, psi, phi, noise, draws)
         (PARTICLES * loss).backward()  # a loss is the mean over particles, and each follows its own
         optimizer.step()
-    return interactive.score_coverage(frames, ratios, mixture, color=color, active=on_show(rows)["updates"]), rows
+    drawn = {"arrows": PULLS, "color": color, "active": on_show(rows)["updates"]}
+    return interactive.score_coverage(frames, ratios, mixture, **drawn), rows
 
 
 def on_show(rows: list[dict]) -> dict:
@@ -120,7 +124,8 @@ def words(rows: list[dict]) -> str:
         )
     return (
         text
-        + "Where both scores agree the arrows vanish. A second score that lags pushes particles from where they *were*."
+        + "Where both scores agree the two arrows cancel. A second score that lags pushes particles from where they "
+        "*were*."
     )
 
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion: any checkpoint, two solvers from the same noise."""
+"""Stable Diffusion: any checkpoint, or the digits' own UNet, and two solvers from the same noise."""
 
 import functools
 import os
@@ -9,12 +9,16 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import streamlit as st
+import torch
+from torch import Tensor
 
+from toydiff import Trajectory, runs
 from toydiff.adapters import hub
 from toydiff.adapters.checkpoint import StableDiffusion
 from toydiff.adapters.reading import INSTALL
 from toydiff.adapters.sampling import sample_images
 from toydiff.plots import interactive
+from toydiff.problems import problem
 from toydiff.solvers import SOLVERS
 from toydiff.support.words import unknown
 
@@ -22,7 +26,9 @@ from screen.controls import Choice, Number, Text
 from screen.lesson import Lesson
 from screen.visitors import class_address, is_open, offered
 
-TINY, GUIDANCE = "tiny", 7.5
+DIGITS, TINY = "digits", "tiny"
+GUIDANCE, ACROSS = 7.5, 3
+"""The guidance scale of a checkpoint; how many digits, of the page's own network, are in a row."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,25 +72,42 @@ def one_at_a_time(function):
     return locked
 
 
+def sheet_of_digits(solver: str, steps: int) -> tuple[Tensor, Tensor, Trajectory]:
+    """Bundled digits' UNet: the digits 1 to 9 of one noise as a picture (3, H, W), their pixels, and the path."""
+    model = runs.load("digits-teacher")
+    how = {"solver": solver, "guidance_scale": model.about["rows"][0]["guidance_scale"]}
+    n = ACROSS * ACROSS
+    path, _ = runs.sample(model, problem("digits"), n, steps, cond=torch.arange(1, n + 1), **how)
+    ink = path.end.clamp(-1, 1).reshape(ACROSS, ACROSS, 28, 28).transpose(1, 2).reshape(ACROSS * 28, -1)
+    return ((1 - ink) / 2).expand(3, -1, -1), path.end, path
+
+
+def image(model: str, prompt: str, solver: str, steps: int) -> tuple[Tensor, Tensor, Trajectory]:
+    """A checkpoint's image (3, H, W) of seed 0, its latents, and the path."""
+    if model == DIGITS:
+        return sheet_of_digits(solver, steps)
+    sd = warm(model)
+    if sd.family.clips:
+        raise ValueError(f"{model!r} makes clips, and this page shows images; toydiff sample makes the clips")
+    sd.prompts.forget(all_=True)  # those of earlier figures: an encoded prompt takes a quarter of a megabyte
+    out = sample_images(sd, prompt, steps=steps, solver=solver, guidance_scale=GUIDANCE, seed=0)
+    return out.images[0], out.latents, out.trajectory
+
+
 @one_at_a_time
 def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figure, list[dict]]:
     """One prompt, one noise, two solvers; and where their images differ."""
     if not model:
         raise ValueError(
-            "name a checkpoint: a folder in diffusers' layout, a hub id or a .safetensors file; or tiny, for one of "
-            "random weights"
+            "name a checkpoint: a folder in diffusers' layout, a hub id or a .safetensors file; or digits, our own, or "
+            "tiny, of random weights"
         )
-    sd = warm(model)
-    if sd.family.clips:
-        raise ValueError(f"{model!r} makes clips, and this page shows images; toydiff sample makes the clips")
-    sd.prompts.forget(all_=True)  # those of earlier figures: an encoded prompt takes a quarter of a megabyte
-    shown, rows, made = {}, [], []
+    shown, rows, first = {}, [], None
     for side, solver in (("A", a), ("B", b)):
-        out = sample_images(sd, prompt, steps=steps, solver=solver, guidance_scale=GUIDANCE, seed=0)
-        made.append(out)
-        path = out.trajectory
-        shown[f"{side}: {solver}, {path.nfe} calls"] = out.images[0]
-        off = float((out.latents - made[0].latents).square().mean().sqrt() / made[0].latents.square().mean().sqrt())
+        picture, latents, path = image(model, prompt, solver, steps)
+        first = (picture, latents) if first is None else first
+        shown[f"{side}: {solver}, {path.nfe} calls"] = picture
+        off = float((latents - first[1]).square().mean().sqrt() / first[1].square().mean().sqrt())
         rows.append(
             {
                 "side": side,
@@ -96,7 +119,7 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
                 "model": model,
             }
         )
-    gap = (made[0].images[0] - made[1].images[0]).abs()
+    gap = (first[0] - picture).abs()
     most = float(gap.max())
     shown[f"|A − B|, white is {most:.2g}"] = gap / max(most, 1e-12)
     return interactive.images(shown), rows
@@ -115,21 +138,31 @@ class Checkpoint(Text):
     def widget(self, key: str) -> str:
         if not is_open():
             return super().widget(key)
-        return st.selectbox(self.label, [TINY, *offered()], key=key, help="those that this app was started with")
+        return st.selectbox(
+            self.label, [DIGITS, TINY, *offered()], key=key, help="those that this app was started with"
+        )
 
     def value(self, chosen: str) -> str:
-        if is_open() and chosen not in (TINY, *offered()):
-            raise unknown("checkpoint", chosen, (TINY, *offered()))
+        if is_open() and chosen not in (DIGITS, TINY, *offered()):
+            raise unknown("checkpoint", chosen, (DIGITS, TINY, *offered()))
         return super().value(chosen)
 
 
 def words(rows: list[dict]) -> str:
     a, b = rows
+    what = "pixels" if a["model"] == DIGITS else "latents"
     text = (
         f"The UNet is a denoiser like any other here, so every solver runs on it: **{a['solver']}** took {a['nfe']} "
         f"calls and {a['seconds']:.1f} s, **{b['solver']}** {b['nfe']} and {b['seconds']:.1f} s; "
-        f"their latents differ by {b['latents_from_A']:.1%} of their size. Guidance {GUIDANCE:g}, seed 0. "
+        f"their {what} differ by {b['latents_from_A']:.1%} of their size, from the same noise. "
     )
+    if a["model"] == DIGITS:
+        text += (
+            "**digits** is the UNet that comes with the library: a class in place of a prompt, pixels in place of "
+            "latents. Name your checkpoint above."
+        )
+    else:
+        text += f"Guidance {GUIDANCE:g}, seed 0. "
     if a["model"] == TINY:
         text += (
             "**tiny** is a checkpoint of random weights, made on the spot: its images are noise, its layout is the "
@@ -145,7 +178,7 @@ def missing(model: str) -> bool:
 
 def long(chosen: dict) -> str | None:
     """A real checkpoint takes seconds a step on a processor. One that is not there is said at once."""
-    if chosen["model"] in (TINY, "") or missing(chosen["model"]):
+    if chosen["model"] in (DIGITS, TINY, "") or missing(chosen["model"]):
         return None
     return (
         "On a processor a real checkpoint takes some seconds a step. With guidance each solver makes about "
@@ -157,22 +190,28 @@ LESSON = Lesson(
     id="stable-diffusion",
     menu="Stable Diffusion",
     icon=":material/image:",
-    title="The same solvers, a real checkpoint: a UNet is one more denoiser",
+    title="A UNet is one more denoiser: the same solvers run on any checkpoint",
     equation=r"\hat\varepsilon=\varepsilon_\varnothing+g\,(\varepsilon_c-\varepsilon_\varnothing)",
     source=(
         "Latent diffusion, arXiv 2112.10752; guidance, arXiv 2207.12598. No safety checker and no watermark are "
         "applied."
     ),
     controls=(
-        Checkpoint("model", "Checkpoint", TINY, "a folder in diffusers' layout, a hub id, or a .safetensors file"),
+        Checkpoint(
+            "model",
+            "Checkpoint",
+            DIGITS,
+            "a folder in diffusers' layout, a hub id or a .safetensors file; *digits*: ours; *tiny*: random weights",
+        ),
         Text("prompt", "Prompt", "a lighthouse by the sea"),
         Choice("a", "Solver A", tuple(SOLVERS), "ddim"),
         Choice("b", "Solver B", tuple(SOLVERS), "dpm++2m"),
         Number("steps", "Steps", (1, 2, 4, 8, 10, 15, 20, 25, 50), 8),
     ),
     figure=images,
-    uses=(checkpoint, warm),
+    uses=(checkpoint, warm, sheet_of_digits, image),
     words=words,
+    idle={("model", DIGITS): ("prompt",)},
     in_app="Your own checkpoint, prompt and solvers need the app: `toydiff app`.",
     ask=(
         "Do solvers need to know that the denoiser is now a UNet with a text prompt?",

@@ -78,9 +78,9 @@ function click(place, event, tell) {
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
-// On a phone letters are a little smaller, and panels stand below one another.
-const PHONE = matchMedia("(max-width: 640px)"), TOUCH = matchMedia("(max-width: 640px), (pointer: coarse)"), SMALL = 0.78;
-const scale = () => PHONE.matches ? SMALL : parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
+// On a phone and an upright tablet letters are a little smaller; on a phone panels stand below one another.
+const PHONE = matchMedia("(max-width: 640px)"), NARROW = matchMedia("(max-width: 820px)"), TOUCH = matchMedia("(max-width: 640px), (pointer: coarse)"), SMALL = 0.78;
+const scale = () => NARROW.matches ? SMALL : parseFloat(getComputedStyle(document.documentElement).fontSize) / 17; // config.toml's baseFontSize
 const grows = (key, inside) => key === "standoff" || inside === "margin" || inside === "pad" || (key === "size" && /(font|marker)$/.test(inside)) || (key === "width" && inside === "line");
 
 function enlarge(part, by, inside = "") {
@@ -92,7 +92,7 @@ function enlarge(part, by, inside = "") {
 
 const bars = (data, layout) => data.some((trace) => trace.colorbar) ? 5 * layout.font.size : 0;
 
-// On a phone: axes' names as small as other letters, the slider below them, as wide as there is room (see beside); and a finger moves the page.
+// On a narrow screen: axes' names as small as other letters, the slider below them, as wide as there is room (see beside); and a finger moves the page.
 function fit({ layout }) {
   const below = 16, axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   for (const key of axes) if (layout[key].title) layout[key].title.font = { size: layout.font.size };
@@ -102,14 +102,30 @@ function fit({ layout }) {
   layout.dragmode = false;
 }
 
+// On a phone the names of rows of digits stand above the rows, which then have the whole width.
+function above({ data: [places], layout }, width) {
+  const { xaxis, yaxis, margin, font } = layout, rows = (layout.images ?? []).filter(({ name }) => name === "ink");
+  if (!rows.length) return;
+  margin.l = margin.r;
+  const [left, right] = xaxis.range, room = (1.7 * font.size * (right - left)) / (width - margin.l - margin.r);
+  const { tickvals, ticktext } = yaxis, moved = (y) => y + room * (tickvals.indexOf(y) + 1);
+  places.y = places.y.map(moved);
+  rows.forEach((row, k) => (row.y += room * (k + 1)));
+  const name = { xref: "x", yref: "y", x: left, xanchor: "left", yanchor: "bottom", showarrow: false };
+  layout.annotations = rows.map((row, k) => ({ ...name, text: ticktext[k], y: row.y }));
+  Object.assign(yaxis, { range: [yaxis.range[0] + room * rows.length, yaxis.range[1]], tickvals: tickvals.map(moved), showticklabels: false });
+}
+
 // Panels side by side come below one another: r rows of c panels become c rows of r. The height that this needs, in pixels.
 function stack({ data, layout }, width) {
   const panels = Object.keys(layout).filter((key) => /^xaxis/.test(key)).map((key) => [layout[key], layout[layout[key].anchor.replace("y", "yaxis")]]);
   const places = (k, down) => [...new Set(panels.map((axes) => axes[k].domain[0].toFixed(3)))].sort((a, b) => (down ? b - a : a - b));
   const across = places(0), rows = places(1, true), letters = layout.font.size, margin = layout.margin;
   const lines = (note) => (note.xref === "paper" && note.yanchor === "bottom" ? note.text.split("<br>").length : 1);
-  const heads = Math.max(1, ...(layout.annotations ?? []).map(lines)), between = rows.length > 1 ? 0.12 : 0;
-  const wide = (width - margin.l - margin.r - bars(data, layout)) * (1 - between) / rows.length, high = panels.some(([, y]) => y.scaleanchor) ? wide : 0.75 * wide;
+  const heads = Math.max(1, ...(layout.annotations ?? []).map(lines)), between = rows.length > 1 ? 0.16 : 0;
+  const wide = (width - margin.l - margin.r - bars(data, layout)) * (1 - between) / rows.length, [[x, y]] = panels;
+  const ratio = panels.length === 1 && y.range ? Math.abs((y.range[1] - y.range[0]) / (x.range[1] - x.range[0])) : 1;
+  const high = wide * (panels.some(([, one]) => one.scaleanchor) ? ratio : 0.75);
   const entries = (which) => data.filter((trace) => (trace.legend ?? "legend") === which && trace.name && trace.showlegend !== false);
   const rowsOf = (which) => Math.ceil(entries(which).reduce((sum, { name }) => sum + 0.43 * name.length + 3.4, 0) * letters / wide);
   const gap = (3.2 + 1.3 * heads + 2.8 * rowsOf("legend2")) * letters; // ticks, the axis' name, heads, the lower panel's legend
@@ -147,12 +163,14 @@ function draw(Plotly, place) {
   if (place._transitionData?._animationRaf) Plotly.purge(place); // it plays: the old frames would go on in the new figure
   if (!place._fullLayout) place.textContent = "";
   const { figure, config, has } = JSON.parse(place.newest), by = (place.scale = scale());
+  place.phone = PHONE.matches;
   const camera = { name: "PNG", title: "Save as PNG", icon: Plotly.Icons.camera, click: saved };
   enlarge(figure.layout, by);
   enlarge(figure.data, by);
   place.style.background = figure.layout.paper_bgcolor;
   const room = place.closest(".st-key-picture") ?? place.closest(".stBidiComponent");
-  if (PHONE.matches) fit(figure);
+  if (NARROW.matches) fit(figure);
+  if (PHONE.matches) above(figure, place.clientWidth);
   if (room) room.style.height = PHONE.matches ? `${stack(figure, place.clientWidth)}px` : "";
   place.save = () => save(Plotly, place, has);
   place.picture = () => picture(place, has);
@@ -215,7 +233,7 @@ function beside(Plotly, place) {
 
 function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
-  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() ? Plotly.Plots.resize(place) : draw(Plotly, place)));
+  const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() && place.phone === PHONE.matches ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed, true); // before a box, which keeps arrows for itself
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   fitted.observe(place);

@@ -12,6 +12,7 @@ import sys
 import types
 
 import browser
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
@@ -311,10 +312,14 @@ def test_the_words_hold_for_the_frame_that_the_page_opens_with(id_, changes):
     lesson = BY_ID[id_]
     figure, rows = lesson.figure(**chosen_of(id_, **changes))
     at, text = opening(figure), lesson.words(rows)
+    marked = [t for t in figure.data if t.type == "scatter" and "markers" in (t.mode or "")]
+    rings = [t for t in marked if "open" in str(t.marker.symbol)]
+    for ring in rings:  # a ring without a dot would read as an error
+        on = [t for t in marked if t.mode == "markers" and t.xaxis == ring.xaxis and t not in rings]
+        assert {len(t.x) for t in on} == {len(ring.x)}, ring.name
     if id_ in ("paths", "reflow"):
         assert float(at) == 0
         dots = [t for t in figure.data if (t.name or "").startswith("state")]
-        rings = [t for t in figure.data if "open" in str(t.marker.symbol)]
         off = [float((points(a) - points(b)).square().sum(1).mean().sqrt()) for a, b in zip(dots, rings, strict=True)]
         if id_ == "paths":
             for row, error in zip(rows, off, strict=True):
@@ -346,6 +351,40 @@ def test_the_stairs_of_parareal_are_its_blocks():
     assert stairs.name == "guaranteed: the first k blocks"
     assert list(stairs.x[::2][:3]) == [0.5, 8.5, 16.5]
     assert "8 blocks of 8 steps" in BY_ID["picard"].words(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2, 4, 25])
+def test_the_words_on_digits_hold_for_every_student(steps):
+    """How near each is to the teacher's digits, found again in the images; who adds noise between steps is far off."""
+    lesson = importlib.import_module("lessons.digits")
+    _, rows = BY_ID["digits"].figure(**chosen_of("digits", steps=steps, students=lesson.STUDENTS))
+    text, teacher = BY_ID["digits"].words(rows), lesson.sample("teacher", 25, 0)[0].numpy().ravel()
+    near = {
+        name: float(np.corrcoef(teacher, lesson.sample(name, steps, 0)[0].numpy().ravel())[0, 1])
+        for name in lesson.STUDENTS
+    }
+    first, last = max(near, key=near.get), min(near, key=near.get)
+    assert f"by {near[first]:.2f} ({first}) down to {near[last]:.2f} ({last})" in text
+    noisy = {row["student"] for row in rows if row["adds_noise"]}
+    assert noisy == (
+        set()
+        if steps == 1
+        else {"cd", "ct", "ect", "sct", "lcm", "vsd", "swiftbrush", "dmd", "dmd2"} | {"sim", "adversarial"}
+    )
+    assert ("they draw other digits" in text) == bool(noisy)
+    if steps >= 4:
+        assert max(near[name] for name in noisy) < min(near[name] for name in near if name not in noisy)
+
+
+def test_the_grids_on_show_are_those_that_are_solved_on():
+    """Guidance spreads predictions, and the shifted grids go by it."""
+    chosen = chosen_of("grids", g=8, grids=("shifted-lambda",))
+    figure, _ = BY_ID["grids"].figure(**chosen)
+    lesson = importlib.import_module("lessons.grids")
+    D, x, cond, _ = lesson.exact_ends(chosen["mixture"], chosen["schedule"], 8)
+    path = toydiff.solve(D, x, chosen["steps"], grid="shifted-lambda", cond=cond, guidance_scale=8.0)
+    assert as_floats(figure.data[0].x) == pytest.approx(path.ts.tolist(), abs=1e-9)
 
 
 @pytest.mark.slow
@@ -548,7 +587,8 @@ def test_stable_diffusion_without_its_packages(monkeypatch):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     monkeypatch.delattr("toydiff.adapters.tiny", raising=False)
-    at = opened("stable-diffusion")
+    assert drawn(opened("stable-diffusion"))  # the digits' own network needs none
+    at = opened("stable-diffusion", model="tiny")
     assert not at.exception
     assert "pip install 'toydiff[sd]'" in said(at.error)[0]
     lesson.checkpoint.cache_clear()

@@ -30,11 +30,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 SCREENSHOTS = Path(os.environ.get("TOYDIFF_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots")
 SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 1920, "height": 1080}
 PHONE, TABLET = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
+UPRIGHT = {"width": 820, "height": 1180}
+EQUATION = "Math.max(...[...document.querySelectorAll('.katex-html .base')].map(e => e.getBoundingClientRect().right))"
+"""Where the equation ends."""
 BUTTON_ON_SLIDER = f"""() => [...document.querySelectorAll('{browser.FIGURE} .slider-group')].some((slider) =>
     slider.getBoundingClientRect().left < document.querySelector('{browser.FIGURE} .updatemenu-button')
         .getBoundingClientRect().right)"""
 PROBES = re.compile(r"/_stcore/(health|host-config)")
 """Streamlit, opened at a page's own address, first asks below it where its server is, and gets 404."""
+EXPECTED = re.compile(r"404 \(Not Found\)|page that you have requested does not seem to exist")
+"""What the console says of such a request, and of an unknown address."""
 FRAMES = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].steps.length"
 ACTIVE = f"() => document.querySelector('{browser.FIGURE}').layout.sliders[0].active"
 DOTS = (
@@ -114,7 +119,7 @@ def open_page(visitors, url):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
-            lambda m: complaints.append(m.text) if m.type == "error" and "404 (Not Found)" not in m.text else None,
+            lambda m: complaints.append(m.text) if m.type == "error" and not EXPECTED.search(m.text) else None,
         )
         page.goto(f"{url}/{path}")
         if marks:
@@ -250,18 +255,25 @@ def no_word_is_cut_or_covered(page):
     assert not on_another
     assert not page.evaluate(browser.COVERED)
     assert not page.evaluate(BUTTON_ON_SLIDER)
+    assert page.evaluate(EQUATION) <= page.evaluate("innerWidth")
 
 
-@pytest.mark.parametrize("view", ["grids", "picard", "lines", "scoreboard"])
-def test_a_tablet_shows_the_whole_figure(open_page, view):
-    """Also where the claim takes two lines."""
-    page = open_page(view, viewport=TABLET, scheme="dark")
+@pytest.mark.parametrize(
+    ("view", "screen"),
+    [
+        *((view, TABLET) for view in ("grids", "picard", "lines", "scoreboard")),
+        ("halving", UPRIGHT),
+    ],
+)
+def test_a_tablet_shows_the_whole_figure(open_page, view, screen):
+    """Also where the claim takes two lines, and upright."""
+    page = open_page(view, viewport=screen, scheme="dark")
     page.wait_for_selector(".st-key-files")
     settled(page)
     box = page.locator(browser.FIGURE).bounding_box()
-    assert box["y"] + box["height"] <= TABLET["height"]
+    assert box["y"] + box["height"] <= screen["height"]
     no_word_is_cut_or_covered(page)
-    page.screenshot(path=SCREENSHOTS / f"{view}-tablet.png")
+    page.screenshot(path=SCREENSHOTS / f"{view}-{screen['width']}.png")
 
 
 def test_a_phone_shows_the_map_without_controls(open_page):
@@ -276,6 +288,10 @@ def test_a_phone_shows_the_map_without_controls(open_page):
     assert len(boxes) > 20
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
     assert min(box["y"] for box in boxes) >= menu["y"] + menu["height"] - 1
+    page.get_by_test_id("stExpandSidebarButton").click()
+    page.locator('[data-testid="stSidebarNavLink"]', has_text="Solvers and orders").click()
+    page.wait_for_selector(".st-key-orders-figure .trace")
+    until(page, "document.querySelector('.stSidebar').getBoundingClientRect().right <= 0")  # not over the page
 
 
 @pytest.mark.parametrize("id_", ["paths", "scores"])
@@ -440,6 +456,10 @@ def test_the_map_leads_to_every_page(open_page):
     old = open_page("?steps=7")  # a link of the time when the first lesson stood here
     old.wait_for_url(f"**/{LESSONS[0].id}?steps=7")
     assert old.evaluate(FRAMES) == 8
+    old.goto(f"{old.url.split('/paths')[0]}/no-such-page")  # says so, above the map
+    old.get_by_role("dialog").get_by_text("Page not found").wait_for()
+    old.get_by_role("button", name="Close").click()
+    old.get_by_role("link", name=lesson.menu).first.wait_for()
 
 
 def test_after_a_restart_of_the_server_the_first_move_counts(chromium):
@@ -505,6 +525,52 @@ def test_a_page_left_by_the_menu_is_as_it_was(open_page):
     assert page.evaluate(FRAMES) == 7
     assert "steps=6" in page.url
     assert "mixture=" in page.url
+
+
+FOCUSED = """() => {
+  let e = document.activeElement;
+  while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;
+  const box = e.getBoundingClientRect();
+  const name = e.getAttribute("aria-label") || (e.matches("button, a, summary") ? e.innerText : e.tagName);
+  return [name.trim(), e.checkVisibility({ visibilityProperty: true }) && box.right > 0 && box.left < innerWidth];
+}"""
+"""What the keyboard is at, as a screen reader says it, and whether it is seen."""
+
+
+def test_by_keyboard_and_on_paper(open_page):
+    """Tab goes from the claim through controls, figure, files and code, and through nothing that is not seen; a screen
+    reader says what the figure shows; print has claim, figure and words, and no buttons."""
+    page = open_page("paths?steps=6")
+    page.wait_for_selector(".st-key-files")
+    settled(page)
+    names = []
+    while not any("The code of this figure" in name for name in names):
+        page.keyboard.press("Tab")
+        name, seen = page.evaluate(FOCUSED)
+        assert seen, name
+        names.append(name)
+        assert len(names) < 60, names
+    title = LESSONS[0].title
+    wanted = ["Predict first", "Reset", "Next", "Mixture", "edit", "Schedule", "Solver A", "Solver B", "Steps", title]
+    rest = iter(names)
+    for want in [*wanted, "PNG", "SVG", "PDF", "GIF", "HTML", "numbers", "Copy link", "The code"]:
+        assert any(want in name for name in rest), (want, names)
+    figure = page.locator(".st-key-picture [role=figure]")
+    assert figure.get_attribute("aria-label").startswith(f"{title}. From each noise the ODE has one exact end")
+    page.emulate_media(media="print")
+    until(page, "getComputedStyle(document.querySelector('.slider-container')).visibility === 'hidden'")
+    for part in ("h2", browser.FIGURE, ".st-key-words"):
+        assert page.locator(part).first.is_visible(), part
+    for part in (
+        ".stAppHeader",
+        ".st-key-controls",
+        ".st-key-files",
+        ".st-key-ask",
+        ".stExpander",
+        ".updatemenu-button",
+    ):
+        assert not page.locator(part).first.is_visible(), part
+    page.emulate_media(media="screen")
 
 
 SAVED = """() => {
@@ -704,6 +770,17 @@ def test_figures_are_saved_as_files(open_page, tmp_path):
     own = page.context.new_page()
     own.goto(saved["html"].as_uri())
     own.wait_for_selector(".js-plotly-plot .trace")
+    assert own.title() == LESSONS[0].title
+    assert [LESSONS[0].title, page.locator(".st-key-words p").first.inner_text()] == [
+        own.locator(part).first.inner_text() for part in ("h1", "p")
+    ]
+    at = own.evaluate(MOVED)
+    own.keyboard.press("ArrowLeft")
+    until(own, f"({MOVED})() === {at - 1}")
+    own.close()
+
+
+MOVED = "() => document.querySelector('.js-plotly-plot').layout.sliders[0].active"
 
 
 def pixels_of_pdf(file):
@@ -913,6 +990,11 @@ def test_live_reflow_can_be_stopped(open_page):
     page.wait_for_selector(".st-key-files")
     page.get_by_role("button", name="Train one round").click()
     page.wait_for_selector("text=/update \\d+ of/")
+    page.locator("h2").first.scroll_into_view_if_needed()
+    status = page.get_by_test_id("stStatusWidget").bounding_box()
+    for part in page.locator(".st-key-head > *").all():  # the claim and what stands beside it
+        box = part.bounding_box()
+        assert box["y"] + box["height"] <= status["y"] or box["x"] + box["width"] <= status["x"]
     page.get_by_test_id("stMainBlockContainer").get_by_role("button", name="Stop").click()
     page.wait_for_selector(".st-key-reflow-result .trace")
     settled(page)

@@ -66,11 +66,13 @@ def test_a_long_title_is_not_cut_off():
 def test_digits_on_a_page_name_their_place_on_hover():
     rows = {"25 steps": images(-1.0, 0.0, 1.0), "1 step": images(0.5, -0.5, 1.0)}
     figure = interactive.digits(rows, title="digits")
-    [image] = figure.layout.images
-    seen = pixels(figure)[..., 0]
-    assert seen.shape == (8 * 58, 8 * 88)
-    assert np.allclose(seen[3::8, 3::8], (1 - subject.sheet(rows).ink) / 2, atol=1 / 255)
-    assert (image.x, image.y, image.sizex, image.sizey) == (-0.5, -0.5, 88, 58)
+    for k, image in enumerate(figure.layout.images):
+        seen = pixels(figure, k)[..., 0]
+        assert seen.shape == (8 * 28, 8 * 88)
+        ink = subject.sheet(rows).ink[30 * k : 30 * k + 28]
+        assert np.allclose(seen[3::8, 3::8], (1 - ink) / 2, atol=1 / 255)
+        assert (image.x, image.y, image.sizex, image.sizey) == (-0.5, 30 * k - 0.5, 88, 28)
+    assert k == 1
     assert list(figure.layout.yaxis.ticktext) == ["25 steps", "1 step"]
     [panel] = panels(figure)
     assert panel.equal

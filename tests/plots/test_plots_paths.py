@@ -342,31 +342,27 @@ def test_rescaled_needs_a_background_for_each(paths, module):
 # ---- lines
 
 
-@pytest.mark.parametrize("space", ["x", "y"])
-def test_lines_are_the_first_coordinate(before_and_after, space):
+def test_lines_are_the_first_coordinate_in_x_and_in_y(before_and_after):
     path = before_and_after["before"]
-    [panel] = panels(interactive.lines({"a": path}, {"a": VP}, space=space, samples=2, reach=5.0))
-    curves = [line for line in panel.lines if line.dash == "solid"]
-    assert len(curves) == 2
-    if space == "x":
-        assert np.allclose(curves[1].xy, np.stack([path.ts, path.xs[:, 1, 0]], 1))
-        assert len(panel.lines) == 2
-    else:
-        kept = torch.exp(VP.lam(path.ts)) <= 5
-        assert np.allclose(curves[1].xy[:, 1], (path.xs[:, 1, 0] / VP.sigma(path.ts))[kept])
-        assert len(panel.lines) == 4  # each with the line that it ends on
-    assert f"S = {style.number(measure.straightness(path, normalised=True))}" in panel.head
+    above, below = panels(interactive.lines({"a": path}, {"a": VP}, samples=2, reach=5.0))
+    assert len(above.lines) == 2
+    assert np.allclose(above.lines[1].xy, np.stack([path.ts, path.xs[:, 1, 0]], 1))
+    assert f"S = {style.number(measure.straightness(path, normalised=True))}" in above.head
+    curves = [line for line in below.lines if line.dash == "solid"]
+    assert (len(curves), len(below.lines)) == (2, 4)  # each with the line that it ends on
+    kept = torch.exp(VP.lam(path.ts)) <= 5
+    assert np.allclose(curves[1].xy[:, 1], (path.xs[:, 1, 0] / VP.sigma(path.ts))[kept])
+    assert f"C = {style.number(measure.first_orderness(path, VP, normalised=True))}" in below.head
 
 
 def test_a_first_order_path_is_on_its_guide_in_y(before_and_after):
-    [panel] = panels(interactive.lines({"a": before_and_after["after"]}, {"a": VP}))
-    guide, curve = panel.lines[:2]
+    _, below = panels(interactive.lines({"a": before_and_after["after"]}, {"a": VP}))
+    guide, curve = below.lines[:2]
     assert np.allclose(np.interp(curve.xy[:, 0], *guide.xy.T), curve.xy[:, 1], atol=1e-9)
 
 
 def test_lines_refuse(paths):
     for changes, message in (
-        ({"space": "z"}, "unknown space 'z'"),
         ({"schedules": {}}, "unknown path with a schedule"),
         ({"samples": 0}, "samples must be a whole number"),
         ({"reach": 1e-9}, "fewer than two states"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from toydiff.plots import interactive, style
+from toydiff.plots import scoreboard as subject
 from toydiff.studies import scoreboard
 
 
@@ -24,7 +25,7 @@ def test_chosen_methods_are_in_colour_with_their_deviation(rows):
     assert named[0].error_y.array == pytest.approx([0.05] * 5)
     others = [trace for trace in figure.data if trace.showlegend is False]
     assert len(others) == len(scoreboard.standard()) - 2
-    assert {trace.line.color for trace in others} == {style.CONTEXT_COLOR}
+    assert {(trace.mode, trace.marker.color) for trace in others} == {("markers", style.CONTEXT_COLOR)}
 
 
 def test_the_best_of_all_and_the_floor_are_drawn(rows):
@@ -35,7 +36,11 @@ def test_the_best_of_all_and_the_floor_are_drawn(rows):
     assert list(zip(line.x, line.y, strict=True)) == [(row["nfe"], row["distance"]) for row in front]
     [floor] = [shape for shape in figure.layout.shapes if shape.type == "line"]
     assert (floor.y0, floor.y1, floor.name, floor.showlegend) == (1, 1, "floor: true samples", True)
-    assert not figure.layout.annotations  # words at the line would lie on the curves there
+    low, _ = figure.layout.yaxis.range
+    for note, row in zip(figure.layout.annotations, front, strict=True):  # below all curves
+        assert (note.text.replace("<br>", ""), 10**note.x) == (f"best:{row['method']}", pytest.approx(row["nfe"]))
+        assert (note.yref, note.y) == ("paper", 0.01)
+        assert low < np.log10(subject.ROOM) < np.log10(row["distance"])
     band = next(shape for shape in figure.layout.shapes if shape.type == "rect")
     assert (band.y0, band.y1) == pytest.approx((0.9, 1.1))
     low, high = 10 ** np.array(figure.layout.yaxis.range)

@@ -64,14 +64,13 @@ def test_score_coverage_moves_both_panels():
     for trace, data in zip(figure.data, figure.frames[1].data, strict=True):
         np.testing.assert_array_equal(trace.x, data.x)  # it opens there
     for frame, step in zip(figure.frames, drawn.samples, strict=True):
-        assert list(frame.traces) == [0, 1, 2, 3]
+        assert list(frame.traces) == [0, 1, 2]
         for data, trace in zip(frame.data, figure.data, strict=True):
             data.mode = trace.mode
-        [samples], arrows, [heads], stems = (marks(data) for data in frame.data)
+        [samples], arrows, stems = (marks(data) for data in frame.data)
         np.testing.assert_allclose(samples.xy, FRAMES[step][0], rtol=1e-5)
-        np.testing.assert_allclose(heads.xy, drawn.ends[step], rtol=1e-5)
         ends = np.stack([drawn.starts[step], drawn.ends[step]], 1)
-        np.testing.assert_allclose([arrow.xy for arrow in arrows], ends, rtol=1e-5)
+        np.testing.assert_allclose([arrow.xy[:2] for arrow in arrows], ends, rtol=1e-5, atol=1e-6)
         upright = [[[k, 0], [k, value]] for k, value in enumerate(fractions[step])]
         np.testing.assert_allclose([stem.xy for stem in stems], upright, rtol=1e-5)
     plane, bars = panels(figure)
@@ -84,6 +83,22 @@ def test_score_coverage_moves_both_panels():
     assert interactive.score_coverage(FRAMES, fractions, RING).layout.sliders[0].active == 2
     with refuses("active must be one of the frames' numbers of updates"):
         interactive.score_coverage(FRAMES, fractions, RING, active=60)
+
+
+def test_two_kinds_of_arrow_start_at_the_same_places_on_one_scale():
+    frames = {0: (RING.sample(5, 0), torch.tensor([[0.5, 0.0]]), torch.tensor([[[1.0, 0.0]], [[0.0, -0.5]]]))}
+    figure = interactive.score_coverage(frames, {0: [1.0]}, RING, arrows=("towards", "away"))
+    one, other = (next(t for t in figure.data if t.name == name) for name in ("towards", "away"))
+    assert one.line.color != other.line.color
+    (left, right), _ = subject.scenes({0: (frames[0][0], *[torch.zeros(1, 2)] * 2)}, RING).behind.limits
+    longest, head = subject.ARROW_REACH * (right - left), subject.HEAD * (right - left)
+    np.testing.assert_allclose(one.x[:2], [0.5, 0.5 + longest], rtol=1e-5)
+    np.testing.assert_allclose(other.y[:2], [0, -longest / 2], rtol=1e-5)
+    np.testing.assert_allclose(one.x[2:5], [0.5 + longest - head, 0.5 + longest, 0.5 + longest - head], rtol=1e-5)
+    np.testing.assert_allclose(one.y[2:5], [head / 2, 0, -head / 2], rtol=1e-5, atol=1e-7)
+    for names, by in ((("a", "b", "c"), frames[0][2]), (("a", "b"), frames[0][2][0])):
+        with refuses("arrows must be one or two names|a start and a direction"):
+            interactive.score_coverage({0: (*frames[0][:2], by)}, {0: [1.0]}, RING, arrows=names)
 
 
 POINTS = torch.zeros(3, 2)

@@ -94,6 +94,12 @@ def test_a_heat_map_marks_both_staircases(swept, staircases, module):
     assert (panel.x, panel.y) == ((-0.5, N + 0.5), (K + 0.5, -0.5))
     assert panel.names == (subject.POINT_LABEL, style.SWEEP_LABEL)
     assert {subject.GUARANTEED_NAME, subject.ACCEPTED_NAME} <= set(legend(staircases[module]))
+    if module is interactive:
+        certain, good = (note for note in staircases[module].layout.annotations if note.xref == "x2")
+        assert swept.fronts[int(good.y)] == good.x == int(good.x)  # left of the dashed stairs
+        assert (certain.text, good.text) == ("exact for certain", "as good as exact")
+        head = f"{swept.rounds} rounds instead of {N}, {swept.nfe / N:.2g} times the calls"
+        assert panel.head == head
 
 
 def test_points_are_named_with_their_times(swept):

@@ -95,17 +95,21 @@ def _text_width(text: str, size: float) -> float:
 
 
 def digits_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
-    """As `digits_static`. Hovering a digit names its row and column."""
+    """As `digits_static`, a picture a row. Hovering a digit names its row and column."""
     drawn = sheet(rows)
     high, wide = drawn.ink.shape
-    head, scale = (80 if title else 20), HEIGHT / next(iter(rows.values())).shape[2]
+    size = next(iter(rows.values())).shape[2]
+    head, scale = (80 if title else 20), HEIGHT / size
     figure = on_screen.panels(1, 1, [""], title, round(high * scale) + head + 20)
-    grey = on_screen.enlarged(((1 - drawn.ink) / 2 * 255).round().astype(np.uint8), 8, 8)
     edges = (-0.5, wide - 0.5, high - 0.5, -0.5)
-    on_screen.picture(figure, np.stack([grey] * 3, axis=-1), edges, 1, 1, on_screen.INK_NAME)
+    for middle in drawn.rows:
+        top = round(middle - (size - 1) / 2)
+        grey = on_screen.enlarged(((1 - drawn.ink[top : top + size]) / 2 * 255).round().astype(np.uint8), 8, 8)
+        place = (*edges[:2], top + size - 0.5, top - 0.5)
+        on_screen.picture(figure, np.stack([grey] * 3, axis=-1), place, 1, 1, on_screen.INK_NAME)
     figure.add_scatter(
         x=drawn.columns * len(rows),
-        y=np.repeat(drawn.rows, len(drawn.columns)),
+        y=[middle for middle in drawn.rows for _ in drawn.columns],
         mode="markers",
         marker={"size": 30, "opacity": 0},
         text=[f"{name}, column {k + 1}" for name in rows for k in range(len(drawn.columns))],
@@ -142,7 +146,8 @@ def images_interactive(pictures: Mapping[str, Tensor], *, title: str = "") -> "g
         figure.add_scatter(x=[0, wide], y=[0, high], **corners, **at)
         bare = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"} | at
         figure.update_xaxes(range=[0, wide], **bare)
-        figure.update_yaxes(range=[high, 0], scaleanchor=figure.get_subplot(1, column).yaxis.anchor, **bare)
+        below_head = {"scaleanchor": figure.get_subplot(1, column).yaxis.anchor, "constraintoward": "top"}
+        figure.update_yaxes(range=[high, 0], **below_head, **bare)
     return figure
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FEW = 16
 """Up to so many states a path's states are dots on its line."""
 EXACT_NAME, ONE_STEP_NAME = "exact end", "after one step"
-SPACES = ("x", "y")
 TIME_HEAD, SCALED_HEAD = "$x_1$ against t", "$y_1$ against α/σ (dashed: straight)"
 SCALED_LABEL = "$y_1 = x_1/\\sigma$"
 
@@ -399,7 +398,7 @@ def rescaled_interactive(
     import plotly.graph_objects as go
 
     rows = rescaled_rows(paths, schedule, backgrounds, reach, measured)
-    spacing = {"horizontal_spacing": 0.07, "vertical_spacing": 0.24 / len(rows)}
+    spacing = {"horizontal_spacing": 0.07, "vertical_spacing": 0.2 / len(rows)}
     heads = [head for row in rows for head in row.heads]
     figure = on_screen.panels(len(rows), 3, heads, title, 400 * len(rows) + 180, **spacing)
     moving: list[int] = []
@@ -451,53 +450,52 @@ def lines_interactive(
     paths: Mapping[str, Trajectory],
     schedules: Mapping[str, Schedule],
     *,
-    space: str = "y",
     reach: float = 4.0,
     samples: int = 24,
     title: str = "",
 ) -> "go.Figure":
-    """The first coordinate of paths, a panel an entry of `paths`: x against t, or y = x/sigma = (alpha/sigma) x_0 + eps
-    against alpha/sigma (arXiv 2410.07303).
+    """The first coordinate of paths, a column an entry of `paths`: x against t above, and below y = x/sigma =
+    (alpha/sigma) x_0 + eps against alpha/sigma (arXiv 2410.07303).
 
-    In "y" a first-order path is a straight line, whatever the schedule; dashed is the line that each path ends on.
-    Panels share their axes. reach: the largest alpha/sigma that is drawn; samples: how many paths are. Heads say how
-    far all of them are from straight in x (S) and from first order (C), normalised. `ValueError` for another space,
-    paths that are not in the plane or have no schedule, and a reach with fewer than two states.
+    In y a first-order path is a straight line, whatever the schedule; dashed is the line that each path ends on.
+    Panels of a row share their axes. reach: the largest alpha/sigma that is drawn; samples: how many paths are. Heads
+    say how far all of them are from straight in x (S) and from first order (C), normalised. `ValueError` for paths
+    that are not in the plane or have no schedule, and a reach with fewer than two states.
     """
-    if space not in SPACES:
-        raise unknown("space", space, SPACES)
     style.check_planes(paths)
     check_count(samples, "samples")
     for name in paths:
         if name not in schedules:
             raise unknown("path with a schedule", name, schedules)
-    heads = []
-    drawn: list[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]] = []
+    heads: tuple[list[str], list[str]] = ([], [])
+    rows: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
     for name, path in paths.items():
         S, C = straightness(path, normalised=True), first_orderness(path, schedules[name], normalised=True)
-        heads.append(f"{name}\nS = {style.number(S)}, C = {style.number(C)}")
-        if space == "x":
-            ts, xs = style.drawn(path)
-            drawn.append((ts, xs[:, :samples, 0], None))
-        else:
-            found = scaled(path, schedules[name], reach)
-            drawn.append((found.levels, found.ys[:, :samples], found.guide))
-    spacing = {"horizontal_spacing": 0.05, "shared_yaxes": True}
-    figure = on_screen.panels(1, len(paths), heads, title, 560, **spacing)
-    values = np.concatenate([ys.ravel() for _, ys, _ in drawn])
-    label, limits = (style.TIME_LABEL, [1, 0]) if space == "x" else (style.SNR_LABEL, [0, reach])
-    for column, (at, ys, guide) in enumerate(drawn, 1):
-        here = {"showlegend": False, "row": 1, "col": column}
-        for b in range(ys.shape[1]):
-            if guide is not None:
-                line = {"color": style.GREY, "width": 1.5, "dash": "dash"}
-                figure.add_scatter(x=guide[0], y=guide[1][:, b], mode="lines", line=line, hoverinfo="skip", **here)
-            line = {"color": path_color(b), "width": 3}
-            hover = f"{on_screen.HERE}<extra></extra>"
-            figure.add_scatter(x=at, y=ys[:, b], mode="lines", line=line, hovertemplate=hover, **here)
-        figure.update_xaxes(title_text=label, range=limits, zeroline=False, row=1, col=column)
-    figure.update_yaxes(range=style.padded(float(values.min()), float(values.max())), zeroline=False)
-    figure.update_yaxes(title_text=on_screen.words(style.X1 if space == "x" else SCALED_LABEL), row=1, col=1)
+        heads[0].append(f"{name}\nin x: S = {style.number(S)}")
+        heads[1].append(f"in y: C = {style.number(C)}")
+        ts, xs = style.drawn(path)
+        rows[0].append((ts, xs[:, :samples, 0]))
+        found = scaled(path, schedules[name], reach)
+        rows[1].append((found.levels, found.ys[:, :samples], *found.guide))
+    spacing = {"horizontal_spacing": 0.05, "vertical_spacing": 0.2, "shared_yaxes": True}
+    figure = on_screen.panels(2, len(paths), [*heads[0], *heads[1]], title, 820, **spacing)
+    grey = {"color": style.GREY, "width": 1.5, "dash": "dash"}
+    for row, (drawn, label, limits, name) in enumerate(
+        ((rows[0], style.TIME_LABEL, [1, 0], style.X1), (rows[1], style.SNR_LABEL, [0, reach], SCALED_LABEL)), 1
+    ):
+        values = np.concatenate([ys.ravel() for _, ys, *_ in drawn])
+        for col, (at, ys, *guide) in enumerate(drawn, 1):
+            here = {"mode": "lines", "showlegend": False, "row": row, "col": col}
+            for b in range(ys.shape[1]):
+                if guide:
+                    figure.add_scatter(x=guide[0], y=guide[1][:, b], line=grey, hoverinfo="skip", **here)
+                line = {"color": path_color(b), "width": 3}
+                figure.add_scatter(
+                    x=at, y=ys[:, b], line=line, hovertemplate=f"{on_screen.HERE}<extra></extra>", **here
+                )
+            figure.update_xaxes(title_text=label, range=limits, zeroline=False, row=row, col=col)
+        figure.update_yaxes(range=style.padded(float(values.min()), float(values.max())), zeroline=False, row=row)
+        figure.update_yaxes(title_text=on_screen.words(name), row=row, col=1)
     return figure
 
 

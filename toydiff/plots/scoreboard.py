@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..support.checks import unknown
 from . import on_paper, on_screen, style
 
@@ -15,6 +17,8 @@ STEPS_LABEL = "steps"
 BEST, FRONT = "best of all", "nothing is better"
 COSTS = {"steps": STEPS_LABEL, "nfe": style.NFE_LABEL}
 """What a figure on a page may have along its axis, and its label."""
+ROOM = 0.75
+"""The lowest distance over floor that a figure on a page has room for: there stand the names of the best."""
 ROW = 0.27
 """The height of a method's row, in inches."""
 
@@ -104,7 +108,7 @@ def scoreboard_interactive(
     title: str = "",
 ) -> "go.Figure":
     """Distance over its floor against steps or calls, both logarithmic: some methods in their colours with deviations
-    over seeds, all others pale, and the front that none beats.
+    over seeds, all others pale dots, the front that none beats, and its names along the axis.
 
     rows: as for `scoreboard_static`. front: those of them that are best, by rising cost. shown: the methods in colour.
     cost: "steps" or "nfe". `ValueError` for no rows, another cost, or a method that has no row.
@@ -122,13 +126,15 @@ def scoreboard_interactive(
         text = [f"{row['steps']} step{'s' if row['steps'] > 1 else ''}, {row['nfe']} NFE" for row in own]
         hover = f"{on_screen.plain(name)}, %{{text}}: %{{y:.2f}} ± %{{customdata:.2f}} floors"
         more: dict[str, Any] = {"text": text, "customdata": std, "name": on_screen.plain(name)}
-        seen, width, size = style.Marking(style.CONTEXT_COLOR), 1, 4
+        places = [row[cost] for row in own]
         if name in shown:
-            seen, width, size = marked[name], 2, 10
             down = [min(s, 0.99 * m) for m, s in zip(mean, std, strict=True)]
             more["error_y"] = {"array": std, "arrayminus": down, "symmetric": False, "thickness": 1.2}
-        places = [row[cost] for row in own]
-        on_screen.curve(figure, places, mean, seen, hover, width, size, showlegend=name in shown, **more)
+            on_screen.curve(figure, places, mean, marked[name], hover, 2, 10, **more)
+        else:
+            dot = {"color": style.CONTEXT_COLOR, "size": 7}
+            more |= {"hovertemplate": f"{hover}<extra></extra>", "showlegend": False}
+            figure.add_scatter(x=places, y=mean, mode="markers", marker=dot, **more)
     best = [_in_floors(row)[0] for row in front]
     figure.add_scatter(
         x=[row[cost] for row in front],
@@ -141,7 +147,11 @@ def scoreboard_interactive(
     )
     spread = rows[0]["floor_std"] / rows[0]["floor"]
     x_range = style.padded_log([row[cost] for row in rows])
-    y_range = style.padded_log([*(_in_floors(row)[0] for row in rows), 1])
+    y_range = style.padded_log([*(_in_floors(row)[0] for row in rows), ROOM])
+    low = {"y": 0.01, "yref": "paper", "yanchor": "bottom", "showarrow": False}
+    for row in front:
+        name = on_screen.plain(row["method"]).replace("-", "-<br>")
+        figure.add_annotation(text=f"best:<br>{name}", x=np.log10(row[cost]), **low)
     figure.add_hrect(
         y0=max(1 - spread, y_range[0]), y1=1 + spread, fillcolor=style.CONTEXT_COLOR, opacity=0.35, line_width=0
     )

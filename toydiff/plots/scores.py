@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLE_NAME, ARROW_NAME = "generator's samples", "score difference: where a sample is moved"
-SHORT_NAMES = "samples", "where they are moved"
-ARROW_REACH = 0.12
-"""The longest arrow of a figure, as a fraction of the plane's width."""
+SHORT_NAME, ARROW_NAMES = "samples", ("where they are moved",)
+ARROW_COLORS = style.INK, style.VERMILLION
+ARROW_REACH, HEAD = 0.18, 0.022
+"""The longest arrow of a figure, and the size of its head on a screen, as fractions of the plane's width."""
 
 Scene = tuple[Tensor, Tensor, Tensor]
 """Samples (B, 2), and arrows: where they start (A, 2) and by how much they point (A, 2)."""
@@ -96,20 +97,26 @@ def score_coverage_interactive(
     fractions: Mapping[int, Sequence[float]],
     background: GaussianMixture | Density,
     *,
+    arrows: Sequence[str] = ARROW_NAMES,
     color: str = style.BLUE,
     active: int | None = None,
     title: str = "",
 ) -> "go.Figure":
     """The samples and arrows of `score_arrows_static` beside the fraction of each mode, under one slider over updates;
-    fractions: by updates, over what each should be, (K,). active: the number of updates that is shown first, None for
-    the last.
+    fractions: by updates, over what each should be, (K,). arrows: the names of one or two kinds of arrow; a frame's
+    directions are then (kinds, A, 2), from the same starts. active: the number of updates that is shown first, None
+    for the last.
 
-    `ValueError` as `score_arrows_static`, for fractions of other updates, or of another number of modes, and for an
-    `active` that has no frame.
+    `ValueError` as `score_arrows_static`, for directions of another number of kinds, fractions of other updates or of
+    another number of modes, and for an `active` that has no frame.
     """
     import plotly.graph_objects as go
 
-    drawn = scenes(frames, background)
+    kinds = len(arrows)
+    if kinds not in (1, 2):
+        raise ValueError(f"arrows must be one or two names, got {arrows!r}")
+    every = {step: (x, starts.repeat(kinds, 1), by.reshape(-1, 2)) for step, (x, starts, by) in frames.items()}
+    drawn = scenes(every, background)
     steps = list(drawn.samples)
     sizes = {len(values) for values in fractions.values()}
     if set(fractions) != set(steps) or len(sizes) != 1:
@@ -121,16 +128,21 @@ def score_coverage_interactive(
     spacing = {"horizontal_spacing": 0.08, "column_widths": [0.5, 0.5]}
     heads = ["", "each mode's fraction (1: as in the data)"]
     figure = on_screen.panels(1, 2, heads, title, 660, **spacing)
-    frame_data = [[go.Scatter(**places) for places in _places(drawn, step, fractions[step])] for step in steps]
-    figure.frames = [go.Frame(name=str(k), traces=[0, 1, 2, 3], data=data) for k, data in enumerate(frame_data)]
     wide = max(3, min(18, 160 // modes))
-    for column, how in (
-        (1, {"mode": "markers", "name": SHORT_NAMES[0], "marker": {"size": 6, "color": color, "opacity": 0.8}}),
-        (1, {"mode": "lines", "name": SHORT_NAMES[1], "line": {"color": style.INK, "width": 1.4}}),
-        (1, {"mode": "markers", "marker": {"size": 4, "color": style.INK}, "showlegend": False}),
-        (2, {"mode": "lines", "line": {"color": color, "width": wide}, "showlegend": False}),
-    ):
-        figure.add_scatter(**how, hoverinfo="skip" if column == 1 else "y", row=1, col=column)
+    drawn_as: list[dict[str, Any]] = [
+        {"mode": "markers", "name": SHORT_NAME, "marker": {"size": 6, "color": color, "opacity": 0.8}},
+        *(
+            {"mode": "lines", "name": name, "line": {"color": tint, "width": 2}}
+            for name, tint in zip(arrows, ARROW_COLORS, strict=False)
+        ),
+    ]
+    for how in drawn_as:
+        figure.add_scatter(**how, hoverinfo="skip", row=1, col=1)
+    stem = {"color": color, "width": wide}
+    figure.add_scatter(mode="lines", line=stem, showlegend=False, hoverinfo="y", row=1, col=2)
+    frame_data = [[go.Scatter(**places) for places in _places(drawn, step, kinds, fractions[step])] for step in steps]
+    traces = list(range(kinds + 2))
+    figure.frames = [go.Frame(name=str(k), traces=traces, data=data) for k, data in enumerate(frame_data)]
     on_screen.plane(figure, drawn.behind, 1, 1)
     on_screen.level(figure, 1, row=1, col=2)
     most = max(2.0, *(max(values) for values in fractions.values()))
@@ -143,18 +155,28 @@ def score_coverage_interactive(
     return figure
 
 
-def _places(drawn: Scenes, step: int, fractions: Sequence[float]) -> list[dict[str, np.ndarray]]:
-    """Where samples, arrows, their heads, and upright lines from 0, one a mode, are after so many updates. Lines, with
-    gaps, move with an animation; bars do not."""
-    starts, ends = drawn.starts[step], drawn.ends[step]
+def _places(drawn: Scenes, step: int, kinds: int, fractions: Sequence[float]) -> list[dict[str, np.ndarray]]:
+    """Where samples, each kind of arrow, and upright lines from 0, one a mode, are after so many updates. Lines, with
+    gaps, move with an animation; bars and turned markers do not."""
+    (left, right), _ = drawn.behind.limits
     modes = np.arange(len(fractions))
     stems = np.stack([np.stack([modes, np.zeros(len(modes))], 1), np.stack([modes, fractions], 1)])
+    arrows = with_heads(drawn.starts[step], drawn.ends[step], HEAD * (right - left))
     return [
         on_screen.dots(drawn.samples[step]),
-        on_screen.joined(np.stack([starts, ends])),
-        on_screen.dots(ends),
+        *(on_screen.joined(part) for part in np.split(arrows, kinds, axis=1)),
         on_screen.joined(stems),
     ]
+
+
+def with_heads(starts: np.ndarray, ends: np.ndarray, size: float) -> np.ndarray:
+    """Arrows (A, 2) as lines of five places (5, A, 2): start, end, and a head of two strokes of `size`, half the
+    arrow's length at most."""
+    along = ends - starts
+    length = np.linalg.norm(along, axis=1, keepdims=True)
+    back = along / np.maximum(length, 1e-12) * np.minimum(size, length / 2)
+    across = 0.5 * np.stack([-back[:, 1], back[:, 0]], 1)
+    return np.stack([starts, ends, ends - back + across, ends, ends - back - across])
 
 
 # ---- fractions and gradients

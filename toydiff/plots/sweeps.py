@@ -153,7 +153,7 @@ def _heat_static(figure: "FigureBase", axes: "Axes", errors: Errors) -> None:
 
 
 def _heat_interactive(figure: "go.Figure", errors: Errors, col: int) -> None:
-    """The heat map in one panel, its legend above it and its colours beside it."""
+    """The heat map in one panel, its colours beside it."""
     low, high = errors.limits
     places, words = error_ticks(low, high)
     bar = {"title": {"text": ERROR_LABEL, "side": "right"}, "thickness": 18, "outlinewidth": 0}
@@ -171,7 +171,7 @@ def _heat_interactive(figure: "go.Figure", errors: Errors, col: int) -> None:
         (errors.guaranteed, style.INK, "solid", errors.guaranteed_name),
         (errors.accepted, ACCEPTED_COLOR, "dash", ACCEPTED_NAME),
     ):
-        named = {"name": name, "legendgroup": name, "legend": "legend2", "hoverinfo": "skip", "row": 1, "col": col}
+        named = {"name": name, "legendgroup": name, "hoverinfo": "skip", "row": 1, "col": col}
         halo, line = {"color": "white", "width": 5}, {"color": color, "width": 2, "dash": dash}
         figure.add_scatter(x=x, y=y, mode="lines", line=halo, showlegend=False, **named)
         figure.add_scatter(x=x, y=y, mode="lines", line=line, showlegend=True, **named)
@@ -180,8 +180,17 @@ def _heat_interactive(figure: "go.Figure", errors: Errors, col: int) -> None:
     ticks = {"tickvals": places, "ticktext": [on_screen.words(word) for word in words]}
     figure.update_xaxes(title_text=POINT_LABEL, range=errors.x_range, **ticks, **bare)
     figure.update_yaxes(title_text=style.SWEEP_LABEL, range=errors.y_range, **bare)
-    right = figure.get_subplot(1, col).xaxis.domain[1]
-    figure.update_layout(legend2=on_screen.ABOVE | {"x": right, "y": 1.01})
+    _name_regions(figure, errors, col)
+
+
+def _name_regions(figure: "go.Figure", errors: Errors, col: int) -> None:
+    """What the cells left of the two stairs are, in them: they are pale in any light."""
+    last, wide = len(errors.logs) - 1, errors.logs.shape[1]
+    note = {"showarrow": False, "font": {"color": "#111111"}, "row": 1, "col": col}
+    left = {"x": 0.02 * wide - 0.5, "xanchor": "left", "align": "left"}
+    figure.add_annotation(text="exact for certain", y=0.93 * last, **left, **note)
+    k = round(0.8 * last)
+    figure.add_annotation(text="as good as exact", x=errors.accepted[0][2 * k] - 0.5, y=k, xanchor="right", **note)
 
 
 # ---- the paths after some sweeps
@@ -330,7 +339,9 @@ def staircase_interactive(
     drawn = sweeps_of(path, background, exact, most, samples, set() if active is None else {active})
     errors = errors_of(path, exact, block)
     spacing = {"horizontal_spacing": 0.09, "column_widths": [0.42, 0.58]}
-    figure = on_screen.panels(1, 2, ["", ""], title, 680, **spacing)
+    walk = len(path.ts) - 1
+    head = f"{path.rounds} rounds instead of {walk}, {path.nfe / walk:.2g} times the calls"
+    figure = on_screen.panels(1, 2, ["", head], title, 680, **spacing)
     _heat_interactive(figure, errors, 2)
     low, high = errors.limits
     cells = colormaps[style.SWEEP_COLORS]((errors.logs - low) / (high - low))[..., :3]
@@ -373,8 +384,7 @@ def _frames(figure: "go.Figure", drawn: Sweeps, row: tuple[float, float], active
     figure.frames = frames
     on_screen.open_at(figure, active)
     on_screen.slider(figure, [str(sweep.k) for sweep in drawn.shown], "after sweep k = ", active)
-    middle = sum(figure.layout.xaxis.domain) / 2
-    figure.update_layout(legend=on_screen.ABOVE | {"x": middle, "xanchor": "center", "y": 1.01})
+    figure.update_layout(legend=on_screen.ABOVE | {"x": 0, "xanchor": "left", "y": 1.06})  # above the head
 
 
 # ---- samplers compared
