@@ -188,7 +188,7 @@ def more_digits() -> str:
         rows.append(
             [f"`{id_}`", str(steps), f"{now:.2f}", f"{times:g}", *(f"{e:.2f}" for e in over), f"{rate:.2f}", needs]
         )
-    head = "weights,steps,times the teacher's distance,target,excess at half,in the end,rate r,passes needed"
+    head = "weights,steps,times the teacher's distance,target,excess midway,in the end,rate r,if it went on so"
     return table(head.split(","), rows)
 
 

@@ -65,16 +65,52 @@ function save(Plotly, place, has) {
   return Plotly.downloadImage(figure, { format: "png", filename: file, width, height, scale: 3 });
 }
 
-function click(place, event, tell) {
-  if (event.target.closest(".modebar")) return;
-  const { xaxis, yaxis } = place.layout, box = place.querySelector(".nsewdrag").getBoundingClientRect(); // as it is seen
+// A place on the figure's first axes, as it is seen; nothing beside them.
+function spot(place, event) {
+  const { xaxis, yaxis } = place.layout, box = place.querySelector(".nsewdrag").getBoundingClientRect();
   const x = (event.clientX - box.left) / box.width, y = (box.bottom - event.clientY) / box.height;
   const at = (fraction, [low, high]) => low + fraction * (high - low);
-  if (x < 0 || y < 0 || x > 1 || y > 1) return;
-  // all recent ones, numbered: of several that come while the page is being made, Streamlit would tell the last
-  const [last] = place.clicks?.at(-1) ?? [0];
-  place.clicks = [...(place.clicks ?? []), [Math.max(Date.now(), last + 1), at(x, xaxis.range), at(y, yaxis.range), place.madeOf]].slice(-20);
-  tell("clicks", place.clicks);
+  return x < 0 || y < 0 || x > 1 || y > 1 ? undefined : [at(x, xaxis.range), at(y, yaxis.range)];
+}
+
+// All recent ones, numbered: of several that come while the page is being made, Streamlit would tell the last.
+function number(place, what, values, tell) {
+  const [last] = place[what]?.at(-1) ?? [0];
+  place[what] = [...(place[what] ?? []), [Math.max(Date.now(), last + 1), ...values, place.madeOf]].slice(-20);
+  tell(what, place[what]);
+}
+
+function click(place, event, tell) {
+  const at = !event.target.closest(".modebar") && !place.drew && spot(place, event);
+  if (at) number(place, "clicks", at, tell);
+}
+
+// A line that is drawn with the button held, or with a finger: its places, once it ends. A click is no line.
+function pen(place, tell) {
+  let line, seen;
+  place.style.touchAction = "none";
+  place.addEventListener("pointerdown", (event) => {
+    place.drew = false;
+    line = place.draws && !event.target.closest(".modebar") && spot(place, event) ? [] : undefined;
+    if (!line) return;
+    place.setPointerCapture(event.pointerId); // plotly lays a cover over the page
+    seen = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+    seen.setAttribute("class", "drawn");
+    place.querySelector(".main-svg").append(seen);
+  }, true);
+  place.addEventListener("pointermove", (event) => {
+    const at = line && spot(place, event);
+    if (!at) return;
+    line.push(at);
+    const corner = place.getBoundingClientRect();
+    seen.setAttribute("points", `${seen.getAttribute("points") ?? ""} ${event.clientX - corner.left},${event.clientY - corner.top}`);
+  }, true);
+  place.addEventListener("pointerup", () => {
+    seen?.remove();
+    place.drew = line?.length > 4;
+    if (place.drew) number(place, "strokes", [line], tell);
+    line = seen = undefined;
+  }, true);
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
@@ -175,6 +211,7 @@ function draw(Plotly, place) {
   place.save = () => save(Plotly, place, has);
   place.picture = () => picture(place, has);
   place.madeOf = has.madeOf;
+  place.draws = has.draws;
   return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
     .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames))
     .then(() => beside(Plotly, place))
@@ -236,6 +273,7 @@ function begin(Plotly, place, has, tell) {
   const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() && place.phone === PHONE.matches ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed, true); // before a box, which keeps arrows for itself
   if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
+  if (has.clicks) pen(place, tell);
   fitted.observe(place);
   return () => {
     document.removeEventListener("keydown", pressed, true);

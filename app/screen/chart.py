@@ -35,30 +35,37 @@ def show(
     title: str = "",
     keys: bool = False,
     on_click: Callable[[float, float, str], None] | None = None,
+    on_stroke: Callable[[list[tuple[float, float]], str], None] | None = None,
+    draws: bool = False,
     made_of: str = "",
 ) -> None:
     """Draw a figure, given as its JSON.
 
     alt: what a screen reader says. file, title: the name of the picture that is saved, and the claim above it. keys:
     whether keys move its slider. on_click(x, y, made_of) is called before the page is made again, with a place on the
-    figure's first axes, and with `made_of` as it was given when the figure that was clicked was made.
+    figure's first axes, and with `made_of` as it was given when the figure that was clicked was made. on_stroke(places,
+    made_of) likewise, for a line drawn with the button held or with a finger, where draws.
     """
     config = CONFIG
-    has = {"keys": keys, "clicks": on_click is not None, "file": file, "title": title, "madeOf": made_of}
+    has = {"keys": keys, "clicks": on_click is not None, "draws": draws, "file": file, "title": title}
     callbacks = {"on_turned_change": lambda: None}  # the page is made again, which is enough
     if on_click is not None:
         config = CONFIG | {"doubleClick": False}  # two quick clicks are two, and do not change the axes
-        callbacks["on_clicks_change"] = lambda: _clicked(key, on_click)
-    _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **callbacks)
+        callbacks["on_clicks_change"] = lambda: _told(key, "clicks", on_click)
+    if on_stroke is not None:
+        callbacks["on_strokes_change"] = lambda: _told(key, "strokes", on_stroke)
+    _chart(
+        key=key, data=_data(figure, has=has | {"madeOf": made_of}, config=config, alt=alt), height=height, **callbacks
+    )
 
 
-def _clicked(key: str, on_click: Callable[[float, float, str], None]) -> None:
-    """Call on_click for each new click."""
-    seen = st.session_state.get(f"{key}-seen", 0)
-    for number, x, y, made_of in st.session_state[key].clicks:
+def _told(key: str, what: str, then: Callable) -> None:
+    """Call `then` for each new click or stroke."""
+    seen = st.session_state.get(f"{key}-{what}-seen", 0)
+    for number, *values in getattr(st.session_state[key], what):
         if number > seen:
-            st.session_state[f"{key}-seen"] = number
-            on_click(x, y, made_of)
+            st.session_state[f"{key}-{what}-seen"] = number
+            then(*values)
 
 
 def fetch_ahead() -> None:

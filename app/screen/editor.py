@@ -9,9 +9,10 @@ from toydiff.plots.style import BLUE, GRID_COLOR
 
 from . import chart
 from .messages import line_of
-from .mixtures import COLUMNS, MOST, components_of, mixture_of, word_of
+from .mixtures import COLUMNS, MOST, components_of, fitted, mixture_of, word_of
 from .theme import is_dark
 
+ADD, TAKE, DRAW = USES = "a click adds a component", "takes one away", "a line draws the mixture"
 KEPT = 50
 """Mixtures made by clicks that are known, so that a click on an older plane finds its place."""
 
@@ -29,16 +30,7 @@ def popover(name: str) -> None:
         for said in (wrong, st.session_state.pop(f"{name}-said", None)):
             if said:
                 st.error(said)
-        adds = (
-            st.segmented_control(
-                "A click in the plane",
-                ("adds a component", "takes one away"),
-                default="adds a component",
-                key=f"{name}-click",
-                required=True,
-            )
-            == "adds a component"
-        )
+        use = st.segmented_control("In the plane", USES, default=USES[0], key=f"{name}-click", required=True)
         left, right = st.columns(2)
         with left:
             chart.show(
@@ -46,7 +38,9 @@ def popover(name: str) -> None:
                 key=f"{name}-plane",
                 alt="The components' means",
                 height=340,
-                on_click=lambda x, y, on: _clicked(name, adds, x, y, on),
+                on_click=lambda x, y, on: _clicked(name, use, x, y, on),
+                on_stroke=lambda places, on: _drawn(name, places, on),
+                draws=use == DRAW,
                 made_of=word,
             )
         columns = [list(column) for column in zip(*rows, strict=True)]
@@ -87,7 +81,7 @@ def _plane(rows: list) -> go.Figure:
     return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
-def _clicked(name: str, adds: bool, x: float, y: float, on: str) -> None:
+def _clicked(name: str, use: str, x: float, y: float, on: str) -> None:
     """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken away.
 
     The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that one.
@@ -96,12 +90,30 @@ def _clicked(name: str, adds: bool, x: float, y: float, on: str) -> None:
     made = made if on in made else [on]
     st.session_state[name] = made[-1]
     rows = _rows(made[-1])[0]
-    if adds:
+    if use == ADD:
         _take(name, [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])])
-    else:
+    elif use == TAKE:
         nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
         _take(name, [row for k, row in enumerate(rows) if k != nearest])
     st.session_state[f"{name}-made"] = [*made, st.session_state[name]][-KEPT:]
+
+
+def _drawn(name: str, places: list, on: str) -> None:
+    """A line drawn on a plane that shows the mixture `on`: a mixture is fitted to it, and to the lines that made `on`,
+    if lines did."""
+    word, before = st.session_state.get(f"{name}-lines", (None, []))
+    lines = [*(before if word == on else []), places]
+    _take(name, fitted([place for line in lines for place in evenly(line)]))
+    st.session_state[f"{name}-lines"] = st.session_state[name], lines
+
+
+def evenly(line: list, gap: float = 0.05, most: int = 200) -> list[tuple[float, float]]:
+    """Places of a line at equal distances, so that a slow hand is no heavier than a quick one."""
+    at = np.array(line)
+    gone = np.concatenate([[0.0], np.linalg.norm(np.diff(at, axis=0), axis=1).cumsum()])
+    n = min(max(int(gone[-1] / gap), 2), most)
+    along = np.linspace(0, gone[-1], n)
+    return [(float(np.interp(d, gone, at[:, 0])), float(np.interp(d, gone, at[:, 1]))) for d in along]
 
 
 def _edited(name: str, rows: list, table: str) -> None:

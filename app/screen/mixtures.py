@@ -6,6 +6,9 @@ The word is a ready-made name, `random:SEED`, or components `x,y,std,weight;x,y,
 import functools
 import math
 
+import numpy as np
+import sklearn.mixture
+
 from toydiff.mixtures import MIXTURES, GaussianMixture, mixture, random_mixture
 from toydiff.support.checks import unknown
 
@@ -16,6 +19,8 @@ LONGEST = 64 * MOST
 REACH, STDS, WEIGHTS = 20.0, (0.02, 10.0), (1e-3, 1e3)
 """Ranges of a component's place, width and weight: schedules and grids are made for data of about size 1."""
 COLUMNS = ("x", "y", "std", "weight")
+MOST_FITTED = 12
+"""Components at most of a mixture that is drawn."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -82,6 +87,21 @@ def check(rows: list) -> list[tuple[float, float, float, float]]:
             values.append(value)
         out.append(tuple(values))
     return out
+
+
+def fitted(places: list[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
+    """The components of the mixture of round Gaussians that places come from, by maximum likelihood.
+
+    There are as many as the Bayesian information criterion takes, `MOST_FITTED` at most.
+    """
+    found = [
+        sklearn.mixture.GaussianMixture(k, covariance_type="spherical", reg_covar=1e-3, random_state=0).fit(places)
+        for k in range(1, min(MOST_FITTED, len(places)) + 1)
+    ]
+    best = min(found, key=lambda fit: fit.bic(np.array(places)))
+    scale = best.weights_.max()
+    rows = zip(best.means_, best.covariances_, best.weights_, strict=True)
+    return [(*(round(float(v), 3) for v in (*mean, var**0.5, weight / scale)),) for mean, var, weight in rows]
 
 
 def word_of(rows: list) -> str:

@@ -751,14 +751,36 @@ def test_a_click_belongs_to_the_mixture_it_was_made_on(monkeypatch):
     monkeypatch.setattr(editor, "st", types.SimpleNamespace(session_state=state))
     for x in (1, 2, 3):
         state["mixture"] = "0,0,0.2,1"  # what the browser still sends
-        editor._clicked("mixture", True, x, 0, "0,0,0.2,1")
+        editor._clicked("mixture", editor.ADD, x, 0, "0,0,0.2,1")
     four = "0,0,0.2,1;1,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
     assert state["mixture"] == four
-    editor._clicked("mixture", False, 1, 0, four)
+    editor._clicked("mixture", editor.TAKE, 1, 0, four)
     assert state["mixture"] == "0,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
     state["mixture"] = "ring"
-    editor._clicked("mixture", False, 2, 0, "1,1,0.2,1;2,0,0.2,1")  # another mixture, chosen in between
+    editor._clicked("mixture", editor.TAKE, 2, 0, "1,1,0.2,1;2,0,0.2,1")  # another mixture, chosen in between
     assert state["mixture"] == "1,1,0.2,1"
+    editor._clicked("mixture", editor.DRAW, 2, 0, state["mixture"])
+    assert state["mixture"] == "1,1,0.2,1", "a click is no line"
+
+
+def test_a_drawn_line_becomes_a_mixture(monkeypatch):
+    """Its components lie along it, as dense as it is long, whatever the hand's speed; a second line joins it."""
+    editor, state = importlib.import_module("screen.editor"), {"mixture": "ring"}
+    monkeypatch.setattr(editor, "st", types.SimpleNamespace(session_state=state))
+    quick, slow = np.linspace(-2, 0, 5), np.linspace(0, 2, 200)
+    editor._drawn("mixture", [(x, 1.0) for x in (*quick, *slow)], "ring")
+    one = np.array(components_of(state["mixture"]))
+    weights = one[:, 3] / one[:, 3].sum()
+    assert np.allclose(one[:, 1], 1, atol=1e-3)
+    assert abs(weights @ one[:, 0]) < 0.05
+    assert weights @ (one[:, 0] ** 2 + one[:, 2] ** 2) == pytest.approx(4 / 3, rel=0.05)
+    editor._drawn("mixture", [(0.0, -1.0), (2.0, -1.0)], state["mixture"])
+    both = np.array(components_of(state["mixture"]))
+    below = both[both[:, 1] < 0]
+    assert below[:, 3].sum() / both[:, 3].sum() == pytest.approx(1 / 3, rel=0.1)
+    state["mixture"] = "moons"  # chosen in between: a line begins anew
+    editor._drawn("mixture", [(-1.0, 0.0), (1.0, 0.0)], "moons")
+    assert np.allclose(np.array(components_of(state["mixture"]))[:, 1], 0, atol=1e-3)
 
 
 # ---- live training

@@ -958,15 +958,33 @@ def test_a_mixture_is_edited_by_clicks(open_page):
     press(page, plane, 0, 0)
     until(page, "!decodeURIComponent(location.search).includes(';')")
     assert page.evaluate("decodeURIComponent(location.search)") == "?mixture=1.5,1.5,0.3,1"
+    page.get_by_text("a line draws the mixture").click()
+    settled(page)
+    page.mouse.move(*spot(plane, -2, -1))
+    page.mouse.down()
+    for x in np.linspace(-2, 2, 30):
+        page.mouse.move(*spot(plane, x, -1))
+    assert page.locator("polyline.drawn").count() == 1
+    page.mouse.up()
+    until(page, "decodeURIComponent(location.search).includes(';')")
+    settled(page)
+    drawn = page.evaluate("decodeURIComponent(location.search)").split("=")[1].split(";")
+    assert all(abs(float(part.split(",")[1]) + 1) < 0.05 for part in drawn)
+    assert page.locator("polyline.drawn").count() == 0
 
 
 def press(page, plane, x, y):
     """Click at a place of the plane."""
+    page.mouse.click(*spot(plane, x, y))
+
+
+def spot(plane, x, y):
+    """A place of the plane in the window's pixels."""
     place = """(e, at) => {
       const l = e._fullLayout, b = e.getBoundingClientRect();
       return [b.x + l.xaxis._offset + l.xaxis.d2p(at[0]), b.y + l.yaxis._offset + l.yaxis.d2p(at[1])];
     }"""
-    page.mouse.click(*plane.evaluate(place, [x, y]))
+    return plane.evaluate(place, [float(x), float(y)])
 
 
 def test_live_reflow_goes_on_when_something_else_is_pressed(open_page):

@@ -201,6 +201,9 @@ def test_questions_are_answered_by_the_board():
     good = [row for row in rows if row["distance"] <= choices.WITHIN * min(row["distance"] for row in rows)]
     assert cheap == min(good, key=lambda row: row["passes"])
     assert len(good) < len(rows)
+    ten_passes = made_up({("vsd", 1): [1.7, 1.7], ("dmd", 1): [1.6, 1.6]}, "digits", "the teacher's weights")
+    entry, _ = choices.cheapest("digits", board=ten_passes)
+    assert (entry["id"], entry["passes"]) == ("dmd", 10)
     with pytest.raises(ValueError, match="no student"):
         choices.cheapest("cats")
     assert choices.markdown(board).count("\n") == 1 + len(choices.QUESTIONS) + 1

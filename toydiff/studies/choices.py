@@ -13,6 +13,8 @@ FEW = 4
 """Steps, at most, of what counts as fast."""
 WITHIN = 1.5
 """How many times the best student's distance a cheap one may have."""
+SAME = 1.02
+"""Costs within this factor are the same."""
 
 
 def no_data(row: Mapping) -> bool:
@@ -60,30 +62,36 @@ def answers(board: Mapping) -> list[Answer]:
     return found
 
 
-def cheapest(problem: str, within: float = WITHIN) -> tuple[dict, list[dict]]:
-    """The bundled student of a problem ("ring", "digits") that cost least, among those that are good in few steps, and
-    all of them by rising cost: rows {id, steps, distance, floor, passes}.
+def cheapest(problem: str, within: float = WITHIN, board: Mapping | None = None) -> tuple[dict, list[dict]]:
+    """The student of a problem ("ring", "digits") that cost least, among those that are good in few steps, and all of
+    them by rising cost: rows {id, steps, distance, floor, passes}.
 
-    passes: what a student cost in all, pairs and the students that it began with included; the teacher is not counted.
-    Good is a distance, in four steps or fewer, within `within` times the best student's. A scoreboard cannot answer
-    this: there all cost the same. `ValueError` for a problem without weights.
+    The students are those bundled and, with a scoreboard, its entries. passes: what a student cost in all, pairs and
+    the students that it began with included; the teacher is not counted. Good is a distance, in four steps or fewer,
+    within `within` times the best student's. `ValueError` for a problem without weights.
     """
-    rows = []
+    few: dict[tuple[str, int], list[Mapping]] = {}
     for id_, recipe in RECIPES.items():
-        if not id_.startswith(f"{problem}-") or recipe.method in FRESH:
-            continue
-        about = weights.read_about(id_)
-        few = [row for row in about["rows"] if row["steps"] <= FEW]
-        if few:
-            best = min(few, key=lambda row: row["distance"])
-            kept = {key: best[key] for key in ("steps", "distance", "floor")}
-            rows.append({"id": id_, **kept, "passes": about["passes_in_all"]})
-    if not rows:
+        if id_.startswith(f"{problem}-") and recipe.method not in FRESH:
+            about = weights.read_about(id_)
+            few[id_, about["passes_in_all"]] = [row for row in about["rows"] if row["steps"] <= FEW]
+    if not few:
         raise ValueError(f"no student of {problem!r} is bundled")
+    for row in summary(board) if board else ():
+        if row["steps"] <= FEW and not from_nothing(row):
+            few.setdefault((row["method"], row["passes"]), []).append(row)
+    rows = []
+    for (id_, passes), found in few.items():
+        if found:
+            best = min(found, key=lambda row: row["distance"])
+            rows.append({"id": id_, **{key: best[key] for key in ("steps", "distance", "floor")}, "passes": passes})
     rows.sort(key=lambda row: row["passes"])
     # a distance below the floor is luck
-    best = max(min(row["distance"] for row in rows), rows[0]["floor"])
-    return next(row for row in rows if row["distance"] <= within * best), rows
+    limit = within * max(min(row["distance"] for row in rows), rows[0]["floor"])
+    good = [row for row in rows if row["distance"] <= limit]
+    # entries of a scoreboard cost the same but for a rest
+    least = [row for row in good if row["passes"] <= SAME * good[0]["passes"]]
+    return min(least, key=lambda row: row["distance"]), rows
 
 
 def markdown(board: Mapping) -> str:
@@ -94,9 +102,9 @@ def markdown(board: Mapping) -> str:
         row = answer.best
         distance = f"{row['distance'] / row['floor']:.2f} ± {row['distance_std'] / row['floor']:.2f}"
         lines.append(f"| {answer.question} | `{row['method']}` | {distance} | {_listed(answer.ties)} |")
-    cheap, _ = cheapest(name)
+    cheap, _ = cheapest(name, board=board)
     lines.append(
-        f"| cheapest to train, among bundled students within {WITHIN:g} times the best | `{cheap['id']}`, "
+        f"| cheapest to train, of these and the bundled students, within {WITHIN:g} times the best | `{cheap['id']}`, "
         f"{cheap['passes'] / 1e6:.2f} million passes | {cheap['distance'] / cheap['floor']:.2f} in "
         f"{plural(cheap['steps'], 'step')} | — |"
     )
