@@ -411,8 +411,8 @@ display(Markdown(choices.markdown(on_digits)))
 
 # %% [markdown]
 # **Roughly, and not at the top.** In one step `naive` leads on both, and what was made for many steps is last. In
-# four, SCT leads on the ring, LCM on digits; diffusion itself falls from near the best to 38 floors. In one step nobody
-# is near the floor on digits at this price: trained for longer, the best bundled student is at 2.3 (lesson 09).
+# four, SCT leads on the ring, LCM on digits; diffusion falls from near the best to 38 floors. In one step nobody
+# is near the floor on digits at this price: trained longer, the best student is at 2.3 (lesson 09).
 #
 # Data, network, price and guidance differ. Which of them moved a method, the boards cannot say.
 
