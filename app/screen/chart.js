@@ -80,37 +80,37 @@ function number(place, what, values, tell) {
   tell(what, place[what]);
 }
 
-function click(place, event, tell) {
-  const at = !event.target.closest(".modebar") && !place.drew && spot(place, event);
-  if (at) number(place, "clicks", at, tell);
-}
-
-// A line that is drawn with the button held, or with a finger: its places, once it ends. A click is no line.
+// A click, or a line that is drawn with the button held or with a finger: its places, once it ends. The browser's own click is lost where the figure is
+// drawn anew between the two halves of it.
 function pen(place, tell) {
-  let line, seen;
-  place.style.touchAction = "none";
+  let began, line, seen;
+  const end = () => {
+    seen?.remove();
+    began = line = seen = undefined;
+  };
   place.addEventListener("pointerdown", (event) => {
-    place.drew = false;
-    line = place.draws && !event.target.closest(".modebar") && spot(place, event) ? [] : undefined;
-    if (!line) return;
-    place.setPointerCapture(event.pointerId); // plotly lays a cover over the page
+    end();
+    began = !event.target.closest(".modebar") && spot(place, event) && event;
+    if (began) place.setPointerCapture(event.pointerId); // plotly lays a cover over the page
+    if (!began || !place.draws) return;
+    line = [];
     seen = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     seen.setAttribute("class", "drawn");
     place.querySelector(".main-svg").append(seen);
   }, true);
   place.addEventListener("pointermove", (event) => {
-    const at = line && spot(place, event);
+    const at = line && spot(place, event), corner = place.getBoundingClientRect();
     if (!at) return;
     line.push(at);
-    const corner = place.getBoundingClientRect();
     seen.setAttribute("points", `${seen.getAttribute("points") ?? ""} ${event.clientX - corner.left},${event.clientY - corner.top}`);
   }, true);
-  place.addEventListener("pointerup", () => {
-    seen?.remove();
-    place.drew = line?.length > 4;
-    if (place.drew) number(place, "strokes", [line], tell);
-    line = seen = undefined;
+  place.addEventListener("pointerup", (event) => {
+    const at = began && Math.hypot(event.clientX - began.clientX, event.clientY - began.clientY) < 6 && spot(place, event);
+    if (line?.length > 4) number(place, "strokes", [line], tell);
+    else if (at) number(place, "clicks", at, tell);
+    end();
   }, true);
+  place.addEventListener("pointercancel", end, true);
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
@@ -212,6 +212,7 @@ function draw(Plotly, place) {
   place.picture = () => picture(place, has);
   place.madeOf = has.madeOf;
   place.draws = has.draws;
+  place.style.touchAction = has.draws ? "none" : "";
   return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
     .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames))
     .then(() => beside(Plotly, place))
@@ -272,7 +273,6 @@ function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
   const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() && place.phone === PHONE.matches ? Plotly.Plots.resize(place) : draw(Plotly, place)));
   if (has.keys) document.addEventListener("keydown", pressed, true); // before a box, which keeps arrows for itself
-  if (has.clicks) place.addEventListener("click", (event) => click(place, event, tell));
   if (has.clicks) pen(place, tell);
   fitted.observe(place);
   return () => {
