@@ -86,7 +86,7 @@ LESSON = Lesson(
     id="clips",
     menu="Clips",
     icon=":material/movie:",
-    title="Image first, motion second: a clip in four calls, in any style",
+    title="Four calls make a clip; one makes a blur",
     equation=(
         r"\begin{aligned}\text{image: }&W+BA\;\leftarrow\;\text{LCM of frames}\\ "
         r"\text{motion: }&h+\mathrm{out}(\ldots)\;\leftarrow\;\text{LCM of clips}\end{aligned}"

@@ -190,7 +190,7 @@ LESSON = Lesson(
     id="stable-diffusion",
     menu="Stable Diffusion",
     icon=":material/image:",
-    title="A UNet is one more denoiser: the same solvers run on any checkpoint",
+    title="A UNet is one more denoiser: the same solvers run on it",
     equation=r"\hat\varepsilon=\varepsilon_\varnothing+g\,(\varepsilon_c-\varepsilon_\varnothing)",
     source=(
         "Latent diffusion, arXiv 2112.10752; guidance, arXiv 2207.12598. No safety checker and no watermark are "

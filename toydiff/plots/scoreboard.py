@@ -153,7 +153,12 @@ def scoreboard_interactive(
         name = on_screen.plain(row["method"]).replace("-", "-<br>")
         figure.add_annotation(text=f"best:<br>{name}", x=np.log10(row[cost]), **low)
     figure.add_hrect(
-        y0=max(1 - spread, y_range[0]), y1=1 + spread, fillcolor=style.CONTEXT_COLOR, opacity=0.35, line_width=0
+        y0=max(1 - spread, y_range[0]),
+        y1=1 + spread,
+        fillcolor=style.CONTEXT_COLOR,
+        opacity=0.35,
+        line_width=0,
+        layer="below",
     )
     floor = {"color": style.FLOOR_COLOR, "dash": "dash", "width": 1.5}
     figure.add_hline(y=1, line=floor, name="floor: true samples", showlegend=True)
