@@ -147,7 +147,7 @@ _RECIPES = [
         id="digits-progressive",
         method="progressive",
         teacher=GUIDED_ID,
-        changes={"first": 16, "last": 4, "updates": 3000} | _BAKED,
+        changes={"first": 16, "last": 4, "updates": 2100} | _BAKED,
         steps=(4,),
     ),
     WeightsRecipe(
@@ -211,14 +211,14 @@ _RECIPES = [
         id="digits-multistep-consistency",
         method="multistep-consistency",
         teacher=TEACHER_ID,
-        changes={"updates": 2400} | _BAKED,
+        changes={"updates": 1200} | _BAKED,
         steps=(4,),
     ),
     WeightsRecipe(
         id="digits-lcm",
         method="lcm",
         teacher=TEACHER_ID,
-        changes={"updates": 3000, "g_min": 1.0, "g_max": 3.0},
+        changes={"updates": 1200, "g_min": 1.0, "g_max": 3.0},
         guidance_scale=GUIDANCE,
     ),
     WeightsRecipe(
