@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -59,6 +60,18 @@ def test_what_was_cut_off_is_added_again(tmp_path, cut):
     assert store.places(np.array([3])) == [-1]
     filled(store, [3, 4])
     check(Store(tmp_path / "rows"), [1, 2, 3, 4])
+
+
+def test_what_was_removed_is_not_there(tmp_path):
+    """A run's folder, removed in a long session: what was encoded for it is encoded again."""
+    store = Store(tmp_path / "run" / "rows")
+    filled(store, [1, 2])
+    shutil.rmtree(tmp_path / "run")
+    assert store.places(np.array([1, 2])).tolist() == [-1, -1]
+    (tmp_path / "run").mkdir()
+    filled(store, [2, 3])
+    for one in (store, Store(tmp_path / "run" / "rows")):
+        check(one, [2, 3])
 
 
 def test_a_damaged_store_is_one_line(tmp_path):

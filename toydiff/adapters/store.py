@@ -77,7 +77,9 @@ class Store:
         return new
 
     def places(self, keys: np.ndarray) -> np.ndarray:
-        """Which rows have these keys, int64 (n,); -1 where there is none."""
+        """Which rows have these keys, int64 (n,); -1 where there is none, and for all where the file was removed."""
+        if len(self) and self._map is None and not self._files["rows"].exists():
+            self._keys, self._sorted, self._shapes = np.zeros(0, np.int64), None, {}
         if self._sorted is None:
             order = np.argsort(self._keys, kind="stable")
             self._sorted = self._keys[order], order
