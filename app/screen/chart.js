@@ -135,6 +135,7 @@ function fit({ layout }) {
   for (const slider of layout.sliders ?? []) slider.pad.t += below;
   for (const menu of layout.updatemenus ?? []) menu.pad.t += below;
   if (layout.sliders) layout.margin.b += below;
+  if (layout.legend?.yref === "container") layout.margin.t += 6; // its keys do not become smaller
   layout.dragmode = false;
 }
 
