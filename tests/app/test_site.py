@@ -554,6 +554,7 @@ class TestInABrowser:
         until(page, f"{plot}._fullData[2].selectedpoints[0] === 6")
         page.keyboard.press("Shift+Enter")
         until(page, f"{plot}._fullData[2].selectedpoints[0] === 5")
+        page.wait_for_timeout(500)  # two quick taps would be a double one
         place(*page.evaluate(DOT, {"figure": browser.FIGURE, "k": 5}))
         until(page, f"{seen}.length === 0")
         for name in ("density", "paths", "score"):
