@@ -48,7 +48,7 @@ def timed(action, wait) -> float:
 
 def seen(page, selector: str) -> None:
     """Wait for it, and check a hundred times a second: Playwright's own waits check twice a second."""
-    page.wait_for_function(SEEN.format(selector), polling=10)
+    page.wait_for_function(SEEN.format(selector.replace(":visible", "")), polling=10)  # :visible is Playwright's own
 
 
 def show(name: str, seconds: list[float], first: str = "") -> None:
