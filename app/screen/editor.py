@@ -13,6 +13,8 @@ from .mixtures import COLUMNS, MOST, components_of, fitted, mixture_of, word_of
 from .theme import is_dark
 
 ADD, TAKE, DRAW = USES = "a click adds a component", "takes one away", "a line draws the mixture"
+LINES = 8
+"""Lines, at most, that a drawn mixture is fitted to: the last ones."""
 KEPT = 50
 """Mixtures made by clicks that are known, so that a click on an older plane finds its place."""
 
@@ -102,7 +104,7 @@ def _drawn(name: str, places: list, on: str) -> None:
     """A line drawn on a plane that shows the mixture `on`: a mixture is fitted to it, and to the lines that made `on`,
     if lines did."""
     word, before = st.session_state.get(f"{name}-lines", (None, []))
-    lines = [*(before if word == on else []), places]
+    lines = [*(before if word == on else []), places][-LINES:]
     _take(name, fitted([place for line in lines for place in evenly(line)]))
     st.session_state[f"{name}-lines"] = st.session_state[name], lines
 

@@ -778,6 +778,10 @@ def test_a_drawn_line_becomes_a_mixture(monkeypatch):
     both = np.array(components_of(state["mixture"]))
     below = both[both[:, 1] < 0]
     assert below[:, 3].sum() / both[:, 3].sum() == pytest.approx(1 / 3, rel=0.1)
+    for k in range(editor.LINES + 2):  # the last lines count; a dot is a line, too
+        editor._drawn("mixture", [(-3.0, 2.0), (3.0, 2.0)] if k else [(0.0, -3.0)] * 5, state["mixture"])
+    assert "mixture-said" not in state
+    assert len(state["mixture-lines"][1]) == editor.LINES
     state["mixture"] = "moons"  # chosen in between: a line begins anew
     editor._drawn("mixture", [(-1.0, 0.0), (1.0, 0.0)], "moons")
     assert np.allclose(np.array(components_of(state["mixture"]))[:, 1], 0, atol=1e-3)
