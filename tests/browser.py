@@ -93,7 +93,8 @@ def serve(*command: str, port: int | None = None, base: str = "", **environment:
             raise RuntimeError("the server did not come up in a minute")
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it stopped, and what it said is the error
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -7,7 +7,7 @@ import pytest
 from boards import made_up, mean, standard
 from commands import run, written
 
-from toydiff import weights
+from toydiff import runs, weights
 from toydiff.catalog import METHODS
 from toydiff.studies import choices, headline, scoreboard
 from toydiff.studies.scoreboard import Plan
@@ -93,6 +93,30 @@ def test_a_cell_that_was_killed_goes_on_and_is_the_same(whole, tmp_path, monkeyp
     assert all(again[path] == trained[path] for path in trained if "pairs" in str(path))
 
 
+def test_a_teacher_of_ones_own(tmp_path, capsys):
+    own, out = tmp_path / "own", tmp_path / "board"
+    train = ("train", "diffusion", "--problem", "mixture:moons", "--out", own)
+    assert run(*train, "--updates", 20) == 0
+    words = ("scoreboard", "--methods", "cd", "--seeds", 1, "--budget", 5000, "--n", 50, "--steps", 1, "--out", out)
+    assert run(*words, "--problem", "mixture:moons", "--teacher", own) == 0
+    index = json.loads((out / scoreboard.RUNS / "cd-0" / "0-cd" / "run" / "run.json").read_text())
+    assert index["about"]["content"]["a teacher"] == runs.load(own).denoiser.content()
+    assert run(*words, "--problem", "mixture:moons") == 2
+    assert f"holds a scoreboard with teacher = {str(own)!r}, not None" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="a bundled scoreboard is of the bundled teacher"):
+        scoreboard.bundle(standard() | {"plan": standard()["plan"] | {"teacher": str(own)}}, tmp_path)
+    # its weights are others after more updates
+    shutil.rmtree(own)
+    assert run(*train, "--updates", 21) == 0
+    assert run(*words, "--problem", "mixture:moons", "--teacher", own) == 2
+    assert "holds a scoreboard with teacher_content" in capsys.readouterr().err
+    for teacher in (own, tmp_path / "none"):  # another problem's, and no run
+        assert run(*words[:-1], tmp_path / "other", "--teacher", teacher) == 2
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert "of the problem mixture:moons, not mixture:ring" in first
+    assert "unknown run or bundled weights" in second
+
+
 def test_a_verdict_counts_standard_errors():
     board = made_up(
         {("a", 1): [2.0, 2.2, 2.4], ("b", 1): [3.0, 3.2, 3.4], ("c", 1): [2.0, 2.2, 2.7], ("d", 1): [2.25, 2.25, 2.25]}
@@ -136,6 +160,7 @@ def test_the_decks_table_stands_beside_a_scoreboard():
     one, two = (row["distance"] / row["floor"] for row in of["rows"] if row["steps"] in (1, 2))
     longer = headline.markdown(made_up(full | {("instaflow", 1): [200.0, 201.0, 202.0]}, "digits"))
     assert f"does not | [longer training: {one:.1f} < {two:.1f} floors" in longer
+    assert "a teacher twice as wide |" in headline.markdown(made_up(full, "mixture:moons"))  # whose teacher is exact
     with pytest.raises(ValueError, match="the scoreboard has no rectified-flow"):
         headline.verdicts(made_up({("ect", 1): [1.0, 2.0]}))
 

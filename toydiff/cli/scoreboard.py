@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     from ..studies import headline, scoreboard
 
     if args.merge:
-        for name in ("problem", "methods", "seeds", "budget", "steps", "n", "shard", "jobs"):
+        for name in ("problem", "methods", "seeds", "budget", "steps", "n", "teacher", "shard", "jobs"):
             if getattr(args, name) is not None:
                 raise ValueError(f"--merge takes all from the plan in --out, and no --{name}")
         board = scoreboard.merge(args.out)
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
             args.budget or 0,
             tuple(args.steps or scoreboard.STEPS),
             args.n or 0,
+            args.teacher,
         )
         shard = args.shard or (1, 1)
         try:
@@ -85,6 +86,11 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--n", metavar="N", type=whole(1, 10**6), help="samples of a measurement (default: the problem's)"
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="RUN",
+        help="a run's folder, or an id of `toydiff zoo` (default: the bundled teacher, or a mixture's exact one)",
     )
     parser.add_argument("--jobs", metavar="N", type=whole(1, 1024), help="processes at a time (default: 1)")
     parser.add_argument("--shard", metavar="i/m", type=_shard, help="run every m-th cell only, from the i-th on")

@@ -158,8 +158,9 @@ def settled(board: Mapping) -> dict[Row, bool]:
 
 def wanted(board: Mapping) -> str:
     """What the rows of the wider network would need: a teacher of their own, as long as the bundled one was trained."""
-    about = weights.read_about(TEACHERS[board["plan"]["problem"]])
-    return f"a teacher twice as wide, {about['passes']:,} passes of four times the cost"
+    teacher = TEACHERS.get(board["plan"]["problem"])
+    long = f", {weights.read_about(teacher)['passes']:,} passes of four times the cost" if teacher else ""
+    return f"a teacher twice as wide{long}"
 
 
 def markdown(board: Mapping) -> str:

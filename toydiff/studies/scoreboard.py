@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import runs, weights
 from ..catalog import METHODS
-from ..denoisers import LambdaDenoiser
+from ..denoisers import Denoiser, LambdaDenoiser
 from ..distill.progressive import stages
 from ..plots import static
 from ..problems import Problem, problem
@@ -82,6 +82,8 @@ class Plan:
     steps: tuple[int, ...] = STEPS
     n: int = 0
     """The samples of a measurement; 0 is the problem's own number."""
+    teacher: str | None = None
+    """A run's folder or the id of bundled weights; None is the bundled teacher, or a problem's own exact one."""
 
     def __post_init__(self) -> None:
         for chain in self.methods:
@@ -115,6 +117,12 @@ class Plan:
     def guidance_scale(self) -> float:
         """The teacher's."""
         return GUIDANCE[self.opened.scale] if self.opened.conditional else 1.0
+
+    @property
+    def teaches(self) -> tuple[str, Denoiser]:
+        """The teacher's name in files, and the teacher. `ValueError` for one that is missing or of another problem."""
+        name, model = runs.teacher_of(self.opened, self.teacher or TEACHERS.get(self.problem))
+        return name, runs.of_vectors(model, "scoreboards are")
 
     def cells(self) -> list[tuple[str, int]]:
         """(method, seed) of all cells, in order."""
@@ -204,8 +212,7 @@ def _train_stage(
 ) -> tuple[runs.Model, int]:
     """One training of a cell, and the passes that it cost. before: the result of the last one."""
     on, card = plan.opened, METHODS[method]
-    own = weights.load_model(TEACHERS[plan.problem]) if plan.problem in TEACHERS else on.teacher
-    assert own is not None  # a mixture has an exact one
+    name, own = plan.teaches
     teaches = before is not None and method == "instaflow"  # its pairs are of the flow, which it begins with
     teacher = before.denoiser if before is not None and teaches else own
     start = None if method in FRESH else teacher if before is None else before.denoiser
@@ -222,7 +229,7 @@ def _train_stage(
             runs.of_vectors(teacher, "pairs are"),
             recipe,
             folder / "pairs",
-            teacher_name=f"what {method} begins with" if teaches else TEACHERS.get(plan.problem, "the exact one"),
+            teacher_name=f"what {method} begins with" if teaches else name,
         )
     given: dict[str, Any] = {
         "seed": seed,
@@ -298,6 +305,8 @@ def read_cell(folder: Path, method: str, seed: int) -> dict | None:
 def keep_plan(plan: Plan, folder: Path) -> None:
     """Write the plan into a folder. `ValueError` where there is another one."""
     wanted = {"format": FORMAT, "version": VERSION, **json_of(plan)}
+    if plan.teacher is not None:  # its weights are others once it is trained on
+        wanted["teacher_content"] = plan.teaches[1].content()
     file = folder / PLAN
     if file.exists():
         found = read_index(file, FORMAT, "plan of a scoreboard", ("problem",))
@@ -331,6 +340,7 @@ def planned(folder: Path | str) -> Plan:
         found["budget"],
         tuple(found["steps"]),
         found["n"],
+        found.get("teacher"),
     )
 
 
@@ -364,9 +374,12 @@ def merge(folder: Path | str) -> dict:
 def bundle(board: Mapping, into: Path | str = BUNDLED) -> Path:
     """Put a merged scoreboard beside those that come with the library, and return its file.
 
-    `ValueError` where it lacks a method or a number of steps of the standard one, or has fewer than three seeds.
+    `ValueError` where it lacks a method or a number of steps of the standard one, has fewer than three seeds, or has a
+    teacher of one's own.
     """
     plan = board["plan"]
+    if plan.get("teacher") is not None:
+        raise ValueError(f"a bundled scoreboard is of the bundled teacher, and this one is of {plan['teacher']!r}")
     if lacking := [*(set(standard()) - set(plan["methods"])), *map(str, set(STEPS) - set(plan["steps"]))]:
         raise ValueError(f"a bundled scoreboard has all methods and steps, and this one lacks {', '.join(lacking)}")
     if plan["seeds"] < LEAST_SEEDS:
