@@ -82,13 +82,14 @@ function number(place, what, values, tell) {
 
 // A click, or a line that is drawn with the button held or with a finger: its places, once it ends. The browser's own click is lost where the figure is
 // drawn anew between the two halves of it.
-function pen(place, tell) {
+function pen(place, tell, signal) {
+  const on = (what, then) => place.addEventListener(what, then, { capture: true, signal });
   let began, line, seen;
   const end = () => {
     seen?.remove();
     began = line = seen = undefined;
   };
-  place.addEventListener("pointerdown", (event) => {
+  on("pointerdown", (event) => {
     end();
     began = !event.target.closest(".modebar") && spot(place, event) && event;
     if (began) place.setPointerCapture(event.pointerId); // plotly lays a cover over the page
@@ -97,20 +98,20 @@ function pen(place, tell) {
     seen = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     seen.setAttribute("class", "drawn");
     place.querySelector(".main-svg").append(seen);
-  }, true);
-  place.addEventListener("pointermove", (event) => {
+  });
+  on("pointermove", (event) => {
     const at = line && spot(place, event), corner = place.getBoundingClientRect();
     if (!at) return;
     line.push(at);
     seen.setAttribute("points", `${seen.getAttribute("points") ?? ""} ${event.clientX - corner.left},${event.clientY - corner.top}`);
-  }, true);
-  place.addEventListener("pointerup", (event) => {
+  });
+  on("pointerup", (event) => {
     const at = began && Math.hypot(event.clientX - began.clientX, event.clientY - began.clientY) < 6 && spot(place, event);
     if (line?.length > 4) number(place, "strokes", [line], tell);
     else if (at) number(place, "clicks", at, tell);
     end();
-  }, true);
-  place.addEventListener("pointercancel", end, true);
+  });
+  on("pointercancel", end);
 }
 
 // A wide screen is looked at from farther away: there letters, dots and lines are as much larger as the page's are, and so is the room for letters.
@@ -272,12 +273,13 @@ function beside(Plotly, place) {
 
 function begin(Plotly, place, has, tell) {
   const pressed = (event) => keys(Plotly, place, event);
+  const gone = new AbortController();
   const fitted = new ResizeObserver(() => place.layout && (place.scale === scale() && place.phone === PHONE.matches ? Plotly.Plots.resize(place) : draw(Plotly, place)));
-  if (has.keys) document.addEventListener("keydown", pressed, true); // before a box, which keeps arrows for itself
-  if (has.clicks) pen(place, tell);
+  if (has.keys) document.addEventListener("keydown", pressed, { capture: true, signal: gone.signal }); // before a box, which keeps arrows for itself
+  if (has.clicks) pen(place, tell, gone.signal);
   fitted.observe(place);
   return () => {
-    document.removeEventListener("keydown", pressed, true);
+    gone.abort();
     fitted.disconnect();
     Plotly.purge(place);
   };

@@ -43,8 +43,9 @@ def show(
 
     alt: what a screen reader says. file, title: the name of the picture that is saved, and the claim above it. keys:
     whether keys move its slider. on_click(x, y, made_of) is called before the page is made again, with a place on the
-    figure's first axes, and with `made_of` as it was given when the figure that was clicked was made. on_stroke(places,
-    made_of) likewise, for a line drawn with the button held or with a finger, where draws.
+    figure's first axes, and with `made_of` as it was given when the figure that was clicked was made; it leaves
+    `st.session_state` alone (see `_told`). on_stroke(places, made_of) likewise, for a line drawn with the button held
+    or with a finger, where draws.
     """
     config = CONFIG
     has = {"keys": keys, "clicks": on_click is not None, "draws": draws, "file": file, "title": title}
@@ -54,17 +55,24 @@ def show(
         callbacks["on_clicks_change"] = lambda: _told(key, "clicks", on_click)
     if on_stroke is not None:
         callbacks["on_strokes_change"] = lambda: _told(key, "strokes", on_stroke)
-    _chart(
+    state = _chart(
         key=key, data=_data(figure, has=has | {"madeOf": made_of}, config=config, alt=alt), height=height, **callbacks
     )
+    # what the browser told a server that was here before is not new
+    before = {what: values[-1][0] for what in ("clicks", "strokes") if (values := getattr(state, what, None))}
+    st.session_state.setdefault(f"{key}-seen", before)
 
 
 def _told(key: str, what: str, then: Callable) -> None:
-    """Call `then` for each new click or stroke."""
-    seen = st.session_state.get(f"{key}-{what}-seen", 0)
-    for number, *values in getattr(st.session_state[key], what):
-        if number > seen:
-            st.session_state[f"{key}-{what}-seen"] = number
+    """Call `then` for each new click or stroke.
+
+    Streamlit may end this, for the run of a later click, wherever `st.session_state` is read or written: nothing has
+    changed by then, and the later one brings this one with it.
+    """
+    seen, all_ = st.session_state.setdefault(f"{key}-seen", {}), getattr(st.session_state[key], what)
+    for number, *values in all_:
+        if number > seen.get(what, 0):
+            seen[what] = number
             then(*values)
 
 

@@ -29,6 +29,9 @@ class Control:
         """Draw it, with the value that `st.session_state[key]` holds; what is chosen now."""
         raise NotImplementedError
 
+    def take_over(self, key: str) -> None:
+        """Set `st.session_state[key]` to what something else on the page chose, before the page reads it."""
+
     @property
     def shown(self) -> bool:
         """Whether a page shows it; otherwise only a link sets it."""
@@ -186,6 +189,9 @@ class Mixture(Control):
     label: str = "Mixture"
     default: str = "ring"
     help: str | None = "A ready-made mixture, `random:7`, or your own: press *edit*, or type `x,y,std,weight;…`"
+
+    def take_over(self, key: str) -> None:
+        editor.take_over(key)
 
     def widget(self, key: str) -> str:
         left, right = st.columns([1.7, 1], vertical_alignment="bottom", gap="small")

@@ -1,5 +1,7 @@
 """Editing a mixture without dragging: a table of its components, and a plane where a click adds or removes one."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
@@ -19,6 +21,36 @@ KEPT = 50
 """Mixtures made by clicks that are known, so that a click on an older plane finds its place."""
 
 
+@dataclass
+class Edits:
+    """What the editor makes of a mixture, until its control takes it over.
+
+    Streamlit may end a callback wherever it reads or writes `st.session_state`, when another click comes. So callbacks
+    change this alone, which is all or nothing.
+    """
+
+    made: list[str]
+    """Mixtures made by clicks, the newest last: a click on an older plane finds its place."""
+    due: bool = False
+    """Whether the control has still to take the newest."""
+    said: str | None = None
+    """What is wrong with the last edit."""
+    drawn: tuple[str, list] = ("", [])
+    """The mixture that lines made, and the lines."""
+
+
+def _key(name: str) -> str:
+    return f"{name}-edits"
+
+
+def take_over(name: str) -> None:
+    """Before the control is drawn: it takes what callbacks made."""
+    edits = st.session_state.get(_key(name))
+    if edits is not None and edits.due:
+        st.session_state[name] = edits.made[-1]
+        edits.due = False
+
+
 def popover(name: str) -> None:
     """A button that opens the editor of the mixture in `st.session_state[name]`."""
     opened = st.popover("edit", width="stretch", key=f"{name}-edit", on_change="rerun")
@@ -26,12 +58,14 @@ def popover(name: str) -> None:
         return
     with opened:
         word = st.session_state[name]
-        if word not in st.session_state.get(f"{name}-made", [])[-1:]:  # made otherwise: clicks begin anew
-            st.session_state[f"{name}-made"] = [word]
+        edits = st.session_state.setdefault(_key(name), Edits([word]))
+        if word != edits.made[-1]:  # made otherwise: clicks begin anew
+            edits.made = [word]
         rows, wrong = _rows(word)
-        for said in (wrong, st.session_state.pop(f"{name}-said", None)):
+        for said in (wrong, edits.said):
             if said:
                 st.error(said)
+        edits.said = None
         use = st.segmented_control("In the plane", USES, default=USES[0], key=f"{name}-click", required=True)
         left, right = st.columns(2)
         with left:
@@ -40,8 +74,8 @@ def popover(name: str) -> None:
                 key=f"{name}-plane",
                 alt="The components' means",
                 height=340,
-                on_click=lambda x, y, on: _clicked(name, use, x, y, on),
-                on_stroke=lambda places, on: _drawn(name, places, on),
+                on_click=lambda x, y, on: _clicked(edits, use, x, y, on),
+                on_stroke=lambda places, on: _drawn(edits, places, on),
                 draws=use == DRAW,
                 made_of=word,
             )
@@ -54,7 +88,7 @@ def popover(name: str) -> None:
             hide_index=True,
             key=table,
             height=340,
-            on_change=lambda: _edited(name, rows, table),
+            on_change=lambda: _edited(edits, rows, st.session_state[table]),
         )
         st.caption(
             f"Up to {MOST} round Gaussians; weights are relative. Those of a ready-made mixture start with the mean "
@@ -83,30 +117,27 @@ def _plane(rows: list) -> go.Figure:
     return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
-def _clicked(name: str, use: str, x: float, y: float, on: str) -> None:
+def _clicked(edits: Edits, use: str, x: float, y: float, on: str) -> None:
     """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken away.
 
     The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that one.
     """
-    made = st.session_state.get(f"{name}-made", [])
-    made = made if on in made else [on]
-    st.session_state[name] = made[-1]
+    made = edits.made if on in edits.made else [on]
     rows = _rows(made[-1])[0]
     if use == ADD:
-        _take(name, [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])])
+        _take(edits, [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])], made)
     elif use == TAKE:
         nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
-        _take(name, [row for k, row in enumerate(rows) if k != nearest])
-    st.session_state[f"{name}-made"] = [*made, st.session_state[name]][-KEPT:]
+        _take(edits, [row for k, row in enumerate(rows) if k != nearest], made)
 
 
-def _drawn(name: str, places: list, on: str) -> None:
+def _drawn(edits: Edits, places: list, on: str) -> None:
     """A line drawn on a plane that shows the mixture `on`: a mixture is fitted to it, and to the lines that made `on`,
     if lines did."""
-    word, before = st.session_state.get(f"{name}-lines", (None, []))
+    word, before = edits.drawn
     lines = [*(before if word == on else []), places][-LINES:]
-    _take(name, fitted([place for line in lines for place in evenly(line)]))
-    st.session_state[f"{name}-lines"] = st.session_state[name], lines
+    _take(edits, fitted([place for line in lines for place in evenly(line)]))
+    edits.drawn = edits.made[-1], lines
 
 
 def evenly(line: list, gap: float = 0.05, most: int = 200) -> list[tuple[float, float]]:
@@ -118,8 +149,7 @@ def evenly(line: list, gap: float = 0.05, most: int = 200) -> list[tuple[float, 
     return [(float(np.interp(d, gone, at[:, 0])), float(np.interp(d, gone, at[:, 1]))) for d in along]
 
 
-def _edited(name: str, rows: list, table: str) -> None:
-    change = st.session_state[table]
+def _edited(edits: Edits, rows: list, change: dict) -> None:
     new = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     for k, cells in change["edited_rows"].items():
         new[int(k)].update(cells)
@@ -128,15 +158,15 @@ def _edited(name: str, rows: list, table: str) -> None:
     added = [usual | {key: value for key, value in row.items() if value is not None} for row in change["added_rows"]]
     # a row that is still being filled in is not yet a component
     new += [row for row in added if row["x"] is not None and row["y"] is not None]
-    _take(name, [tuple(row[column] for column in COLUMNS) for row in new])
+    _take(edits, [tuple(row[column] for column in COLUMNS) for row in new])
 
 
-def _take(name: str, rows: list) -> None:
-    """The edited rows become the mixture, or a message says why not."""
+def _take(edits: Edits, rows: list, before: list[str] | None = None) -> None:
+    """The edited rows become the mixture, made of those before, or a message says why not."""
     try:
         word = word_of(rows)
         mixture_of(word)
     except ValueError as error:
-        st.session_state[f"{name}-said"] = line_of(error)
+        edits.said = line_of(error)
     else:
-        st.session_state[name] = word
+        edits.made, edits.due = [*(before or []), word][-KEPT:], True

@@ -35,6 +35,8 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
     memory = st.session_state.setdefault(
         f"{page}-link", {"written": None, "stale": (), "at": 0.0, "values": None, "said": [], "opened": False}
     )
+    for control in controls:
+        control.take_over(key_of(page, control))
     requested = {name: st.query_params.get_all(name) for name in st.query_params}
     if memory["written"] is None and (told := _told(page, controls)):
         memory["written"] = requested

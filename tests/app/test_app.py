@@ -2,6 +2,7 @@
 and many sessions at once.
 """
 
+import collections
 import dataclasses
 import importlib
 import json
@@ -719,72 +720,117 @@ def test_words_of_mixtures():
 # ---- the editor
 
 
-def test_the_editor_takes_and_refuses(monkeypatch):
+def test_the_editor_takes_and_refuses():
     editor = importlib.import_module("screen.editor")
 
     def take(change, rows):
-        state = {"table": change}
-        with monkeypatch.context() as patched:
-            patched.setattr(editor, "st", types.SimpleNamespace(session_state=state))
-            editor._edited("mixture", rows, "table")
-        return state
+        edits = editor.Edits(["ring"])
+        editor._edited(edits, rows, change)
+        assert edits.due == (edits.said is None)
+        return edits
 
     rows = [(0.0, 0.0, 0.2, 1.0), (1.0, 1.0, 0.3, 2.0)]
     none = {"edited_rows": {}, "deleted_rows": [], "added_rows": []}
-    assert take(none | {"edited_rows": {0: {"x": 3.0}}}, rows)["mixture"] == "3,0,0.2,1;1,1,0.3,2"
-    assert take(none | {"deleted_rows": [0]}, rows)["mixture"] == "1,1,0.3,2"
-    assert take(none | {"added_rows": [{"x": 2.0, "y": -1.0}]}, rows)["mixture"].endswith(";2,-1,0.3,2")
-    assert take(none | {"added_rows": [{"x": 2.0}]}, rows)["mixture"] == word_of(rows)  # still being filled in
+    assert take(none | {"edited_rows": {0: {"x": 3.0}}}, rows).made == ["3,0,0.2,1;1,1,0.3,2"]
+    assert take(none | {"deleted_rows": [0]}, rows).made == ["1,1,0.3,2"]
+    assert take(none | {"added_rows": [{"x": 2.0, "y": -1.0}]}, rows).made[0].endswith(";2,-1,0.3,2")
+    assert take(none | {"added_rows": [{"x": 2.0}]}, rows).made == [word_of(rows)]  # still being filled in
     for change, message in (
         (none | {"edited_rows": {1: {"std": -1.0}}}, "std of component 2"),
         (none | {"edited_rows": {0: {"x": None}}}, "x of component 1 is a number from -20 to 20, got nothing"),
         (none | {"deleted_rows": [0, 1]}, f"1 to {MOST} components, got 0"),
     ):
-        state = take(change, rows)
-        assert "mixture" not in state
-        assert message in state["mixture-said"].replace("\\", "")
+        edits = take(change, rows)
+        assert edits.made == ["ring"]
+        assert message in edits.said.replace("\\", "")
 
 
-def test_a_click_belongs_to_the_mixture_it_was_made_on(monkeypatch):
+def test_a_click_belongs_to_the_mixture_it_was_made_on():
     """Three clicks in a row on the same plane, however late they arrive, and one on the plane that they made."""
-    editor, state = importlib.import_module("screen.editor"), {"mixture": "0,0,0.2,1"}
-    monkeypatch.setattr(editor, "st", types.SimpleNamespace(session_state=state))
+    editor = importlib.import_module("screen.editor")
+    edits = editor.Edits(["0,0,0.2,1"])
     for x in (1, 2, 3):
-        state["mixture"] = "0,0,0.2,1"  # what the browser still sends
-        editor._clicked("mixture", editor.ADD, x, 0, "0,0,0.2,1")
+        editor._clicked(edits, editor.ADD, x, 0, "0,0,0.2,1")
     four = "0,0,0.2,1;1,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
-    assert state["mixture"] == four
-    editor._clicked("mixture", editor.TAKE, 1, 0, four)
-    assert state["mixture"] == "0,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
-    state["mixture"] = "ring"
-    editor._clicked("mixture", editor.TAKE, 2, 0, "1,1,0.2,1;2,0,0.2,1")  # another mixture, chosen in between
-    assert state["mixture"] == "1,1,0.2,1"
-    editor._clicked("mixture", editor.DRAW, 2, 0, state["mixture"])
-    assert state["mixture"] == "1,1,0.2,1", "a click is no line"
+    assert edits.made[-1] == four
+    editor._clicked(edits, editor.TAKE, 1, 0, four)
+    assert edits.made[-1] == "0,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
+    edits = editor.Edits(["ring"])  # another mixture, chosen in between
+    editor._clicked(edits, editor.TAKE, 2, 0, "1,1,0.2,1;2,0,0.2,1")
+    assert edits.made[-1] == "1,1,0.2,1"
+    editor._clicked(edits, editor.DRAW, 2, 0, "1,1,0.2,1")
+    assert edits.made[-1] == "1,1,0.2,1", "a click is no line"
 
 
-def test_a_drawn_line_becomes_a_mixture(monkeypatch):
+class Interrupted(collections.UserDict):
+    """A session's state in which the next run begins at the access that is the `at`-th from now."""
+
+    at = None
+
+    def _access(self):
+        if self.at is not None:
+            self.at -= 1
+            if self.at < 0:
+                raise InterruptedError
+
+    def __getitem__(self, key):
+        self._access()
+        return super().__getitem__(key)
+
+    def __setitem__(self, key, value):
+        self._access()
+        super().__setitem__(key, value)
+
+
+def test_no_click_is_lost_where_the_next_run_begins_in_the_midst_of_it(monkeypatch):
+    """The control has all clicks in the end, wherever the runs that told of the first two were ended."""
+    editor, chart = (importlib.import_module(f"screen.{name}") for name in ("editor", "chart"))
+    first, ends = "0,0,0.2,1", 0
+    for at in range(5):
+        edits, told = editor.Edits([first]), types.SimpleNamespace(clicks=[])
+        state = Interrupted({"mixture": first, "mixture-edits": edits, "plane": told, "plane-seen": {}})
+        for module in (editor, chart):
+            monkeypatch.setattr(module, "st", types.SimpleNamespace(session_state=state))
+
+        def add(x, y, on, edits=edits):
+            editor._clicked(edits, editor.ADD, x, y, on)
+
+        for k in (1, 2, 3):
+            state.at = None
+            state["mixture"] = first  # what the browser still sends
+            told.clicks.append([k, k, 0, first])
+            state.at = at if k < 3 else None
+            try:
+                chart._told("plane", "clicks", add)
+                editor.take_over("mixture")
+            except InterruptedError:
+                ends += 1
+        assert state["mixture"] == "0,0,0.2,1;1,0,0.2,1;2,0,0.2,1;3,0,0.2,1", at
+    assert ends == 8  # each of the four accesses, twice
+
+
+def test_a_drawn_line_becomes_a_mixture():
     """Its components lie along it, as dense as it is long, whatever the hand's speed; a second line joins it."""
-    editor, state = importlib.import_module("screen.editor"), {"mixture": "ring"}
-    monkeypatch.setattr(editor, "st", types.SimpleNamespace(session_state=state))
+    editor = importlib.import_module("screen.editor")
+    edits = editor.Edits(["ring"])
     quick, slow = np.linspace(-2, 0, 5), np.linspace(0, 2, 200)
-    editor._drawn("mixture", [(x, 1.0) for x in (*quick, *slow)], "ring")
-    one = np.array(components_of(state["mixture"]))
+    editor._drawn(edits, [(x, 1.0) for x in (*quick, *slow)], "ring")
+    one = np.array(components_of(edits.made[-1]))
     weights = one[:, 3] / one[:, 3].sum()
     assert np.allclose(one[:, 1], 1, atol=1e-3)
     assert abs(weights @ one[:, 0]) < 0.05
     assert weights @ (one[:, 0] ** 2 + one[:, 2] ** 2) == pytest.approx(4 / 3, rel=0.05)
-    editor._drawn("mixture", [(0.0, -1.0), (2.0, -1.0)], state["mixture"])
-    both = np.array(components_of(state["mixture"]))
+    editor._drawn(edits, [(0.0, -1.0), (2.0, -1.0)], edits.made[-1])
+    both = np.array(components_of(edits.made[-1]))
     below = both[both[:, 1] < 0]
     assert below[:, 3].sum() / both[:, 3].sum() == pytest.approx(1 / 3, rel=0.1)
     for k in range(editor.LINES + 2):  # the last lines count; a dot is a line, too
-        editor._drawn("mixture", [(-3.0, 2.0), (3.0, 2.0)] if k else [(0.0, -3.0)] * 5, state["mixture"])
-    assert "mixture-said" not in state
-    assert len(state["mixture-lines"][1]) == editor.LINES
-    state["mixture"] = "moons"  # chosen in between: a line begins anew
-    editor._drawn("mixture", [(-1.0, 0.0), (1.0, 0.0)], "moons")
-    assert np.allclose(np.array(components_of(state["mixture"]))[:, 1], 0, atol=1e-3)
+        editor._drawn(edits, [(-3.0, 2.0), (3.0, 2.0)] if k else [(0.0, -3.0)] * 5, edits.made[-1])
+    assert edits.said is None
+    assert len(edits.drawn[1]) == editor.LINES
+    # another mixture, chosen in between: a line begins anew
+    editor._drawn(edits, [(-1.0, 0.0), (1.0, 0.0)], "moons")
+    assert np.allclose(np.array(components_of(edits.made[-1]))[:, 1], 0, atol=1e-3)
 
 
 # ---- live training

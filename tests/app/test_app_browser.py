@@ -959,6 +959,7 @@ def test_a_mixture_is_edited_by_clicks(open_page):
     until(page, "!decodeURIComponent(location.search).includes(';')")
     assert page.evaluate("decodeURIComponent(location.search)") == "?mixture=1.5,1.5,0.3,1"
     page.get_by_text("a line draws the mixture").click()
+    until(page, "document.querySelector('[data-testid=stPopoverBody] .js-plotly-plot').draws")
     settled(page)
     page.mouse.move(*spot(plane, -2, -1))
     page.mouse.down()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import runs, weights
+from .. import runs
 from ..catalog import METHODS
 from ..denoisers import Denoiser, LambdaDenoiser
 from ..distill.progressive import stages
