@@ -5,7 +5,9 @@ Streamlit's own chart is made anew, three times over, at each change of its figu
 
 import functools
 import json
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import streamlit as st
@@ -59,21 +61,30 @@ def show(
         key=key, data=_data(figure, has=has | {"madeOf": made_of}, config=config, alt=alt), height=height, **callbacks
     )
     # what the browser told a server that was here before is not new
-    before = {what: values[-1][0] for what in ("clicks", "strokes") if (values := getattr(state, what, None))}
-    st.session_state.setdefault(f"{key}-seen", before)
+    last = {what: values[-1][0] for what in ("clicks", "strokes") if (values := getattr(state, what, None))}
+    st.session_state.setdefault(f"{key}-seen", Seen(last))
+
+
+@dataclass
+class Seen:
+    """The clicks and strokes of a chart that were told on: the number of the last of each."""
+
+    last: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _told(key: str, what: str, then: Callable) -> None:
     """Call `then` for each new click or stroke.
 
-    Streamlit may end this, for the run of a later click, wherever `st.session_state` is read or written: nothing has
-    changed by then, and the later one brings this one with it.
+    When a later click comes, Streamlit begins its run in a second thread, and ends this one where it reads or writes
+    `st.session_state` next. Nothing has changed by then, and the later click brings this one with it.
     """
-    seen, all_ = st.session_state.setdefault(f"{key}-seen", {}), getattr(st.session_state[key], what)
-    for number, *values in all_:
-        if number > seen.get(what, 0):
-            seen[what] = number
-            then(*values)
+    seen, told = st.session_state.setdefault(f"{key}-seen", Seen()), getattr(st.session_state[key], what)
+    with seen.lock:
+        for number, *values in told:
+            if number > seen.last.get(what, 0):
+                seen.last[what] = number
+                then(*values)
 
 
 def fetch_ahead() -> None:

@@ -1,6 +1,7 @@
 """Editing a mixture without dragging: a table of its components, and a plane where a click adds or removes one."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 import numpy as np
 import plotly.graph_objects as go
@@ -25,8 +26,8 @@ KEPT = 50
 class Edits:
     """What the editor makes of a mixture, until its control takes it over.
 
-    Streamlit may end a callback wherever it reads or writes `st.session_state`, when another click comes. So callbacks
-    change this alone, which is all or nothing.
+    When another click comes, Streamlit begins its run in a second thread, and ends the first one where that reads or
+    writes `st.session_state` next. So callbacks change this alone, one at a time.
     """
 
     made: list[str]
@@ -37,6 +38,55 @@ class Edits:
     """What is wrong with the last edit."""
     drawn: tuple[str, list] = ("", [])
     """The mixture that lines made, and the lines."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def click(self, use: str, x: float, y: float, on: str) -> None:
+        """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken
+        away.
+
+        The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that
+        one.
+        """
+        with self.lock:
+            made = self.made if on in self.made else [on]
+            rows = _rows(made[-1])[0]
+            if use == ADD:
+                self._take([*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])], made)
+            elif use == TAKE:
+                nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
+                self._take([row for k, row in enumerate(rows) if k != nearest], made)
+
+    def draw(self, places: list, on: str) -> None:
+        """A line drawn on a plane that shows the mixture `on`: a mixture is fitted to it, and to the lines that made
+        `on`, if lines did."""
+        with self.lock:
+            word, before = self.drawn
+            lines = [*(before if word == on else []), places][-LINES:]
+            self._take(fitted([place for line in lines for place in evenly(line)]), [])
+            self.drawn = self.made[-1], lines
+
+    def edit(self, rows: list, change: dict) -> None:
+        """A change of the table of these rows, as Streamlit tells it."""
+        new = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        for k, cells in change["edited_rows"].items():
+            new[int(k)].update(cells)
+        new = [row for k, row in enumerate(new) if k not in change["deleted_rows"]]
+        usual = dict(zip(COLUMNS, (None, None, rows[-1][2], rows[-1][3]), strict=True))
+        added = [usual | {key: v for key, v in row.items() if v is not None} for row in change["added_rows"]]
+        # a row that is still being filled in is not yet a component
+        new += [row for row in added if row["x"] is not None and row["y"] is not None]
+        with self.lock:
+            self._take([tuple(row[column] for column in COLUMNS) for row in new], [])
+
+    def _take(self, rows: list, before: list[str]) -> None:
+        """The rows become the mixture, made of those before, or a message says why not."""
+        try:
+            word = word_of(rows)
+            mixture_of(word)
+        except ValueError as error:
+            self.said = line_of(error)
+        else:
+            self.made, self.due = [*before, word][-KEPT:], True
 
 
 def _key(name: str) -> str:
@@ -46,9 +96,12 @@ def _key(name: str) -> str:
 def take_over(name: str) -> None:
     """Before the control is drawn: it takes what callbacks made."""
     edits = st.session_state.get(_key(name))
-    if edits is not None and edits.due:
-        st.session_state[name] = edits.made[-1]
-        edits.due = False
+    if edits is None:
+        return
+    with edits.lock:
+        if edits.due:
+            st.session_state[name] = edits.made[-1]
+            edits.due = False
 
 
 def popover(name: str) -> None:
@@ -57,15 +110,16 @@ def popover(name: str) -> None:
     if not opened.open:
         return
     with opened:
-        word = st.session_state[name]
-        edits = st.session_state.setdefault(_key(name), Edits([word]))
-        if word != edits.made[-1]:  # made otherwise: clicks begin anew
-            edits.made = [word]
+        edits = st.session_state.setdefault(_key(name), Edits([st.session_state[name]]))
+        with edits.lock:
+            word = st.session_state[name]
+            if word != edits.made[-1] and not edits.due:  # made otherwise: clicks begin anew
+                edits.made = [word]
+            edits.said, refused = None, edits.said
         rows, wrong = _rows(word)
-        for said in (wrong, edits.said):
+        for said in (wrong, refused):
             if said:
                 st.error(said)
-        edits.said = None
         use = st.segmented_control("In the plane", USES, default=USES[0], key=f"{name}-click", required=True)
         left, right = st.columns(2)
         with left:
@@ -74,8 +128,8 @@ def popover(name: str) -> None:
                 key=f"{name}-plane",
                 alt="The components' means",
                 height=340,
-                on_click=lambda x, y, on: _clicked(edits, use, x, y, on),
-                on_stroke=lambda places, on: _drawn(edits, places, on),
+                on_click=lambda x, y, on: edits.click(use, x, y, on),
+                on_stroke=edits.draw,
                 draws=use == DRAW,
                 made_of=word,
             )
@@ -88,7 +142,7 @@ def popover(name: str) -> None:
             hide_index=True,
             key=table,
             height=340,
-            on_change=lambda: _edited(edits, rows, st.session_state[table]),
+            on_change=lambda: edits.edit(rows, st.session_state[table]),
         )
         st.caption(
             f"Up to {MOST} round Gaussians; weights are relative. Those of a ready-made mixture start with the mean "
@@ -117,29 +171,6 @@ def _plane(rows: list) -> go.Figure:
     return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
-def _clicked(edits: Edits, use: str, x: float, y: float, on: str) -> None:
-    """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken away.
-
-    The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that one.
-    """
-    made = edits.made if on in edits.made else [on]
-    rows = _rows(made[-1])[0]
-    if use == ADD:
-        _take(edits, [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])], made)
-    elif use == TAKE:
-        nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
-        _take(edits, [row for k, row in enumerate(rows) if k != nearest], made)
-
-
-def _drawn(edits: Edits, places: list, on: str) -> None:
-    """A line drawn on a plane that shows the mixture `on`: a mixture is fitted to it, and to the lines that made `on`,
-    if lines did."""
-    word, before = edits.drawn
-    lines = [*(before if word == on else []), places][-LINES:]
-    _take(edits, fitted([place for line in lines for place in evenly(line)]))
-    edits.drawn = edits.made[-1], lines
-
-
 def evenly(line: list, gap: float = 0.05, most: int = 200) -> list[tuple[float, float]]:
     """Places of a line at equal distances, so that a slow hand is no heavier than a quick one."""
     at = np.array(line)
@@ -147,26 +178,3 @@ def evenly(line: list, gap: float = 0.05, most: int = 200) -> list[tuple[float, 
     n = min(max(int(gone[-1] / gap), 2), most)
     along = np.linspace(0, gone[-1], n)
     return [(float(np.interp(d, gone, at[:, 0])), float(np.interp(d, gone, at[:, 1]))) for d in along]
-
-
-def _edited(edits: Edits, rows: list, change: dict) -> None:
-    new = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    for k, cells in change["edited_rows"].items():
-        new[int(k)].update(cells)
-    new = [row for k, row in enumerate(new) if k not in change["deleted_rows"]]
-    usual = dict(zip(COLUMNS, (None, None, rows[-1][2], rows[-1][3]), strict=True))
-    added = [usual | {key: value for key, value in row.items() if value is not None} for row in change["added_rows"]]
-    # a row that is still being filled in is not yet a component
-    new += [row for row in added if row["x"] is not None and row["y"] is not None]
-    _take(edits, [tuple(row[column] for column in COLUMNS) for row in new])
-
-
-def _take(edits: Edits, rows: list, before: list[str] | None = None) -> None:
-    """The edited rows become the mixture, made of those before, or a message says why not."""
-    try:
-        word = word_of(rows)
-        mixture_of(word)
-    except ValueError as error:
-        edits.said = line_of(error)
-    else:
-        edits.made, edits.due = [*(before or []), word][-KEPT:], True

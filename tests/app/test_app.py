@@ -10,6 +10,8 @@ import random
 import re
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import browser
@@ -725,7 +727,7 @@ def test_the_editor_takes_and_refuses():
 
     def take(change, rows):
         edits = editor.Edits(["ring"])
-        editor._edited(edits, rows, change)
+        edits.edit(rows, change)
         assert edits.due == (edits.said is None)
         return edits
 
@@ -750,15 +752,15 @@ def test_a_click_belongs_to_the_mixture_it_was_made_on():
     editor = importlib.import_module("screen.editor")
     edits = editor.Edits(["0,0,0.2,1"])
     for x in (1, 2, 3):
-        editor._clicked(edits, editor.ADD, x, 0, "0,0,0.2,1")
+        edits.click(editor.ADD, x, 0, "0,0,0.2,1")
     four = "0,0,0.2,1;1,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
     assert edits.made[-1] == four
-    editor._clicked(edits, editor.TAKE, 1, 0, four)
+    edits.click(editor.TAKE, 1, 0, four)
     assert edits.made[-1] == "0,0,0.2,1;2,0,0.2,1;3,0,0.2,1"
     edits = editor.Edits(["ring"])  # another mixture, chosen in between
-    editor._clicked(edits, editor.TAKE, 2, 0, "1,1,0.2,1;2,0,0.2,1")
+    edits.click(editor.TAKE, 2, 0, "1,1,0.2,1;2,0,0.2,1")
     assert edits.made[-1] == "1,1,0.2,1"
-    editor._clicked(edits, editor.DRAW, 2, 0, "1,1,0.2,1")
+    edits.click(editor.DRAW, 2, 0, "1,1,0.2,1")
     assert edits.made[-1] == "1,1,0.2,1", "a click is no line"
 
 
@@ -788,12 +790,12 @@ def test_no_click_is_lost_where_the_next_run_begins_in_the_midst_of_it(monkeypat
     first, ends = "0,0,0.2,1", 0
     for at in range(5):
         edits, told = editor.Edits([first]), types.SimpleNamespace(clicks=[])
-        state = Interrupted({"mixture": first, "mixture-edits": edits, "plane": told, "plane-seen": {}})
+        state = Interrupted({"mixture": first, "mixture-edits": edits, "plane": told, "plane-seen": chart.Seen()})
         for module in (editor, chart):
             monkeypatch.setattr(module, "st", types.SimpleNamespace(session_state=state))
 
         def add(x, y, on, edits=edits):
-            editor._clicked(edits, editor.ADD, x, y, on)
+            edits.click(editor.ADD, x, y, on)
 
         for k in (1, 2, 3):
             state.at = None
@@ -809,27 +811,46 @@ def test_no_click_is_lost_where_the_next_run_begins_in_the_midst_of_it(monkeypat
     assert ends == 8  # each of the four accesses, twice
 
 
+def test_two_runs_that_tell_of_clicks_at_once_keep_their_order(monkeypatch):
+    editor, chart = (importlib.import_module(f"screen.{name}") for name in ("editor", "chart"))
+    edits, told = editor.Edits(["0,0,0.2,1"]), types.SimpleNamespace(clicks=[])
+    state = {"plane": told, "plane-seen": chart.Seen()}
+    monkeypatch.setattr(chart, "st", types.SimpleNamespace(session_state=state))
+
+    def add(x, y, on):
+        time.sleep(0.05 if x == 1 else 0)
+        edits.click(editor.ADD, x, y, on)
+
+    threads = [threading.Thread(target=chart._told, args=("plane", "clicks", add)) for _ in range(3)]
+    for k, thread in enumerate(threads, 1):
+        told.clicks = [*told.clicks, [k, k, 0, "0,0,0.2,1"]]
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [x for x, *_ in components_of(edits.made[-1])] == [0, 1, 2, 3]
+
+
 def test_a_drawn_line_becomes_a_mixture():
     """Its components lie along it, as dense as it is long, whatever the hand's speed; a second line joins it."""
     editor = importlib.import_module("screen.editor")
     edits = editor.Edits(["ring"])
     quick, slow = np.linspace(-2, 0, 5), np.linspace(0, 2, 200)
-    editor._drawn(edits, [(x, 1.0) for x in (*quick, *slow)], "ring")
+    edits.draw([(x, 1.0) for x in (*quick, *slow)], "ring")
     one = np.array(components_of(edits.made[-1]))
     weights = one[:, 3] / one[:, 3].sum()
     assert np.allclose(one[:, 1], 1, atol=1e-3)
     assert abs(weights @ one[:, 0]) < 0.05
     assert weights @ (one[:, 0] ** 2 + one[:, 2] ** 2) == pytest.approx(4 / 3, rel=0.05)
-    editor._drawn(edits, [(0.0, -1.0), (2.0, -1.0)], edits.made[-1])
+    edits.draw([(0.0, -1.0), (2.0, -1.0)], edits.made[-1])
     both = np.array(components_of(edits.made[-1]))
     below = both[both[:, 1] < 0]
     assert below[:, 3].sum() / both[:, 3].sum() == pytest.approx(1 / 3, rel=0.1)
     for k in range(editor.LINES + 2):  # the last lines count; a dot is a line, too
-        editor._drawn(edits, [(-3.0, 2.0), (3.0, 2.0)] if k else [(0.0, -3.0)] * 5, edits.made[-1])
+        edits.draw([(-3.0, 2.0), (3.0, 2.0)] if k else [(0.0, -3.0)] * 5, edits.made[-1])
     assert edits.said is None
     assert len(edits.drawn[1]) == editor.LINES
     # another mixture, chosen in between: a line begins anew
-    editor._drawn(edits, [(-1.0, 0.0), (1.0, 0.0)], "moons")
+    edits.draw([(-1.0, 0.0), (1.0, 0.0)], "moons")
     assert np.allclose(np.array(components_of(edits.made[-1]))[:, 1], 0, atol=1e-3)
 
 
