@@ -93,7 +93,7 @@ def test_a_cell_that_was_killed_goes_on_and_is_the_same(whole, tmp_path, monkeyp
     assert all(again[path] == trained[path] for path in trained if "pairs" in str(path))
 
 
-def test_a_teacher_of_ones_own(tmp_path, capsys):
+def test_a_teacher_of_ones_own(tmp_path, capsys, monkeypatch):
     own, out = tmp_path / "own", tmp_path / "board"
     train = ("train", "diffusion", "--problem", "mixture:moons", "--out", own)
     assert run(*train, "--updates", 20) == 0
@@ -103,8 +103,15 @@ def test_a_teacher_of_ones_own(tmp_path, capsys):
     assert index["about"]["content"]["a teacher"] == runs.load(own).denoiser.content()
     assert run(*words, "--problem", "mixture:moons") == 2
     assert f"holds a scoreboard with teacher = {str(own)!r}, not None" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="a bundled scoreboard is of the bundled teacher"):
-        scoreboard.bundle(standard() | {"plan": standard()["plan"] | {"teacher": str(own)}}, tmp_path)
+    board = made_up({entry: [1.0] for entry in scoreboard.entries(standard())})
+    file = scoreboard.bundle(board | {"plan": board["plan"] | {"teacher": str(own)}}, tmp_path / "bundled")
+    assert file == tmp_path / "bundled" / scoreboard.ANOTHER / "ring.json"
+    of = json.loads(file.read_text())["plan"]["teacher"]
+    assert (of["method"], of["seed"], of["updates"], of["knobs"]["batch"]) == ("diffusion", 0, 20, 512)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoreboard, "BUNDLED", tmp_path / "bundled")
+        assert scoreboard.of_another_teacher("ring")["cells"] == json.loads(file.read_text())["cells"]
+        assert scoreboard.bundled_names() == []
     # its weights are others after more updates
     shutil.rmtree(own)
     assert run(*train, "--updates", 21) == 0

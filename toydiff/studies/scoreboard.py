@@ -52,6 +52,8 @@ RD_CD = "rectified-diffusion+cd"
 """The deck's "Rectified Diffusion (CD)"."""
 BUNDLED = Path(__file__).parent / "bundled"
 """Scoreboards that come with the library, a file each."""
+ANOTHER = "another-teacher"
+"""The folder inside it of those whose teacher is not bundled."""
 LEAST_SEEDS = 3
 """Of a scoreboard that is bundled."""
 IN_A_CELL = ("method", "seed", "begins_with", "updates", "passes")
@@ -374,21 +376,25 @@ def merge(folder: Path | str) -> dict:
 def bundle(board: Mapping, into: Path | str = BUNDLED) -> Path:
     """Put a merged scoreboard beside those that come with the library, and return its file.
 
-    `ValueError` where it lacks a method or a number of steps of the standard one, has fewer than three seeds, or has a
-    teacher of one's own.
+    One of a teacher of one's own goes into a folder of its own, and says how that teacher was trained: it shows whether
+    the order of the other one holds with another teacher, for which one seed will do. `ValueError` where the scoreboard
+    lacks a method or a number of steps of the standard one, or has too few seeds.
     """
-    plan = board["plan"]
-    if plan.get("teacher") is not None:
-        raise ValueError(f"a bundled scoreboard is of the bundled teacher, and this one is of {plan['teacher']!r}")
+    plan = dict(board["plan"])
     if lacking := [*(set(standard()) - set(plan["methods"])), *map(str, set(STEPS) - set(plan["steps"]))]:
         raise ValueError(f"a bundled scoreboard has all methods and steps, and this one lacks {', '.join(lacking)}")
-    if plan["seeds"] < LEAST_SEEDS:
+    folder = Path(into)
+    if plan.get("teacher") is not None:
+        about = runs.load(plan["teacher"]).about
+        plan["teacher"] = {key: about[key] for key in ("method", "seed", "updates", "knobs")}
+        folder = folder / ANOTHER
+    elif plan["seeds"] < LEAST_SEEDS:
         raise ValueError(f"a bundled scoreboard has {LEAST_SEEDS} seeds or more, and this one has {plan['seeds']}")
     cells = [
         {key: cell[key] for key in IN_A_CELL} | {"rows": [_short(row) for row in cell["rows"]]}
         for cell in board["cells"]
     ]
-    file = writable_folder(into) / f"{plan['problem'].removeprefix('mixture:')}.json"
+    file = writable_folder(folder) / f"{plan['problem'].removeprefix('mixture:')}.json"
     write_index(file, {"format": FORMAT, "version": VERSION, "plan": plan, "cells": cells})
     return file
 
@@ -408,6 +414,12 @@ def bundled(name: str) -> dict:
     if name not in bundled_names():
         raise unknown("bundled scoreboard", name, bundled_names() or ["none yet"])
     return read_index(BUNDLED / f"{name}.json", FORMAT, "bundled scoreboard", ("plan", "cells"))
+
+
+def of_another_teacher(name: str) -> dict:
+    """The bundled scoreboard of the same problem whose teacher is another one. `ValueError` where there is none."""
+    file = BUNDLED / ANOTHER / f"{name}.json"
+    return read_index(file, FORMAT, "bundled scoreboard of another teacher", ("plan", "cells"))
 
 
 def summary(board: Mapping) -> list[dict]:
