@@ -5,7 +5,7 @@ Streamlit's own chart is made anew, three times over, at each change of its figu
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import streamlit as st
@@ -36,7 +36,9 @@ def show(
     keys: bool = False,
     on_click: Callable[[float, float, str], None] | None = None,
     on_stroke: Callable[[list[tuple[float, float]], str], None] | None = None,
+    on_drag: Callable[[int, float, float, str], None] | None = None,
     draws: bool = False,
+    layers: Mapping | None = None,
     made_of: str = "",
 ) -> None:
     """Draw a figure, given as its JSON.
@@ -44,7 +46,8 @@ def show(
     alt: what a screen reader says. file, title: the name of the picture that is saved, and the claim above it. keys:
     whether keys move its slider. on_click(x, y, made_of) is called before the page is made again, with a place on the
     figure's first axes, and with `made_of` as it was given when the figure that was clicked was made. on_stroke(places,
-    made_of) likewise, for a line drawn with the button held or with a finger, where draws.
+    made_of) likewise, for a line drawn with the button held or with a finger, where draws. on_drag(k, x, y, made_of)
+    likewise, for the mode k of a mixture that was let go at (x, y). layers: what layers.js draws over the figure from.
     """
     config = CONFIG
     has = {"keys": keys, "clicks": on_click is not None, "draws": draws, "file": file, "title": title}
@@ -54,13 +57,14 @@ def show(
         callbacks["on_clicks_change"] = lambda: _told(key, "clicks", on_click)
     if on_stroke is not None:
         callbacks["on_strokes_change"] = lambda: _told(key, "strokes", on_stroke)
-    _chart(
-        key=key, data=_data(figure, has=has | {"madeOf": made_of}, config=config, alt=alt), height=height, **callbacks
-    )
+    if on_drag is not None:
+        callbacks["on_drags_change"] = lambda: _told(key, "drags", on_drag)
+    has |= {"madeOf": made_of, "layers": layers, "seen": st.session_state.get(f"{key}-drags-seen", 0)}
+    _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **callbacks)
 
 
 def _told(key: str, what: str, then: Callable) -> None:
-    """Call `then` for each new click or stroke."""
+    """Call `then` for each new click, stroke or drag."""
     seen = st.session_state.get(f"{key}-{what}-seen", 0)
     for number, *values in getattr(st.session_state[key], what):
         if number > seen:

@@ -1,5 +1,7 @@
 """Editing a mixture without dragging: a table of its components, and a plane where a click adds or removes one."""
 
+from collections.abc import Callable
+
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
@@ -16,7 +18,7 @@ ADD, TAKE, DRAW = USES = "a click adds a component", "takes one away", "a line d
 LINES = 8
 """Lines, at most, that a drawn mixture is fitted to: the last ones."""
 KEPT = 50
-"""Mixtures made by clicks that are known, so that a click on an older plane finds its place."""
+"""Mixtures made by clicks and drags that are known, so that one on an older plane finds its place."""
 
 
 def popover(name: str) -> None:
@@ -26,8 +28,7 @@ def popover(name: str) -> None:
         return
     with opened:
         word = st.session_state[name]
-        if word not in st.session_state.get(f"{name}-made", [])[-1:]:  # made otherwise: clicks begin anew
-            st.session_state[f"{name}-made"] = [word]
+        _begin(name)
         rows, wrong = _rows(word)
         for said in (wrong, st.session_state.pop(f"{name}-said", None)):
             if said:
@@ -83,20 +84,51 @@ def _plane(rows: list) -> go.Figure:
     return figure.update_layout(margin={"l": 30, "r": 5, "t": 5, "b": 25})
 
 
-def _clicked(name: str, use: str, x: float, y: float, on: str) -> None:
-    """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken away.
+def dragging(name: str) -> Callable[[int, float, float, str], None]:
+    """What a drag of a mode of the mixture in `st.session_state[name]` does: (k, x, y, on) moves component k of the
+    mixture `on` to (x, y)."""
+    _begin(name)
+    return lambda k, x, y, on: _moved(name, k, x, y, on)
 
-    The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that one.
+
+def _begin(name: str) -> None:
+    """A mixture that was not made by clicks or drags: they begin anew."""
+    word = st.session_state[name]
+    if word not in st.session_state.get(f"{name}-made", [])[-1:]:
+        st.session_state[f"{name}-made"] = [word]
+
+
+def _clicked(name: str, use: str, x: float, y: float, on: str) -> None:
+    """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken
+    away."""
+
+    def changed(rows: list) -> list:
+        if use == ADD:
+            return [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])]
+        if use == TAKE:
+            nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
+            return [row for k, row in enumerate(rows) if k != nearest]
+        return rows
+
+    _change(name, on, changed)
+
+
+def _moved(name: str, k: int, x: float, y: float, on: str) -> None:
+    """Component k of the mixture `on` was dragged to (x, y)."""
+    _change(name, on, lambda rows: [(x, y, *row[2:]) if i == k else row for i, row in enumerate(rows)])
+
+
+def _change(name: str, on: str, changed: Callable[[list], list]) -> None:
+    """A click or a drag on a figure that shows the mixture `on`.
+
+    The figure may be older than the last of them: one belongs to the mixture that those before it made of that one.
     """
     made = st.session_state.get(f"{name}-made", [])
     made = made if on in made else [on]
     st.session_state[name] = made[-1]
     rows = _rows(made[-1])[0]
-    if use == ADD:
-        _take(name, [*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])])
-    elif use == TAKE:
-        nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
-        _take(name, [row for k, row in enumerate(rows) if k != nearest])
+    if (new := changed(rows)) != rows:
+        _take(name, new)
     st.session_state[f"{name}-made"] = [*made, st.session_state[name]][-KEPT:]
 
 
