@@ -4,14 +4,14 @@ const figure = () => document.querySelector(".st-key-picture .js-plotly-plot");
 const TURNS = ["plotly_animatingframe", "plotly_afterplot", "plotly_relayout"]; // another time, size or part of the plane
 
 function begin() {
-  let places = [], time;
+  let places = [];
   const modes = window.toydiffModes(figure, REACH, (k, at, held) => {
     places = places.with(k, at);
     modes.arrange(places);
     if (!held) figure().tell("drags", [k, ...at]);
   });
   modes.board.style.pointerEvents = "none"; // but for the handles: dots below are touched as ever
-  const layers = window.toydiffLayers(run, figure, changed, ["modes"]);
+  const layers = window.toydiffLayers(run, figure, () => figure().redraw(), { modes: draw });
   const later = () => setTimeout(() => figure()?.layers && draw(), 0);
 
   function run() {
@@ -27,20 +27,6 @@ function begin() {
     modes.arrange(places);
   }
 
-  function changed(name) {
-    if (name === "score" || name === "modes") return draw();
-    time = figure().layout.sliders[0].active;
-    figure().redraw();
-  }
-
-  function apply(made) { // at the slider's time, where the reader switched one
-    layers.apply(made);
-    if (time === undefined) return;
-    const { traces, data } = made.frames[(made.layout.sliders[0].active = time)];
-    traces.forEach((k, j) => Object.assign(made.data[k], data[j]));
-    time = undefined;
-  }
-
   function drawn(place) { // what was dragged and is not on show yet stays where it was let go
     for (const turn of TURNS) place.removeListener(turn, later), place.on(turn, later);
     const waits = place.drags?.at(-1)[0] > place.seen || modes.board.querySelector(".dragged");
@@ -48,7 +34,7 @@ function begin() {
     draw();
   }
 
-  return { apply, drawn, boxes: layers.boxes };
+  return { apply: layers.apply, drawn, boxes: layers.boxes };
 }
 
 export default function ({ parentElement }) {

@@ -563,6 +563,9 @@ class TestInABrowser:
         page.locator(browser.FIGURE).focus()
         page.keyboard.press("Home")
         until(page, f"{plot}.layout.sliders[0].active === 0")
+        page.get_by_label("paths", exact=True).click()
+        until(page, f"{plot}.data[0].opacity > 0")
+        assert page.evaluate(f"{plot}.layout.sliders[0].active") == 0  # it stays
         page.wait_for_timeout(100)
         centre, along = page.evaluate(browser.ARROW, browser.FIGURE)
         score = -D(torch.tensor([centre], dtype=torch.float64), 1.0).eps[0]
