@@ -35,6 +35,14 @@ COVERED = f"""() => [...document.querySelectorAll('{FIGURE} :is(.legend, .legend
   }}).map((word) => word.textContent);
 }})"""
 """The words of a figure that lie below a legend."""
+ARROW = """(figure) => {
+  const { xaxis, yaxis } = document.querySelector(figure)._fullLayout;
+  const path = document.querySelector(".field path").getAttribute("d");
+  const [a, b, c, d] = path.split(/[ML ]/).slice(1, 5).map(Number);
+  const [from, to] = [[xaxis.p2l(a), yaxis.p2l(b)], [xaxis.p2l(c), yaxis.p2l(d)]];
+  return [from.map((v, k) => (v + to[k]) / 2), from.map((v, k) => to[k] - v)];
+}"""
+"""Middle and direction of the score's first arrow, in the plane's numbers."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -127,6 +135,19 @@ def chromium() -> Iterator:
         browser = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
         yield browser
         browser.close()
+
+
+def drag(page, finger: bool, from_: tuple[float, float], to: tuple[float, float]) -> None:
+    """Press at one place of the window, move to another, and let go; with the mouse or a finger."""
+    if not finger:
+        page.mouse.move(*from_)
+        page.mouse.down()
+        page.mouse.move(*to, steps=3)
+        return page.mouse.up()
+    hand = page.context.new_cdp_session(page)
+    for kind, points in (("Start", [from_]), ("Move", [to]), ("End", [])):
+        at = [{"x": x, "y": y} for x, y in points]
+        hand.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from toydiff.solvers import DEFAULT_SOLVER, SOLVERS
 
 from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson, remember
+from screen.mixtures import parts_of
 
 PARTICLES = 64
 WIDE = 10.0
@@ -48,6 +49,17 @@ def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -
             }
         )
     return interactive.trajectories(drawn, mixture, solvers=solvers, exact=exact), rows
+
+
+def layers(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -> dict:
+    """The mixture and the levels of the slider, for the score field and the modes."""
+    D, *_ = start(mixture, schedule)
+    ts = toydiff.time_grid(D.schedule, steps, data_std=D.data_std)
+    alphas, sigmas = D.schedule.alpha(ts), D.schedule.sigma(ts)
+    scales = 1 / torch.hypot(alphas, sigmas) if sigmas[0] > WIDE else torch.ones_like(ts)
+    names = "alpha", "sigma", "scale"
+    levels = [dict(zip(names, row, strict=True)) for row in torch.stack([alphas, sigmas, scales], 1).tolist()]
+    return {"mixture": parts_of(mixture), "levels": levels}
 
 
 def words(rows: list[dict]) -> str:
@@ -90,6 +102,7 @@ LESSON = Lesson(
     ),
     figure=paths,
     uses=(start,),
+    layers=layers,
     words=words,
     ask=(
         "Two solvers start from the same noise, and make the same number of network calls. Where does the one of "

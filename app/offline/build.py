@@ -38,8 +38,9 @@ SHARED = {
     "axes.js": HERE / "axes.js",
     "particle.js": HERE / "particle.js",
     "layers.js": HERE / "layers.js",
+    "modes.js": HERE / "modes.js",
 }
-ALSO = {"paths": ["particle.js", "layers.js"]}
+ALSO = {"paths": ["particle.js", "layers.js", "modes.js"]}
 """What a page that is computed in the browser loads besides."""
 CALL = "{call}"
 """In a page's code, what the figure's function is called with."""

@@ -4,7 +4,7 @@ import base64
 
 import torch
 
-from toydiff.mixtures import MIXTURES, GaussianMixture
+from toydiff.mixtures import MIXTURES
 from toydiff.plots import style
 from toydiff.plots.screen import DARK, DARK_PAPER, DARK_SHADE
 from toydiff.schedules import SCHEDULES
@@ -15,7 +15,7 @@ from lessons.grids import SAMPLES
 from lessons.grids import SOLVERS as PAIR
 from lessons.orders import HIDDEN, INNER, STEPS
 from lessons.paths import PARTICLES, WIDE
-from screen.mixtures import MOST, REACH, STDS, WEIGHTS
+from screen.mixtures import MOST, REACH, STDS, WEIGHTS, parts_of
 
 MOST_STEPS = 50
 """For which a page has noise."""
@@ -26,7 +26,7 @@ def data(page: str) -> dict:
     for the same seeds, and how solvers and densities are drawn."""
     uniforms, normals = draws({"orders": 32}.get(page, PARTICLES))
     shared = {
-        "mixtures": {name: components(make()) for name, make in MIXTURES.items()},
+        "mixtures": {name: parts_of(make()) for name, make in MIXTURES.items()},
         "ranges": [(-REACH, REACH), (-REACH, REACH), STDS, WEIGHTS, MOST],
         "power": torch.randn(2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist(),
         "uniforms": uniforms.tolist(),
@@ -80,18 +80,6 @@ def _grids() -> dict:
 
 OWN = {"paths": _paths, "orders": _orders, "grids": _grids}
 """The pages whose figures the browser computes, and what each needs besides."""
-
-
-def components(mixture: GaussianMixture) -> list[list[float]]:
-    """A row a component: x, y, std, weight of a round one; else x, y, weight, the standard deviations along its two
-    axes, and the axes (2, 2), one a column."""
-    own = mixture.tensors()
-    means, weights = mixture.means.tolist(), mixture.weights.tolist()
-    if "std" in own and bool((own["std"][:, 0] == own["std"][:, 1]).all()):
-        return [[*m, s, w] for m, s, w in zip(means, own["std"][:, 0].tolist(), weights, strict=True)]
-    variances, axes = torch.linalg.eigh(mixture.covariances)
-    rows = zip(means, weights, variances.sqrt().tolist(), axes.flatten(1).tolist(), strict=True)
-    return [[*m, w, *s, *U] for m, w, s, U in rows]
 
 
 def draws(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,12 @@
 // What is seen of the planes of trajectories: the density, the paths, and the score at the time on show, each on or off.
-// now(): the run on show, {D, levels, scale}; plane(): the figure's layout in full; changed(): draws the figure again.
+// now(): the run on show, {D, levels, scale}; figure(): it, as it is drawn; redraw(): draws it anew, after apply;
+// others: {name: what draws it} of further ones, off at first.
 "use strict";
-window.toydiffLayers = (now, plane, changed) => {
-  const E = window.toydiffExact, SVG = "http://www.w3.org/2000/svg", SIDE = 17; // arrows along a side
-  const on = { density: true, paths: true, score: false }, sheets = [0, 1].map(() => document.createElementNS(SVG, "svg"));
+window.toydiffLayers = (now, figure, redraw, others = {}) => {
+  const SVG = "http://www.w3.org/2000/svg", SIDE = 17, plane = () => figure()?._fullLayout; // SIDE: arrows along a side
+  const on = { density: true, paths: true }, switched = { density: anew, paths: anew, score: draw, ...others };
+  const sheets = [0, 1].map(() => document.createElementNS(SVG, "svg"));
+  let kept; // the slider's place, for a figure that is drawn anew here
   for (const sheet of sheets) sheet.setAttribute("class", "sheet field");
 
   // Arrows along the score; the longest fill their cell, as |sigma score| = |eps| goes from 0 to infinity.
@@ -29,17 +32,31 @@ window.toydiffLayers = (now, plane, changed) => {
       Object.assign(sheet.style, { left: `${X._offset}px`, top: `${Y._offset}px`, width: `${X._length}px`, height: `${Y._length}px` });
       sheet.innerHTML = `<path d="${path}" stroke="${font.color}" stroke-width="1.3" opacity="0.6"/>`;
     });
-    document.querySelector(".figure").after(...sheets);
+    figure().after(...sheets);
+  }
+
+  function apply({ data, layout: { images, sliders: [slider] }, frames }) { // before it is drawn
+    for (const image of images) image.visible = on.density;
+    for (const trace of data) if (!on.paths && trace.mode?.startsWith("lines")) trace.opacity = 0;
+    if (kept === undefined) return;
+    const { traces, data: states } = frames[(slider.active = kept)];
+    traces.forEach((k, j) => Object.assign(data[k], states[j]));
+    kept = undefined;
+  }
+
+  function anew() {
+    kept = plane().sliders[0].active;
+    redraw();
   }
 
   function boxes() { // to tick
-    return Object.keys(on).map((name) => {
-      const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", checked: on[name] });
-      field.onchange = () => ((on[name] = field.checked), changed());
+    return Object.keys(switched).map((name) => {
+      const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", checked: Boolean(on[name]) });
+      field.onchange = () => ((on[name] = field.checked), switched[name]());
       label.append(field, ` ${name}`);
       return label;
     });
   }
 
-  return { on, draw, boxes };
+  return { on, apply, draw, boxes };
 };

@@ -99,10 +99,9 @@ window.toydiffLive = (page, set) => {
       const [line, rings, dots] = data.slice(3 * k, 3 * k + 3), end = xs.at(-1);
       Object.assign(line, { x: joined(xs, 0), y: joined(xs, 1), mode: xs.length <= FEW ? "lines+markers" : "lines" });
       line.line.color = dots.marker.color = color(colors[solver]);
-      if (!layers.on.paths) Object.assign(line, { opacity: 0, hoverinfo: "skip" });
       Object.assign(rings, { x: side(exact, 0), y: side(exact, 1) });
       Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
-      Object.assign(layout.images[k], { source, visible: layers.on.density, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
+      Object.assign(layout.images[k], { source, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
       (last.colors ??= [])[k] = line.line.color;
       last.ring = rings.marker.color;
       layout.annotations[k].text = head.length <= most ? head : head.replace(/, (?=[^,]*$)/, ",<br>");
@@ -117,6 +116,7 @@ window.toydiffLive = (page, set) => {
     slider.active = times.length - 1;
     button.args[0] = times.map((t, i) => String(i));
     button.args[1].frame.duration = Math.max(60, Math.floor(3600 / times.length));
+    layers.apply(figure);
     const said = words(rows);
     return { figure, dark: [], words: said, alt: `${page.title}. ${said.replace(/<.*?>/g, "")}`, rows };
   }
@@ -164,88 +164,52 @@ window.toydiffLive = (page, set) => {
 
   // ---- drawing a mixture on the first plane: a click makes a mode, a drag moves it, Delete or a double click takes it away
 
-  const board = Object.assign(document.createElement("div"), { className: "board", hidden: true });
+  const figure = () => document.querySelector(".figure"), plane = () => figure()._fullLayout;
+  const modes = window.toydiffModes(figure, ranges[0][1], (k, at, held) => {
+    dragged = held;
+    rows[k].splice(0, 2, ...at);
+    update();
+  }), { board } = modes;
   const hint = "A click makes a mode, a drag moves it, a double click takes it away. On a chosen one + and − change its width.";
   board.dataset.hint = hint;
   let word, rows = [], waits = false;
 
-  const plane = () => document.querySelector(".figure")._fullLayout, particle = window.toydiffParticle(() => last, plane);
-  const layers = window.toydiffLayers(() => last, plane, () => set("mixture", last.word));
+  const particle = window.toydiffParticle(() => last, plane);
+  const layers = window.toydiffLayers(() => last, figure, () => set("mixture", last.word));
   const update = () => {
     word = wordOf(rows);
-    arrange();
+    modes.arrange(rows);
     if (waits) return;
     waits = true;
     requestAnimationFrame(() => ((waits = false), set("mixture", word)));
   };
 
   function follow(chosen) { // after each figure
-    const figure = document.querySelector(".figure");
+    const place = figure();
     for (const sheet of sheets) sheet.remove();
-    figure.besides = besides;
-    figure.removeAllListeners?.("plotly_animatingframe");
-    figure.on?.("plotly_animatingframe", () => setTimeout(() => (particle.draw(), layers.draw()), 0));
+    place.besides = besides;
+    place.removeAllListeners?.("plotly_animatingframe");
+    place.on?.("plotly_animatingframe", () => setTimeout(() => (particle.draw(), layers.draw()), 0));
     if (!dragged && !waits && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));
-    if (!board.hidden && plane()) arrange();
+    if (!board.hidden && plane()) modes.arrange(rows);
     particle.draw(), layers.draw();
   }
-
-  function arrange() { // the handles stand where the modes are
-    const { xaxis, yaxis } = plane();
-    Object.assign(board.style, { left: `${xaxis._offset}px`, top: `${yaxis._offset}px`, width: `${xaxis._length}px`, height: `${yaxis._length}px` });
-    while (board.children.length > rows.length) board.lastChild.remove();
-    while (board.children.length < rows.length) board.append(handle());
-    rows.forEach(([x, y], k) => {
-      Object.assign(board.children[k].style, { left: `${xaxis.l2p(x)}px`, top: `${yaxis.l2p(y)}px` });
-      board.children[k].setAttribute("aria-label", `mode ${k + 1} at ${x}, ${y}: arrows move it`);
-    });
-  }
-
-  const at = (event) => {
-    const box = board.getBoundingClientRect(), { xaxis, yaxis } = plane();
-    return [xaxis.p2l(event.clientX - box.left), yaxis.p2l(event.clientY - box.top)].map((v, k) => Math.round(Math.min(Math.max(v, ranges[k][0]), ranges[k][1]) * 100) / 100);
-  };
-  const index = (dot) => [...board.children].indexOf(dot);
 
   function remove(k) {
     if (rows.length > 1) rows.splice(k, 1), update();
   }
 
-  function handle() {
-    const dot = Object.assign(document.createElement("button"), { type: "button", className: "mode" });
-    dot.onpointerdown = (event) => {
-      event.stopPropagation();
-      dot.setPointerCapture(event.pointerId);
-      dot.classList.add("dragged");
-      dragged = true;
-    };
-    dot.onpointermove = (event) => {
-      if (!dragged || !event.buttons) return;
-      rows[index(dot)].splice(0, 2, ...at(event));
-      update();
-    };
-    dot.onpointerup = dot.onpointercancel = () => {
-      dot.classList.remove("dragged");
-      dragged = false;
-      update();
-    };
-    dot.ondblclick = (event) => (event.stopPropagation(), remove(index(dot)));
-    dot.onclick = (event) => event.stopPropagation();
-    dot.onkeydown = (event) => {
-      const row = rows[index(dot)], step = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
-      const wider = { "+": 1.2, "=": 1.2, "-": 1 / 1.2 }[event.key];
-      if (event.key === "Delete" || event.key === "Backspace") remove(index(dot));
-      else if (step) [0, 1].forEach((j) => (row[j] = Math.round((row[j] + step[j]) * 100) / 100));
-      else if (wider) row[2] = Number(Math.min(Math.max(row[2] * wider, ranges[2][0]), ranges[2][1]).toPrecision(3));
-      else return;
-      event.preventDefault(), event.stopPropagation(), update();
-    };
-    return dot;
-  }
-
+  board.ondblclick = ({ target }) => target !== board && remove(modes.index(target));
+  board.onkeydown = (event) => {
+    const k = modes.index(event.target), wider = { "+": 1.2, "=": 1.2, "-": 1 / 1.2 }[event.key];
+    if (event.key === "Delete" || event.key === "Backspace") remove(k);
+    else if (wider) rows[k][2] = Number(Math.min(Math.max(rows[k][2] * wider, ranges[2][0]), ranges[2][1]).toPrecision(3)), update();
+    else return;
+    event.preventDefault();
+  };
   board.onclick = (event) => {
-    if (rows.length >= ranges.at(-1)) return;
-    rows.push([...at(event), ...rows.at(-1).slice(2)]);
+    if (event.target !== board || rows.length >= ranges.at(-1)) return;
+    rows.push([...modes.at(event), ...rows.at(-1).slice(2)]);
     update();
   };
 
@@ -268,7 +232,7 @@ window.toydiffLive = (page, set) => {
       document.forms[0].elements.mixture.closest(".control").append(button);
     }
     document.querySelector(".keys").before("Show ", ...layers.boxes());
-    new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(document.querySelector(".figure"));
+    new ResizeObserver(() => setTimeout(() => follow(chosen()), 50)).observe(figure());
   }
 
   return { knows, draws, value: (name, texts) => (name === "mixture" ? value(texts.at(-1)) : null), made, preview, follow, begin };

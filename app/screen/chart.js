@@ -17,7 +17,7 @@ const plotly = (url) => (window.toydiffPlotly ??= new Promise((done, failed) => 
 
 const SCREEN = { width: 448, height: 512, path: "M0 32h160v64H64v96H0zM288 32h160v160h-64V96h-96zM0 320h64v96h96v64H0zM384 320h64v160H288v-64h96z" };
 const whole = { name: "whole screen", title: "Whole screen", icon: SCREEN, click: (place) => (document.fullscreenElement ? document.exitFullscreen() : place.requestFullscreen()) };
-const BUSY = "input, textarea, select, [role=slider], [role=tab], [contenteditable=true], canvas"; // what has a use for these keys itself
+const BUSY = "input, textarea, select, [role=slider], [role=tab], [contenteditable=true], canvas, .mode"; // what has a use for these keys itself
 const PRESSED = "button, a, summary, [role=button]"; // and for the space bar
 
 // A box in which something was chosen keeps the focus: once its list is closed, the keys are the figure's again.
@@ -214,11 +214,19 @@ function draw(Plotly, place) {
   place.picture = () => picture(place, has);
   place.madeOf = has.madeOf;
   place.draws = has.draws;
+  place.layers = has.layers;
+  place.seen = has.seen;
+  place.redraw = () => draw(Plotly, place);
+  if (has.layers) window.toydiffOver?.apply(figure);
   place.style.touchAction = has.draws ? "none" : "";
+  const [slider] = figure.layout.sliders ?? [];
+  // the slider follows a frame that differs from the last one only, which was another figure's
+  if (slider && place._fullLayout) place._fullLayout._currentFrame = slider.steps[slider.active ?? 0].args[0][0];
   return Plotly.react(place, { ...figure, config: { ...config, displayModeBar: !TOUCH.matches && "hover", modeBarButtonsToAdd: [camera, whole] } })
     .then(() => figure.frames?.length && !place._transitionData._frames.length && Plotly.addFrames(place, figure.frames))
     .then(() => beside(Plotly, place))
-    .then(() => follow(Plotly, place));
+    .then(() => follow(Plotly, place))
+    .then(() => has.layers && window.toydiffOver?.drawn(place));
 }
 
 // A click on a dot shows its path alone, in every panel; another click on it, or another figure, shows all again. Paths are one line with gaps, the k-th that of the k-th dot.
@@ -303,6 +311,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   plotly(url).then((Plotly) => {
     if (!figure || place.newest !== text) return;
     place.leave ??= begin(Plotly, place, has, setStateValue);
+    place.tell = (what, values) => number(place, what, values, setStateValue);
     place.setAttribute("role", "figure");
     place.tabIndex = 0; // the keyboard reaches it, and its keys
     place.setAttribute("aria-label", alt);

@@ -6,7 +6,7 @@ Streamlit's own chart is made anew, three times over, at each change of its figu
 import functools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,9 @@ def show(
     keys: bool = False,
     on_click: Callable[[float, float, str], None] | None = None,
     on_stroke: Callable[[list[tuple[float, float]], str], None] | None = None,
+    on_drag: Callable[[int, float, float, str], None] | None = None,
     draws: bool = False,
+    layers: Mapping | None = None,
     made_of: str = "",
 ) -> None:
     """Draw a figure, given as its JSON.
@@ -47,7 +49,8 @@ def show(
     whether keys move its slider. on_click(x, y, made_of) is called before the page is made again, with a place on the
     figure's first axes, and with `made_of` as it was given when the figure that was clicked was made; it leaves
     `st.session_state` alone (see `_told`). on_stroke(places, made_of) likewise, for a line drawn with the button held
-    or with a finger, where draws.
+    or with a finger, where draws; on_drag(k, x, y, made_of) for the mode k of a mixture that was let go at (x, y).
+    layers: what layers.js draws over the figure from.
     """
     config = CONFIG
     has = {"keys": keys, "clicks": on_click is not None, "draws": draws, "file": file, "title": title}
@@ -57,24 +60,26 @@ def show(
         callbacks["on_clicks_change"] = lambda: _told(key, "clicks", on_click)
     if on_stroke is not None:
         callbacks["on_strokes_change"] = lambda: _told(key, "strokes", on_stroke)
-    state = _chart(
-        key=key, data=_data(figure, has=has | {"madeOf": made_of}, config=config, alt=alt), height=height, **callbacks
-    )
+    if on_drag is not None:
+        callbacks["on_drags_change"] = lambda: _told(key, "drags", on_drag)
+    seen = st.session_state.get(f"{key}-seen")
+    has |= {"madeOf": made_of, "layers": layers, "seen": seen.last.get("drags", 0) if seen else 0}
+    state = _chart(key=key, data=_data(figure, has=has, config=config, alt=alt), height=height, **callbacks)
     # what the browser told a server that was here before is not new
-    last = {what: values[-1][0] for what in ("clicks", "strokes") if (values := getattr(state, what, None))}
+    last = {what: values[-1][0] for what in ("clicks", "strokes", "drags") if (values := getattr(state, what, None))}
     st.session_state.setdefault(f"{key}-seen", Seen(last))
 
 
 @dataclass
 class Seen:
-    """The clicks and strokes of a chart that were told on: the number of the last of each."""
+    """The clicks, strokes and drags of a chart that were told on: the number of the last of each."""
 
     last: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _told(key: str, what: str, then: Callable) -> None:
-    """Call `then` for each new click or stroke.
+    """Call `then` for each new click, stroke or drag.
 
     When a later click comes, Streamlit begins its run in a second thread, and ends this one where it reads or writes
     `st.session_state` next. Nothing has changed by then, and the later click brings this one with it.

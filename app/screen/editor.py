@@ -1,6 +1,7 @@
 """Editing a mixture without dragging: a table of its components, and a plane where a click adds or removes one."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,7 @@ ADD, TAKE, DRAW = USES = "a click adds a component", "takes one away", "a line d
 LINES = 8
 """Lines, at most, that a drawn mixture is fitted to: the last ones."""
 KEPT = 50
-"""Mixtures made by clicks that are known, so that a click on an older plane finds its place."""
+"""Mixtures made by clicks and drags that are known, so that one on an older plane finds its place."""
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Edits:
     """
 
     made: list[str]
-    """Mixtures made by clicks, the newest last: a click on an older plane finds its place."""
+    """Mixtures made by clicks and drags, the newest last: one on an older plane finds its place."""
     due: bool = False
     """Whether the control has still to take the newest."""
     said: str | None = None
@@ -42,19 +43,25 @@ class Edits:
 
     def click(self, use: str, x: float, y: float, on: str) -> None:
         """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken
-        away.
+        away."""
+        if use == ADD:
+            new = round(x, 1) + 0.0, round(y, 1) + 0.0
+            self._change(on, lambda rows: [*rows, (*new, *rows[-1][2:])])
+        elif use == TAKE:
+            self._change(on, lambda rows: _without_nearest(rows, x, y))
 
-        The plane may be older than the last clicks: a click belongs to the mixture that those before it made of that
-        one.
+    def drag(self, k: int, x: float, y: float, on: str) -> None:
+        """Component k of the mixture `on` was dragged to (x, y)."""
+        self._change(on, lambda rows: [(x, y, *row[2:]) if i == k else row for i, row in enumerate(rows)])
+
+    def _change(self, on: str, changed: Callable[[list], list]) -> None:
+        """A click or a drag on a figure that shows the mixture `on`.
+
+        The figure may be older than the last of them: one belongs to the mixture that those before it made of that one.
         """
         with self.lock:
             made = self.made if on in self.made else [on]
-            rows = _rows(made[-1])[0]
-            if use == ADD:
-                self._take([*rows, (round(x, 1) + 0.0, round(y, 1) + 0.0, rows[-1][2], rows[-1][3])], made)
-            elif use == TAKE:
-                nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
-                self._take([row for k, row in enumerate(rows) if k != nearest], made)
+            self._take(changed(_rows(made[-1])[0]), made)
 
     def draw(self, places: list, on: str) -> None:
         """A line drawn on a plane that shows the mixture `on`: a mixture is fitted to it, and to the lines that made
@@ -89,6 +96,11 @@ class Edits:
             self.made, self.due = [*before, word][-KEPT:], True
 
 
+def _without_nearest(rows: list, x: float, y: float) -> list:
+    nearest = min(range(len(rows)), key=lambda k: (rows[k][0] - x) ** 2 + (rows[k][1] - y) ** 2)
+    return [row for k, row in enumerate(rows) if k != nearest]
+
+
 def _key(name: str) -> str:
     return f"{name}-edits"
 
@@ -104,18 +116,24 @@ def take_over(name: str) -> None:
             edits.due = False
 
 
+def edits_of(name: str) -> Edits:
+    """Those of the mixture in `st.session_state[name]`. One that was made otherwise begins anew."""
+    edits = st.session_state.setdefault(_key(name), Edits([st.session_state[name]]))
+    with edits.lock:
+        word = st.session_state[name]
+        if word != edits.made[-1] and not edits.due:
+            edits.made = [word]
+    return edits
+
+
 def popover(name: str) -> None:
     """A button that opens the editor of the mixture in `st.session_state[name]`."""
     opened = st.popover("edit", width="stretch", key=f"{name}-edit", on_change="rerun")
     if not opened.open:
         return
     with opened:
-        edits = st.session_state.setdefault(_key(name), Edits([st.session_state[name]]))
-        with edits.lock:
-            word = st.session_state[name]
-            if word != edits.made[-1] and not edits.due:  # made otherwise: clicks begin anew
-                edits.made = [word]
-            edits.said, refused = None, edits.said
+        edits, word = edits_of(name), st.session_state[name]
+        edits.said, refused = None, edits.said
         rows, wrong = _rows(word)
         for said in (wrong, refused):
             if said:

@@ -13,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from toydiff.plots.screen import for_screen
 
-from . import chart, link, toolbar
+from . import chart, editor, link, toolbar
 from .controls import Control, Mixture, Several
 from .messages import EXPECTED, line_of, plain
 from .snippet import snippet
@@ -61,6 +61,9 @@ class Lesson:
     - long(values): why the figure takes so long that it is made on request only; None where it does not.
     - together: controls of which a site without a server has all combinations (`Control.few`); of the others it has one
       at a time.
+    - layers(**values): from what the browser draws layers over the figure, and handles of the mixture's modes
+      (`layers.js`): {"mixture": `mixtures.parts_of`, "levels": {alpha, sigma, scale} of each frame, x being drawn times
+      scale}; None where there are none.
     - in_app: what only the app can do here, said on such a site.
     """
 
@@ -81,6 +84,7 @@ class Lesson:
     there: bool = True
     long: Callable[[Mapping], str | None] | None = None
     together: Sequence[str] = ()
+    layers: Callable[..., Mapping] | None = None
     in_app: str = ""
 
     def __post_init__(self):
@@ -130,6 +134,18 @@ def _picture(lesson: Lesson, chosen: tuple, dark: bool) -> tuple[str, Rows]:
     return for_screen(figure, dark=dark).to_json(), rows
 
 
+def _layers(lesson: Lesson, chosen: Mapping) -> dict:
+    """What the chart of a lesson that has layers takes besides: they are those of its first control, a mixture."""
+    if lesson.layers is None:
+        return {}
+    first = lesson.controls[0]
+    return {
+        "layers": lesson.layers(**{c.name: c.value(chosen[c.name]) for c in lesson.controls}),
+        "on_drag": editor.edits_of(link.key_of(lesson.id, first)).drag,
+        "made_of": chosen[first.name],
+    }
+
+
 def show(lesson: Lesson, before: st.Page | None = None, after: st.Page | None = None) -> None:
     """The page; before, after: the pages beside it, which the keys PageUp and PageDown open."""
     dark = is_dark()
@@ -161,6 +177,7 @@ def show(lesson: Lesson, before: st.Page | None = None, after: st.Page | None = 
         return
     try:
         figure, rows = _picture(lesson, tuple(chosen.values()), dark)
+        layers = _layers(lesson, chosen)
     except EXPECTED as error:
         place.error(line_of(error), icon=":material/error:")
         return
@@ -174,6 +191,7 @@ def show(lesson: Lesson, before: st.Page | None = None, after: st.Page | None = 
             file=f"toydiff-{lesson.id}",
             title=lesson.title,
             keys=True,
+            **layers,
         )
     if first:
         time.sleep(PICTURE_FIRST)
@@ -181,7 +199,7 @@ def show(lesson: Lesson, before: st.Page | None = None, after: st.Page | None = 
     left.markdown(said)
     right.latex(lesson.equation)
     right.caption(lesson.source)
-    toolbar.show(lesson.id, figure, rows, lesson.title, said)
+    toolbar.show(lesson.id, figure, rows, lesson.title, said, has_layers=bool(layers))
     if lesson.live is not None:
         lesson.live(chosen)
     # what colours code is large, and is fetched when it is wanted

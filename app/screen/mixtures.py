@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import sklearn.mixture
+import torch
 
 from toydiff.mixtures import MIXTURES, GaussianMixture, mixture, random_mixture
 from toydiff.support.checks import unknown
@@ -60,10 +61,22 @@ def components_of(word: str) -> list[tuple[float, float, float, float]]:
         stds = (made.covariances.diagonal(dim1=1, dim2=2).mean(1)).sqrt()
         heaviest = float(made.weights.max())
         return [
-            (round(float(x), 3), round(float(y), 3), round(float(std), 3), round(float(w) / heaviest, 3))
+            (round(float(x), 3) + 0.0, round(float(y), 3) + 0.0, round(float(std), 3), round(float(w) / heaviest, 3))
             for (x, y), std, w in zip(made.means, stds, made.weights, strict=True)
         ]
     return check([part.split(",") for part in word[: LONGEST + 1].split(";")])
+
+
+def parts_of(mixture: GaussianMixture) -> list[list[float]]:
+    """A mixture as `offline/mixtures.js` takes it, a row a component: x, y, std, weight of a round one; else x, y,
+    weight, the standard deviations along its two axes, and the axes (2, 2), one a column."""
+    own = mixture.tensors()
+    means, weights = mixture.means.tolist(), mixture.weights.tolist()
+    if "std" in own and bool((own["std"][:, 0] == own["std"][:, 1]).all()):
+        return [[*m, s, w] for m, s, w in zip(means, own["std"][:, 0].tolist(), weights, strict=True)]
+    variances, axes = torch.linalg.eigh(mixture.covariances)
+    rows = zip(means, weights, variances.sqrt().tolist(), axes.flatten(1).tolist(), strict=True)
+    return [[*m, w, *s, *U] for m, w, s, U in rows]
 
 
 def check(rows: list) -> list[tuple[float, float, float, float]]:

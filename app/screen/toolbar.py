@@ -8,6 +8,8 @@ import streamlit as st
 
 from toydiff.plots import interactive
 
+from . import layers
+
 HERE = Path(__file__).parent
 FORMATS = ("PNG", "SVG", "PDF")
 _save, _save_moving, _copy = (
@@ -21,8 +23,8 @@ _save, _save_moving, _copy = (
 )
 
 
-def show(id_: str, figure: str, rows: list[dict], title: str, words: str) -> None:
-    """The row of buttons, for a figure given as its JSON, its claim, and what was measured."""
+def show(id_: str, figure: str, rows: list[dict], title: str, words: str, *, has_layers: bool) -> None:
+    """The row of buttons, for a figure given as its JSON, its claim, and what was measured; and its layers' boxes."""
     moves = '"sliders":' in figure
     with st.container(horizontal=True, key="files", vertical_alignment="center"):
         st.caption("Save as", width="content")
@@ -44,8 +46,11 @@ def show(id_: str, figure: str, rows: list[dict], title: str, words: str) -> Non
             on_click="ignore",
         )
         _copy(key=f"{id_}-copy", width="content", height="content")
+        if has_layers:
+            layers.show(f"{id_}-layers")
         if moves:
             touch = " · a click on a dot: its path alone" if '"state at time t"' in figure else ""
+            touch += " · modes, where they are shown, are dragged" if has_layers else ""
             st.caption(f"· keys: ← → Home End move the slider, space plays, F presents{touch}", width="content")
 
 

@@ -390,6 +390,21 @@ def test_the_grids_on_show_are_those_that_are_solved_on():
     assert as_floats(figure.data[0].x) == pytest.approx(path.ts.tolist(), abs=1e-9)
 
 
+@pytest.mark.parametrize("schedule", ["vp", "ve"])
+def test_layers_are_drawn_at_the_times_of_the_slider(schedule):
+    """In each frame stands x_t times scale, with this alpha and sigma."""
+    values = chosen_of("paths", schedule=schedule, steps=9)
+    figure, _ = BY_ID["paths"].figure(**values)
+    D = values["mixture"].denoiser(toydiff.schedule(schedule))
+    noise = values["mixture"].marginal(D.schedule, 1.0).sample(64, 0, dtype=torch.float64)
+    path = toydiff.solve(D, noise, 9, solver="ddim")
+    levels = BY_ID["paths"].layers(**values)["levels"]
+    for level, seen, t, x in zip(levels, figure.frames, path.ts, path.xs, strict=True):
+        assert level["alpha"] == pytest.approx(float(D.schedule.alpha(t)))
+        assert level["sigma"] == pytest.approx(float(D.schedule.sigma(t)))
+        assert torch.allclose(points(seen.data[0]), (level["scale"] * x).float(), atol=1e-3)
+
+
 @pytest.mark.slow
 def test_noise_of_ve_is_drawn_as_wide_as_data():
     for id_ in ("paths", "picard"):
@@ -748,7 +763,8 @@ def test_the_editor_takes_and_refuses():
 
 
 def test_a_click_belongs_to_the_mixture_it_was_made_on():
-    """Three clicks in a row on the same plane, however late they arrive, and one on the plane that they made."""
+    """Three clicks in a row on the same plane, however late they arrive, and one on the plane that they made; drags of
+    modes likewise."""
     editor = importlib.import_module("screen.editor")
     edits = editor.Edits(["0,0,0.2,1"])
     for x in (1, 2, 3):
@@ -762,6 +778,15 @@ def test_a_click_belongs_to_the_mixture_it_was_made_on():
     assert edits.made[-1] == "1,1,0.2,1"
     edits.click(editor.DRAW, 2, 0, "1,1,0.2,1")
     assert edits.made[-1] == "1,1,0.2,1", "a click is no line"
+    edits = editor.Edits(["ring"])
+    edits.drag(0, 2.5, 0.5, "ring")  # two drags of the ring's modes, however late they arrive
+    edits.drag(2, 0.0, 1.0, "ring")
+    rows = components_of("ring")
+    rows[0], rows[2] = (2.5, 0.5, *rows[0][2:]), (0.0, 1.0, *rows[2][2:])
+    assert components_of(edits.made[-1]) == rows
+    edits = editor.Edits(["moons"])
+    edits.drag(0, 0.0, 0.0, "ring")  # the ring is still on show: its mode is dragged, and no older one
+    assert components_of(edits.made[-1])[2] == components_of("ring")[2]
 
 
 class Interrupted(collections.UserDict):

@@ -18,7 +18,10 @@ from xml.etree import ElementTree
 import browser
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
+
+import toydiff
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("streamlit")
@@ -834,6 +837,107 @@ def test_a_click_on_a_dot_shows_its_path_alone(open_page):
     page.locator(".st-key-paths-steps input[type=range]").focus()
     page.keyboard.press("ArrowRight")
     until(page, f"({FRAMES})() === 8 && ({SHAPES_OF})().length === 0")
+
+
+LAYERS = f"""() => {{
+  const {{ data, layout: {{ images, sliders: [slider] }} }} = document.querySelector('{browser.FIGURE}');
+  return [images.every((image) => image.visible !== false), data[0].opacity > 0, slider.active].join();
+}}"""
+"""Whether density and paths are seen, and where the slider stands."""
+MODES = "() => [...document.querySelectorAll('.mode')].map((e) => e.ariaLabel.match(/-?[0-9.]+/g).slice(1).map(Number))"
+"""Where the handles are, as a screen reader says it."""
+COMPONENTS = """() => (decodeURIComponent(location.search).match(/mixture=([^&]*)/)?.[1] ?? "")
+    .split(";").map((row) => row.split(",").map(Number))"""
+PRESSED = f"""async (key) => {{
+  document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {{ key, bubbles: true, cancelable: true }}));
+  await new Promise((done) => requestAnimationFrame(done));
+  return document.querySelector('{browser.FIGURE}').layout.sliders[0].active;
+}}"""
+"""Where the slider stands just after a key."""
+
+
+def test_layers_are_switched_and_modes_are_dragged(open_page):
+    """Layers in the browser, at the slider's time; modes in a row and by keys, each in the link, with dots as ever."""
+    page = open_page("paths?steps=6")
+    page.wait_for_selector(".switches input")
+    settled(page)
+    requests, heads = len(open_page.sent), f"document.querySelector('{browser.FIGURE}').layout.annotations[0].text"
+    page.locator("h2").first.click()
+    page.keyboard.press("Home")
+    until(page, f"({LAYERS})() === 'true,true,0'")
+    for name, seen in (("density", "false,true,0"), ("paths", "false,false,0"), ("density", "true,false,0")):
+        page.get_by_label(name, exact=True).click()
+        until(page, f"({LAYERS})() === '{seen}'")
+    page.get_by_label("score", exact=True).check()
+    score = []
+    for key, at in (("ArrowRight", 1), ("ArrowLeft", 0)):
+        page.locator("h2").first.click()
+        page.keyboard.press(key)
+        until(page, f"({ACTIVE})() === {at}")
+        page.wait_for_timeout(100)
+        score.append(page.evaluate(browser.ARROW, browser.FIGURE))
+    assert score[0] != score[1]
+    centre, along = torch.tensor(score[1], dtype=torch.float64)
+    D = toydiff.mixture("ring").denoiser(toydiff.schedule("vp"))
+    assert float(torch.nn.functional.cosine_similarity(along, -D(centre[None], 1.0).eps[0], dim=0)) > 0.99
+    assert len(open_page.sent) == requests
+    one_step_more(page)
+    until(page, f"({LAYERS})() === 'true,false,7'")
+    page.get_by_label("paths", exact=True).check()
+    page.get_by_label("modes", exact=True).check()
+    until(page, f"({MODES})().length === 8")
+    page.screenshot(path=SCREENSHOTS / "paths-layers.png")
+
+    page.locator("h2").first.click()
+    page.keyboard.press("Home")
+    until(page, f"({ACTIVE})() === 0")
+    page.mouse.click(*page.evaluate(DOT)[:2])
+    until(page, f"({SHAPES_OF})().length === 2")
+    settled(page)
+
+    began, before = page.evaluate(MODES), page.evaluate(heads)
+    for k, by in ((2, 60), (4, 40)):  # before the first is answered
+        x, y = middle(page.locator(".mode").nth(k).bounding_box())
+        browser.drag(page, False, (x, y), (x + by, y))
+    wanted = page.evaluate(MODES)
+    page.evaluate(f"() => document.querySelector('{browser.FIGURE}').redraw()")  # an older figure moves no handle back
+    assert page.evaluate(MODES) == wanted
+    assert [k for k in range(8) if wanted[k] != began[k]] == [2, 4]
+    until(page, f"JSON.stringify(({COMPONENTS})().map((row) => row.slice(0, 2))) === JSON.stringify({wanted})")
+    until(page, f"{heads} !== '{before}'")
+    settled(page)
+    assert page.evaluate(MODES) == wanted
+    page.locator("h2").first.click()
+    page.keyboard.press("Home")
+    until(page, f"({ACTIVE})() === 0")
+    page.locator(".mode").nth(4).focus()
+    assert page.evaluate(PRESSED, "ArrowRight") == 0  # the key is the mode's
+    until(page, f"({COMPONENTS})()[4][0] === {round(wanted[4][0] + 0.1, 2)}")
+
+
+def middle(box):
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_a_finger_drags_a_mode_and_moves_the_page(chromium, url):
+    page = chromium.new_context(viewport=PHONE, has_touch=True, is_mobile=True).new_page()
+    page.set_default_timeout(40_000)
+    page.goto(f"{url}/paths?steps=6")
+    page.wait_for_selector(".switches input")
+    settled(page)
+    page.get_by_label("modes", exact=True).check()
+    page.locator("h2").first.scroll_into_view_if_needed()
+    top = "() => document.querySelector('h2').getBoundingClientRect().top"
+    before, (x, y) = page.evaluate(top), middle(page.locator(".mode").nth(6).bounding_box())
+    browser.drag(page, True, (x, y), (x, y - 50))
+    until(page, f"({COMPONENTS})()[6][1] > -1.8")
+    settled(page)
+    assert page.evaluate(top) == before
+    x, y = middle(page.locator(f"{browser.FIGURE} .nsewdrag").first.bounding_box())
+    browser.drag(page, True, (x, y), (x, y - 150))
+    until(page, f"({top})() < {before - 50}")
+    page.screenshot(path=SCREENSHOTS / "paths-modes-phone.png")
+    page.context.close()
 
 
 DRAWN = f"""() => {{

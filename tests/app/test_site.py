@@ -563,8 +563,11 @@ class TestInABrowser:
         page.locator(browser.FIGURE).focus()
         page.keyboard.press("Home")
         until(page, f"{plot}.layout.sliders[0].active === 0")
+        page.get_by_label("paths", exact=True).click()
+        until(page, f"{plot}.data[0].opacity > 0")
+        assert page.evaluate(f"{plot}.layout.sliders[0].active") == 0  # it stays
         page.wait_for_timeout(100)
-        centre, along = page.evaluate(ARROW, browser.FIGURE)
+        centre, along = page.evaluate(browser.ARROW, browser.FIGURE)
         score = -D(torch.tensor([centre], dtype=torch.float64), 1.0).eps[0]
         assert float(torch.nn.functional.cosine_similarity(torch.tensor(along), score, dim=0)) > 0.99
         how = f"{plot}.layout.updatemenus[0].buttons[0].args"
@@ -591,7 +594,7 @@ class TestInABrowser:
         until(page, f"JSON.stringify(({HEADS})()) !== {json.dumps(json.dumps(heads, separators=(',', ':')))}")
         assert page.evaluate(ranges) == plane  # which stays while it is drawn on
         first = page.url
-        drag(page, finger, middle, (middle[0] + 60, middle[1] - 40))
+        browser.drag(page, finger, middle, (middle[0] + 60, middle[1] - 40))
         until(page, f"location.href !== {json.dumps(first)}")
         assert page.locator(".mode").count() == 9
         page.locator(".mode").nth(8).focus()
@@ -689,26 +692,6 @@ DOT = """({ figure, k }) => {
   return [left + xaxis._offset + xaxis.l2p(x[k]), top + yaxis._offset + yaxis.l2p(y[k])];
 }"""
 """Where the dot of number k of the first plane is on the screen."""
-ARROW = """(figure) => {
-  const { xaxis, yaxis } = document.querySelector(figure)._fullLayout;
-  const path = document.querySelector(".field path").getAttribute("d");
-  const [a, b, c, d] = path.split(/[ML ]/).slice(1, 5).map(Number);
-  const [from, to] = [[xaxis.p2l(a), yaxis.p2l(b)], [xaxis.p2l(c), yaxis.p2l(d)]];
-  return [from.map((v, k) => (v + to[k]) / 2), from.map((v, k) => to[k] - v)];
-}"""
-"""Middle and direction of the score's first arrow, in the plane's numbers."""
-
-
-def drag(page, finger, from_, to):
-    if not finger:
-        page.mouse.move(*from_)
-        page.mouse.down()
-        page.mouse.move(*to, steps=3)
-        return page.mouse.up()
-    hand = page.context.new_cdp_session(page)
-    for kind, points in (("Start", [from_]), ("Move", [to]), ("End", [])):
-        at = [{"x": x, "y": y} for x, y in points]
-        hand.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
 
 
 def pixels_of(address):
