@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from scipy.stats import spearmanr
 
 import toydiff
 from toydiff import weights
@@ -35,6 +36,7 @@ from toydiff.runs.zoo import RECIPES
 from toydiff.solvers import DEFAULT_SOLVER, SOLVERS, Trajectory
 from toydiff.studies import choices, headline, scoreboard
 from toydiff.support.files import write_bytes, write_text
+from toydiff.support.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -249,6 +251,39 @@ def of_board(name: str, made: Callable[[Mapping], str]) -> str:
     return f"{head}\n\n{made(board)}"
 
 
+def another_teacher(name: str) -> str:
+    """Whether the order on a bundled scoreboard is that with another teacher."""
+    boards = scoreboard.bundled(name), scoreboard.of_another_teacher(name)
+    here, there = ({(row["method"], row["steps"]): row for row in scoreboard.summary(board)} for board in boards)
+    of, plan = boards[1]["plan"]["teacher"], boards[1]["plan"]
+    lines = [
+        f"Another teacher: {of['method']} with seed {of['seed']}, {of['updates']:,} updates; "
+        f"{plan['budget']:,} passes each, {plural(plan['seeds'], 'seed')}, {plan['n']:,} samples:",
+        "",
+        "| steps | rank correlation | the three nearest | with the other teacher | the other's distance / this one's |",
+        "|---|---|---|---|---|",
+    ]
+    for steps in plan["steps"]:
+        a, b = ({method: found[method, steps]["distance"] for method in plan["methods"]} for found in (here, there))
+        correlation = spearmanr(list(a.values()), [b[method] for method in a])[0]
+        nearest = (", ".join(f"`{method}`" for method in sorted(x, key=x.__getitem__)[:3]) for x in (a, b))
+        ratios = [b[method] / a[method] for method in a]
+        lines.append(f"| {steps} | {correlation:.2f} | {' | '.join(nearest)} | {statistics.median(ratios):.2f} |")
+    signs = [
+        (found.word, there[worse.entry]["distance"] > there[better.entry]["distance"])
+        for better, worse, found in headline.verdicts(boards[0])
+    ]
+    same = sum(ahead for word, ahead in signs if word == scoreboard.HOLDS)
+    held = sum(word == scoreboard.HOLDS for word, _ in signs)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Of the deck's {held} directions that hold beyond noise with the bundled teacher, {same} hold here.",
+        ]
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "names": names,
     "solvers": solvers,
@@ -271,6 +306,7 @@ TABLES: dict[str, Callable[[], str]] = {
         )
     },
     "deck-digits": functools.partial(of_board, "digits", headline.markdown),
+    "another-teacher-digits": functools.partial(another_teacher, "digits"),
 }
 
 PLACE = re.compile(r"(<!-- made by tutorials/readme\.py: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Editing a mixture without dragging: a table of its components, and a plane where a click adds or removes one."""
+"""Editing a mixture: a table of its components, a plane where a click adds or removes one, and drags of its modes."""
 
 import threading
 from collections.abc import Callable

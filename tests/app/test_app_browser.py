@@ -889,7 +889,7 @@ def test_layers_are_switched_and_modes_are_dragged(open_page):
     page.screenshot(path=SCREENSHOTS / "paths-layers.png")
 
     page.locator("h2").first.click()
-    page.keyboard.press("Home")
+    page.keyboard.press("Home")  # where the slider stood in the figure before
     until(page, f"({ACTIVE})() === 0")
     page.mouse.click(*page.evaluate(DOT)[:2])
     until(page, f"({SHAPES_OF})().length === 2")
