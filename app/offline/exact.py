@@ -6,6 +6,7 @@ import torch
 
 from toydiff.mixtures import MIXTURES, GaussianMixture
 from toydiff.plots import style
+from toydiff.plots.grids import FINEST, ROUND
 from toydiff.plots.screen import DARK, DARK_PAPER, DARK_SHADE
 from toydiff.schedules import SCHEDULES
 from toydiff.solvers import SOLVERS
@@ -72,6 +73,7 @@ def _grids() -> dict:
         "uniforms": uniforms.tolist(),
         "noise": base64.b64encode(noise.numpy().tobytes()).decode(),
         "labels": {name: one.labels.tolist() for name, one in made.items() if one.labels is not None},
+        "room": (FINEST, ROUND),
         "solvers": [
             {"name": name, "color": SOLVERS[name].color, "symbol": style.marking(name).symbol} for name in PAIR
         ],
