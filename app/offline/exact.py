@@ -7,6 +7,7 @@ import torch
 from toydiff.mixtures import MIXTURES, GaussianMixture
 from toydiff.plots import style
 from toydiff.plots.grids import FINEST, ROUND
+from toydiff.plots.orders import APART
 from toydiff.plots.screen import DARK, DARK_PAPER, DARK_SHADE
 from toydiff.schedules import SCHEDULES
 from toydiff.solvers import SOLVERS
@@ -61,6 +62,7 @@ def _orders() -> dict:
             "window": WINDOW,
             "floor": FLOOR,
             "tolerance": 1e-12,
+            "apart": APART.tolist(),
         },
     }
 

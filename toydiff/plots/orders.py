@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import on_paper, on_screen, style
 from .style import Marking
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND_TITLE = "solver: slope"
+APART = np.array([0.1, 0.05])
+"""How far apart two ends are at least that both have words, as parts of the axes."""
 
 
 @dataclass(frozen=True)
@@ -158,18 +162,27 @@ def work_precision_interactive(
     """Error against NFE on log-log axes, all solvers in one panel; rows as for `convergence_static`, whose slopes the
     legend names.
 
-    A slope that is NaN was not measured: too few errors are more than rounding. slopes: False for a legend that does
-    not give them away, for readers who are to guess. Errors at or below `floor` are rounding: a dashed line. A click on
-    the legend hides a curve. `ValueError` for a table without rows, or rows that lack something.
+    Where a curve ends stands its slope, if it has room there. One that is NaN was not measured: too few errors are more
+    than rounding. slopes: False for words that do not give them away, for readers who are to guess. Errors at or below
+    `floor` are rounding: a dashed line. A click on the legend hides a curve. `ValueError` for a table without rows, or
+    rows that lack something.
     """
     figure = on_screen.panel(title, 560)
+    x_range, y_range = error_ranges(rows)
+    reach = np.log10([x_range[1] / x_range[0], y_range[1] / y_range[0]])
+    placed: list[np.ndarray] = []
     for group in orders(rows):
         for row, _, seen in group.rows:
             slope = f"slope {row['measured']:.2f}" if math.isfinite(row["measured"]) else "all rounding"
             name = f"{row['solver']}: {slope}, order {group.order}" if slopes else row["solver"]
             hover = f"{on_screen.plain(row['solver'])}<br>%{{x}} NFE, error %{{y:.2e}}"
             on_screen.curve(figure, row["nfe"], row["error"], seen, hover, 3, 10, name=name)
-    x_range, y_range = error_ranges(rows)
+            end = np.log10([row["nfe"][-1], max(row["error"][-1], y_range[0])])
+            if math.isfinite(row["measured"]) and all((abs(end - one) / reach > APART).any() for one in placed):
+                placed.append(end)
+                text = f"slope {row['measured']:.2f}" if slopes else "slope ?"
+                note = {"x": end[0], "y": end[1], "xanchor": "left", "yanchor": "middle", "showarrow": False}
+                figure.add_annotation(text=text, xshift=10, font_color=seen.color, **note)
     figure.update_xaxes(**on_screen.log_axis(style.NFE_LABEL, x_range, on_screen.round_ticks(x_range)))
     figure.update_yaxes(**on_screen.log_axis(style.ERROR_LABEL, y_range, on_screen.POWERS))
     if floor is not None and floor >= y_range[0]:
