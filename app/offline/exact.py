@@ -7,7 +7,7 @@ import torch
 from toydiff.mixtures import MIXTURES, GaussianMixture
 from toydiff.plots import style
 from toydiff.plots.grids import FINEST, ROUND
-from toydiff.plots.orders import APART
+from toydiff.plots.orders import AIR, APART
 from toydiff.plots.screen import DARK, DARK_PAPER, DARK_SHADE
 from toydiff.schedules import SCHEDULES
 from toydiff.solvers import SOLVERS
@@ -63,6 +63,7 @@ def _orders() -> dict:
             "floor": FLOOR,
             "tolerance": 1e-12,
             "apart": APART.tolist(),
+            "air": AIR,
         },
     }
 
