@@ -74,7 +74,7 @@ def digits(
     for title, name, n, solver in [*shown, *((student, student, steps, None) for student in students)]:
         images, row = sample(name, n, seed, solver)
         good = f"{row['distance_over_floor']:.1f}×" if row["distance_over_floor"] else "–"
-        sheet[f"{title} · {row['nfe']} · {good}"] = images
+        sheet[f"{title} · {row['nfe']} call{'s' if row['nfe'] > 1 else ''} · {good}"] = images
         both = torch.stack([sheet[next(iter(sheet))].flatten(), images.flatten()])
         rows.append(row | {"correlation": float(torch.corrcoef(both)[0, 1])})
     return interactive.digits(sheet), rows

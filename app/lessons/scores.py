@@ -19,9 +19,13 @@ from screen.controls import Choice, Mixture, Number
 from screen.lesson import Lesson
 
 WAYS = ("vsd", "swiftbrush", "dmd", "sim", "sds: no second score")
-PULLS = "towards data: their score", "away from others: minus the particles' score"
+PULLS = (
+    "the sum: where a particle goes",
+    "towards data: their score",
+    "away from others: minus the particles' score",
+)
 STARTS = ("the middle", "one mode", "noise")
-PARTICLES, LR, ARROWS = 256, 0.05, 40
+PARTICLES, LR, ARROWS, NSR = 256, 0.05, 20, 0.25
 ON_THEIR_WAY = 0.3
 """The fraction of the data that is found where the figure opens: arrows are still long there."""
 
@@ -73,11 +77,12 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
         past = [*past[-lag:], now] if lag else [now]
         phi = toydiff.Empirical(past[0]).denoiser(psi.schedule)  # knows where the particles are, or were
         if step in shown:
-            level = psi.schedule.t_of_lam(-torch.log(torch.tensor(0.25)))
+            level = psi.schedule.t_of_lam(-torch.log(torch.tensor(NSR)))
             some = now[:ARROWS]
             at = psi.schedule.alpha(level) * some
             away = torch.zeros_like(some) if method.startswith("sds") else some - phi(at, level).x0
-            frames[step] = now, some, torch.stack([psi(at, level).x0 - some, away])
+            towards = psi(at, level).x0 - some
+            frames[step] = now, some, torch.stack([towards + away, towards, away])
             found = modes(mixture, now)
             ratios[step] = (found.weights / found.expected).tolist()
             rows.append(
@@ -96,7 +101,12 @@ def scores(mixture: GaussianMixture, method: str, start: str, lag: int, updates:
         loss = loss_of(method, particles, psi, phi, noise, draws)
         (PARTICLES * loss).backward()  # a loss is the mean over particles, and each follows its own
         optimizer.step()
-    drawn = {"arrows": PULLS, "color": color, "active": on_show(rows)["updates"]}
+    drawn = {
+        "arrows": PULLS,
+        "head": f"arrows: scores times NSR², at NSR {NSR:g}",
+        "color": color,
+        "active": on_show(rows)["updates"],
+    }
     return interactive.score_coverage(frames, ratios, mixture, **drawn), rows
 
 

@@ -106,7 +106,7 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
     for side, solver in (("A", a), ("B", b)):
         picture, latents, path = image(model, prompt, solver, steps)
         first = (picture, latents) if first is None else first
-        shown[f"{side}: {solver}, {path.nfe} calls"] = picture
+        shown[f"{side}: {solver}, {steps} step{'s' if steps > 1 else ''}, {path.nfe} calls"] = picture
         off = float((latents - first[1]).square().mean().sqrt() / first[1].square().mean().sqrt())
         rows.append(
             {
@@ -121,7 +121,7 @@ def images(model: str, prompt: str, a: str, b: str, steps: int) -> tuple[go.Figu
         )
     gap = (first[0] - picture).abs()
     most = float(gap.max())
-    shown[f"|A − B|, white is {most:.2g}"] = gap / max(most, 1e-12)
+    shown[f"where they differ: |A − B|, black is 0, white {most:.2g}"] = gap / max(most, 1e-12)
     return interactive.images(shown), rows
 
 
@@ -151,10 +151,11 @@ class Checkpoint(Text):
 def words(rows: list[dict]) -> str:
     a, b = rows
     what = "pixels" if a["model"] == DIGITS else "latents"
-    text = (
-        f"The UNet is a denoiser like any other here, so every solver runs on it: **{a['solver']}** took {a['nfe']} "
-        f"calls and {a['seconds']:.1f} s, **{b['solver']}** {b['nfe']} and {b['seconds']:.1f} s; "
-        f"their {what} differ by {b['latents_from_A']:.1%} of their size, from the same noise. "
+    text = "The same digits 1 to 9" if a["model"] == DIGITS else "The same image"
+    text += (
+        f" from the same noise, by two solvers: **{a['solver']}** took {a['nfe']} calls and {a['seconds']:.1f} s, "
+        f"**{b['solver']}** {b['nfe']} and {b['seconds']:.1f} s; their {what} differ by {b['latents_from_A']:.1%} of "
+        "their size. "
     )
     if a["model"] == DIGITS:
         text += (

@@ -13,9 +13,10 @@ window.toydiffAxes = (() => {
     return [low - air * (high - low || 1), high + air * (high - low || 1)];
   }
 
-  function ticks([low, high]) { // 1, 2, 5, 10, ...: an axis' tickvals and ticktext
-    const out = [];
-    for (let power = Math.floor(low); power <= Math.ceil(high); power++) for (const m of [1, 2, 5]) out.push(Number(`${m}e${power}`));
+  function ticks([low, high], finest = Infinity, round = Infinity) { // 1, 2, 5, 10, ... where the ratio of the ends is at most `finest`, 1, 3, 10, ... up to `round`, then powers
+    const ratio = 10 ** (high - low), out = [];
+    if (ratio > round) return { tickvals: null, ticktext: null, dtick: 1, exponentformat: "power" };
+    for (let power = Math.floor(low); power <= Math.ceil(high); power++) for (const m of ratio > finest ? [1, 3] : [1, 2, 5]) out.push(Number(`${m}e${power}`));
     const tickvals = out.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high);
     return { tickvals, ticktext: tickvals.map((v) => number(v)) };
   }

@@ -6,6 +6,8 @@ import torch
 
 from toydiff.mixtures import MIXTURES
 from toydiff.plots import style
+from toydiff.plots.grids import FINEST, ROUND
+from toydiff.plots.orders import AIR, APART
 from toydiff.plots.screen import DARK, DARK_PAPER, DARK_SHADE
 from toydiff.schedules import SCHEDULES
 from toydiff.solvers import SOLVERS
@@ -60,6 +62,8 @@ def _orders() -> dict:
             "window": WINDOW,
             "floor": FLOOR,
             "tolerance": 1e-12,
+            "apart": APART.tolist(),
+            "air": AIR,
         },
     }
 
@@ -72,6 +76,7 @@ def _grids() -> dict:
         "uniforms": uniforms.tolist(),
         "noise": base64.b64encode(noise.numpy().tobytes()).decode(),
         "labels": {name: one.labels.tolist() for name, one in made.items() if one.labels is not None},
+        "room": (FINEST, ROUND),
         "solvers": [
             {"name": name, "color": SOLVERS[name].color, "symbol": style.marking(name).symbol} for name in PAIR
         ],

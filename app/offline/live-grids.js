@@ -1,7 +1,7 @@
 // The page of time grids and guidance, computed here: where the steps of each grid lie, and the errors of two solvers.
 "use strict";
 window.toydiffLive = (page) => {
-  const { power, uniforms, noise, labels, solvers, dark: turned } = page.live;
+  const { power, uniforms, noise, labels, solvers, room, dark: turned } = page.live;
   const E = window.toydiffExact, { number, limits, ticks } = window.toydiffAxes, { NAMED, rowsOf, mixtureOf, value, several } = window.toydiffMixtures(page.live);
   const kept = new Map(), normals = new Float32Array(Uint8Array.from(atob(noise), (c) => c.charCodeAt(0)).buffer), TOLERANCE = 1e-9;
 
@@ -57,7 +57,7 @@ window.toydiffLive = (page) => {
       const y = places[name].map(() => name), text = places[name].map(({ t }, i) => `t = ${t.toFixed(4)}, NSR = ${number(nsr[name][i], 4)}`);
       const symbols = nsr[name].map((n) => (n === 0 ? "triangle-right" : Number.isFinite(n) ? "line-ns" : "triangle-left"));
       return [
-        { ...inTime, name, y, text, x: places[name].map(({ t }) => t), marker: { ...inTime.marker, symbol: y.map(() => "line-ns") } },
+        { ...inTime, name, y, text, x: places[name].map(({ t }) => t) },
         { ...inLevel, name, y, text, x: nsr[name].map((n) => Math.min(Math.max(n, low), high)), marker: { ...inLevel.marker, symbol: symbols } },
       ];
     });
@@ -68,7 +68,7 @@ window.toydiffLive = (page) => {
     figure.data = [...steps, ...costs];
     layout.xaxis2.range = shown.toReversed();
     layout.xaxis3.range = limits(rows.map((row) => row.error), 0.12);
-    Object.assign(layout.xaxis3, ticks(layout.xaxis3.range));
+    Object.assign(layout.xaxis3, ticks(layout.xaxis3.range, ...room));
     const said = words(rows);
     return { figure, dark: [], words: said, alt: `${page.title}. ${said.replace(/<.*?>/g, "")}`, rows };
   }

@@ -1,7 +1,7 @@
 // The page of orders, computed here: errors of solvers against network calls, on any mixture, schedule and time grid.
 "use strict";
 window.toydiffLive = (page) => {
-  const { power, uniforms, normals, markings, dark: turned, orders: { steps, inner, window: lambdas, floor, tolerance, hidden } } = page.live;
+  const { power, uniforms, normals, markings, dark: turned, orders: { steps, inner, window: lambdas, floor, tolerance, hidden, apart, air } } = page.live;
   const E = window.toydiffExact, { limits, ticks } = window.toydiffAxes, { NAMED, rowsOf, mixtureOf, value, several } = window.toydiffMixtures(page.live), kept = new Map();
 
   const all = (text, known) => text.split(", ").every((word) => Object.hasOwn(known, word));
@@ -64,12 +64,20 @@ window.toydiffLive = (page) => {
       };
     });
     layout.xaxis.range = limits(rows.flatMap(({ nfe }) => nfe), 0.04);
-    layout.yaxis.range = limits(rows.flatMap(({ error }) => error), 0.04);
+    layout.yaxis.range = limits(rows.flatMap(({ error }) => error), air);
     Object.assign(layout.xaxis, ticks(layout.xaxis.range));
     const seen = Math.log10(floor) >= layout.yaxis.range[0], line = { color: color("#7F7F7F"), dash: "dash", width: 1.5 };
     layout.shapes = seen ? [{ type: "line", line, x0: 0, x1: 1, xref: "x domain", y0: floor, y1: floor, yref: "y" }] : [];
     const note = { text: "rounding", xref: "x domain", x: 1, xanchor: "right", yref: "y", y: Math.log10(floor), yanchor: "bottom", showarrow: false };
-    layout.annotations = seen ? [{ ...note, font: { size: layout.font.size } }] : [];
+    const reach = [layout.xaxis, layout.yaxis].map(({ range: [low, high] }) => high - low), ends = []; // slopes, each at the last point of its curve that has room
+    for (const { solver, measured, nfe, error } of sorted) {
+      const places = nfe.map((calls, i) => [Math.log10(calls), Math.max(Math.log10(error[i]), layout.yaxis.range[0])]);
+      const end = places.findLast((place) => !ends.some(({ x, y }) => [x, y].every((at, k) => Math.abs(place[k] - at) / reach[k] <= apart[k])));
+      if (!Number.isFinite(measured) || !end) continue;
+      const text = `slope ${guess === hidden ? "?" : measured.toFixed(2)}`, font = { size: layout.font.size, color: color(markings[solver].color) };
+      ends.push({ text, x: end[0], y: end[1], xanchor: "right", yanchor: "top", showarrow: false, font });
+    }
+    layout.annotations = [...ends, ...(seen ? [{ ...note, font: { size: layout.font.size } }] : [])];
     const said = words(rows);
     return { figure, dark: [], words: said, alt: `${page.title}. ${said.replace(/<.*?>/g, "")}`, rows };
   }

@@ -147,28 +147,25 @@ window.toydiffExact = (() => {
   }
 
   // The exact denoiser: x0 = sum_k r_k [m_k + alpha C_k V_k^-1 (x - alpha m_k)], eps = sigma sum_k r_k V_k^-1 (x -
-  // alpha m_k), V_k = alpha^2 C_k + sigma^2, r_k the posterior probability of component k. within(i, k): whether
-  // component k may be that of point i.
-  function denoise(mixture, x, at, within = null) {
+  // alpha m_k), V_k = alpha^2 C_k + sigma^2, r_k the posterior probability of component k. allowed: of each point
+  // the components that may be its own; by default all.
+  function denoise(mixture, x, at, allowed = null) {
     const { alpha, sigma } = at, K = mixture.length, x0 = new Float64Array(x.length), eps = new Float64Array(x.length);
-    const logs = new Float64Array(K), ps = new Float64Array(K), qs = new Float64Array(K);
+    const all = Array.from(mixture, (_, k) => k), logs = new Float64Array(K), ps = new Float64Array(K), qs = new Float64Array(K);
     const parts = mixture.map(({ x, y, weight, stds: [s, r], axes: [a, b, c, d] }) => {
       const V = (alpha * s) ** 2 + sigma ** 2, W = (alpha * r) ** 2 + sigma ** 2;
       return { x, y, a, b, c, d, V, W, log: Math.log(weight) - 0.5 * (Math.log(V) + Math.log(W)), s: alpha * s * s, r: alpha * r * r };
     });
     for (let i = 0; i < x.length; i += 2) {
+      const own = allowed ? allowed[i / 2] : all;
       let best = -Infinity, mass = 0, e = 0, f = 0, g = 0, h = 0;
-      for (let k = 0; k < K; k++) {
-        if (within && !within(i / 2, k)) {
-          logs[k] = -Infinity;
-          continue;
-        }
+      for (const k of own) {
         const part = parts[k], u = x[i] - alpha * part.x, v = x[i + 1] - alpha * part.y;
         const p = part.a * u + part.c * v, q = part.b * u + part.d * v, log = part.log - 0.5 * ((p * p) / part.V + (q * q) / part.W);
         (ps[k] = p / part.V), (qs[k] = q / part.W), (logs[k] = log);
         if (log > best) best = log;
       }
-      for (let k = 0; k < K; k++) {
+      for (const k of own) {
         if (logs[k] < best - 40) continue; // e^-40 is below a rounding
         const part = parts[k], w = Math.exp(logs[k] - best), p = part.s * ps[k], q = part.r * qs[k];
         mass += w;
@@ -187,12 +184,15 @@ window.toydiffExact = (() => {
 
   // Classifier-free guidance: eps = eps_none + g (eps_class - eps_none), and x0 alike. labels: a class a component; cond:
   // a class a point.
-  const guided = (mixture, labels, cond, g) => (x, at) => {
-    const own = denoise(mixture, x, at, (i, k) => labels[k] === cond[i]);
-    if (g === 1) return own;
-    const free = denoise(mixture, x, at), lead = (key) => combine([1 - g, free[key]], [g, own[key]]);
-    return { x, at, x0: lead("x0"), eps: lead("eps") };
-  };
+  function guided(mixture, labels, cond, g) {
+    const allowed = cond.map((one) => labels.flatMap((label, k) => (label === one ? [k] : [])));
+    return (x, at) => {
+      const own = denoise(mixture, x, at, allowed);
+      if (g === 1) return own;
+      const free = denoise(mixture, x, at), lead = (key) => combine([1 - g, free[key]], [g, own[key]]);
+      return { x, at, x0: lead("x0"), eps: lead("eps") };
+    };
+  }
 
   // The score of x_t, the gradient of its log density: -eps/sigma.
   const score = ({ eps, at }) => combine([-1 / at.sigma, eps]);
@@ -343,12 +343,13 @@ window.toydiffExact = (() => {
   const TRUST = 0.35, SLACK = 0.03;
   const fraction = (most, size) => (size <= most ? 1 : most / size);
   const dot = (v, w, i) => v[i] * w[i] + v[i + 1] * w[i + 1];
-  const length = (v, i) => Math.hypot(v[i], v[i + 1]);
+  const length = (v, i) => Math.sqrt(dot(v, v, i));
 
   function guardedStep(size, base, s, values, older) {
     const J = jump(base, s), scale = radius(size, s), clean = s.sigma === 0;
     if (values.length === 1) return clean ? J : adams(size, base, s, values);
-    const carried = combine([scale / radius(size, base.at), base.x]), step = combine([1, J], [-1, carried]), out = new Float64Array(J.length);
+    const carried = combine([scale / radius(size, base.at), base.x]), step = combine([1, J], [-1, carried]);
+    const [at, off, out] = [0, 1, 2].map(() => new Float64Array(J.length));
     if (older.length && !clean) { // 1
       const d = combine([1 / radius(size, base.at), base.x], [-1 / radius(size, older[0].at), older[0].x]);
       const change = combine(...F(size, base), ...F(size, older[0], -1)), turn = angle(size, s) - angle(size, base.at);
@@ -367,10 +368,12 @@ window.toydiffExact = (() => {
         p *= fraction(TRUST * length(two, i) + slack, length(three, i));
         q = fraction(TRUST * p * length(two, i) + slack, length(three, i));
       }
-      const at = [0, 1].map((j) => carried[i + j] + step[i + j]);
-      const off = [0, 1].map((j) => p * (x2[i + j] - at[j]) + (three ? p * q * three[i + j] : 0)); // 4
-      const kept = clean ? fraction(2 * s.alpha * length(settled, i), Math.hypot(...off)) : 1; // 5
-      (out[i] = at[0] + kept * off[0]), (out[i + 1] = at[1] + kept * off[1]);
+      for (let j = i; j < i + 2; j++) { // 4
+        at[j] = carried[j] + step[j];
+        off[j] = p * (x2[j] - at[j]) + (three ? p * q * three[j] : 0);
+      }
+      const kept = clean ? fraction(2 * s.alpha * length(settled, i), length(off, i)) : 1; // 5
+      for (let j = i; j < i + 2; j++) out[j] = at[j] + kept * off[j];
     }
     return out;
   }

@@ -436,8 +436,13 @@ class TestInABrowser:
         seen = page.evaluate(
             f"() => {{ const {{ data, layout }} = document.querySelector('{browser.FIGURE}'); return {{"
             "data: data.map(({ name, x, y, line, marker }) => [name, x, y, line.color, marker.symbol]),"
-            "axes: [layout.xaxis.range, layout.yaxis.range, layout.xaxis.tickvals] }; }"
+            "axes: [layout.xaxis.range, layout.yaxis.range, layout.xaxis.tickvals],"
+            "notes: layout.annotations.map(({ text, x, y, font }) => [text, x, y, font.color]) }; }"
         )
+        slopes = [note for note in figure.layout.annotations if (note.text or "").startswith("slope")]
+        assert slopes, "slopes stand beside their curves"
+        for mine, note in zip(seen["notes"], slopes, strict=False):
+            assert mine == [note.text, pytest.approx(note.x), pytest.approx(note.y), note.font.color]
         for mine, trace in zip(seen["data"], figure.data, strict=True):
             assert [mine[k] for k in (0, 1, 3, 4)] == [
                 trace.name, list(trace.x), trace.line.color, trace.marker.symbol
@@ -458,6 +463,7 @@ class TestInABrowser:
             {"mixture": "spirals", "schedule": "cosine", "grids": ("karras", "quadratic"), "steps": 5, "g": 3},
             {"mixture": "-1,0.5,0.4,1;1.2,-0.4,0.3,2", "schedule": "ve", "grids": ("shifted-lambda-wide",), "steps": 8},
             {"mixture": "grid", "schedule": "vp", "grids": ("shifted-lambda",), "steps": 8, "g": 5},
+            {"mixture": "ring", "schedule": "vp", "grids": ("shifted-lambda", "uniform"), "steps": 8},
         ]  # fmt: skip
         page = open_page("grids.html")
         for case in cases:
@@ -483,6 +489,18 @@ class TestInABrowser:
                     assert mine[1] == pytest.approx(list(trace.x), rel=1e-6, abs=1e-12)
             assert seen["axes"][1] == pytest.approx(list(figure.layout.xaxis3.range))
             assert seen["ticks"] == list(figure.layout.xaxis3.ticktext)
+        # the margins stay where they are while steps are moved, so that a figure is laid out once
+        sizes = f"JSON.stringify(document.querySelector('{browser.FIGURE}')._fullLayout._size)"
+        moved = set()
+        for k, steps in enumerate((3, 5, 8, 10, 15, 20, 30, 50)):
+            page.locator("input[name=steps]").evaluate(
+                "(field, k) => { field.value = k; field.dispatchEvent(new Event('input')); }", k
+            )
+            until(page, f"document.querySelector('{browser.FIGURE}').data[0].x.length === {steps + 1}")
+            moved.add(page.evaluate(sizes))
+        assert len(moved) == 1
+        axis = page.evaluate(f"document.querySelector('{browser.FIGURE}').layout.xaxis3")
+        assert (axis.get("ticktext"), axis["dtick"]) == (None, 1)  # of many decades the powers of 10
 
     @pytest.mark.parametrize("schedule", toydiff.SCHEDULES)
     def test_the_denoiser_and_the_score_are_pythons(self, open_page, schedule):

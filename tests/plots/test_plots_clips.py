@@ -68,6 +68,14 @@ def test_clips_of_images_move_beside_their_strip():
     assert [step.label for step in slider.steps] == ["1", "2", "3"]
     assert slider.steps[0].args[1]["frame"]["redraw"], "pictures do not move without"
     assert list(menu.buttons[0].args[0]) == subject.ROUNDS * ["0", "1", "2"]
+    assert list(figure.layout.xaxis2.ticktext) == ["1", "2", "3"]
+    later = interactive.film_strip({"a": clip, "b": -clip}, active=2, first="given")
+    np.testing.assert_array_equal(later.data[0].z, later.frames[2].data[0].z)
+    np.testing.assert_array_equal(later.data[2].x, later.frames[2].data[1].x)
+    assert later.layout.sliders[0].active == 2
+    assert list(later.layout.xaxis2.ticktext) == ["given", "2", "3"]
+    with pytest.raises(ValueError, match="active must be 0 to 2, got 3"):
+        interactive.film_strip({"a": clip}, active=3)
     dark = screen.for_screen(figure, dark=True).data[1]
     assert [color for _, color in dark.colorscale] == [screen.DARK_PAPER, screen.DARK_INK]
     with pytest.raises(ValueError, match="at least one row"):

@@ -33,13 +33,18 @@ def test_equal_densities_have_no_discriminator():
 
 
 def test_the_figure_moves_with_its_slider_and_opens_where_it_should():
-    levels = [level(at(0.8), at(-0.8), r) for r in (0.1, 0.5, 1.0)]
+    levels = [level(at(0.8), at(-0.8, 0.4), r) for r in (0.1, 0.5, 1.0)]
     figure = interactive.discriminators(levels, active=1)
     assert [step.label for step in figure.layout.sliders[0].steps] == ["0.1", "0.5", "1"]
     assert figure.layout.sliders[0].active == 1
     for shown, frame in zip(figure.data, figure.frames[1].data, strict=True):
         assert (shown.y == frame.y).all()
     assert max(abs(figure.frames[0].data[3].y - figure.frames[2].data[3].y)) > 0.3
+    for frame in figure.frames:  # on one scale: D is 1 where the data's density is the higher one
+        p, q, best, _ = (data.y for data in frame.data)
+        assert max(p.max(), q.max()) == 1
+        seen = abs(p - q) > 1e-4
+        assert ((p > q) == (best > 0))[seen].all()
 
 
 @pytest.mark.parametrize(

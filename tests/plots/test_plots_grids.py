@@ -6,7 +6,7 @@ import torch
 from panels import BOTH, legend, panels, refuses
 
 import toydiff
-from toydiff.plots import style
+from toydiff.plots import interactive, style
 from toydiff.solvers.registry import SOLVERS
 
 
@@ -48,3 +48,13 @@ def test_a_floor_in_the_frame_is_a_line_and_without_errors_there_is_no_panel_for
     assert [panel.head for panel in found] == ["in time", "in noise level"]
     with refuses("at least one time grid"):
         module.time_grids({}, toydiff.VP())
+
+
+def test_the_narrow_axis_of_errors_has_as_many_numbers_as_it_has_room_for():
+    grids = {"uniform": toydiff.time_grid(toydiff.VP(), 4, "uniform")}
+    found = {}
+    for least in (0.02, 0.005, 2e-5):
+        errors = {"ddim": {"uniform": 0.2}, "heun": {"uniform": least}}
+        axis = interactive.time_grids(grids, toydiff.VP(), errors=errors).layout.xaxis3
+        found[least] = axis.ticktext or axis.dtick
+    assert found == {0.02: ("0.02", "0.05", "0.1", "0.2"), 0.005: ("0.01", "0.03", "0.1", "0.3"), 2e-5: 1}

@@ -69,9 +69,16 @@ def test_work_precision_has_all_in_one_panel_and_tells_slopes_or_keeps_them():
     assert panel.marks[0].color == style.marking("ddim").color
     # on a logarithmic axis an annotation stands at an exponent
     assert figure.layout.shapes[0].y0 == 0.015
-    assert figure.layout.annotations[-1].y == pytest.approx(np.log10(0.015))
-    [kept] = panels(interactive.work_precision(ROWS, slopes=False, floor=1e-9))
+    *slopes, floor = [note for note in figure.layout.annotations if note.text]
+    assert floor.y == pytest.approx(np.log10(0.015))
+    assert [note.text for note in slopes] == ["slope 1.03", "slope 1.96", "slope 2.11"]
+    assert (slopes[1].x, slopes[2].x) == pytest.approx((np.log10(40), np.log10(20)))  # heun's would lie on dpm++2m's
+    assert (slopes[0].x, slopes[0].y) == pytest.approx((np.log10(40), -1))
+    assert slopes[0].font.color == style.marking("ddim").color
+    hidden = interactive.work_precision(ROWS, slopes=False, floor=1e-9)
+    [kept] = panels(hidden)
     assert [mark.name for mark in kept.marks] == ["ddim", "dpm++2m", "heun"]
+    assert {note.text for note in hidden.layout.annotations if note.text} == {"slope ?"}
 
 
 @pytest.mark.parametrize(

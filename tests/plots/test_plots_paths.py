@@ -344,12 +344,14 @@ def test_rescaled_needs_a_background_for_each(paths, module):
 
 def test_lines_are_the_first_coordinate_in_x_and_in_y(before_and_after):
     path = before_and_after["before"]
-    above, below = panels(interactive.lines({"a": path}, {"a": VP}, samples=2, reach=5.0))
+    figure = interactive.lines({"a": path}, {"a": VP}, samples=2, reach=5.0)
+    above, below = panels(figure)
     assert len(above.lines) == 2
     assert np.allclose(above.lines[1].xy, np.stack([path.ts, path.xs[:, 1, 0]], 1))
     assert f"S = {style.number(measure.straightness(path, normalised=True))}" in above.head
     curves = [line for line in below.lines if line.dash == "solid"]
     assert (len(curves), len(below.lines)) == (2, 4)  # each with the line that it ends on
+    assert legend(figure) == [subject.GUIDE_NAME]
     kept = torch.exp(VP.lam(path.ts)) <= 5
     assert np.allclose(curves[1].xy[:, 1], (path.xs[:, 1, 0] / VP.sigma(path.ts))[kept])
     assert f"C = {style.number(measure.first_orderness(path, VP, normalised=True))}" in below.head

@@ -25,7 +25,7 @@ FRACTIONS = {
 
 
 def test_arrows_have_one_scale_and_point_where_they_should():
-    drawn = subject.scenes(FRAMES, RING)
+    drawn = subject.scenes(FRAMES, RING, reach=subject.ARROW_REACH)
     (left, right), _ = drawn.behind.limits
     assert list(drawn.samples) == [0, 50, 100]  # in order
     scale = subject.ARROW_REACH * (right - left)  # the longest one is 1 long
@@ -35,7 +35,7 @@ def test_arrows_have_one_scale_and_point_where_they_should():
 
 def test_a_panel_a_number_of_updates():
     figure = static.score_arrows(FRAMES, RING, title="a title")
-    found, drawn = panels(figure), subject.scenes(FRAMES, RING)
+    found, drawn = panels(figure), subject.scenes(FRAMES, RING, reach=subject.ARROW_REACH)
     assert [panel.head for panel in found] == ["0 updates", "50 updates", "100 updates"]
     for panel, axes, step in zip(found, figure.axes, (0, 50, 100), strict=True):
         assert panel.equal
@@ -85,20 +85,25 @@ def test_score_coverage_moves_both_panels():
         interactive.score_coverage(FRAMES, fractions, RING, active=60)
 
 
-def test_two_kinds_of_arrow_start_at_the_same_places_on_one_scale():
-    frames = {0: (RING.sample(5, 0), torch.tensor([[0.5, 0.0]]), torch.tensor([[[1.0, 0.0]], [[0.0, -0.5]]]))}
-    figure = interactive.score_coverage(frames, {0: [1.0]}, RING, arrows=("towards", "away"))
-    one, other = (next(t for t in figure.data if t.name == name) for name in ("towards", "away"))
-    assert one.line.color != other.line.color
+def test_arrows_are_as_long_as_given_and_what_moves_a_sample_is_drawn_heavy_below_its_parts():
+    parts = torch.tensor([[[1.0, 0.0]], [[0.0, -0.5]]])
+    frames = {0: (RING.sample(5, 0), torch.tensor([[0.5, 0.0]]), torch.cat([parts.sum(0, keepdim=True), parts]))}
+    names = ("sum", "towards", "away")
+    figure = interactive.score_coverage(frames, {0: [1.0]}, RING, arrows=names, head="in x")
+    moved, one, other = (trace for trace in figure.data if trace.name in names)  # in the order of drawing
+    assert [trace.name for trace in (moved, one, other)] == list(names)
+    assert len({trace.line.color for trace in (moved, one, other)}) == 3
+    assert moved.line.width > 2 * one.line.width == 2 * other.line.width
+    assert panels(figure)[0].head == "in x"
     (left, right), _ = subject.scenes({0: (frames[0][0], *[torch.zeros(1, 2)] * 2)}, RING).behind.limits
-    longest, head = subject.ARROW_REACH * (right - left), subject.HEAD * (right - left)
-    np.testing.assert_allclose(one.x[:2], [0.5, 0.5 + longest], rtol=1e-5)
-    np.testing.assert_allclose(other.y[:2], [0, -longest / 2], rtol=1e-5)
-    np.testing.assert_allclose(one.x[2:5], [0.5 + longest - head, 0.5 + longest, 0.5 + longest - head], rtol=1e-5)
+    head = subject.HEAD * (right - left)
+    for trace, end in ((moved, (1.5, -0.5)), (one, (1.5, 0)), (other, (0.5, -0.5))):
+        np.testing.assert_allclose([trace.x[:2], trace.y[:2]], [[0.5, end[0]], [0, end[1]]], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(one.x[2:5], [1.5 - head, 1.5, 1.5 - head], rtol=1e-5)
     np.testing.assert_allclose(one.y[2:5], [head / 2, 0, -head / 2], rtol=1e-5, atol=1e-7)
-    for names, by in ((("a", "b", "c"), frames[0][2]), (("a", "b"), frames[0][2][0])):
-        with refuses("arrows must be one or two names|a start and a direction"):
-            interactive.score_coverage({0: (*frames[0][:2], by)}, {0: [1.0]}, RING, arrows=names)
+    for wrong, by in ((("a", "b"), frames[0][2]), (names, frames[0][2][0])):
+        with refuses("arrows must be one name, or three|a start and a direction"):
+            interactive.score_coverage({0: (*frames[0][:2], by)}, {0: [1.0]}, RING, arrows=wrong)
 
 
 POINTS = torch.zeros(3, 2)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
+from toydiff.discrete import SAMPLERS
 from toydiff.plots import interactive, screen, static
 from toydiff.plots.tokens import KINDS, MASK_COLOR, MOST_STRINGS, cells, pair_kinds
 from toydiff.studies.tokens import mismatches
@@ -61,6 +62,7 @@ def test_two_bits_stand_beside_their_curve():
     assert np.allclose(by_name["jump-exact"].y, [1 / 2, 1 / 8])
     assert by_name["maskgit"].x.tolist() == [1]  # then there is no mismatch, and no mark
     assert [name for name in KINDS if name in by_name] == list(KINDS)
+    assert not set(KINDS.values()) & {entry.color for entry in SAMPLERS.values()}  # a colour has one meaning
     [ring] = [trace for trace in figure.data if trace.type == "scatter" and trace.marker.symbol == "circle-open"]
     assert (ring.x.tolist(), ring.y.tolist()) == ([4], [pytest.approx(1 / 8)])
     for dark in (False, True):  # a square of the legend has the colour of its cells

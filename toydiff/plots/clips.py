@@ -94,13 +94,21 @@ ROUNDS = 6
 MOVING, STRIP = "in motion", "frame by frame"
 
 
-def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "go.Figure":
+def film_strip_interactive(
+    rows: Mapping[str, Tensor], *, active: int = 0, first: str = "", title: str = ""
+) -> "go.Figure":
     """Clips of images (frames, 1, H, W) in [-1, 1], -1 paper and 1 ink, a row each: at the left in motion, beside it
-    frame by frame. A slider chooses the frame. `ValueError` as `sheet` has it."""
+    frame by frame. A slider chooses the frame.
+
+    active: the frame that is shown first, from 0. first: what stands below the first frame in place of its number.
+    `ValueError` as `sheet` has it, and for an `active` that is no frame.
+    """
     import plotly.graph_objects as go
 
     drawn = sheet(rows)
     frames, _, _, wide = next(iter(rows.values())).shape
+    if not 0 <= active < frames:
+        raise ValueError(f"active must be 0 to {frames - 1}, got {active}")
     ink = (127 * drawn.ink).round().astype(np.int8)
     high, every = ink.shape
     scale = HEIGHT / next(iter(rows.values())).shape[2]
@@ -126,10 +134,10 @@ def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "g
         x, y = np.array([left, left + wide + 1]), np.array([-1, high])
         return {"x": x[[0, 1, 1, 0, 0]], "y": y[[0, 0, 1, 1, 0]]}
 
-    figure.add_heatmap(z=moving(0), **shown, row=1, col=1)
+    figure.add_heatmap(z=moving(active), **shown, row=1, col=1)
     figure.add_heatmap(z=ink, **shown, row=1, col=2)
     line = {"color": style.ORANGE, "width": 3}
-    figure.add_scatter(**around(0), mode="lines", line=line, hoverinfo="skip", row=1, col=2)
+    figure.add_scatter(**around(active), mode="lines", line=line, hoverinfo="skip", row=1, col=2)
     bare = {"showgrid": False, "zeroline": False}
     for column, size in ((1, wide), (2, every)):
         at = {"row": 1, "col": column}
@@ -143,17 +151,18 @@ def film_strip_interactive(rows: Mapping[str, Tensor], *, title: str = "") -> "g
         )
         named = {"tickvals": drawn.rows, "ticktext": [on_screen.plain(name) for name in rows]}
         figure.update_yaxes(**named, showticklabels=column == 1, **at)
-    numbers = {"tickvals": drawn.columns, "ticktext": [str(k + 1) for k in range(frames)], "showticklabels": True}
-    figure.update_xaxes(**numbers, title_text="frame", row=1, col=2)
+    numbers = [str(k + 1) for k in range(frames)]
+    named = [first or "1", *numbers[1:]]
+    figure.update_xaxes(tickvals=drawn.columns, ticktext=named, showticklabels=True, title_text="frame", row=1, col=2)
     figure.frames = [
         go.Frame(name=str(k), traces=[0, 2], data=[go.Heatmap(z=moving(k)), go.Scatter(**around(k))])
         for k in range(frames)
     ]
     on_screen.slider(
         figure,
-        [str(k + 1) for k in range(frames)],
+        numbers,
         "frame ",
-        0,
+        active,
         redraw=True,
         milliseconds=SPEED,
         rounds=ROUNDS,

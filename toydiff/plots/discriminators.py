@@ -63,7 +63,8 @@ def _with_noise(mixture: GaussianMixture, r: float) -> GaussianMixture:
 
 
 def discriminators_interactive(levels: Sequence[Level], *, active: int = 0, title: str = "") -> "go.Figure":
-    """Above the densities, below the best discriminator and its average over the noise, under a slider over NSR.
+    """Above the densities over the highest value of both, below the best discriminator, which jumps where they cross,
+    and its average over the noise, under a slider over NSR.
 
     active: the number of the level that is shown first. `ValueError` without a level, and for an `active` that is none.
     """
@@ -73,11 +74,16 @@ def discriminators_interactive(levels: Sequence[Level], *, active: int = 0, titl
         raise ValueError("there is nothing to draw: give at least one level")
     if not 0 <= active < len(levels):
         raise ValueError(f"active must be 0 to {len(levels) - 1}, got {active}")
+
+    def highest(one: Level) -> Tensor:
+        """Of both densities, so that they cross where D jumps."""
+        return torch.maximum(one.p, one.q).max()
+
     spacing = {"vertical_spacing": 0.08, "shared_xaxes": True}
     figure = on_screen.panels(2, 1, ["", ""], title, 660, **spacing)
     drawn = (
-        (1, DATA, style.BLUE, "solid", lambda one: one.p / one.p.max()),
-        (1, GENERATOR, style.VERMILLION, "solid", lambda one: one.q / one.q.max()),
+        (1, DATA, style.BLUE, "solid", lambda one: one.p / highest(one)),
+        (1, GENERATOR, style.VERMILLION, "solid", lambda one: one.q / highest(one)),
         (2, BEST, style.GREY, "dot", lambda one: one.best),
         (2, AVERAGE, style.INK, "solid", lambda one: one.average),
     )
@@ -97,7 +103,7 @@ def discriminators_interactive(levels: Sequence[Level], *, active: int = 0, titl
     ]
     figure.update_xaxes(range=[-REACH, REACH], zeroline=False)
     figure.update_xaxes(title_text="x", row=2, col=1)
-    figure.update_yaxes(title_text="density / its maximum", range=[0, 1.05], row=1, col=1)
+    figure.update_yaxes(title_text="density / highest", range=[0, 1.05], row=1, col=1)
     figure.update_yaxes(title_text="D", range=[-1.1, 1.1], row=2, col=1)
     on_screen.slider(figure, [style.number(one.r) for one in levels], "noise, NSR: ", active)
     figure.update_layout(legend=on_screen.ABOVE | {"x": 0, "xanchor": "left"})

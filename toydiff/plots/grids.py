@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 HEADS = "in time", "in noise level", "what it costs"
 LEVEL_LABEL = f"{style.NSR_LABEL} (▸ data)"
+FINEST, ROUND = 30, 300
+"""What the narrow axis of errors has room for on a page, by the ratio of its ends: 1, 2, 5, 10 up to the first, 1, 3,
+10 up to the second, then powers of 10. Numbers without room turn, and plotly draws twice."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def time_grids_interactive(
         # a step at NSR 0 or infinity cannot be on the axis: an arrow at its edge
         symbols = np.select([nsr == 0, np.isinf(nsr)], ["triangle-right", "triangle-left"], "line-ns").tolist()
         hover = [f"t = {t:.4f}, NSR = {n:.4g}" for t, n in zip(ts, nsr, strict=True)]
-        for column, x, marks in ((1, ts, ["line-ns"] * len(ts)), (2, np.clip(nsr, *drawn.nsr_range), symbols)):
+        for column, x, marks in ((1, ts, "line-ns"), (2, np.clip(nsr, *drawn.nsr_range), symbols)):
             figure.add_scatter(
                 x=x,
                 y=[name] * len(x),
@@ -136,8 +139,10 @@ def time_grids_interactive(
                 row=1,
                 col=column,
             )
-    figure.update_xaxes(range=style.padded(0, 1)[::-1], title_text=style.TIME_LABEL, row=1, col=1)
-    figure.update_xaxes(**on_screen.log_axis(LEVEL_LABEL, drawn.nsr_range[::-1], on_screen.POWERS), row=1, col=2)
+    inner = {"automargin": "height"}  # a number at the edge of such a panel would move the right margin
+    figure.update_xaxes(range=style.padded(0, 1)[::-1], title_text=style.TIME_LABEL, row=1, col=1, **inner)
+    levels = on_screen.log_axis(LEVEL_LABEL, drawn.nsr_range[::-1], on_screen.POWERS)
+    figure.update_xaxes(**levels, row=1, col=2, **inner)
     figure.update_yaxes(autorange="reversed")
     if not errors:
         return figure
@@ -148,7 +153,8 @@ def time_grids_interactive(
         words = f"{solver}, %{{y}}: error %{{x:.3g}}<extra></extra>"
         x, y = list(by_grid.values()), list(by_grid)
         figure.add_scatter(x=x, y=y, mode="markers", name=solver, marker=marker, hovertemplate=words, **at)
-    ticks = on_screen.round_ticks(drawn.error_range)
+    low, high = drawn.error_range
+    ticks = on_screen.round_ticks((low, high), FINEST) if high <= ROUND * low else on_screen.POWERS
     figure.update_xaxes(**on_screen.log_axis(style.ERROR_LABEL, drawn.error_range, ticks), **at)
     line = {"color": style.FLOOR_COLOR, "dash": "dash"}
     if floor is not None and floor >= drawn.error_range[0]:

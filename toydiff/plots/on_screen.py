@@ -268,9 +268,9 @@ POWERS = {"dtick": 1, "exponentformat": "power"}
 """Ticks at the powers of 10."""
 
 
-def round_ticks(limits: Sequence[float]) -> dict[str, Any]:
-    """10, 20, 50, 100 along a logarithmic axis of few decades."""
-    places = style.ticks(*limits)
+def round_ticks(limits: Sequence[float], finest: float = 100) -> dict[str, Any]:
+    """10, 20, 50, 100 along a logarithmic axis of few decades; `finest` as `style.ticks` has it."""
+    places = style.ticks(*limits, finest)
     return {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import on_paper, on_screen, style
 from .style import Marking
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND_TITLE = "solver: slope"
+APART, AIR = np.array([0.28, 0.07]), 0.08
+"""Slopes in words, each left below a point of its curve: how far apart two such points are at least, in one direction,
+and the room below the lowest one, as parts of the axes."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,13 @@ def _slope_line(rows: Sequence[Mapping], order: int) -> tuple[list[float], list[
     return ends, [scale / n**order for n in ends]
 
 
-def error_ranges(rows: Sequence[Mapping], more: Sequence[float] = ()) -> tuple[tuple[float, float], ...]:
-    """The ranges of NFE and of errors, `more` among these, for logarithmic axes."""
+def error_ranges(
+    rows: Sequence[Mapping], more: Sequence[float] = (), air: float = 0.04
+) -> tuple[tuple[float, float], ...]:
+    """The ranges of NFE and of errors, `more` among these, for logarithmic axes; air: above and below errors, as a part
+    of theirs."""
     nfe, errors = ([value for row in rows for value in row[key]] for key in ("nfe", "error"))
-    return style.padded_log(nfe, 0.04), style.padded_log([*errors, *more], 0.04)
+    return style.padded_log(nfe, 0.04), style.padded_log([*errors, *more], air)
 
 
 @on_paper.styled()
@@ -158,18 +166,28 @@ def work_precision_interactive(
     """Error against NFE on log-log axes, all solvers in one panel; rows as for `convergence_static`, whose slopes the
     legend names.
 
-    A slope that is NaN was not measured: too few errors are more than rounding. slopes: False for a legend that does
-    not give them away, for readers who are to guess. Errors at or below `floor` are rounding: a dashed line. A click on
-    the legend hides a curve. `ValueError` for a table without rows, or rows that lack something.
+    Beside a curve, at the last of its points that has room, stands its slope. One that is NaN was not measured: too few
+    errors are more than rounding. slopes: False for words that do not give them away, for readers who are to guess.
+    Errors at or below `floor` are rounding: a dashed line. A click on the legend hides a curve. `ValueError` for a
+    table without rows, or rows that lack something.
     """
     figure = on_screen.panel(title, 560)
+    x_range, y_range = error_ranges(rows, air=AIR)
+    reach = np.log10([x_range[1] / x_range[0], y_range[1] / y_range[0]])
+    placed: list[np.ndarray] = []
     for group in orders(rows):
         for row, _, seen in group.rows:
             slope = f"slope {row['measured']:.2f}" if math.isfinite(row["measured"]) else "all rounding"
             name = f"{row['solver']}: {slope}, order {group.order}" if slopes else row["solver"]
             hover = f"{on_screen.plain(row['solver'])}<br>%{{x}} NFE, error %{{y:.2e}}"
             on_screen.curve(figure, row["nfe"], row["error"], seen, hover, 3, 10, name=name)
-    x_range, y_range = error_ranges(rows)
+            places = np.log10([row["nfe"], np.maximum(row["error"], y_range[0])]).T[::-1]
+            free = [at for at in places if all((abs(at - one) / reach > APART).any() for one in placed)]
+            if math.isfinite(row["measured"]) and free:
+                placed.append(free[0])
+                text = f"slope {row['measured']:.2f}" if slopes else "slope ?"
+                note = {"x": free[0][0], "y": free[0][1], "xanchor": "right", "yanchor": "top", "showarrow": False}
+                figure.add_annotation(text=text, font_color=seen.color, **note)
     figure.update_xaxes(**on_screen.log_axis(style.NFE_LABEL, x_range, on_screen.round_ticks(x_range)))
     figure.update_yaxes(**on_screen.log_axis(style.ERROR_LABEL, y_range, on_screen.POWERS))
     if floor is not None and floor >= y_range[0]:

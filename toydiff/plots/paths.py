@@ -25,6 +25,7 @@ FEW = 16
 """Up to so many states a path's states are dots on its line."""
 EXACT_NAME, ONE_STEP_NAME = "exact end", "after one step"
 TIME_HEAD, SCALED_HEAD = "$x_1$ against t", "$y_1$ against α/σ (dashed: straight)"
+GUIDE_NAME = "straight: the line that a path ends on"
 SCALED_LABEL = "$y_1 = x_1/\\sigma$"
 
 
@@ -485,18 +486,18 @@ def lines_interactive(
     ):
         values = np.concatenate([ys.ravel() for _, ys, *_ in drawn])
         for col, (at, ys, *guide) in enumerate(drawn, 1):
-            here = {"mode": "lines", "showlegend": False, "row": row, "col": col}
+            here = {"mode": "lines", "row": row, "col": col}
             for b in range(ys.shape[1]):
                 if guide:
-                    figure.add_scatter(x=guide[0], y=guide[1][:, b], line=grey, hoverinfo="skip", **here)
+                    named = on_screen.grouped(GUIDE_NAME, b == 0 and col == 1)
+                    figure.add_scatter(x=guide[0], y=guide[1][:, b], line=grey, hoverinfo="skip", **named, **here)
                 line = {"color": path_color(b), "width": 3}
-                figure.add_scatter(
-                    x=at, y=ys[:, b], line=line, hovertemplate=f"{on_screen.HERE}<extra></extra>", **here
-                )
+                hover = f"{on_screen.HERE}<extra></extra>"
+                figure.add_scatter(x=at, y=ys[:, b], line=line, hovertemplate=hover, showlegend=False, **here)
             figure.update_xaxes(title_text=label, range=limits, zeroline=False, row=row, col=col)
         figure.update_yaxes(range=style.padded(float(values.min()), float(values.max())), zeroline=False, row=row)
         figure.update_yaxes(title_text=on_screen.words(name), row=row, col=1)
-    return figure
+    return figure.update_layout(showlegend=True, legend=on_screen.ABOVE | {"y": 1.08})
 
 
 # ---- points in the plane

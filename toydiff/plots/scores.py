@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 SAMPLE_NAME, ARROW_NAME = "generator's samples", "score difference: where a sample is moved"
 SHORT_NAME, ARROW_NAMES = "samples", ("where they are moved",)
-ARROW_COLORS = style.INK, style.VERMILLION
+ARROW_LINES = (style.INK, 5), (style.BLUE, 2), (style.VERMILLION, 2)
+"""Colour and width on a screen of what moves a sample, and of its two parts, which are drawn over it."""
 ARROW_REACH, HEAD = 0.18, 0.022
-"""The longest arrow of a figure, and the size of its head on a screen, as fractions of the plane's width."""
+"""The longest arrow in a file, and the size of an arrow's head on a screen, as fractions of the plane's width."""
 
 Scene = tuple[Tensor, Tensor, Tensor]
 """Samples (B, 2), and arrows: where they start (A, 2) and by how much they point (A, 2)."""
@@ -32,8 +33,7 @@ Scene = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Scenes:
-    """By number of updates, samples (B, 2) and arrows' starts and ends (A, 2), all arrows on one scale; and the density
-    behind."""
+    """By number of updates, samples (B, 2) and arrows' starts and ends (A, 2); and the density behind."""
 
     behind: Density
     samples: dict[int, np.ndarray]
@@ -41,8 +41,9 @@ class Scenes:
     ends: dict[int, np.ndarray]
 
 
-def scenes(frames: Mapping[int, Scene], background: GaussianMixture | Density) -> Scenes:
-    """Samples and arrows by number of updates; `ValueError` for other shapes, and NaN."""
+def scenes(frames: Mapping[int, Scene], background: GaussianMixture | Density, *, reach: float | None = None) -> Scenes:
+    """Samples and arrows by number of updates, all arrows on one scale. reach: the longest one as a fraction of the
+    plane's width, None for arrows as long as given. `ValueError` for other shapes, and NaN."""
     if not frames:
         raise ValueError("there is nothing to draw: give at least one number of updates")
     found = {}
@@ -56,7 +57,7 @@ def scenes(frames: Mapping[int, Scene], background: GaussianMixture | Density) -
     behind = style.as_density(background, [frames[step][0] for step in found])
     (left, right), _ = behind.limits
     longest = max(float(np.linalg.norm(by, axis=1).max()) for _, _, by in found.values())
-    scale = ARROW_REACH * (right - left) / longest if longest else 0.0
+    scale = reach * (right - left) / longest if reach and longest else 1.0
     return Scenes(
         behind,
         {step: samples for step, (samples, _, _) in found.items()},
@@ -75,7 +76,7 @@ def score_arrows_static(
     frames: updates: (samples (B, 2), arrows' starts (A, 2), their directions (A, 2)). All arrows have one scale: where
     they are short, little is left to do. `ValueError` for other shapes, and NaN.
     """
-    drawn = scenes(frames, background)
+    drawn = scenes(frames, background, reach=ARROW_REACH)
     columns = len(drawn.samples)
     figure = on_paper.empty(3.9 * columns, 4.9 if title else 4.5, title)
     for axes, step in zip(figure.subplots(1, columns, squeeze=False)[0], drawn.samples, strict=True):
@@ -98,14 +99,16 @@ def score_coverage_interactive(
     background: GaussianMixture | Density,
     *,
     arrows: Sequence[str] = ARROW_NAMES,
+    head: str = "",
     color: str = style.BLUE,
     active: int | None = None,
     title: str = "",
 ) -> "go.Figure":
     """The samples and arrows of `score_arrows_static` beside the fraction of each mode, under one slider over updates;
-    fractions: by updates, over what each should be, (K,). arrows: the names of one or two kinds of arrow; a frame's
-    directions are then (kinds, A, 2), from the same starts. active: the number of updates that is shown first, None
-    for the last.
+    fractions: by updates, over what each should be, (K,). arrows: the name of what moves a sample, and
+    of its two parts where they are drawn too; a frame's directions are then (3, A, 2), from the same starts. All arrows
+    are as long as given; `head` may say in which unit. active: the number of updates that is shown first, None for the
+    last.
 
     `ValueError` as `score_arrows_static`, for directions of another number of kinds, fractions of other updates or of
     another number of modes, and for an `active` that has no frame.
@@ -113,8 +116,8 @@ def score_coverage_interactive(
     import plotly.graph_objects as go
 
     kinds = len(arrows)
-    if kinds not in (1, 2):
-        raise ValueError(f"arrows must be one or two names, got {arrows!r}")
+    if kinds not in (1, len(ARROW_LINES)):
+        raise ValueError(f"arrows must be one name, or three, got {arrows!r}")
     every = {step: (x, starts.repeat(kinds, 1), by.reshape(-1, 2)) for step, (x, starts, by) in frames.items()}
     drawn = scenes(every, background)
     steps = list(drawn.samples)
@@ -126,14 +129,14 @@ def score_coverage_interactive(
     if active not in steps:
         raise ValueError(f"active must be one of the frames' numbers of updates, {steps}, got {active!r}")
     spacing = {"horizontal_spacing": 0.08, "column_widths": [0.5, 0.5]}
-    heads = ["", "each mode's fraction (1: as in the data)"]
+    heads = [head, "each mode's fraction (1: as in the data)"]
     figure = on_screen.panels(1, 2, heads, title, 660, **spacing)
     wide = max(3, min(18, 160 // modes))
     drawn_as: list[dict[str, Any]] = [
         {"mode": "markers", "name": SHORT_NAME, "marker": {"size": 6, "color": color, "opacity": 0.8}},
         *(
-            {"mode": "lines", "name": name, "line": {"color": tint, "width": 2}}
-            for name, tint in zip(arrows, ARROW_COLORS, strict=False)
+            {"mode": "lines", "name": name, "line": {"color": tint, "width": width}}
+            for name, (tint, width) in zip(arrows, ARROW_LINES, strict=False)
         ),
     ]
     for how in drawn_as:

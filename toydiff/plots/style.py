@@ -254,10 +254,11 @@ def padded_log(values: Sequence[float], margin: float = 0.08) -> tuple[float, fl
     return 10**low, 10**high
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers in a range, for logarithmic axes: 1, 2, 5, 10, ..., and beyond two decades 1, 3, 10, ..."""
+def ticks(low: float, high: float, finest: float = 100) -> list[float]:
+    """Round numbers in a range, for logarithmic axes: 1, 2, 5, 10, ..., and 1, 3, 10, ... where high / low is above
+    `finest`."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    first = (1, 2, 5) if high <= 100 * low else (1, 3)
+    first = (1, 2, 5) if high <= finest * low else (1, 3)
     return [m * 10.0**d for d in decades for m in first if low <= m * 10.0**d <= high]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..discrete import SAMPLERS, TokenPath
+from ..solvers.registry import YELLOW
 from ..support.checks import check_count, shape, unknown
 from . import on_paper, on_screen, style
 
@@ -30,11 +31,11 @@ MASK_COLOR = style.CONTEXT_COLOR
 """A position that is not yet revealed."""
 KINDS = {
     "both masked": MASK_COLOR,
-    "one revealed": style.SKY,
-    "equal": style.BLUE,
-    "different": style.VERMILLION,
+    "one revealed": YELLOW,
+    "equal": style.GREEN,
+    "different": style.INK,
 }
-"""What a string of two bits may be on its way, and its colour."""
+"""What a string of two bits may be on its way, and its colour: none that a sampler has."""
 
 
 @dataclass(frozen=True)

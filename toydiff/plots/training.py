@@ -141,8 +141,9 @@ def one_step_planes_interactive(
             figure.add_scatter(**on_screen.dots(shown), **how, **hover, row=row, col=k)
         on_screen.square_axes(figure, NOISE_AXES, (limits, limits), 1, k)
         on_screen.plane(figure, behind, 2, k)
-    for row in (1, 2):
+    for row, name in ((1, f"the same noise, {NOISE_AXES[1]}"), (2, f"where it ends, {style.X2}")):
         on_screen.together(figure, [(row, k) for k in range(1, columns + 1)])
+        figure.update_yaxes(title_text=on_screen.words(name), row=row, col=1)
     figure.update_xaxes(nticks=6 if columns <= 5 else 4)
     return figure
 
