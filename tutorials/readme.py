@@ -260,15 +260,16 @@ def another_teacher(name: str) -> str:
         f"Another teacher: {of['method']} with seed {of['seed']}, {of['updates']:,} updates; "
         f"{plan['budget']:,} passes each, {plural(plan['seeds'], 'seed')}, {plan['n']:,} samples:",
         "",
-        "| steps | rank correlation | the three nearest | with the other teacher | the other's distance / this one's |",
-        "|---|---|---|---|---|",
+        "| steps | rank correlation | least distance | with the other teacher | change of a distance | of a seed |",
+        "|---|---|---|---|---|---|",
     ]
     for steps in plan["steps"]:
         a, b = ({method: found[method, steps]["distance"] for method in plan["methods"]} for found in (here, there))
         correlation = spearmanr(list(a.values()), [b[method] for method in a])[0]
         nearest = (", ".join(f"`{method}`" for method in sorted(x, key=x.__getitem__)[:3]) for x in (a, b))
-        ratios = [b[method] / a[method] for method in a]
-        lines.append(f"| {steps} | {correlation:.2f} | {' | '.join(nearest)} | {statistics.median(ratios):.2f} |")
+        moved = statistics.median(abs(b[method] / a[method] - 1) for method in a)
+        seeds = statistics.median(here[method, steps]["distance_std"] / a[method] for method in a)
+        lines.append(f"| {steps} | {correlation:.2f} | {' | '.join(nearest)} | {moved:.0%} | {seeds:.0%} |")
     signs = [
         (found.word, there[worse.entry]["distance"] > there[better.entry]["distance"])
         for better, worse, found in headline.verdicts(boards[0])
