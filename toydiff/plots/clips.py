@@ -152,8 +152,8 @@ def film_strip_interactive(
         named = {"tickvals": drawn.rows, "ticktext": [on_screen.plain(name) for name in rows]}
         figure.update_yaxes(**named, showticklabels=column == 1, **at)
     numbers = [str(k + 1) for k in range(frames)]
-    named = [first or "1", *numbers[1:]]
-    figure.update_xaxes(tickvals=drawn.columns, ticktext=named, showticklabels=True, title_text="frame", row=1, col=2)
+    below = [first or "1", *numbers[1:]]
+    figure.update_xaxes(tickvals=drawn.columns, ticktext=below, showticklabels=True, title_text="frame", row=1, col=2)
     figure.frames = [
         go.Frame(name=str(k), traces=[0, 2], data=[go.Heatmap(z=moving(k)), go.Scatter(**around(k))])
         for k in range(frames)
