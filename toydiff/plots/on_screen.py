@@ -270,7 +270,8 @@ POWERS = {"dtick": 1, "exponentformat": "power"}
 
 def round_ticks(limits: Sequence[float], finest: float = 100) -> dict[str, Any]:
     """10, 20, 50, 100 along a logarithmic axis of few decades; `finest` as `style.ticks` has it."""
-    places = style.ticks(*limits, finest=finest)
+    low, high = limits
+    places = style.ticks(low, high, finest)
     return {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
 
 
