@@ -256,6 +256,7 @@ def another_teacher(name: str) -> str:
     boards = scoreboard.bundled(name), scoreboard.of_another_teacher(name)
     here, there = ({(row["method"], row["steps"]): row for row in scoreboard.summary(board)} for board in boards)
     of, plan = boards[1]["plan"]["teacher"], boards[1]["plan"]
+    taught = [method for method in plan["methods"] if method not in scoreboard.FRESH]
     lines = [
         f"Another teacher: {of['method']} with seed {of['seed']}, {of['updates']:,} updates; "
         f"{plan['budget']:,} passes each, {plural(plan['seeds'], 'seed')}, {plan['n']:,} samples:",
@@ -264,7 +265,7 @@ def another_teacher(name: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for steps in plan["steps"]:
-        a, b = ({method: found[method, steps]["distance"] for method in plan["methods"]} for found in (here, there))
+        a, b = ({method: found[method, steps]["distance"] for method in taught} for found in (here, there))
         correlation = spearmanr(list(a.values()), [b[method] for method in a])[0]
         nearest = (", ".join(f"`{method}`" for method in sorted(x, key=x.__getitem__)[:3]) for x in (a, b))
         moved = statistics.median(abs(b[method] / a[method] - 1) for method in a)
@@ -280,7 +281,7 @@ def another_teacher(name: str) -> str:
         [
             *lines,
             "",
-            f"Of the deck's {held} directions that hold beyond noise with the bundled teacher, {same} hold here.",
+            f"{same} of the {held} directions of the deck that hold with the bundled teacher keep their sign.",
         ]
     )
 

@@ -67,7 +67,7 @@ LESSON = Lesson(
     id="tokens",
     menu="Tokens",
     icon=":material/abc:",
-    title="Two equal bits in N steps differ with probability 1/(2N)",
+    title="Two bits that should be equal differ with probability 1/(2N)",
     equation=(
         r"\begin{aligned}x^i_s&\sim q\,p(x_1^i\mid x_t)+(1-q)\,\delta_{x^i_t}\\ "
         r"q&=\frac{\kappa_s-\kappa_t}{1-\kappa_t}\end{aligned}"

@@ -11,7 +11,7 @@ MORE = (
     "A cell is a method with a seed. All have the same teacher, network, noises and budget: the network passes of the\n"
     "updates, of the pairs, and of the students that a method begins with (forwards 1, backwards 2). The same command\n"
     "goes on where it was stopped. On several machines that share DIR each runs one --shard; then --merge writes the\n"
-    "table. A + joins trainings, each of which begins with the one before: rectified-diffusion+cd."
+    "table. A + joins trainings: rectified-diffusion+cd begins CD with Rectified Diffusion's student."
 )
 
 
