@@ -176,7 +176,6 @@ def _planes_static(drawn: Planes, title: str) -> "Figure":
 
 
 def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Figure":
-    import plotly.graph_objects as go
 
     if lines is not None:
         check_count(lines, "lines")
@@ -208,8 +207,8 @@ def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Fig
         )
         moving.append(len(figure.data) - 1)
 
-    def states(t: float) -> list["go.Scatter"]:
-        return [go.Scatter(**on_screen.dots(path.xs[reached(path, t)][:lines])) for path in drawn.paths.values()]
+    def states(t: float) -> list[Mapping]:
+        return [on_screen.dots(path.xs[reached(path, t)][:lines]) for path in drawn.paths.values()]
 
     _time_slider(figure, drawn.paths, moving, states)
     on_screen.together(figure, [(1, k) for k in range(1, columns + 1)])
@@ -235,14 +234,15 @@ def _time_slider(
     figure: "go.Figure",
     paths: Mapping[str, Trajectory],
     moving: Sequence[int],
-    states: Callable[[float], list["go.Scatter"]],
+    states: Callable[[float], list[Mapping]],
 ) -> None:
-    """A frame a time, in which the traces `moving` have the states of that time, and a slider; it starts at the last,
-    where the samples are."""
-    import plotly.graph_objects as go
-
+    """A frame a time, in which the traces `moving` have the places (x, y) of that time, and a slider; it starts at the
+    last, where the samples are."""
     times = frame_times(paths)
-    figure.frames = [go.Frame(name=str(k), traces=moving, data=states(t)) for k, t in enumerate(times)]
+    figure.frames = [
+        {"name": str(k), "traces": moving, "data": [{"type": "scatter", **places} for places in states(t)]}
+        for k, t in enumerate(times)
+    ]
     on_screen.slider(figure, [f"{t:.3f}" for t in times], "time t = ", len(times) - 1)
 
 
@@ -396,7 +396,6 @@ def rescaled_interactive(
 ) -> "go.Figure":
     """As `rescaled_static`, with one time slider for all panels. Once a path has left the frame at alpha/sigma =
     `reach`, its dot waits there."""
-    import plotly.graph_objects as go
 
     rows = rescaled_rows(paths, schedule, backgrounds, reach, measured)
     spacing = {"horizontal_spacing": 0.07, "vertical_spacing": 0.2 / len(rows)}
@@ -427,8 +426,8 @@ def rescaled_interactive(
         figure.update_xaxes(title_text=style.SNR_LABEL, range=[0, reach], row=k, col=3)
         figure.update_yaxes(title_text=on_screen.words(SCALED_LABEL), range=y_range, row=k, col=3)
 
-    def states(t: float) -> list["go.Scatter"]:
-        return [go.Scatter(**places) for row in rows for places in _row_states(row, t)]
+    def states(t: float) -> list[Mapping]:
+        return [places for row in rows for places in _row_states(row, t)]
 
     _time_slider(figure, paths, moving, states)
     figure.update_layout(showlegend=False)

@@ -64,13 +64,15 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
 def _flatten(figure: "go.Figure", size: int, ink: str) -> None:
     """A slider and its button in as little height as can be, below the axes' names: its ticks go, its value stays."""
     below = int(2.6 * size)
-    bare = {"ticklen": 0, "minorticklen": 0, "font": {"size": 1, "color": "rgba(0,0,0,0)"}}
-    value = {"font": {"size": size, "color": ink}, "offset": 4}
-    figure.update_layout(margin_b=below + 3 * size)
+    figure.layout.margin.b = below + 3 * size
     for slider in figure.layout.sliders:
-        slider.update(pad={"t": below}, currentvalue=value, **bare)
+        slider.pad.t = below
+        slider.ticklen = slider.minorticklen = 0
+        slider.font = {"size": 1, "color": "rgba(0,0,0,0)"}
+        slider.currentvalue.font = {"size": size, "color": ink}
+        slider.currentvalue.offset = 4
     for menu in figure.layout.updatemenus:
-        menu.update(pad={"t": below + size // 2})
+        menu.pad.t = below + size // 2
 
 
 def _break_heads(figure: "go.Figure", size: int) -> int:
