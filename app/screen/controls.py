@@ -200,7 +200,7 @@ class Mixture(Control):
             options = [*MIXTURES, *({st.session_state.get(key, self.default)} - set(MIXTURES))]
             chosen = st.selectbox(self.label, options, key=key, help=self.help, accept_new_options=True)
         with right:
-            editor.popover(key)
+            editor.popover(key, chosen or self.default)
         return chosen or self.default
 
     def read(self, texts: Sequence[str]) -> str:

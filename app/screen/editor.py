@@ -40,6 +40,8 @@ class Edits:
     drawn: tuple[str, list] = ("", [])
     """The mixture that lines made, and the lines."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    thread: int | None = None
+    """That of the newest run."""
 
     def click(self, use: str, x: float, y: float, on: str) -> None:
         """A click at (x, y), on a plane that shows the mixture `on`: a component is added there, or the nearest taken
@@ -111,28 +113,30 @@ def take_over(name: str) -> None:
     if edits is None:
         return
     with edits.lock:
+        edits.thread = threading.get_ident()
         if edits.due:
             st.session_state[name] = edits.made[-1]
             edits.due = False
 
 
-def edits_of(name: str) -> Edits:
-    """Those of the mixture in `st.session_state[name]`. One that was made otherwise begins anew."""
-    edits = st.session_state.setdefault(_key(name), Edits([st.session_state[name]]))
+def edits_of(name: str, word: str) -> Edits:
+    """Those of the mixture in `st.session_state[name]`, which is `word` in this run. One that was made otherwise begins
+    anew; a run that a newer one has overtaken does not know."""
+    edits = st.session_state.setdefault(_key(name), Edits([word]))
     with edits.lock:
-        word = st.session_state[name]
-        if word != edits.made[-1] and not edits.due:
+        newest = edits.thread in (None, threading.get_ident())
+        if newest and word != edits.made[-1] and not edits.due:
             edits.made = [word]
     return edits
 
 
-def popover(name: str) -> None:
-    """A button that opens the editor of the mixture in `st.session_state[name]`."""
+def popover(name: str, word: str) -> None:
+    """A button that opens the editor of the mixture in `st.session_state[name]`, which is `word`."""
     opened = st.popover("edit", width="stretch", key=f"{name}-edit", on_change="rerun")
     if not opened.open:
         return
     with opened:
-        edits, word = edits_of(name), st.session_state[name]
+        edits = edits_of(name, word)
         edits.said, refused = None, edits.said
         rows, wrong = _rows(word)
         for said in (wrong, refused):

@@ -141,7 +141,7 @@ def _layers(lesson: Lesson, chosen: Mapping) -> dict:
     first = lesson.controls[0]
     return {
         "layers": lesson.layers(**{c.name: c.value(chosen[c.name]) for c in lesson.controls}),
-        "on_drag": editor.edits_of(link.key_of(lesson.id, first)).drag,
+        "on_drag": editor.edits_of(link.key_of(lesson.id, first), chosen[first.name]).drag,
         "made_of": chosen[first.name],
     }
 

@@ -836,6 +836,18 @@ def test_no_click_is_lost_where_the_next_run_begins_in_the_midst_of_it(monkeypat
     assert ends == 8  # each of the four accesses, twice
 
 
+def test_a_run_that_was_overtaken_begins_no_mixture_anew(monkeypatch):
+    editor = importlib.import_module("screen.editor")
+    edits = editor.Edits(["ring", "0,0,0.2,1"])
+    monkeypatch.setattr(editor, "st", types.SimpleNamespace(session_state={"mixture-edits": edits}))
+    editor.take_over("mixture")
+    older = threading.Thread(target=editor.edits_of, args=("mixture", "ring"))
+    older.start()
+    older.join()
+    assert edits.made == ["ring", "0,0,0.2,1"]
+    assert editor.edits_of("mixture", "ring").made == ["ring"]  # the newest run's mixture was chosen
+
+
 def test_two_runs_that_tell_of_clicks_at_once_keep_their_order(monkeypatch):
     editor, chart = (importlib.import_module(f"screen.{name}") for name in ("editor", "chart"))
     edits, told = editor.Edits(["0,0,0.2,1"]), types.SimpleNamespace(clicks=[])
