@@ -34,9 +34,10 @@ window.toydiffModes = (figure, reach, moved) => {
       last = undefined;
     };
     dot.onpointermove = (event) => dot.matches(".dragged") && moved(index(dot), (last = at(event)), true);
-    dot.onpointerup = dot.onpointercancel = () => {
+    dot.onpointerup = dot.onpointercancel = dot.onlostpointercapture = () => {
+      const [place, held] = [last, dot.matches(".dragged")];
       dot.classList.remove("dragged");
-      if (last) moved(index(dot), last, false);
+      if (held && place) moved(index(dot), place, false);
     };
     dot.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];

@@ -23,7 +23,8 @@ function begin() {
     layers.draw();
     modes.board.hidden = !layers.on.modes;
     if (!layers.on.modes) return;
-    figure().after(modes.board);
+    // once: what is put anew into the page lets go of the pointer
+    if (modes.board.parentElement !== figure().parentElement) figure().after(modes.board);
     modes.arrange(places);
   }
 
