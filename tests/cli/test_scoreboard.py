@@ -117,11 +117,13 @@ def test_a_teacher_of_ones_own(tmp_path, capsys, monkeypatch):
     assert run(*train, "--updates", 21) == 0
     assert run(*words, "--problem", "mixture:moons", "--teacher", own) == 2
     assert "holds a scoreboard with teacher_content" in capsys.readouterr().err
-    for teacher in (own, tmp_path / "none"):  # another problem's, and no run
+    for teacher in (own, tmp_path / "none", ""):  # another problem's, no run, and no word
         assert run(*words[:-1], tmp_path / "other", "--teacher", teacher) == 2
-    first, second = capsys.readouterr().err.strip().splitlines()
+    assert not (tmp_path / "other").exists()
+    first, second, third = capsys.readouterr().err.strip().splitlines()
     assert "of the problem mixture:moons, not mixture:ring" in first
     assert "unknown run or bundled weights" in second
+    assert "no run" in third
 
 
 def test_a_verdict_counts_standard_errors():

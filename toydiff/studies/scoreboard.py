@@ -123,7 +123,7 @@ class Plan:
     @property
     def teaches(self) -> tuple[str, Denoiser]:
         """The teacher's name in files, and the teacher. `ValueError` for one that is missing or of another problem."""
-        name, model = runs.teacher_of(self.opened, self.teacher or TEACHERS.get(self.problem))
+        name, model = runs.teacher_of(self.opened, TEACHERS.get(self.problem) if self.teacher is None else self.teacher)
         return name, runs.of_vectors(model, "scoreboards are")
 
     def cells(self) -> list[tuple[str, int]]:
@@ -269,8 +269,9 @@ def run(
     if not 1 <= i <= check_count(m, "the shards"):
         raise ValueError(f"a shard is i/m with i from 1 to m, got {i}/{m}")
     check_count(jobs, "jobs")
+    of = None if plan.teacher is None else plan.teaches[1].content()  # before there is a folder
     folder = writable_folder(out)
-    keep_plan(plan, folder)
+    keep_plan(plan, folder, of)
     for name in (CELLS, RUNS):
         (folder / name).mkdir(exist_ok=True)
     left = [cell for cell in plan.cells()[i - 1 :: m] if not _file(folder, *cell).exists()]
@@ -304,11 +305,12 @@ def read_cell(folder: Path, method: str, seed: int) -> dict | None:
     return read_index(file, FORMAT, "cell of a scoreboard", ("rows",)) if file.exists() else None
 
 
-def keep_plan(plan: Plan, folder: Path) -> None:
-    """Write the plan into a folder. `ValueError` where there is another one."""
+def keep_plan(plan: Plan, folder: Path, teacher_content: str | None = None) -> None:
+    """Write the plan into a folder. `ValueError` where there is another one. teacher_content: what the weights of a
+    teacher of one's own are, which are others once it is trained on."""
     wanted = {"format": FORMAT, "version": VERSION, **json_of(plan)}
-    if plan.teacher is not None:  # its weights are others once it is trained on
-        wanted["teacher_content"] = plan.teaches[1].content()
+    if teacher_content is not None:
+        wanted["teacher_content"] = teacher_content
     file = folder / PLAN
     if file.exists():
         found = read_index(file, FORMAT, "plan of a scoreboard", ("problem",))
