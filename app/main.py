@@ -49,7 +49,8 @@ first = st.Page(at_home, title="The map", icon=":material/map:", default=True)
 pages = {lesson.id: page_of(k) for k, lesson in enumerate(LESSONS)}
 chosen = st.navigation([first, *pages.values()], expanded=True)
 frame.show()
-with st.sidebar:
+chosen.run()
+with st.sidebar:  # after the figure, which is waited for
     st.caption("For a lecture")
     here, others = st.container(), st.expander("On the other pages")
     for lesson in LESSONS:
@@ -57,5 +58,4 @@ with st.sidebar:
         place = here if page.title == chosen.title else others
         for title, state in lesson.presets.items():
             place.page_link(page, label=title, icon=lesson.icon, query_params=state)
-chosen.run()
 later.fetch()

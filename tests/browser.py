@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 APP = Path(__file__).parent.parent / "app"
 FIGURE = ".st-key-picture .js-plotly-plot"
@@ -104,6 +106,15 @@ def serve(*command: str, port: int | None = None, base: str = "", **environment:
         with contextlib.suppress(ProcessLookupError):  # it stopped, and what it said is the error
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def listener(url: str) -> Any:
+    """The process that listens there, as psutil has it."""
+    import psutil
+
+    port = urllib.parse.urlsplit(url).port
+    [owner] = {c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port}
+    return psutil.Process(owner)
 
 
 @contextmanager

@@ -52,14 +52,17 @@ def paths(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -
 
 
 def layers(mixture: GaussianMixture, schedule: str, a: str, b: str, steps: int) -> dict:
-    """The mixture and the levels of the slider, for the score field and the modes."""
+    """The mixture and the levels of the slider, for the score field, the modes and the exact path of a dot."""
     D, *_ = start(mixture, schedule)
     ts = toydiff.time_grid(D.schedule, steps, data_std=D.data_std)
-    alphas, sigmas = D.schedule.alpha(ts), D.schedule.sigma(ts)
-    scales = 1 / torch.hypot(alphas, sigmas) if sigmas[0] > WIDE else torch.ones_like(ts)
-    names = "alpha", "sigma", "scale"
-    levels = [dict(zip(names, row, strict=True)) for row in torch.stack([alphas, sigmas, scales], 1).tolist()]
-    return {"mixture": parts_of(mixture), "levels": levels}
+    levels = torch.stack([D.schedule.alpha(ts), D.schedule.sigma(ts)], 1).tolist()
+    return {
+        "mixture": parts_of(mixture),
+        "schedule": schedule,
+        "size": D.data_std,
+        "levels": [{"alpha": alpha, "sigma": sigma} for alpha, sigma in levels],
+        "wide": levels[0][1] > WIDE,
+    }
 
 
 def words(rows: list[dict]) -> str:

@@ -1,9 +1,9 @@
 // What is seen of the planes of trajectories: the density, the paths, and the score at the time on show, each on or off.
-// now(): the run on show, {D, levels, scale}; figure(): it, as it is drawn; redraw(): draws it anew, after apply;
+// now(): the run on show, {D, schedule, size, levels, scale}; figure(): it, as it is drawn; redraw(): draws it anew, after apply;
 // others: {name: what draws it} of further ones, off at first.
 "use strict";
 window.toydiffLayers = (now, figure, redraw, others = {}) => {
-  const SVG = "http://www.w3.org/2000/svg", SIDE = 17, plane = () => figure()?._fullLayout; // SIDE: arrows along a side
+  const SVG = "http://www.w3.org/2000/svg", SIDE = 17, FINE = 48, plane = () => figure()?._fullLayout; // arrows along a side; steps of an exact path at least
   const on = { density: true, paths: true }, switched = { density: anew, paths: anew, score: draw, ...others };
   const sheets = [0, 1].map(() => document.createElementNS(SVG, "svg"));
   let kept; // the slider's place, for a figure that is drawn anew here
@@ -49,6 +49,16 @@ window.toydiffLayers = (now, figure, redraw, others = {}) => {
     redraw();
   }
 
+  // A particle's path alone (chart.js): beside both solvers' the exact one from the same place, on both planes.
+  function besides(start) {
+    const E = window.toydiffExact, { D, schedule, size, levels, scale } = now(), fine = E.grid(schedule, Math.max(levels.length - 1, FINE), size);
+    const way = [Float64Array.from(start, (v) => v / scale(fine[0]))];
+    for (let i = 1; i < fine.length; i++) way.push(E.flow(D, way.at(-1), fine[i - 1], fine[i], 1e-6));
+    const path = `M${way.map((x, i) => [...x].map((v) => Number((v * scale(fine[i])).toFixed(4))).join(",")).join("L")}`;
+    const { color } = figure().data.find(({ marker }) => marker?.symbol === "circle-open").marker, line = { color, width: 2.5, dash: "dot" };
+    return ["", 2].map((axis) => ({ type: "path", xref: `x${axis}`, yref: `y${axis}`, layer: "above", path, line }));
+  }
+
   function boxes() { // to tick
     return Object.keys(switched).map((name) => {
       const label = document.createElement("label"), field = Object.assign(document.createElement("input"), { type: "checkbox", checked: Boolean(on[name]) });
@@ -58,5 +68,5 @@ window.toydiffLayers = (now, figure, redraw, others = {}) => {
     });
   }
 
-  return { on, apply, draw, boxes };
+  return { on, apply, draw, besides, boxes };
 };

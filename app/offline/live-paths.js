@@ -30,7 +30,7 @@ window.toydiffLive = (page, set) => {
       paths.push({ head: far ? `${head}, drawn as x/√(α²+σ²)` : head, solver, levels, xs: path.xs.map((x, i) => x.map((v) => v * scale(levels[i]))) });
       rows.push({ side, solver, steps: N, nfe: path.calls, rms_error: error, modes: mixture.length });
     }
-    last = { word, D, schedule, size, levels, scale, noise, solvers: [a, b], xs: paths[0].xs };
+    last = { word, D, schedule, size, levels, scale, solvers: [a, b], xs: paths[0].xs };
     return { mixture, exact: kept.exact, paths, rows };
   }
 
@@ -103,7 +103,6 @@ window.toydiffLive = (page, set) => {
       Object.assign(dots, { x: side(end, 0), y: side(end, 1) });
       Object.assign(layout.images[k], { source, x: across[0] - air / 2, y: up[1] + air / 2, sizex: air * POINTS, sizey: air * POINTS });
       (last.colors ??= [])[k] = line.line.color;
-      last.ring = rings.marker.color;
       layout.annotations[k].text = head.length <= most ? head : head.replace(/, (?=[^,]*$)/, ",<br>");
       layout[`xaxis${k ? k + 1 : ""}`].range = across;
       layout[`yaxis${k ? k + 1 : ""}`].range = up;
@@ -151,17 +150,6 @@ window.toydiffLive = (page, set) => {
     return true;
   }
 
-  // ---- a particle's path alone (chart.js): beside both solvers' the exact one, on both planes
-
-  const FINE = 48; // steps of its line at least
-  function besides(k) {
-    const { D, schedule, size, levels, scale, noise } = last, fine = E.grid(schedule, Math.max(levels.length - 1, FINE), size);
-    const way = [noise.slice(2 * k, 2 * k + 2)];
-    for (let i = 1; i < fine.length; i++) way.push(E.flow(D, way.at(-1), fine[i - 1], fine[i], 1e-6));
-    const path = `M${way.map((x, i) => [...x].map((v) => cut(v * scale(fine[i]))).join(",")).join("L")}`, line = { color: last.ring, width: 2.5, dash: "dot" };
-    return ["", 2].map((axis) => ({ type: "path", xref: `x${axis}`, yref: `y${axis}`, layer: "above", path, line }));
-  }
-
   // ---- drawing a mixture on the first plane: a click makes a mode, a drag moves it, Delete or a double click takes it away
 
   const figure = () => document.querySelector(".figure"), plane = () => figure()._fullLayout;
@@ -187,7 +175,7 @@ window.toydiffLive = (page, set) => {
   function follow(chosen) { // after each figure
     const place = figure();
     for (const sheet of sheets) sheet.remove();
-    place.besides = besides;
+    place.besides = layers.besides;
     place.removeAllListeners?.("plotly_animatingframe");
     place.on?.("plotly_animatingframe", () => setTimeout(() => (particle.draw(), layers.draw()), 0));
     if (!dragged && !waits && chosen.mixture !== word) (word = chosen.mixture), (rows = drawable(word));

@@ -258,7 +258,7 @@ function follow(Plotly, place) {
     const found = lines.map((k) => [traces[k], paths[k][2][one]]).filter(([, part]) => part);
     const drawn = one === undefined ? [] : [...found.map(([{ xaxis, yaxis, line }, part]) => ({
       type: "path", xref: xaxis, yref: yaxis, layer: "above", line: { color: line.color, width: 4 }, path: `M${part.map((at) => at.join(",")).join("L")}`,
-    })), ...(place.besides?.(one) ?? [])];
+    })), ...(place.besides?.(found[0][1][0]) ?? [])];
     const faded = lines.map((k) => (one === undefined ? plain[k] : Math.min(plain[k], 0.12)));
     return Plotly.restyle(place, { opacity: faded }, lines)
       .then(() => Plotly.restyle(place, { selectedpoints: [one === undefined ? null : [one]] }, touched.map(([, k]) => k)))

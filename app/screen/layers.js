@@ -15,8 +15,9 @@ function begin() {
   const later = () => setTimeout(() => figure()?.layers && draw(), 0);
 
   function run() {
-    const { mixture, levels } = figure().layers, { NAMED } = window.toydiffMixtures({ mixtures: { own: mixture } });
-    return { D: window.toydiffExact.denoiser(NAMED.own), levels, scale: (level) => level.scale };
+    const { mixture, levels, schedule, size, wide } = figure().layers, E = window.toydiffExact;
+    const D = E.denoiser(window.toydiffMixtures({ mixtures: { own: mixture } }).NAMED.own);
+    return { D, schedule: E.SCHEDULES[schedule], size, levels, scale: ({ alpha, sigma }) => (wide ? 1 / Math.hypot(alpha, sigma) : 1) };
   }
 
   function draw() {
@@ -29,6 +30,7 @@ function begin() {
   }
 
   function drawn(place) { // what was dragged and is not on show yet stays where it was let go
+    place.besides = layers.besides;
     for (const turn of TURNS) place.removeListener(turn, later), place.on(turn, later);
     const waits = place.drags?.at(-1)[0] > place.seen || modes.board.querySelector(".dragged");
     if (!waits) places = place.layers.mixture.map((row) => row.slice(0, 2).map((v) => Math.round(v * 1e3) / 1e3 + 0));

@@ -61,9 +61,9 @@ class Lesson:
     - long(values): why the figure takes so long that it is made on request only; None where it does not.
     - together: controls of which a site without a server has all combinations (`Control.few`); of the others it has one
       at a time.
-    - layers(**values): from what the browser draws layers over the figure, and handles of the mixture's modes
-      (`layers.js`): {"mixture": `mixtures.parts_of`, "levels": {alpha, sigma, scale} of each frame, x being drawn times
-      scale}; None where there are none.
+    - layers(**values): from what the browser draws layers over the figure, handles of the mixture's modes, and a dot's
+      exact path (`layers.js`): {"mixture": `mixtures.parts_of`, "schedule": its name, "size": the data's std, "levels":
+      {alpha, sigma} of each frame, "wide": whether x is drawn over sqrt(alpha^2 + sigma^2)}; None where there are none.
     - in_app: what only the app can do here, said on such a site.
     """
 

@@ -448,7 +448,7 @@ def test_the_map_leads_to_every_page(open_page):
     page = open_page("", marks=False)
     for lesson in LESSONS:
         page.get_by_role("link", name=lesson.menu).first.wait_for()
-    assert page.get_by_role("link", name=lesson.menu).first.get_attribute("href").endswith(f"/{lesson.id}")
+    assert page.get_by_role("link", name=lesson.menu).first.get_attribute("href").endswith(lesson.id)
     settled(page)
     until(page, "window.toydiffFrame")  # the keys are there
     page.keyboard.press("PageDown")
@@ -459,10 +459,13 @@ def test_the_map_leads_to_every_page(open_page):
     old = open_page("?steps=7")  # a link of the time when the first lesson stood here
     old.wait_for_url(f"**/{LESSONS[0].id}?steps=7")
     assert old.evaluate(FRAMES) == 8
-    old.goto(f"{old.url.split('/paths')[0]}/no-such-page")  # says so, above the map
+    address = old.url.split("/paths")[0]
+    old.goto(f"{address}/no-such-page")  # says so, above the map
     old.get_by_role("dialog").get_by_text("Page not found").wait_for()
     old.get_by_role("button", name="Close").click()
     old.get_by_role("link", name=lesson.menu).first.wait_for()
+    old.goto(f"{address}/no-such/page/at-all?steps=3")  # whose scripts would not be found
+    old.get_by_role("dialog").get_by_text("Page not found").wait_for()
 
 
 def test_after_a_restart_of_the_server_the_first_move_counts(chromium):
@@ -507,6 +510,11 @@ def test_the_app_below_a_path(chromium, url, path):
         one_step_more(page)
         settled(page)
         assert page.url == f"{address}/paths?steps=7"
+        page.goto(f"{address}/paths/and/more/?steps=5")
+        page.wait_for_selector(browser.MARKS)
+        page.wait_for_selector(".st-key-files")
+        settled(page)
+        assert page.url == f"{address}/paths"  # of 5 steps, as it opens
         page.locator("h2").first.click()
         page.keyboard.press("PageDown")
         page.wait_for_selector(".st-key-orders-figure .trace")
@@ -799,7 +807,12 @@ def pixels_of_pdf(file):
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3).astype(int)
 
 
-SHAPES_OF = f"() => (document.querySelector('{browser.FIGURE}').layout.shapes ?? []).map(s => [s.xref, s.path])"
+SHAPES_OF = f"""() => (document.querySelector('{browser.FIGURE}').layout.shapes ?? [])
+    .map(s => [s.xref, s.path, s.line.dash ?? ""])"""
+RINGS = f"""() => [...document.querySelectorAll('{browser.FIGURE}')].flatMap((place) => {{
+  const {{ x, y }} = place._fullData.find((t) => t.name === "exact end");
+  return [...x.keys()].map((k) => [x[k], y[k]]);
+}})"""
 DOT = f"""() => {{
   const place = document.querySelector('{browser.FIGURE}'), box = place.getBoundingClientRect();
   const {{ xaxis, yaxis }} = place._fullLayout, {{ x, y }} = place._fullData.find((t) => t.name === "state at time t");
@@ -809,9 +822,10 @@ DOT = f"""() => {{
 """Where the first panel's outermost dot is on the screen, and in the plane."""
 
 
-def test_a_click_on_a_dot_shows_its_path_alone(open_page):
-    """In both panels; another click shows all again, and so does another figure."""
-    page = open_page("paths?steps=6")
+@pytest.mark.parametrize("schedule", ["linear", "ve"])  # x as it is, and over sqrt(alpha^2 + sigma^2)
+def test_a_click_on_a_dot_shows_its_path_alone(open_page, schedule):
+    """In both panels, with the exact one; another click shows all again, and so does another figure."""
+    page = open_page(f"paths?steps=6&schedule={schedule}")
     page.wait_for_selector(".st-key-files")
     settled(page)
     page.locator("h2").first.click()
@@ -819,19 +833,26 @@ def test_a_click_on_a_dot_shows_its_path_alone(open_page):
     until(page, f"({ACTIVE})() === 0")
     *at, x, y = page.evaluate(DOT)
     page.mouse.click(*at)
-    until(page, f"({SHAPES_OF})().length === 2")
-    (left, one), (right, other) = page.evaluate(SHAPES_OF)
+    until(page, f"({SHAPES_OF})().length === 4")
+    (left, one, _), (right, other, _), *exact = page.evaluate(SHAPES_OF)
     assert (left, right) == ("x", "x2")
+    assert [(axis, dash) for axis, _, dash in exact] == [("x", "dot"), ("x2", "dot")]
+    assert exact[0][1] == exact[1][1]
     begins = [path[1:].split("L")[0] for path in (one, other)]
     for begin in begins:  # both from this noise
         assert [float(n) for n in begin.split(",")] == pytest.approx([x, y], abs=1e-5)
+    way = np.array([[float(n) for n in place.split(",")] for place in exact[0][1][1:].split("L")])
+    rings = np.array(page.evaluate(RINGS))
+    assert way[0] == pytest.approx([x, y], abs=1e-3)
+    assert np.hypot(*(rings - way[-1]).T).min() < 2e-3  # one of the exact ends
+    assert np.hypot(*np.diff(way, axis=0).T).max() < 0.4 * np.hypot(*(way[-1] - way[0]))  # a curve, in small steps
     assert one.count("L") == 6
     assert one != other
-    page.screenshot(path=SCREENSHOTS / "paths-alone.png")
+    page.screenshot(path=SCREENSHOTS / f"paths-alone-{schedule}.png")
     page.mouse.click(*at)
     until(page, f"({SHAPES_OF})().length === 0")
     page.mouse.click(*at)
-    until(page, f"({SHAPES_OF})().length === 2")
+    until(page, f"({SHAPES_OF})().length === 4")
     page.keyboard.press("End")  # and the slider moves on
     until(page, f"({ACTIVE})() === 6")
     page.locator(".st-key-paths-steps input[type=range]").focus()
@@ -892,7 +913,7 @@ def test_layers_are_switched_and_modes_are_dragged(open_page):
     page.keyboard.press("Home")  # where the slider stood in the figure before
     until(page, f"({ACTIVE})() === 0")
     page.mouse.click(*page.evaluate(DOT)[:2])
-    until(page, f"({SHAPES_OF})().length === 2")
+    until(page, f"({SHAPES_OF})().length === 4")
     settled(page)
 
     began, before = page.evaluate(MODES), page.evaluate(heads)

@@ -8,7 +8,7 @@ import browser
 import pytest
 
 pytest.importorskip("streamlit")
-psutil = pytest.importorskip("psutil")
+pytest.importorskip("psutil")
 sync = pytest.importorskip("websockets.sync.client")
 
 from streamlit.proto.BackMsg_pb2 import BackMsg  # noqa: E402
@@ -53,9 +53,7 @@ class Reader:
 
 def memory(url):
     """Resident bytes of the server that listens there."""
-    port = int(url.rsplit(":", 1)[1])
-    [owner] = {c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port}
-    return psutil.Process(owner).memory_info().rss
+    return browser.listener(url).memory_info().rss
 
 
 def test_sessions_do_not_mix_and_memory_is_bounded():

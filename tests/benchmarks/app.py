@@ -8,7 +8,7 @@
 - again: a new tab of that browser.
 - warm: a page chosen in the menu of an open one, its figure computed before; and, once, when it was not.
 - control: a key pressed on a control of the first page (64 particles, two solvers, up to 50 steps), until there is
-  another figure, which was never requested before.
+  another figure, which was never requested before; and the server's processor time for it.
 
 Seconds: the median and the extremes over the rounds. The browser and the server share this machine's processors.
 """
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from browser import APP, MARKS, chromium, executable, serve
+from browser import APP, MARKS, chromium, executable, listener, serve
 
 BARE = """
 import plotly.graph_objects as go
@@ -107,7 +107,11 @@ def main() -> None:
         for name, seconds in warm.items():
             show(f"warm, {name}", seconds, "when it was computed" if name != LESSONS[0].menu else "once more")
         slider = page.locator('[data-testid="stSlider"] input[type=range]').first
-        show("control: one step more", [changed(page, slider, "ArrowRight") for _ in range(min(3 * args.rounds, 18))])
+        server, moves = listener(url), min(3 * args.rounds, 18)
+        began = server.cpu_times()
+        show("control: one step more", [changed(page, slider, "ArrowRight") for _ in range(moves)])
+        spent = sum(server.cpu_times()[:2]) - sum(began[:2])
+        print(f"{'the server worked':32} {spent / moves:6.2f} CPU-s a move")
         for name, values in OTHERS.items():
             box = page.locator(f".st-key-paths-{name} input")
             seconds = []

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     """Serve the app until it is interrupted."""
     if importlib.util.find_spec("streamlit") is None:
         raise ValueError(INSTALL)
-    main = folder() / "main.py"
+    served = folder() / "served.py"
     host = args.host or (EVERYONE[0] if args.for_class else "localhost")
     _check_port(host, args.port)
     print("Starting the app ...", flush=True)
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
     }
     os.environ["TOYDIFF_CHECKPOINTS"] = json.dumps(args.checkpoint or [])  # where the pages read them
     os.environ["TOYDIFF_CLASS"] = address if args.for_class else ""
-    words = ["run", str(main), *(f"--{name}={value}" for name, value in options.items())]
+    words = ["run", str(served), *(f"--{name}={value}" for name, value in options.items())]
     sys.argv = ["streamlit", *words]
     cli.main(words, standalone_mode=False)
 

@@ -212,7 +212,7 @@ def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Fig
 
     _time_slider(figure, drawn.paths, moving, states)
     on_screen.together(figure, [(1, k) for k in range(1, columns + 1)])
-    figure.update_layout(legend=on_screen.ABOVE | {"y": 1.08 + 0.06 * drawn.deepest})
+    figure.layout.legend = on_screen.ABOVE | {"y": 1.08 + 0.06 * drawn.deepest}
     return figure
 
 

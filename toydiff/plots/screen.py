@@ -8,7 +8,7 @@ import numpy as np
 
 from ..support.checks import check_count
 from . import style
-from .on_screen import INK_NAME, source
+from .on_screen import INK_NAME, put, source
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,23 +39,23 @@ def for_screen(figure: "go.Figure", *, dark: bool = False, size: int = 17) -> "g
     paper, ink = (DARK_PAPER, DARK_INK) if dark else (PAPER, style.INK)
     legends = [f"legend{k or ''}" for k in (0, *range(2, 10)) if f"legend{k or ''}" in figure.layout]
     lines = _break_heads(figure, size)
-    figure.update_layout(
+    put(
+        figure.layout,
         height=None,
         autosize=True,
         font={"size": size, "color": ink},
         hoverlabel_font_size=size,
         paper_bgcolor=paper,
         plot_bgcolor=paper,
-        margin={"l": 60, "r": 20, "t": 10 + int(1.35 * size * lines)},
+        margin={"l": 60, "r": 20, "t": 10 + int(1.35 * size * lines), "b": 3 * size},
         **{f"{name}_font_size": size - 2 for name in legends},
     )
     grid = {"gridcolor": DARK_GRID, "zerolinecolor": DARK_GRID} if dark else {}
-    figure.update_xaxes(title_standoff=2, **grid)
-    figure.update_yaxes(title_standoff=6, **grid)
+    for name in figure.layout:
+        if name.startswith(("xaxis", "yaxis")):
+            put(figure.layout[name], title_standoff=2 if name[0] == "x" else 6, **grid)
     if figure.layout.sliders:
         _flatten(figure, size, ink)
-    else:
-        figure.update_layout(margin_b=3 * size)
     if dark:
         _darken(figure)
     return figure
