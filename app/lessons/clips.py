@@ -87,7 +87,7 @@ LESSON = Lesson(
     id="clips",
     menu="Clips",
     icon=":material/movie:",
-    title="Four calls make a clip; one makes a blur",
+    title="Four steps make a clip; one makes a blur",
     equation=(
         r"\begin{aligned}\text{image: }&W+BA\;\leftarrow\;\text{LCM of frames}\\ "
         r"\text{motion: }&h+\mathrm{out}(\ldots)\;\leftarrow\;\text{LCM of clips}\end{aligned}"

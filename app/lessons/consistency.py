@@ -87,7 +87,7 @@ def consistency(view: str, methods: tuple[str, ...], noises: int) -> tuple[go.Fi
     shown = {EXACT: path.end} | {
         f"{m}, {min(by)} step{'s' if min(by) > 1 else ''}": by[min(by)].double() for m, by in ends.items()
     }
-    return interactive.one_step_planes(noise.double(), shown, ring), rows
+    return interactive.one_step_planes(noise.double(), shown, ring, true=path.end), rows
 
 
 def words(rows: list[dict]) -> str:
@@ -117,9 +117,9 @@ def words(rows: list[dict]) -> str:
         f"**{m}** {', '.join(f'{errors[n]:.2g}' if n in errors else '–' for n in STEPS)}" for m, errors in by.items()
     )
     return (
-        "Each noise has the colour of the place where it ends. RMS distance from the exact flow's end in "
-        f"{', '.join(map(str, STEPS))} steps: {listed}. All but PCM add fresh noise between steps, and so end at other "
-        "samples. CT has no teacher, and so no flow to follow."
+        "Each noise has the colour of its end, from where a grey line leads to that of the exact flow. RMS distance "
+        f"between the two in {', '.join(map(str, STEPS))} steps: {listed}. All but PCM add fresh noise "
+        "between steps, and so end at other samples. CT has no teacher, and so no flow to follow."
     )
 
 
@@ -144,7 +144,7 @@ LESSON = Lesson(
                 "8 steps. *edges*: how far jumps end from the exact path. *variance*: how much the target's x₀ varies"
             ),
         ),
-        Several("methods", "Methods", SHOWN, ("cd", "ct", "pcm"), "*same noise* shows the first two"),
+        Several("methods", "Methods", SHOWN, ("cd", "ct", "sct"), "*same noise* shows the first two"),
         Number("noises", "Noises", (50, 100, 200, 400, 800, 1600), 200),
     ),
     figure=consistency,

@@ -73,7 +73,7 @@ def digits(
         shown += [(f"{TEACHER}, {how}", TEACHER, int(undistilled), solver) for how, solver in few.items()]
     for title, name, n, solver in [*shown, *((student, student, steps, None) for student in students)]:
         images, row = sample(name, n, seed, solver)
-        good = f"{row['distance_over_floor']:.1f}×" if row["distance_over_floor"] else "–"
+        good = f"{row['distance_over_floor']:.1f} floors" if row["distance_over_floor"] else "–"
         sheet[f"{title} · {row['nfe']} call{'s' if row['nfe'] > 1 else ''} · {good}"] = images
         both = torch.stack([sheet[next(iter(sheet))].flatten(), images.flatten()])
         rows.append(row | {"correlation": float(torch.corrcoef(both)[0, 1])})
@@ -123,7 +123,7 @@ LESSON = Lesson(
     id="digits",
     menu="Digits",
     icon=":material/pin:",
-    title="What fifty calls draw, students draw in one, two or four",
+    title="Students draw in one call what takes the teacher fifty, less well",
     equation=r"\|m_a-m_b\|^2+\mathrm{tr}\big(C_a+C_b-2\sqrt{C_aC_b}\big)",
     source=(
         f"Fréchet distance, arXiv 1706.08500, eq. 6, on features of a small classifier; {MEASURED:,} samples. Weights: "

@@ -81,7 +81,7 @@ LESSON = Lesson(
     id="grids",
     menu="Time grids and guidance",
     icon=":material/straighten:",
-    title="Where the steps are spent is worth as much as the solver",
+    title="Badly placed steps undo a better solver",
     equation=r"\begin{aligned}\varepsilon_g&=\varepsilon_\varnothing+g\,(\varepsilon_c-\varepsilon_\varnothing)\\"
     r"t_i&:\ \text{equal steps in } t,\ \lambda,\ \mathrm{NSR}^{1/7},\ \dots\end{aligned}",
     source=(

@@ -42,7 +42,7 @@ def halving(models: tuple[str, ...], steps: int, noises: int) -> tuple[go.Figure
                 "million_passes": 0.0 if name in (TEACHER, COPIED) else about["passes_in_all"] / 1e6,
             }
         )
-    return interactive.one_step_planes(noise.double(), shown, ring), rows
+    return interactive.one_step_planes(noise.double(), shown, ring, true=exact), rows
 
 
 def words(rows: list[dict]) -> str:
@@ -56,7 +56,7 @@ def words(rows: list[dict]) -> str:
             f"{row['rms_from_exact']:.2g} from the exact flow (RMS){cost}"
         )
     return (
-        "Each noise has the colour of the place where it ends; colours that mix are noise that goes astray. "
+        "Each noise has the colour of its end, from where a grey line leads to that of the exact flow. "
         + "; ".join(said)
         + ". A student cannot be nearer to the data than the walk that it copies, except by chance."
     )

@@ -143,7 +143,7 @@ LESSON = Lesson(
     id="scores",
     menu="Score distillation",
     icon=":material/compare_arrows:",
-    title="The difference of two scores: towards data, away from other particles",
+    title="Two scores move a particle: towards data, away from others",
     equation=(
         r"\nabla_\theta=\mathbb E\Big[\omega(t)\,\big(\varepsilon_\psi(x_t,t)-\varepsilon_\phi(x_t,t)\big)"
         r"\,\tfrac{\partial g}{\partial\theta}\Big]"

@@ -60,14 +60,14 @@ def words(rows: list[dict]) -> str:
             "whether it has jumped, and may jump again. "
         )
     others = [f"{row['sampler']} {number(row)}" for row in rows[1:]]
-    return text + (f"As many steps of the others: {', '.join(others)}." if others else "")
+    return (text + (f"As many steps of the others: {', '.join(others)}." if others else "")).rstrip()
 
 
 LESSON = Lesson(
     id="tokens",
     menu="Tokens",
     icon=":material/abc:",
-    title="Two bits that should be equal differ with probability 1/(2N)",
+    title="Bits drawn in the same step can differ: 1/(2N) of pairs do",
     equation=(
         r"\begin{aligned}x^i_s&\sim q\,p(x_1^i\mid x_t)+(1-q)\,\delta_{x^i_t}\\ "
         r"q&=\frac{\kappa_s-\kappa_t}{1-\kappa_t}\end{aligned}"
@@ -77,7 +77,7 @@ LESSON = Lesson(
         "The posterior is exact; t = 1 is noise. 1/(2N): masks, κ = 1 − t, exact jumps."
     ),
     controls=(
-        Several("samplers", "Samplers (strings: the first)", tuple(SAMPLERS), ("jump-exact", "tau-midpoint")),
+        Several("samplers", "Samplers (strings: the first)", tuple(SAMPLERS), ("jump-exact",)),
         Choice("source", "Source", ("mask", "uniform"), "mask"),
         Choice("kappa", "Scheduler κ", ("linear", "cosine", "power:2"), "linear"),
         Number("steps", "N (steps)", STEPS, 8),
@@ -94,6 +94,7 @@ LESSON = Lesson(
     ),
     presets={
         "One step sees marginals alone": {"steps": 1},
+        "A midpoint step makes it less": {"samplers": ["jump-exact", "tau-midpoint"]},
         "One bit at a time": {"samplers": ["maskgit"], "steps": 2},
         "Another scheduler is worse": {"samplers": ["jump-exact"], "kappa": "cosine", "steps": 8},
         "Bits that may jump again": {"source": "uniform", "steps": 16},

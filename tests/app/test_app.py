@@ -392,17 +392,19 @@ def test_the_grids_on_show_are_those_that_are_solved_on():
 
 @pytest.mark.parametrize("schedule", ["vp", "ve"])
 def test_layers_are_drawn_at_the_times_of_the_slider(schedule):
-    """In each frame stands x_t times scale, with this alpha and sigma."""
+    """In each frame stands x_t, for VE at the scale of data, with this alpha and sigma."""
     values = chosen_of("paths", schedule=schedule, steps=9)
     figure, _ = BY_ID["paths"].figure(**values)
     D = values["mixture"].denoiser(toydiff.schedule(schedule))
     noise = values["mixture"].marginal(D.schedule, 1.0).sample(64, 0, dtype=torch.float64)
     path = toydiff.solve(D, noise, 9, solver="ddim")
-    levels = BY_ID["paths"].layers(**values)["levels"]
-    for level, seen, t, x in zip(levels, figure.frames, path.ts, path.xs, strict=True):
+    layers = BY_ID["paths"].layers(**values)
+    assert (layers["wide"], layers["schedule"]) == (schedule == "ve", schedule)
+    for level, seen, t, x in zip(layers["levels"], figure.frames, path.ts, path.xs, strict=True):
         assert level["alpha"] == pytest.approx(float(D.schedule.alpha(t)))
         assert level["sigma"] == pytest.approx(float(D.schedule.sigma(t)))
-        assert torch.allclose(points(seen.data[0]), (level["scale"] * x).float(), atol=1e-3)
+        scale = 1 / torch.hypot(D.schedule.alpha(t), D.schedule.sigma(t)) if layers["wide"] else 1.0
+        assert torch.allclose(points(seen.data[0]), (scale * x).float(), atol=1e-3)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def test_time_grids(schedule, module):
     errors = {"ddim": dict.fromkeys(grids, 0.2), "heun": {"karras": 0.1, "uniform": 0.4}}
     figure = module.time_grids(grids, schedule, errors=errors, floor=1e-12)
     in_time, in_level, cost = panels(figure)
-    assert (in_time.head, in_level.head, cost.head) == ("in time", "in noise level", "what it costs")
+    assert (in_time.head, in_level.head, cost.head) == ("in time", "in noise level", "the error that is left")
     steps = [mark.xy[:, 0] for mark in in_time.marks if len(mark.xy) == 5]
     assert all(np.array_equal(x, ts) for x, ts in zip(steps, grids.values(), strict=True))
     assert in_level.logs[0]

@@ -6,8 +6,9 @@ import torch
 from cases import RING
 from panels import legend, marks, panels, refuses
 
+import toydiff
 from toydiff.catalog import METHODS
-from toydiff.plots import interactive, static
+from toydiff.plots import interactive, static, style
 from toydiff.plots import scores as subject
 
 FRAMES = {
@@ -83,6 +84,17 @@ def test_score_coverage_moves_both_panels():
     assert interactive.score_coverage(FRAMES, fractions, RING).layout.sliders[0].active == 2
     with refuses("active must be one of the frames' numbers of updates"):
         interactive.score_coverage(FRAMES, fractions, RING, active=60)
+
+
+def test_few_modes_have_their_numbers_in_the_plane():
+    fractions = {step: [1.0] * 8 for step in FRAMES}
+    [numbers] = [trace for trace in interactive.score_coverage(FRAMES, fractions, RING).data if trace.mode == "text"]
+    assert list(numbers.text) == [str(k) for k in range(8)]
+    assert np.allclose(np.stack([numbers.x, numbers.y], 1), RING.means, atol=1e-6)
+    board = toydiff.mixture("checkerboard")
+    for behind, modes in ((style.density(RING), 8), (RING, 2), (board, board.components)):  # whose modes? and too many
+        figure = interactive.score_coverage(FRAMES, {step: [1.0] * modes for step in FRAMES}, behind)
+        assert not [trace for trace in figure.data if trace.mode == "text"]
 
 
 def test_arrows_are_as_long_as_given_and_what_moves_a_sample_is_drawn_heavy_below_its_parts():

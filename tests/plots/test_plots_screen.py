@@ -37,6 +37,17 @@ def test_every_solver_is_seen_on_light_and_dark():
     assert contrast(style.INK, screen.PAPER) > 7
 
 
+def test_figures_of_as_many_panels_share_nothing():
+    first = on_screen.panels(1, 2, ["a", "b"], "title", 500, horizontal_spacing=0.1)
+    first.layout.annotations[0].text = first.layout.xaxis.title.text = "changed"
+    first.add_scatter(x=[0], y=[0], row=1, col=2)
+    second = on_screen.panels(1, 2, ["c", "b"], "", 500, horizontal_spacing=0.1)
+    assert [note.text for note in second.layout.annotations] == ["c", "b"]
+    assert second.layout.xaxis.title.text is None
+    assert not second.data
+    assert len(on_screen.panels(1, 2, ["", "b"], "", 500, horizontal_spacing=0.1).layout.annotations) == 1
+
+
 def test_a_dark_figure_turns_ink_and_paper_around(path):
     def made(dark):
         figure = interactive.trajectories({"a": path}, RING, solvers={"a": "ddim"}, exact=path.end)

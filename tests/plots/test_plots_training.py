@@ -76,6 +76,18 @@ def planes():
 
 
 @BOTH
+def test_a_line_leads_from_each_end_to_the_true_one(module):
+    figure = module.one_step_planes(AROUND, {"turned": QUARTERS}, RING, true=AROUND)
+    upper, lower = panels(figure)
+    lines = [line.xy for line in lower.lines]
+    ways = np.concatenate([line[np.isfinite(line).all(1)].reshape(-1, 2, 2) for line in lines])
+    assert np.allclose(sorted(ways.tolist()), sorted(torch.stack([QUARTERS, AROUND], 1).tolist()), atol=1e-6)
+    assert not upper.lines
+    with pytest.raises(ValueError, match="the ends 'true' must be as many as the noise"):
+        module.one_step_planes(AROUND, {"turned": QUARTERS}, RING, true=AROUND[:2])
+
+
+@BOTH
 def test_planes_colour_noise_and_end_alike(planes, module):
     found = panels(planes[module])
     upper, turned_upper, lower, turned_lower = found

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
-HEADS = "in time", "in noise level", "what it costs"
+HEADS = "in time", "in noise level", "the error that is left"
 LEVEL_LABEL = f"{style.NSR_LABEL} (▸ data)"
 FINEST, ROUND = 30, 300
 """What the narrow axis of errors has room for on a page, by the ratio of its ends: 1, 2, 5, 10 up to the first, 1, 3,

@@ -24,6 +24,9 @@ ARROW_LINES = (style.INK, 5), (style.BLUE, 2), (style.VERMILLION, 2)
 ARROW_REACH, HEAD = 0.18, 0.022
 """The longest arrow in a file, and the size of an arrow's head on a screen, as fractions of the plane's width."""
 
+MOST_NUMBERED = 12
+"""Modes whose numbers stand in the plane too; more would cover the samples."""
+
 Scene = tuple[Tensor, Tensor, Tensor]
 """Samples (B, 2), and arrows: where they start (A, 2) and by how much they point (A, 2)."""
 
@@ -105,6 +108,7 @@ def score_coverage_interactive(
     title: str = "",
 ) -> "go.Figure":
     """The samples and arrows of `score_arrows_static` beside the fraction of each mode, under one slider over updates;
+    few modes of a mixture have their numbers in the plane too.
     fractions: by updates, over what each should be, (K,). arrows: the name of what moves a sample, and
     of its two parts where they are drawn too; a frame's directions are then (3, A, 2), from the same starts. All arrows
     are as long as given; `head` may say in which unit. active: the number of updates that is shown first, None for the
@@ -129,7 +133,7 @@ def score_coverage_interactive(
     if active not in steps:
         raise ValueError(f"active must be one of the frames' numbers of updates, {steps}, got {active!r}")
     spacing = {"horizontal_spacing": 0.08, "column_widths": [0.5, 0.5]}
-    heads = [head, "each mode's fraction (1: as in the data)"]
+    heads = [head, "each mode's fraction (1: as in the data), particles between modes count for none"]
     figure = on_screen.panels(1, 2, heads, title, 660, **spacing)
     wide = max(3, min(18, 160 // modes))
     drawn_as: list[dict[str, Any]] = [
@@ -147,6 +151,9 @@ def score_coverage_interactive(
     traces = list(range(kinds + 2))
     figure.frames = [go.Frame(name=str(k), traces=traces, data=data) for k, data in enumerate(frame_data)]
     on_screen.plane(figure, drawn.behind, 1, 1)
+    if isinstance(background, GaussianMixture) and background.components == modes <= MOST_NUMBERED:
+        numbers = {"mode": "text", "text": [str(k) for k in range(modes)], "hoverinfo": "skip", "showlegend": False}
+        figure.add_scatter(**on_screen.dots(background.means), **numbers, row=1, col=1)
     on_screen.level(figure, 1, row=1, col=2)
     most = max(2.0, *(max(values) for values in fractions.values()))
     # a fraction of 8, all particles at one mode, would hide the others

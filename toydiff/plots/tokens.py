@@ -170,8 +170,6 @@ def two_bits_interactive(
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legend="legend", row=1, col=1)
     steps = np.unique(np.concatenate([curve[:, 0] for curve in curves.values()]))
     seen: dict[str, Any] = {"row": 1, "col": 2, "legend": "legend2"}
-    exact = style.Marking(style.FLOOR_COLOR, "o", "dash")
-    on_screen.curve(figure, steps, 1 / (2 * steps), exact, "1/(2N) = %{y:.3g}", 3, name=EXACT_NAME, **seen)
     for name, curve in curves.items():
         above = curve[curve[:, 1] > ROUNDING]
         hover = f"{on_screen.plain(name)}, N = %{{x}}: %{{y:.3g}}"
@@ -191,6 +189,8 @@ def two_bits_interactive(
                 row=1,
                 col=2,
             )
+    exact = style.Marking(style.INK, "o", "dash")  # over the curve that it is
+    on_screen.curve(figure, steps, 1 / (2 * steps), exact, "1/(2N) = %{y:.3g}", 3, name=EXACT_NAME, **seen)
     bare = {"showgrid": False, "zeroline": False, "row": 1, "col": 1}
     figure.update_xaxes(title_text=f"step of {on_screen.plain(sampler)}, N = {shown}", **bare)
     figure.update_yaxes(title_text="string", autorange="reversed", **bare)

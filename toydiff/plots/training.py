@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NOISE_LABEL, SAMPLE_LABEL = "noise ε (standard deviations)", "sample x₀ after one step"
 EXACT_MAP_NAME = "exact map of the ODE"
 NOISE_AXES = "$ε_1$", "$ε_2$"
+NOISE_STEP = 3
+"""Between ticks of noise: standard deviations."""
 MOST_MARKERS = 24
 """Markers along a curve on paper; more would run into one another."""
 
@@ -82,33 +84,39 @@ def _directed(degrees: np.ndarray) -> dict[str, Any]:
 
 
 def plane_maps(
-    noise: Tensor, ends: Mapping[str, Tensor], background: GaussianMixture | Density
+    noise: Tensor, ends: Mapping[str, Tensor], background: GaussianMixture | Density, true: Tensor | None = None
 ) -> tuple[Density, dict[str, np.ndarray], tuple[float, float]]:
     """What `one_step_planes` draws: the density, the direction of each end by name, and a range that holds all noise.
 
-    `ValueError` for noise that is not (B, 2), and ends that are not as many.
+    `ValueError` for noise that is not (B, 2), and ends, also the true ones, that are not as many.
     """
     style.check_points(ends)
     style.check_points({"noise": noise})
-    for name, cloud in ends.items():
+    for name, cloud in (dict(ends) if true is None else {**ends, "true": true}).items():
         if cloud.shape != noise.shape:
             raise ValueError(f"the ends {name!r} must be as many as the noise, {shape(noise)}, got {shape(cloud)}")
-    behind = style.as_density(background, list(ends.values()))
+    behind = style.as_density(background, [*ends.values(), *([] if true is None else [true])])
     reach = 1.04 * float(noise.detach().abs().max())
     return behind, {name: directions(cloud, behind) for name, cloud in ends.items()}, (-reach, reach)
 
 
 @on_paper.styled()
 def one_step_planes_static(
-    noise: Tensor, ends: Mapping[str, Tensor], background: GaussianMixture | Density, *, title: str = ""
+    noise: Tensor,
+    ends: Mapping[str, Tensor],
+    background: GaussianMixture | Density,
+    *,
+    true: Tensor | None = None,
+    title: str = "",
 ) -> "Figure":
     """Maps in the plane from noise to sample, a column an entry of `ends` (method: (B, 2)): above the noise, below
     where it is taken.
 
     The colour of a point is, above and below, the direction of its end from the data's mean: above, one colour is all
-    the noise that goes the same way. noise (B, 2). `ValueError` for other shapes.
+    the noise that goes the same way. noise (B, 2). true (B, 2): where each noise ought to end; a thin line leads there
+    from where it ends. `ValueError` for other shapes.
     """
-    behind, degrees, limits = plane_maps(noise, ends, background)
+    behind, degrees, limits = plane_maps(noise, ends, background, true)
     figure = on_paper.empty(3.6 * len(ends), 7.6 if title else 7.2, title)
     panels = figure.subplots(2, len(ends), squeeze=False)
     for (upper, lower), (name, cloud) in zip(panels.T, ends.items(), strict=True):
@@ -116,6 +124,8 @@ def one_step_planes_static(
         upper.set(xlim=limits, ylim=limits, aspect="equal", xlabel=NOISE_AXES[0], ylabel=NOISE_AXES[1], title=name)
         upper.scatter(*style.numbers(noise).T, c=colors, s=6, lw=0)
         on_paper.plane(lower, behind)
+        if true is not None:
+            lower.plot(*np.stack([style.numbers(cloud), style.numbers(true)]).T, color=style.GREY, lw=0.6, zorder=1)
         lower.scatter(*style.numbers(cloud).T, c=colors, s=6, lw=0)
     for axes in panels[:, 1:].flat:
         on_paper.no_y_labels(axes)
@@ -123,15 +133,24 @@ def one_step_planes_static(
 
 
 def one_step_planes_interactive(
-    noise: Tensor, ends: Mapping[str, Tensor], background: GaussianMixture | Density, *, title: str = ""
+    noise: Tensor,
+    ends: Mapping[str, Tensor],
+    background: GaussianMixture | Density,
+    *,
+    true: Tensor | None = None,
+    title: str = "",
 ) -> "go.Figure":
     """As `one_step_planes_static`. Hovering a point of noise names its end, and hovering an end its noise."""
-    behind, degrees, limits = plane_maps(noise, ends, background)
+    behind, degrees, limits = plane_maps(noise, ends, background, true)
     columns = len(ends)
     spacing = {"horizontal_spacing": 0.06 / (columns + 2), "vertical_spacing": 0.13}
     figure = on_screen.panels(2, columns, [*ends, *[""] * columns], title, 820, **spacing)
     other_end = "(%{customdata[0]:.3f}, %{customdata[1]:.3f})"
     for k, (name, cloud) in enumerate(ends.items(), 1):
+        if true is not None:
+            ways = on_screen.joined(np.stack([style.numbers(cloud), style.numbers(true)]))
+            thin = {"mode": "lines", "line": {"color": style.GREY, "width": 0.8}, "hoverinfo": "skip"}
+            figure.add_scatter(**ways, **thin, showlegend=False, row=2, col=k)
         for row, shown, other, words in (
             (1, noise, cloud, f"noise {on_screen.HERE} → {other_end}"),
             (2, cloud, noise, f"{on_screen.HERE}, from noise {other_end}"),
@@ -139,7 +158,7 @@ def one_step_planes_interactive(
             how = {"mode": "markers", "marker": _directed(degrees[name]), "showlegend": False}
             hover = {"customdata": other.detach().float().cpu().numpy(), "hovertemplate": f"{words}<extra></extra>"}
             figure.add_scatter(**on_screen.dots(shown), **how, **hover, row=row, col=k)
-        on_screen.square_axes(figure, NOISE_AXES, (limits, limits), 1, k)
+        on_screen.square_axes(figure, NOISE_AXES, (limits, limits), 1, k, dtick=NOISE_STEP)
         on_screen.plane(figure, behind, 2, k)
     for row, name in ((1, f"the same noise, {NOISE_AXES[1]}"), (2, f"where it ends, {style.X2}")):
         on_screen.together(figure, [(row, k) for k in range(1, columns + 1)])
