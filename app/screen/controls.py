@@ -3,7 +3,7 @@
 A control knows which values it may take, and how a link and Python write them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -31,6 +31,10 @@ class Control:
 
     def take_over(self, key: str) -> None:
         """Set `st.session_state[key]` to what something else on the page chose, before the page reads it."""
+
+    def told(self, key: str, told: Collection[str]) -> bool:
+        """Whether the browser told its value to a session that has drawn nothing; told: the keys of all it told."""
+        return key in told
 
     @property
     def shown(self) -> bool:
@@ -178,6 +182,28 @@ class Text(Control):
         return ["", "x" * self.most, "../no/such/place", 'a "quoted" \\ <b>{}']
 
 
+@dataclass
+class Box:
+    """The box of a mixture's words, whose widget has a key of its own, `name`.
+
+    Where anything else chooses the mixture, a new box replaces it: a browser that does not know of that yet still sends
+    what the box before said, which does not count.
+    """
+
+    key: str
+    number: int = 0
+    shown: str | None = None
+    """What it said last."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.key}#{self.number}"
+
+
+def box_of(key: str) -> Box:
+    return st.session_state.setdefault(f"{key}-box", Box(key))
+
+
 @dataclass(frozen=True)
 class Mixture(Control):
     """A mixture: a ready-made one, a random one by its seed, or one that is edited, all as a word of `screen.mixtures`.
@@ -191,17 +217,33 @@ class Mixture(Control):
     help: str | None = "A ready-made mixture, `random:7`, or your own: press *edit*, or type `x,y,std,weight;…`"
 
     def take_over(self, key: str) -> None:
+        box = box_of(key)
+        said = st.session_state.get(box.name) or box.shown
+        if said != box.shown:  # the reader chose it there
+            st.session_state[key] = said
+            box.shown = said
         editor.take_over(key)
+
+    def told(self, key: str, told: Collection[str]) -> bool:
+        numbers = [int(name.removeprefix(f"{key}#")) for name in told if name.startswith(f"{key}#")]
+        box_of(key).number = max(numbers, default=0)
+        return bool(numbers)
 
     def widget(self, key: str) -> str:
         left, right = st.columns([1.7, 1], vertical_alignment="bottom", gap="small")
-        with left:
+        box = box_of(key)
+        if key in st.session_state:  # else the browser tells it
+            if st.session_state[key] != box.shown:
+                box.number, box.shown = box.number + 1, st.session_state[key]
+            st.session_state.setdefault(box.name, box.shown)
+        with left.container(key=key):
             # a word that the reader typed is listed as well
             options = [*MIXTURES, *({st.session_state.get(key, self.default)} - set(MIXTURES))]
-            chosen = st.selectbox(self.label, options, key=key, help=self.help, accept_new_options=True)
+            chosen = st.selectbox(self.label, options, key=box.name, help=self.help, accept_new_options=True)
+        st.session_state[key] = box.shown = chosen or self.default
         with right:
-            editor.popover(key, chosen or self.default)
-        return chosen or self.default
+            editor.popover(key, box.shown)
+        return box.shown
 
     def read(self, texts: Sequence[str]) -> str:
         if not texts[-1].strip():

@@ -71,8 +71,8 @@ def follow(page: str, controls: Sequence[Control]) -> list[str]:
 def _told(page: str, controls: Sequence[Control]) -> list[Control]:
     """The controls whose values the browser told before this session has drawn any."""
     ids = [state.id for state in get_session_state().get_widget_states()]
-    keys = {user_key_from_element_id(id_) for id_ in ids}
-    return [control for control in controls if key_of(page, control) in keys]
+    keys = {key for id_ in ids if (key := user_key_from_element_id(id_))}
+    return [control for control in controls if control.told(key_of(page, control), keys)]
 
 
 def _read(control: Control, requested: Mapping[str, Sequence[str]], said: list[str]) -> object:

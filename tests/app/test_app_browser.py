@@ -936,6 +936,28 @@ def test_layers_are_switched_and_modes_are_dragged(open_page):
     until(page, f"({COMPONENTS})()[4][0] === {round(wanted[4][0] + 0.1, 2)}")
 
 
+def test_a_control_that_moves_before_a_drag_is_answered_does_not_undo_it(open_page):
+    """Nor a click in the editor: the browser still sends the mixture of before, which it shows."""
+    page = open_page("paths?steps=6")
+    page.wait_for_selector(".switches input")
+    settled(page)
+    slider = page.locator(".st-key-paths-steps input[type=range]")
+    for k in range(3):
+        slider.focus()
+        page.evaluate(f"() => document.querySelector('{browser.FIGURE}').tell('drags', [0, {k + 1}, 0.5])")
+        page.keyboard.press("ArrowRight")
+        until(page, f"location.search.includes('steps={7 + k}')")
+        settled(page)
+        assert page.evaluate(COMPONENTS)[0][:2] == [k + 1, 0.5]
+        assert page.evaluate(FRAMES) == 8 + k
+    # and the box takes a word as ever, also the one of before
+    box = page.locator(".st-key-paths-mixture input")
+    box.click()
+    page.keyboard.type("ring")
+    page.keyboard.press("Enter")
+    until(page, "!location.search.includes('mixture')")
+
+
 def middle(box):
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import sys
+import time
 
 import browser
 import pytest
@@ -56,6 +57,16 @@ def memory(url):
     return browser.listener(url).memory_info().rss
 
 
+def all_imported(url):
+    """Wait until the server has imported what later pages need (`screen.later`, after 4 s), which
+    takes memory once."""
+    time.sleep(5)
+    before, now = 0, memory(url)
+    while now > before + 1e6:
+        time.sleep(1.5)
+        before, now = now, memory(url)
+
+
 def test_sessions_do_not_mix_and_memory_is_bounded():
     with browser.serve() as url, concurrent.futures.ThreadPoolExecutor(READERS) as pool:
         readers = list(pool.map(lambda _: Reader(url), range(READERS)))
@@ -72,6 +83,7 @@ def test_sessions_do_not_mix_and_memory_is_bounded():
 
         figures = list(pool.map(lambda k: visit(k, 0), range(READERS)))
         assert len(set(figures)) == READERS
+        all_imported(url)
         before = memory(url)
         list(pool.map(lambda k: visit(k, 1), range(READERS)))
         grown = memory(url) - before

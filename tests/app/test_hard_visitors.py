@@ -203,9 +203,9 @@ def test_a_page_is_as_it_was_left():
     assert at.query_params == {}
     at = by_menu(at, "paths")
     assert at.select_slider(key="paths.steps").value == 8
-    assert at.selectbox(key="paths.mixture").value == edited
+    assert at.session_state["paths.mixture"] == edited
     assert at.query_params == {"steps": "8", "mixture": edited}
     at = by_menu(by_menu(at, "lines"), "paths", a="heun")  # a link, or a preset, wins, and the rest is as usual
     assert at.selectbox(key="paths.a").value == "heun"
     assert at.select_slider(key="paths.steps").value == 5
-    assert at.selectbox(key="paths.mixture").value == "ring"
+    assert at.session_state["paths.mixture"] == "ring"
