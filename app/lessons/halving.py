@@ -66,7 +66,7 @@ LESSON = Lesson(
     id="halving",
     menu="Naive and progressive",
     icon=":material/call_split:",
-    title="A student copies where the walk ends: at once, or by halves",
+    title="One step of a student does what takes its teacher sixteen",
     equation=(
         r"\begin{aligned}\text{naive: }&\|x_0^\theta(x_1)-\mathrm{ODE}_N(x_1)\|^2\\"
         r"\text{progressive: }&\|\mathrm{jump}_\theta(x_t,t\to t'')\\&\quad-\mathrm{DDIM}^2(x_t,t\to t'\to t'')\|^2"

@@ -67,7 +67,7 @@ LESSON = Lesson(
     id="tokens",
     menu="Tokens",
     icon=":material/abc:",
-    title="Bits drawn in the same step can differ: 1/(2N) of pairs do",
+    title="Equal bits drawn in one step can differ: 1/(2N) of pairs do",
     equation=(
         r"\begin{aligned}x^i_s&\sim q\,p(x_1^i\mid x_t)+(1-q)\,\delta_{x^i_t}\\ "
         r"q&=\frac{\kappa_s-\kappa_t}{1-\kappa_t}\end{aligned}"

@@ -83,6 +83,7 @@ def test_a_line_leads_from_each_end_to_the_true_one(module):
     ways = np.concatenate([line[np.isfinite(line).all(1)].reshape(-1, 2, 2) for line in lines])
     assert np.allclose(sorted(ways.tolist()), sorted(torch.stack([QUARTERS, AROUND], 1).tolist()), atol=1e-6)
     assert not upper.lines
+    assert [upper.head, lower.head] == ["turned", subject.WAYS_NAME]
     with pytest.raises(ValueError, match="the ends 'true' must be as many as the noise"):
         module.one_step_planes(AROUND, {"turned": QUARTERS}, RING, true=AROUND[:2])
 

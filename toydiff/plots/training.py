@@ -23,6 +23,7 @@ EXACT_MAP_NAME = "exact map of the ODE"
 NOISE_AXES = "$ε_1$", "$ε_2$"
 NOISE_STEP = 3
 """Between ticks of noise: standard deviations."""
+WAYS_NAME = "grey: on to the true end"
 MOST_MARKERS = 24
 """Markers along a curve on paper; more would run into one another."""
 
@@ -127,6 +128,8 @@ def one_step_planes_static(
         if true is not None:
             lower.plot(*np.stack([style.numbers(cloud), style.numbers(true)]).T, color=style.GREY, lw=0.6, zorder=1)
         lower.scatter(*style.numbers(cloud).T, c=colors, s=6, lw=0)
+    if true is not None:
+        panels[1, min(1, len(ends) - 1)].set_title(WAYS_NAME)
     for axes in panels[:, 1:].flat:
         on_paper.no_y_labels(axes)
     return figure
@@ -144,7 +147,8 @@ def one_step_planes_interactive(
     behind, degrees, limits = plane_maps(noise, ends, background, true)
     columns = len(ends)
     spacing = {"horizontal_spacing": 0.06 / (columns + 2), "vertical_spacing": 0.13}
-    figure = on_screen.panels(2, columns, [*ends, *[""] * columns], title, 820, **spacing)
+    below = ["" if true is None or k != min(1, columns - 1) else WAYS_NAME for k in range(columns)]
+    figure = on_screen.panels(2, columns, [*ends, *below], title, 820, **spacing)
     other_end = "(%{customdata[0]:.3f}, %{customdata[1]:.3f})"
     for k, (name, cloud) in enumerate(ends.items(), 1):
         if true is not None:
