@@ -76,7 +76,7 @@ LESSON = Lesson(
     controls=(
         Several("models", "Models", tuple(IDS), tuple(IDS)),
         Number("steps", "Teacher's steps", (1, 2, 4, 8, 16, 32, 64), 1),
-        Number("noises", "Noises", (200, 400, 800, 1600), 800),
+        Number("noises", "Noises", (200, 400, 800, 1600), 400),
     ),
     figure=halving,
     uses=(noise_and_ends,),

@@ -51,7 +51,7 @@ window.toydiffLive = (page, set) => {
 
   // ---- the figure
 
-  const POINTS = 121, FEW = 16; // of a picture's side; states of a path that are dots
+  const POINTS = 121, FEW = 9; // of a picture's side; states of a path that are dots
   const canvas = Object.assign(document.createElement("canvas"), { width: POINTS, height: POINTS }), pen = canvas.getContext("2d");
 
   function square(mixture, paths) { // [x low, x high], [y low, y high]: three standard deviations of each mode, and all states

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
-FEW = 16
-"""Up to so many states a path's states are dots on its line."""
+FEW, FEW_ON_SCREEN = 16, 9
+"""Up to so many states a path's states are dots on its line: in a file, and on a screen, where a browser takes longer
+for dots than for all else."""
 EXACT_NAME, ONE_STEP_NAME = "exact end", "after one step"
 TIME_HEAD, SCALED_HEAD = "$x_1$ against t", "$y_1$ against α/σ (dashed: straight)"
 GUIDE_NAME = "straight: the line that a path ends on"
@@ -187,7 +188,7 @@ def _planes_interactive(drawn: Planes, lines: int | None, title: str) -> "go.Fig
         on_screen.plane(figure, drawn.behind, **at)
         figure.add_scatter(
             **on_screen.joined(style.drawn(path)[1][:, :lines]),
-            mode="lines+markers" if len(path.ts) <= FEW else "lines",
+            mode="lines+markers" if len(path.ts) <= FEW_ON_SCREEN else "lines",
             line={"color": color, "width": 1},
             marker={"size": 4},
             opacity=0.55,
